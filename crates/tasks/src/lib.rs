@@ -1,0 +1,57 @@
+//! Holds: background work with an owner, a name and an end.
+//!
+//! Everything that runs beside a request is spawned through [`Tasks`], which shutdown waits for. A detached
+//! `tokio::spawn` is banned by clippy: work started that way is lost on shutdown and its panics go unseen.
+
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures::FutureExt;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, error, info_span, warn};
+
+/// A group of tasks that end together. Cheap to clone; clones share the group.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// An empty group.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `work` until it returns. It is handed the group's stop signal and must return soon after that fires.
+    ///
+    /// A panic is logged with the task's name and ends only that task.
+    #[expect(clippy::disallowed_methods, reason = "this is the replacement that the ban names")]
+    pub fn spawn<F, W>(&self, name: &'static str, work: F)
+    where
+        F: FnOnce(CancellationToken) -> W,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let work = work(self.stop.clone());
+        let guarded = async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                error!(task = name, "task {name} panicked");
+            }
+        };
+        tokio::spawn(self.tracker.track_future(guarded.instrument(info_span!("task", name))));
+    }
+
+    /// The signal that shutdown has begun.
+    pub fn stop_signal(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Asks every task to stop and waits for them, at most `patience`. Returns how many were still running then.
+    pub async fn shutdown(&self, patience: Duration) -> usize {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(patience, self.tracker.wait()).await.is_err() {
+            warn!(left = self.tracker.len(), "tasks still running after {patience:?}");
+        }
+        self.tracker.len()
+    }
+}
