@@ -1,1 +1,26 @@
-//! Holds: placeholder.
+//! Holds: what is true about ids, time, money, prices, limits, batches and the ledger.
+//!
+//! Pure: no IO, no clock, no randomness, no async. Every rule here is a function of its arguments, so the same code
+//! runs in production, in property tests and in simulations.
+
+pub mod batch;
+pub mod class;
+pub mod clock;
+pub mod escrow;
+pub mod id;
+pub mod ledger;
+pub mod money;
+pub mod price;
+pub mod purse;
+pub mod time;
+pub mod usage;
+
+pub use batch::{BatchStatus, TaskStatus};
+pub use class::{Class, Priority};
+pub use clock::{Clock, IdSource};
+pub use id::{AccountId, BatchId, KeyId, NodeId, RequestId, TaskId, TransferId};
+pub use money::{Amount, Balance};
+pub use price::{ClassPrices, Price, PriceVersion, Rate};
+pub use purse::{Purse, PurseKind};
+pub use time::{Minute, Month, Timestamp};
+pub use usage::Units;

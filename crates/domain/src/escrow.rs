@@ -1,0 +1,121 @@
+//! Holds: the rules by which a node spends what it has leased.
+//!
+//! A node leases part of a purse from the store, sets money aside for each request in memory, and settles what was
+//! really used. Four timing rules keep this exact when nodes stall or die:
+//!
+//! 1. the node's clock for its lease starts when it *asked*, the store's when it *granted*: the node ends first;
+//! 2. the store takes leases back only after the lease's end and [`RECLAIM_GRACE`];
+//! 3. a node past its deadline sends no further byte and settles nothing ([`Fence`]), and the store refuses
+//!    settlements of an epoch that it has ended;
+//! 4. usage of long streams is flushed as it grows, not only at the end.
+
+use std::time::Duration;
+
+use crate::{Amount, Timestamp};
+
+/// How long a node may go on after asking for its lease, unless configured otherwise.
+pub const NODE_LEASE: Duration = Duration::from_secs(10);
+
+/// How long after a lease's end the store waits before it takes the lease back: more than a group commit that was
+/// under way when the lease ended can take.
+pub const RECLAIM_GRACE: Duration = Duration::from_secs(5);
+
+/// A lease is sized for this much of recent spending: longer locks up money, shorter costs transactions.
+pub const LEASE_HORIZON: Duration = Duration::from_secs(2);
+
+/// What one node has leased from one purse. All numbers are in the purse's unit and never negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    free: i64,
+    held: i64,
+    settling: i64,
+}
+
+/// The lease has less than was asked for; the store must be asked before anybody is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// What is missing.
+    pub missing: Amount,
+}
+
+impl Lease {
+    /// What could be held at once.
+    pub fn free(&self) -> Amount {
+        Amount::from_nanos(self.free).unwrap_or(Amount::ZERO)
+    }
+
+    /// What the store still counts as leased to this node.
+    pub const fn outstanding(&self) -> i64 {
+        self.free.saturating_add(self.held).saturating_add(self.settling)
+    }
+
+    /// The store granted this much more.
+    pub const fn grant(&mut self, amount: Amount) {
+        self.free = self.free.saturating_add(amount.nanos());
+    }
+
+    /// Sets the highest possible cost of a request aside.
+    pub fn hold(&mut self, amount: Amount) -> Result<(), Short> {
+        let missing = amount.saturating_sub(self.free());
+        if !missing.is_zero() {
+            return Err(Short { missing });
+        }
+        self.free = self.free.saturating_sub(amount.nanos());
+        self.held = self.held.saturating_add(amount.nanos());
+        Ok(())
+    }
+
+    /// Ends a hold: `used`, at most the hold, goes to the group commit; the rest is free again.
+    pub const fn settle(&mut self, held: Amount, used: Amount) {
+        let used = if used.nanos() > held.nanos() { held.nanos() } else { used.nanos() };
+        self.held = self.held.saturating_sub(held.nanos());
+        self.free = self.free.saturating_add(held.nanos().saturating_sub(used));
+        self.settling = self.settling.saturating_add(used);
+    }
+
+    /// The group commit has charged this much of what was settled.
+    pub const fn committed(&mut self, used: Amount) {
+        self.settling = self.settling.saturating_sub(used.nanos());
+    }
+
+    /// Takes up to `amount` of what is free, to give it back to the store.
+    pub fn release(&mut self, amount: Amount) -> Amount {
+        let taken = self.free().min(amount);
+        self.free = self.free.saturating_sub(taken.nanos());
+        taken
+    }
+}
+
+/// How much to lease when a request needs `need`: two seconds of recent spending, at least the request at hand, at
+/// most a share of what is `available` that leaves the other nodes theirs.
+pub fn grant_size(need: Amount, spent_in_horizon: Amount, available: Amount, nodes: u32) -> Amount {
+    let share = available.nanos() / i64::from(nodes.max(1)).saturating_mul(2);
+    let share = Amount::from_nanos(share).unwrap_or(Amount::ZERO);
+    spent_in_horizon.min(share).max(need).min(available)
+}
+
+/// When a node must fall silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    deadline: Timestamp,
+}
+
+impl Fence {
+    /// A lease that was asked for at `asked` and lasts `lease`.
+    pub fn new(asked: Timestamp, lease: Duration) -> Self {
+        Self { deadline: asked.after(lease) }
+    }
+
+    /// Whether the node may still send and settle.
+    pub fn holds_at(&self, now: Timestamp) -> bool {
+        now < self.deadline
+    }
+}
+
+/// Whether the store may take back what a node leased whose lease ended at `expires_at` by the store's clock.
+pub fn may_reclaim(expires_at: Timestamp, now: Timestamp, grace: Duration) -> bool {
+    now >= expires_at.after(grace)
+}
+
+#[cfg(test)]
+mod tests;

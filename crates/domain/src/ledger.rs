@@ -1,0 +1,193 @@
+//! Holds: the rules of double entry.
+//!
+//! After TigerBeetle's account model: what is pending already counts against the customer, so the second step of a
+//! two-phase movement can never break the balance. Accounts on our side are sums over transfers and have no counters.
+
+use crate::{Amount, Balance};
+
+/// The side of a transfer. Customer sides carry counters; the others are sums over transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Book {
+    /// A customer's prepaid money.
+    Customer,
+    /// Credits given by the operator.
+    Grants,
+    /// What customers were charged.
+    Revenue,
+    /// Usage that could not be charged in time and that we bear.
+    LateUsage,
+}
+
+impl Book {
+    /// The number it is stored as.
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::Customer => 0,
+            Self::Grants => 1,
+            Self::Revenue => 2,
+            Self::LateUsage => 3,
+        }
+    }
+
+    /// From the number it is stored as.
+    pub const fn from_code(code: i16) -> Option<Self> {
+        match code {
+            0 => Some(Self::Customer),
+            1 => Some(Self::Grants),
+            2 => Some(Self::Revenue),
+            3 => Some(Self::LateUsage),
+            _ => None,
+        }
+    }
+}
+
+/// Why money moved; fixes both sides of the transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Movement {
+    /// The operator gives credit.
+    Grant,
+    /// A request's usage is charged.
+    Charge,
+    /// Usage that came after its node was fenced: our loss, never the customer's.
+    Late,
+}
+
+impl Movement {
+    /// The (debit, credit) sides.
+    pub const fn sides(self) -> (Book, Book) {
+        match self {
+            Self::Grant => (Book::Grants, Book::Customer),
+            Self::Charge => (Book::Customer, Book::Revenue),
+            Self::Late => (Book::LateUsage, Book::Revenue),
+        }
+    }
+}
+
+/// A customer account's four counters, in nano-dollars, each zero or more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Charged.
+    pub posted_debit: i64,
+    /// Credited.
+    pub posted_credit: i64,
+    /// Leased to nodes and not yet charged or returned.
+    pub pending_debit: i64,
+}
+
+/// Why counters would not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The account has less than was asked for.
+    #[error("only {available:?} is available")]
+    Insufficient {
+        /// What could be leased.
+        available: Amount,
+    },
+    /// More would be posted or returned than is pending.
+    #[error("more than is pending")]
+    OverPending,
+    /// The counter would leave its range.
+    #[error("the account would overflow")]
+    Overflow,
+}
+
+impl Counters {
+    /// What the customer sees: credited minus charged. Leases are invisible.
+    pub const fn balance(self) -> Balance {
+        Balance::from_nanos(self.posted_credit.saturating_sub(self.posted_debit))
+    }
+
+    /// What can still be leased.
+    pub fn available(self) -> Amount {
+        Balance::from_nanos(self.balance().nanos().saturating_sub(self.pending_debit)).spendable()
+    }
+
+    /// Money comes in.
+    pub fn credit(self, amount: Amount) -> Result<Self, LedgerError> {
+        let posted_credit = self.posted_credit.checked_add(amount.nanos()).ok_or(LedgerError::Overflow)?;
+        Ok(Self { posted_credit, ..self })
+    }
+
+    /// Sets an amount aside.
+    pub fn pend(self, amount: Amount) -> Result<Self, LedgerError> {
+        if self.available() < amount {
+            return Err(LedgerError::Insufficient { available: self.available() });
+        }
+        let pending_debit = self.pending_debit.checked_add(amount.nanos()).ok_or(LedgerError::Overflow)?;
+        Ok(Self { pending_debit, ..self })
+    }
+
+    /// Charges part of what was set aside.
+    pub fn post(self, amount: Amount) -> Result<Self, LedgerError> {
+        let unpended = self.void(amount)?;
+        let posted_debit = unpended.posted_debit.checked_add(amount.nanos()).ok_or(LedgerError::Overflow)?;
+        Ok(Self { posted_debit, ..unpended })
+    }
+
+    /// Gives back part of what was set aside.
+    pub fn void(self, amount: Amount) -> Result<Self, LedgerError> {
+        let pending_debit = self.pending_debit.saturating_sub(amount.nanos());
+        if pending_debit < 0 {
+            return Err(LedgerError::OverPending);
+        }
+        Ok(Self { pending_debit, ..self })
+    }
+
+    /// Whether the customer's rule holds: charged and set aside together never exceed what was credited.
+    pub const fn is_sound(self) -> bool {
+        self.pending_debit >= 0
+            && self.posted_debit >= 0
+            && self.posted_debit.saturating_add(self.pending_debit) <= self.posted_credit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Credit(i64),
+        Pend(i64),
+        Post(i64),
+        Void(i64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let amount = 0i64..1_000;
+        prop::collection::vec(
+            prop_oneof![
+                amount.clone().prop_map(Step::Credit),
+                amount.clone().prop_map(Step::Pend),
+                amount.clone().prop_map(Step::Post),
+                amount.prop_map(Step::Void),
+            ],
+            0..200,
+        )
+    }
+
+    proptest! {
+        /// Against a reference that keeps three plain numbers: free, set aside, spent.
+        #[test]
+        fn no_sequence_breaks_the_customers_rule(steps in steps()) {
+            let (mut counters, mut free, mut aside, mut spent) = (Counters::default(), 0i64, 0i64, 0i64);
+            for step in steps {
+                let amount = |n: i64| Amount::from_nanos(n).unwrap();
+                let (next, legal) = match step {
+                    Step::Credit(n) => { free += n; (counters.credit(amount(n)), true) }
+                    Step::Pend(n) => { let ok = n <= free; if ok { free -= n; aside += n } (counters.pend(amount(n)), ok) }
+                    Step::Post(n) => { let ok = n <= aside; if ok { aside -= n; spent += n } (counters.post(amount(n)), ok) }
+                    Step::Void(n) => { let ok = n <= aside; if ok { aside -= n; free += n } (counters.void(amount(n)), ok) }
+                };
+                prop_assert_eq!(next.is_ok(), legal);
+                counters = next.unwrap_or(counters);
+                prop_assert!(counters.is_sound());
+                prop_assert_eq!(counters.available().nanos(), free);
+                prop_assert_eq!(counters.pending_debit, aside);
+                prop_assert_eq!(counters.posted_debit, spent);
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Holds: prices, and the one place where units become money.
+#![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
+
+use std::fmt;
+
+use crate::{Amount, Class, Units};
+
+/// Pico-dollars in a nano-dollar.
+const PICO_PER_NANO: u128 = 1_000;
+/// A dollar per million tokens is a micro-dollar, a million pico-dollars, per token.
+const RATE_DECIMALS: u32 = 6;
+const PPM: u128 = 1_000_000;
+
+/// Pico-dollars per unit: per token, character, image or second. `$0.02` per million tokens is 20,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate(u64);
+
+/// The version of a price list; the one in force when the hold is opened is the one charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PriceVersion(pub i64);
+
+/// What one unit of input and of output costs, in one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// Per prompt token.
+    pub input: Rate,
+    /// Per completion token.
+    pub output: Rate,
+}
+
+/// A model's prices in every class, all of one version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassPrices {
+    standard: Price,
+    classes: [Price; 4],
+}
+
+/// A factor on the standard price, in parts per million: 0.5 is 500,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Factor(u32);
+
+/// Why a text is no price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParsePriceError {
+    /// Not a plain non-negative decimal.
+    #[error("must be a decimal number of dollars, zero or more, such as 0.02")]
+    NotADecimal,
+    /// More than six decimals.
+    #[error("must have at most 6 decimals")]
+    TooFine,
+    /// Out of range.
+    #[error("is too large")]
+    TooLarge,
+}
+
+impl Rate {
+    /// Free of charge.
+    pub const FREE: Self = Self(0);
+
+    /// From pico-dollars per unit.
+    pub const fn from_pico(pico: u64) -> Self {
+        Self(pico)
+    }
+
+    /// Pico-dollars per unit.
+    pub const fn pico(self) -> u64 {
+        self.0
+    }
+
+    /// From decimal dollars per million units, exactly: `"0.02"` is 20,000 pico-dollars per unit.
+    pub fn parse_dollars_per_million(text: &str) -> Result<Self, ParsePriceError> {
+        parse_fixed(text).map(Self)
+    }
+
+    /// Decimal dollars per million units: `0.02`.
+    pub fn to_dollars_per_million_text(self) -> String {
+        fixed_text(self.0)
+    }
+
+    /// This rate times a factor, rounded up to a whole pico-dollar.
+    #[must_use]
+    pub fn scaled(self, factor: Factor) -> Self {
+        let scaled = u128::from(self.0).saturating_mul(u128::from(factor.0)).div_ceil(PPM);
+        Self(u64::try_from(scaled).unwrap_or(u64::MAX))
+    }
+}
+
+impl Factor {
+    /// The standard price itself.
+    pub const ONE: Self = Self(1_000_000);
+
+    /// From decimal text: `"0.5"`. At most six decimals.
+    pub fn parse(text: &str) -> Result<Self, ParsePriceError> {
+        u32::try_from(parse_fixed(text)?).map(Self).map_err(|_| ParsePriceError::TooLarge)
+    }
+}
+
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&fixed_text(u64::from(self.0)))
+    }
+}
+
+impl Price {
+    /// What `units` cost: `ceil(sum(units * rate) / 1000)` nano-dollars, rounded once.
+    pub fn cost(self, units: Units) -> Amount {
+        let side = |count: u64, rate: Rate| u128::from(count).saturating_mul(u128::from(rate.0));
+        let pico = side(units.input, self.input).saturating_add(side(units.output, self.output));
+        Amount::saturating_from_nanos(pico.div_ceil(PICO_PER_NANO))
+    }
+
+    /// The most output tokens that `money` pays for after `input` tokens; `None` when output is free.
+    pub fn affordable_output(self, money: Amount, input: u64) -> Option<u64> {
+        let budget = u128::from(money.nanos().unsigned_abs()).saturating_mul(PICO_PER_NANO);
+        let left = budget.saturating_sub(u128::from(input).saturating_mul(u128::from(self.input.0)));
+        left.checked_div(u128::from(self.output.0)).map(|tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
+    }
+
+    fn scaled(self, factor: Factor) -> Self {
+        Self { input: self.input.scaled(factor), output: self.output.scaled(factor) }
+    }
+}
+
+impl ClassPrices {
+    /// Prices from the standard price and the factors of the three batch classes.
+    pub fn new(standard: Price, high: Factor, low: Factor, fill: Factor) -> Self {
+        Self { standard, classes: [standard, standard.scaled(high), standard.scaled(low), standard.scaled(fill)] }
+    }
+
+    /// The interactive price.
+    pub const fn standard(&self) -> Price {
+        self.standard
+    }
+
+    /// The price in a class.
+    pub fn in_class(&self, class: Class) -> Price {
+        let [interactive, high, low, fill] = self.classes;
+        match class {
+            Class::Interactive => interactive,
+            Class::High => high,
+            Class::Low => low,
+            Class::Fill => fill,
+        }
+    }
+}
+
+/// Decimal text to millionths.
+fn parse_fixed(text: &str) -> Result<u64, ParsePriceError> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let all_digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(fraction) {
+        return Err(ParsePriceError::NotADecimal);
+    }
+    let fraction = fraction.trim_end_matches('0');
+    let missing = u32::try_from(fraction.len())
+        .ok()
+        .and_then(|len| RATE_DECIMALS.checked_sub(len))
+        .ok_or(ParsePriceError::TooFine)?;
+    let digits: u64 = format!("{whole}{fraction}").parse().map_err(|_| ParsePriceError::TooLarge)?;
+    10_u64.checked_pow(missing).and_then(|scale| digits.checked_mul(scale)).ok_or(ParsePriceError::TooLarge)
+}
+
+fn fixed_text(millionths: u64) -> String {
+    let (whole, rest) = (millionths / 1_000_000, millionths % 1_000_000);
+    if rest == 0 { whole.to_string() } else { format!("{whole}.{}", format!("{rest:06}").trim_end_matches('0')) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn price(input: &str, output: &str) -> Price {
+        let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
+        Price { input: rate(input), output: rate(output) }
+    }
+
+    #[test]
+    fn a_dollar_price_is_exact_pico_dollars() {
+        assert_eq!(Rate::parse_dollars_per_million("0.02"), Ok(Rate::from_pico(20_000)));
+        assert_eq!(Rate::parse_dollars_per_million("0.0000001"), Err(ParsePriceError::TooFine));
+        assert_eq!(Rate::parse_dollars_per_million("-1"), Err(ParsePriceError::NotADecimal));
+        assert_eq!(Rate::from_pico(20_000).to_dollars_per_million_text(), "0.02");
+    }
+
+    #[test]
+    fn cost_rounds_up_once_over_both_sides() {
+        // 1 x 20,000.4 pico would be 21 + 81 nano when rounded per side; together it is one rounding.
+        let price = Price { input: Rate::from_pico(20_400), output: Rate::from_pico(80_400) };
+        assert_eq!(price.cost(Units { input: 1, output: 1, cached: 0 }).nanos(), 101);
+        assert_eq!(self::price("0.02", "0.08").cost(Units { input: 12, output: 92, cached: 0 }).nanos(), 7_600);
+    }
+
+    proptest! {
+        #[test]
+        fn cost_is_monotonic_and_never_below_the_exact_value(
+            input in 0u64..1_000_000, output in 0u64..1_000_000, more in 0u64..1_000,
+            rate_in in 0u64..10_000_000, rate_out in 0u64..10_000_000,
+        ) {
+            let price = Price { input: Rate::from_pico(rate_in), output: Rate::from_pico(rate_out) };
+            let cost = price.cost(Units { input, output, cached: 0 });
+            let exact = u128::from(input) * u128::from(rate_in) + u128::from(output) * u128::from(rate_out);
+            let nanos = u128::from(cost.nanos().unsigned_abs());
+            prop_assert!(nanos * 1000 >= exact && nanos * 1000 < exact + 1000);
+            let with_more = price.cost(Units { input, output: output + more, cached: 0 });
+            prop_assert!(with_more >= cost);
+        }
+
+        #[test]
+        fn what_is_called_affordable_is(money in 0i64..1_000_000_000_000, input in 0u64..10_000, rate in 1u64..10_000_000) {
+            let price = Price { input: Rate::from_pico(rate), output: Rate::from_pico(rate) };
+            let money = Amount::from_nanos(money).unwrap();
+            let output = price.affordable_output(money, input).unwrap();
+            if output > 0 {
+                let cost = price.cost(Units { input, output, cached: 0 });
+                prop_assert!(cost <= money);
+            }
+        }
+    }
+}

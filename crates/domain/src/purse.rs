@@ -1,0 +1,85 @@
+//! Holds: the three limits that the escrow leases from, as one thing.
+
+use uuid::Uuid;
+
+use crate::{AccountId, KeyId, Minute, Month};
+
+/// Something that is spent and must not be overspent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purse {
+    /// An account's prepaid balance, in nano-dollars.
+    Balance(AccountId),
+    /// What a key may spend in a month, in nano-dollars.
+    Budget(KeyId, Month),
+    /// How many requests a key may make in a minute.
+    Requests(KeyId, Minute),
+}
+
+/// Which of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PurseKind {
+    /// [`Purse::Balance`].
+    Balance,
+    /// [`Purse::Budget`].
+    Budget,
+    /// [`Purse::Requests`].
+    Requests,
+}
+
+impl PurseKind {
+    /// The number it is stored as.
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::Balance => 0,
+            Self::Budget => 1,
+            Self::Requests => 2,
+        }
+    }
+
+    /// From the number it is stored as.
+    pub const fn from_code(code: i16) -> Option<Self> {
+        match code {
+            0 => Some(Self::Balance),
+            1 => Some(Self::Budget),
+            2 => Some(Self::Requests),
+            _ => None,
+        }
+    }
+}
+
+impl Purse {
+    /// Which of the three.
+    pub const fn kind(self) -> PurseKind {
+        match self {
+            Self::Balance(_) => PurseKind::Balance,
+            Self::Budget(..) => PurseKind::Budget,
+            Self::Requests(..) => PurseKind::Requests,
+        }
+    }
+
+    /// Whose it is: an account or a key.
+    pub const fn owner(self) -> Uuid {
+        match self {
+            Self::Balance(account) => account.uuid(),
+            Self::Budget(key, _) | Self::Requests(key, _) => key.uuid(),
+        }
+    }
+
+    /// The index of its window; zero for a balance, which has none.
+    pub const fn window(self) -> i64 {
+        match self {
+            Self::Balance(_) => 0,
+            Self::Budget(_, month) => month.index(),
+            Self::Requests(_, minute) => minute.index(),
+        }
+    }
+
+    /// From how it is stored.
+    pub const fn from_parts(kind: PurseKind, owner: Uuid, window: i64) -> Self {
+        match kind {
+            PurseKind::Balance => Self::Balance(AccountId::new(owner)),
+            PurseKind::Budget => Self::Budget(KeyId::new(owner), Month::from_index(window)),
+            PurseKind::Requests => Self::Requests(KeyId::new(owner), Minute::from_index(window)),
+        }
+    }
+}
