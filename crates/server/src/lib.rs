@@ -1,1 +1,5 @@
-//! Holds: placeholder.
+//! Holds: the parts of the executable: configuration, command line, telemetry, TLS.
+//!
+//! Wires crates together and decides nothing about requests, money or models.
+
+pub mod config;

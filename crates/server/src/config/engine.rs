@@ -1,0 +1,66 @@
+//! Holds: `[engine]`: the embedded engine.
+
+use super::reader::Scope;
+use super::setting::{Kind, Preset, Setting};
+
+/// `[engine]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Engine {
+    /// Whether it is started when a model is served by it.
+    pub enabled: bool,
+    /// The weights it loads, by name; without the setting, those that the models on it name.
+    pub models: Vec<String>,
+    /// Threads that compute; one for each physical core when absent.
+    pub threads: Option<u32>,
+    /// Requests that are decoded together.
+    pub slots: u32,
+    /// Tokens of context that the slots share, for each model.
+    pub context: u32,
+}
+
+pub(crate) const ENABLED: Setting = Setting {
+    path: "engine.enabled",
+    kind: Kind::Flag,
+    preset: Preset::Flag(true),
+    doc: "Whether the embedded engine runs, as a child process, for the models whose upstreams name \"engine\".",
+};
+pub(crate) const MODELS: Setting = Setting {
+    path: "engine.models",
+    kind: Kind::TextList,
+    preset: Preset::Follows { example: "[\"smollm2-135m-instruct\", \"all-minilm-l6-v2\"]", other: "[[models]]" },
+    doc: "Weights that the engine loads (see `batchin models list`).",
+};
+const THREADS: Setting = Setting {
+    path: "engine.threads",
+    kind: Kind::Integer { min: 1, max: 1_024 },
+    preset: Preset::Absent { example: "4" },
+    doc: "Threads that compute. Left out: one for each physical core.",
+};
+const SLOTS: Setting = Setting {
+    path: "engine.slots",
+    kind: Kind::Integer { min: 1, max: 256 },
+    preset: Preset::Integer(16),
+    doc: "Requests that are decoded together.",
+};
+const CONTEXT: Setting = Setting {
+    path: "engine.context",
+    kind: Kind::Integer { min: 256, max: 10_000_000 },
+    preset: Preset::Integer(16_384),
+    doc: "Tokens of context that the slots share, for each language model.",
+};
+
+pub(super) const SETTINGS: &[&Setting] = &[&ENABLED, &MODELS, &THREADS, &SLOTS, &CONTEXT];
+
+impl Engine {
+    /// `named` are the weights that the models on the engine name.
+    pub(super) fn read(scope: &Scope<'_>, named: Vec<String>) -> Self {
+        let listed = scope.optional_list(&MODELS);
+        Self {
+            enabled: scope.flag(&ENABLED),
+            models: listed.map_or(named, |names| names.into_iter().map(|(name, _)| name).collect()),
+            threads: scope.optional_count(&THREADS),
+            slots: scope.count(&SLOTS),
+            context: scope.count(&CONTEXT),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Holds: the configuration: every setting, where it comes from, and the checked result.
+//!
+//! A component receives its checked section and never a key, a text or an environment variable. Every fault is found
+//! in one pass and names its line; nothing starts with a wrong configuration.
+
+mod batches;
+mod database;
+mod document;
+mod engine;
+mod example;
+mod fault;
+mod known;
+mod models;
+mod nearest;
+mod observability;
+mod reader;
+mod server;
+mod setting;
+mod sources;
+mod upstreams;
+mod users;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+pub use batches::Batches;
+pub use database::{Blobs, Database, DatabaseUrl};
+use document::Table;
+pub use engine::Engine;
+pub use example::example;
+use fault::Collector;
+pub use fault::{Fault, FaultKind, Faults, Place};
+pub use models::{Availability, Capabilities, Model};
+pub use observability::{Log, LogFormat, Metrics, Telemetry};
+use reader::Scope;
+pub use server::{Roles, Server, TlsFiles};
+pub use sources::{Environment, Flags, Sources};
+pub use upstreams::{ENGINE_UPSTREAM, Upstream, UpstreamKind};
+pub use users::{Keys, Users};
+
+/// A larger file is no configuration.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What the place without a file is called in messages.
+const NO_FILE: &str = "configuration";
+
+/// Everything that can be configured, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[database]`
+    pub database: Database,
+    /// `[blobs]`
+    pub blobs: Blobs,
+    /// `[users]`
+    pub users: Users,
+    /// `[keys]`
+    pub keys: Keys,
+    /// `[batches]`
+    pub batches: Batches,
+    /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
+    pub upstreams: Vec<Upstream>,
+    /// `[[models]]`, in the order of the file.
+    pub models: Vec<Model>,
+    /// `[engine]`
+    pub engine: Engine,
+    /// `[log]`
+    pub log: Log,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
+    /// `[metrics]`
+    pub metrics: Metrics,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{} is larger than {MAX_FILE_BYTES} bytes and no configuration", path.display())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// What is written is wrong.
+    #[error(transparent)]
+    Faults(Faults),
+}
+
+impl Config {
+    /// Reads and checks everything: flags over environment over file over defaults.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let (name, text) = match &sources.file {
+            Some(path) => (path.display().to_string(), read_file(path)?),
+            None => (NO_FILE.to_owned(), String::new()),
+        };
+        let faults = Collector::default();
+        let mut root = document::parse(&text, &faults);
+        known::check_keys(&root, &faults);
+        sources::apply_environment(&mut root, &sources.environment, &faults);
+        sources::apply_flags(&mut root, &sources.flags);
+        let config = Self::read(&mut root, &faults);
+        let list = faults.finish();
+        if list.is_empty() { Ok(config) } else { Err(ConfigError::Faults(Faults { file: name, list })) }
+    }
+
+    /// Checks one file by itself, whatever the environment says.
+    pub fn check(path: &Path) -> Result<Self, ConfigError> {
+        Self::load(&Sources { file: Some(path.to_owned()), ..Sources::default() })
+    }
+
+    /// What is allowed and yet deserves a word at start-up.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let is_open_to_others = !self.server.listen.ip().is_loopback();
+        if is_open_to_others && self.users.public_lookup && self.users.internal_token.is_none() {
+            warnings.push(
+                "users.public_lookup is on while the server listens beyond this machine: whoever knows an email can \
+                 read its balance; set users.internal_token, or public_lookup = false"
+                    .to_owned(),
+            );
+        }
+        if is_open_to_others && !self.users.public_lookup && self.users.internal_token.is_none() {
+            warnings.push(
+                "the look-up by email answers 401 because the server listens beyond this machine; set \
+                 users.internal_token for a site's back end"
+                    .to_owned(),
+            );
+        }
+        if self.models.is_empty() {
+            warnings.push("no model is served: add [[models]], or set engine.enabled = true".to_owned());
+        }
+        warnings
+    }
+
+    /// Whether the look-up by email answers somebody who has no internal token.
+    pub fn is_lookup_open(&self) -> bool {
+        let is_local = self.server.listen.ip().is_loopback();
+        self.users.internal_token.is_none() && (is_local || self.users.public_lookup)
+    }
+
+    /// Whether the embedded engine is to be started.
+    pub fn is_engine_needed(&self) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.kind == UpstreamKind::Embedded)
+    }
+
+    fn read(root: &mut Table, faults: &Collector) -> Self {
+        let is_engine_enabled = Scope::root(root, &Collector::default()).flag(&engine::ENABLED);
+        if is_engine_enabled && !root.contains_key("models") {
+            root.extend(document::parse(models::DEFAULT_MODELS, faults));
+        }
+        let scope = Scope::root(root, faults);
+        let mut upstreams = upstreams::read_all(&scope);
+        let mut names = upstreams::names(&scope);
+        if is_engine_enabled && !names.iter().any(|name| name == ENGINE_UPSTREAM) {
+            names.push(ENGINE_UPSTREAM.to_owned());
+        }
+        let models = models::read_all(&scope, &names);
+        let on_engine = |model: &&Model| model.is_on_engine(&upstreams);
+        let weights: Vec<String> = models.iter().filter(on_engine).map(|model| model.upstream_model.clone()).collect();
+        let is_written = upstreams.iter().any(|upstream| upstream.name == ENGINE_UPSTREAM);
+        if !is_written && models.iter().any(|model| model.upstreams.iter().any(|name| name == ENGINE_UPSTREAM)) {
+            upstreams.push(Upstream::engine());
+        }
+        let server = Server::read(&scope);
+        Self {
+            database: Database::read(&scope, &server.data_dir),
+            blobs: Blobs::read(&scope, &server.data_dir),
+            server,
+            users: Users::read(&scope),
+            keys: Keys::read(&scope),
+            batches: Batches::read(&scope),
+            upstreams,
+            models,
+            engine: Engine::read(&scope, weights),
+            log: Log::read(&scope),
+            telemetry: Telemetry::read(&scope),
+            metrics: Metrics::read(&scope),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

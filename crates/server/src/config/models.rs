@@ -1,0 +1,349 @@
+//! Holds: `[[models]]`: what is served, by whom, and what it costs.
+//!
+//! A model without a price for something it can do is a fault: nothing is served for free by accident.
+
+use std::collections::{HashMap, HashSet};
+
+use batchin_domain::price::{Factor, ParsePriceError};
+use batchin_domain::{ClassPrices, Price, Rate};
+
+use super::fault::{FaultKind, Place};
+use super::nearest;
+use super::reader::Scope;
+use super::setting::{Kind, Preset, Setting};
+use super::upstreams::{ENGINE_UPSTREAM, Upstream, UpstreamKind};
+
+/// One `[[models]]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// What clients call it.
+    pub id: String,
+    /// Other names for it.
+    pub aliases: Vec<String>,
+    /// Names of upstreams, at least one, each of them configured.
+    pub upstreams: Vec<String>,
+    /// What the upstreams call it.
+    pub upstream_model: String,
+    /// What it can do, at least one.
+    pub capabilities: Capabilities,
+    /// Tokens of prompt and answer together.
+    pub context_length: u32,
+    /// Most tokens of an answer, at most `context_length`.
+    pub max_output_tokens: u32,
+    /// Whether it is always loaded.
+    pub availability: Availability,
+    /// SPDX-like name of its licence.
+    pub license: Option<String>,
+    /// Who made it.
+    pub owned_by: String,
+    /// What it costs, in every class.
+    pub prices: ClassPrices,
+}
+
+/// What a model can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `/v1/chat/completions`
+    pub chat: bool,
+    /// `/v1/completions`
+    pub completions: bool,
+    /// `/v1/embeddings`
+    pub embeddings: bool,
+}
+
+/// What a model is said to be while its upstreams are well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Availability {
+    /// Loaded all the time.
+    AlwaysOn,
+    /// Loaded when somebody asks.
+    OnDemand,
+    /// Not served for now; its name and prices stay.
+    Offline,
+}
+
+const ID: Setting = Setting {
+    path: "id",
+    kind: Kind::Text,
+    preset: Preset::Required { example: "\"qwen3-32b\"" },
+    doc: "What clients call it.",
+};
+const ALIASES: Setting =
+    Setting { path: "aliases", kind: Kind::TextList, preset: Preset::List(&[]), doc: "Other names for it." };
+const UPSTREAMS: Setting = Setting {
+    path: "upstreams",
+    kind: Kind::TextList,
+    preset: Preset::Required { example: "[\"gpu-1\"]" },
+    doc: "Names of the upstreams that serve it; several are balanced, with failover. \"engine\" is the embedded engine.",
+};
+const UPSTREAM_MODEL: Setting = Setting {
+    path: "upstream_model",
+    kind: Kind::Text,
+    preset: Preset::Follows { example: "\"Qwen/Qwen3-32B\"", other: "id" },
+    doc: "What the upstreams call it, when that is not its id.",
+};
+const CAPABILITIES: Setting = Setting {
+    path: "capabilities",
+    kind: Kind::TextList,
+    preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
+    doc: "What it can do: chat, completions, embeddings.",
+};
+const CONTEXT_LENGTH: Setting = Setting {
+    path: "context_length",
+    kind: Kind::Integer { min: 1, max: 100_000_000 },
+    preset: Preset::Required { example: "131072" },
+    doc: "Tokens of prompt and answer together.",
+};
+const MAX_OUTPUT_TOKENS: Setting = Setting {
+    path: "max_output_tokens",
+    kind: Kind::Integer { min: 1, max: 100_000_000 },
+    preset: Preset::Follows { example: "8192", other: "context_length" },
+    doc: "Most tokens of an answer; what is set aside before a request without max_tokens.",
+};
+const STATUS: Setting = Setting {
+    path: "status",
+    kind: Kind::OneOf(&["always_on", "on_demand", "offline"]),
+    preset: Preset::Text("always_on"),
+    doc: "always_on, on_demand or offline. What clients see also follows the health of the upstreams.",
+};
+const LICENSE: Setting = Setting {
+    path: "license",
+    kind: Kind::Text,
+    preset: Preset::Absent { example: "\"apache-2.0\"" },
+    doc: "Its licence, shown to clients.",
+};
+const OWNED_BY: Setting = Setting {
+    path: "owned_by",
+    kind: Kind::Text,
+    preset: Preset::Text("batchin"),
+    doc: "Who made it, shown to clients.",
+};
+const STD_INPUT: Setting = Setting {
+    path: "pricing.std_input",
+    kind: Kind::Decimal,
+    preset: Preset::Required { example: "0.02" },
+    doc: "Dollars per million tokens of prompt or of embedded text; at most six decimals.",
+};
+const STD_OUTPUT: Setting = Setting {
+    path: "pricing.std_output",
+    kind: Kind::Decimal,
+    preset: Preset::Absent { example: "0.08" },
+    doc: "Dollars per million tokens of answer; chat and completions need it.",
+};
+const HIGH: Setting = Setting {
+    path: "pricing.batch.high",
+    kind: Kind::Decimal,
+    preset: Preset::Decimal("1.0"),
+    doc: "Factor on the standard price for batches of priority high.",
+};
+const LOW: Setting = Setting {
+    path: "pricing.batch.low",
+    kind: Kind::Decimal,
+    preset: Preset::Decimal("0.5"),
+    doc: "The same for low.",
+};
+const FILL: Setting = Setting {
+    path: "pricing.batch.fill",
+    kind: Kind::Decimal,
+    preset: Preset::Decimal("0.25"),
+    doc: "The same for fill, which only uses what is idle.",
+};
+
+pub(super) const SETTINGS: &[&Setting] = &[
+    &ID,
+    &ALIASES,
+    &UPSTREAMS,
+    &UPSTREAM_MODEL,
+    &CAPABILITIES,
+    &CONTEXT_LENGTH,
+    &MAX_OUTPUT_TOKENS,
+    &STATUS,
+    &LICENSE,
+    &OWNED_BY,
+    &STD_INPUT,
+    &STD_OUTPUT,
+    &HIGH,
+    &LOW,
+    &FILL,
+];
+
+/// The models that are served when none is configured, on the embedded engine; also part of the example.
+pub(super) const DEFAULT_MODELS: &str = r#"[[models]]
+id = "smollm2-135m-instruct"
+upstreams = ["engine"]
+capabilities = ["chat", "completions"]
+context_length = 8192
+max_output_tokens = 2048
+license = "apache-2.0"
+owned_by = "HuggingFaceTB"
+[models.pricing]
+std_input = 0.02
+std_output = 0.08
+
+[[models]]
+id = "all-minilm-l6-v2"
+upstreams = ["engine"]
+capabilities = ["embeddings"]
+context_length = 512
+license = "apache-2.0"
+owned_by = "sentence-transformers"
+[models.pricing]
+std_input = 0.01
+"#;
+
+const KNOWN_CAPABILITIES: &[&str] = &["chat", "completions", "embeddings"];
+const LATER_CAPABILITIES: &[&str] = &["speech", "images", "video"];
+
+/// All models, in the order of the file. `upstreams` are the names that a model may refer to.
+pub(super) fn read_all(root: &Scope<'_>, upstreams: &[String]) -> Vec<Model> {
+    let mut taken = HashMap::new();
+    let mut models = Vec::new();
+    for scope in root.entries("models") {
+        claim_names(&scope, &mut taken);
+        check_references(&scope, upstreams);
+        models.extend(Model::read(&scope));
+    }
+    models
+}
+
+impl Model {
+    fn read(scope: &Scope<'_>) -> Option<Self> {
+        let id = scope.text(&ID);
+        let capabilities = capabilities(scope);
+        let prices = prices(scope, capabilities);
+        let context_length = scope.count(&CONTEXT_LENGTH);
+        let max_output_tokens = scope.optional_count(&MAX_OUTPUT_TOKENS);
+        if scope.is_set(&CONTEXT_LENGTH) && max_output_tokens.is_some_and(|most| most > context_length) {
+            scope.fault(&MAX_OUTPUT_TOKENS, FaultKind::Value, format!("is above context_length ({context_length})"));
+        }
+        let availability = match scope.text(&STATUS).as_str() {
+            "on_demand" => Availability::OnDemand,
+            "offline" => Availability::Offline,
+            _ => Availability::AlwaysOn,
+        };
+        Some(Self {
+            upstream_model: scope.optional_text(&UPSTREAM_MODEL).unwrap_or_else(|| id.clone()),
+            id,
+            aliases: texts(scope, &ALIASES),
+            upstreams: texts(scope, &UPSTREAMS),
+            capabilities,
+            context_length,
+            max_output_tokens: max_output_tokens.unwrap_or(context_length),
+            availability,
+            license: scope.optional_text(&LICENSE),
+            owned_by: scope.text(&OWNED_BY),
+            prices: prices?,
+        })
+    }
+
+    /// Whether the embedded engine serves it: by the reserved name, or by an upstream of that kind.
+    pub(super) fn is_on_engine(&self, upstreams: &[Upstream]) -> bool {
+        let is_embedded =
+            |name: &String| upstreams.iter().any(|known| known.name == *name && known.kind == UpstreamKind::Embedded);
+        self.upstreams.iter().any(|name| name == ENGINE_UPSTREAM || is_embedded(name))
+    }
+}
+
+fn texts(scope: &Scope<'_>, setting: &Setting) -> Vec<String> {
+    scope.list(setting).into_iter().map(|(text, _)| text).collect()
+}
+
+/// Ids and aliases share one space of names, in which each may be used once.
+fn claim_names(scope: &Scope<'_>, taken: &mut HashMap<String, String>) {
+    let id = scope.peek_text(&ID).unwrap_or_default();
+    let own = scope.peek_text(&ID).map(|id| (id, scope.place(&ID)));
+    for (name, place) in own.into_iter().chain(scope.list(&ALIASES)) {
+        let is_plain = !name.is_empty() && !name.contains(|symbol: char| symbol.is_whitespace() || symbol.is_control());
+        if !is_plain {
+            let message = format!("\"{name}\" is no name for a model: it must not be empty nor have blanks");
+            scope.faults.add(&place, FaultKind::Value, message);
+        } else if let Some(owner) = taken.insert(name.clone(), id.clone()) {
+            let message = format!("\"{name}\" already names the model \"{owner}\"");
+            scope.faults.add(&place, FaultKind::Reference, message);
+        }
+    }
+}
+
+fn check_references(scope: &Scope<'_>, upstreams: &[String]) {
+    let named = scope.list(&UPSTREAMS);
+    if scope.is_set(&UPSTREAMS) && named.is_empty() {
+        scope.fault(&UPSTREAMS, FaultKind::Value, "must name at least one upstream");
+    }
+    let mut seen = HashSet::new();
+    for (name, place) in &named {
+        if !seen.insert(name) {
+            scope.faults.add(place, FaultKind::Reference, format!("upstream \"{name}\" is named twice"));
+        } else if !upstreams.contains(name) {
+            scope.faults.add(place, FaultKind::Reference, dangling(name, upstreams));
+        }
+    }
+}
+
+fn dangling(name: &str, upstreams: &[String]) -> String {
+    if name == ENGINE_UPSTREAM {
+        return "upstream \"engine\" is switched off; set engine.enabled = true".to_owned();
+    }
+    match nearest::name(name, upstreams.iter().map(String::as_str)) {
+        Some(known) => format!("there is no upstream \"{name}\"; did you mean \"{known}\"?"),
+        None => format!("there is no upstream \"{name}\"; add [[upstreams]] with name = \"{name}\""),
+    }
+}
+
+fn capabilities(scope: &Scope<'_>) -> Capabilities {
+    let mut found = Capabilities { chat: false, completions: false, embeddings: false };
+    let named = scope.list(&CAPABILITIES);
+    for (name, place) in &named {
+        match name.as_str() {
+            "chat" => found.chat = true,
+            "completions" => found.completions = true,
+            "embeddings" => found.embeddings = true,
+            other => wrong_capability(scope, other, place),
+        }
+    }
+    if scope.is_set(&CAPABILITIES) && named.is_empty() {
+        scope.fault(&CAPABILITIES, FaultKind::Value, "must name at least one of chat, completions, embeddings");
+    }
+    found
+}
+
+fn wrong_capability(scope: &Scope<'_>, name: &str, place: &Place) {
+    let message = if LATER_CAPABILITIES.contains(&name) {
+        format!("capability \"{name}\" is not in this version")
+    } else {
+        format!("capability \"{name}\" is none of {}", KNOWN_CAPABILITIES.join(", "))
+    };
+    scope.faults.add(place, FaultKind::Value, message);
+}
+
+/// None when a price that the capabilities need is missing or wrong.
+fn prices(scope: &Scope<'_>, capabilities: Capabilities) -> Option<ClassPrices> {
+    let input = scope.decimal(&STD_INPUT, Rate::parse_dollars_per_million);
+    let output = scope.decimal(&STD_OUTPUT, Rate::parse_dollars_per_million);
+    let factors = [&HIGH, &LOW, &FILL].map(|setting| scope.decimal(setting, factor));
+    let generates = capabilities.chat || capabilities.completions;
+    if generates && !scope.is_set(&STD_OUTPUT) {
+        scope.fault(&STD_OUTPUT, FaultKind::Missing, "is missing; chat and completions need a price, such as 0.08");
+        return None;
+    }
+    let standard = Price { input: input?, output: output.unwrap_or(Rate::FREE) };
+    let [high, low, fill] = factors;
+    let (high, low, fill) = (high?, low?, fill?);
+    if standard.input == Rate::FREE && standard.output == Rate::FREE {
+        scope.fault(&STD_INPUT, FaultKind::Value, "is 0 and nothing else has a price; nothing is served for free");
+        return None;
+    }
+    Some(ClassPrices::new(standard, high, low, fill))
+}
+
+fn factor(text: &str) -> Result<Factor, FactorError> {
+    let factor = Factor::parse(text).map_err(FactorError::Decimal)?;
+    if Factor::parse("0") == Ok(factor) { Err(FactorError::Zero) } else { Ok(factor) }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FactorError {
+    #[error(transparent)]
+    Decimal(ParsePriceError),
+    #[error("must be above 0; nothing is served for free")]
+    Zero,
+}

@@ -1,0 +1,189 @@
+//! Holds: `[server]`: where it listens, what it plays, and how much it takes on.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use super::fault::FaultKind;
+use super::reader::Scope;
+use super::setting::{Kind, Preset, Setting};
+
+/// `[server]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where HTTP is answered; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The address that clients use, for links in answers.
+    pub public_url: Url,
+    /// Where the default database, blobs and model weights lie.
+    pub data_dir: PathBuf,
+    /// What this process does.
+    pub roles: Roles,
+    /// Certificate and key; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Most requests in progress at once; more are refused with 503.
+    pub max_in_flight: usize,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long shutdown waits for requests in progress.
+    pub shutdown_grace: Duration,
+}
+
+/// What a process does; at least one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Answers HTTP.
+    pub api: bool,
+    /// Runs batch tasks.
+    pub worker: bool,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+pub(crate) const LISTEN: Setting = Setting {
+    path: "server.listen",
+    kind: Kind::Address,
+    preset: Preset::Text("127.0.0.1:8080"),
+    doc: "Address and port on which HTTP is answered. 0.0.0.0:8080 takes requests from other machines.",
+};
+const PUBLIC_URL: Setting = Setting {
+    path: "server.public_url",
+    kind: Kind::Url(&["http", "https"]),
+    preset: Preset::Follows { example: "\"http://127.0.0.1:8080\"", other: "server.listen" },
+    doc: "The address under which clients reach the server; links in answers begin with it.",
+};
+pub(crate) const DATA_DIR: Setting = Setting {
+    path: "server.data_dir",
+    kind: Kind::Path,
+    preset: Preset::Text("data"),
+    doc: "Folder of the default database, blobs and model weights. Relative paths begin at the working directory.",
+};
+pub(crate) const ROLES: Setting = Setting {
+    path: "server.roles",
+    kind: Kind::ListOf(&["api", "worker"]),
+    preset: Preset::List(&["api", "worker"]),
+    doc: "What this process does: api answers requests, worker runs batch tasks.",
+};
+const TLS_CERT_FILE: Setting = Setting {
+    path: "server.tls_cert_file",
+    kind: Kind::Path,
+    preset: Preset::Absent { example: "\"/etc/batchin/cert.pem\"" },
+    doc: "Certificate chain in PEM, leaf first. With tls_key_file, HTTPS is spoken in place of HTTP.",
+};
+const TLS_KEY_FILE: Setting = Setting {
+    path: "server.tls_key_file",
+    kind: Kind::Path,
+    preset: Preset::Absent { example: "\"/etc/batchin/key.pem\"" },
+    doc: "Private key of the certificate, in PEM.",
+};
+const MAX_BODY_BYTES: Setting = Setting {
+    path: "server.max_body_bytes",
+    kind: Kind::Integer { min: 1_024, max: 1_000_000_000 },
+    preset: Preset::Integer(10_000_000),
+    doc: "Largest request body in bytes; a larger one is answered with 413.",
+};
+const MAX_IN_FLIGHT: Setting = Setting {
+    path: "server.max_in_flight",
+    kind: Kind::Integer { min: 1, max: 1_000_000 },
+    preset: Preset::Integer(2_048),
+    doc: "Most requests in progress at once; one more is refused with 503 at once rather than queued.",
+};
+const TRUSTED_PROXIES: Setting = Setting {
+    path: "server.trusted_proxies",
+    kind: Kind::TextList,
+    preset: Preset::List(&[]),
+    doc: "Networks of the proxies in front, such as \"10.0.0.0/8\"; only their X-Forwarded-For is believed.",
+};
+const SHUTDOWN_GRACE_SECONDS: Setting = Setting {
+    path: "server.shutdown_grace_seconds",
+    kind: Kind::Integer { min: 0, max: 3_600 },
+    preset: Preset::Integer(30),
+    doc: "How long a shutdown waits for requests in progress.",
+};
+
+pub(super) const SETTINGS: &[&Setting] = &[
+    &LISTEN,
+    &PUBLIC_URL,
+    &DATA_DIR,
+    &ROLES,
+    &TLS_CERT_FILE,
+    &TLS_KEY_FILE,
+    &MAX_BODY_BYTES,
+    &MAX_IN_FLIGHT,
+    &TRUSTED_PROXIES,
+    &SHUTDOWN_GRACE_SECONDS,
+];
+
+impl Server {
+    pub(super) fn read(scope: &Scope<'_>) -> Self {
+        let listen = scope.address(&LISTEN);
+        let tls = tls_files(scope);
+        Self {
+            listen,
+            public_url: scope.optional_url(&PUBLIC_URL).unwrap_or_else(|| url_of(listen, tls.is_some())),
+            data_dir: PathBuf::from(scope.text(&DATA_DIR)),
+            roles: roles(scope),
+            tls,
+            max_body_bytes: scope.size(&MAX_BODY_BYTES),
+            max_in_flight: scope.size(&MAX_IN_FLIGHT),
+            trusted_proxies: trusted_proxies(scope),
+            shutdown_grace: Duration::from_secs(scope.integer(&SHUTDOWN_GRACE_SECONDS)),
+        }
+    }
+}
+
+fn roles(scope: &Scope<'_>) -> Roles {
+    let names = scope.list(&ROLES);
+    let has = |wanted: &str| names.iter().any(|(name, _)| name == wanted);
+    let roles = Roles { api: has("api"), worker: has("worker") };
+    if !roles.api && !roles.worker {
+        scope.fault(&ROLES, FaultKind::Value, "must name at least one of api, worker");
+    }
+    roles
+}
+
+fn tls_files(scope: &Scope<'_>) -> Option<TlsFiles> {
+    match (scope.readable_file(&TLS_CERT_FILE), scope.readable_file(&TLS_KEY_FILE)) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (Some(_), None) => {
+            scope.fault(&TLS_CERT_FILE, FaultKind::Missing, "is set without server.tls_key_file");
+            None
+        }
+        (None, Some(_)) => {
+            scope.fault(&TLS_KEY_FILE, FaultKind::Missing, "is set without server.tls_cert_file");
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+fn trusted_proxies(scope: &Scope<'_>) -> Vec<IpNet> {
+    let parse = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let network = |(text, place): (String, _)| {
+        let parsed = parse(&text);
+        if parsed.is_none() {
+            let message = format!("{}: \"{text}\" is no address or network such as 10.0.0.0/8", TRUSTED_PROXIES.path);
+            scope.faults.add(&place, FaultKind::Value, message);
+        }
+        parsed
+    };
+    scope.list(&TRUSTED_PROXIES).into_iter().filter_map(network).collect()
+}
+
+#[expect(clippy::expect_used, reason = "a scheme, an address and a port always make a URL")]
+fn url_of(listen: SocketAddr, with_tls: bool) -> Url {
+    let scheme = if with_tls { "https" } else { "http" };
+    Url::parse(&format!("{scheme}://{listen}")).expect("a socket address is a valid authority")
+}

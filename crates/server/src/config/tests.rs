@@ -1,0 +1,281 @@
+//! Holds: what a configuration must accept, refuse and say.
+
+use insta::assert_snapshot;
+use secrecy::ExposeSecret as _;
+
+use super::*;
+
+/// Reads `text` as a file named `batchin.toml`, with these variables.
+fn load_with(text: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Config, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("batchin.toml");
+    std::fs::write(&path, text).unwrap();
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let environment = variables.iter().map(owned).collect();
+    Config::load(&Sources { file: Some(path.clone()), environment, flags })
+        .map_err(|error| error.to_string().replace(&path.display().to_string(), "batchin.toml"))
+}
+
+fn load(text: &str) -> Result<Config, String> {
+    load_with(text, &[], Flags::default())
+}
+
+fn faults(text: &str) -> String {
+    load(text).map(|_| "no faults".to_owned()).unwrap_or_else(|faults| faults)
+}
+
+fn defaults() -> Config {
+    Config::load(&Sources::default()).unwrap()
+}
+
+/// All that can be compared, as text; secrets show as `[REDACTED]`.
+fn shown(config: &Config) -> String {
+    format!("{config:#?}")
+}
+
+#[test]
+fn the_example_equals_the_defaults() {
+    assert_eq!(shown(&load(&example()).unwrap()), shown(&defaults()));
+}
+
+#[test]
+fn every_setting_of_the_example_is_known_also_when_switched_on() {
+    let is_setting = |line: &str| {
+        line.starts_with('[') || line.split_once(" = ").is_some_and(|(name, _)| !name.contains([' ', '\'', '`']))
+    };
+    let active = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if is_setting(rest) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let text = example().lines().map(active).collect::<Vec<_>>().join("\n");
+    let root = document::parse(&text, &Collector::default());
+    let faults = Collector::default();
+    document::parse(&text, &faults);
+    known::check_keys(&root, &faults);
+    assert_eq!(faults.finish(), []);
+    for name in ["tls_cert_file", "internal_token_file", "otlp_endpoint", "[[upstreams]]", "[models.pricing.batch]"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is in the example");
+    }
+}
+
+#[test]
+fn without_a_file_the_embedded_defaults_are_served() {
+    let config = defaults();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.database.url, DatabaseUrl::Sqlite("data/batchin.db".into()));
+    assert_eq!(config.blobs, Blobs::Folder("data/blobs".into()));
+    assert_eq!(config.server.roles, Roles { api: true, worker: true });
+    assert_eq!(config.engine.models, ["smollm2-135m-instruct", "all-minilm-l6-v2"]);
+    let prices: Vec<_> = config
+        .models
+        .iter()
+        .map(|model| (model.id.as_str(), model.prices.standard().input.pico(), model.prices.standard().output.pico()))
+        .collect();
+    assert_eq!(prices, [("smollm2-135m-instruct", 20_000, 80_000), ("all-minilm-l6-v2", 10_000, 0)]);
+    assert!(config.is_engine_needed());
+    assert_eq!(config.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn all_faults_come_at_once_with_their_lines() {
+    let text = r#"
+[server]
+lisen = "127.0.0.1:8080"
+roles = ["api", "boss"]
+max_in_flight = 0
+max_body_bytes = "big"
+
+[keys]
+default_rate_limit_rpm = 1.5
+
+[stripe]
+secret_key_file = "x"
+
+[[upstreams]]
+name = "gpu-1"
+kind = "vllm"
+base_url = "ftp://10.0.0.5"
+api_key_file = "/nonexistent/key"
+
+[[upstreams]]
+name = "gpu-1"
+kind = "comfyui"
+base_url = "http://10.0.0.6"
+
+[[models]]
+id = "a"
+aliases = ["b"]
+upstreams = ["gpu-2"]
+capabilities = ["chat", "speech"]
+context_length = 100
+max_output_tokens = 200
+[models.pricing]
+std_input = 0.02
+
+[[models]]
+id = "b"
+upstreams = ["gpu-1"]
+capabilities = ["embeddings"]
+context_length = 100
+[models.pricing]
+std_input = 0.0000001
+[models.pricing.batch]
+low = 0
+fil = 0.2
+"#;
+    assert_snapshot!(faults(text), @r#"
+    batchin.toml:3:1: unknown key server.lisen; did you mean listen?
+    batchin.toml:4:17: server.roles "boss" is none of api, worker
+    batchin.toml:5:17: server.max_in_flight 0 is out of range: 1 to 1000000
+    batchin.toml:6:18: server.max_body_bytes must be a whole number, not a text
+    batchin.toml:9:26: keys.default_rate_limit_rpm must be a whole number, not a number
+    batchin.toml:11:2: [stripe] is not in this version
+    batchin.toml:17:12: upstreams[0].base_url must begin with http:// or https://
+    batchin.toml:18:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file
+    batchin.toml:21:8: upstreams[1].name "gpu-1" is the name of another upstream
+    batchin.toml:22:8: upstreams[1].kind "comfyui" is not in this version
+    batchin.toml:25:1: models[0].pricing.std_output is missing; chat and completions need a price, such as 0.08
+    batchin.toml:28:14: there is no upstream "gpu-2"; did you mean "gpu-1"?
+    batchin.toml:29:25: capability "speech" is not in this version
+    batchin.toml:31:21: models[0].max_output_tokens is above context_length (100)
+    batchin.toml:36:6: "b" already names the model "a"
+    batchin.toml:41:13: models[1].pricing.std_input must have at most 6 decimals
+    batchin.toml:43:7: models[1].pricing.batch.low must be above 0; nothing is served for free
+    batchin.toml:44:1: unknown key pricing.batch.fil; did you mean fill?
+    "#);
+}
+
+#[test]
+fn broken_toml_names_every_broken_line() {
+    assert_snapshot!(faults("[server]\nlisten = \nroles = [\"api\"\n\n[keys]\ncolour = 1\n[keys]\n"), @r#"
+    batchin.toml:2:10: not valid TOML: string values must be quoted, expected literal string
+    batchin.toml:5:1: not valid TOML: missing comma between array elements, expected `,`
+    batchin.toml:6:1: not valid TOML: missing comma between array elements, expected `,`
+    batchin.toml:7:1: not valid TOML: missing comma between array elements, expected `,`
+    "#);
+}
+
+#[test]
+fn a_section_of_the_wrong_form_is_named() {
+    assert_snapshot!(faults("server = 3\nmodels = []\nupstreams = \"x\"\n[model]\nid = \"x\"\n"), @r#"
+    batchin.toml:1:10: server is a table: write [server], not a number
+    batchin.toml:3:13: upstreams is a list: write [[upstreams]] with two brackets
+    batchin.toml:4:2: unknown key model; did you mean models?
+    "#);
+}
+
+#[test]
+fn a_key_of_another_section_is_named_in_full() {
+    assert_snapshot!(faults("[server]\nmax_connections = 4\n"), @r#"
+    batchin.toml:2:1: unknown key server.max_connections; did you mean database.max_connections?
+    "#);
+}
+
+#[test]
+fn flags_come_over_variables_over_the_file() {
+    let text = "[server]\nlisten = \"127.0.0.1:1\"\nmax_in_flight = 5\ndata_dir = \"file\"\n";
+    let variables = [("BATCHIN_SERVER__LISTEN", "127.0.0.1:2"), ("BATCHIN_SERVER__MAX_IN_FLIGHT", "6")];
+    let config = load_with(text, &variables, Flags::default()).unwrap();
+    assert_eq!((config.server.listen.port(), config.server.max_in_flight), (2, 6));
+    let flags = Flags { listen: Some("127.0.0.1:3".to_owned()), roles: Some("worker".to_owned()), ..Flags::default() };
+    let config = load_with(text, &variables, flags).unwrap();
+    assert_eq!((config.server.listen.port(), config.server.max_in_flight), (3, 6));
+    assert_eq!(config.server.roles, Roles { api: false, worker: true });
+}
+
+#[test]
+fn the_data_folder_moves_the_default_database_and_blobs_with_it() {
+    let flags = Flags { data: Some("/srv/b".to_owned()), ..Flags::default() };
+    let config = load_with("", &[], flags.clone()).unwrap();
+    assert_eq!(config.database.url, DatabaseUrl::Sqlite("/srv/b/batchin.db".into()));
+    assert_eq!(config.blobs, Blobs::Folder("/srv/b/blobs".into()));
+    let config = load_with("[database]\nurl = \"postgres://u:p@h/d\"\n", &[], flags).unwrap();
+    assert_eq!(config.database.url.connection().expose_secret(), "postgres://u:p@h/d");
+    assert!(!shown(&config).contains("u:p@h"), "a password is not printed");
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_a_fault() {
+    let variables = [
+        ("BATCHIN_SERVER__LISEN", "x"),
+        ("BATCHIN_SERVER_LISTEN", "x"),
+        ("BATCHIN_MODELS__0__ID", "x"),
+        ("BATCHIN_SERVER__MAX_IN_FLIGHT", "many"),
+        ("BATCHIN_USERS__PUBLIC_LOOKUP", "perhaps"),
+        ("BATCHIN_API_KEY", "batchin_api_x"),
+        ("BATCHIN_BASE_URL", "http://127.0.0.1:8080"),
+        ("BATCHIN_SERVER__ROLES", ""),
+    ];
+    assert_snapshot!(load_with("", &variables, Flags::default()).unwrap_err(), @r#"
+    BATCHIN_MODELS__0__ID: models and upstreams can only be set in the file
+    BATCHIN_SERVER_LISTEN: is no setting; did you mean BATCHIN_SERVER__LISTEN?
+    BATCHIN_SERVER__LISEN: is no setting; did you mean BATCHIN_SERVER__LISTEN?
+    BATCHIN_SERVER__MAX_IN_FLIGHT: server.max_in_flight must be a whole number, not a text
+    BATCHIN_USERS__PUBLIC_LOOKUP: users.public_lookup must be true or false, without quotes, not a text
+    "#);
+}
+
+#[test]
+fn a_secret_comes_from_its_file_and_is_never_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "s3cret\n").unwrap();
+    let text = format!("[users]\ninternal_token_file = \"{}\"\n", path.display());
+    let config = load(&text).unwrap();
+    assert_eq!(config.users.internal_token.as_ref().unwrap().expose_secret(), "s3cret");
+    assert!(!shown(&config).contains("s3cret"));
+    let both = format!("{text}internal_token = \"other\"\n");
+    assert!(faults(&both).contains("keep one"), "{}", faults(&both));
+    // A variable replaces the file's other form instead of meeting it.
+    let config = load_with(&text, &[("BATCHIN_USERS__INTERNAL_TOKEN", "third")], Flags::default()).unwrap();
+    assert_eq!(config.users.internal_token.unwrap().expose_secret(), "third");
+}
+
+#[test]
+fn nothing_is_served_for_free_by_accident() {
+    let model = |capabilities: &str, pricing: &str| {
+        format!(
+            "[[models]]\nid = \"m\"\nupstreams = [\"engine\"]\ncapabilities = {capabilities}\ncontext_length = 10\n\
+             [models.pricing]\n{pricing}\n"
+        )
+    };
+    let cases = [
+        ("[\"chat\"]", "std_input = 0.1\nstd_output = 0.2", true),
+        ("[\"chat\"]", "std_input = 0\nstd_output = 0.2", true),
+        ("[\"embeddings\"]", "std_input = 0.1", true),
+        ("[\"chat\"]", "std_input = 0.1", false),
+        ("[\"chat\"]", "std_output = 0.1", false),
+        ("[\"chat\", \"embeddings\"]", "std_input = 0.1", false),
+        ("[\"embeddings\"]", "", false),
+        ("[\"embeddings\"]", "std_input = 0", false),
+        ("[\"embeddings\"]", "std_input = -1", false),
+        ("[\"chat\"]", "std_input = 0.1\nstd_output = 0.2\nbatch.fill = 0.0", false),
+    ];
+    for (capabilities, pricing, is_fine) in cases {
+        assert_eq!(load(&model(capabilities, pricing)).is_ok(), is_fine, "{capabilities} {pricing}");
+    }
+}
+
+#[test]
+fn the_lookup_is_open_on_loopback_only() {
+    let open = |text: &str| load(text).unwrap().is_lookup_open();
+    assert!(open(""));
+    assert!(!open("[server]\nlisten = \"0.0.0.0:80\"\n"));
+    assert!(open("[server]\nlisten = \"0.0.0.0:80\"\n[users]\npublic_lookup = true\n"));
+    assert!(!open("[users]\ninternal_token = \"t\"\n"));
+    let config = load("[server]\nlisten = \"0.0.0.0:80\"\n[users]\npublic_lookup = true\n").unwrap();
+    assert_eq!(config.warnings().len(), 1);
+}
+
+#[test]
+fn the_engine_runs_only_for_models_that_need_it() {
+    let remote = "[[upstreams]]\nname = \"u\"\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+                  [[models]]\nid = \"m\"\nupstreams = [\"u\"]\ncapabilities = [\"embeddings\"]\ncontext_length = 10\n\
+                  pricing.std_input = 1\n";
+    let config = load(remote).unwrap();
+    assert!(!config.is_engine_needed());
+    assert!(config.engine.models.is_empty());
+    let config = load("[engine]\nenabled = false\n").unwrap();
+    assert!(config.models.is_empty() && !config.is_engine_needed());
+    assert_eq!(config.warnings().len(), 1);
+}

@@ -1,0 +1,3 @@
+//! Holds: the entry of the executable.
+
+fn main() {}
