@@ -1,1 +1,26 @@
-//! Holds: placeholder.
+//! Holds: what clients and model servers say to each other in OpenAI's protocol.
+//!
+//! Wire shapes, the error body, server-sent events, and edits of a body's bytes in place. Pure: no IO, no clock, no
+//! async. It never builds a tree of a body: what is read is borrowed, what is changed is spliced, and everything
+//! else stays byte for byte as it came.
+
+mod answer;
+mod chunk;
+mod endpoint;
+mod error;
+mod members;
+mod peek;
+mod rewrite;
+pub mod sse;
+mod usage;
+
+pub use answer::{AnswerError, WholeAnswer, read_answer, rewrite_answer};
+pub use chunk::{ChunkError, ChunkFacts, ChunkNames, FramedChunk};
+pub use endpoint::Endpoint;
+pub use error::{ErrorBody, MAX_ERROR_TEXT_CHARS, UpstreamError, upstream_error_message};
+pub use members::{InvalidJson, MAX_DEPTH};
+pub use peek::{
+    COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, Peek, Position, peek,
+};
+pub use rewrite::{Rewrite, rewrite};
+pub use usage::{Usage, usage_of};

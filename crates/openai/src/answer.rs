@@ -1,0 +1,140 @@
+//! Holds: what is read from a model server's whole answer and what is changed in it.
+//!
+//! The public id and model name replace the server's; all else passes through byte for byte.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::{
+    error::{UpstreamError, from_value},
+    members::{each_member, quoted, range_in},
+    rewrite::{Change, Member, splice},
+    usage::{Usage, parse_usage},
+};
+
+/// A whole answer, ready for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeAnswer {
+    /// The body with the public id and model.
+    pub body: Bytes,
+    /// What the server counted, when it says so.
+    pub usage: Option<Usage>,
+}
+
+/// The body of a successful status is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// It is not a JSON object.
+    #[error("the answer is not a JSON object")]
+    NotAnObject,
+    /// It is an error in spite of its status.
+    #[error("the answer is an error")]
+    Refused(UpstreamError),
+}
+
+/// Reads usage and sets `id` and `model`, in one pass. Without an `id`, as for embeddings, the server's is dropped.
+pub fn read_answer(body: &Bytes, id: Option<&str>, model: &str) -> Result<WholeAnswer, AnswerError> {
+    let text = std::str::from_utf8(body).map_err(|_| AnswerError::NotAnObject)?;
+    let mut members = Vec::with_capacity(16);
+    let mut facts = Facts::default();
+    each_member(text, |key, value| {
+        match key.as_ref() {
+            "usage" => facts.usage = parse_usage(value),
+            "choices" | "data" => facts.has_result = true,
+            "error" if value.get() != "null" => facts.has_error = true,
+            _ => {}
+        }
+        members.push(Member { key, value, at: range_in(text, value.get()) });
+        ControlFlow::Continue(())
+    })
+    .map_err(|_| AnswerError::NotAnObject)?;
+    if facts.has_error && !facts.has_result {
+        let value = serde_json::from_str(text).map_err(|_| AnswerError::NotAnObject)?;
+        return Err(AnswerError::Refused(from_value(&value)));
+    }
+    Ok(WholeAnswer { body: named(body, text, &members, id, model), usage: facts.usage })
+}
+
+/// Sets the top-level `id` and `model` of an answer or a stream chunk; other bytes stay, and so does a body that is
+/// not a JSON object. Without an `id`, the server's is dropped.
+pub fn rewrite_answer(body: &Bytes, id: Option<&str>, model: &str) -> Bytes {
+    let Ok(text) = std::str::from_utf8(body) else { return body.clone() };
+    let mut members = Vec::with_capacity(16);
+    let listed = each_member(text, |key, value| {
+        members.push(Member { key, value, at: range_in(text, value.get()) });
+        ControlFlow::Continue(())
+    });
+    if listed.is_err() {
+        return body.clone();
+    }
+    named(body, text, &members, id, model)
+}
+
+#[derive(Default)]
+struct Facts {
+    usage: Option<Usage>,
+    has_result: bool,
+    has_error: bool,
+}
+
+fn named(body: &Bytes, text: &str, members: &[Member<'_>], id: Option<&str>, model: &str) -> Bytes {
+    let (id, model) = (id.map(quoted), quoted(model));
+    let changes: Vec<Change> = members
+        .iter()
+        .map(|member| match member.key.as_ref() {
+            "id" => id.as_ref().map_or(Change::Remove, |id| Change::to(member, id.clone())),
+            "model" => Change::to(member, model.clone()),
+            _ => Change::Keep,
+        })
+        .collect();
+    let missing = |key: &str| members.iter().all(|member| member.key != key);
+    let mut added = Vec::new();
+    if let Some(id) = id
+        && missing("id")
+    {
+        added.push(("id", id));
+    }
+    if missing("model") {
+        added.push(("model", model));
+    }
+    if added.is_empty() && changes.iter().all(|change| matches!(change, Change::Keep)) {
+        return body.clone();
+    }
+    splice(text, members, &changes, &added)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_set_and_usage_read() {
+        let body = Bytes::from_static(
+            br#"{"id":"cmpl-9","model":"/m/a.gguf","choices":[{"x":1.0}],"usage":{"prompt_tokens":2,"completion_tokens":1}}"#,
+        );
+        let answer = read_answer(&body, Some("chatcmpl_1"), "qwen").unwrap();
+        let expected = r#"{"id":"chatcmpl_1","model":"qwen","choices":[{"x":1.0}],"usage":{"prompt_tokens":2,"completion_tokens":1}}"#;
+        assert_eq!(answer.body, expected);
+        assert_eq!(answer.usage, Some(Usage { prompt_tokens: 2, completion_tokens: 1, ..Usage::default() }));
+        assert_eq!(rewrite_answer(&body, Some("chatcmpl_1"), "qwen"), expected);
+    }
+
+    #[test]
+    fn missing_names_are_added_and_an_unwanted_id_goes() {
+        let body = Bytes::from_static(br#"{"choices":[]}"#);
+        assert_eq!(rewrite_answer(&body, Some("i"), "m"), r#"{"choices":[],"id":"i","model":"m"}"#);
+        let body = Bytes::from_static(br#"{"id":"embd-1","data":[],"model":"x"}"#);
+        assert_eq!(rewrite_answer(&body, None, "m"), r#"{"data":[],"model":"m"}"#);
+    }
+
+    #[test]
+    fn an_error_with_a_good_status_is_an_error() {
+        let body = Bytes::from_static(br#"{"error":{"message":"at http://10.0.0.1:80 no","code":"c"}}"#);
+        let Err(AnswerError::Refused(error)) = read_answer(&body, Some("i"), "m") else { panic!("taken as answer") };
+        assert_eq!((error.message.as_str(), error.code.as_deref()), ("at [address] no", Some("c")));
+        let fine = Bytes::from_static(br#"{"error":null,"choices":[]}"#);
+        assert!(read_answer(&fine, Some("i"), "m").is_ok());
+        assert_eq!(read_answer(&Bytes::from_static(b"<html>"), None, "m"), Err(AnswerError::NotAnObject));
+    }
+}

@@ -1,0 +1,249 @@
+//! Holds: what routing and pricing need to know of a request's body.
+//!
+//! One pass over the top level and one over the prompt-bearing member. It refuses what would make a price or a route
+//! uncertain; every other member is the model server's business and is never looked at.
+
+mod content;
+mod scalar;
+
+use std::ops::ControlFlow;
+
+use serde_json::value::RawValue;
+
+use crate::{
+    endpoint::Endpoint,
+    members::{InvalidJson, MAX_DEPTH, each_member, too_deep},
+};
+
+/// OpenAI's limit on inputs in one embeddings call; the same bound is used for prompts.
+pub const MAX_INPUTS: u32 = 2048;
+
+/// OpenAI's limit for `n` and `best_of`.
+pub const MAX_CHOICES: u32 = 128;
+
+/// What `/v1/completions` produces at most when the body does not say.
+pub const COMPLETIONS_DEFAULT_MAX_TOKENS: u32 = 16;
+
+/// What a body says, as far as routing and pricing need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peek {
+    /// The model as the client names it; never empty.
+    pub model: String,
+    /// Whether the answer is to be streamed.
+    pub stream: bool,
+    /// Whether the client wants the usage chunk.
+    pub include_usage: bool,
+    /// Most tokens one choice may have. The default for completions; `None` for chat without a limit and for
+    /// embeddings. Where a body sets both names, the larger.
+    pub max_output: Option<u32>,
+    /// Whether `max_output` stands in the body. When it does not, servers differ in their default.
+    pub max_output_stated: bool,
+    /// Answers that the server produces, 1 to 128: the larger of `n` and `best_of`.
+    pub choices: u32,
+    /// `temperature` is 0.
+    pub temperature_zero: bool,
+    /// `seed` is present.
+    pub seeded: bool,
+    /// `suffix` is present: fill in the middle.
+    pub has_suffix: bool,
+    /// What bounds the number of tokens read.
+    pub bound: InputBound,
+}
+
+/// What bounds the number of prompt tokens from above.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InputBound {
+    /// Bytes of the prompt-bearing members as they lie in the body; token ids are counted apart.
+    pub text_bytes: u64,
+    /// Chat messages, each of which costs some tokens of template.
+    pub messages: u32,
+    /// Separate prompts or inputs; 1 for chat.
+    pub items: u32,
+    /// Prompt tokens sent as ids.
+    pub token_ids: u64,
+    /// Content other than text, whose tokens bytes do not bound.
+    pub has_media: bool,
+    /// Tools or functions are offered.
+    pub has_tools: bool,
+}
+
+/// A body that cannot be served. The message is for the client and says what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidRequest {
+    /// For the client; holds nothing of the body but field names.
+    pub message: String,
+    /// The path of the field, as in `messages[2].role`.
+    pub param: Option<String>,
+    /// Where bad JSON breaks.
+    pub position: Option<Position>,
+}
+
+/// A place in the body. Both count from 1; the column counts bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Byte in the line.
+    pub column: usize,
+}
+
+impl InvalidRequest {
+    pub(crate) fn at(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { message: message.into(), param: Some(param.into()), position: None }
+    }
+}
+
+impl From<InvalidJson> for InvalidRequest {
+    fn from(fault: InvalidJson) -> Self {
+        let (message, position) = match fault {
+            InvalidJson::Utf8 { at } => (format!("the body is not valid UTF-8 (byte {at}); send JSON in UTF-8"), None),
+            InvalidJson::Syntax { line, column } => {
+                let place = Position { line, column };
+                (format!("the body is not valid JSON at line {line}, column {column}"), Some(place))
+            }
+            InvalidJson::NotAnObject => ("the body must be a JSON object".to_owned(), None),
+            InvalidJson::TooDeep => (format!("the body is nested too deeply; at most {MAX_DEPTH} levels"), None),
+        };
+        Self { message, param: None, position }
+    }
+}
+
+/// Reads a request's body once.
+///
+/// `null` counts as absent. A member that is read here may stand in the body only once, because a model server may
+/// read the other one. Members of other calls (`best_of` in a chat) are checked alike: servers share their parsers.
+pub fn peek(endpoint: Endpoint, body: &[u8]) -> Result<Peek, InvalidRequest> {
+    let text = std::str::from_utf8(body).map_err(|error| InvalidJson::Utf8 { at: error.valid_up_to() })?;
+    let mut found = Found::default();
+    let mut fault = None;
+    each_member(text, |key, value| match found.note(&key, value) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            fault = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    if too_deep(text) {
+        return Err(InvalidJson::TooDeep.into());
+    }
+    found.check(endpoint)
+}
+
+/// The members that are read, each as it lies in the body.
+#[derive(Default)]
+struct Found<'a> {
+    seen: u32,
+    model: Option<&'a RawValue>,
+    messages: Option<&'a RawValue>,
+    prompt: Option<&'a RawValue>,
+    input: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    stream_options: Option<&'a RawValue>,
+    max_tokens: Option<&'a RawValue>,
+    max_completion_tokens: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    best_of: Option<&'a RawValue>,
+    temperature: Option<&'a RawValue>,
+    seed: Option<&'a RawValue>,
+    suffix: Option<&'a RawValue>,
+    tools: Option<&'a RawValue>,
+    functions: Option<&'a RawValue>,
+    /// Bytes of further members that chat templates put into the prompt.
+    other_prompt_bytes: u64,
+}
+
+impl<'a> Found<'a> {
+    fn note(&mut self, key: &str, value: &'a RawValue) -> Result<(), InvalidRequest> {
+        let slot = match key {
+            "model" => (0, &mut self.model),
+            "messages" => (1, &mut self.messages),
+            "prompt" => (2, &mut self.prompt),
+            "input" => (3, &mut self.input),
+            "stream" => (4, &mut self.stream),
+            "stream_options" => (5, &mut self.stream_options),
+            "max_tokens" => (6, &mut self.max_tokens),
+            "max_completion_tokens" => (7, &mut self.max_completion_tokens),
+            "n" => (8, &mut self.n),
+            "best_of" => (9, &mut self.best_of),
+            "temperature" => (10, &mut self.temperature),
+            "seed" => (11, &mut self.seed),
+            "suffix" => (12, &mut self.suffix),
+            "tools" => (13, &mut self.tools),
+            "functions" => (14, &mut self.functions),
+            "tool_choice"
+            | "response_format"
+            | "documents"
+            | "chat_template"
+            | "chat_template_kwargs"
+            | "structured_outputs" => {
+                self.other_prompt_bytes += value.get().len() as u64;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let (bit, slot) = slot;
+        if self.seen & (1 << bit) != 0 {
+            return Err(InvalidRequest::at(key, format!("`{key}` stands in the body more than once; send it once")));
+        }
+        self.seen |= 1 << bit;
+        *slot = (value.get() != "null").then_some(value);
+        Ok(())
+    }
+
+    fn check(self, endpoint: Endpoint) -> Result<Peek, InvalidRequest> {
+        let model = scalar::text("model", self.model)?;
+        let bound = self.bound(endpoint)?;
+        let stream = scalar::flag("stream", self.stream)?;
+        if stream && endpoint == Endpoint::Embeddings {
+            return Err(InvalidRequest::at("stream", "`stream` is not supported for embeddings; leave it out"));
+        }
+        let max_tokens = scalar::count("max_tokens", self.max_tokens, u32::MAX)?;
+        let max_completion_tokens = scalar::count("max_completion_tokens", self.max_completion_tokens, u32::MAX)?;
+        let stated = max_tokens.max(max_completion_tokens);
+        let max_output = match endpoint {
+            Endpoint::Chat => stated,
+            Endpoint::Completions => stated.or(Some(COMPLETIONS_DEFAULT_MAX_TOKENS)),
+            Endpoint::Embeddings => None,
+        };
+        let n = scalar::count("n", self.n, MAX_CHOICES)?.unwrap_or(1);
+        let best_of = scalar::count("best_of", self.best_of, MAX_CHOICES)?.unwrap_or(1);
+        let has_suffix = self.suffix.is_some();
+        scalar::optional_text("suffix", self.suffix)?;
+        Ok(Peek {
+            model,
+            stream,
+            include_usage: scalar::include_usage(self.stream_options)?,
+            max_output,
+            max_output_stated: stated.is_some(),
+            choices: n.max(best_of),
+            temperature_zero: scalar::temperature(self.temperature)? == Some(0.0),
+            seeded: self.seed.is_some(),
+            has_suffix,
+            bound,
+        })
+    }
+
+    fn bound(&self, endpoint: Endpoint) -> Result<InputBound, InvalidRequest> {
+        let mut bound = match endpoint {
+            Endpoint::Chat => content::messages(self.messages)?,
+            Endpoint::Completions => content::inputs("prompt", self.prompt)?,
+            Endpoint::Embeddings => content::inputs("input", self.input)?,
+        };
+        let beside = [self.suffix, self.tools, self.functions];
+        bound.text_bytes += beside.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
+        bound.text_bytes += self.other_prompt_bytes;
+        bound.has_tools = [self.tools, self.functions].into_iter().flatten().any(|raw| !is_empty_array(raw));
+        Ok(bound)
+    }
+}
+
+fn is_empty_array(raw: &RawValue) -> bool {
+    raw.get().strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(']'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,363 @@
+//! Holds: the shapes of messages, prompts and inputs, and the bound they put on the tokens read.
+//!
+//! It counts; texts are skipped over, never copied.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::{InputBound, InvalidRequest, MAX_INPUTS};
+
+/// The bound of a chat's `messages`: a non-empty array of objects with a `role`.
+pub(super) fn messages(raw: Option<&RawValue>) -> Result<InputBound, InvalidRequest> {
+    const SHAPE: &str = "`messages` must be a non-empty array of objects such as {\"role\": \"user\", \"content\": …}";
+    let Some(raw) = raw else {
+        return Err(InvalidRequest::at("messages", "`messages` is required: give it as an array of message objects"));
+    };
+    let text = raw.get();
+    let mut walk = Walk::default();
+    let outcome = Messages { walk: &mut walk }.deserialize(&mut serde_json::Deserializer::from_str(text));
+    if let Some(fault) = walk.fault {
+        return Err(fault.describe(walk.messages));
+    }
+    if outcome.is_err() || walk.messages == 0 {
+        return Err(InvalidRequest::at("messages", SHAPE));
+    }
+    Ok(InputBound {
+        text_bytes: text.len() as u64,
+        messages: walk.messages,
+        items: 1,
+        has_media: walk.has_media,
+        ..InputBound::default()
+    })
+}
+
+/// The bound of a `prompt` or an `input`: a string, strings, token ids, or lists of token ids.
+pub(super) fn inputs(name: &str, raw: Option<&RawValue>) -> Result<InputBound, InvalidRequest> {
+    let Some(raw) = raw else {
+        return Err(InvalidRequest::at(name, format!("`{name}` is required: give it as a string or an array")));
+    };
+    let text = raw.get();
+    if text == "\"\"" {
+        return Err(InvalidRequest::at(name, format!("`{name}` must not be empty")));
+    }
+    if text.starts_with('"') {
+        return Ok(InputBound { text_bytes: text.len() as u64, items: 1, ..InputBound::default() });
+    }
+    let shape = || {
+        let what = "a string, an array of strings, an array of token ids, or an array of arrays of token ids";
+        InvalidRequest::at(name, format!("`{name}` must be {what}, none of them empty"))
+    };
+    let elements: Elements = serde_json::from_str(text).map_err(|_| shape())?;
+    let (items, text_bytes, token_ids) = match elements.kind {
+        Some(ElementKind::Text) => (elements.count, text.len() as u64, 0),
+        Some(ElementKind::Token) => (1, 0, u64::from(elements.count)),
+        Some(ElementKind::Tokens) => (elements.count, 0, elements.token_ids),
+        None => return Err(shape()),
+    };
+    if let Some(bad) = elements.bad {
+        return Err(bad_element(name, bad));
+    }
+    if items > MAX_INPUTS {
+        return Err(InvalidRequest::at(name, format!("`{name}` has {items} elements; at most {MAX_INPUTS} per call")));
+    }
+    Ok(InputBound { text_bytes, items, token_ids, ..InputBound::default() })
+}
+
+fn bad_element(name: &str, index: u32) -> InvalidRequest {
+    let path = format!("{name}[{index}]");
+    let message = format!(
+        "`{path}` is empty or of another type than the first element; all must be strings, token ids (whole numbers \
+         from 0), or arrays of token ids"
+    );
+    InvalidRequest::at(path, message)
+}
+
+/// Why a message is refused. The index is the walk's count of messages that were fine.
+enum Fault {
+    NotAnObject,
+    Role,
+    Content,
+}
+
+impl Fault {
+    fn describe(&self, index: u32) -> InvalidRequest {
+        let (field, must) = match self {
+            Fault::NotAnObject => ("", "must be an object with a `role` and a `content`"),
+            Fault::Role => (".role", "is required and must be a non-empty string such as \"user\""),
+            Fault::Content => (".content", "must be a string, null or an array of content parts"),
+        };
+        let path = format!("messages[{index}]{field}");
+        let message = format!("`{path}` {must}");
+        InvalidRequest::at(path, message)
+    }
+}
+
+#[derive(Default)]
+struct Walk {
+    messages: u32,
+    has_media: bool,
+    fault: Option<Fault>,
+}
+
+struct Messages<'w> {
+    walk: &'w mut Walk,
+}
+
+impl<'de> DeserializeSeed<'de> for Messages<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Messages<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of messages")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<(), S::Error> {
+        loop {
+            // Whatever goes wrong below this point without a fault of its own is a message of another type.
+            self.walk.fault = Some(Fault::NotAnObject);
+            if seq.next_element_seed(Message { walk: self.walk })?.is_none() {
+                self.walk.fault = None;
+                return Ok(());
+            }
+            self.walk.messages = self.walk.messages.saturating_add(1);
+        }
+    }
+}
+
+struct Message<'w> {
+    walk: &'w mut Walk,
+}
+
+impl<'de> DeserializeSeed<'de> for Message<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Message<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        let mut has_role = false;
+        while let Some(Name(key)) = map.next_key()? {
+            match key.as_ref() {
+                "role" => {
+                    self.walk.fault = Some(Fault::Role);
+                    let Name(role) = map.next_value()?;
+                    has_role = !role.is_empty();
+                }
+                "content" => {
+                    self.walk.fault = Some(Fault::Content);
+                    let content: &RawValue = map.next_value()?;
+                    let media = has_media(content).ok_or_else(|| serde::de::Error::custom("no content"))?;
+                    self.walk.has_media |= media;
+                }
+                // llama.cpp, vLLM and OpenAI's audio answers name a former audio answer here.
+                "audio" => {
+                    let audio: Option<IgnoredAny> = map.next_value()?;
+                    self.walk.has_media |= audio.is_some();
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        if has_role {
+            return Ok(());
+        }
+        self.walk.fault = Some(Fault::Role);
+        Err(serde::de::Error::custom("no role"))
+    }
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Whether a message's content has parts other than text; `None` when it is no content at all.
+///
+/// A string is judged by its first byte: unescaping it would cost a copy and refuse lone surrogates, which model
+/// servers accept.
+fn has_media(content: &RawValue) -> Option<bool> {
+    match content.get().as_bytes().first() {
+        Some(b'"' | b'n') => Some(false),
+        Some(b'[') => serde_json::from_str::<Parts>(content.get()).ok().map(|parts| parts.media),
+        _ => None,
+    }
+}
+
+struct Parts {
+    media: bool,
+}
+
+impl<'de> Deserialize<'de> for Parts {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Parts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of parts")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Parts, S::Error> {
+                let mut media = false;
+                while let Some(part) = seq.next_element::<Part>()? {
+                    media |= part.media;
+                }
+                Ok(Parts { media })
+            }
+        }
+        deserializer.deserialize_seq(All)
+    }
+}
+
+/// A content part. What is not plainly text counts as media, so that an unknown kind is never priced as text.
+struct Part {
+    media: bool,
+}
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Kind;
+        impl<'de> Visitor<'de> for Kind {
+            type Value = Part;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a content part")
+            }
+
+            // vLLM takes a bare string as a text part.
+            fn visit_str<E>(self, _: &str) -> Result<Part, E> {
+                Ok(Part { media: false })
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Part, M::Error> {
+                let mut media = true;
+                while let Some(Name(key)) = map.next_key()? {
+                    if key == "type" {
+                        let Name(kind) = map.next_value()?;
+                        media =
+                            !matches!(kind.as_ref(), "text" | "input_text" | "output_text" | "refusal" | "thinking");
+                    } else {
+                        // A part that claims to be text and yet carries media is media.
+                        let carries = matches!(
+                            key.as_ref(),
+                            "image_url" | "input_audio" | "audio_url" | "video_url" | "input_video" | "file"
+                        );
+                        map.next_value::<IgnoredAny>()?;
+                        if carries {
+                            return drain(map).map(|()| Part { media: true });
+                        }
+                    }
+                }
+                Ok(Part { media })
+            }
+        }
+        deserializer.deserialize_any(Kind)
+    }
+}
+
+fn drain<'de, M: MapAccess<'de>>(mut map: M) -> Result<(), M::Error> {
+    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ElementKind {
+    Text,
+    Token,
+    Tokens,
+}
+
+/// The elements of an array of inputs, counted.
+struct Elements {
+    kind: Option<ElementKind>,
+    count: u32,
+    token_ids: u64,
+    /// Index of the first element that is empty or unlike the first.
+    bad: Option<u32>,
+}
+
+impl<'de> Deserialize<'de> for Elements {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Walk;
+        impl<'de> Visitor<'de> for Walk {
+            type Value = Elements;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Elements, S::Error> {
+                let mut all = Elements { kind: None, count: 0, token_ids: 0, bad: None };
+                while let Some(raw) = seq.next_element::<&'de RawValue>()? {
+                    let (this, ids) = element(raw.get());
+                    let fits = this.is_some() && (all.kind.is_none() || all.kind == this);
+                    if !fits && all.bad.is_none() {
+                        all.bad = Some(all.count);
+                    }
+                    all.kind = all.kind.or(this).or(Some(ElementKind::Text));
+                    all.count = all.count.saturating_add(1);
+                    all.token_ids += ids;
+                }
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_seq(Walk)
+    }
+}
+
+/// What one element is and how many token ids it has; `None` when it is empty or of no accepted type.
+fn element(text: &str) -> (Option<ElementKind>, u64) {
+    match text.as_bytes().first() {
+        Some(b'"') => ((text != "\"\"").then_some(ElementKind::Text), 0),
+        Some(b'[') => match serde_json::from_str::<TokenIds>(text) {
+            Ok(TokenIds(ids)) if ids > 0 => (Some(ElementKind::Tokens), ids),
+            _ => (None, 0),
+        },
+        _ => (text.parse::<u32>().is_ok().then_some(ElementKind::Token), 0),
+    }
+}
+
+/// How many token ids an array has; other arrays do not parse.
+struct TokenIds(u64);
+
+impl<'de> Deserialize<'de> for TokenIds {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Count;
+        impl<'de> Visitor<'de> for Count {
+            type Value = TokenIds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of token ids")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<TokenIds, S::Error> {
+                let mut ids = 0;
+                while seq.next_element::<u32>()?.is_some() {
+                    ids += 1;
+                }
+                Ok(TokenIds(ids))
+            }
+        }
+        deserializer.deserialize_seq(Count)
+    }
+}

@@ -1,0 +1,196 @@
+use super::*;
+
+fn chat(members: &str) -> Result<Peek, InvalidRequest> {
+    peek(
+        Endpoint::Chat,
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}]{members}}}"#).as_bytes(),
+    )
+}
+
+#[track_caller]
+fn refused(endpoint: Endpoint, body: &str, param: &str) -> String {
+    let fault = peek(endpoint, body.as_bytes()).expect_err(body);
+    assert_eq!(fault.param.as_deref(), Some(param), "{body}: {}", fault.message);
+    assert!(fault.message.contains(param), "{body}: {}", fault.message);
+    fault.message
+}
+
+#[test]
+fn chat_is_read() {
+    let body = br#"{"model":"qwen","messages":[{"role":"system","content":"be"},{"role":"user","content":"hi"}],
+        "stream":true,"stream_options":{"include_usage":true},"max_tokens":7,"temperature":0,"seed":3,"n":2}"#;
+    let found = peek(Endpoint::Chat, body).unwrap();
+    let messages = r#"[{"role":"system","content":"be"},{"role":"user","content":"hi"}]"#;
+    let bound = InputBound { text_bytes: messages.len() as u64, messages: 2, items: 1, ..InputBound::default() };
+    assert_eq!(
+        found,
+        Peek {
+            model: "qwen".into(),
+            stream: true,
+            include_usage: true,
+            max_output: Some(7),
+            max_output_stated: true,
+            choices: 2,
+            temperature_zero: true,
+            seeded: true,
+            has_suffix: false,
+            bound,
+        }
+    );
+}
+
+#[test]
+fn null_is_absent() {
+    let found = chat(
+        r#","stream":null,"stream_options":null,"max_tokens":null,"max_completion_tokens":null,"n":null,
+        "best_of":null,"temperature":null,"seed":null,"suffix":null,"tools":null,"functions":null"#,
+    )
+    .unwrap();
+    assert_eq!(found, chat("").unwrap());
+    refused(Endpoint::Chat, r#"{"model":null,"messages":[{"role":"user"}]}"#, "model");
+    refused(Endpoint::Chat, r#"{"model":"m","messages":null}"#, "messages");
+}
+
+#[test]
+fn larger_limit_counts_and_completions_have_a_default() {
+    assert_eq!(chat(r#","max_tokens":5,"max_completion_tokens":9"#).unwrap().max_output, Some(9));
+    assert_eq!(chat("").unwrap().max_output, None);
+    let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a"}"#).unwrap();
+    assert_eq!((found.max_output, found.max_output_stated), (Some(16), false));
+    let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","best_of":5,"n":2,"suffix":"z"}"#).unwrap();
+    assert_eq!((found.choices, found.has_suffix), (5, true));
+}
+
+#[test]
+fn messages_are_checked_with_their_path() {
+    let body = |messages: &str| format!(r#"{{"model":"m","messages":{messages}}}"#);
+    let check = |messages: &str, param: &str| refused(Endpoint::Chat, &body(messages), param);
+    check("[]", "messages");
+    check("{}", "messages");
+    check("\"hi\"", "messages");
+    check(r#"[{"role":"user","content":"a"},"b"]"#, "messages[1]");
+    check(r#"[{"role":"user"},{"role":"user"},{"content":"a"}]"#, "messages[2].role");
+    check(r#"[{"role":7,"content":"a"}]"#, "messages[0].role");
+    check(r#"[{"role":"","content":"a"}]"#, "messages[0].role");
+    check(r#"[{"role":"user","content":{"text":"a"}}]"#, "messages[0].content");
+    check(r#"[{"role":"user","content":[1]}]"#, "messages[0].content");
+    check(r#"[{"role":"user","content":5}]"#, "messages[0].content");
+    assert!(
+        peek(Endpoint::Chat, body(r#"[{"role":"assistant","content":null,"tool_calls":[{}]}]"#).as_bytes()).is_ok()
+    );
+    assert!(peek(Endpoint::Chat, body(r#"[{"role":"u\u0073er","content":"\ud83d\ude00"}]"#).as_bytes()).is_ok());
+}
+
+#[test]
+fn media_and_tools_are_noticed() {
+    let media = |content: &str| {
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#);
+        peek(Endpoint::Chat, body.as_bytes()).unwrap().bound.has_media
+    };
+    assert!(!media(r#""text""#));
+    assert!(!media(r#"[{"type":"text","text":"a"},"b"]"#));
+    assert!(media(r#"[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:"}}]"#));
+    assert!(media(r#"[{"type":"text","image_url":{"url":"data:"},"text":"a"}]"#));
+    assert!(media(r#"[{"text":"no type"}]"#));
+    assert!(!chat(r#","tools":[]"#).unwrap().bound.has_tools);
+    let with_tools = chat(r#","tools":[{"type":"function"}]"#).unwrap().bound;
+    assert!(with_tools.has_tools);
+    assert_eq!(with_tools.text_bytes, chat("").unwrap().bound.text_bytes + r#"[{"type":"function"}]"#.len() as u64);
+}
+
+#[test]
+fn inputs_have_four_shapes() {
+    let bound = |input: &str| {
+        let found = peek(Endpoint::Embeddings, format!(r#"{{"model":"m","input":{input}}}"#).as_bytes());
+        found.map(|found| (found.bound.items, found.bound.text_bytes, found.bound.token_ids))
+    };
+    assert_eq!(bound(r#""ab""#), Ok((1, 4, 0)));
+    assert_eq!(bound(r#"["ab","c"]"#), Ok((2, 10, 0)));
+    assert_eq!(bound("[1,2,3]"), Ok((1, 0, 3)));
+    assert_eq!(bound("[[1,2],[3]]"), Ok((2, 0, 3)));
+    let check = |input: &str, param: &str| {
+        refused(Endpoint::Embeddings, &format!(r#"{{"model":"m","input":{input}}}"#), param);
+    };
+    for empty in ["\"\"", "[]", "{}", "5", "true"] {
+        check(empty, "input");
+    }
+    check(r#"["a",""]"#, "input[1]");
+    check(r#"["a",1]"#, "input[1]");
+    check("[[]]", "input[0]");
+    check("[[1],[\"a\"]]", "input[1]");
+    check("[1,-1]", "input[1]");
+    check("[1.5]", "input[0]");
+    check(&format!("[{}\"a\"]", "\"a\",".repeat(2048)), "input");
+    assert!(bound(&format!("[{}\"a\"]", "\"a\",".repeat(2047))).is_ok());
+    assert!(bound(&format!("[{}1]", "1,".repeat(3000))).is_ok());
+}
+
+#[test]
+fn wrong_values_name_their_field() {
+    let with = |members: &str| format!(r#"{{"model":"m","messages":[{{"role":"user"}}]{members}}}"#);
+    let check = |members: &str, param: &str| refused(Endpoint::Chat, &with(members), param);
+    check(r#","stream":"yes""#, "stream");
+    check(r#","stream":1"#, "stream");
+    check(r#","stream_options":[true]"#, "stream_options");
+    check(r#","stream_options":{"include_usage":1}"#, "stream_options.include_usage");
+    check(r#","stream_options":{"include_usage":true,"include_usage":false}"#, "stream_options.include_usage");
+    for bad in ["0", "-1", "1.0", "1e3", "\"5\"", "99999999999", "[1]"] {
+        check(&format!(r#","max_tokens":{bad}"#), "max_tokens");
+        check(&format!(r#","max_completion_tokens":{bad}"#), "max_completion_tokens");
+    }
+    check(r#","n":0"#, "n");
+    check(r#","n":129"#, "n");
+    check(r#","best_of":129"#, "best_of");
+    check(r#","temperature":2.1"#, "temperature");
+    check(r#","temperature":-0.1"#, "temperature");
+    check(r#","temperature":"hot""#, "temperature");
+    check(r#","suffix":5"#, "suffix");
+    refused(Endpoint::Chat, r#"{"messages":[{"role":"user"}]}"#, "model");
+    refused(Endpoint::Chat, r#"{"model":"","messages":[{"role":"user"}]}"#, "model");
+    refused(Endpoint::Chat, r#"{"model":5,"messages":[{"role":"user"}]}"#, "model");
+    refused(Endpoint::Embeddings, r#"{"model":"m","input":"a","stream":true}"#, "stream");
+    refused(Endpoint::Completions, r#"{"model":"m"}"#, "prompt");
+}
+
+#[test]
+fn doubled_members_are_refused_however_they_are_spelled() {
+    let body = r#"{"model":"cheap","messages":[{"role":"user"}],"mo\u0064el":"dear"}"#;
+    refused(Endpoint::Chat, body, "model");
+    refused(Endpoint::Chat, r#"{"model":"m","messages":[{"role":"u"}],"n":null,"n":100}"#, "n");
+    assert!(chat(r#","user":"a","user":"b""#).is_ok());
+}
+
+#[test]
+fn bad_json_has_a_position() {
+    let fault = peek(Endpoint::Chat, b"{\"model\": \"m\",\n \"messages\": [}").unwrap_err();
+    assert_eq!(fault.position, Some(Position { line: 2, column: 15 }));
+    assert!(fault.message.contains("line 2, column 15"), "{}", fault.message);
+    let fault = peek(Endpoint::Chat, b"{\"model\": \"\xff\"}").unwrap_err();
+    assert!(fault.message.contains("UTF-8"), "{}", fault.message);
+    assert!(peek(Endpoint::Chat, b"[]").unwrap_err().message.contains("object"));
+    assert!(peek(Endpoint::Chat, b"").unwrap_err().position.is_some());
+}
+
+#[test]
+fn depth_is_bounded() {
+    let nested = |n: usize| format!(r#","metadata":{}{}"#, "[".repeat(n), "]".repeat(n));
+    assert!(chat(&nested(MAX_DEPTH - 1)).is_ok());
+    assert!(chat(&nested(MAX_DEPTH)).unwrap_err().message.contains("nested"));
+    assert!(chat(&nested(100_000)).unwrap_err().message.contains("nested"));
+    let in_content = format!(r#"{{"model":"m","messages":[{{"role":"u","content":{}}}]}}"#, "[".repeat(100_000));
+    assert!(peek(Endpoint::Chat, in_content.as_bytes()).is_err());
+}
+
+#[test]
+fn no_message_repeats_the_body() {
+    let secret = "s3cret-prompt";
+    for body in [
+        format!(r#"{{"model":"m","messages":"{secret}"}}"#),
+        format!(r#"{{"model":"m","messages":[{{"role":["{secret}"]}}]}}"#),
+        format!(r#"{{"model":"m","messages":[{{"role":"u"}}],"max_tokens":"{secret}"}}"#),
+        format!(r#"{{"model":"m","messages":[{{"role":"u","content":"{secret}"]}}"#),
+    ] {
+        let fault = peek(Endpoint::Chat, body.as_bytes()).unwrap_err();
+        assert!(!format!("{fault:?}").contains(secret), "{fault:?}");
+    }
+}

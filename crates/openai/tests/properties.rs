@@ -1,0 +1,211 @@
+//! Holds: properties of the byte-level parts, against `serde_json`'s own tree.
+
+#![expect(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
+
+use batchin_openai::{Rewrite, rewrite, rewrite_answer, sse};
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Map, Value};
+
+/// Keys that edits touch and keys that they do not, some spelled with escapes.
+fn key() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "model",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "priority",
+        "suffix",
+        "id",
+        "a",
+        "é",
+    ])
+    .prop_map(String::from)
+}
+
+/// A value as it is spelled; numbers keep spellings that a tree would lose.
+fn spelled() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        Just("false".to_owned()),
+        Just("1.50e+00".to_owned()),
+        Just("-0.0".to_owned()),
+        Just("12345678901234567890123".to_owned()),
+        Just("\"\\u0061\\\"},{\\\\\"".to_owned()),
+        Just("\"größe\"".to_owned()),
+        Just("{\"include_usage\":false,\"x\" : 1.0}".to_owned()),
+        Just("{\"include_usage\":true}".to_owned()),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(" , "))),
+            prop::collection::vec(inner, 0..4).prop_map(|items| {
+                let members: Vec<_> = items.iter().enumerate().map(|(i, item)| format!("\"k{i}\": {item}")).collect();
+                format!("{{ {} }}", members.join(","))
+            }),
+        ]
+    })
+}
+
+fn space() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["", " ", "\n", "\t "])
+}
+
+/// Members with distinct keys, and the body they make.
+fn body() -> impl Strategy<Value = (Vec<(String, String)>, String)> {
+    let member = (key(), spelled(), space(), space(), space());
+    (prop::collection::vec(member, 0..8), space(), space()).prop_map(|(members, before, after)| {
+        let mut distinct: Vec<(String, String)> = Vec::new();
+        let mut parts = Vec::new();
+        for (key, value, s1, s2, s3) in members {
+            if distinct.iter().any(|(known, _)| *known == key) {
+                continue;
+            }
+            parts.push(format!("{s1}\"{key}\"{s2}:{s3}{value}{s1}"));
+            distinct.push((key, value));
+        }
+        (distinct, format!("{before}{{{}}}{after}", parts.join(",")))
+    })
+}
+
+/// The same edit on a tree.
+fn expected(mut tree: Map<String, Value>, edit: &Rewrite<'_>) -> Map<String, Value> {
+    let stated = |tree: &Map<String, Value>, key: &str| tree.get(key).is_some_and(|value| !value.is_null());
+    let needs_limit = !stated(&tree, "max_tokens") && !stated(&tree, "max_completion_tokens");
+    let needs_default: Vec<_> = edit.defaults.iter().filter(|(key, _)| !stated(&tree, key)).collect();
+    if let Some(stream) = edit.stream
+        && (stream || stated(&tree, "stream"))
+    {
+        tree.insert("stream".into(), stream.into());
+    }
+    if edit.include_usage {
+        let mut options = match tree.remove("stream_options") {
+            Some(Value::Object(options)) => options,
+            _ => Map::new(),
+        };
+        options.insert("include_usage".into(), true.into());
+        tree.insert("stream_options".into(), options.into());
+    }
+    for key in edit.remove {
+        tree.remove(*key);
+    }
+    if edit.drop_nulls {
+        tree.retain(|_, value| !value.is_null());
+    }
+    if let Some(model) = edit.model {
+        tree.insert("model".into(), model.into());
+    }
+    if let (true, Some(limit)) = (needs_limit, edit.max_tokens) {
+        tree.insert("max_tokens".into(), limit.into());
+    }
+    if let Some(priority) = edit.priority {
+        tree.insert("priority".into(), priority.into());
+    }
+    for (key, value) in needs_default {
+        tree.insert((*key).into(), serde_json::from_str(value).unwrap());
+    }
+    tree
+}
+
+const TOUCHED: [&str; 7] = ["model", "stream", "stream_options", "max_tokens", "priority", "suffix", "id"];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn rewrite_equals_the_edited_tree_and_spares_the_rest(
+        (members, text) in body(),
+        model in prop::option::of(prop::sample::select(vec!["m", "Qwen/\"q\"\\é"])),
+        stream in prop::option::of(any::<bool>()),
+        include_usage: bool,
+        max_tokens in prop::option::of(1_u32..9),
+        priority in prop::option::of(-3_i32..9),
+        remove_suffix: bool,
+        default_suffix: bool,
+        drop_nulls: bool,
+    ) {
+        let edit = Rewrite {
+            model,
+            stream,
+            include_usage,
+            max_tokens,
+            priority,
+            remove: if remove_suffix && !default_suffix { &["suffix"] } else { &[] },
+            defaults: if default_suffix { &[("suffix", "\"\"")] } else { &[] },
+            drop_nulls,
+        };
+        let out = rewrite(&Bytes::from(text.clone()), &edit);
+        let tree: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        let found: Map<String, Value> = serde_json::from_slice(&out).unwrap();
+        prop_assert_eq!(&found, &expected(tree, &edit));
+        let raw: std::collections::BTreeMap<String, &serde_json::value::RawValue> = serde_json::from_slice(&out).unwrap();
+        for (key, value) in members.iter().filter(|(key, _)| !TOUCHED.contains(&key.as_str())) {
+            if drop_nulls && value == "null" {
+                prop_assert!(!raw.contains_key(key));
+            } else {
+                prop_assert_eq!(raw[key].get(), value.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn answer_gets_its_names_and_keeps_the_rest((members, text) in body()) {
+        let out = rewrite_answer(&Bytes::from(text.clone()), Some("i"), "m");
+        let mut tree: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        tree.insert("id".into(), "i".into());
+        tree.insert("model".into(), "m".into());
+        prop_assert_eq!(&serde_json::from_slice::<Map<String, Value>>(&out).unwrap(), &tree);
+        let framed = batchin_openai::ChunkNames::new("i", "m").frame(text.as_bytes());
+        if !members.iter().any(|(key, _)| key == "choices" || key == "error") {
+            let frame = framed.unwrap().frame;
+            let data = frame.strip_prefix(b"data: ").and_then(|rest| rest.strip_suffix(b"\n\n")).unwrap();
+            prop_assert!(!data.contains(&b'\n'));
+            prop_assert_eq!(&serde_json::from_slice::<Map<String, Value>>(data).unwrap(), &tree);
+        }
+    }
+
+    #[test]
+    fn stream_reads_the_same_however_it_is_split(
+        lines in prop::collection::vec(
+            (prop::sample::select(vec!["data: {\"a\":\"é\u{1F600}\"}", "data:b", "data", ": ping", "event: e", "", "", "id: 1", "nonsense"]),
+             prop::sample::select(vec!["\n", "\r\n", "\r"])),
+            0..24,
+        ),
+        cuts in prop::collection::vec(0_usize..400, 0..12),
+    ) {
+        let text: String = lines.iter().map(|(line, end)| format!("{line}{end}")).collect();
+        let whole = read(&[text.as_bytes()]);
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % (text.len() + 1)).collect();
+        cuts.extend([0, text.len()]);
+        cuts.sort_unstable();
+        let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]).collect();
+        prop_assert_eq!(&read(&pieces), &whole);
+        let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+        prop_assert_eq!(&read(&bytes), &whole);
+    }
+
+    #[test]
+    fn no_body_makes_peek_panic(body in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
+        for endpoint in batchin_openai::Endpoint::ALL {
+            let _refused_or_not = batchin_openai::peek(endpoint, &body).is_ok();
+            let _refused_or_not = batchin_openai::peek(endpoint, format!("{{\"model\":{text}}}").as_bytes()).is_ok();
+        }
+        assert!(!batchin_openai::upstream_error_message(500, &body).message.is_empty());
+        assert!(!batchin_openai::upstream_error_message(500, text.as_bytes()).message.is_empty());
+    }
+}
+
+fn read(pieces: &[&[u8]]) -> Vec<sse::Item> {
+    let mut decoder = sse::Decoder::new();
+    let mut items = Vec::new();
+    for piece in pieces {
+        decoder.push(Bytes::copy_from_slice(piece));
+        while let Some(item) = decoder.next_item().unwrap() {
+            items.push(item);
+        }
+    }
+    items.extend(decoder.finish().unwrap());
+    items
+}
