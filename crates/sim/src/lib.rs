@@ -1,1 +1,13 @@
-//! Holds: placeholder.
+//! Holds: a simulated model server, the fake of the outside world in tests and benchmarks.
+//!
+//! It speaks OpenAI's protocol over real sockets and does what its script says: answers, delays, errors in every
+//! server's shape, cut connections. Its token counts follow from the request alone, so that a test can work out the
+//! exact price. It holds no model and is never part of the product.
+
+mod answer;
+mod behaviour;
+mod server;
+
+pub use answer::{prompt_tokens, token_text};
+pub use behaviour::{Answer, Behaviour, End, Refusal, UsageMode};
+pub use server::{ReceivedRequest, SimServer};

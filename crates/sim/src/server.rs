@@ -1,0 +1,400 @@
+//! Holds: the sockets of the simulated server, its scripts and what it has seen.
+//!
+//! A real HTTP/1 server; every connection is a task that ends with the server.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU16, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use batchin_openai::{Endpoint, peek};
+use batchin_tasks::Tasks;
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt, stream};
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Notify,
+};
+
+use crate::{
+    answer::Job,
+    behaviour::{Answer, Behaviour, End, Refusal},
+};
+
+/// Requests kept for a test to look at; later ones are only counted.
+const MAX_RECORDED: usize = 1000;
+
+/// How long a stopping server waits for its connections.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct ReceivedRequest {
+    /// Path of the call.
+    pub path: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body's bytes.
+    pub body: Bytes,
+}
+
+/// A running simulated server. It ends when [`stop`](Self::stop) is called or the runtime ends.
+#[derive(Debug)]
+pub struct SimServer {
+    shared: Arc<Shared>,
+    address: Option<SocketAddr>,
+    tasks: Tasks,
+}
+
+/// The connection is cut on purpose.
+#[derive(Clone, Copy, Debug)]
+struct CutError;
+
+impl std::fmt::Display for CutError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cut by script")
+    }
+}
+
+impl std::error::Error for CutError {}
+
+type SimBody = UnsyncBoxBody<Bytes, CutError>;
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// std mutex: held for look-ups, never across an await.
+    script: Mutex<Script>,
+    records: bool,
+    health: AtomicU16,
+    calls: AtomicU64,
+    aborted: AtomicU64,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    next: VecDeque<Behaviour>,
+    by_model: HashMap<String, Behaviour>,
+    default: Behaviour,
+    received: Vec<ReceivedRequest>,
+}
+
+impl SimServer {
+    /// Listens on a free port of the loopback address.
+    pub async fn start() -> std::io::Result<Self> {
+        Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Listens on this address and keeps requests for tests.
+    pub async fn start_on(address: SocketAddr) -> std::io::Result<Self> {
+        Self::listen(address, true).await
+    }
+
+    /// Listens on this address and keeps nothing, for benchmarks.
+    pub async fn start_unrecorded(address: SocketAddr) -> std::io::Result<Self> {
+        Self::listen(address, false).await
+    }
+
+    /// Listens on a Unix socket, which must not exist yet.
+    pub async fn start_unix(path: &Path) -> std::io::Result<Self> {
+        let listener = UnixListener::bind(path)?;
+        let (server, tasks) = (Self::new(None, true), Tasks::new());
+        server.tasks.spawn("sim", |stop| {
+            let (shared, connections) = (Arc::clone(&server.shared), tasks);
+            async move {
+                while let Some(Ok((socket, _))) = stop.run_until_cancelled(listener.accept()).await {
+                    serve(&connections, &shared, socket);
+                }
+                connections.shutdown(Duration::ZERO).await;
+            }
+        });
+        Ok(server)
+    }
+
+    async fn listen(address: SocketAddr, records: bool) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let (server, tasks) = (Self::new(Some(listener.local_addr()?), records), Tasks::new());
+        server.tasks.spawn("sim", |stop| {
+            let (shared, connections) = (Arc::clone(&server.shared), tasks);
+            async move {
+                while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+                    let Ok((socket, _)) = accepted else { continue };
+                    if socket.set_nodelay(true).is_ok() {
+                        serve(&connections, &shared, socket);
+                    }
+                }
+                connections.shutdown(Duration::ZERO).await;
+            }
+        });
+        Ok(server)
+    }
+
+    fn new(address: Option<SocketAddr>, records: bool) -> Self {
+        let shared = Shared { records, health: AtomicU16::new(200), ..Shared::default() };
+        Self { shared: Arc::new(shared), address, tasks: Tasks::new() }
+    }
+
+    /// `http://HOST:PORT/v1`; empty for a Unix socket.
+    pub fn base_url(&self) -> String {
+        self.address.map(|address| format!("http://{address}/v1")).unwrap_or_default()
+    }
+
+    /// The address it listens on; `None` for a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// What happens to every request for this model, as the server is asked for it.
+    pub fn script(&self, model: &str, behaviour: Behaviour) {
+        self.shared.script().by_model.insert(model.to_owned(), behaviour);
+    }
+
+    /// What happens to every request without a script of its own.
+    pub fn script_all(&self, behaviour: Behaviour) {
+        self.shared.script().default = behaviour;
+    }
+
+    /// What happens to the next request, before any other script; several calls line up.
+    pub fn queue(&self, behaviour: Behaviour) {
+        self.shared.script().next.push_back(behaviour);
+    }
+
+    /// The status that `/health` and its like answer with.
+    pub fn set_health(&self, status: u16) {
+        self.shared.health.store(status, Ordering::Relaxed);
+    }
+
+    /// Inference calls received.
+    pub fn calls(&self) -> u64 {
+        self.shared.calls.load(Ordering::Acquire)
+    }
+
+    /// Inference calls that the client left before their end.
+    pub fn aborted(&self) -> u64 {
+        self.shared.aborted.load(Ordering::Acquire)
+    }
+
+    /// The first thousand inference calls.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.shared.script().received.clone()
+    }
+
+    /// Waits until so many calls have been received.
+    pub async fn until_calls(&self, count: u64) {
+        self.shared.until(&self.shared.calls, count).await;
+    }
+
+    /// Waits until clients have left so many calls.
+    pub async fn until_aborted(&self, count: u64) {
+        self.shared.until(&self.shared.aborted, count).await;
+    }
+
+    /// Closes the socket and all connections.
+    pub async fn stop(self) {
+        self.tasks.shutdown(STOP_PATIENCE).await;
+    }
+}
+
+impl Shared {
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_waiters();
+    }
+
+    async fn until(&self, counter: &AtomicU64, count: u64) {
+        loop {
+            let changed = self.changed.notified();
+            if counter.load(Ordering::Acquire) >= count {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn behaviour(&self, model: &str) -> Behaviour {
+        let mut script = self.script();
+        if let Some(next) = script.next.pop_front() {
+            return next;
+        }
+        let scripted = script.by_model.get(model).cloned();
+        scripted.or_else(|| Behaviour::of_model(model)).unwrap_or_else(|| script.default.clone())
+    }
+
+    fn record(&self, request: ReceivedRequest) {
+        let mut script = self.script();
+        if self.records && script.received.len() < MAX_RECORDED {
+            script.received.push(request);
+        }
+    }
+}
+
+/// Notices when a call ends before it is done.
+struct Abandon {
+    shared: Arc<Shared>,
+    done: bool,
+}
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        if !self.done {
+            self.shared.count(&self.shared.aborted);
+        }
+    }
+}
+
+fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    let shared = Arc::clone(shared);
+    connections.spawn("sim_connection", |stop| async move {
+        let service = service_fn(|request| handle(Arc::clone(&shared), request));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(socket), service);
+        // An error here is the client's leaving or the script's cutting, and both are counted elsewhere.
+        stop.run_until_cancelled(connection.map(drop)).await;
+    });
+}
+
+async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<SimBody>, CutError> {
+    let (head, body) = request.into_parts();
+    let Some(endpoint) = Endpoint::from_url(head.uri.path()) else {
+        return Ok(housekeeping(&shared, head.uri.path()));
+    };
+    let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
+    let mut abandon = Abandon { shared: Arc::clone(&shared), done: false };
+    if shared.records {
+        shared.record(ReceivedRequest { path: head.uri.path().to_owned(), headers: head.headers, body: body.clone() });
+    }
+    shared.count(&shared.calls);
+    let peeked = match peek(endpoint, &body) {
+        Ok(peeked) => peeked,
+        Err(fault) => {
+            abandon.done = true;
+            return Ok(refusal(&Refusal::vllm(400, &fault.message)));
+        }
+    };
+    match shared.behaviour(&peeked.model) {
+        Behaviour::Answer(answer) => {
+            if !answer.first_byte.is_zero() {
+                tokio::time::sleep(answer.first_byte).await;
+            }
+            let job = Job { endpoint, peek: &peeked, body: &body, answer: &answer };
+            Ok(answered(&job, abandon))
+        }
+        Behaviour::Refuse(scripted) => {
+            abandon.done = true;
+            Ok(refusal(&scripted))
+        }
+        Behaviour::Drop => {
+            abandon.done = true;
+            Err(CutError)
+        }
+        Behaviour::Raw { content_type, pieces, gap, end } => {
+            Ok(respond(content_type, streamed(Pieces { pieces: pieces.into(), gap, end, abandon })))
+        }
+        Behaviour::Hang => std::future::pending().await,
+    }
+}
+
+fn answered(job: &Job<'_>, mut abandon: Abandon) -> Response<SimBody> {
+    let Answer { gap, end, .. } = job.answer.clone();
+    if job.peek.stream {
+        let events = job.events();
+        let pieces = events.deltas.into_iter().chain(events.end).collect();
+        return respond("text/event-stream", streamed(Pieces { pieces, gap, end, abandon }));
+    }
+    if matches!(end, End::Cut | End::Hang) {
+        let whole = job.whole();
+        let pieces = [whole.slice(..whole.len() / 2)].into();
+        return respond("application/json", streamed(Pieces { pieces, gap, end, abandon }));
+    }
+    abandon.done = true;
+    respond("application/json", whole(job.whole()))
+}
+
+fn refusal(refusal: &Refusal) -> Response<SimBody> {
+    let mut response = respond(refusal.content_type, whole(refusal.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(value) = refusal.retry_after.as_ref().and_then(|value| value.parse().ok()) {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    response
+}
+
+fn housekeeping(shared: &Shared, path: &str) -> Response<SimBody> {
+    let (content_type, body) = match path {
+        "/health" | "/ready" | "/" => ("application/json", "{\"status\":\"ok\"}"),
+        "/v1/models" => (
+            "application/json",
+            r#"{"object":"list","data":[{"id":"sim","object":"model","created":1,"owned_by":"sim"}]}"#,
+        ),
+        "/metrics" => ("text/plain", "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n"),
+        _ => return refusal(&Refusal::fast_api(404, "Not Found")),
+    };
+    let mut response = respond(content_type, whole(Bytes::from_static(body.as_bytes())));
+    if let Ok(status) = StatusCode::from_u16(shared.health.load(Ordering::Relaxed)) {
+        *response.status_mut() = status;
+    }
+    response
+}
+
+fn respond(content_type: &'static str, body: SimBody) -> Response<SimBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+fn whole(body: Bytes) -> SimBody {
+    Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+struct Pieces {
+    pieces: VecDeque<Bytes>,
+    gap: Duration,
+    end: End,
+    abandon: Abandon,
+}
+
+fn streamed(pieces: Pieces) -> SimBody {
+    let frames = frames(pieces).map(|piece| piece.map(Frame::data));
+    BodyExt::boxed_unsync(StreamBody::new(frames))
+}
+
+fn frames(pieces: Pieces) -> impl Stream<Item = Result<Bytes, CutError>> {
+    stream::unfold(pieces, |mut state| async move {
+        if !state.gap.is_zero() {
+            tokio::time::sleep(state.gap).await;
+        }
+        let piece = state.pieces.pop_front();
+        let last = state.pieces.is_empty();
+        state.abandon.done |= last && !matches!(state.end, End::Hang);
+        match (piece, &state.end) {
+            (Some(piece), _) => Some((Ok(piece), state)),
+            (None, End::Hang) => std::future::pending().await,
+            (None, End::Cut) => {
+                state.end = End::Done;
+                // Lets the pieces before it leave, as a broken network would.
+                tokio::task::yield_now().await;
+                Some((Err(CutError), state))
+            }
+            (None, _) => None,
+        }
+    })
+}
