@@ -1,0 +1,35 @@
+//! Holds: the gates that batch work must pass on a replica.
+
+/// Why a request may not start on a replica now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// G1: an interactive or high request waits for its first byte.
+    FirstByte,
+    /// G2: too many prompt tokens of batch work wait for their first byte. A shorter prompt may pass.
+    Prompt,
+    /// G3: the class has as much in flight as the replica was found to bear.
+    Limit,
+    /// G4: the slots are taken, or all but the reserve; for interactive requests, the cap is reached.
+    Slots,
+    /// G5: the engine's KV cache is nearly full.
+    Cache,
+    /// G6: requests wait in the engine's own queue.
+    EngineQueue,
+    /// G7: the replica is unknown, unhealthy, or asked for a pause.
+    Unavailable,
+}
+
+impl Gate {
+    /// Lower-case name, as in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FirstByte => "first_byte",
+            Self::Prompt => "prompt",
+            Self::Limit => "limit",
+            Self::Slots => "slots",
+            Self::Cache => "cache",
+            Self::EngineQueue => "engine_queue",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Holds: one upstream replica: what is in flight there, its gates and its limits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use batchin_domain::{Class, TaskId, Timestamp};
+
+use crate::{
+    Gate, Outcome, Policy, ReplicaSpec, Scrape, Start, Ticket,
+    baseline::Baseline,
+    cool_down::CoolDown,
+    limit::{CUT_EVICTING, CUT_OVERLOADED, CUT_SLOW, Limit},
+    policy::{KV_CLOSED, KV_FULL},
+    window::Window,
+};
+
+/// A replica's figures, for metrics and tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Requests in flight, by [`Class::index`].
+    pub in_flight: [u32; 4],
+    /// Of those, without a first byte yet.
+    pub waiting: [u32; 4],
+    /// Prompt tokens of low and fill work without a first byte.
+    pub batch_prompt_waiting: u64,
+    /// Limits in force for high, low and fill; high is bound by it only where the slots are unknown.
+    pub limits: [u32; 3],
+    /// Whether it is in service.
+    pub available: bool,
+    /// Whether it asked for a pause that is not over.
+    pub cooling: bool,
+}
+
+/// One request in flight.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub class: Class,
+    pub task: Option<TaskId>,
+    pub started: Timestamp,
+    pub first_byte: bool,
+    pub tokens: u64,
+    /// Its cancellation was asked for and has not been confirmed.
+    pub cancelling: bool,
+    prompt_bound: u32,
+    /// A stream's first gap holds the rest of its prefill and does not count.
+    past_first_gap: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub spec: ReplicaSpec,
+    pub available: bool,
+    /// Still in the configuration; an unlisted one only waits for what it has in flight.
+    pub listed: bool,
+    pub flights: BTreeMap<Ticket, Flight>,
+    /// Interactive requests without a first byte, oldest first.
+    pub impatient: BTreeSet<(Timestamp, Ticket)>,
+    /// Requests to cancel that have not ended.
+    pub cancelling: u32,
+    /// When it last began something, in the scheduler's count of starts: rotates among equals.
+    pub last_start: u64,
+    in_flight: [u32; 4],
+    waiting: [u32; 4],
+    batch_prompt_waiting: u64,
+    last_interactive: Option<Timestamp>,
+    cool_down: CoolDown,
+    scraped: Option<(Scrape, Timestamp)>,
+    baseline: Baseline,
+    window: Window,
+    /// While no interactive request is about, and while one is.
+    limits: [Limits; 2],
+}
+
+/// One limit each for high, low and fill.
+#[derive(Debug)]
+struct Limits([Limit; 3]);
+
+/// The classes that have a limit.
+const LIMITED: [Class; 3] = [Class::High, Class::Low, Class::Fill];
+
+impl Replica {
+    pub fn new(spec: ReplicaSpec, policy: &Policy, now: Timestamp) -> Self {
+        let limits = || Limits(std::array::from_fn(|_| Limit::new(policy.initial_limit)));
+        let mut replica = Self {
+            spec,
+            available: true,
+            listed: true,
+            flights: BTreeMap::new(),
+            impatient: BTreeSet::new(),
+            cancelling: 0,
+            last_start: 0,
+            in_flight: [0; 4],
+            waiting: [0; 4],
+            batch_prompt_waiting: 0,
+            last_interactive: None,
+            cool_down: CoolDown::default(),
+            scraped: None,
+            baseline: Baseline::default(),
+            window: Window::new(now.after(policy.control_interval), [0; 4]),
+            limits: [limits(), limits()],
+        };
+        replica.configure(spec, policy);
+        replica
+    }
+
+    /// Takes over a changed description; what was learned and what is in flight stay.
+    pub fn configure(&mut self, spec: ReplicaSpec, policy: &Policy) {
+        self.spec = ReplicaSpec { slots: spec.slots.filter(|slots| *slots > 0), ..spec };
+        self.listed = true;
+        let ceiling = self.ceiling(policy);
+        self.limits.iter_mut().flat_map(|limits| &mut limits.0).for_each(|limit| limit.cap(ceiling));
+    }
+
+    pub fn total(&self) -> u32 {
+        self.in_flight.iter().sum()
+    }
+
+    pub fn fill_in_flight(&self) -> u32 {
+        self.in_flight[Class::Fill.index()]
+    }
+
+    pub fn view(&self, policy: &Policy, now: Timestamp) -> ReplicaView {
+        ReplicaView {
+            in_flight: self.in_flight,
+            waiting: self.waiting,
+            batch_prompt_waiting: self.batch_prompt_waiting,
+            limits: LIMITED.map(|class| self.limit(class, policy, now)),
+            available: self.available && self.listed,
+            cooling: self.cooling(now),
+        }
+    }
+
+    /// Whether a request of `class` may start now. G2 comes last, so that [`Gate::Prompt`] means that only a shorter
+    /// prompt is needed.
+    pub fn gate(&self, class: Class, prompt_bound: u32, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
+        if !self.available || !self.listed {
+            return Err(Gate::Unavailable);
+        }
+        match class {
+            Class::Interactive => self.interactive_gate(policy),
+            Class::High => self.slots_gate(policy, now).and_then(|()| match self.spec.slots {
+                Some(_) => Ok(()),
+                None => self.limit_gate(class, policy, now),
+            }),
+            Class::Low | Class::Fill => self
+                .slots_gate(policy, now)
+                .and_then(|()| self.first_byte_gate())
+                .and_then(|()| self.limit_gate(class, policy, now))
+                .and_then(|()| self.scrape_gate(policy, now))
+                .and_then(|()| self.prompt_gate(prompt_bound, policy)),
+        }
+    }
+
+    fn interactive_gate(&self, policy: &Policy) -> Result<(), Gate> {
+        let full = self.spec.slots.is_some_and(|slots| self.total() >= policy.interactive_cap(slots));
+        if full { Err(Gate::Slots) } else { Ok(()) }
+    }
+
+    fn slots_gate(&self, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
+        if self.cooling(now) {
+            return Err(Gate::Unavailable);
+        }
+        let full = self.spec.slots.is_some_and(|slots| self.total() >= policy.batch_slots(slots));
+        if full { Err(Gate::Slots) } else { Ok(()) }
+    }
+
+    fn first_byte_gate(&self) -> Result<(), Gate> {
+        let urgent = self.waiting[Class::Interactive.index()] + self.waiting[Class::High.index()];
+        if urgent > 0 { Err(Gate::FirstByte) } else { Ok(()) }
+    }
+
+    fn limit_gate(&self, class: Class, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
+        let reached = self.in_flight[class.index()] >= self.limit(class, policy, now);
+        if reached { Err(Gate::Limit) } else { Ok(()) }
+    }
+
+    fn scrape_gate(&self, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
+        let Some(scrape) = self.fresh_scrape(policy, now) else { return Ok(()) };
+        if scrape.kv_usage.is_some_and(|usage| usage >= KV_CLOSED) {
+            return Err(Gate::Cache);
+        }
+        if scrape.waiting.is_some_and(|waiting| waiting > 0) { Err(Gate::EngineQueue) } else { Ok(()) }
+    }
+
+    fn prompt_gate(&self, prompt_bound: u32, policy: &Policy) -> Result<(), Gate> {
+        let budget = u64::from(policy.prefill_budget(self.spec.cpu));
+        let waiting = self.batch_prompt_waiting;
+        let fits = waiting == 0 || waiting + u64::from(prompt_bound) <= budget;
+        if fits { Ok(()) } else { Err(Gate::Prompt) }
+    }
+
+    pub fn cooling(&self, now: Timestamp) -> bool {
+        self.cool_down.until().is_some_and(|until| now < until)
+    }
+
+    /// KV is so full that the engine is about to evict, by figures that are fresh.
+    pub fn kv_full(&self, policy: &Policy, now: Timestamp) -> bool {
+        self.fresh_scrape(policy, now).and_then(|scrape| scrape.kv_usage).is_some_and(|usage| usage >= KV_FULL)
+    }
+
+    fn fresh_scrape(&self, policy: &Policy, now: Timestamp) -> Option<&Scrape> {
+        self.scraped.as_ref().filter(|(_, at)| now < at.after(policy.scrape_fresh)).map(|(scrape, _)| scrape)
+    }
+
+    pub fn started(&mut self, start: &Start, policy: &Policy, now: Timestamp) {
+        if self.batch_in_flight() == 0 {
+            self.window = Window::new(now.after(policy.control_interval), self.in_flight);
+        }
+        let class = start.class.index();
+        self.in_flight[class] += 1;
+        self.waiting[class] += 1;
+        match start.class {
+            Class::Interactive => {
+                self.last_interactive = Some(now);
+                self.impatient.insert((now, start.ticket));
+            }
+            Class::Low | Class::Fill => self.batch_prompt_waiting += u64::from(start.prompt_bound),
+            Class::High => {}
+        }
+        self.window.peak[class] = self.window.peak[class].max(self.in_flight[class]);
+        self.note_used_up(policy, now);
+        let flight = Flight {
+            class: start.class,
+            task: start.task,
+            started: now,
+            first_byte: false,
+            tokens: 0,
+            cancelling: false,
+            prompt_bound: start.prompt_bound,
+            past_first_gap: false,
+        };
+        self.flights.insert(start.ticket, flight);
+    }
+
+    pub fn first_byte(&mut self, ticket: Ticket) {
+        let Some(flight) = self.flights.get_mut(&ticket).filter(|flight| !flight.first_byte) else { return };
+        flight.first_byte = true;
+        let (class, started, prompt_bound) = (flight.class, flight.started, flight.prompt_bound);
+        self.stop_waiting(ticket, class, started, prompt_bound);
+    }
+
+    pub fn chunk(&mut self, ticket: Ticket, gap: Option<Duration>, tokens: u32) {
+        self.first_byte(ticket);
+        let Some(flight) = self.flights.get_mut(&ticket) else { return };
+        flight.tokens = flight.tokens.saturating_add(u64::from(tokens));
+        let counts = std::mem::replace(&mut flight.past_first_gap, true);
+        let Some(gap) = gap.filter(|_| counts) else { return };
+        let gap = gap / tokens.max(1);
+        self.window.gap(gap);
+        if self.in_flight[Class::Low.index()] + self.in_flight[Class::Fill.index()] == 0 {
+            self.baseline.record(self.load(), gap);
+        }
+    }
+
+    /// `None` when nothing by that name is in flight.
+    pub fn done(&mut self, ticket: Ticket, outcome: Outcome, policy: &Policy, now: Timestamp) -> Option<Flight> {
+        let flight = self.flights.remove(&ticket)?;
+        if !flight.first_byte {
+            self.stop_waiting(ticket, flight.class, flight.started, flight.prompt_bound);
+        }
+        self.in_flight[flight.class.index()] -= 1;
+        self.cancelling -= u32::from(flight.cancelling);
+        if flight.class == Class::Interactive {
+            self.last_interactive = Some(now);
+        }
+        match outcome {
+            Outcome::Ok => {
+                self.window.completed();
+                self.cool_down.answered();
+            }
+            Outcome::Overloaded { retry_after } => {
+                self.cut_once(CUT_OVERLOADED, policy, now);
+                self.cool_down.begin(retry_after, policy, now);
+            }
+            Outcome::Timeout => self.cut_once(CUT_OVERLOADED, policy, now),
+            Outcome::Failed | Outcome::Cancelled => {}
+        }
+        Some(flight)
+    }
+
+    pub fn scraped(&mut self, scrape: Scrape, policy: &Policy, now: Timestamp) {
+        let before = self.scraped.replace((scrape, now)).and_then(|(old, _)| old.preemptions);
+        let evicting = before.zip(scrape.preemptions).is_some_and(|(before, after)| after > before);
+        if evicting || scrape.kv_usage.is_some_and(|usage| usage > KV_FULL) {
+            self.cut_once(CUT_EVICTING, policy, now);
+        }
+    }
+
+    /// Reconsiders the limits when it is time and there is evidence.
+    pub fn control(&mut self, policy: &Policy, now: Timestamp) {
+        if now < self.window.due || self.batch_in_flight() == 0 {
+            return;
+        }
+        self.window.due = now.after(policy.control_interval);
+        let window = &self.window;
+        if !window.has_evidence() && !window.cut {
+            return;
+        }
+        let (mean, ceiling) = (window.mean_gap(), self.ceiling(policy));
+        for (at, class) in LIMITED.into_iter().enumerate() {
+            let slow = mean.zip(self.target(class, policy, now)).is_some_and(|(mean, target)| mean > target);
+            let (peak, used_up) = (self.window.peak[class.index()], self.window.used_up[class.index()]);
+            let cut = self.window.cut;
+            let limit = &mut self.limits_mut(policy, now).0[at];
+            if slow && peak > 0 && !cut {
+                limit.cut(CUT_SLOW, peak);
+            } else if used_up && !slow && !cut {
+                limit.grow(ceiling);
+            }
+        }
+        self.window = Window::new(self.window.due, self.in_flight);
+        self.note_used_up(policy, now);
+    }
+
+    /// When time alone may change something here, strictly after `now`.
+    pub fn next_deadline(&self, policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+        let control = (self.batch_in_flight() > 0).then_some(self.window.due.max(now.after(Duration::from_micros(1))));
+        let oldest = self.impatient.first().filter(|_| self.fill_in_flight() > 0);
+        let preempt = oldest.map(|(since, _)| since.after(policy.patience(self.spec.slots)));
+        let scrape = self.scraped.as_ref().map(|(_, at)| at.after(policy.scrape_fresh));
+        let linger = self.last_interactive.map(|at| at.after(policy.linger));
+        let times = [control, preempt, scrape, linger, self.cool_down.until()];
+        times.into_iter().flatten().filter(|at| *at > now).min()
+    }
+
+    fn batch_in_flight(&self) -> u32 {
+        self.total() - self.in_flight[Class::Interactive.index()]
+    }
+
+    /// Requests that are not there to be disturbed by.
+    fn load(&self) -> u32 {
+        self.in_flight[Class::Interactive.index()] + self.in_flight[Class::High.index()]
+    }
+
+    fn stop_waiting(&mut self, ticket: Ticket, class: Class, started: Timestamp, prompt_bound: u32) {
+        self.waiting[class.index()] -= 1;
+        match class {
+            Class::Interactive => {
+                self.impatient.remove(&(started, ticket));
+            }
+            Class::Low | Class::Fill => self.batch_prompt_waiting -= u64::from(prompt_bound),
+            Class::High => {}
+        }
+    }
+
+    fn interactive_about(&self, policy: &Policy, now: Timestamp) -> bool {
+        self.in_flight[Class::Interactive.index()] > 0
+            || self.last_interactive.is_some_and(|at| now < at.after(policy.linger))
+    }
+
+    fn limit(&self, class: Class, policy: &Policy, now: Timestamp) -> u32 {
+        let about = usize::from(self.interactive_about(policy, now));
+        self.limits[about].0[class.index() - 1].whole()
+    }
+
+    fn limits_mut(&mut self, policy: &Policy, now: Timestamp) -> &mut Limits {
+        let about = usize::from(self.interactive_about(policy, now));
+        &mut self.limits[about]
+    }
+
+    /// The gap that `class` may cause. Without an objective and without a person about, none: a full machine is the aim.
+    fn target(&self, class: Class, policy: &Policy, now: Timestamp) -> Option<Duration> {
+        if class == Class::High {
+            return None;
+        }
+        policy.objective(class).or_else(|| {
+            let about = self.interactive_about(policy, now);
+            about.then(|| Policy::learned_target(class, self.baseline.median(self.load())))
+        })
+    }
+
+    fn ceiling(&self, policy: &Policy) -> u32 {
+        self.spec.slots.map_or(policy.max_limit, |slots| policy.batch_slots(slots))
+    }
+
+    /// One cut a window, or the refusals of a single burst would take everything.
+    fn cut_once(&mut self, factor: f64, policy: &Policy, now: Timestamp) {
+        if std::mem::replace(&mut self.window.cut, true) {
+            return;
+        }
+        let peak = self.window.peak;
+        for (limit, class) in self.limits_mut(policy, now).0.iter_mut().zip(LIMITED) {
+            limit.cut(factor, peak[class.index()]);
+        }
+    }
+
+    fn note_used_up(&mut self, policy: &Policy, now: Timestamp) {
+        for class in LIMITED {
+            let reached = self.in_flight[class.index()] >= self.limit(class, policy, now);
+            self.window.used_up[class.index()] |= reached;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Holds: the replicas, the tickets in flight, and the choice among replicas.
+
+use std::collections::{BTreeMap, HashMap};
+
+use batchin_domain::{Class, Timestamp};
+
+use crate::{
+    Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, ReplicaView, Start, Ticket,
+    preempt::{Preemptions, preempt},
+    replica::Replica,
+};
+
+/// The state of all upstream replicas of a process.
+///
+/// A driver asks ([`Scheduler::route`], [`Scheduler::pick`]), tells ([`Scheduler::apply`]) in the same critical section,
+/// carries out the actions, and sends [`Event::Tick`] at [`Scheduler::next_deadline`]. After every event but a chunk a
+/// closed gate may have opened.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    policy: Policy,
+    replicas: BTreeMap<ReplicaId, Replica>,
+    tickets: HashMap<Ticket, ReplicaId>,
+    preemptions: Preemptions,
+    starts: u64,
+}
+
+impl Scheduler {
+    /// Without replicas.
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// Takes over the configured replicas. What is in flight and what was learned stays with each id; one that is gone
+    /// gets nothing new and is forgotten with its last request.
+    pub fn set_replicas(&mut self, specs: Vec<ReplicaSpec>, now: Timestamp) {
+        self.replicas.values_mut().for_each(|replica| replica.listed = false);
+        for spec in specs {
+            match self.replicas.get_mut(&spec.id) {
+                Some(replica) => replica.configure(spec, &self.policy),
+                None => {
+                    self.replicas.insert(spec.id, Replica::new(spec, &self.policy, now));
+                }
+            }
+        }
+        self.replicas.retain(|_, replica| replica.listed || replica.total() > 0);
+    }
+
+    /// Breaker and health (G7). A new replica is available.
+    pub fn set_available(&mut self, replica: ReplicaId, available: bool) {
+        if let Some(replica) = self.replicas.get_mut(&replica) {
+            replica.available = available;
+        }
+    }
+
+    /// The replica for an interactive request: the least outstanding relative to slots, equals in turn. `None` means
+    /// that every candidate is out of service or at its cap, and the request is refused. Interactive requests never
+    /// queue here, and a replica that asked for a pause is only used when all did.
+    pub fn route(&self, candidates: impl IntoIterator<Item = ReplicaId>, now: Timestamp) -> Option<ReplicaId> {
+        self.pick(candidates, Class::Interactive, 0, now).ok()
+    }
+
+    /// The replica for a request of `class` whose prompt has at most `prompt_bound` tokens, chosen like
+    /// [`Scheduler::route`] among those whose gates are open. The error is [`Gate::Prompt`] if a shorter prompt could
+    /// start somewhere, else a gate that is closed on the last candidate.
+    pub fn pick(
+        &self,
+        candidates: impl IntoIterator<Item = ReplicaId>,
+        class: Class,
+        prompt_bound: u32,
+        now: Timestamp,
+    ) -> Result<ReplicaId, Gate> {
+        let mut closed = Gate::Unavailable;
+        let mut best: Option<(Rank, ReplicaId)> = None;
+        for id in candidates {
+            let Some(replica) = self.replicas.get(&id) else { continue };
+            match replica.gate(class, prompt_bound, &self.policy, now) {
+                Err(gate) if closed != Gate::Prompt => closed = gate,
+                Err(_) => {}
+                Ok(()) => {
+                    let rank = self.rank(replica, now);
+                    if best.is_none_or(|(other, _)| rank.before(&other)) {
+                        best = Some((rank, id));
+                    }
+                }
+            }
+        }
+        best.map(|(_, id)| id).ok_or(closed)
+    }
+
+    /// Whether a request of `class` may start on this replica now.
+    pub fn may_start(&self, replica: ReplicaId, class: Class, prompt_bound: u32, now: Timestamp) -> Result<(), Gate> {
+        let replica = self.replicas.get(&replica).ok_or(Gate::Unavailable)?;
+        replica.gate(class, prompt_bound, &self.policy, now)
+    }
+
+    /// Takes an event in and says what must be done.
+    #[must_use = "a cancellation that is not carried out leaves a person waiting"]
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
+        let touched = match event {
+            Event::Started(start) => self.started(&start, now),
+            Event::FirstByte(ticket) => self.flight(ticket, |replica| replica.first_byte(ticket)),
+            Event::Chunk { ticket, gap, tokens } => self.flight(ticket, |replica| replica.chunk(ticket, gap, tokens)),
+            Event::Done { ticket, outcome } => self.done(ticket, outcome, now),
+            Event::Scraped { replica: id, scrape } => self.replicas.get_mut(&id).map(|replica| {
+                replica.scraped(scrape, &self.policy, now);
+                id
+            }),
+            Event::Tick => return self.tick(now),
+        };
+        match touched.and_then(|id| self.replicas.get_mut(&id)) {
+            Some(replica) => settle(replica, &mut self.preemptions, &self.policy, now),
+            None => Vec::new(),
+        }
+    }
+
+    /// When to send the next [`Event::Tick`]; `None` while time alone changes nothing. Ask again after every event but
+    /// a chunk.
+    pub fn next_deadline(&self, now: Timestamp) -> Option<Timestamp> {
+        self.replicas.values().filter_map(|replica| replica.next_deadline(&self.policy, now)).min()
+    }
+
+    /// A replica's figures.
+    pub fn view(&self, replica: ReplicaId, now: Timestamp) -> Option<ReplicaView> {
+        self.replicas.get(&replica).map(|replica| replica.view(&self.policy, now))
+    }
+
+    fn started(&mut self, start: &Start, now: Timestamp) -> Option<ReplicaId> {
+        let replica = self.replicas.get_mut(&start.replica)?;
+        if self.tickets.contains_key(&start.ticket) {
+            return None;
+        }
+        self.tickets.insert(start.ticket, start.replica);
+        self.starts += 1;
+        replica.last_start = self.starts;
+        replica.started(start, &self.policy, now);
+        Some(start.replica)
+    }
+
+    fn done(&mut self, ticket: Ticket, outcome: Outcome, now: Timestamp) -> Option<ReplicaId> {
+        let id = self.tickets.remove(&ticket)?;
+        let replica = self.replicas.get_mut(&id)?;
+        let flight = replica.done(ticket, outcome, &self.policy, now)?;
+        if let Some(task) = flight.task.filter(|_| outcome == Outcome::Ok) {
+            self.preemptions.forget(task);
+        }
+        if !replica.listed && replica.total() == 0 {
+            self.replicas.remove(&id);
+        }
+        Some(id)
+    }
+
+    fn flight(&mut self, ticket: Ticket, change: impl FnOnce(&mut Replica)) -> Option<ReplicaId> {
+        let id = *self.tickets.get(&ticket)?;
+        self.replicas.get_mut(&id).map(change)?;
+        Some(id)
+    }
+
+    fn tick(&mut self, now: Timestamp) -> Vec<Action> {
+        let Self { policy, replicas, preemptions, .. } = self;
+        replicas.values_mut().flat_map(|replica| settle(replica, preemptions, policy, now)).collect()
+    }
+
+    fn rank(&self, replica: &Replica, now: Timestamp) -> Rank {
+        Rank {
+            cooling: replica.cooling(now),
+            outstanding: replica.total(),
+            slots: replica.spec.slots.unwrap_or(self.policy.assumed_slots).max(1),
+            last_start: replica.last_start,
+        }
+    }
+}
+
+/// What replicas are compared by.
+#[derive(Clone, Copy)]
+struct Rank {
+    cooling: bool,
+    outstanding: u32,
+    slots: u32,
+    last_start: u64,
+}
+
+impl Rank {
+    fn before(&self, other: &Self) -> bool {
+        let load = |one: &Self, two: &Self| u64::from(one.outstanding) * u64::from(two.slots);
+        (self.cooling, load(self, other), self.last_start) < (other.cooling, load(other, self), other.last_start)
+    }
+}
+
+fn settle(replica: &mut Replica, preemptions: &mut Preemptions, policy: &Policy, now: Timestamp) -> Vec<Action> {
+    replica.control(policy, now);
+    preempt(replica, preemptions, policy, now)
+}
