@@ -1,1 +1,33 @@
-//! Holds: placeholder.
+//! Holds: the embedded engine, a process that loads GGUF models and speaks the OpenAI protocol on a unix socket.
+//!
+//! [`run`] is that process; [`Supervisor`] is its parent's end. Nothing here knows accounts, prices or the store: to
+//! the rest of the system the engine is one more model server. Without the feature `llama` only the parent's end is
+//! built, and no C++ is compiled.
+
+mod options;
+mod supervise;
+
+#[cfg(feature = "llama")]
+mod embed;
+#[cfg(feature = "llama")]
+mod generate;
+#[cfg(feature = "llama")]
+mod http;
+#[cfg(feature = "llama")]
+mod instruction_sets;
+#[cfg(feature = "llama")]
+mod metrics;
+#[cfg(feature = "llama")]
+mod native;
+#[cfg(feature = "llama")]
+mod process;
+#[cfg(feature = "llama")]
+mod text;
+
+pub use options::{EngineOptions, ModelKind, ModelOptions, ModelOptionsError};
+pub use supervise::{EngineState, Supervisor, SupervisorOptions};
+
+#[cfg(feature = "llama")]
+pub use native::{QuantizeError, quantize_q8_0};
+#[cfg(feature = "llama")]
+pub use process::{EngineError, run, run_until};

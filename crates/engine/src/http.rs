@@ -1,0 +1,181 @@
+//! Holds: the OpenAI protocol on the engine's socket: routes, and the models behind them.
+//!
+//! There is no authentication: the socket's file permissions are the fence, and the gateway the only client.
+
+mod answer;
+mod body;
+mod embeddings;
+mod error;
+mod generation;
+mod messages;
+mod sampling;
+mod stream;
+mod tools;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use llama_cpp_2::model::LlamaModel;
+use serde_json::{Value, json};
+
+use self::error::ApiError;
+use crate::{
+    embed::EmbedJob,
+    generate::Queue,
+    metrics::{self, ModelMetrics},
+    text::chat_template::ChatTemplate,
+};
+
+/// The body of every answer.
+pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A model that answers requests.
+pub(crate) struct ServedModel {
+    pub(crate) id: String,
+    pub(crate) model: Arc<LlamaModel>,
+    pub(crate) metrics: Arc<ModelMetrics>,
+    /// Tokens that one request may have, prompt and answer together.
+    pub(crate) context_limit: usize,
+    /// Seconds since 1970 when it was loaded.
+    pub(crate) loaded_at: i64,
+    pub(crate) role: Role,
+}
+
+/// What a served model does.
+pub(crate) enum Role {
+    Generate { queue: Arc<Queue>, template: Option<ChatTemplate>, slots: usize },
+    Embed { jobs: std::sync::mpsc::SyncSender<EmbedJob> },
+}
+
+/// Everything the routes need.
+pub(crate) struct Service {
+    models: Vec<ServedModel>,
+    next_sequence: AtomicU64,
+}
+
+impl Service {
+    pub(crate) fn new(models: Vec<ServedModel>) -> Self {
+        Self { models, next_sequence: AtomicU64::new(0) }
+    }
+
+    /// Ends the models' threads.
+    pub(crate) fn close(&self) {
+        for model in &self.models {
+            if let Role::Generate { queue, .. } = &model.role {
+                queue.close();
+            }
+        }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, Infallible> {
+        Ok(self.route(request).await.unwrap_or_else(ApiError::into_response))
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, ApiError> {
+        let get = request.method() == Method::GET;
+        let post = request.method() == Method::POST;
+        match request.uri().path() {
+            "/v1/chat/completions" if post => generation::chat(self, request).await,
+            "/v1/completions" if post => generation::completion(self, request).await,
+            "/v1/embeddings" if post => embeddings::embed(self, request).await,
+            "/v1/models" if get => Ok(json_response(&self.list_models())),
+            "/health" if get => Ok(json_response(&json!({"status": "ok"}))),
+            "/load" if get => Ok(json_response(&self.load())),
+            "/metrics" if get => Ok(self.metrics()),
+            "/v1/chat/completions"
+            | "/v1/completions"
+            | "/v1/embeddings"
+            | "/v1/models"
+            | "/health"
+            | "/load"
+            | "/metrics" => Err(ApiError::method_not_allowed()),
+            _ => Err(ApiError::not_found()),
+        }
+    }
+
+    /// The model with this id that `fits`.
+    fn find(&self, id: Option<&str>, fits: fn(&Role) -> bool) -> Result<&ServedModel, ApiError> {
+        let id = id.ok_or_else(|| ApiError::invalid("model", "`model` is required."))?;
+        self.models.iter().find(|model| model.id == id && fits(&model.role)).ok_or_else(|| {
+            let served: Vec<&str> =
+                self.models.iter().filter(|model| fits(&model.role)).map(|model| model.id.as_str()).collect();
+            ApiError::model_not_found(&id.chars().take(128).collect::<String>(), &served.join(", "))
+        })
+    }
+
+    fn list_models(&self) -> Value {
+        let data: Vec<Value> = self.models.iter().map(ServedModel::describe).collect();
+        json!({"object": "list", "data": data})
+    }
+
+    /// What the scheduler asks: how many slots there are, how many work, and how many requests wait.
+    fn load(&self) -> Value {
+        let models: Vec<(u64, u64, u64, Value)> = self.models.iter().map(ServedModel::load).collect();
+        let total = |pick: fn(&(u64, u64, u64, Value)) -> u64| models.iter().map(pick).sum::<u64>();
+        json!({
+            "slots": {"total": total(|m| m.0), "busy": total(|m| m.1)},
+            "waiting": total(|m| m.2),
+            "models": models.iter().map(|m| &m.3).collect::<Vec<_>>(),
+        })
+    }
+
+    fn metrics(&self) -> Response<AnswerBody> {
+        let text = metrics::exposition(self.models.iter().map(|model| (model.id.as_str(), model.metrics.as_ref())));
+        let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
+        let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+
+    fn next_sequence_id(&self) -> u64 {
+        self.next_sequence.fetch_add(1, Relaxed)
+    }
+}
+
+impl ServedModel {
+    fn describe(&self) -> Value {
+        let capabilities: &[&str] = match &self.role {
+            Role::Generate { template: Some(template), .. } if template.takes_tools() => {
+                &["chat", "completions", "tools"]
+            }
+            Role::Generate { template: Some(_), .. } => &["chat", "completions"],
+            Role::Generate { template: None, .. } => &["completions"],
+            Role::Embed { .. } => &["embeddings"],
+        };
+        json!({
+            "id": self.id,
+            "object": "model",
+            "created": self.loaded_at,
+            "owned_by": "batchin",
+            "context_length": self.context_limit,
+            "capabilities": capabilities,
+            "parameters": self.model.n_params(),
+        })
+    }
+
+    fn load(&self) -> (u64, u64, u64, Value) {
+        let busy = self.metrics.processing.load(Relaxed);
+        let (total, waiting) = match &self.role {
+            Role::Generate { queue, slots, .. } => (*slots as u64, queue.waiting() as u64),
+            Role::Embed { .. } => (1, 0),
+        };
+        let value = json!({"id": self.id, "slots": {"total": total, "busy": busy}, "waiting": waiting});
+        (total, busy, waiting, value)
+    }
+}
+
+fn json_response(value: &Value) -> Response<AnswerBody> {
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,170 @@
+//! Holds: the bodies of requests as clients send them, and how they are read. Meaning is given to them elsewhere.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value, error::Category};
+
+use super::error::ApiError;
+
+/// Bytes of a request's body.
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
+
+/// `/v1/chat/completions` and `/v1/completions`. Fields that change nothing here are accepted and ignored, because
+/// clients and load generators send many.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct GenerateBody {
+    pub(super) model: Option<String>,
+    pub(super) messages: Option<Vec<Map<String, Value>>>,
+    pub(super) prompt: Option<Prompt>,
+    pub(super) suffix: Option<String>,
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<StreamOptions>,
+    pub(super) max_tokens: Option<u32>,
+    pub(super) max_completion_tokens: Option<u32>,
+    pub(super) temperature: Option<f32>,
+    pub(super) top_p: Option<f32>,
+    pub(super) top_k: Option<i64>,
+    pub(super) min_p: Option<f32>,
+    pub(super) seed: Option<i64>,
+    pub(super) stop: Option<OneOrMany>,
+    pub(super) n: Option<usize>,
+    pub(super) best_of: Option<usize>,
+    pub(super) echo: Option<bool>,
+    pub(super) frequency_penalty: Option<f32>,
+    pub(super) presence_penalty: Option<f32>,
+    pub(super) logit_bias: Option<BTreeMap<String, f32>>,
+    pub(super) logprobs: Option<Logprobs>,
+    pub(super) top_logprobs: Option<usize>,
+    pub(super) response_format: Option<ResponseFormat>,
+    pub(super) tools: Option<Vec<Value>>,
+    pub(super) tool_choice: Option<Value>,
+    pub(super) chat_template_kwargs: Option<Map<String, Value>>,
+    pub(super) ignore_eos: Option<bool>,
+    #[serde(rename = "x-batchin-class")]
+    pub(super) class: Option<String>,
+}
+
+/// `prompt` in its four forms.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Prompt {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<i32>),
+    TokenLists(Vec<Vec<i32>>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// A boolean in chat, a number in completions.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Logprobs {
+    Wanted(bool),
+    Top(usize),
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ResponseFormat {
+    pub(super) r#type: String,
+    pub(super) json_schema: Option<JsonSchema>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct JsonSchema {
+    pub(super) schema: Option<Value>,
+}
+
+/// `/v1/embeddings`.
+#[derive(Debug, Deserialize)]
+pub(super) struct EmbeddingsBody {
+    pub(super) model: Option<String>,
+    pub(super) input: Option<Prompt>,
+    pub(super) encoding_format: Option<String>,
+    pub(super) dimensions: Option<usize>,
+}
+
+/// Reads a whole body, within the limit.
+pub(super) async fn read(body: Incoming) -> Result<Bytes, ApiError> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(BODY_LIMIT)),
+        Err(_) => Err(ApiError::malformed("The body could not be read to its end.")),
+    }
+}
+
+/// Parses a body; an error names the position or the field.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = error.into_inner();
+        match cause.classify() {
+            Category::Data if path != "." => {
+                ApiError::invalid(path.clone(), format!("`{path}`: {}.", expectation(&cause)))
+            }
+            Category::Data => ApiError::malformed(format!("The body must be a JSON object: {}.", expectation(&cause))),
+            Category::Syntax | Category::Eof | Category::Io => not_json(&cause),
+        }
+    })?;
+    json.end().map_err(|error| not_json(&error))?;
+    Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> ApiError {
+    let (line, column) = (error.line(), error.column());
+    ApiError::malformed(format!("The body is not valid JSON at line {line} column {column}."))
+}
+
+/// What serde expected, without the value that it found: that may be part of a prompt.
+fn expectation(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let at = text.rfind(" at line ").map_or(text.as_str(), |at| &text[..at]);
+    match at.rfind("expected ") {
+        Some(from) => at[from..].to_owned(),
+        None => "has a form that is not understood".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(body: &str) -> String {
+        parse::<GenerateBody>(body.as_bytes()).unwrap_err().to_json()
+    }
+
+    #[test]
+    fn bad_json_gives_its_position() {
+        assert!(error("{\"model\": }").contains("line 1 column 11"), "{}", error("{\"model\": }"));
+        assert!(error("{} x").contains("line 1 column 4"), "{}", error("{} x"));
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_field_and_not_its_value() {
+        let text = error(r#"{"temperature": "secret"}"#);
+        assert!(text.contains(r#""param":"temperature""#) && text.contains("expected f32"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+        assert!(error(r#"{"messages": [1]}"#).contains(r#""param":"messages[0]""#));
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let body: GenerateBody = parse(br#"{"user": "u", "store": false, "max_tokens": 3, "stop": ["a"]}"#).unwrap();
+        assert_eq!(body.max_tokens, Some(3));
+    }
+}
