@@ -1,1 +1,24 @@
-//! Holds: placeholder.
+//! Holds: the weights of known models: their hashes, their interchangeable sources, fetching and verifying them.
+//!
+//! A model is its hash. A source that delivers other bytes is refused and what it delivered is deleted. Nothing
+//! fetched is ever executed or installed, the environment is never read, and no native code is linked: the step
+//! that needs the engine is a function the caller passes in.
+
+mod bert;
+mod catalogue;
+mod digest;
+mod gguf;
+mod manifest;
+mod progress;
+mod pull;
+mod source;
+mod workspace;
+
+pub use bert::ConvertError;
+pub use catalogue::{Artefact, Capability, Finish, Kind, KnownModel, Source, find, known, nearest};
+pub use digest::{ParseSha256Error, Sha256};
+pub use manifest::{Applied, FetchedFile, Manifest, VerifyError, forget, installed, verify};
+pub use progress::{NoProgress, Progress, Stage};
+pub use pull::{FinishError, Patience, PullError, PullOptions, Requantize, pull};
+pub use source::{PipError, SourceError, SourceFailure};
+pub use workspace::DiskError;
