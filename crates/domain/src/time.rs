@@ -115,6 +115,20 @@ impl Month {
     pub const fn index(self) -> i64 {
         self.0
     }
+
+    /// The month after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// When it begins; the epoch for a month that no calendar has.
+    pub fn start(self) -> Timestamp {
+        let month = u8::try_from(self.0.rem_euclid(12) + 1).ok().and_then(|m| time::Month::try_from(m).ok());
+        let year = i32::try_from(self.0.div_euclid(12)).ok();
+        let date = month.zip(year).and_then(|(month, year)| time::Date::from_calendar_date(year, month, 1).ok());
+        date.map_or(Timestamp(0), |date| Timestamp::from_seconds(date.midnight().assume_utc().unix_timestamp()))
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +143,7 @@ mod tests {
         assert_eq!(first.month().index() - last.month().index(), 1);
         assert_eq!(first.minute().index() - last.minute().index(), 1);
         assert_eq!(last.minute().end(), first);
+        assert_eq!(last.month().next().start(), first);
     }
 
     #[test]

@@ -1,0 +1,319 @@
+//! Holds: users and the accounts that pay for them; an account's id is its user's.
+
+use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::Counters, ledger::Movement};
+use sea_orm::{QueryResult, Value};
+
+use crate::{Store, StoreError, connect::WriteTx, error::exactly};
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Their own things.
+    User,
+    /// The operator's things too.
+    Admin,
+}
+
+impl Role {
+    const fn code(self) -> i16 {
+        match self {
+            Self::User => 0,
+            Self::Admin => 1,
+        }
+    }
+}
+
+/// A user to be created.
+#[derive(Clone)]
+pub struct NewUser {
+    /// Also the account's id.
+    pub id: AccountId,
+    /// Lower case; unique.
+    pub email: String,
+    /// As they call themselves.
+    pub name: String,
+    /// An argon2id hash in PHC form.
+    pub password_hash: String,
+    /// What they may do.
+    pub role: Role,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A user and what their account holds.
+#[derive(Clone)]
+pub struct User {
+    /// Also the account's id.
+    pub id: AccountId,
+    /// Lower case.
+    pub email: String,
+    /// As they call themselves.
+    pub name: String,
+    /// An argon2id hash in PHC form.
+    pub password_hash: String,
+    /// What they may do.
+    pub role: Role,
+    /// May not log in, and their keys do not work.
+    pub disabled: bool,
+    /// Credited minus charged.
+    pub balance: Balance,
+    /// When they registered.
+    pub created_at: Timestamp,
+}
+
+/// Why a user was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateUserError {
+    /// Somebody has registered with this email.
+    #[error("the email is registered already")]
+    EmailTaken,
+    /// The store failed.
+    #[error("the user could not be stored")]
+    Store(#[source] StoreError),
+}
+
+/// Credit given by the operator.
+#[derive(Clone, Debug)]
+pub struct CreditGrant {
+    /// Names the movement.
+    pub id: TransferId,
+    /// Who gets it.
+    pub account: AccountId,
+    /// How much; above zero.
+    pub amount: Amount,
+    /// Who gave it and why, for the history.
+    pub reason: String,
+    /// The same reference is credited once.
+    pub reference: Option<String>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// Why a grant was not booked.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// No such account.
+    #[error("there is no such account")]
+    NoAccount,
+    /// Grants are above zero.
+    #[error("a grant must be above zero")]
+    Nothing,
+    /// The account cannot hold that much.
+    #[error("the account would hold more than can be counted")]
+    Overflow,
+    /// The store failed.
+    #[error("the grant could not be stored")]
+    Store(#[source] StoreError),
+}
+
+/// A credit in an account's history.
+#[derive(Clone, Debug)]
+pub struct Credited {
+    /// Names the movement.
+    pub id: TransferId,
+    /// How much.
+    pub amount: Amount,
+    /// The outside reference, if there is one.
+    pub reference: Option<String>,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+const USER_COLUMNS: &str = "SELECT u.id, u.email, u.name, u.password_hash, u.role, u.disabled, u.created_at, \
+     a.posted_credit - a.posted_debit AS balance FROM app_user u JOIN account a ON a.id = u.id";
+
+fn user(row: &QueryResult) -> Result<User, StoreError> {
+    let role = match row.try_get::<i16>("", "role")? {
+        0 => Role::User,
+        1 => Role::Admin,
+        _ => return Err(StoreError::Corrupt { table: "app_user", column: "role" }),
+    };
+    Ok(User {
+        id: AccountId::new(row.try_get("", "id")?),
+        email: row.try_get("", "email")?,
+        name: row.try_get("", "name")?,
+        password_hash: row.try_get("", "password_hash")?,
+        role,
+        disabled: row.try_get("", "disabled")?,
+        balance: Balance::from_nanos(row.try_get("", "balance")?),
+        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+    })
+}
+
+pub(crate) async fn lock_counters(tx: &WriteTx<'_>, account: AccountId) -> Result<Option<Counters>, StoreError> {
+    let sql = format!(
+        "SELECT posted_debit, posted_credit, pending_debit FROM account WHERE id = $1{}",
+        tx.dialect.for_update()
+    );
+    let row = tx.one(sql, [account.uuid().into()]).await?;
+    row.map(|row| {
+        Ok(Counters {
+            posted_debit: row.try_get("", "posted_debit")?,
+            posted_credit: row.try_get("", "posted_credit")?,
+            pending_debit: row.try_get("", "pending_debit")?,
+        })
+    })
+    .transpose()
+}
+
+impl Store {
+    /// Creates a user and an empty account.
+    pub async fn create_user(&self, new: NewUser) -> Result<User, CreateUserError> {
+        let run = async {
+            let tx = self.write().await?;
+            let values: [Value; 6] = [
+                new.id.uuid().into(),
+                new.email.clone().into(),
+                new.name.clone().into(),
+                new.password_hash.clone().into(),
+                new.role.code().into(),
+                new.now.micros().into(),
+            ];
+            tx.run("INSERT INTO account (id) VALUES ($1)", [new.id.uuid().into()]).await?;
+            tx.run(
+                "INSERT INTO app_user (id, email, name, password_hash, role, created_at) VALUES ($1,$2,$3,$4,$5,$6)",
+                values,
+            )
+            .await?;
+            tx.commit().await
+        };
+        match run.await {
+            Ok(()) => Ok(User {
+                id: new.id,
+                email: new.email,
+                name: new.name,
+                password_hash: new.password_hash,
+                role: new.role,
+                disabled: false,
+                balance: Balance::ZERO,
+                created_at: new.now,
+            }),
+            Err(cause) if cause.is_duplicate() => Err(CreateUserError::EmailTaken),
+            Err(cause) => Err(CreateUserError::Store(cause)),
+        }
+    }
+
+    /// The user with this lower-case email.
+    pub async fn user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
+        let row = self.one(format!("{USER_COLUMNS} WHERE u.email = $1"), [email.into()]).await?;
+        row.as_ref().map(user).transpose()
+    }
+
+    /// The user with this id.
+    pub async fn user(&self, id: AccountId) -> Result<Option<User>, StoreError> {
+        let row = self.one(format!("{USER_COLUMNS} WHERE u.id = $1"), [id.uuid().into()]).await?;
+        row.as_ref().map(user).transpose()
+    }
+
+    /// All users, oldest first, at most `limit`.
+    pub async fn users(&self, limit: u32) -> Result<Vec<User>, StoreError> {
+        let sql = format!("{USER_COLUMNS} ORDER BY u.created_at, u.id LIMIT $1");
+        self.all(sql, [i64::from(limit).into()]).await?.iter().map(user).collect()
+    }
+
+    /// Changes name, password hash or both. A new password ends every session.
+    pub async fn update_user(
+        &self,
+        id: AccountId,
+        name: Option<String>,
+        password_hash: Option<String>,
+    ) -> Result<(), StoreError> {
+        let tx = self.write().await?;
+        if password_hash.is_some() {
+            tx.run("DELETE FROM session WHERE user_id = $1", [id.uuid().into()]).await?;
+        }
+        let touched = tx
+            .run(
+                "UPDATE app_user SET name = coalesce($2, name), password_hash = coalesce($3, password_hash) WHERE id = $1",
+                [id.uuid().into(), name.into(), password_hash.into()],
+            )
+            .await?;
+        exactly(touched, 1, "app_user")?;
+        tx.commit().await
+    }
+
+    /// Lets a user in or keeps them out; sessions end at once, keys within the time that they are cached for.
+    pub async fn set_user_disabled(&self, id: AccountId, disabled: bool) -> Result<(), StoreError> {
+        let tx = self.write().await?;
+        let sql = "UPDATE app_user SET disabled = $2 WHERE id = $1";
+        exactly(tx.run(sql, [id.uuid().into(), disabled.into()]).await?, 1, "app_user")?;
+        tx.commit().await
+    }
+
+    /// Books credit from the operator. A reference that was booked before changes nothing and is no error.
+    pub async fn grant_credit(&self, grant: CreditGrant) -> Result<(), GrantError> {
+        if grant.amount.is_zero() {
+            return Err(GrantError::Nothing);
+        }
+        let tx = self.write().await.map_err(GrantError::Store)?;
+        let counters = lock_counters(&tx, grant.account).await.map_err(GrantError::Store)?;
+        let counters = counters.ok_or(GrantError::NoAccount)?;
+        let after = counters.credit(grant.amount).map_err(|_| GrantError::Overflow)?;
+        match book_credit(&tx, &grant, after).await {
+            Ok(()) => tx.commit().await.map_err(GrantError::Store),
+            Err(cause) if cause.is_duplicate() && grant.reference.is_some() => Ok(()),
+            Err(cause) => Err(GrantError::Store(cause)),
+        }
+    }
+
+    /// Credits of an account, newest first.
+    pub async fn credits(&self, account: AccountId, limit: u32) -> Result<Vec<Credited>, StoreError> {
+        let rows = self
+            .all(
+                "SELECT id, amount, reference, created_at FROM transfer WHERE account_id = $1 AND movement = $2 \
+                 ORDER BY seq DESC LIMIT $3",
+                [account.uuid().into(), movement_code(Movement::Grant).into(), i64::from(limit).into()],
+            )
+            .await?;
+        let credited = |row: &QueryResult| {
+            Ok(Credited {
+                id: TransferId::new(row.try_get("", "id")?),
+                amount: stored_amount(row, "transfer", "amount")?,
+                reference: row.try_get("", "reference")?,
+                created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+            })
+        };
+        rows.iter().map(credited).collect()
+    }
+}
+
+async fn book_credit(tx: &WriteTx<'_>, grant: &CreditGrant, after: Counters) -> Result<(), StoreError> {
+    let touched = tx
+        .run(
+            "UPDATE account SET posted_credit = $2, last_seq = last_seq + 1 WHERE id = $1",
+            [grant.account.uuid().into(), after.posted_credit.into()],
+        )
+        .await?;
+    exactly(touched, 1, "account")?;
+    tx.run(
+        "INSERT INTO transfer (id, account_id, seq, movement, amount, reference, reason, created_at) \
+         SELECT $1, id, last_seq, $3, $4, $5, $6, $7 FROM account WHERE id = $2",
+        [
+            grant.id.uuid().into(),
+            grant.account.uuid().into(),
+            movement_code(Movement::Grant).into(),
+            grant.amount.nanos().into(),
+            grant.reference.clone().into(),
+            grant.reason.clone().into(),
+            grant.now.micros().into(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+pub(crate) const fn movement_code(movement: Movement) -> i16 {
+    match movement {
+        Movement::Grant => 0,
+        Movement::Charge => 1,
+        Movement::Late => 2,
+    }
+}
+
+pub(crate) fn stored_amount(
+    row: &QueryResult,
+    table: &'static str,
+    column: &'static str,
+) -> Result<Amount, StoreError> {
+    Amount::from_nanos(row.try_get("", column)?).ok_or(StoreError::Corrupt { table, column })
+}

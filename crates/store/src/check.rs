@@ -1,0 +1,246 @@
+//! Holds: `batchin ledger check`, which recomputes everything from the transfers and compares.
+
+use batchin_domain::{Month, PurseKind, TaskStatus, Timestamp, TransferId, ledger::Movement};
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseTransaction, IsolationLevel, QueryResult, TransactionOptions,
+    TransactionTrait, Value,
+};
+
+use crate::{Store, StoreError, accounts::movement_code, dialect::Dialect};
+
+/// Faults reported per rule; one is enough to stop, a handful to see the pattern.
+const FAULTS_PER_RULE: i64 = 20;
+
+/// Something that does not add up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The rule that is broken.
+    pub rule: &'static str,
+    /// What breaks it: an id.
+    pub subject: String,
+    /// What history says.
+    pub expected: i64,
+    /// What is stored.
+    pub found: i64,
+}
+
+/// What was looked at and what was found.
+#[derive(Clone, Debug, Default)]
+pub struct CheckReport {
+    /// Customer accounts.
+    pub accounts: u64,
+    /// Movements of money.
+    pub transfers: u64,
+    /// Usage rows.
+    pub usage_rows: u64,
+    /// What nodes have leased of balances now, in nano-dollars.
+    pub leased_nanos: i64,
+    /// Usage that we bear because it came too late, in nano-dollars.
+    pub late_nanos: i64,
+    /// What does not add up; empty is good.
+    pub faults: Vec<Fault>,
+}
+
+/// Rules, each with a query that returns one row (`subject`, `expected`, `found`) per fault; stored codes stand in braces.
+const RULES: &[(&str, &str)] = &[
+    (
+        "posted_debit is the sum of charges",
+        "SELECT a.id AS subject, coalesce(t.sum, 0) AS expected, a.posted_debit AS found FROM account a \
+         LEFT JOIN (SELECT account_id, CAST(sum(amount) AS bigint) AS sum FROM transfer WHERE movement = {charge} \
+         GROUP BY account_id) t ON t.account_id = a.id WHERE a.posted_debit <> coalesce(t.sum, 0)",
+    ),
+    (
+        "posted_credit is the sum of credits",
+        "SELECT a.id AS subject, coalesce(t.sum, 0) AS expected, a.posted_credit AS found FROM account a \
+         LEFT JOIN (SELECT account_id, CAST(sum(amount) AS bigint) AS sum FROM transfer WHERE movement = {grant} \
+         GROUP BY account_id) t ON t.account_id = a.id WHERE a.posted_credit <> coalesce(t.sum, 0)",
+    ),
+    (
+        "pending_debit is what nodes have leased",
+        "SELECT a.id AS subject, coalesce(l.sum, 0) AS expected, a.pending_debit AS found FROM account a \
+         LEFT JOIN (SELECT owner, CAST(sum(outstanding) AS bigint) AS sum FROM lease WHERE kind = {balance} GROUP BY owner) l \
+         ON l.owner = a.id WHERE a.pending_debit <> coalesce(l.sum, 0)",
+    ),
+    (
+        "nobody has spent or leased more than was credited",
+        "SELECT id AS subject, posted_credit AS expected, posted_debit + pending_debit AS found FROM account \
+         WHERE posted_debit + pending_debit > posted_credit AND NOT frozen",
+    ),
+    (
+        "sequence numbers have no gap",
+        "SELECT a.id AS subject, a.last_seq AS expected, coalesce(t.n, 0) AS found FROM account a LEFT JOIN \
+         (SELECT account_id, count(DISTINCT seq) AS n, max(seq) AS top FROM transfer WHERE seq IS NOT NULL \
+         GROUP BY account_id) t ON t.account_id = a.id \
+         WHERE a.last_seq <> coalesce(t.n, 0) OR a.last_seq <> coalesce(t.top, 0)",
+    ),
+    (
+        "a request's charges are its usage row's cost",
+        "SELECT u.request_id AS subject, u.cost_nano AS expected, coalesce(t.sum, 0) AS found FROM usage_log u \
+         LEFT JOIN (SELECT request_id, CAST(sum(amount) AS bigint) AS sum FROM transfer WHERE movement = {charge} \
+         GROUP BY request_id) t ON t.request_id = u.request_id WHERE u.cost_nano <> coalesce(t.sum, 0)",
+    ),
+    (
+        "every charge has a usage row",
+        "SELECT t.id AS subject, 1 AS expected, 0 AS found FROM transfer t \
+         LEFT JOIN usage_log u ON u.request_id = t.request_id WHERE t.movement = {charge} AND u.request_id IS NULL",
+    ),
+    (
+        "a budget's leased part is what nodes have leased",
+        "SELECT p.owner AS subject, coalesce(l.sum, 0) AS expected, p.leased AS found FROM purse p LEFT JOIN \
+         (SELECT owner, win, CAST(sum(outstanding) AS bigint) AS sum FROM lease WHERE kind = {budget} GROUP BY owner, win) l \
+         ON l.owner = p.owner AND l.win = p.win WHERE p.kind = {budget} AND p.leased <> coalesce(l.sum, 0)",
+    ),
+    (
+        "a batch's counters are its tasks",
+        "SELECT b.id AS subject, coalesce(t.n, 0) AS expected, b.completed + b.failed + b.cancelled AS found \
+         FROM batch b LEFT JOIN (SELECT batch_id, count(*) AS n FROM task WHERE state IN ({completed}, {failed}, {cancelled}) \
+         GROUP BY batch_id) t ON t.batch_id = b.id WHERE b.completed + b.failed + b.cancelled <> coalesce(t.n, 0)",
+    ),
+    (
+        "a completed task was charged once",
+        "SELECT t.id AS subject, t.cost_nano AS expected, coalesce(u.sum, 0) AS found FROM task t LEFT JOIN \
+         (SELECT task_id, CAST(sum(cost_nano) AS bigint) AS sum FROM usage_log WHERE task_id IS NOT NULL \
+         GROUP BY task_id) u ON u.task_id = t.id \
+         WHERE t.state = {completed} AND coalesce(t.cost_nano, 0) <> coalesce(u.sum, 0)",
+    ),
+];
+
+impl Store {
+    /// Recomputes the ledger from history and compares, on one snapshot of a live system.
+    pub async fn check(&self) -> Result<CheckReport, StoreError> {
+        let options = match self.dialect {
+            Dialect::Postgres => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..Default::default()
+            },
+            Dialect::Sqlite => TransactionOptions::default(),
+        };
+        let tx = self.db.begin_with_options(options).await?;
+        let check = Check { tx: &tx, dialect: self.dialect };
+        let mut report = check.totals().await?;
+        let codes = [
+            ("{charge}", movement_code(Movement::Charge)),
+            ("{grant}", movement_code(Movement::Grant)),
+            ("{balance}", PurseKind::Balance.code()),
+            ("{budget}", PurseKind::Budget.code()),
+            ("{completed}", TaskStatus::Completed.code()),
+            ("{failed}", TaskStatus::Failed.code()),
+            ("{cancelled}", TaskStatus::Cancelled.code()),
+        ];
+        for (rule, sql) in RULES {
+            report.faults.extend(check.rule(rule, sql, &codes).await?);
+        }
+        report.faults.extend(check.budgets().await?);
+        tx.rollback().await?;
+        Ok(report)
+    }
+
+    /// Books usage that came after its node was fenced: our loss, seen in `ledger check`, never the customer's.
+    pub async fn book_late(
+        &self,
+        id: TransferId,
+        settlement: &crate::Settlement,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if settlement.charge.is_zero() {
+            return Ok(());
+        }
+        let tx = self.write().await?;
+        tx.run(
+            "INSERT INTO transfer (id, account_id, movement, amount, request_id, price_version, created_at) \
+             VALUES ($1,$2,$3,$4,$5,$6,$7)",
+            [
+                id.uuid().into(),
+                settlement.account.uuid().into(),
+                movement_code(Movement::Late).into(),
+                settlement.charge.nanos().into(),
+                settlement.usage.as_ref().map(|u| u.request.uuid()).into(),
+                settlement.usage.as_ref().map(|u| u.price_version.0).into(),
+                now.micros().into(),
+            ],
+        )
+        .await?;
+        tx.commit().await
+    }
+}
+
+struct Check<'a> {
+    tx: &'a DatabaseTransaction,
+    dialect: Dialect,
+}
+
+impl Check<'_> {
+    async fn all(&self, sql: String, values: Vec<Value>) -> Result<Vec<QueryResult>, StoreError> {
+        Ok(self.tx.query_all_raw(self.dialect.statement(sql, values)).await?)
+    }
+
+    async fn number(&self, sql: &str) -> Result<i64, StoreError> {
+        let rows = self.all(sql.to_owned(), vec![]).await?;
+        rows.first().map_or(Ok(0), |row| Ok(row.try_get("", "n")?))
+    }
+
+    async fn totals(&self) -> Result<CheckReport, StoreError> {
+        let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
+        let late = movement_code(Movement::Late);
+        Ok(CheckReport {
+            accounts: unsigned(self.number("SELECT count(*) AS n FROM account").await?),
+            transfers: unsigned(self.number("SELECT count(*) AS n FROM transfer").await?),
+            usage_rows: unsigned(self.number("SELECT count(*) AS n FROM usage_log").await?),
+            leased_nanos: self
+                .number("SELECT CAST(coalesce(sum(pending_debit), 0) AS bigint) AS n FROM account")
+                .await?,
+            late_nanos: self
+                .number(&format!(
+                    "SELECT CAST(coalesce(sum(amount), 0) AS bigint) AS n FROM transfer WHERE movement = {late}"
+                ))
+                .await?,
+            faults: Vec::new(),
+        })
+    }
+
+    async fn rule(&self, rule: &'static str, sql: &str, codes: &[(&str, i16)]) -> Result<Vec<Fault>, StoreError> {
+        let mut sql = format!("{sql} LIMIT {FAULTS_PER_RULE}");
+        for (name, code) in codes {
+            sql = sql.replace(name, &code.to_string());
+        }
+        let rows = self.all(sql, vec![]).await?;
+        rows.iter()
+            .map(|row| {
+                let subject: uuid::Uuid = row.try_get("", "subject")?;
+                let number =
+                    |column| row.try_get::<i64>("", column).or_else(|_| row.try_get::<i32>("", column).map(i64::from));
+                Ok(Fault { rule, subject: subject.to_string(), expected: number("expected")?, found: number("found")? })
+            })
+            .collect()
+    }
+
+    /// What a key spent in a month is what its requests of that month cost.
+    async fn budgets(&self) -> Result<Vec<Fault>, StoreError> {
+        let rows = self
+            .all(
+                "SELECT owner, win, spent FROM purse WHERE kind = $1".to_owned(),
+                vec![PurseKind::Budget.code().into()],
+            )
+            .await?;
+        let mut faults = Vec::new();
+        for row in rows {
+            let (key, spent): (uuid::Uuid, i64) = (row.try_get("", "owner")?, row.try_get("", "spent")?);
+            let month = Month::from_index(row.try_get("", "win")?);
+            let sums = self
+                .all(
+                    "SELECT CAST(coalesce(sum(cost_nano), 0) AS bigint) AS n FROM usage_log \
+                     WHERE key_id = $1 AND created_at >= $2 AND created_at < $3"
+                        .to_owned(),
+                    vec![key.into(), month.start().micros().into(), month.next().start().micros().into()],
+                )
+                .await?;
+            let expected: i64 = sums.first().map_or(Ok(0), |row| row.try_get("", "n"))?;
+            if expected != spent {
+                let rule = "a key's month is the cost of its requests";
+                faults.push(Fault { rule, subject: key.to_string(), expected, found: spent });
+            }
+        }
+        Ok(faults)
+    }
+}

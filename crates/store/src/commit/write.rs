@@ -1,0 +1,403 @@
+//! Holds: one group of settlements as one transaction.
+//!
+//! Rows are locked in the order node, task, batch, account, purse, lease, here and everywhere.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use batchin_domain::{
+    AccountId, BatchId, BatchStatus, Purse, PurseKind, TaskStatus, batch::TaskCounts, ledger::Movement,
+};
+use sea_orm::Value;
+use uuid::Uuid;
+
+use crate::{
+    CommitError, NodeIdentity, Settlement, Store, StoreError, TaskEnd,
+    accounts::movement_code,
+    connect::WriteTx,
+    dialect::{Type, rows, runs},
+    error::exactly,
+    leases::parts,
+    nodes::still,
+};
+
+/// Writes a group. `unsure`: an earlier try may have been committed without our hearing of it.
+pub(super) async fn group(
+    store: &Store,
+    node: NodeIdentity,
+    settlements: &[Settlement],
+    unsure: bool,
+) -> Result<Vec<Result<(), CommitError>>, StoreError> {
+    let tx = store.write().await?;
+    if !still(&tx, node).await? {
+        return Ok(vec![Err(CommitError::Fenced); settlements.len()]);
+    }
+    let known = if unsure { known_charges(&tx, settlements).await? } else { HashSet::new() };
+    let current = current_claims(&tx, settlements).await?;
+    let mut results = Vec::with_capacity(settlements.len());
+    let mut fresh = Vec::with_capacity(settlements.len());
+    for settlement in settlements {
+        let stale = settlement.task.as_ref().is_some_and(|t| !current.contains(&(t.task.uuid(), t.epoch)));
+        if known.contains(&settlement.charge_id.uuid()) {
+            results.push(Ok(()));
+        } else if stale {
+            results.push(Err(CommitError::StaleTask));
+        } else {
+            results.push(Ok(()));
+            fresh.push(settlement);
+        }
+    }
+    finish_tasks(&tx, &fresh).await?;
+    count_batches(&tx, &fresh).await?;
+    post_charges(&tx, node, &fresh).await?;
+    write_usage(&tx, &fresh).await?;
+    remember_answers(&tx, &fresh).await?;
+    tx.commit().await?;
+    Ok(results)
+}
+
+/// Which of these settlements are in the ledger already.
+async fn known_charges(tx: &WriteTx<'_>, settlements: &[Settlement]) -> Result<HashSet<Uuid>, StoreError> {
+    let mut known = HashSet::new();
+    for settlement in settlements {
+        let id = settlement.charge_id.uuid();
+        let charged = tx.one("SELECT id FROM transfer WHERE id = $1", [id.into()]).await?.is_some();
+        let ended = match &settlement.task {
+            // A claim's epoch stays on the task when that claim ends it.
+            Some(task) => tx
+                .one(
+                    "SELECT id FROM task WHERE id = $1 AND epoch = $2 AND state IN ($3, $4)",
+                    [
+                        task.task.uuid().into(),
+                        task.epoch.into(),
+                        TaskStatus::Completed.code().into(),
+                        TaskStatus::Failed.code().into(),
+                    ],
+                )
+                .await?
+                .is_some(),
+            None => false,
+        };
+        if charged || ended {
+            known.insert(id);
+        }
+    }
+    Ok(known)
+}
+
+/// The (task, epoch) pairs of this group that are still running under that epoch; locks them.
+async fn current_claims(tx: &WriteTx<'_>, settlements: &[Settlement]) -> Result<HashSet<(Uuid, i64)>, StoreError> {
+    let ids: BTreeSet<Uuid> = settlements.iter().filter_map(|s| s.task.as_ref()).map(|t| t.task.uuid()).collect();
+    let ids: Vec<Uuid> = ids.into_iter().collect();
+    let mut current = HashSet::with_capacity(ids.len());
+    let mut rest = ids.as_slice();
+    for run in runs(ids.len()) {
+        let (now, later) = rest.split_at(run);
+        rest = later;
+        let marks: Vec<String> = (2..run + 2).map(|n| format!("${n}")).collect();
+        let sql = format!(
+            "SELECT id, epoch FROM task WHERE state = $1 AND id IN ({}) ORDER BY id{}",
+            marks.join(","),
+            tx.dialect.for_update()
+        );
+        let values = std::iter::once(Value::from(TaskStatus::Running.code())).chain(now.iter().map(|id| (*id).into()));
+        for row in tx.all(sql, values.collect::<Vec<_>>()).await? {
+            current.insert((row.try_get("", "id")?, row.try_get("", "epoch")?));
+        }
+    }
+    Ok(current)
+}
+
+async fn finish_tasks(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), StoreError> {
+    const COLUMNS: [Type; 10] = [
+        Type::Uuid,
+        Type::BigInt,
+        Type::Text,
+        Type::BigInt,
+        Type::BigInt,
+        Type::Text,
+        Type::Text,
+        Type::BigInt,
+        Type::BigInt,
+        Type::BigInt,
+    ];
+    let ending: Vec<_> = fresh.iter().filter_map(|s| s.task.as_ref().map(|task| (*s, task))).collect();
+    let mut rest = ending.as_slice();
+    for run in runs(ending.len()) {
+        let (now, later) = rest.split_at(run);
+        rest = later;
+        let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS.len() + 1);
+        values.push(now.first().map_or(0, |(s, _)| s.now.micros()).into());
+        for (settlement, task) in now {
+            let units = settlement.usage.as_ref().map(|u| u.units).unwrap_or_default();
+            let cost = settlement.usage.as_ref().map_or(0, |u| u.cost.nanos());
+            let (state, blob, offset, len, code, message) = match &task.end {
+                TaskEnd::Completed { result } => (
+                    TaskStatus::Completed,
+                    Some(result.blob.clone()),
+                    Some(to_i64(result.offset)),
+                    Some(to_i64(result.len)),
+                    None,
+                    None,
+                ),
+                TaskEnd::Failed { code, message } => {
+                    (TaskStatus::Failed, None, None, None, Some(code.clone()), Some(message.clone()))
+                }
+            };
+            values.extend([
+                task.task.uuid().into(),
+                i64::from(state.code()).into(),
+                blob.into(),
+                offset.into(),
+                len.into(),
+                code.into(),
+                message.into(),
+                to_i64(units.input).into(),
+                to_i64(units.output).into(),
+                cost.into(),
+            ]);
+        }
+        let sql = format!(
+            "WITH v(id, state, blob, off, len, code, message, input, output, cost) AS ({}) \
+             UPDATE task SET state = v.state, node_id = NULL, result_blob = v.blob, result_offset = v.off, \
+             result_len = v.len, error_code = v.code, error_message = v.message, input_tokens = v.input, \
+             output_tokens = v.output, cost_nano = v.cost, finished_at = $1 FROM v WHERE task.id = v.id",
+            tx.dialect.values(run, &COLUMNS, 2)
+        );
+        exactly(tx.run(sql, values).await?, run as u64, "task")?;
+    }
+    Ok(())
+}
+
+/// Counts ended tasks on their batches and ends the batches whose last task that was.
+async fn count_batches(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), StoreError> {
+    let mut ended: BTreeMap<BatchId, (u32, u32)> = BTreeMap::new();
+    let mut now = None;
+    for (settlement, task) in fresh.iter().filter_map(|s| s.task.as_ref().map(|t| (s, t))) {
+        let counts = ended.entry(task.batch).or_default();
+        match task.end {
+            TaskEnd::Completed { .. } => counts.0 += 1,
+            TaskEnd::Failed { .. } => counts.1 += 1,
+        }
+        now = Some(settlement.now);
+    }
+    let Some(now) = now else { return Ok(()) };
+    for (batch, (completed, failed)) in ended {
+        count_batch(tx, batch, TaskCounts { completed, failed, ..TaskCounts::default() }, now).await?;
+    }
+    Ok(())
+}
+
+/// Adds ended tasks to a batch's counters and, when none is left, sets its final status. Locks the batch.
+pub(crate) async fn count_batch(
+    tx: &WriteTx<'_>,
+    batch: BatchId,
+    more: TaskCounts,
+    now: batchin_domain::Timestamp,
+) -> Result<Option<BatchStatus>, StoreError> {
+    let sql = format!(
+        "SELECT status, total, completed, failed, cancelled FROM batch WHERE id = $1{}",
+        tx.dialect.for_update()
+    );
+    let row = tx.one(sql, [batch.uuid().into()]).await?;
+    let row = row.ok_or(StoreError::RowCount { table: "batch", expected: 1, touched: 0 })?;
+    let count = |column: &'static str| -> Result<u32, StoreError> {
+        u32::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "batch", column })
+    };
+    let counts = TaskCounts {
+        total: count("total")?,
+        completed: count("completed")? + more.completed,
+        failed: count("failed")? + more.failed,
+        cancelled: count("cancelled")? + more.cancelled,
+    };
+    let status = BatchStatus::from_code(row.try_get("", "status")?)
+        .ok_or(StoreError::Corrupt { table: "batch", column: "status" })?;
+    let outcome = if status.is_final() { None } else { counts.outcome() };
+    let touched = tx
+        .run(
+            "UPDATE batch SET completed = $2, failed = $3, cancelled = $4, status = coalesce($5, status), \
+             blocked = CASE WHEN $5 IS NULL THEN blocked ELSE NULL END, \
+             finished_at = CASE WHEN $5 IS NULL THEN finished_at ELSE $6 END WHERE id = $1",
+            [
+                batch.uuid().into(),
+                i64::from(counts.completed).into(),
+                i64::from(counts.failed).into(),
+                i64::from(counts.cancelled).into(),
+                outcome.map(BatchStatus::code).into(),
+                now.micros().into(),
+            ],
+        )
+        .await?;
+    exactly(touched, 1, "batch")?;
+    Ok(outcome)
+}
+
+/// Charges, balances, purses and leases.
+async fn post_charges(tx: &WriteTx<'_>, node: NodeIdentity, fresh: &[&Settlement]) -> Result<(), StoreError> {
+    let charged: Vec<&Settlement> = fresh.iter().copied().filter(|s| !s.charge.is_zero()).collect();
+    if charged.is_empty() {
+        return Ok(());
+    }
+    let mut sums: BTreeMap<AccountId, (i64, i64)> = BTreeMap::new();
+    let mut purses: BTreeMap<Purse, (i64, i64)> = BTreeMap::new();
+    for settlement in &charged {
+        let nanos = settlement.charge.nanos();
+        let sum = sums.entry(settlement.account).or_default();
+        sum.0 = sum.0.saturating_add(nanos);
+        sum.1 += 1;
+        if let Some(key) = settlement.key {
+            let purse = purses.entry(Purse::Budget(key, settlement.month)).or_default();
+            purse.0 = purse.0.saturating_add(nanos);
+            purse.1 = purse.1.saturating_add(if settlement.budget_held { nanos } else { 0 });
+        }
+    }
+    let mut next_seq = post_to_accounts(tx, node, &sums).await?;
+    for (purse, (spent, held)) in &purses {
+        post_to_budget(tx, node, *purse, *spent, *held).await?;
+    }
+    let mut rest = charged.as_slice();
+    for run in runs(charged.len()) {
+        let (now, later) = rest.split_at(run);
+        rest = later;
+        insert_transfers(tx, now, &mut next_seq).await?;
+    }
+    Ok(())
+}
+
+/// Posts each account's sum; returns the sequence number that each account's first new charge gets.
+async fn post_to_accounts(
+    tx: &WriteTx<'_>,
+    node: NodeIdentity,
+    sums: &BTreeMap<AccountId, (i64, i64)>,
+) -> Result<HashMap<AccountId, i64>, StoreError> {
+    let mut next_seq = HashMap::with_capacity(sums.len());
+    for (account, (sum, count)) in sums {
+        let row = tx
+            .one(
+                "UPDATE account SET posted_debit = posted_debit + $2, pending_debit = pending_debit - $2, \
+                 last_seq = last_seq + $3 WHERE id = $1 RETURNING last_seq",
+                [account.uuid().into(), (*sum).into(), (*count).into()],
+            )
+            .await?;
+        let row = row.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
+        next_seq.insert(*account, row.try_get::<i64>("", "last_seq")? - count + 1);
+        post_to_lease(tx, node, Purse::Balance(*account), *sum).await?;
+    }
+    Ok(next_seq)
+}
+
+async fn post_to_budget(
+    tx: &WriteTx<'_>,
+    node: NodeIdentity,
+    purse: Purse,
+    spent: i64,
+    held: i64,
+) -> Result<(), StoreError> {
+    let (kind, owner, win) = parts(purse);
+    tx.run(
+        "INSERT INTO purse (kind, owner, win, spent) VALUES ($1,$2,$3,$4) ON CONFLICT (kind, owner, win) \
+         DO UPDATE SET spent = purse.spent + excluded.spent, leased = purse.leased - $5",
+        [kind.into(), owner.into(), win.into(), spent.into(), held.into()],
+    )
+    .await?;
+    if held > 0 {
+        post_to_lease(tx, node, purse, held).await?;
+    }
+    Ok(())
+}
+
+async fn post_to_lease(tx: &WriteTx<'_>, node: NodeIdentity, purse: Purse, amount: i64) -> Result<(), StoreError> {
+    debug_assert!(purse.kind() != PurseKind::Requests, "requests are spent when they are leased");
+    let (kind, owner, win) = parts(purse);
+    let touched = tx
+        .run(
+            "UPDATE lease SET outstanding = outstanding - $5 \
+             WHERE kind = $1 AND owner = $2 AND win = $3 AND node_id = $4",
+            [kind.into(), owner.into(), win.into(), node.id.uuid().into(), amount.into()],
+        )
+        .await?;
+    exactly(touched, 1, "lease")
+}
+
+async fn insert_transfers(
+    tx: &WriteTx<'_>,
+    charged: &[&Settlement],
+    next_seq: &mut HashMap<AccountId, i64>,
+) -> Result<(), StoreError> {
+    const COLUMNS: usize = 8;
+    let mut values: Vec<Value> = Vec::with_capacity(charged.len() * COLUMNS);
+    for settlement in charged {
+        let seq = next_seq.get_mut(&settlement.account);
+        let seq = seq.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
+        values.extend([
+            settlement.charge_id.uuid().into(),
+            settlement.account.uuid().into(),
+            (*seq).into(),
+            movement_code(Movement::Charge).into(),
+            settlement.charge.nanos().into(),
+            settlement.usage.as_ref().map(|u| u.request.uuid()).into(),
+            settlement.usage.as_ref().map(|u| u.price_version.0).into(),
+            settlement.now.micros().into(),
+        ]);
+        *seq += 1;
+    }
+    let sql = format!(
+        "INSERT INTO transfer (id, account_id, seq, movement, amount, request_id, price_version, created_at) {}",
+        rows(charged.len(), COLUMNS)
+    );
+    exactly(tx.run(sql, values).await?, charged.len() as u64, "transfer")
+}
+
+async fn write_usage(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), StoreError> {
+    const COLUMNS: usize = 18;
+    let used: Vec<_> = fresh.iter().filter_map(|s| s.usage.as_ref().map(|usage| (*s, usage))).collect();
+    let mut rest = used.as_slice();
+    for run in runs(used.len()) {
+        let (now, later) = rest.split_at(run);
+        rest = later;
+        let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS);
+        for (settlement, usage) in now {
+            values.extend([
+                usage.request.uuid().into(),
+                settlement.account.uuid().into(),
+                settlement.key.map(batchin_domain::KeyId::uuid).into(),
+                usage.model.as_str().into(),
+                usage.endpoint.into(),
+                i16::try_from(usage.class.index()).unwrap_or(i16::MAX).into(),
+                usage.task.map(|(batch, _)| batch.uuid()).into(),
+                usage.task.map(|(_, task)| task.uuid()).into(),
+                to_i64(usage.units.input).into(),
+                to_i64(usage.units.output).into(),
+                to_i64(usage.units.cached).into(),
+                usage.cost.nanos().into(),
+                usage.price_version.0.into(),
+                usage.outcome.code().into(),
+                usage.estimated.into(),
+                usage.created_at.micros().into(),
+                i64::try_from(usage.latency.as_micros()).unwrap_or(i64::MAX).into(),
+                usage.ttft.map(|ttft| i64::try_from(ttft.as_micros()).unwrap_or(i64::MAX)).into(),
+            ]);
+        }
+        let sql = format!(
+            "INSERT INTO usage_log (request_id, account_id, key_id, model, endpoint, class, batch_id, task_id, \
+             input_tokens, output_tokens, cached_tokens, cost_nano, price_version, outcome, estimated, created_at, \
+             latency_us, ttft_us) {} ON CONFLICT (request_id) DO UPDATE SET input_tokens = excluded.input_tokens, \
+             output_tokens = excluded.output_tokens, cached_tokens = excluded.cached_tokens, \
+             cost_nano = excluded.cost_nano, outcome = excluded.outcome, estimated = excluded.estimated, \
+             latency_us = excluded.latency_us, ttft_us = excluded.ttft_us",
+            rows(run, COLUMNS)
+        );
+        exactly(tx.run(sql, values).await?, run as u64, "usage_log")?;
+    }
+    Ok(())
+}
+
+async fn remember_answers(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), StoreError> {
+    for (scope, answer) in fresh.iter().filter_map(|s| s.answer.as_ref()) {
+        crate::idempotency::remember(tx, scope, answer).await?;
+    }
+    Ok(())
+}
+
+fn to_i64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

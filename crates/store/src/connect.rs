@@ -1,0 +1,199 @@
+//! Holds: the connection, its pragmas, and how transactions begin.
+
+use std::{sync::Arc, time::Duration};
+
+use sea_orm::{
+    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait, Value,
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::{StoreError, dialect::Dialect, schema};
+
+/// How long a statement waits for another process's write lock on SQLite before it fails as busy.
+const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a verb waits for a pooled connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// SQLite has one writer at a time; more readers than cores gain nothing.
+const SQLITE_CONNECTIONS: u32 = 5;
+/// Statement texts that stay prepared on each connection: all hot ones in their four run lengths, with room.
+const PREPARED_STATEMENTS: usize = 256;
+
+/// Where the database is.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// `sqlite:PATH` or `postgres://…`.
+    pub url: String,
+    /// Pool size on PostgreSQL.
+    pub max_connections: u32,
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL names neither SQLite nor PostgreSQL.
+    #[error("the database URL must begin with sqlite: or postgres://")]
+    UnknownScheme,
+    /// Nothing answered, or it refused.
+    #[error("the database cannot be opened")]
+    Open(#[source] DbErr),
+    /// The schema could not be brought up to date.
+    #[error("the database schema cannot be brought up to date")]
+    Migrate(#[source] StoreError),
+    /// A newer version of this program has been here.
+    #[error("the database has schema version {found}, this program knows up to {known}: run the newer version")]
+    TooNew {
+        /// What the database has.
+        found: usize,
+        /// What this program has.
+        known: usize,
+    },
+    /// The schema is older than this program and `migrate` was not asked for.
+    #[error("the database has schema version {found}, this program needs {known}: run `batchin migrate`")]
+    TooOld {
+        /// What the database has.
+        found: usize,
+        /// What this program has.
+        known: usize,
+    },
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) db: DatabaseConnection,
+    pub(crate) dialect: Dialect,
+    /// SQLite: one permit, so that our own writers queue fairly instead of spinning on the file lock.
+    writers: Arc<Semaphore>,
+}
+
+/// A write transaction and its place in the queue of writers.
+pub(crate) struct WriteTx<'a> {
+    pub(crate) dialect: Dialect,
+    tx: DatabaseTransaction,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl WriteTx<'_> {
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.tx.commit().await.map_err(StoreError::from)
+    }
+
+    /// Runs a statement; returns how many rows it touched.
+    pub(crate) async fn run(
+        &self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<u64, StoreError> {
+        let done: ExecResult = self.tx.execute_raw(self.dialect.statement(sql, values)).await?;
+        Ok(done.rows_affected())
+    }
+
+    pub(crate) async fn all(
+        &self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<QueryResult>, StoreError> {
+        Ok(self.tx.query_all_raw(self.dialect.statement(sql, values)).await?)
+    }
+
+    pub(crate) async fn one(
+        &self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Option<QueryResult>, StoreError> {
+        Ok(self.tx.query_one_raw(self.dialect.statement(sql, values)).await?)
+    }
+}
+
+impl Store {
+    /// Opens the database; with `migrate` brings it up to date first. A SQLite file is created if it is not there.
+    pub async fn connect(options: ConnectOptions, migrate: bool) -> Result<Self, ConnectError> {
+        let sqlite = options.url.starts_with("sqlite:");
+        if !sqlite && !options.url.starts_with("postgres://") && !options.url.starts_with("postgresql://") {
+            return Err(ConnectError::UnknownScheme);
+        }
+        let mut connect = sea_orm::ConnectOptions::new(options.url);
+        connect.sqlx_logging(false).acquire_timeout(ACQUIRE_TIMEOUT).max_connections(if sqlite {
+            SQLITE_CONNECTIONS
+        } else {
+            options.max_connections.max(2)
+        });
+        connect.map_sqlx_sqlite_opts(|sqlite| {
+            use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+            sqlite
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // FULL: a commit is on the disk before anybody is told of it.
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(SQLITE_BUSY_TIMEOUT)
+                .statement_cache_capacity(PREPARED_STATEMENTS)
+        });
+        connect.map_sqlx_postgres_opts(|postgres| postgres.statement_cache_capacity(PREPARED_STATEMENTS));
+        let db = Database::connect(connect).await.map_err(ConnectError::Open)?;
+        let dialect = match db.get_database_backend() {
+            DbBackend::Postgres => Dialect::Postgres,
+            _ => Dialect::Sqlite,
+        };
+        let writers = if sqlite { 1 } else { Semaphore::MAX_PERMITS };
+        let store = Self { db, dialect, writers: Arc::new(Semaphore::new(writers)) };
+        store.bring_up_to_date(migrate).await?;
+        Ok(store)
+    }
+
+    async fn bring_up_to_date(&self, migrate: bool) -> Result<(), ConnectError> {
+        if migrate {
+            let run = async {
+                let tx = self.write().await?;
+                schema::migrate(&tx.tx, self.dialect).await?;
+                tx.commit().await
+            };
+            run.await.map_err(ConnectError::Migrate)?;
+        }
+        let found = schema::version(&self.db, self.dialect).await.unwrap_or(0);
+        let known = schema::known();
+        match found.cmp(&known) {
+            std::cmp::Ordering::Less => Err(ConnectError::TooOld { found, known }),
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(ConnectError::TooNew { found, known }),
+        }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.db.ping().await.map_err(StoreError::from)
+    }
+
+    /// Lets go of all connections.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.db.close().await.map_err(StoreError::from)
+    }
+
+    pub(crate) async fn write(&self) -> Result<WriteTx<'_>, StoreError> {
+        let closed = || StoreError::Database(DbErr::Custom("the store is closed".to_owned()));
+        let permit = self.writers.acquire().await.map_err(|_| closed())?;
+        let options = TransactionOptions {
+            // Deferred transactions that turn into writers can fail half way; immediate ones wait at the start.
+            sqlite_transaction_mode: (self.dialect == Dialect::Sqlite).then_some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        let tx = self.db.begin_with_options(options).await?;
+        Ok(WriteTx { dialect: self.dialect, tx, _permit: permit })
+    }
+
+    pub(crate) async fn all(
+        &self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<QueryResult>, StoreError> {
+        Ok(self.db.query_all_raw(self.dialect.statement(sql, values)).await?)
+    }
+
+    pub(crate) async fn one(
+        &self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Option<QueryResult>, StoreError> {
+        Ok(self.db.query_one_raw(self.dialect.statement(sql, values)).await?)
+    }
+}

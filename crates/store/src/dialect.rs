@@ -1,0 +1,145 @@
+//! Holds: what differs between SQLite and PostgreSQL.
+
+use sea_orm::{DbBackend, Statement, Value};
+
+/// One of the two databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// Column types that a bound parameter may need to be told about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Type {
+    Uuid,
+    BigInt,
+    Text,
+}
+
+impl Dialect {
+    /// A statement with `$1`-style parameters, which both databases take.
+    pub(crate) fn statement(self, sql: impl Into<String>, values: impl IntoIterator<Item = Value>) -> Statement {
+        let backend = match self {
+            Self::Sqlite => DbBackend::Sqlite,
+            Self::Postgres => DbBackend::Postgres,
+        };
+        Statement::from_sql_and_values(backend, sql, values)
+    }
+
+    /// Row lock for what the transaction is going to change. SQLite's writers are serialised already.
+    pub(crate) const fn for_update(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => " FOR UPDATE",
+        }
+    }
+
+    /// Shared row lock: others may read it and lock it so, none may change it.
+    pub(crate) const fn for_share(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => " FOR SHARE",
+        }
+    }
+
+    /// Row lock that passes over rows that another transaction holds.
+    pub(crate) const fn skip_locked(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => " FOR UPDATE SKIP LOCKED",
+        }
+    }
+
+    /// `(VALUES …)` rows for a common table expression: `rows` tuples of `types`, parameters from `$first` on.
+    pub(crate) fn values(self, rows: usize, types: &[Type], first: usize) -> String {
+        let mut sql = String::with_capacity(8 + rows * types.len() * 14);
+        sql.push_str("VALUES ");
+        let mut parameter = first;
+        for row in 0..rows {
+            sql.push_str(if row == 0 { "(" } else { ",(" });
+            for (i, kind) in types.iter().enumerate() {
+                if i > 0 {
+                    sql.push(',');
+                }
+                sql.push('$');
+                sql.push_str(&parameter.to_string());
+                if self == Self::Postgres && row == 0 {
+                    sql.push_str(match kind {
+                        Type::Uuid => "::uuid",
+                        Type::BigInt => "::bigint",
+                        Type::Text => "::text",
+                    });
+                }
+                parameter += 1;
+            }
+            sql.push(')');
+        }
+        sql
+    }
+
+    /// The present by the clock that all nodes share: PostgreSQL's own, or the caller's, which on SQLite is the same
+    /// machine's. `parameter` is where the caller's clock is bound.
+    pub(crate) fn shared_now(self, parameter: usize) -> String {
+        match self {
+            Self::Sqlite => format!("${parameter}"),
+            Self::Postgres => format!(
+                "(CASE WHEN ${parameter}::bigint IS NULL THEN 0 ELSE (extract(epoch FROM clock_timestamp()) * 1000000)::bigint END)"
+            ),
+        }
+    }
+
+    /// Replaces the type names of the schema: `{uuid}`, `{bytes}`.
+    pub(crate) fn schema(self, sql: &str) -> String {
+        let (uuid, bytes) = match self {
+            Self::Sqlite => ("blob", "blob"),
+            Self::Postgres => ("uuid", "bytea"),
+        };
+        sql.replace("{uuid}", uuid).replace("{bytes}", bytes)
+    }
+}
+
+/// `VALUES (…), …` for an INSERT: `rows` tuples of `columns` parameters, from `$1` on.
+pub(crate) fn rows(rows: usize, columns: usize) -> String {
+    let mut sql = String::with_capacity(8 + rows * columns * 5);
+    sql.push_str("VALUES ");
+    for row in 0..rows {
+        sql.push_str(if row == 0 { "(" } else { ",(" });
+        for column in 0..columns {
+            if column > 0 {
+                sql.push(',');
+            }
+            sql.push('$');
+            sql.push_str(&(row * columns + column + 1).to_string());
+        }
+        sql.push(')');
+    }
+    sql
+}
+
+/// Splits `n` rows into runs of 64, 16, 4 and 1, so that bulk statements have few different texts and stay prepared.
+pub(crate) fn runs(mut n: usize) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let size = [64, 16, 4, 1].into_iter().find(|size| *size <= n)?;
+        n -= size;
+        Some(size)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_cover_everything_with_few_sizes() {
+        assert_eq!(runs(0).count(), 0);
+        assert_eq!(runs(23).collect::<Vec<_>>(), [16, 4, 1, 1, 1]);
+        assert_eq!((0..600).map(|n| runs(n).sum::<usize>()).collect::<Vec<_>>(), (0..600).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn only_postgres_needs_casts() {
+        assert_eq!(Dialect::Sqlite.values(2, &[Type::Uuid, Type::BigInt], 3), "VALUES ($3,$4),($5,$6)");
+        assert_eq!(Dialect::Postgres.values(2, &[Type::Uuid, Type::BigInt], 1), "VALUES ($1::uuid,$2::bigint),($3,$4)");
+    }
+}

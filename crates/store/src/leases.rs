@@ -1,0 +1,229 @@
+//! Holds: leasing from purses to nodes, and back.
+
+use batchin_domain::{Amount, KeyId, Minute, Purse, PurseKind, escrow::grant_size, ledger::Counters};
+use uuid::Uuid;
+
+use crate::{
+    FencedError, NodeIdentity, Store, StoreError, accounts::lock_counters, connect::WriteTx, error::exactly,
+    nodes::still,
+};
+
+/// A node asks for more of one purse.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseAsk {
+    /// The node that asks.
+    pub node: NodeIdentity,
+    /// What it is to be leased from.
+    pub purse: Purse,
+    /// What the request at hand needs, in the purse's unit.
+    pub need: Amount,
+    /// What recent spending suggests, in the purse's unit.
+    pub want: Amount,
+    /// Names this grant, so that one whose commit went unheard is not granted twice when asked again.
+    pub grant: Uuid,
+}
+
+/// What the store says to a [`LeaseAsk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseOutcome {
+    /// Leased; `left` is what the purse still has for others.
+    Granted {
+        /// How much: at least what was needed.
+        amount: Amount,
+        /// What can still be leased.
+        left: Amount,
+    },
+    /// The purse has less than is needed.
+    Short {
+        /// What could be leased.
+        available: Amount,
+        /// Whether other nodes have leases that they were asked to give back and have not answered yet.
+        recalling: bool,
+    },
+    /// The purse's owner is gone.
+    Gone,
+}
+
+impl Store {
+    /// Leases at least what is needed, or says what there is. When it is short, other nodes' leases are recalled.
+    pub async fn lease(&self, ask: LeaseAsk) -> Result<LeaseOutcome, FencedError> {
+        let tx = self.write().await.map_err(FencedError::Store)?;
+        if !still(&tx, ask.node).await.map_err(FencedError::Store)? {
+            return Err(FencedError::Fenced);
+        }
+        let outcome = lease_in(&tx, ask).await.map_err(FencedError::Store)?;
+        tx.commit().await.map_err(FencedError::Store)?;
+        Ok(outcome)
+    }
+
+    /// Gives back part of what a node leased and does not need; also answers a recall. Nothing is a fine answer.
+    pub async fn release(&self, node: NodeIdentity, returns: &[(Purse, Amount)]) -> Result<(), FencedError> {
+        let run = async {
+            let tx = self.write().await?;
+            if !still(&tx, node).await? {
+                return Ok(false);
+            }
+            let mut returns = returns.to_vec();
+            returns.sort_by_key(|(purse, _)| *purse);
+            for (purse, amount) in returns {
+                release_in(&tx, node, purse, amount).await?;
+            }
+            tx.commit().await?;
+            Ok(true)
+        };
+        match run.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(FencedError::Fenced),
+            Err(cause) => Err(FencedError::Store(cause)),
+        }
+    }
+
+    /// Purses of which other nodes want back what this node has free.
+    pub async fn recalled(&self, node: NodeIdentity) -> Result<Vec<Purse>, StoreError> {
+        let rows = self
+            .all(
+                "SELECT kind, owner, win FROM lease WHERE node_id = $1 AND recall = $2",
+                [node.id.uuid().into(), true.into()],
+            )
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let kind = PurseKind::from_code(row.try_get("", "kind")?)
+                    .ok_or(StoreError::Corrupt { table: "lease", column: "kind" })?;
+                Ok(Purse::from_parts(kind, row.try_get("", "owner")?, row.try_get("", "win")?))
+            })
+            .collect()
+    }
+
+    /// Forgets the windows of minutes that are over.
+    pub async fn sweep_minutes(&self, before: Minute) -> Result<u64, StoreError> {
+        let tx = self.write().await?;
+        let values = [PurseKind::Requests.code().into(), before.index().into()];
+        tx.run("DELETE FROM lease WHERE kind = $1 AND win < $2", values.clone()).await?;
+        let swept = tx.run("DELETE FROM purse WHERE kind = $1 AND win < $2", values).await?;
+        tx.commit().await?;
+        Ok(swept)
+    }
+}
+
+async fn lease_in(tx: &WriteTx<'_>, ask: LeaseAsk) -> Result<LeaseOutcome, StoreError> {
+    let Some(available) = lock_available(tx, ask.purse).await? else { return Ok(LeaseOutcome::Gone) };
+    let (kind, owner, win) = parts(ask.purse);
+    let leases = tx
+        .all(
+            "SELECT node_id, outstanding, last_grant, last_amount FROM lease WHERE kind = $1 AND owner = $2 AND win = $3",
+            [kind.into(), owner.into(), win.into()],
+        )
+        .await?;
+    let mut others = 1_u32;
+    let mut recallable = false;
+    for row in &leases {
+        if row.try_get::<Uuid>("", "node_id")? != ask.node.id.uuid() {
+            others = others.saturating_add(1);
+            recallable |= row.try_get::<i64>("", "outstanding")? > 0;
+        } else if row.try_get::<Option<Uuid>>("", "last_grant")? == Some(ask.grant) {
+            // This very grant was committed and its answer got lost.
+            let amount = crate::accounts::stored_amount(row, "lease", "last_amount")?;
+            return Ok(LeaseOutcome::Granted { amount, left: available });
+        }
+    }
+    if available < ask.need {
+        if recallable {
+            tx.run(
+                "UPDATE lease SET recall = $5 WHERE kind = $1 AND owner = $2 AND win = $3 AND node_id <> $4 \
+                 AND outstanding > 0",
+                [kind.into(), owner.into(), win.into(), ask.node.id.uuid().into(), true.into()],
+            )
+            .await?;
+            notify_recall(tx).await?;
+        }
+        return Ok(LeaseOutcome::Short { available, recalling: recallable });
+    }
+    let amount = grant_size(ask.need, ask.want, available, others);
+    set_aside(tx, ask.purse, amount.nanos()).await?;
+    tx.run(
+        "INSERT INTO lease (kind, owner, win, node_id, outstanding, last_grant, last_amount) \
+         VALUES ($1,$2,$3,$4,$5,$6,$5) ON CONFLICT (kind, owner, win, node_id) DO UPDATE SET \
+         outstanding = lease.outstanding + excluded.outstanding, last_grant = excluded.last_grant, \
+         last_amount = excluded.last_amount",
+        [kind.into(), owner.into(), win.into(), ask.node.id.uuid().into(), amount.nanos().into(), ask.grant.into()],
+    )
+    .await?;
+    Ok(LeaseOutcome::Granted { amount, left: available.saturating_sub(amount) })
+}
+
+/// Locks the purse's row, making it first where it is a window's, and says what can be leased. `None`: no owner.
+pub(crate) async fn lock_available(tx: &WriteTx<'_>, purse: Purse) -> Result<Option<Amount>, StoreError> {
+    let limit = match purse {
+        Purse::Balance(account) => return Ok(lock_counters(tx, account).await?.map(Counters::available)),
+        Purse::Budget(key, _) => key_limit(tx, key, "coalesce(budget_nano, 9223372036854775807)").await?,
+        Purse::Requests(key, _) => key_limit(tx, key, "rate_limit_rpm").await?,
+    };
+    let Some(limit) = limit else { return Ok(None) };
+    let (kind, owner, win) = parts(purse);
+    tx.run(
+        "INSERT INTO purse (kind, owner, win) VALUES ($1,$2,$3) ON CONFLICT (kind, owner, win) DO NOTHING",
+        [kind.into(), owner.into(), win.into()],
+    )
+    .await?;
+    let sql = format!(
+        "SELECT spent, leased FROM purse WHERE kind = $1 AND owner = $2 AND win = $3{}",
+        tx.dialect.for_update()
+    );
+    let row = tx.one(sql, [kind.into(), owner.into(), win.into()]).await?;
+    let row = row.ok_or(StoreError::RowCount { table: "purse", expected: 1, touched: 0 })?;
+    let used = row.try_get::<i64>("", "spent")?.saturating_add(row.try_get::<i64>("", "leased")?);
+    Ok(Some(Amount::from_nanos(limit.saturating_sub(used)).unwrap_or(Amount::ZERO)))
+}
+
+async fn key_limit(tx: &WriteTx<'_>, key: KeyId, column: &str) -> Result<Option<i64>, StoreError> {
+    let row = tx.one(format!("SELECT {column} AS cap FROM api_key WHERE id = $1"), [key.uuid().into()]).await?;
+    Ok(row.map(|row| row.try_get("", "cap")).transpose()?)
+}
+
+/// Moves `amount` from available to leased; a negative one moves it back.
+pub(crate) async fn set_aside(tx: &WriteTx<'_>, purse: Purse, amount: i64) -> Result<(), StoreError> {
+    let (kind, owner, win) = parts(purse);
+    let touched = if matches!(purse, Purse::Balance(_)) {
+        let sql = "UPDATE account SET pending_debit = pending_debit + $2 WHERE id = $1";
+        tx.run(sql, [owner.into(), amount.into()]).await?
+    } else {
+        let sql = "UPDATE purse SET leased = leased + $4 WHERE kind = $1 AND owner = $2 AND win = $3";
+        tx.run(sql, [kind.into(), owner.into(), win.into(), amount.into()]).await?
+    };
+    exactly(touched, 1, "purse")
+}
+
+async fn release_in(tx: &WriteTx<'_>, node: NodeIdentity, purse: Purse, amount: Amount) -> Result<(), StoreError> {
+    let (kind, owner, win) = parts(purse);
+    // The purse before the lease: the order in which every verb locks.
+    if lock_available(tx, purse).await?.is_none() {
+        return Ok(());
+    }
+    let touched = tx
+        .run(
+            "UPDATE lease SET outstanding = outstanding - $5, recall = $6 \
+             WHERE kind = $1 AND owner = $2 AND win = $3 AND node_id = $4",
+            [kind.into(), owner.into(), win.into(), node.id.uuid().into(), amount.nanos().into(), false.into()],
+        )
+        .await?;
+    if touched == 1 && !amount.is_zero() {
+        set_aside(tx, purse, -amount.nanos()).await?;
+    }
+    Ok(())
+}
+
+/// PostgreSQL tells the other nodes at once; each also looks by itself now and then.
+async fn notify_recall(tx: &WriteTx<'_>) -> Result<(), StoreError> {
+    if tx.dialect == crate::dialect::Dialect::Postgres {
+        tx.run("SELECT pg_notify($1, '')", [RECALL_CHANNEL.into()]).await?;
+    }
+    Ok(())
+}
+
+/// The PostgreSQL notification channel for recalls.
+pub(crate) const RECALL_CHANNEL: &str = "batchin_recall";
+
+pub(crate) const fn parts(purse: Purse) -> (i16, Uuid, i64) {
+    (purse.kind().code(), purse.owner(), purse.window())
+}

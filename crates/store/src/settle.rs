@@ -1,0 +1,163 @@
+//! Holds: what is written when a request or a task ends, whole or not at all.
+
+use std::time::Duration;
+
+use batchin_domain::{
+    AccountId, Amount, BatchId, Class, KeyId, Month, PriceVersion, RequestId, TaskId, Timestamp, TransferId, Units,
+};
+
+use crate::IdempotencyScope;
+
+/// One request's charge and everything that must be durable with it.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Names the charge; the same settlement handed in again is recognised by it.
+    pub charge_id: TransferId,
+    /// Who pays.
+    pub account: AccountId,
+    /// The key that it counts for.
+    pub key: Option<KeyId>,
+    /// The month that the hold was opened in.
+    pub month: Month,
+    /// Whether the hold also lay on the key's budget.
+    pub budget_held: bool,
+    /// What is charged now: for a stream that was flushed before, only what came since.
+    pub charge: Amount,
+    /// The request so far; written over what was flushed before.
+    pub usage: Option<UsageRecord>,
+    /// The task that ends with it.
+    pub task: Option<TaskFinish>,
+    /// The answer to remember for the request's Idempotency-Key.
+    pub answer: Option<(IdempotencyScope, StoredAnswer)>,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A row of the usage log.
+#[derive(Clone, Debug)]
+pub struct UsageRecord {
+    /// Names the request.
+    pub request: RequestId,
+    /// The model as asked for.
+    pub model: String,
+    /// The kind of call, as its stored number.
+    pub endpoint: i16,
+    /// The class that it ran and was priced in.
+    pub class: Class,
+    /// The batch and task that it ran for.
+    pub task: Option<(BatchId, TaskId)>,
+    /// What it consumed so far.
+    pub units: Units,
+    /// What it cost so far, all charges together.
+    pub cost: Amount,
+    /// The price list that it was charged by.
+    pub price_version: PriceVersion,
+    /// How it ended, or that it goes on.
+    pub outcome: Outcome,
+    /// Whether we counted because the upstream did not.
+    pub estimated: bool,
+    /// When it came in.
+    pub created_at: Timestamp,
+    /// Time from admission to the end.
+    pub latency: Duration,
+    /// Time to first token.
+    pub ttft: Option<Duration>,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on; this is a flush.
+    Running,
+    /// The answer was delivered whole.
+    Completed,
+    /// The client went away.
+    ClientGone,
+    /// The upstream failed in the middle.
+    UpstreamFailed,
+}
+
+impl Outcome {
+    /// The number it is stored as.
+    pub const fn code(self) -> i16 {
+        match self {
+            Self::Running => 0,
+            Self::Completed => 1,
+            Self::ClientGone => 2,
+            Self::UpstreamFailed => 3,
+        }
+    }
+
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamFailed => "upstream_failed",
+        }
+    }
+
+    /// From the number it is stored as.
+    pub const fn from_code(code: i16) -> Option<Self> {
+        match code {
+            0 => Some(Self::Running),
+            1 => Some(Self::Completed),
+            2 => Some(Self::ClientGone),
+            3 => Some(Self::UpstreamFailed),
+            _ => None,
+        }
+    }
+}
+
+/// Where bytes lie in a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobRange {
+    /// The blob's key.
+    pub blob: String,
+    /// Bytes from its beginning.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// The end of a task under the claim that it ran with.
+#[derive(Clone, Debug)]
+pub struct TaskFinish {
+    /// Its batch.
+    pub batch: BatchId,
+    /// Itself.
+    pub task: TaskId,
+    /// The claim's epoch; an older one is refused.
+    pub epoch: i64,
+    /// How it ended.
+    pub end: TaskEnd,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug)]
+pub enum TaskEnd {
+    /// With an answer.
+    Completed {
+        /// Where the answer's body lies.
+        result: BlobRange,
+    },
+    /// With an error that trying again does not cure.
+    Failed {
+        /// An error code of the API.
+        code: String,
+        /// For the batch's owner to read.
+        message: String,
+    },
+}
+
+/// A first answer, kept so that it can be given again.
+#[derive(Clone, Debug)]
+pub struct StoredAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// `content-type`.
+    pub content_type: String,
+    /// The body; `None` if it was too large to keep.
+    pub body: Option<Vec<u8>>,
+}

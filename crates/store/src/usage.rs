@@ -1,0 +1,214 @@
+//! Holds: questions about usage.
+
+use std::time::Duration;
+
+use batchin_domain::{AccountId, Amount, BatchId, KeyId, RequestId, Timestamp, Units};
+use sea_orm::{QueryResult, Value};
+
+use crate::{Outcome, Store, StoreError, accounts::stored_amount};
+
+/// Which usage is asked about.
+#[derive(Clone, Debug)]
+pub struct UsageFilter {
+    /// Whose.
+    pub account: AccountId,
+    /// Not before.
+    pub from: Option<Timestamp>,
+    /// Before.
+    pub to: Option<Timestamp>,
+    /// Made with this key.
+    pub key: Option<KeyId>,
+    /// Of this model.
+    pub model: Option<String>,
+}
+
+/// Part of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// How many, at most.
+    pub limit: u32,
+    /// How many to pass over.
+    pub offset: u32,
+}
+
+/// One request's usage.
+#[derive(Clone, Debug)]
+pub struct UsageRow {
+    /// Names the request.
+    pub request: RequestId,
+    /// The key that it came with.
+    pub key: Option<KeyId>,
+    /// The model as asked for.
+    pub model: String,
+    /// The kind of call, as its stored number.
+    pub endpoint: i16,
+    /// The class's stored number.
+    pub class: i16,
+    /// The batch that it ran for.
+    pub batch: Option<BatchId>,
+    /// What it consumed.
+    pub units: Units,
+    /// What it cost.
+    pub cost: Amount,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether we counted because the upstream did not.
+    pub estimated: bool,
+    /// When it came in.
+    pub created_at: Timestamp,
+    /// Time from admission to the end.
+    pub latency: Duration,
+    /// Time to first token.
+    pub ttft: Option<Duration>,
+}
+
+/// Sums over requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many requests.
+    pub requests: u64,
+    /// Their prompt tokens.
+    pub input_tokens: u64,
+    /// Their completion tokens.
+    pub output_tokens: u64,
+    /// What they cost, in nano-dollars.
+    pub cost_nanos: i64,
+}
+
+/// Sums over one model's requests.
+#[derive(Clone, Debug)]
+pub struct ModelTotals {
+    /// The model.
+    pub model: String,
+    /// Its sums.
+    pub totals: Totals,
+}
+
+/// Sums over the requests of one stretch of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    /// Where the stretch begins.
+    pub start: Timestamp,
+    /// Its sums.
+    pub totals: Totals,
+}
+
+const SUMS: &str = "count(*) AS requests, CAST(coalesce(sum(input_tokens), 0) AS bigint) AS input, \
+     CAST(coalesce(sum(output_tokens), 0) AS bigint) AS output, CAST(coalesce(sum(cost_nano), 0) AS bigint) AS cost";
+
+fn condition(filter: &UsageFilter) -> (String, Vec<Value>) {
+    let mut sql = "account_id = $1".to_owned();
+    let mut values: Vec<Value> = vec![filter.account.uuid().into()];
+    let mut and = |clause: &str, value: Value| {
+        values.push(value);
+        sql.push_str(&format!(" AND {clause} ${}", values.len()));
+    };
+    if let Some(from) = filter.from {
+        and("created_at >=", from.micros().into());
+    }
+    if let Some(to) = filter.to {
+        and("created_at <", to.micros().into());
+    }
+    if let Some(key) = filter.key {
+        and("key_id =", key.uuid().into());
+    }
+    if let Some(model) = &filter.model {
+        and("model =", model.as_str().into());
+    }
+    (sql, values)
+}
+
+fn count(row: &QueryResult, column: &'static str) -> Result<u64, StoreError> {
+    let stored: i64 = row.try_get("", column)?;
+    u64::try_from(stored).map_err(|_| StoreError::Corrupt { table: "usage_log", column })
+}
+
+fn micros(stored: i64) -> Duration {
+    Duration::from_micros(u64::try_from(stored).unwrap_or(0))
+}
+
+fn totals(row: &QueryResult) -> Result<Totals, StoreError> {
+    Ok(Totals {
+        requests: count(row, "requests")?,
+        input_tokens: count(row, "input")?,
+        output_tokens: count(row, "output")?,
+        cost_nanos: row.try_get("", "cost")?,
+    })
+}
+
+fn usage_row(row: &QueryResult) -> Result<UsageRow, StoreError> {
+    let outcome = Outcome::from_code(row.try_get("", "outcome")?);
+    Ok(UsageRow {
+        request: RequestId::new(row.try_get("", "request_id")?),
+        key: row.try_get::<Option<_>>("", "key_id")?.map(KeyId::new),
+        model: row.try_get("", "model")?,
+        endpoint: row.try_get("", "endpoint")?,
+        class: row.try_get("", "class")?,
+        batch: row.try_get::<Option<_>>("", "batch_id")?.map(BatchId::new),
+        units: Units {
+            input: count(row, "input_tokens")?,
+            output: count(row, "output_tokens")?,
+            cached: count(row, "cached_tokens")?,
+        },
+        cost: stored_amount(row, "usage_log", "cost_nano")?,
+        outcome: outcome.ok_or(StoreError::Corrupt { table: "usage_log", column: "outcome" })?,
+        estimated: row.try_get("", "estimated")?,
+        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+        latency: micros(row.try_get("", "latency_us")?),
+        ttft: row.try_get::<Option<i64>>("", "ttft_us")?.map(micros),
+    })
+}
+
+impl Store {
+    /// Requests one by one, newest first.
+    pub async fn usage_logs(&self, filter: &UsageFilter, page: Page) -> Result<Vec<UsageRow>, StoreError> {
+        let (condition, mut values) = condition(filter);
+        values.extend([i64::from(page.limit).into(), i64::from(page.offset).into()]);
+        let sql = format!(
+            "SELECT request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
+             cost_nano, outcome, estimated, created_at, latency_us, ttft_us FROM usage_log WHERE {condition} \
+             ORDER BY created_at DESC, request_id DESC LIMIT ${} OFFSET ${}",
+            values.len() - 1,
+            values.len()
+        );
+        self.all(sql, values).await?.iter().map(usage_row).collect()
+    }
+
+    /// Sums over all of it.
+    pub async fn usage_totals(&self, filter: &UsageFilter) -> Result<Totals, StoreError> {
+        let (condition, values) = condition(filter);
+        let row = self.one(format!("SELECT {SUMS} FROM usage_log WHERE {condition}"), values).await?;
+        row.map_or(Ok(Totals::default()), |row| totals(&row))
+    }
+
+    /// Sums per model, the costliest first.
+    pub async fn usage_by_model(&self, filter: &UsageFilter) -> Result<Vec<ModelTotals>, StoreError> {
+        let (condition, values) = condition(filter);
+        let sql =
+            format!("SELECT model, {SUMS} FROM usage_log WHERE {condition} GROUP BY model ORDER BY cost DESC, model");
+        let rows = self.all(sql, values).await?;
+        rows.iter().map(|row| Ok(ModelTotals { model: row.try_get("", "model")?, totals: totals(row)? })).collect()
+    }
+
+    /// Sums per stretch of time, oldest first; stretches without usage are left out. At most `limit`, the newest.
+    pub async fn usage_series(
+        &self,
+        filter: &UsageFilter,
+        width: Duration,
+        limit: u32,
+    ) -> Result<Vec<Bucket>, StoreError> {
+        let (condition, mut values) = condition(filter);
+        let width = i64::try_from(width.as_micros()).unwrap_or(i64::MAX).max(1);
+        values.push(i64::from(limit).into());
+        let sql = format!(
+            "SELECT created_at / {width} * {width} AS start, {SUMS} FROM usage_log WHERE {condition} \
+             GROUP BY created_at / {width} * {width} ORDER BY start DESC LIMIT ${}",
+            values.len()
+        );
+        let rows = self.all(sql, values).await?;
+        rows.iter()
+            .rev()
+            .map(|row| Ok(Bucket { start: Timestamp::from_micros(row.try_get("", "start")?), totals: totals(row)? }))
+            .collect()
+    }
+}
