@@ -201,7 +201,13 @@ async fn fetch(model: &KnownModel, options: &PullOptions, workspace: &Workspace)
     let mut tried = Vec::new();
     for candidate in candidates(model, options) {
         options.progress.stage(&Stage::Fetching { source: candidate.to_string() });
-        match fetch_from(model, options, workspace, &candidate, &mut missing).await {
+        let begun = missing.iter().any(|file| workspace.part(file).exists());
+        let mut result = fetch_from(model, options, workspace, &candidate, &mut missing).await;
+        if begun && matches!(result, Err(FetchError::Source(SourceError::WrongContent { .. }))) {
+            // It went on from a beginning that another source or a crash may have spoilt, and that is gone now.
+            result = fetch_from(model, options, workspace, &candidate, &mut missing).await;
+        }
+        match result {
             Ok(()) => return Ok(candidate.to_string()),
             Err(FetchError::Disk(error)) => return Err(error.into()),
             Err(FetchError::Source(why)) => {

@@ -225,6 +225,18 @@ async fn goes_on_after_a_pull_that_was_killed() {
 }
 
 #[tokio::test]
+async fn does_not_blame_a_source_for_a_beginning_it_did_not_send() {
+    let server = FakeServer::serving(&content());
+    let place = Place::new(&server.url);
+    let folder = place.options.dir.join(format!(".{ID}.part"));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(Sha256::of_bytes(&content()).to_string()), [0xff; 5000]).unwrap();
+    place.pull(&one_file(vec![repo("tiny")])).await.unwrap();
+    let from: Vec<_> = server.seen().iter().map(|request| request.range).collect();
+    assert_eq!(from, [Some(5000), None]);
+}
+
+#[tokio::test]
 async fn refuses_and_deletes_wrong_bytes_and_asks_the_next_source() {
     let server = FakeServer::start(|request, _| {
         let mut spoilt = content();

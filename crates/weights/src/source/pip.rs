@@ -172,7 +172,9 @@ async fn watch(what: &Fetch<'_>, stdout: ChildStdout, scratch: &Path, before: u6
                 Some(_) => Phase::Asking,
             },
             _ = look.tick() => {
-                let bytes = bytes_under(scratch);
+                // Copied from one to the other at the end, a wheel must not count twice.
+                let bytes = ["tmp", "wheels"].map(|folder| bytes_under(&scratch.join(folder))).into_iter().max();
+                let bytes = bytes.unwrap_or(0);
                 if bytes > seen {
                     (seen, since) = (bytes, Instant::now());
                     what.report(before + bytes);
