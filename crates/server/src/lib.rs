@@ -2,4 +2,7 @@
 //!
 //! Wires crates together and decides nothing about requests, money or models.
 
+pub mod cli;
 pub mod config;
+pub mod telemetry;
+pub mod tls;

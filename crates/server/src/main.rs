@@ -1,3 +1,46 @@
-//! Holds: the entry of the executable.
+//! Holds: the entry of the executable: which command runs.
 
-fn main() {}
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use batchin_server::cli::{self, Batch, Cli, Command, Config, Outcome, batch};
+use batchin_server::config::Environment;
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let outcome = dispatch(Cli::parse()).unwrap_or_else(|error| {
+        // Nothing is left to do when standard error is closed.
+        let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
+        error.downcast_ref::<batch::BatchError>().map_or(Outcome::Failed, batch::BatchError::outcome)
+    });
+    outcome.into()
+}
+
+fn dispatch(cli: Cli) -> Result<Outcome> {
+    let mut out = io::stdout().lock();
+    match cli.command {
+        Command::Config(Config::Check { file, json }) => Ok(cli::config::check(&file, json, &mut out)?),
+        Command::Config(Config::Example) => Ok(cli::config::example(&mut out)?),
+        Command::Batch(command) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let terminal = batch::Terminal { out: &mut out, is_interactive: io::stderr().is_terminal() };
+            let environment = Environment::of_process();
+            Ok(runtime.block_on(async {
+                match command {
+                    Batch::Run(run) => batch::run(&run, &environment, terminal).await,
+                    Batch::Watch(watch) => batch::watch(&watch, &environment, terminal).await,
+                }
+            })?)
+        }
+        Command::Serve(_)
+        | Command::Migrate
+        | Command::User(_)
+        | Command::Key(_)
+        | Command::Credits(_)
+        | Command::Models(_)
+        | Command::Ledger(_)
+        | Command::Doctor(_)
+        | Command::Engine(_) => bail!("this command is not wired yet"),
+    }
+}

@@ -1,0 +1,236 @@
+//! Holds: `batchin doctor`: what is wrong with an installation, in a person's words.
+//!
+//! Each check is a function of what it is given and changes nothing that stays. Checks that need the store or the
+//! weights take a closure, so that this file knows neither.
+
+use std::io::{self, ErrorKind, Read as _, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Outcome;
+use crate::config::{Config, ConfigError, TlsFiles};
+use crate::tls;
+
+/// A server of ours on this machine answers its health check at once.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How the answer of a healthy server begins.
+const HEALTHY: &[u8; 12] = b"HTTP/1.1 200";
+
+/// What one check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was checked, in one or two words.
+    pub subject: &'static str,
+    /// What was found.
+    pub verdict: Verdict,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing to do.
+    Fine(String),
+    /// Works, and is probably not what was meant.
+    Doubtful {
+        /// What is so.
+        what: String,
+    },
+    /// Does not work.
+    Broken {
+        /// What is wrong.
+        what: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+/// Whether the configuration can be used.
+pub fn configuration(loaded: &Result<Config, ConfigError>) -> Finding {
+    let remedy = "`batchin config example` prints every setting with what it is for";
+    let verdict = match loaded {
+        Ok(config) => Verdict::Fine(format!("{} models, {} upstreams", config.models.len(), config.upstreams.len())),
+        Err(ConfigError::Unreadable { path, source }) => {
+            broken(format!("cannot read {}: {source}", path.display()), "give --config a file that is there")
+        }
+        Err(error) => broken(error.to_string(), remedy),
+    };
+    Finding { subject: "configuration", verdict }
+}
+
+/// What is allowed in the configuration and probably not meant.
+pub fn warnings(config: &Config) -> Vec<Finding> {
+    let finding = |what| Finding { subject: "configuration", verdict: Verdict::Doubtful { what } };
+    config.warnings().into_iter().map(finding).collect()
+}
+
+/// Whether files can be written where the data lies. A folder that is not there is made by `serve`, so it is enough
+/// that its nearest existing parent can be written.
+pub fn data_folder(folder: &Path) -> Finding {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let existing = absolute.ancestors().find(|candidate| candidate.exists());
+    let verdict = match existing.map(|existing| (existing, tempfile::tempfile_in(existing))) {
+        Some((_, Ok(_))) => Verdict::Fine(absolute.display().to_string()),
+        Some((existing, Err(error))) => broken(
+            format!("cannot write to {}: {error}", existing.display()),
+            "give this user the right to write there, or choose another folder with --data",
+        ),
+        None => broken(format!("{} has no parent folder", absolute.display()), "choose another folder with --data"),
+    };
+    Finding { subject: "data folder", verdict }
+}
+
+/// Whether the address is free, or our own server has it already.
+pub fn port(listen: SocketAddr) -> Finding {
+    let verdict = match TcpListener::bind(listen) {
+        Ok(_) => Verdict::Fine(format!("{listen} is free")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse && answers_health_check(listen) => {
+            Verdict::Fine(format!("a server is running on {listen}"))
+        }
+        Err(error) if error.kind() == ErrorKind::AddrInUse => broken(
+            format!("another program listens on {listen}"),
+            "stop that program, or choose another address with --listen",
+        ),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => broken(
+            format!("this user may not listen on {listen}"),
+            "choose a port above 1023 with --listen, or grant CAP_NET_BIND_SERVICE",
+        ),
+        Err(error) => broken(format!("cannot listen on {listen}: {error}"), "choose another address with --listen"),
+    };
+    Finding { subject: "address", verdict }
+}
+
+/// Whether the database answers; `reached` is the outcome of trying, with what to show when it did not.
+pub fn database(reached: Result<String, String>) -> Finding {
+    let remedy = "check database.url, and that the database runs and lets this user in";
+    let verdict = match reached {
+        Ok(what) => Verdict::Fine(what),
+        Err(what) => broken(what, remedy),
+    };
+    Finding { subject: "database", verdict }
+}
+
+/// Whether the weights that the engine loads are there; `is_present` answers for one name.
+pub fn weights(config: &Config, is_present: impl Fn(&str) -> bool) -> Vec<Finding> {
+    if !config.is_engine_needed() {
+        return Vec::new();
+    }
+    let finding = |name: &String| {
+        let verdict = if is_present(name) {
+            Verdict::Fine(name.clone())
+        } else {
+            broken(format!("the weights of {name} are not here"), &format!("run `batchin models pull {name}`"))
+        };
+        Finding { subject: "weights", verdict }
+    };
+    config.engine.models.iter().map(finding).collect()
+}
+
+/// Whether certificate and key can be used; nothing without TLS.
+pub fn certificate(files: Option<&TlsFiles>) -> Option<Finding> {
+    let files = files?;
+    let verdict = match tls::load(files) {
+        Ok(_) => Verdict::Fine(files.certificate.display().to_string()),
+        Err(error) => broken(error.to_string(), "give server.tls_cert_file and server.tls_key_file matching PEM files"),
+    };
+    Some(Finding { subject: "certificate", verdict })
+}
+
+/// Prints the findings; failed when one of them is broken.
+pub fn print(findings: &[Finding], as_json: bool, out: &mut impl Write) -> io::Result<Outcome> {
+    let is_broken = findings.iter().any(|finding| matches!(finding.verdict, Verdict::Broken { .. }));
+    if as_json {
+        let list: Vec<_> = findings.iter().map(in_json).collect();
+        writeln!(out, "{}", json!({ "ok": !is_broken, "findings": list }))?;
+    } else {
+        for Finding { subject, verdict } in findings {
+            match verdict {
+                Verdict::Fine(what) => writeln!(out, "  ok     {subject}: {what}")?,
+                Verdict::Doubtful { what } => writeln!(out, "  note   {subject}: {what}")?,
+                Verdict::Broken { what, remedy } => writeln!(out, "  WRONG  {subject}: {what}\n         → {remedy}")?,
+            }
+        }
+    }
+    Ok(if is_broken { Outcome::Failed } else { Outcome::Done })
+}
+
+fn in_json(finding: &Finding) -> serde_json::Value {
+    let (status, what, remedy) = match &finding.verdict {
+        Verdict::Fine(what) => ("ok", what, None),
+        Verdict::Doubtful { what } => ("note", what, None),
+        Verdict::Broken { what, remedy } => ("wrong", what, Some(remedy)),
+    };
+    json!({ "subject": finding.subject, "status": status, "what": what, "remedy": remedy })
+}
+
+fn broken(what: String, remedy: &str) -> Verdict {
+    Verdict::Broken { what, remedy: remedy.to_owned() }
+}
+
+fn answers_health_check(listen: SocketAddr) -> bool {
+    let ask = || -> io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&listen, PROBE_TIMEOUT)?;
+        stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
+        stream.write_all(format!("GET /healthz HTTP/1.1\r\nhost: {listen}\r\nconnection: close\r\n\r\n").as_bytes())?;
+        let mut begin = [0; HEALTHY.len()];
+        stream.read_exact(&mut begin)?;
+        Ok(begin == *HEALTHY)
+    };
+    ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_broken(finding: &Finding) -> bool {
+        matches!(finding.verdict, Verdict::Broken { .. })
+    }
+
+    #[test]
+    fn a_taken_port_is_told_from_a_free_one_and_from_ours() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let stranger = std::thread::spawn(move || {
+            let (mut stream, _) = taken.accept().unwrap();
+            stream.write_all(b"SSH-2.0-nobody\r\n").unwrap();
+            taken
+        });
+        assert!(is_broken(&port(address)));
+        let taken = stranger.join().unwrap();
+        let ours = std::thread::spawn(move || {
+            let (mut stream, _) = taken.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+            assert!(request.starts_with(b"GET /healthz"));
+        });
+        assert!(!is_broken(&port(address)));
+        ours.join().unwrap();
+        assert!(!is_broken(&port(SocketAddr::from(([127, 0, 0, 1], 0)))));
+    }
+
+    #[test]
+    fn a_data_folder_may_be_missing_but_not_unwritable() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_broken(&data_folder(&folder.path().join("a/b/c"))));
+        assert!(is_broken(&data_folder(Path::new("/proc/none/of/this"))));
+    }
+
+    #[test]
+    fn missing_weights_name_the_command_that_fetches_them() {
+        let config = Config::load(&crate::config::Sources::default()).unwrap();
+        let findings = weights(&config, |name| name == "all-minilm-l6-v2");
+        let mut out = Vec::new();
+        assert_eq!(print(&findings, false, &mut out).unwrap(), Outcome::Failed);
+        assert!(String::from_utf8(out).unwrap().contains("batchin models pull smollm2-135m-instruct"));
+        assert_eq!(print(&weights(&config, |_| true), true, &mut Vec::new()).unwrap(), Outcome::Done);
+    }
+}

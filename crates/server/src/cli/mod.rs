@@ -1,0 +1,384 @@
+//! Holds: the command line: what can be typed, and the commands that need no store.
+//!
+//! Exit codes are 0 for done, 1 for failed and 2 for misused; clap itself answers 2 to what it cannot parse.
+
+pub mod batch;
+pub mod config;
+pub mod doctor;
+
+use std::path::PathBuf;
+
+use batchin_domain::{Amount, Priority};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Environment, Flags, Sources};
+
+/// How a command ended, as the shell sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// 0
+    Done,
+    /// 1
+    Failed,
+    /// 2
+    Misused,
+}
+
+impl From<Outcome> for std::process::ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::Failed => Self::FAILURE,
+            Outcome::Misused => Self::from(2),
+        }
+    }
+}
+
+/// A metered inference platform: OpenAI-compatible API, exact money, batches, embedded models.
+#[derive(Debug, Parser)]
+#[command(
+    name = "batchin",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(after_help = "Examples:
+  batchin serve                                   the server with its embedded defaults
+  batchin user create ann@example.org --name Ann  a user; then a key, and credit
+  batchin key create ann@example.org
+  batchin credits grant ann@example.org 500 --reason welcome
+  batchin batch run prompts.jsonl --model smollm2-135m-instruct
+
+Exit codes: 0 done, 1 failed, 2 misused.")]
+pub struct Cli {
+    /// Configuration file; the embedded defaults without
+    #[arg(long, global = true, env = "BATCHIN_CONFIG", value_name = "FILE", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    /// Folder of the default database, blobs and model weights
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<String>,
+    /// sqlite:FILE or postgres://USER:PASSWORD@HOST/NAME
+    #[arg(long, global = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    #[command(after_help = "Examples:
+  batchin serve
+  batchin serve --config batchin.toml
+  batchin serve --listen 0.0.0.0:8080 --data /var/lib/batchin
+  batchin serve --roles worker --database-url postgres://batchin@db/batchin
+
+Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, prices and upstreams.")]
+    Serve(Serve),
+    /// Bring the database up to date and exit
+    #[command(after_help = "Examples:\n  batchin migrate\n  batchin migrate --config batchin.toml")]
+    Migrate,
+    /// Make and list users
+    #[command(subcommand)]
+    User(User),
+    /// Make API keys
+    #[command(subcommand)]
+    Key(Key),
+    /// Give credit
+    #[command(subcommand)]
+    Credits(Credits),
+    /// What is served; fetch weights; probe upstreams
+    #[command(subcommand)]
+    Models(Models),
+    /// Submit and follow batches on a server
+    #[command(subcommand)]
+    Batch(Batch),
+    /// Recompute the ledger
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Check a configuration, or print an example
+    #[command(subcommand)]
+    Config(Config),
+    /// Say what is wrong with this installation
+    #[command(after_help = "Examples:\n  batchin doctor\n  batchin doctor --config batchin.toml --json")]
+    Doctor(Report),
+    /// The embedded engine's own process
+    #[command(hide = true, disable_help_flag = true)]
+    Engine(Engine),
+}
+
+/// `batchin serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Address and port, such as 127.0.0.1:8080; port 0 takes any free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// What this process does, separated by commas: api, worker
+    #[arg(long, value_name = "ROLES")]
+    pub roles: Option<String>,
+    /// Refuse to start on a database that is not up to date, rather than bring it up to date
+    #[arg(long)]
+    pub no_migrate: bool,
+}
+
+/// `batchin user`
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Make a user
+    #[command(after_help = "Examples:
+  batchin user create ann@example.org --name Ann
+  printf %s \"$PASSWORD\" | batchin user create ann@example.org --password-stdin --admin")]
+    Create {
+        /// Email, which names the user
+        email: String,
+        /// Name; the part of the email before the @ without
+        #[arg(long)]
+        name: Option<String>,
+        /// Read the password from standard input; without, the user can log in only after one is set
+        #[arg(long)]
+        password_stdin: bool,
+        /// Give the role admin
+        #[arg(long)]
+        admin: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List users
+    #[command(after_help = "Examples:\n  batchin user list\n  batchin user list --json")]
+    List(Report),
+}
+
+/// `batchin key`
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make a key and print it, alone, on standard output
+    #[command(after_help = "Examples:
+  batchin key create ann@example.org
+  export BATCHIN_API_KEY=$(batchin key create ann@example.org --rpm 60 --budget-cents 1000)")]
+    Create {
+        /// Whose key
+        email: String,
+        /// What the key is called
+        #[arg(long)]
+        name: Option<String>,
+        /// Requests a minute; the configured default without
+        #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+        rpm: Option<u32>,
+        /// US cents that may be spent in a month; no budget without
+        #[arg(long, value_name = "N", value_parser = cents)]
+        budget_cents: Option<Amount>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `batchin credits`
+#[derive(Debug, Subcommand)]
+pub enum Credits {
+    /// Give a user credit
+    #[command(after_help = "Examples:\n  batchin credits grant ann@example.org 500 --reason \"welcome\"")]
+    Grant {
+        /// Who gets it
+        email: String,
+        /// US cents, above 0
+        #[arg(value_parser = cents)]
+        cents: Amount,
+        /// Why; kept with the grant
+        #[arg(long)]
+        reason: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `batchin models`
+#[derive(Debug, Subcommand)]
+pub enum Models {
+    /// What is configured, its prices, and which weights can be fetched
+    #[command(after_help = "Examples:\n  batchin models list\n  batchin models list --json")]
+    List(Report),
+    /// Fetch the weights of a known model
+    #[command(after_help = "Examples:\n  batchin models pull smollm2-135m-instruct")]
+    Pull {
+        /// Name of the model, as `models list` shows it
+        name: String,
+    },
+    /// Probe every upstream
+    #[command(after_help = "Examples:\n  batchin models check --config batchin.toml")]
+    Check(Report),
+}
+
+/// `batchin batch`
+#[derive(Debug, Subcommand)]
+pub enum Batch {
+    /// Submit a file of JSON lines, show progress, write the results
+    #[command(after_help = "A line is one of
+  {\"custom_id\": \"a\", \"model\": \"M\", \"request_body\": {\"messages\": […]}}
+  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {\"model\": \"M\", \"messages\": […]}}
+  {\"prompt\": \"…\"}   {\"messages\": […]}   {\"input\": \"…\"}      with --model
+
+Examples:
+  batchin batch run prompts.jsonl --model smollm2-135m-instruct
+  batchin batch run tasks.jsonl --priority fill --out results.jsonl")]
+    Run(BatchRun),
+    /// Follow a batch that was submitted before, and write its results
+    #[command(after_help = "Examples:\n  batchin batch watch 01890a5d-ac96-774b-bcce-b302099a8057 --out results.jsonl")]
+    Watch(BatchWatch),
+}
+
+/// `batchin batch run`
+#[derive(Debug, Clone, Args)]
+pub struct BatchRun {
+    /// File of JSON lines; - reads standard input
+    pub file: PathBuf,
+    /// Model of the lines that name none
+    #[arg(long)]
+    pub model: Option<String>,
+    /// high, low or fill; the server's default without
+    #[arg(long, value_parser = priority)]
+    pub priority: Option<Priority>,
+    /// Where and how results are delivered, and where the server is
+    #[command(flatten)]
+    pub delivery: Delivery,
+}
+
+/// `batchin batch watch`
+#[derive(Debug, Clone, Args)]
+pub struct BatchWatch {
+    /// Ids of batches, as `batch run` printed them
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Where and how results are delivered, and where the server is
+    #[command(flatten)]
+    pub delivery: Delivery,
+}
+
+/// Where results go and where the server is.
+#[derive(Debug, Clone, Args)]
+pub struct Delivery {
+    /// Write the results to this file as JSON lines, rather than print the answers
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print the results as JSON lines, rather than as text
+    #[arg(long, conflicts_with = "out")]
+    pub json: bool,
+}
+
+/// `batchin ledger`
+#[derive(Debug, Subcommand)]
+pub enum Ledger {
+    /// Recompute the ledger and every invariant; exit code 1 on any difference
+    #[command(after_help = "Examples:\n  batchin ledger check\n  batchin ledger check --json")]
+    Check(Report),
+}
+
+/// `batchin config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Say everything that is wrong with a file, each with its line
+    #[command(after_help = "Examples:\n  batchin config check batchin.toml")]
+    Check {
+        /// The file
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a commented example of every setting
+    #[command(after_help = "Examples:\n  batchin config example > batchin.toml")]
+    Example,
+}
+
+/// A command that prints for people, or for programs.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Report {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `batchin engine`, which the server starts.
+#[derive(Debug, Args)]
+pub struct Engine {
+    /// As the engine itself reads them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// An error with its causes, in one line for a person: `cannot read a.toml: permission denied`.
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+impl Cli {
+    /// Where this command's configuration comes from.
+    pub fn sources(&self, environment: Environment) -> Sources {
+        let (listen, roles) = match &self.command {
+            Command::Serve(serve) => (serve.listen.clone(), serve.roles.clone()),
+            _ => (None, None),
+        };
+        let flags = Flags { listen, data: self.data.clone(), database_url: self.database_url.clone(), roles };
+        Sources { file: self.config.clone(), environment, flags }
+    }
+}
+
+fn cents(text: &str) -> Result<Amount, batchin_domain::money::ParseCentsError> {
+    Amount::parse_cents(text)
+}
+
+fn priority(text: &str) -> Result<Priority, &'static str> {
+    text.parse().map_err(|()| "must be high, low or fill")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_command_is_well_formed_and_shows_examples() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        fn leaves(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_subcommands().next().is_none() && !command.is_hide_set() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Examples:"), "{path} has no examples");
+                assert!(help.contains(path.trim()), "the examples of {path} do not name it");
+            }
+            command.get_subcommands().for_each(|child| leaves(child, &path));
+        }
+        leaves(&command, "");
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_misuse() {
+        for line in [
+            "batchin",
+            "batchin frobnicate",
+            "batchin credits grant a@b -5 --reason x",
+            "batchin batch run f --priority urgent",
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert_eq!(Cli::try_parse_from(["batchin", "--help"]).unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn flags_reach_the_configuration_from_either_side_of_the_command() {
+        for line in ["batchin --data d serve --listen 127.0.0.1:0", "batchin serve --listen 127.0.0.1:0 --data d"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let config = crate::config::Config::load(&cli.sources(Environment::default())).unwrap();
+            assert_eq!((config.server.listen.port(), config.server.data_dir.to_str()), (0, Some("d")));
+        }
+    }
+}
