@@ -1,0 +1,140 @@
+//! Holds: the table of crate edges, and which crates may have which outside libraries.
+//!
+//! A new edge is a decision: its own commit, and the table in ARCHITECTURE.md changes with it.
+
+use super::Fault;
+use super::manifest::{Dependency, Manifest};
+
+/// What a crate may import of ours.
+struct Edges {
+    name: &'static str,
+    may_import: &'static [&'static str],
+}
+
+const EDGES: &[Edges] = &[
+    Edges { name: "domain", may_import: &[] },
+    Edges { name: "openai", may_import: &[] },
+    Edges { name: "tasks", may_import: &[] },
+    Edges { name: "weights", may_import: &[] },
+    Edges { name: "scheduler", may_import: &["domain"] },
+    Edges { name: "store", may_import: &["domain", "tasks"] },
+    Edges { name: "upstream", may_import: &["openai", "domain", "tasks"] },
+    Edges { name: "gateway", may_import: &["upstream", "scheduler", "store", "openai", "domain", "tasks"] },
+    Edges { name: "batch", may_import: &["gateway", "scheduler", "store", "openai", "domain", "tasks"] },
+    Edges { name: "billing", may_import: &["store", "domain"] },
+    Edges { name: "audit", may_import: &["store", "domain"] },
+    Edges {
+        name: "api",
+        may_import: &[
+            "batch",
+            "billing",
+            "audit",
+            "gateway",
+            "upstream",
+            "scheduler",
+            "store",
+            "openai",
+            "domain",
+            "tasks",
+        ],
+    },
+    Edges { name: "engine", may_import: &["openai", "tasks"] },
+    Edges {
+        name: "server",
+        may_import: &[
+            "api",
+            "batch",
+            "billing",
+            "audit",
+            "gateway",
+            "upstream",
+            "scheduler",
+            "store",
+            "openai",
+            "domain",
+            "engine",
+            "tasks",
+            "weights",
+        ],
+    },
+    Edges { name: "sim", may_import: &["openai", "tasks"] },
+    Edges {
+        name: "testkit",
+        may_import: &[
+            "server",
+            "sim",
+            "api",
+            "batch",
+            "billing",
+            "audit",
+            "gateway",
+            "upstream",
+            "scheduler",
+            "store",
+            "openai",
+            "domain",
+            "engine",
+            "tasks",
+            "weights",
+        ],
+    },
+    Edges { name: "xtask", may_import: &[] },
+];
+
+/// What only tests may import, whatever the table says.
+const FOR_TESTS: &[&str] = &["testkit", "sim"];
+
+/// Outside libraries that only some crates may have.
+struct Reserved {
+    packages: &'static [&'static str],
+    only: &'static [&'static str],
+    fix: &'static str,
+}
+
+const RESERVED: &[Reserved] = &[
+    Reserved {
+        packages: &["sea-orm", "sea-orm-migration", "sea-query", "sqlx", "rusqlite", "diesel", "tokio-postgres"],
+        only: &["store"],
+        fix: "only store knows SQL: add a business verb there and call it",
+    },
+    Reserved {
+        packages: &["axum", "axum-extra", "axum-server"],
+        only: &["api", "server", "testkit"],
+        fix: "only api, server and testkit know axum: give api what it needs and let it answer",
+    },
+];
+
+/// Outside libraries that tests may have anyway: a scripted server is how a client is tested.
+const RESERVED_IN_TESTS: &[&str] = &["axum"];
+
+pub fn check(manifest: &Manifest, faults: &mut Vec<Fault>) {
+    let fault = |message| Fault { file: manifest.file.clone(), line: 0, message };
+    let Some(edges) = EDGES.iter().find(|edges| edges.name == manifest.name) else {
+        let message = format!(
+            "crate {} is not in the table of edges; add it to xtask/src/tidy/edges.rs and ARCHITECTURE.md",
+            manifest.name
+        );
+        return faults.push(fault(message));
+    };
+    for dependency in &manifest.dependencies {
+        faults.extend(forbidden(edges, dependency).map(fault));
+    }
+}
+
+fn forbidden(edges: &Edges, dependency: &Dependency) -> Option<String> {
+    let Dependency { package, is_for_tests } = dependency;
+    let name = edges.name;
+    if let Some(imported) = package.strip_prefix("batchin-") {
+        let is_test_crate = *is_for_tests && FOR_TESTS.contains(&imported);
+        let is_allowed = is_test_crate || edges.may_import.contains(&imported);
+        return (!is_allowed).then(|| {
+            format!(
+                "{name} may not import {imported}; move the code to where it is allowed, or decide on the edge: \
+                 xtask/src/tidy/edges.rs and ARCHITECTURE.md, in a commit of its own"
+            )
+        });
+    }
+    let reserved = RESERVED.iter().find(|reserved| reserved.packages.contains(&package.as_str()))?;
+    let is_allowed = reserved.only.contains(&name) || (*is_for_tests && RESERVED_IN_TESTS.contains(&package.as_str()));
+    (!is_allowed).then(|| format!("{name} may not depend on {package}: {}", reserved.fix))
+}
