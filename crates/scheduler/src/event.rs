@@ -36,8 +36,7 @@ pub struct Start {
     pub class: Class,
     /// Upper bound of its prompt's tokens.
     pub prompt_bound: u32,
-    /// The batch task that it is an attempt of; without one a fill request is never preempted twice in mind, so batch
-    /// work should always name it.
+    /// The batch task that it is an attempt of; preemptions are counted by it, and without one they have no bound.
     pub task: Option<TaskId>,
 }
 

@@ -1,5 +1,7 @@
 //! Holds: one upstream replica: what is in flight there, its gates and its limits.
 
+mod gates;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -8,11 +10,11 @@ use std::{
 use batchin_domain::{Class, TaskId, Timestamp};
 
 use crate::{
-    Gate, Outcome, Policy, ReplicaSpec, Scrape, Start, Ticket,
+    Outcome, Policy, ReplicaSpec, Scrape, Start, Ticket,
     baseline::Baseline,
     cool_down::CoolDown,
     limit::{CUT_EVICTING, CUT_OVERLOADED, CUT_SLOW, Limit},
-    policy::{KV_CLOSED, KV_FULL},
+    policy::KV_FULL,
     window::Window,
 };
 
@@ -68,6 +70,7 @@ pub(crate) struct Replica {
     cool_down: CoolDown,
     scraped: Option<(Scrape, Timestamp)>,
     baseline: Baseline,
+    measuring: Option<Timestamp>,
     window: Window,
     /// While no interactive request is about, and while one is.
     limits: [Limits; 2],
@@ -77,6 +80,10 @@ pub(crate) struct Replica {
 #[derive(Debug)]
 struct Limits([Limit; 3]);
 
+/// Long enough for running batch tasks to end and for 20 tokens after that.
+const MEASURE_FOR: Duration = Duration::from_secs(30);
+/// Between two measurements: an engine that gave no gaps to measure is not held idle for more than a seventh of the time.
+const MEASURE_AGAIN: Duration = Duration::from_secs(180);
 /// The classes that have a limit.
 const LIMITED: [Class; 3] = [Class::High, Class::Low, Class::Fill];
 
@@ -98,6 +105,7 @@ impl Replica {
             cool_down: CoolDown::default(),
             scraped: None,
             baseline: Baseline::default(),
+            measuring: None,
             window: Window::new(now.after(policy.control_interval), [0; 4]),
             limits: [limits(), limits()],
         };
@@ -132,82 +140,9 @@ impl Replica {
         }
     }
 
-    /// Whether a request of `class` may start now. G2 comes last, so that [`Gate::Prompt`] means that only a shorter
-    /// prompt is needed.
-    pub fn gate(&self, class: Class, prompt_bound: u32, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
-        if !self.available || !self.listed {
-            return Err(Gate::Unavailable);
-        }
-        match class {
-            Class::Interactive => self.interactive_gate(policy),
-            Class::High => self.slots_gate(policy, now).and_then(|()| match self.spec.slots {
-                Some(_) => Ok(()),
-                None => self.limit_gate(class, policy, now),
-            }),
-            Class::Low | Class::Fill => self
-                .slots_gate(policy, now)
-                .and_then(|()| self.first_byte_gate())
-                .and_then(|()| self.limit_gate(class, policy, now))
-                .and_then(|()| self.scrape_gate(policy, now))
-                .and_then(|()| self.prompt_gate(prompt_bound, policy)),
-        }
-    }
-
-    fn interactive_gate(&self, policy: &Policy) -> Result<(), Gate> {
-        let full = self.spec.slots.is_some_and(|slots| self.total() >= policy.interactive_cap(slots));
-        if full { Err(Gate::Slots) } else { Ok(()) }
-    }
-
-    fn slots_gate(&self, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
-        if self.cooling(now) {
-            return Err(Gate::Unavailable);
-        }
-        let full = self.spec.slots.is_some_and(|slots| self.total() >= policy.batch_slots(slots));
-        if full { Err(Gate::Slots) } else { Ok(()) }
-    }
-
-    fn first_byte_gate(&self) -> Result<(), Gate> {
-        let urgent = self.waiting[Class::Interactive.index()] + self.waiting[Class::High.index()];
-        if urgent > 0 { Err(Gate::FirstByte) } else { Ok(()) }
-    }
-
-    fn limit_gate(&self, class: Class, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
-        let reached = self.in_flight[class.index()] >= self.limit(class, policy, now);
-        if reached { Err(Gate::Limit) } else { Ok(()) }
-    }
-
-    fn scrape_gate(&self, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
-        let Some(scrape) = self.fresh_scrape(policy, now) else { return Ok(()) };
-        if scrape.kv_usage.is_some_and(|usage| usage >= KV_CLOSED) {
-            return Err(Gate::Cache);
-        }
-        if scrape.waiting.is_some_and(|waiting| waiting > 0) { Err(Gate::EngineQueue) } else { Ok(()) }
-    }
-
-    fn prompt_gate(&self, prompt_bound: u32, policy: &Policy) -> Result<(), Gate> {
-        let budget = u64::from(policy.prefill_budget(self.spec.cpu));
-        let waiting = self.batch_prompt_waiting;
-        let fits = waiting == 0 || waiting + u64::from(prompt_bound) <= budget;
-        if fits { Ok(()) } else { Err(Gate::Prompt) }
-    }
-
-    pub fn cooling(&self, now: Timestamp) -> bool {
-        self.cool_down.until().is_some_and(|until| now < until)
-    }
-
-    /// KV is so full that the engine is about to evict, by figures that are fresh.
-    pub fn kv_full(&self, policy: &Policy, now: Timestamp) -> bool {
-        self.fresh_scrape(policy, now).and_then(|scrape| scrape.kv_usage).is_some_and(|usage| usage >= KV_FULL)
-    }
-
-    fn fresh_scrape(&self, policy: &Policy, now: Timestamp) -> Option<&Scrape> {
-        self.scraped.as_ref().filter(|(_, at)| now < at.after(policy.scrape_fresh)).map(|(scrape, _)| scrape)
-    }
-
     pub fn started(&mut self, start: &Start, policy: &Policy, now: Timestamp) {
-        if self.batch_in_flight() == 0 {
-            self.window = Window::new(now.after(policy.control_interval), self.in_flight);
-        }
+        // Short tasks may all have ended before a decision was due; what they showed still counts.
+        self.control(policy, now);
         let class = start.class.index();
         self.in_flight[class] += 1;
         self.waiting[class] += 1;
@@ -290,7 +225,7 @@ impl Replica {
 
     /// Reconsiders the limits when it is time and there is evidence.
     pub fn control(&mut self, policy: &Policy, now: Timestamp) {
-        if now < self.window.due || self.batch_in_flight() == 0 {
+        if now < self.window.due {
             return;
         }
         self.window.due = now.after(policy.control_interval);
@@ -310,8 +245,26 @@ impl Replica {
                 limit.grow(ceiling);
             }
         }
+        if self.gap_unexplained(mean, policy, now) {
+            self.measuring = Some(now.after(MEASURE_FOR));
+        }
         self.window = Window::new(self.window.due, self.in_flight);
         self.note_used_up(policy, now);
+    }
+
+    /// Tokens are slow, and it is unknown whether they would be without batch work: without a look at the replica
+    /// alone, a slow engine would never run more than one batch task.
+    fn gap_unexplained(&self, mean: Option<Duration>, policy: &Policy, now: Timestamp) -> bool {
+        let slow = mean.zip(self.target(Class::Fill, policy, now)).is_some_and(|(mean, target)| mean > target);
+        let recently = self.measuring.is_some_and(|until| now < until.after(MEASURE_AGAIN));
+        slow && !recently && policy.objective(Class::Fill).is_none() && self.baseline.median(self.load()).is_none()
+    }
+
+    /// Low and fill work holds back so that the gap without it can be seen.
+    fn measuring(&self, now: Timestamp) -> bool {
+        self.measuring.is_some_and(|until| now < until)
+            && self.load() > 0
+            && self.baseline.median(self.load()).is_none()
     }
 
     /// When time alone may change something here, strictly after `now`.
@@ -321,7 +274,7 @@ impl Replica {
         let preempt = oldest.map(|(since, _)| since.after(policy.patience(self.spec.slots)));
         let scrape = self.scraped.as_ref().map(|(_, at)| at.after(policy.scrape_fresh));
         let linger = self.last_interactive.map(|at| at.after(policy.linger));
-        let times = [control, preempt, scrape, linger, self.cool_down.until()];
+        let times = [control, preempt, scrape, linger, self.measuring, self.cool_down.until()];
         times.into_iter().flatten().filter(|at| *at > now).min()
     }
 

@@ -328,3 +328,61 @@ fn an_idle_scheduler_needs_no_ticks() {
     done(&mut s, 1, Outcome::Ok, 10);
     assert_eq!(s.next_deadline(at(10)), None);
 }
+
+#[test]
+fn a_slow_engine_is_looked_at_alone_before_its_slowness_is_blamed_on_batch_work() {
+    let mut s = Scheduler::new(Policy { initial_limit: 8, ..Policy::default() });
+    s.set_replicas(vec![spec(A, 64)], at(0));
+    running(&mut s, 0..1, Class::Interactive);
+    running(&mut s, 1..9, Class::Fill);
+    stream(&mut s, 130, 0..700);
+    let limit = s.view(A, at(700)).unwrap().limits[2];
+    for ticket in 1..9 {
+        done(&mut s, ticket, Outcome::Ok, 700);
+    }
+    assert_eq!(s.may_start(A, Class::Fill, 1, at(700)), Err(Gate::Limit), "held back to see the person alone");
+    assert_eq!(s.may_start(A, Class::High, 1, at(700)), Ok(()));
+    stream(&mut s, 100, 700..3_000);
+    assert_eq!(s.may_start(A, Class::Fill, 1, at(3_000)), Ok(()), "seen");
+    for ticket in 1..=u64::from(limit) {
+        start(&mut s, ticket, A, Class::Fill, 3_000);
+    }
+    stream(&mut s, 130, 3_000..4_000);
+    assert!(s.view(A, at(4_000)).unwrap().limits[2] > limit, "130 ms is fine where 100 ms is normal");
+}
+
+#[test]
+fn looking_at_a_silent_engine_ends_by_itself() {
+    let mut s = Scheduler::new(Policy { initial_limit: 8, ..Policy::default() });
+    s.set_replicas(vec![spec(A, 64)], at(0));
+    running(&mut s, 0..1, Class::Interactive);
+    running(&mut s, 1..9, Class::Fill);
+    stream(&mut s, 130, 0..530);
+    for ticket in 1..9 {
+        done(&mut s, ticket, Outcome::Ok, 530);
+    }
+    let until = s.next_deadline(at(3_000)).unwrap();
+    assert_eq!(s.may_start(A, Class::Fill, 1, at(3_000)), Err(Gate::Limit));
+    assert!(until <= at(31_000));
+    assert_eq!(s.may_start(A, Class::Fill, 1, until), Ok(()));
+}
+
+#[test]
+fn where_slots_are_unknown_even_high_work_feels_its_way() {
+    let mut s = Scheduler::new(Policy::default());
+    s.set_replicas(vec![spec(A, None)], at(0));
+    let mut ticket = 0;
+    let mut most = 0;
+    for ms in (0..10_000).step_by(500) {
+        let begin = ticket;
+        while s.may_start(A, Class::High, 1, at(ms)).is_ok() {
+            start(&mut s, ticket, A, Class::High, ms);
+            ticket += 1;
+        }
+        most = most.max(ticket - begin);
+        for one in begin..ticket {
+            done(&mut s, one, Outcome::Ok, ms + 499);
+        }
+    }
+    assert!((64..=1_024).contains(&most), "{most} at once after ten seconds without a refusal");
+}
