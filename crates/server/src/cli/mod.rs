@@ -223,6 +223,9 @@ pub enum Batch {
   {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {\"model\": \"M\", \"messages\": […]}}
   {\"prompt\": \"…\"}   {\"messages\": […]}   {\"input\": \"…\"}      with --model
 
+BATCHIN_API_KEY is the key, BATCHIN_BASE_URL the server (http://127.0.0.1:8080 without). A lost connection is waited
+out; nothing is submitted twice. Ctrl-C asks whether to cancel.
+
 Examples:
   batchin batch run prompts.jsonl --model smollm2-135m-instruct
   batchin batch run tasks.jsonl --priority fill --out results.jsonl")]

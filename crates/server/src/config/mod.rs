@@ -36,7 +36,7 @@ pub use observability::{Log, LogFormat, Metrics, Telemetry};
 use reader::Scope;
 pub use server::{Roles, Server, TlsFiles};
 pub use sources::{Environment, Flags, Sources};
-pub use upstreams::{ENGINE_UPSTREAM, Upstream, UpstreamKind};
+pub use upstreams::{ENGINE_UPSTREAM, Timeouts, Upstream, UpstreamKind};
 pub use users::{Keys, Users};
 
 /// A larger file is no configuration.

@@ -125,7 +125,7 @@ impl<'a> Scope<'a> {
                 self.fault(setting, FaultKind::Value, message);
                 None
             }
-            Ok(url) if url.host().is_none() => {
+            Ok(url) if url.host().is_none() && url.scheme() != "unix" => {
                 self.fault(setting, FaultKind::Value, "has no host");
                 None
             }
@@ -344,8 +344,11 @@ fn reason(error: &std::io::Error) -> String {
     }
 }
 
-/// `["http", "https"]` → `http:// or https://`.
+/// `["http", "unix"]` → `http:// or unix:/`.
 fn prefixes(schemes: &[&str]) -> String {
-    let parts: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
+    let parts: Vec<String> = schemes
+        .iter()
+        .map(|scheme| if *scheme == "unix" { "unix:/".to_owned() } else { format!("{scheme}://") })
+        .collect();
     parts.join(" or ")
 }

@@ -130,7 +130,7 @@ fil = 0.2
     batchin.toml:6:18: server.max_body_bytes must be a whole number, not a text
     batchin.toml:9:26: keys.default_rate_limit_rpm must be a whole number, not a number
     batchin.toml:11:2: [stripe] is not in this version
-    batchin.toml:17:12: upstreams[0].base_url must begin with http:// or https://
+    batchin.toml:17:12: upstreams[0].base_url must begin with http:// or https:// or unix:/
     batchin.toml:18:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file
     batchin.toml:21:8: upstreams[1].name "gpu-1" is the name of another upstream
     batchin.toml:22:8: upstreams[1].kind "comfyui" is not in this version
@@ -265,6 +265,30 @@ fn the_lookup_is_open_on_loopback_only() {
     assert!(!open("[users]\ninternal_token = \"t\"\n"));
     let config = load("[server]\nlisten = \"0.0.0.0:80\"\n[users]\npublic_lookup = true\n").unwrap();
     assert_eq!(config.warnings().len(), 1);
+}
+
+#[test]
+fn an_upstream_is_an_address_that_can_be_called() {
+    let upstream = |name: &str, url: &str, key: &str| {
+        load(&format!("[[upstreams]]\nname = \"{name}\"\nkind = \"vllm\"\nbase_url = \"{url}\"\napi_key = \"{key}\"\n"))
+    };
+    let config = upstream("gpu-1", "unix:/run/vllm.sock", "k").unwrap();
+    assert_eq!(config.upstreams[0].base_url().unwrap().as_str(), "unix:/run/vllm.sock");
+    assert_eq!(config.upstreams[0].timeouts.idle.as_secs(), 120);
+    for (name, url, key) in [
+        ("gpu 1", "http://h/v1", "k"),
+        ("engine", "http://h/v1", "k"),
+        ("gpu-1", "http://user:password@h/v1", "k"),
+        ("gpu-1", "http://h/v1?x=1", "k"),
+        ("gpu-1", "http://", "k"),
+        ("gpu-1", "h:8000", "k"),
+        ("gpu-1", "http://h/v1", "a b"),
+        ("gpu-1", "http://h/v1", ""),
+    ] {
+        let faults = upstream(name, url, key).unwrap_err();
+        assert_eq!(faults.lines().count(), 1, "{name} {url} {key:?}: {faults}");
+        assert!(!faults.contains("password") && !faults.contains("a b"), "{faults}");
+    }
 }
 
 #[test]

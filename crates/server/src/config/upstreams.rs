@@ -1,11 +1,13 @@
 //! Holds: `[[upstreams]]`: the model servers.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use super::fault::FaultKind;
+use super::document::Table;
+use super::fault::{Collector, FaultKind};
 use super::reader::Scope;
 use super::setting::{Kind, Preset, Setting};
 
@@ -23,6 +25,21 @@ pub struct Upstream {
     pub api_key: Option<SecretString>,
     /// Requests it runs at once; learned when absent.
     pub slots: Option<u32>,
+    /// How long each part of a call may take.
+    pub timeouts: Timeouts,
+    /// Whether it was started with priority scheduling.
+    pub priority_enabled: bool,
+}
+
+/// How long each part of a call to an upstream may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// From sending to the first event of a stream, or the head of a whole answer.
+    pub first_byte: Duration,
+    /// Between two bytes after that.
+    pub idle: Duration,
 }
 
 /// What speaks at an upstream, and where.
@@ -56,9 +73,9 @@ const KIND: Setting = Setting {
 };
 const BASE_URL: Setting = Setting {
     path: "base_url",
-    kind: Kind::Url(&["http", "https"]),
+    kind: Kind::Url(&["http", "https", "unix"]),
     preset: Preset::Absent { example: "\"http://10.0.0.5:8000/v1\"" },
-    doc: "Its address, up to and with /v1; every kind but embedded needs it.",
+    doc: "Its address, up to and with /v1, or unix:/PATH of a socket; every kind but embedded needs it.",
 };
 const API_KEY: Setting = Setting {
     path: "api_key",
@@ -73,7 +90,45 @@ const SLOTS: Setting = Setting {
     doc: "Requests that it runs at once. Left out: learned.",
 };
 
-pub(super) const SETTINGS: &[&Setting] = &[&NAME, &KIND, &BASE_URL, &API_KEY, &SLOTS];
+const CONNECT_TIMEOUT_SECONDS: Setting = Setting {
+    path: "connect_timeout_seconds",
+    kind: Kind::Integer { min: 1, max: 300 },
+    preset: Preset::Integer(5),
+    doc: "Until a connection stands.",
+};
+const FIRST_BYTE_TIMEOUT_SECONDS: Setting = Setting {
+    path: "first_byte_timeout_seconds",
+    kind: Kind::Integer { min: 1, max: 86_400 },
+    preset: Preset::Integer(600),
+    doc: "From sending to the first event of a stream, or to the head of an answer that is not streamed.",
+};
+const IDLE_TIMEOUT_SECONDS: Setting = Setting {
+    path: "idle_timeout_seconds",
+    kind: Kind::Integer { min: 1, max: 86_400 },
+    preset: Preset::Integer(120),
+    doc: "Between two bytes after that.",
+};
+const PRIORITY_ENABLED: Setting = Setting {
+    path: "priority_enabled",
+    kind: Kind::Flag,
+    preset: Preset::Flag(false),
+    doc: "Whether it was started with priority scheduling (vLLM: --scheduling-policy priority).",
+};
+
+pub(super) const SETTINGS: &[&Setting] = &[
+    &NAME,
+    &KIND,
+    &BASE_URL,
+    &API_KEY,
+    &SLOTS,
+    &CONNECT_TIMEOUT_SECONDS,
+    &FIRST_BYTE_TIMEOUT_SECONDS,
+    &IDLE_TIMEOUT_SECONDS,
+    &PRIORITY_ENABLED,
+];
+
+/// A name is a label of metrics.
+const MAX_NAME_BYTES: usize = 64;
 
 /// Kinds that are planned and cannot be served yet.
 const LATER_KINDS: &[&str] = &["vllm-omni", "sglang-diffusion", "sdcpp", "comfyui", "cosyvoice"];
@@ -82,7 +137,9 @@ const KINDS: &[&str] = &["openai", "vllm", "sglang", "llamacpp", "ollama", "embe
 impl Upstream {
     /// The embedded engine, as if it had been written.
     pub(super) fn engine() -> Self {
-        Self { name: ENGINE_UPSTREAM.to_owned(), kind: UpstreamKind::Embedded, api_key: None, slots: None }
+        let nothing = (Table::new(), Collector::default());
+        let scope = Scope::root(&nothing.0, &nothing.1);
+        Self::with(&scope, ENGINE_UPSTREAM.to_owned(), UpstreamKind::Embedded)
     }
 
     /// Where it is; none for the embedded engine.
@@ -99,13 +156,38 @@ impl Upstream {
 
     fn read(scope: &Scope<'_>) -> Option<Self> {
         let name = scope.text(&NAME);
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !name.bytes().all(is_plain) || name.len() > MAX_NAME_BYTES {
+            let message = format!("must have at most {MAX_NAME_BYTES} letters, digits, dots, dashes or underscores");
+            scope.fault(&NAME, FaultKind::Value, message);
+        }
         let kind = kind(scope);
-        let api_key = scope.secret(&API_KEY);
-        let slots = scope.optional_count(&SLOTS);
         if name == ENGINE_UPSTREAM && kind.as_ref().is_some_and(|kind| *kind != UpstreamKind::Embedded) {
             scope.fault(&NAME, FaultKind::Reference, "\"engine\" is kept for the embedded engine; choose another");
         }
-        Some(Self { name, kind: kind?, api_key, slots })
+        let upstream = Self::with(scope, name, kind.clone().unwrap_or(UpstreamKind::Embedded));
+        kind.map(|_| upstream)
+    }
+
+    fn with(scope: &Scope<'_>, name: String, kind: UpstreamKind) -> Self {
+        let seconds = |setting| Duration::from_secs(scope.integer(setting));
+        let api_key = scope.secret(&API_KEY);
+        let is_sendable = |key: &SecretString| key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic());
+        if api_key.as_ref().is_some_and(|key| !is_sendable(key)) {
+            scope.fault(&API_KEY, FaultKind::Value, "must have printable ASCII characters only");
+        }
+        Self {
+            name,
+            kind,
+            api_key,
+            slots: scope.optional_count(&SLOTS),
+            timeouts: Timeouts {
+                connect: seconds(&CONNECT_TIMEOUT_SECONDS),
+                first_byte: seconds(&FIRST_BYTE_TIMEOUT_SECONDS),
+                idle: seconds(&IDLE_TIMEOUT_SECONDS),
+            },
+            priority_enabled: scope.flag(&PRIORITY_ENABLED),
+        }
     }
 }
 
@@ -127,9 +209,19 @@ pub(super) fn names(root: &Scope<'_>) -> Vec<String> {
     root.entries("upstreams").iter().filter_map(|scope| scope.peek_text(&NAME)).collect()
 }
 
+fn base_url(scope: &Scope<'_>) -> Option<Url> {
+    let url = scope.optional_url(&BASE_URL)?;
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    if has_user || url.query().is_some() || url.fragment().is_some() {
+        scope.fault(&BASE_URL, FaultKind::Value, "must have no user, query or fragment; a key goes into api_key");
+        return None;
+    }
+    Some(url)
+}
+
 fn kind(scope: &Scope<'_>) -> Option<UpstreamKind> {
     let kind = scope.text(&KIND);
-    let url = scope.optional_url(&BASE_URL);
+    let url = base_url(scope);
     if LATER_KINDS.contains(&kind.as_str()) {
         scope.fault(&KIND, FaultKind::Value, format!("\"{kind}\" is not in this version"));
         return None;
