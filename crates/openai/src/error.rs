@@ -66,6 +66,8 @@ pub struct UpstreamError {
     pub code: Option<String>,
     /// The server's word for the family of error.
     pub kind: Option<String>,
+    /// The HTTP status that a server gives in place of a code.
+    pub status: Option<u16>,
 }
 
 impl UpstreamError {
@@ -93,7 +95,7 @@ pub fn upstream_error_message(status: u16, body: &[u8]) -> UpstreamError {
     let parsed = (body.len() <= MAX_ERROR_BODY_BYTES).then(|| serde_json::from_slice::<Value>(body).ok()).flatten();
     let mut error = match parsed {
         Some(value) => from_value(&value),
-        None => UpstreamError { message: plain_text(body), param: None, code: None, kind: None },
+        None => UpstreamError { message: plain_text(body), param: None, code: None, kind: None, status: None },
     };
     error.message = sanitized(&error.message);
     if error.message.is_empty() {
@@ -119,7 +121,15 @@ pub(crate) fn from_value(value: &Value) -> UpstreamError {
         let word = text(key).filter(|word| word.len() <= 100 && !word.bytes().all(|byte| byte.is_ascii_digit()));
         word.map(sanitized).filter(|word| !word.is_empty())
     };
-    UpstreamError { message: sanitized(&message), param: word("param"), code: word("code"), kind: word("type") }
+    let number = &inner["code"];
+    let number = number.as_u64().or_else(|| number.as_str()?.parse().ok());
+    UpstreamError {
+        message: sanitized(&message),
+        param: word("param"),
+        code: word("code"),
+        kind: word("type"),
+        status: number.and_then(|number| u16::try_from(number).ok()).filter(|status| (400..600).contains(status)),
+    }
 }
 
 /// FastAPI's `detail`: a text, or a list of faults with their place. The input that it repeats is left out.

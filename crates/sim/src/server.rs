@@ -9,7 +9,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU16, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -80,6 +80,7 @@ struct Shared {
     records: bool,
     health: AtomicU16,
     calls: AtomicU64,
+    connections: AtomicU64,
     aborted: AtomicU64,
     changed: Notify,
 }
@@ -187,6 +188,11 @@ impl SimServer {
         self.shared.aborted.load(Ordering::Acquire)
     }
 
+    /// Connections that carried at least one inference call.
+    pub fn inference_connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Acquire)
+    }
+
     /// The first thousand inference calls.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
         self.shared.script().received.clone()
@@ -262,7 +268,14 @@ impl Drop for Abandon {
 fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     let shared = Arc::clone(shared);
     connections.spawn("sim_connection", |stop| async move {
-        let service = service_fn(|request| handle(Arc::clone(&shared), request));
+        let used = AtomicBool::new(false);
+        let service = service_fn(|request: Request<Incoming>| {
+            let infers = Endpoint::from_url(request.uri().path()).is_some();
+            if infers && !used.swap(true, Ordering::Relaxed) {
+                shared.count(&shared.connections);
+            }
+            handle(Arc::clone(&shared), request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .pipeline_flush(true)

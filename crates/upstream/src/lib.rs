@@ -1,1 +1,25 @@
-//! Holds: placeholder.
+//! Holds: talking to model servers.
+//!
+//! Where a server is and how it differs from others, one call to it, the stream that comes back, and whether it is
+//! worth asking. It never decides who runs next, never charges, and never shows a server's address: what leaves this
+//! crate names an upstream by its configured name alone.
+
+mod breaker;
+mod call;
+mod config;
+mod dialect;
+mod events;
+mod fleet;
+mod health;
+mod meters;
+mod replica;
+mod transport;
+
+pub use breaker::{Admission, Breaker, Outcome};
+pub use call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry};
+pub use config::{Address, ConfigError, UpstreamConfig};
+pub use dialect::{Kind, UnknownKind};
+pub use events::{Event, EventKind, Events, StreamError};
+pub use fleet::{Fleet, FleetError};
+pub use health::{HEALTH_INTERVAL, Health};
+pub use replica::{BreakerState, Replica, ReplicaStatus};

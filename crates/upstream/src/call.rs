@@ -1,0 +1,290 @@
+//! Holds: one call to a model server: what goes in, what comes back, and what each failure means for the next step.
+//!
+//! Classification is data; whether to retry is the caller's decision.
+
+use std::{fmt, io, time::Duration};
+
+use batchin_openai::{Endpoint, Rewrite, UpstreamError, Usage, rewrite, upstream_error_message};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+
+use crate::{breaker::Outcome, config::UpstreamConfig, dialect::PriorityOrder, events::Events};
+
+/// Most bytes of an answer that is not streamed: 2048 embeddings of 4096 numbers as text stay below.
+pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// One request for a model server, checked by [`batchin_openai::peek`] before.
+#[derive(Clone)]
+pub struct Call {
+    /// Which call.
+    pub endpoint: Endpoint,
+    /// The client's body; it is copied only where it must be changed.
+    pub body: Bytes,
+    /// The server's own name of the model, where it differs from the client's.
+    pub upstream_model: Option<String>,
+    /// The id that the client sees, such as `chatcmpl_…`; not used for embeddings.
+    pub public_id: String,
+    /// The model's name that the client sees.
+    pub public_model: String,
+    /// Whether the answer is streamed. The body's own `stream` is set to this.
+    pub stream: bool,
+    /// Passed on as `x-request-id`.
+    pub request_id: String,
+    /// Lower is sooner. Sent to servers that were started with priority scheduling, in their own order.
+    pub class_priority: Option<i32>,
+    /// The limit for a body that states none.
+    pub max_tokens: Option<u32>,
+}
+
+/// The body is a customer's text and stays out of debug prints.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("endpoint", &self.endpoint)
+            .field("public_id", &self.public_id)
+            .field("stream", &self.stream)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a successful call brings.
+#[derive(Debug)]
+pub enum Answer {
+    /// The whole answer.
+    Whole {
+        /// Always a success.
+        status: StatusCode,
+        /// With the public id and model.
+        body: Bytes,
+        /// What the server counted, when it says so.
+        usage: Option<Usage>,
+    },
+    /// A stream whose first event has arrived and is no error.
+    Events(Box<Events>),
+}
+
+/// A call that brought no answer and no first byte of one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct CallError {
+    /// What happened.
+    pub kind: CallErrorKind,
+    /// What may be done next.
+    pub retry: Retry,
+    /// For the client, when the request itself is at fault.
+    pub client_error: Option<Box<UpstreamError>>,
+}
+
+/// What happened to a call. Nothing here names an address, so it may be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallErrorKind {
+    /// No connection.
+    #[error("no connection to the model server ({0})")]
+    Connect(io::ErrorKind),
+    /// The connection broke before the answer.
+    #[error("the model server broke off before answering")]
+    Reset,
+    /// No first byte, or a stalled body, within the configured time.
+    #[error("the model server did not answer in time")]
+    Timeout,
+    /// It refused with this status.
+    #[error("the model server answered with status {0}")]
+    Status(u16),
+    /// A success whose body is none.
+    #[error("the model server's answer cannot be read")]
+    BadAnswer,
+    /// More than [`MAX_ANSWER_BYTES`].
+    #[error("the model server's answer is too large")]
+    TooLarge,
+    /// Not asked at all: the breaker is open or cooling down.
+    #[error("the model server is not being asked after failures")]
+    Unavailable,
+}
+
+/// What may be done after a failed call. None of the failures has produced anything that is charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Ask another replica now.
+    OtherReplica,
+    /// Ask another replica now, or this one after this time (a guess of the caller's when `None`).
+    Later(Option<Duration>),
+    /// Any server would say the same.
+    Never,
+}
+
+impl CallError {
+    pub(crate) fn other_replica(kind: CallErrorKind) -> Self {
+        Self { kind, retry: Retry::OtherReplica, client_error: None }
+    }
+
+    /// Reads a refusal. Statuses that blame the operator's key, account or address never reach the client.
+    pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let kind = CallErrorKind::Status(status.as_u16());
+        let retry = match status.as_u16() {
+            429 | 503 => Retry::Later(retry_after(headers)),
+            // 402: the operator's own balance at a hosted server. 409 and 408: a race or a pause over there.
+            401..=403 | 407..=409 => Retry::OtherReplica,
+            // 501: the model cannot do what the request asks for.
+            400..=499 | 501 => Retry::Never,
+            _ => Retry::OtherReplica,
+        };
+        let client_error = (retry == Retry::Never).then(|| Box::new(upstream_error_message(status.as_u16(), body)));
+        Self { kind, retry, client_error }
+    }
+
+    /// An error that came with a good status or as the first event of a stream.
+    pub(crate) fn reported(error: UpstreamError) -> Self {
+        let status = error.status.and_then(|status| StatusCode::from_u16(status).ok());
+        let blames_client = matches!(error.status, Some(400 | 404 | 413 | 422));
+        match status {
+            Some(status) if blames_client => {
+                let kind = CallErrorKind::Status(status.as_u16());
+                Self { kind, retry: Retry::Never, client_error: Some(Box::new(error)) }
+            }
+            Some(status) => Self::refused(status, &HeaderMap::new(), b""),
+            None => Self::other_replica(CallErrorKind::BadAnswer),
+        }
+    }
+
+    /// This error with the public name of the model in its text.
+    pub(crate) fn renamed(mut self, call: &Call) -> Self {
+        if let (Some(error), Some(upstream)) = (&mut self.client_error, &call.upstream_model) {
+            error.rename_model(upstream, &call.public_model);
+        }
+        self
+    }
+
+    /// What the failure says about the server's health.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match (self.kind, self.retry) {
+            (CallErrorKind::Status(429 | 503), Retry::Later(retry_after)) => Outcome::Overloaded { retry_after },
+            // The server works; it is the request that does not.
+            (CallErrorKind::Status(_), Retry::Never) | (CallErrorKind::Status(408 | 409), _) => Outcome::Success,
+            _ => Outcome::Failure,
+        }
+    }
+}
+
+/// `retry-after` in seconds. The form with a date is rare among model servers and is read as unknown.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let millis = headers.get("retry-after-ms").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let seconds = || headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok();
+    millis.map(Duration::from_millis).or_else(|| seconds().map(Duration::from_secs))
+}
+
+/// The body as this upstream wants it.
+pub(crate) fn request_body(call: &Call, config: &UpstreamConfig) -> Bytes {
+    let kind = config.kind;
+    let generates = call.endpoint.generates();
+    let priority = call.class_priority.filter(|_| config.priority_enabled && generates);
+    let edit = Rewrite {
+        model: call.upstream_model.as_deref(),
+        stream: generates.then_some(call.stream),
+        include_usage: call.stream && generates,
+        max_tokens: call.max_tokens.filter(|_| generates),
+        priority: priority.and_then(|priority| match kind.priority_order() {
+            PriorityOrder::LowerFirst => Some(priority),
+            PriorityOrder::HigherFirst => Some(priority.saturating_neg()),
+            PriorityOrder::None => None,
+        }),
+        defaults: kind.defaults(call.endpoint),
+        remove: kind.removed(),
+        drop_nulls: kind.drops_nulls(),
+    };
+    rewrite(&call.body, &edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::Kind;
+
+    fn call(body: &'static str, stream: bool) -> Call {
+        Call {
+            endpoint: Endpoint::Chat,
+            body: Bytes::from_static(body.as_bytes()),
+            upstream_model: None,
+            public_id: "chatcmpl_1".into(),
+            public_model: "m".into(),
+            stream,
+            request_id: "r".into(),
+            class_priority: Some(5),
+            max_tokens: None,
+        }
+    }
+
+    fn config(kind: Kind, priority_enabled: bool) -> UpstreamConfig {
+        UpstreamConfig { priority_enabled, ..UpstreamConfig::new("a", kind, "http://h").unwrap() }
+    }
+
+    #[test]
+    fn body_fits_the_kind() {
+        let check = |kind, enabled, stream, body, expected: &str| {
+            assert_eq!(request_body(&call(body, stream), &config(kind, enabled)), expected);
+        };
+        check(Kind::OpenAi, true, false, r#"{"model":"m","priority":1}"#, r#"{"model":"m","priority":1}"#);
+        check(Kind::Vllm, false, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m"}"#);
+        check(Kind::Vllm, true, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m","priority":5}"#);
+        check(Kind::Sglang, true, false, r#"{"model":"m"}"#, r#"{"model":"m","priority":-5}"#);
+        check(Kind::LlamaCpp, true, false, r#"{"suffix":null,"n_predict":9,"best_of":null,"a":1}"#, r#"{"a":1}"#);
+        let asked = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
+        check(Kind::OpenAi, true, true, "{\"stream\":true}", asked);
+        let untouched = call(asked, true);
+        assert_eq!(request_body(&untouched, &config(Kind::OpenAi, false)).as_ptr(), untouched.body.as_ptr());
+    }
+
+    #[test]
+    fn sglang_completions_get_an_empty_suffix() {
+        let completions = |body| Call { endpoint: Endpoint::Completions, ..call(body, false) };
+        let config = config(Kind::Sglang, false);
+        assert_eq!(request_body(&completions(r#"{"prompt":"a"}"#), &config), r#"{"prompt":"a","suffix":""}"#);
+        assert_eq!(
+            request_body(&completions(r#"{"prompt":"a","suffix":"z"}"#), &config),
+            r#"{"prompt":"a","suffix":"z"}"#
+        );
+    }
+
+    #[test]
+    fn refusals_are_classified() {
+        let check = |status: u16, retry: Retry, shown: bool, outcome: Outcome| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let error = CallError::refused(status, &HeaderMap::new(), br#"{"error":{"message":"why"}}"#);
+            assert_eq!(
+                (error.retry, error.client_error.is_some(), error.outcome()),
+                (retry, shown, outcome),
+                "{status}"
+            );
+        };
+        let overloaded = Outcome::Overloaded { retry_after: None };
+        for status in [400, 404, 405, 413, 415, 422, 501] {
+            check(status, Retry::Never, true, Outcome::Success);
+        }
+        for status in [301, 401, 402, 403, 500, 502, 504] {
+            check(status, Retry::OtherReplica, false, Outcome::Failure);
+        }
+        for status in [408, 409] {
+            check(status, Retry::OtherReplica, false, Outcome::Success);
+        }
+        check(429, Retry::Later(None), false, overloaded);
+        check(503, Retry::Later(None), false, overloaded);
+    }
+
+    #[test]
+    fn retry_after_is_read() {
+        let check = |name: &'static str, value: &str, expected: Option<Duration>| {
+            let headers = HeaderMap::from_iter([(header::HeaderName::from_static(name), value.parse().unwrap())]);
+            assert_eq!(retry_after(&headers), expected);
+        };
+        check("retry-after", "7", Some(Duration::from_secs(7)));
+        check("retry-after-ms", "250", Some(Duration::from_millis(250)));
+        check("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None);
+        check("retry-after", "-1", None);
+    }
+
+    #[test]
+    fn debug_hides_the_body() {
+        let shown = format!("{:?}", call("{\"messages\":\"secret\"}", false));
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}

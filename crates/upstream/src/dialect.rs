@@ -1,0 +1,133 @@
+//! Holds: how the kinds of model servers differ.
+//!
+//! Data only: what is left out of a body, what is put in, where health is asked.
+
+use std::{fmt, str::FromStr};
+
+use batchin_openai::Endpoint;
+
+/// The program behind an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Any server with OpenAI's API, hosted ones included.
+    OpenAi,
+    /// vLLM.
+    Vllm,
+    /// SGLang.
+    Sglang,
+    /// llama.cpp's `llama-server`.
+    LlamaCpp,
+    /// Ollama.
+    Ollama,
+    /// The engine that ships with us, on a private socket.
+    Embedded,
+}
+
+/// Which request a server's scheduler takes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PriorityOrder {
+    LowerFirst,
+    HigherFirst,
+    None,
+}
+
+impl Kind {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Kind; 6] = [Kind::OpenAi, Kind::Vllm, Kind::Sglang, Kind::LlamaCpp, Kind::Ollama, Kind::Embedded];
+
+    /// The word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::OpenAi => "openai",
+            Kind::Vllm => "vllm",
+            Kind::Sglang => "sglang",
+            Kind::LlamaCpp => "llamacpp",
+            Kind::Ollama => "ollama",
+            Kind::Embedded => "embedded",
+        }
+    }
+
+    /// Where a cheap answer tells that the server lives; from the server's root.
+    pub(crate) const fn health_path(self) -> HealthPath {
+        match self {
+            Kind::OpenAi => HealthPath::BelowBase("/models"),
+            // SGLang's /health generates a token and may take seconds.
+            Kind::Sglang => HealthPath::AtRoot("/ready"),
+            Kind::Vllm | Kind::LlamaCpp | Kind::Embedded => HealthPath::AtRoot("/health"),
+            Kind::Ollama => HealthPath::AtRoot("/"),
+        }
+    }
+
+    pub(crate) const fn priority_order(self) -> PriorityOrder {
+        match self {
+            Kind::Vllm | Kind::Embedded => PriorityOrder::LowerFirst,
+            Kind::Sglang => PriorityOrder::HigherFirst,
+            Kind::OpenAi | Kind::LlamaCpp | Kind::Ollama => PriorityOrder::None,
+        }
+    }
+
+    /// Members that would let a client reach past what it pays for: a place in the queue, or more tokens than
+    /// `max_tokens` allows. None of them is part of OpenAI's API.
+    pub(crate) const fn removed(self) -> &'static [&'static str] {
+        match self {
+            Kind::OpenAi | Kind::Ollama => &[],
+            Kind::Vllm | Kind::Sglang => &["priority"],
+            // llama.cpp lets `n_predict` override `max_tokens`, and `n_cmpl` stand for `n`.
+            Kind::LlamaCpp | Kind::Embedded => &["priority", "n_predict", "n_cmpl", "id_slot"],
+        }
+    }
+
+    /// llama.cpp refuses `suffix` and `best_of` for being there at all, null or not.
+    pub(crate) const fn drops_nulls(self) -> bool {
+        matches!(self, Kind::LlamaCpp | Kind::Embedded)
+    }
+
+    /// Members to add where a body has none.
+    pub(crate) const fn defaults(self, endpoint: Endpoint) -> &'static [(&'static str, &'static str)] {
+        match (self, endpoint) {
+            // With a completion template, only an empty suffix keeps SGLang from writing "None" into the prompt.
+            (Kind::Sglang, Endpoint::Completions) => &[("suffix", "\"\"")],
+            _ => &[],
+        }
+    }
+}
+
+/// Where health is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HealthPath {
+    AtRoot(&'static str),
+    BelowBase(&'static str),
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// No kind has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the kind must be one of openai, vllm, sglang, llamacpp, ollama, embedded")]
+pub struct UnknownKind;
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKind> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or(UnknownKind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+            assert!(UnknownKind.to_string().contains(kind.name()));
+        }
+        assert_eq!("VLLM".parse::<Kind>(), Err(UnknownKind));
+    }
+}

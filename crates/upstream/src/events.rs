@@ -1,0 +1,342 @@
+//! Holds: the stream of one answer, event by event, ready to be passed on.
+//!
+//! It counts and renames while bytes pass through and keeps nothing of them. Dropping it closes the connection at
+//! once, which is how a stream is cancelled.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use batchin_openai::{
+    ChunkNames, UpstreamError, Usage,
+    sse::{self, Decoder, Item, SseEvent},
+};
+use bytes::Bytes;
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, timeout_at};
+
+use crate::{
+    call::{Call, CallError, CallErrorKind},
+    replica::Lease,
+};
+
+/// What passes through while a server says nothing.
+const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
+
+const DONE_FRAME: &[u8] = b"data: [DONE]\n\n";
+
+/// One event, ready for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The bytes to send on, blank line included, with the public id and model.
+    pub frame: Bytes,
+    /// Choices that got content with it; each holds at least one token.
+    pub deltas: u32,
+    /// Counts in it, which grow from event to event where a server reports them all along.
+    pub usage: Option<Usage>,
+    /// What it is.
+    pub kind: EventKind,
+}
+
+/// What an event is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Content, or an empty first delta.
+    Delta,
+    /// A choice ends with it.
+    Finish,
+    /// Counts without choices; hidden from clients that did not ask for usage.
+    Usage,
+    /// `[DONE]`. The stream is complete and nothing follows.
+    Done,
+    /// The server failed in the middle; the frame says so in our shape, and nothing follows.
+    Error(Box<UpstreamError>),
+    /// The server is still there.
+    KeepAlive,
+}
+
+/// A stream that ended badly after its first event. Nothing follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// It ended without a finish reason and without `[DONE]`.
+    #[error("the model server's stream ended early")]
+    Truncated,
+    /// No byte came for the configured time.
+    #[error("the model server's stream stalled")]
+    Stalled,
+    /// The connection broke.
+    #[error("the connection to the model server broke ({0})")]
+    Broken(io::ErrorKind),
+    /// An event is larger than [`sse::MAX_EVENT_BYTES`].
+    #[error("the model server sent too large an event")]
+    TooLarge,
+    /// An event is not what the protocol has.
+    #[error("the model server sent an event that cannot be read")]
+    BadEvent,
+}
+
+/// The events of one answer, in order.
+pub struct Events {
+    /// `None` once the stream is over, so that the connection is let go.
+    body: Option<Incoming>,
+    /// What may follow `[DONE]`: the end of the body, after which the connection can be used again.
+    tail: Option<Incoming>,
+    decoder: Decoder,
+    names: ChunkNames,
+    models: Option<(String, String)>,
+    /// The event that `call` waited for.
+    first: Option<Event>,
+    at_end: bool,
+    finish_seen: bool,
+    idle: Duration,
+    last_byte: Instant,
+    alarm: Pin<Box<Sleep>>,
+    lease: Lease,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
+    pub(crate) async fn open(body: Incoming, call: &Call, lease: Lease, deadline: Instant) -> Result<Self, CallError> {
+        let idle = lease.idle_timeout();
+        let now = Instant::now();
+        let mut events = Self {
+            body: Some(body),
+            tail: None,
+            decoder: Decoder::new(),
+            names: ChunkNames::new(&call.public_id, &call.public_model),
+            models: call.upstream_model.clone().map(|upstream| (upstream, call.public_model.clone())),
+            first: None,
+            at_end: false,
+            finish_seen: false,
+            idle,
+            last_byte: now,
+            alarm: Box::pin(tokio::time::sleep_until(now + idle)),
+            lease,
+        };
+        let first = timeout_at(deadline, events.first_event()).await;
+        let failure = match first {
+            Ok(Some(Ok(Event { kind: EventKind::Error(error), .. }))) => CallError::reported(*error),
+            Ok(Some(Ok(Event { kind: EventKind::Done, .. }))) => CallError::other_replica(CallErrorKind::BadAnswer),
+            Ok(Some(Ok(event))) => {
+                events.first = Some(event);
+                events.lease.began();
+                return Ok(events);
+            }
+            Ok(Some(Err(StreamError::Stalled))) | Err(_) => CallError::other_replica(CallErrorKind::Timeout),
+            Ok(Some(Err(StreamError::Broken(_)))) => CallError::other_replica(CallErrorKind::Reset),
+            Ok(Some(Err(_)) | None) => CallError::other_replica(CallErrorKind::BadAnswer),
+        };
+        events.lease.failed(&failure);
+        Err(failure)
+    }
+
+    async fn first_event(&mut self) -> Option<Result<Event, StreamError>> {
+        loop {
+            match std::future::poll_fn(|cx| self.poll_decoded(cx)).await {
+                Some(Ok(Event { kind: EventKind::KeepAlive, .. })) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The next event; `None` after [`EventKind::Done`], [`EventKind::Error`] or an error.
+    pub async fn next(&mut self) -> Option<Result<Event, StreamError>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`next`](Self::next), for bodies that are polled.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, StreamError>>> {
+        if let Some(first) = self.first.take() {
+            self.note(&first);
+            return Poll::Ready(Some(Ok(first)));
+        }
+        let polled = self.poll_decoded(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(event))) => self.note(event),
+            Poll::Ready(Some(Err(_))) => self.lease.stream_broke(),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    /// Tells the replica how the stream went, once its last event is handed out.
+    fn note(&mut self, event: &Event) {
+        match event.kind {
+            EventKind::Done => self.lease.succeeded(),
+            EventKind::Error(_) => self.lease.stream_broke(),
+            EventKind::Delta | EventKind::Finish | EventKind::Usage | EventKind::KeepAlive => {}
+        }
+    }
+
+    fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, StreamError>>> {
+        loop {
+            if self.body.is_none() {
+                return Poll::Ready(None);
+            }
+            match self.decoded() {
+                Ok(Some(event)) => {
+                    self.release_after(&event.kind, cx);
+                    return Poll::Ready(Some(Ok(event)));
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Some(Err(self.over(error)))),
+            }
+            if self.at_end {
+                return Poll::Ready(Some(self.ended()));
+            }
+            match self.poll_body(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.over(error)))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The next event among the bytes that are here.
+    fn decoded(&mut self) -> Result<Option<Event>, StreamError> {
+        loop {
+            let item = if self.at_end { self.decoder.finish() } else { self.decoder.next_item() };
+            match item.map_err(|_| StreamError::TooLarge)? {
+                None => return Ok(None),
+                Some(Item::Comment) => return Ok(Some(plain(KEEP_ALIVE_FRAME, EventKind::KeepAlive))),
+                Some(Item::Event(event)) => {
+                    if let Some(event) = self.event(&event)? {
+                        return Ok(Some(event));
+                    }
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: &SseEvent) -> Result<Option<Event>, StreamError> {
+        let data = event.data.trim_ascii();
+        if data.is_empty() {
+            return Ok(None);
+        }
+        if data == b"[DONE]" {
+            return Ok(Some(plain(DONE_FRAME, EventKind::Done)));
+        }
+        if event.event.as_deref() == Some(b"error") {
+            return Ok(Some(self.failure(batchin_openai::upstream_error_message(500, data))));
+        }
+        let unreadable = if self.at_end { StreamError::Truncated } else { StreamError::BadEvent };
+        let chunk = self.names.frame(data).map_err(|_| unreadable)?;
+        let facts = chunk.facts;
+        if let Some(error) = facts.error {
+            return Ok(Some(self.failure(error)));
+        }
+        self.finish_seen |= facts.finish;
+        let kind = match (facts.finish, facts.has_choices, facts.usage) {
+            (true, _, _) => EventKind::Finish,
+            (false, false, Some(_)) => EventKind::Usage,
+            _ => EventKind::Delta,
+        };
+        Ok(Some(Event { frame: chunk.frame, deltas: facts.deltas, usage: facts.usage, kind }))
+    }
+
+    fn failure(&self, mut error: UpstreamError) -> Event {
+        if let Some((upstream, public)) = &self.models {
+            error.rename_model(upstream, public);
+        }
+        let frame = sse::frame(error.to_body().to_json().as_bytes());
+        Event { frame, deltas: 0, usage: None, kind: EventKind::Error(Box::new(error)) }
+    }
+
+    /// The body is at its end and every event in it has been handed out.
+    fn ended(&mut self) -> Result<Event, StreamError> {
+        if self.finish_seen {
+            self.body = None;
+            return Ok(plain(DONE_FRAME, EventKind::Done));
+        }
+        Err(self.over(StreamError::Truncated))
+    }
+
+    /// Lets the connection go after an error. After `[DONE]` only the end of the body is to come; asking for it now
+    /// makes the connection read it while the caller settles.
+    fn release_after(&mut self, kind: &EventKind, cx: &mut Context<'_>) {
+        match kind {
+            EventKind::Done => self.tail = self.body.take().and_then(|body| unended(body, cx)),
+            EventKind::Error(_) => self.body = None,
+            EventKind::Delta | EventKind::Finish | EventKind::Usage | EventKind::KeepAlive => {}
+        }
+    }
+
+    fn over(&mut self, error: StreamError) -> StreamError {
+        self.body = None;
+        error
+    }
+
+    /// Takes in the next bytes, or notices the end or a stall.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+        match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    self.last_byte = Instant::now();
+                    self.decoder.push(data);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(StreamError::Broken(io_kind(&error)))),
+            Poll::Ready(None) => {
+                self.at_end = true;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => self.poll_alarm(cx).map(Err),
+        }
+    }
+
+    /// One timer for the whole stream: it is moved on when it rings, not with every delta.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let due = self.last_byte + self.idle;
+            if due <= Instant::now() {
+                return Poll::Ready(StreamError::Stalled);
+            }
+            self.alarm.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let unended = self.tail.take().and_then(|tail| unended(tail, &mut Context::from_waker(Waker::noop())));
+        if let Some(tail) = unended {
+            self.lease.drain(tail);
+        }
+    }
+}
+
+/// The body, unless it is at its end.
+fn unended(mut body: Incoming, cx: &mut Context<'_>) -> Option<Incoming> {
+    match Pin::new(&mut body).poll_frame(cx) {
+        Poll::Ready(None | Some(Err(_))) => None,
+        Poll::Ready(Some(Ok(_))) | Poll::Pending => Some(body),
+    }
+}
+
+fn plain(frame: &'static [u8], kind: EventKind) -> Event {
+    Event { frame: Bytes::from_static(frame), deltas: 0, usage: None, kind }
+}
+
+fn io_kind(error: &hyper::Error) -> io::ErrorKind {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.kind();
+        }
+        cause = error.source();
+    }
+    io::ErrorKind::UnexpectedEof
+}

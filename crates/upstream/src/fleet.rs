@@ -1,0 +1,137 @@
+//! Holds: all model servers by name.
+//!
+//! A snapshot that is swapped whole on reload; calls under way keep the replica they began with.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use batchin_tasks::Tasks;
+use futures::{StreamExt, stream};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::{ConfigError, UpstreamConfig},
+    health::{HEALTH_INTERVAL, Health},
+    replica::Replica,
+};
+
+/// Health probes at once.
+const MAX_PROBES: usize = 16;
+
+/// The upstreams as configured cannot be used. The texts are for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// Two upstreams have the same name.
+    #[error("upstream `{upstream}` is configured more than once")]
+    Duplicate {
+        /// Its name.
+        upstream: String,
+    },
+    /// A setting is wrong.
+    #[error("upstream `{upstream}`: {fault}")]
+    Config {
+        /// Its name.
+        upstream: String,
+        /// What is wrong.
+        fault: ConfigError,
+    },
+    /// The address and the path of a call do not fit together.
+    #[error("upstream `{upstream}`: no calls can be made below its `base_url`")]
+    Address {
+        /// Its name.
+        upstream: String,
+    },
+    /// TLS cannot be set up.
+    #[error("upstream `{upstream}`: TLS cannot be set up")]
+    Tls {
+        /// Its name.
+        upstream: String,
+    },
+}
+
+type Replicas = HashMap<String, Arc<Replica>>;
+
+/// All upstreams. Cheap to clone; clones share them.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    replicas: Arc<ArcSwap<Replicas>>,
+    seed: u64,
+    tasks: Tasks,
+}
+
+impl Fleet {
+    /// The configured upstreams, probed from now on by a task of `tasks`. `seed` is any number that differs between
+    /// nodes.
+    pub fn new(configs: Vec<UpstreamConfig>, tasks: &Tasks, seed: u64) -> Result<Self, FleetError> {
+        let replicas = build(configs, &Replicas::new(), seed, tasks)?;
+        let fleet = Self { replicas: Arc::new(ArcSwap::from_pointee(replicas)), seed, tasks: tasks.clone() };
+        let probed = fleet.clone();
+        tasks.spawn("upstream_health", |stop| probed.watch(stop));
+        Ok(fleet)
+    }
+
+    /// Takes over a new configuration, or none of it. Unchanged upstreams keep their connections and what is known of
+    /// them; calls under way on changed and removed ones run to their end.
+    pub fn reload(&self, configs: Vec<UpstreamConfig>) -> Result<(), FleetError> {
+        let replicas = build(configs, &self.replicas.load(), self.seed, &self.tasks)?;
+        self.replicas.store(Arc::new(replicas));
+        Ok(())
+    }
+
+    /// The upstream of this name.
+    pub fn replica(&self, name: &str) -> Option<Arc<Replica>> {
+        self.replicas.load().get(name).cloned()
+    }
+
+    /// All upstreams, by name.
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        let sorted: BTreeMap<_, _> =
+            self.replicas.load().iter().map(|(name, one)| (name.clone(), one.clone())).collect();
+        sorted.into_values().collect()
+    }
+
+    /// Probes every upstream once, now.
+    pub async fn probe_all(&self) {
+        let probes = self.replicas().into_iter().map(|replica| async move {
+            match replica.probe().await {
+                Some(Health::Ill) => warn!(upstream = replica.name(), "upstream {} does not answer", replica.name()),
+                Some(Health::Well) => info!(upstream = replica.name(), "upstream {} answers", replica.name()),
+                Some(Health::Unknown) | None => {}
+            }
+        });
+        stream::iter(probes).buffer_unordered(MAX_PROBES).collect::<()>().await;
+    }
+
+    async fn watch(self, stop: CancellationToken) {
+        let mut ticks = interval(HEALTH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let rounds = async {
+            loop {
+                ticks.tick().await;
+                self.probe_all().await;
+            }
+        };
+        stop.run_until_cancelled(rounds).await;
+    }
+}
+
+fn build(configs: Vec<UpstreamConfig>, known: &Replicas, seed: u64, tasks: &Tasks) -> Result<Replicas, FleetError> {
+    let mut replicas = Replicas::with_capacity(configs.len());
+    for (index, config) in configs.into_iter().enumerate() {
+        let name = config.name.clone();
+        if replicas.contains_key(&name) {
+            return Err(FleetError::Duplicate { upstream: name });
+        }
+        let replica = match known.get(&name) {
+            Some(unchanged) if *unchanged.config() == config => Arc::clone(unchanged),
+            _ => Arc::new(Replica::new(config, seed.wrapping_add(index as u64), tasks.clone())?),
+        };
+        replicas.insert(name, replica);
+    }
+    Ok(replicas)
+}

@@ -1,0 +1,93 @@
+//! Holds: asking servers whether they live, beside the calls.
+//!
+//! The breaker learns from calls; this learns of a server that nobody calls, and of one that came back.
+
+use std::{
+    sync::atomic::{AtomicU8, AtomicU32, Ordering},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+/// Between two rounds.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a server may take to answer. A busy one answers slowly, so this is most of the interval.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Misses in a row before a server that was well counts as ill.
+const MISSES_TO_FALL_ILL: u32 = 2;
+
+/// What the last probes said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Health {
+    /// Not probed yet.
+    Unknown,
+    /// It answered.
+    Well,
+    /// It did not.
+    Ill,
+}
+
+/// The memory of a replica's probes.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    health: AtomicU8,
+    misses: AtomicU32,
+}
+
+impl Pulse {
+    pub(crate) fn new() -> Self {
+        Self { health: AtomicU8::new(Health::Unknown as u8), misses: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            1 => Health::Well,
+            2 => Health::Ill,
+            _ => Health::Unknown,
+        }
+    }
+
+    /// Takes in one probe. Returns the new health when it changed.
+    pub(crate) fn note(&self, answered: bool) -> Option<Health> {
+        let before = self.health();
+        let after = if answered {
+            self.misses.store(0, Ordering::Relaxed);
+            Health::Well
+        } else {
+            let misses = self.misses.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+            if before == Health::Well && misses < MISSES_TO_FALL_ILL { Health::Well } else { Health::Ill }
+        };
+        self.health.store(after as u8, Ordering::Relaxed);
+        (after != before).then_some(after)
+    }
+}
+
+/// Whether `asked` resolves to true in time.
+pub(crate) async fn answered(asked: impl Future<Output = bool>) -> bool {
+    timeout(PROBE_TIMEOUT, asked).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_miss_of_a_well_server_is_forgiven() {
+        let pulse = Pulse::new();
+        assert_eq!(pulse.health(), Health::Unknown);
+        assert_eq!(pulse.note(true), Some(Health::Well));
+        assert_eq!(pulse.note(false), None);
+        assert_eq!(pulse.note(true), None);
+        assert_eq!(pulse.note(false), None);
+        assert_eq!(pulse.note(false), Some(Health::Ill));
+        assert_eq!(pulse.note(true), Some(Health::Well));
+    }
+
+    #[test]
+    fn unknown_server_that_misses_is_ill_at_once() {
+        assert_eq!(Pulse::new().note(false), Some(Health::Ill));
+    }
+}

@@ -1,0 +1,415 @@
+//! Holds: one model server as it is now: its connections, its calls under way, its breaker and its health.
+//!
+//! It sends a call and classifies what comes back; it never picks a server and never retries by itself.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use batchin_openai::{AnswerError, Endpoint, read_answer};
+use batchin_tasks::Tasks;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{
+    breaker::{Admission, Breaker, Outcome},
+    call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, request_body},
+    config::UpstreamConfig,
+    dialect::Kind,
+    events::Events,
+    fleet::FleetError,
+    health::{self, Health, Pulse},
+    meters::Meters,
+    transport::{Targets, Transport},
+};
+
+/// Most bytes of a refusal that are read; its message lies within.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+
+/// How long a body may take to end after its last event. Opening a connection costs less than waiting longer.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// One model server.
+pub struct Replica {
+    config: UpstreamConfig,
+    transport: Transport,
+    targets: Targets,
+    authorization: Option<HeaderValue>,
+    outstanding: AtomicU32,
+    /// std mutex: held for one transition, never across an await.
+    breaker: Mutex<Breaker>,
+    pulse: Pulse,
+    pub(crate) meters: Meters,
+    chance: AtomicU64,
+    tasks: Tasks,
+}
+
+/// A replica at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// The configured name.
+    pub name: String,
+    /// The program behind it.
+    pub kind: Kind,
+    /// Calls at once that it works on, when configured.
+    pub slots: Option<u32>,
+    /// Calls under way.
+    pub outstanding: u32,
+    /// The breaker.
+    pub breaker: BreakerState,
+    /// The last probes.
+    pub health: Health,
+    /// Whether a call made now would be sent: the breaker admits it and no probe speaks against it.
+    pub accepting: bool,
+}
+
+/// The breaker, for people and pickers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Works.
+    Closed,
+    /// Asked for a pause.
+    Cooling,
+    /// Failed repeatedly.
+    Open,
+    /// One trial is under way.
+    Trying,
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("name", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// `seed` spreads the probations of many nodes.
+    pub(crate) fn new(config: UpstreamConfig, seed: u64, tasks: Tasks) -> Result<Self, FleetError> {
+        let name = || config.name.clone();
+        config.validate().map_err(|fault| FleetError::Config { upstream: name(), fault })?;
+        let authorization = config.authorization().map_err(|fault| FleetError::Config { upstream: name(), fault })?;
+        let transport = Transport::new(&config).map_err(|_| FleetError::Tls { upstream: name() })?;
+        let targets = Targets::of(&config).ok_or_else(|| FleetError::Address { upstream: name() })?;
+        Ok(Self {
+            meters: Meters::of(&config.name),
+            transport,
+            targets,
+            authorization,
+            outstanding: AtomicU32::new(0),
+            breaker: Mutex::new(Breaker::default()),
+            pulse: Pulse::new(),
+            chance: AtomicU64::new(seed),
+            tasks,
+            config,
+        })
+    }
+
+    /// The configured name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The program behind it.
+    pub fn kind(&self) -> Kind {
+        self.config.kind
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &UpstreamConfig {
+        &self.config
+    }
+
+    /// Calls under way.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call made now would be sent. Cheaper than [`status`](Self::status).
+    pub fn accepting(&self) -> bool {
+        self.pulse.health() != Health::Ill && !matches!(self.breaker().admit(Instant::now()).1, Admission::No { .. })
+    }
+
+    /// The replica at this moment.
+    pub fn status(&self) -> ReplicaStatus {
+        let breaker = *self.breaker();
+        let state = match breaker {
+            Breaker::Closed { .. } => BreakerState::Closed,
+            Breaker::Cooling { .. } => BreakerState::Cooling,
+            Breaker::Open { .. } => BreakerState::Open,
+            Breaker::Trying { .. } => BreakerState::Trying,
+        };
+        ReplicaStatus {
+            name: self.config.name.clone(),
+            kind: self.config.kind,
+            slots: self.config.slots,
+            outstanding: self.outstanding(),
+            breaker: state,
+            health: self.pulse.health(),
+            accepting: self.accepting(),
+        }
+    }
+
+    /// Sends a call. Returns with the whole answer, or with a stream once its first event has come.
+    ///
+    /// Nothing of an answer has reached anybody when this fails, so the call may be made again elsewhere. Dropping
+    /// the future, or the stream, closes the connection and thereby cancels the work.
+    pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, CallError> {
+        let mut lease = self.lease()?;
+        let started = Instant::now();
+        match self.exchange(&call, started).await {
+            Ok(Reply::Whole(answer)) => {
+                lease.succeeded();
+                Ok(answer)
+            }
+            Ok(Reply::Head(response)) => {
+                let deadline = started + self.config.first_byte_timeout;
+                Events::open(response.into_body(), &call, lease, deadline)
+                    .await
+                    .map(|events| Answer::Events(Box::new(events)))
+            }
+            Err(error) => {
+                lease.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn exchange(&self, call: &Call, started: Instant) -> Result<Reply, CallError> {
+        let deadline = started + self.config.first_byte_timeout;
+        let sent = self.transport.send(self.request(call));
+        let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
+        let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(|error| unsent(&error))?;
+        self.meters.first_byte(started.elapsed());
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await.renamed(call));
+        }
+        if call.stream && call.endpoint.generates() {
+            return Ok(Reply::Head(response));
+        }
+        let body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
+        let id = (call.endpoint != Endpoint::Embeddings).then_some(call.public_id.as_str());
+        match read_answer(&body, id, &call.public_model) {
+            Ok(read) => Ok(Reply::Whole(Answer::Whole { status: StatusCode::OK, body: read.body, usage: read.usage })),
+            Err(AnswerError::NotAnObject) => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
+            Err(AnswerError::Refused(error)) => Err(CallError::reported(error).renamed(call)),
+        }
+    }
+
+    async fn refusal(&self, response: Response<Incoming>) -> CallError {
+        let (head, body) = response.into_parts();
+        // A refusal is one even when its text cannot be read.
+        let text = collect(body, MAX_REFUSAL_BYTES, self.config.idle_timeout).await.unwrap_or_default();
+        CallError::refused(head.status, &head.headers, &text)
+    }
+
+    fn request(&self, call: &Call) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(request_body(call, &self.config)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.targets.call(call.endpoint);
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Ok(id) = HeaderValue::try_from(call.request_id.as_str()) {
+            headers.insert("x-request-id", id);
+        }
+        if let Some(authorization) = &self.authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        request
+    }
+
+    /// Asks whether the server lives and remembers the answer. Returns the health when it changed.
+    pub(crate) async fn probe(&self) -> Option<Health> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = self.targets.health.clone();
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let answered = health::answered(async {
+            let Ok(response) = self.transport.send(request).await else { return false };
+            let status = response.status();
+            // Reading the body to its end keeps the connection for calls.
+            let read = collect(response.into_body(), MAX_REFUSAL_BYTES, self.config.idle_timeout).await;
+            // Hosted servers without a list of models answer 404 and live.
+            let refused = matches!(status.as_u16(), 401..=403) || status.is_server_error();
+            !refused && !matches!(read, Err(CallError { kind: CallErrorKind::Reset, .. }))
+        });
+        let changed = self.pulse.note(answered.await);
+        self.meters.healthy.set(if self.pulse.health() == Health::Well { 1.0 } else { 0.0 });
+        changed
+    }
+
+    fn lease(self: &Arc<Self>) -> Result<Lease, CallError> {
+        let now = Instant::now();
+        let mut breaker = self.breaker();
+        let (next, admission) = breaker.admit(now);
+        *breaker = next;
+        drop(breaker);
+        let trial = match admission {
+            Admission::Yes => false,
+            Admission::Trial => true,
+            Admission::No { until } => {
+                let retry = Retry::Later(until.map(|until| until.saturating_duration_since(now)));
+                return Err(CallError { kind: CallErrorKind::Unavailable, retry, client_error: None });
+            }
+        };
+        self.outstanding.fetch_add(1, Ordering::Relaxed);
+        self.meters.outstanding.increment(1.0);
+        Ok(Lease { replica: Arc::clone(self), trial, settled: false })
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, outcome: Outcome) {
+        let mut breaker = self.breaker();
+        if *breaker == Breaker::default() && outcome == Outcome::Success {
+            return;
+        }
+        let next = breaker.after(outcome, Instant::now(), self.next_chance());
+        *breaker = next;
+    }
+
+    /// SplitMix64: enough to spread probations, and the same for the same seed.
+    fn next_chance(&self) -> u32 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut mixed = self.chance.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u32::try_from(mixed >> 32).unwrap_or_default()
+    }
+}
+
+enum Reply {
+    Whole(Answer),
+    Head(Response<Incoming>),
+}
+
+/// A call under way. It counts while it lives and reports how the call went exactly once.
+pub(crate) struct Lease {
+    replica: Arc<Replica>,
+    trial: bool,
+    settled: bool,
+}
+
+impl Lease {
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.replica.config.idle_timeout
+    }
+
+    pub(crate) fn succeeded(&mut self) {
+        self.settle(Outcome::Success);
+        self.replica.meters.succeeded();
+    }
+
+    pub(crate) fn failed(&mut self, error: &CallError) {
+        self.settle(error.outcome());
+        self.replica.meters.failed(error);
+    }
+
+    pub(crate) fn stream_broke(&mut self) {
+        self.settle(Outcome::Failure);
+        self.replica.meters.stream_broke();
+    }
+
+    /// A stream's first event closes a trial: waiting for its end would keep the server shut for minutes.
+    pub(crate) fn began(&mut self) {
+        if self.trial {
+            self.trial = false;
+            self.replica.note(Outcome::Success);
+        }
+    }
+
+    /// Reads a finished stream's body to its end, so that its connection can be used again.
+    pub(crate) fn drain(&self, body: Incoming) {
+        self.replica.tasks.spawn("upstream_drain", |stop| async move {
+            let drained = collect(body, MAX_REFUSAL_BYTES, DRAIN_PATIENCE);
+            // When it does not end, the connection is closed instead; nothing is lost either way.
+            drop(stop.run_until_cancelled(drained).await);
+        });
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if !self.settled {
+            self.settled = true;
+            self.replica.note(outcome);
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("upstream", &self.replica.config.name).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.settled {
+            if self.trial {
+                self.replica.note(Outcome::Abandoned);
+            }
+            self.replica.meters.cancelled();
+        }
+        self.replica.outstanding.fetch_sub(1, Ordering::Relaxed);
+        self.replica.meters.outstanding.decrement(1.0);
+    }
+}
+
+/// The whole body. One that comes in one piece is not copied.
+async fn collect(mut body: Incoming, most: usize, idle: Duration) -> Result<Bytes, CallError> {
+    let mut first = Bytes::new();
+    let mut all: Option<BytesMut> = None;
+    loop {
+        let frame = timeout(idle, body.frame()).await;
+        let frame = frame.map_err(|_| CallError::other_replica(CallErrorKind::Timeout))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| CallError::other_replica(CallErrorKind::Reset))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let so_far = all.as_ref().map_or(first.len(), BytesMut::len);
+        if so_far + data.len() > most {
+            return Err(CallError { kind: CallErrorKind::TooLarge, retry: Retry::Never, client_error: None });
+        }
+        if let Some(all) = &mut all {
+            all.extend_from_slice(&data);
+        } else if first.is_empty() {
+            first = data;
+        } else {
+            let expected = body.size_hint().lower().min(most as u64);
+            let mut joined = BytesMut::with_capacity(first.len() + data.len() + usize::try_from(expected).unwrap_or(0));
+            joined.extend_from_slice(&first);
+            joined.extend_from_slice(&data);
+            all = Some(joined);
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    Ok(all.map_or(first, BytesMut::freeze))
+}
+
+/// Why no answer began.
+fn unsent(error: &legacy::Error) -> CallError {
+    if !error.is_connect() {
+        return CallError::other_replica(CallErrorKind::Reset);
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut kind = io::ErrorKind::Other;
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            kind = error.kind();
+        }
+        cause = error.source();
+    }
+    CallError::other_replica(CallErrorKind::Connect(kind))
+}
