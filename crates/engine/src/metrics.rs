@@ -29,6 +29,7 @@ impl ModelMetrics {
         let tokens = (prompt_tokens + predicted_tokens).max(1);
         let prompt_micros = micros.saturating_mul(prompt_tokens) / tokens;
         self.prompt_tokens.fetch_add(prompt_tokens, Relaxed);
+        self.predicted_tokens.fetch_add(predicted_tokens, Relaxed);
         self.prompt_micros.fetch_add(prompt_micros, Relaxed);
         self.predicted_micros.fetch_add(micros - prompt_micros, Relaxed);
         self.decode_calls.fetch_add(1, Relaxed);

@@ -35,7 +35,7 @@ const PROMPT_TOKENS_BESIDE_OTHERS: usize = 256;
 const PASS_TOKENS: usize = 512;
 
 /// Generated tokens that a newcomer must have room for. What goes beyond is met by putting somebody back.
-const HEADROOM_TOKENS: usize = 256;
+const HEADROOM_TOKENS: usize = 128;
 
 /// Cells for each slot: those beyond one keep finished conversations and sequences that were put back.
 const CELLS_PER_SLOT: usize = 2;
@@ -155,8 +155,8 @@ impl Batching<'_> {
             let began = Instant::now();
             match self.context.decode(&mut self.batch) {
                 Ok(()) => {
-                    let outputs = self.collect();
-                    self.metrics.note_pass(prompt_tokens, outputs, began.elapsed());
+                    self.metrics.note_pass(prompt_tokens, self.outputs(), began.elapsed());
+                    self.collect();
                 }
                 Err(DecodeError::NoKvCacheSlot) => self.make_room(),
                 Err(error) => self.fail_all(&error),
@@ -298,21 +298,23 @@ impl Batching<'_> {
     /// Puts the next tokens of all sequences into the batch; returns how many of them are prompt tokens.
     fn fill_batch(&mut self) -> u64 {
         self.batch.clear();
-        let mut generating = 0;
+        let (mut generating, mut prompt_tokens) = (0, 0);
         let mut reading = Vec::new();
         for (at, cell) in self.cells.iter_mut().enumerate() {
             let Some(live) = cell.live.as_mut() else { continue };
             (live.added, live.output) = (0, None);
             match live.sequence.tokens.len() - cell.cached.len() {
                 _ if live.follow.is_some() => {}
-                1 => generating += add(&mut self.batch, at, cell, 1),
+                1 => {
+                    prompt_tokens += u64::from(live.sequence.generated() == 0);
+                    generating += add(&mut self.batch, at, cell, 1);
+                }
                 _ => reading.push((live.sequence.class, live.sequence.id, at)),
             }
         }
         let free = PASS_TOKENS.saturating_sub(generating);
         let mut budget = if generating > 0 { free.min(PROMPT_TOKENS_BESIDE_OTHERS) } else { free };
         reading.sort_unstable();
-        let mut prompt_tokens = 0;
         for (_, _, at) in reading {
             if budget == 0 {
                 break;
@@ -324,9 +326,13 @@ impl Batching<'_> {
         prompt_tokens
     }
 
+    /// How many sequences get their next token from this pass.
+    fn outputs(&self) -> u64 {
+        self.cells.iter().filter(|cell| cell.live.as_ref().is_some_and(|live| live.output.is_some())).count() as u64
+    }
+
     /// After a pass: notes what is cached now and takes the next token of each sequence that is due.
-    fn collect(&mut self) -> u64 {
-        let mut outputs = 0;
+    fn collect(&mut self) {
         for at in 0..self.cells.len() {
             let cell = &mut self.cells[at];
             let Some(live) = cell.live.as_mut() else { continue };
@@ -340,7 +346,6 @@ impl Batching<'_> {
             }
             cell.cached.extend_from_slice(&live.sequence.tokens[reused..reused + live.added]);
             let Some(output) = live.output else { continue };
-            outputs += 1;
             let finish = next_token(&self.context, &self.vocab, &mut self.scratch, &mut self.piece, (live, output));
             if let Some(finish) = finish
                 && let Some(live) = cell.live.take()
@@ -352,8 +357,6 @@ impl Batching<'_> {
                 live.sequence.finish(finish);
             }
         }
-        self.metrics.predicted_tokens.fetch_add(outputs, Relaxed);
-        outputs
     }
 
     /// The cache is full: forgets the oldest finished conversation, or else puts the least urgent sequence back.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value, error::Category};
+use serde_json::{Map, Value, error::Category, value::RawValue};
 
 use super::error::ApiError;
 
@@ -40,7 +40,8 @@ pub(super) struct GenerateBody {
     pub(super) logprobs: Option<Logprobs>,
     pub(super) top_logprobs: Option<usize>,
     pub(super) response_format: Option<ResponseFormat>,
-    pub(super) tools: Option<Vec<Value>>,
+    // As text: the order of a tool's members is part of the prompt, and `Value` would sort them.
+    pub(super) tools: Option<Vec<Box<RawValue>>>,
     pub(super) tool_choice: Option<Value>,
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
     pub(super) ignore_eos: Option<bool>,
@@ -86,7 +87,8 @@ pub(super) struct ResponseFormat {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct JsonSchema {
-    pub(super) schema: Option<Value>,
+    // As text: the order of its properties is the order in which they are generated.
+    pub(super) schema: Option<Box<RawValue>>,
 }
 
 /// `/v1/embeddings`.
@@ -166,5 +168,14 @@ mod tests {
     fn unknown_fields_are_ignored() {
         let body: GenerateBody = parse(br#"{"user": "u", "store": false, "max_tokens": 3, "stop": ["a"]}"#).unwrap();
         assert_eq!(body.max_tokens, Some(3));
+    }
+
+    #[test]
+    fn tools_and_schemas_keep_their_order() {
+        let text = r#"{"response_format": {"type": "json_schema", "json_schema": {"schema": {"b": 1, "a": 2}}}, "tools": [{"b": 1, "a": 2}]}"#;
+        let body: GenerateBody = parse(text.as_bytes()).unwrap();
+        assert_eq!(body.tools.unwrap()[0].get(), r#"{"b": 1, "a": 2}"#);
+        let schema = body.response_format.unwrap().json_schema.unwrap().schema.unwrap();
+        assert_eq!(schema.get(), r#"{"b": 1, "a": 2}"#);
     }
 }

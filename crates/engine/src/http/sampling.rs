@@ -1,7 +1,6 @@
 //! Holds: the sampling fields of a request, checked. Pure but for the seed of a request that names none.
 
 use llama_cpp_2::{model::LlamaModel, sampling::LlamaSampler, token::LlamaToken};
-use serde_json::{Value, json};
 
 use super::{
     body::{GenerateBody, Logprobs, OneOrMany, ResponseFormat},
@@ -95,13 +94,16 @@ pub(super) fn stops(body: &GenerateBody) -> Result<Vec<String>, ApiError> {
     Ok(stops)
 }
 
+/// The schema of any JSON object.
+pub(super) const ANY_OBJECT: &str = r#"{"type":"object"}"#;
+
 /// The grammar that a response format asks for.
 pub(super) fn response_grammar(format: Option<&ResponseFormat>) -> Result<Option<String>, ApiError> {
     let Some(format) = format else { return Ok(None) };
     let schema = match (format.r#type.as_str(), &format.json_schema) {
         ("text", _) => return Ok(None),
-        ("json_object", _) => json!({"type": "object"}),
-        ("json_schema", Some(schema)) => schema.schema.clone().unwrap_or_else(|| json!({"type": "object"})),
+        ("json_object", _) => ANY_OBJECT,
+        ("json_schema", Some(schema)) => schema.schema.as_ref().map_or(ANY_OBJECT, |schema| schema.get()),
         ("json_schema", None) => {
             return Err(ApiError::invalid("response_format.json_schema", "`json_schema` is required for this type."));
         }
@@ -110,12 +112,12 @@ pub(super) fn response_grammar(format: Option<&ResponseFormat>) -> Result<Option
             return Err(ApiError::invalid("response_format.type", message));
         }
     };
-    grammar_of("response_format.json_schema.schema", &schema).map(Some)
+    grammar_of("response_format.json_schema.schema", schema).map(Some)
 }
 
 /// Translates a JSON schema; `param` is blamed when it cannot be.
-pub(super) fn grammar_of(param: &str, schema: &Value) -> Result<String, ApiError> {
-    llama_cpp_2::json_schema_to_grammar(&schema.to_string())
+pub(super) fn grammar_of(param: &str, schema: &str) -> Result<String, ApiError> {
+    llama_cpp_2::json_schema_to_grammar(schema)
         .map_err(|_| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
 }
 

@@ -31,7 +31,7 @@ pub(crate) enum RenderError {
 /// What a template is rendered with.
 pub(crate) struct Conversation<'a> {
     pub(crate) messages: &'a [serde_json::Value],
-    pub(crate) tools: Option<&'a serde_json::Value>,
+    pub(crate) tools: Option<&'a Value>,
     pub(crate) arguments: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
@@ -64,7 +64,7 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(RenderError::Failed)?;
         let base = context! {
             messages => Value::from(Serde(conversation.messages)),
-            tools => conversation.tools.map(|tools| Value::from(Serde(tools))),
+            tools => conversation.tools,
             add_generation_prompt => true,
             bos_token => self.bos_token.as_str(),
             eos_token => self.eos_token.as_str(),
@@ -147,7 +147,8 @@ mod tests {
     fn render(source: &str, messages: serde_json::Value) -> Result<String, RenderError> {
         let template = ChatTemplate::new(source.to_owned(), "<s>".to_owned(), "</s>".to_owned()).unwrap();
         let messages = messages.as_array().unwrap().clone();
-        let tools = json!([{"type": "function", "function": {"name": "f", "description": "a<b & 'c'"}}]);
+        let tools = r#"[{"type": "function", "function": {"name": "f", "description": "a<b & 'c'"}}]"#;
+        let tools: Value = serde_json::from_str(tools).unwrap();
         template.render(&Conversation { messages: &messages, tools: Some(&tools), arguments: None })
     }
 
