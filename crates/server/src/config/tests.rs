@@ -303,3 +303,45 @@ fn the_engine_runs_only_for_models_that_need_it() {
     assert!(config.models.is_empty() && !config.is_engine_needed());
     assert_eq!(config.warnings().len(), 1);
 }
+
+#[test]
+fn odd_forms_are_faults_and_never_a_panic() {
+    let odd = [
+        "models = [1, {}]",
+        "[[server]]",
+        "server.listen = {a = 1}",
+        "[[models]]\npricing = 3",
+        "[[models]]\npricing.batch = []",
+        "[[models]]\nid = 3\naliases = \"x\"\nupstreams = [1]\ncapabilities = [[]]",
+        "upstreams = [[]]",
+        "server.max_in_flight = 99999999999999999999999",
+        "server.max_in_flight = 0xffffffffffffffffffffff",
+        "server.max_in_flight = -1",
+        "server.max_in_flight = 1979-05-27",
+        "server.trusted_proxies = [\"10.0.0.0/99\"]",
+        "server.roles = []",
+        "server.tls_cert_file = \"/nonexistent\"",
+        "database.url = \"mysql://h/d\"",
+        "database.url = 3",
+        "blobs.url = \"s3://\"",
+        "log.level = \"info,=,=\"",
+        "log.format = \"xml\"",
+        "users.internal_token_file = \"/nonexistent\"",
+        "\"\" = 1",
+        "ä = 1",
+        "\u{0}",
+        "[server",
+    ];
+    for text in odd {
+        let said = load(text).map(|_| ()).unwrap_err();
+        assert!(said.lines().all(|line| line.starts_with("batchin.toml:")), "{text}: {said}");
+    }
+}
+
+#[test]
+fn databases_and_blobs_are_told_apart_by_their_addresses() {
+    let config = load("database.url = \"sqlite://x/y.db?mode=rwc\"\nblobs.url = \"s3://bucket/a/b/\"\n").unwrap();
+    assert_eq!(config.database.url, DatabaseUrl::Sqlite("x/y.db".into()));
+    assert_eq!(config.database.url.connection().expose_secret(), "sqlite:x/y.db?mode=rwc");
+    assert_eq!(config.blobs, Blobs::S3 { bucket: "bucket".to_owned(), prefix: "a/b".to_owned() });
+}

@@ -12,7 +12,7 @@ use super::follow::Totals;
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-const TEMPLATE: &str = "{spinner} [{bar:32}] {pos}/{len} tasks {msg}";
+const TEMPLATE: &str = "{spinner} [{bar:20}] {pos}/{len} tasks {wide_msg}";
 
 pub(super) struct Progress {
     /// None without a terminal.
