@@ -154,6 +154,8 @@ struct Found<'a> {
     functions: Option<&'a RawValue>,
     /// Bytes of further members that chat templates put into the prompt.
     other_prompt_bytes: u64,
+    /// Prompt in a form that no count of bytes bounds.
+    has_media: bool,
 }
 
 impl<'a> Found<'a> {
@@ -181,6 +183,11 @@ impl<'a> Found<'a> {
             | "chat_template_kwargs"
             | "structured_outputs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
+                return Ok(());
+            }
+            // Extensions of vLLM and SGLang.
+            "prompt_embeds" | "input_embeds" | "input_ids" | "image_data" | "audio_data" | "video_data" => {
+                self.has_media |= value.get() != "null";
                 return Ok(());
             }
             _ => return Ok(()),
@@ -236,6 +243,7 @@ impl<'a> Found<'a> {
         let beside = [self.suffix, self.tools, self.functions];
         bound.text_bytes += beside.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
         bound.text_bytes += self.other_prompt_bytes;
+        bound.has_media |= self.has_media;
         bound.has_tools = [self.tools, self.functions].into_iter().flatten().any(|raw| !is_empty_array(raw));
         Ok(bound)
     }

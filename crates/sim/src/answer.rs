@@ -162,3 +162,41 @@ pub(crate) struct Events {
     pub(crate) deltas: Vec<Bytes>,
     pub(crate) end: Vec<Bytes>,
 }
+
+#[cfg(test)]
+mod tests {
+    use batchin_openai::{peek, usage_of};
+
+    use super::*;
+
+    fn job(endpoint: Endpoint, body: &str, tokens: u32) -> (Value, Vec<String>) {
+        let peeked = peek(endpoint, body.as_bytes()).unwrap();
+        let answer = Answer::of(tokens);
+        let job = Job { endpoint, peek: &peeked, body: body.as_bytes(), answer: &answer };
+        let events = job.events();
+        let events = events.deltas.iter().chain(&events.end).map(|event| String::from_utf8(event.to_vec()).unwrap());
+        (serde_json::from_slice(&job.whole()).unwrap(), events.collect())
+    }
+
+    #[test]
+    fn counts_follow_from_the_request() {
+        let chat = r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a b"}]},
+            {"role":"user","content":"c"}],"max_tokens":2,"n":2,"stream":true,"stream_options":{"include_usage":true}}"#;
+        assert_eq!(prompt_tokens(chat.as_bytes()), 3);
+        let (whole, events) = job(Endpoint::Chat, chat, 9);
+        assert_eq!(whole["usage"], json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}));
+        assert_eq!(whole["choices"][1]["finish_reason"], "length");
+        assert_eq!(events.len(), 6, "role, two deltas, finish, usage, done");
+        let usage = events[4].strip_prefix("data: ").and_then(|event| usage_of(event.as_bytes()));
+        assert_eq!(usage.map(|usage| usage.completion_tokens), Some(4));
+        assert_eq!(prompt_tokens(br#"{"input":[[1,2],[3]]}"#), 3);
+    }
+
+    #[test]
+    fn default_answer_is_about_a_kilobyte() {
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"a"}]}"#;
+        let (whole, _) = job(Endpoint::Chat, body, crate::behaviour::DEFAULT_TOKENS);
+        let bytes = whole.to_string().len();
+        assert!((900..1150).contains(&bytes), "{bytes}");
+    }
+}

@@ -92,6 +92,8 @@ fn media_and_tools_are_noticed() {
     assert!(media(r#"[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:"}}]"#));
     assert!(media(r#"[{"type":"text","image_url":{"url":"data:"},"text":"a"}]"#));
     assert!(media(r#"[{"text":"no type"}]"#));
+    assert!(chat(r#","prompt_embeds":"AAAA""#).unwrap().bound.has_media);
+    assert!(!chat(r#","prompt_embeds":null"#).unwrap().bound.has_media);
     assert!(!chat(r#","tools":[]"#).unwrap().bound.has_tools);
     let with_tools = chat(r#","tools":[{"type":"function"}]"#).unwrap().bound;
     assert!(with_tools.has_tools);
