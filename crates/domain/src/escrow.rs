@@ -28,7 +28,6 @@ pub const LEASE_HORIZON: Duration = Duration::from_secs(2);
 pub struct Lease {
     free: i64,
     held: i64,
-    settling: i64,
 }
 
 /// The lease has less than was asked for; the store must be asked before anybody is refused.
@@ -44,9 +43,9 @@ impl Lease {
         Amount::from_nanos(self.free).unwrap_or(Amount::ZERO)
     }
 
-    /// What the store still counts as leased to this node.
-    pub const fn outstanding(&self) -> i64 {
-        self.free.saturating_add(self.held).saturating_add(self.settling)
+    /// Whether nothing is left of it: neither free nor held.
+    pub const fn is_empty(&self) -> bool {
+        self.free == 0 && self.held == 0
     }
 
     /// The store granted this much more.
@@ -65,17 +64,11 @@ impl Lease {
         Ok(())
     }
 
-    /// Ends a hold: `used`, at most the hold, goes to the group commit; the rest is free again.
+    /// Ends a hold: `used`, at most the hold, leaves the lease by way of the group commit; the rest is free again.
     pub const fn settle(&mut self, held: Amount, used: Amount) {
         let used = if used.nanos() > held.nanos() { held.nanos() } else { used.nanos() };
         self.held = self.held.saturating_sub(held.nanos());
         self.free = self.free.saturating_add(held.nanos().saturating_sub(used));
-        self.settling = self.settling.saturating_add(used);
-    }
-
-    /// The group commit has charged this much of what was settled.
-    pub const fn committed(&mut self, used: Amount) {
-        self.settling = self.settling.saturating_sub(used.nanos());
     }
 
     /// Takes up to `amount` of what is free, to give it back to the store.

@@ -1,1 +1,31 @@
-//! Holds: placeholder.
+//! Holds: answering now: admit → reserve → dispatch → meter → settle, and the escrow that they draw on.
+//!
+//! One pipeline for every request, interactive or from a batch. It never parses more of a body than routing and pricing
+//! need, keeps no copy of it, and acknowledges nothing whose charge is not durable.
+
+mod admit;
+mod caller;
+mod catalog;
+mod dispatch;
+mod epoch;
+mod error;
+mod escrow;
+mod gateway;
+mod idempotent;
+mod meter;
+mod reserve;
+mod run;
+mod stream;
+
+pub use admit::Inbound;
+pub use caller::Caller;
+pub use catalog::{Availability, Capability, Catalog, CatalogError, Model};
+pub use dispatch::Dispatcher;
+pub use epoch::{Epoch, Keeper, KeeperOptions};
+pub use error::RequestError;
+pub use escrow::{Escrow, EscrowError};
+pub use gateway::{Gateway, GatewayOptions, GatewayParts};
+pub use idempotent::IdempotencyKey;
+pub use reserve::RateInfo;
+pub use run::{Checked, Reply, ReplyBody, Unsettled, endpoint_code, endpoint_of};
+pub use stream::MeteredStream;

@@ -1,0 +1,138 @@
+//! Holds: the models that are served: their names, prices, limits and where they run.
+//!
+//! A snapshot that is swapped whole on reload; requests under way keep the one that they began with.
+
+use std::{collections::HashMap, sync::Arc};
+
+use batchin_domain::{ClassPrices, PriceVersion};
+use batchin_openai::Endpoint;
+
+/// What a model can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Capability {
+    /// Chat completions.
+    Chat,
+    /// Text completions.
+    Completions,
+    /// Embeddings.
+    Embeddings,
+}
+
+impl Capability {
+    /// What a call to this endpoint needs.
+    pub const fn of(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Chat => Self::Chat,
+            Endpoint::Completions => Self::Completions,
+            Endpoint::Embeddings => Self::Embeddings,
+        }
+    }
+
+    /// Its name in the configuration and in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+        }
+    }
+}
+
+/// Whether a model is there all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// Ready at once.
+    AlwaysOn,
+    /// Loaded when it is asked for.
+    OnDemand,
+    /// Configured, and not served now.
+    Offline,
+}
+
+impl Availability {
+    /// Its name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AlwaysOn => "always_on",
+            Self::OnDemand => "on_demand",
+            Self::Offline => "offline",
+        }
+    }
+}
+
+/// One model.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What clients call it.
+    pub id: String,
+    /// What they may call it too.
+    pub aliases: Vec<String>,
+    /// The upstreams that serve it, by name; at least one.
+    pub upstreams: Vec<String>,
+    /// What the upstreams call it, where that differs.
+    pub upstream_model: Option<String>,
+    /// What it can be asked for.
+    pub capabilities: Vec<Capability>,
+    /// Prompt and completion together, in tokens.
+    pub context_length: u32,
+    /// Most completion tokens of one choice; `None` is the context.
+    pub max_output_tokens: Option<u32>,
+    /// As configured; what is really served follows from the upstreams' health.
+    pub availability: Availability,
+    /// An SPDX name or whatever the operator calls it.
+    pub license: Option<String>,
+    /// Who is said to own it.
+    pub owned_by: String,
+    /// What it costs in each class.
+    pub prices: ClassPrices,
+}
+
+/// All models of one version of the price list.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    version: PriceVersion,
+    models: Vec<Arc<Model>>,
+    by_name: HashMap<String, Arc<Model>>,
+}
+
+/// Why models do not make a catalogue.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogError {
+    /// Two models answer to the same name.
+    #[error("two models answer to `{name}`")]
+    Ambiguous {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Catalog {
+    /// A catalogue whose prices have this version.
+    pub fn new(version: PriceVersion, models: Vec<Model>) -> Result<Self, CatalogError> {
+        let models: Vec<_> = models.into_iter().map(Arc::new).collect();
+        let mut by_name = HashMap::with_capacity(models.len());
+        for model in &models {
+            for name in std::iter::once(&model.id).chain(&model.aliases) {
+                if by_name.insert(name.clone(), Arc::clone(model)).is_some() {
+                    return Err(CatalogError::Ambiguous { name: name.clone() });
+                }
+            }
+        }
+        Ok(Self { version, models, by_name })
+    }
+
+    /// The version of its prices.
+    pub const fn version(&self) -> PriceVersion {
+        self.version
+    }
+
+    /// The model of this id or alias.
+    pub fn find(&self, name: &str) -> Option<&Arc<Model>> {
+        self.by_name.get(name)
+    }
+
+    /// All models, in the order configured.
+    pub fn models(&self) -> &[Arc<Model>] {
+        &self.models
+    }
+}

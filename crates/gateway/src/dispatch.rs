@@ -1,0 +1,207 @@
+//! Holds: the pure scheduler's driver: it tells what happens, and carries out what is decided.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use batchin_domain::{Class, Clock, TaskId};
+use batchin_scheduler::{Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
+use batchin_tasks::Tasks;
+use batchin_upstream::{Fleet, Kind, Replica};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The scheduler is asked for its next deadline at least this often, so that a reload or a lost wake-up heals itself.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+
+/// Who runs next and where, for this node.
+pub struct Dispatcher {
+    /// std mutex: held for one decision and its event, never across an await.
+    state: Mutex<State>,
+    clock: Arc<dyn Clock>,
+    /// A gate may have opened.
+    room: Notify,
+}
+
+struct State {
+    scheduler: Scheduler,
+    ids: HashMap<String, ReplicaId>,
+    cancels: HashMap<Ticket, CancellationToken>,
+    next_ticket: u64,
+}
+
+/// A request in flight, as the scheduler knows it. Dropped without an outcome, it counts as cancelled.
+pub struct Running {
+    dispatcher: Arc<Dispatcher>,
+    ticket: Ticket,
+    done: bool,
+    /// Where it runs.
+    pub replica: Arc<Replica>,
+    /// Fires when interactive work needs its place.
+    pub preempted: CancellationToken,
+}
+
+impl Dispatcher {
+    /// A dispatcher for these upstreams.
+    pub fn start(fleet: &Fleet, policy: Policy, clock: Arc<dyn Clock>, tasks: &Tasks) -> Arc<Self> {
+        let state =
+            State { scheduler: Scheduler::new(policy), ids: HashMap::new(), cancels: HashMap::new(), next_ticket: 0 };
+        let dispatcher = Arc::new(Self { state: Mutex::new(state), clock, room: Notify::new() });
+        dispatcher.set_replicas(fleet);
+        let ticking = Arc::clone(&dispatcher);
+        tasks.spawn("scheduler_ticks", move |stop| async move { ticking.tick(stop).await });
+        dispatcher
+    }
+
+    /// Takes over the upstreams after a reload.
+    pub fn set_replicas(&self, fleet: &Fleet) {
+        let mut state = self.lock();
+        let mut specs = Vec::new();
+        for replica in fleet.replicas() {
+            let next = ReplicaId(u32::try_from(state.ids.len()).unwrap_or(u32::MAX));
+            let id = *state.ids.entry(replica.name().to_owned()).or_insert(next);
+            specs.push(ReplicaSpec {
+                id,
+                slots: replica.config().slots,
+                cpu: replica.kind() == Kind::Embedded,
+                // A hosted API may go on computing, and charging, after its connection was closed.
+                cancels: replica.kind() != Kind::OpenAi,
+            });
+        }
+        let now = self.clock.now();
+        state.scheduler.set_replicas(specs, now);
+    }
+
+    /// Picks a replica and starts on it, in one step.
+    pub fn begin(
+        self: &Arc<Self>,
+        candidates: &[Arc<Replica>],
+        class: Class,
+        prompt_bound: u64,
+        task: Option<TaskId>,
+    ) -> Result<Running, Gate> {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        let prompt_bound = u32::try_from(prompt_bound).unwrap_or(u32::MAX);
+        let known = state.known(candidates);
+        let chosen = state.scheduler.pick(known, class, prompt_bound, now)?;
+        let replica = candidates.iter().find(|replica| state.ids.get(replica.name()) == Some(&chosen));
+        let replica = replica.map(Arc::clone).ok_or(Gate::Unavailable)?;
+        let ticket = Ticket(state.next_ticket);
+        state.next_ticket += 1;
+        let preempted = CancellationToken::new();
+        if task.is_some() {
+            state.cancels.insert(ticket, preempted.clone());
+        }
+        let start = Start { ticket, replica: chosen, class, prompt_bound, task };
+        let actions = state.scheduler.apply(Event::Started(start), now);
+        carry_out(&state, &actions);
+        drop(state);
+        Ok(Running { dispatcher: Arc::clone(self), ticket, done: false, replica, preempted })
+    }
+
+    /// Whether a request of this class may start on one of these upstreams now.
+    pub fn may_start(&self, candidates: &[Arc<Replica>], class: Class, prompt_bound: u64) -> Result<(), Gate> {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        let prompt_bound = u32::try_from(prompt_bound).unwrap_or(u32::MAX);
+        let known: Vec<ReplicaId> = state.known(candidates);
+        state.scheduler.pick(known, class, prompt_bound, now).map(drop)
+    }
+
+    /// Waits until a gate may have opened.
+    pub async fn room(&self) {
+        self.room.notified().await;
+    }
+
+    fn apply(&self, event: Event) {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        let actions = state.scheduler.apply(event, now);
+        carry_out(&state, &actions);
+        if let Event::Done { ticket, .. } = event {
+            state.cancels.remove(&ticket);
+        }
+        drop(state);
+        self.room.notify_one();
+    }
+
+    async fn tick(&self, stop: CancellationToken) {
+        loop {
+            let wait = {
+                let state = self.lock();
+                let now = self.clock.now();
+                state.scheduler.next_deadline(now).map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP))
+            };
+            // A deadline that is due at once must not spin.
+            let wait = wait.max(Duration::from_millis(1));
+            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return;
+            }
+            self.apply(Event::Tick);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The scheduler's numbers of these upstreams, told which of them are up.
+    fn known(&mut self, candidates: &[Arc<Replica>]) -> Vec<ReplicaId> {
+        let mut known = Vec::with_capacity(candidates.len());
+        for replica in candidates {
+            if let Some(id) = self.ids.get(replica.name()) {
+                self.scheduler.set_available(*id, replica.accepting());
+                known.push(*id);
+            }
+        }
+        known
+    }
+}
+
+fn carry_out(state: &State, actions: &[Action]) {
+    for Action::Cancel(ticket) in actions {
+        if let Some(cancel) = state.cancels.get(ticket) {
+            cancel.cancel();
+        }
+    }
+}
+
+impl Running {
+    /// The first byte arrived.
+    pub fn first_byte(&self) {
+        self.dispatcher.apply(Event::FirstByte(self.ticket));
+    }
+
+    /// Tells the time between tokens of an answer that was not streamed, as its mean: enough evidence for one control
+    /// decision.
+    pub fn paced(&self, tokens: u64, elapsed: Duration) {
+        const EVIDENCE: u32 = 3;
+        let Ok(count) = u32::try_from(tokens) else { return };
+        if count < EVIDENCE {
+            return;
+        }
+        let gap = Some(elapsed / count);
+        for _ in 0..EVIDENCE {
+            self.dispatcher.apply(Event::Chunk { ticket: self.ticket, gap, tokens: 1 });
+        }
+    }
+
+    /// It ended.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.done = true;
+        self.dispatcher.apply(Event::Done { ticket: self.ticket, outcome });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.done {
+            self.dispatcher.apply(Event::Done { ticket: self.ticket, outcome: Outcome::Cancelled });
+        }
+    }
+}

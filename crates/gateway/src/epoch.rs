@@ -1,0 +1,251 @@
+//! Holds: one life of this node in the database, its lease and its end.
+//!
+//! The keeper renews the lease, takes back what nodes that stayed away had, and starts a new epoch when this one has
+//! been ended from outside. Everything that spends belongs to the epoch that it was admitted in.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use batchin_domain::{Clock, IdSource, NodeId, TransferId};
+use batchin_store::{
+    CommitError, Committer, CommitterOptions, FencedError, NodeIdentity, Settlement, Store, StoreError,
+};
+use batchin_tasks::Tasks;
+use metrics::counter;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::Escrow;
+
+/// Renewals in one lease: three may fail before the node falls silent.
+const RENEWALS_PER_LEASE: u32 = 4;
+/// Between two looks at recalls while other nodes are alive; a refusal waits for it.
+const RECALL_LOOK: Duration = Duration::from_millis(40);
+/// Between two rounds of giving idle leases back.
+const TIDY: Duration = Duration::from_secs(1);
+/// Between two sweeps of old windows and answers.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How long the answer to an Idempotency-Key is kept.
+const IDEMPOTENCY_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// One epoch: an identity, the money it leased and the writer that charges for it.
+pub struct Epoch {
+    /// The node and its epoch.
+    pub identity: NodeIdentity,
+    /// What it has leased.
+    pub escrow: Escrow,
+    /// The way to the ledger.
+    pub committer: Committer,
+    began: Instant,
+    /// Milliseconds after `began` at which this node must fall silent.
+    deadline_ms: AtomicU64,
+}
+
+impl Epoch {
+    /// Whether this node may still send and spend.
+    pub fn holds(&self) -> bool {
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        elapsed < self.deadline_ms.load(Ordering::Acquire)
+    }
+
+    fn extend(&self, asked: Instant, lease: Duration) {
+        let deadline = (asked + lease).saturating_duration_since(self.began);
+        self.deadline_ms.store(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+}
+
+/// How the keeper behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct KeeperOptions {
+    /// The same over restarts.
+    pub node: NodeId,
+    /// How long the node may go on without a word from the database.
+    pub lease: Duration,
+    /// How long the store waits beyond a lease before it takes it back.
+    pub grace: Duration,
+}
+
+/// Keeps this node's lease.
+pub struct Keeper {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    options: KeeperOptions,
+    /// Waits for committers: ended after everything that settles.
+    writers: Tasks,
+    current: ArcSwap<Epoch>,
+}
+
+impl Keeper {
+    /// Joins and starts to keep the lease. `writers` must be shut down after the tasks that settle.
+    pub async fn start(
+        store: Store,
+        world: (Arc<dyn Clock>, Arc<dyn IdSource>),
+        options: KeeperOptions,
+        tasks: &Tasks,
+        writers: &Tasks,
+    ) -> Result<Arc<Self>, StoreError> {
+        let (clock, ids) = world;
+        let asked = Instant::now();
+        let identity = store.join(options.node, clock.now(), options.lease).await?;
+        let epoch = Self::fresh(&store, &ids, identity, options.lease, writers);
+        epoch.extend(asked, options.lease);
+        info!(node = %identity.id, epoch = identity.epoch, "node {} joined with epoch {}", identity.id, identity.epoch);
+        let current = ArcSwap::from_pointee(epoch);
+        let keeper = Arc::new(Self { store, clock, ids, options, writers: writers.clone(), current });
+        let keep = Arc::clone(&keeper);
+        tasks.spawn("node_lease", move |stop| async move { keep.keep(stop).await });
+        let tidy = Arc::clone(&keeper);
+        tasks.spawn("escrow_tidy", move |stop| async move { tidy.tidy(stop).await });
+        Ok(keeper)
+    }
+
+    /// The epoch in force.
+    pub fn epoch(&self) -> Arc<Epoch> {
+        self.current.load_full()
+    }
+
+    fn fresh(
+        store: &Store,
+        ids: &Arc<dyn IdSource>,
+        identity: NodeIdentity,
+        lease: Duration,
+        writers: &Tasks,
+    ) -> Epoch {
+        let options = CommitterOptions { give_up_after: lease };
+        Epoch {
+            identity,
+            escrow: Escrow::new(store.clone(), identity, Arc::clone(ids)),
+            committer: Committer::start(store.clone(), identity, options, writers),
+            began: Instant::now(),
+            deadline_ms: AtomicU64::new(0),
+        }
+    }
+
+    async fn keep(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(self.options.lease / RENEWALS_PER_LEASE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let epoch = self.current.load_full();
+            // Rule 1: this node's clock starts when it asks.
+            let asked = Instant::now();
+            match self.store.renew(epoch.identity, self.clock.now(), self.options.lease).await {
+                Ok(()) => epoch.extend(asked, self.options.lease),
+                Err(FencedError::Fenced) => self.rejoin(&epoch).await,
+                Err(FencedError::Store(cause)) => {
+                    warn!(error = &cause as &dyn std::error::Error, "the node's lease could not be renewed");
+                }
+            }
+            self.reclaim().await;
+        }
+    }
+
+    /// Somebody ended this epoch: another process with the same identity, or this one was away too long.
+    async fn rejoin(&self, old: &Epoch) {
+        error!(epoch = old.identity.epoch, "epoch {} was ended from outside; joining anew", old.identity.epoch);
+        counter!("batchin_node_fenced_total").increment(1);
+        let asked = Instant::now();
+        match self.store.join(self.options.node, self.clock.now(), self.options.lease).await {
+            Ok(identity) => {
+                let epoch = Self::fresh(&self.store, &self.ids, identity, self.options.lease, &self.writers);
+                epoch.extend(asked, self.options.lease);
+                self.current.store(Arc::new(epoch));
+                old.committer.close();
+            }
+            Err(cause) => warn!(error = &cause as &dyn std::error::Error, "the node could not join anew"),
+        }
+    }
+
+    async fn reclaim(&self) {
+        match self.store.reclaim(self.clock.now(), self.options.grace).await {
+            Ok(reclaimed) if reclaimed.nodes > 0 => {
+                warn!(
+                    nodes = reclaimed.nodes,
+                    tasks = reclaimed.tasks,
+                    "took back what {} node(s) had",
+                    reclaimed.nodes
+                );
+            }
+            Ok(_) => {}
+            Err(cause) => {
+                warn!(error = &cause as &dyn std::error::Error, "nodes that stay away could not be looked for")
+            }
+        }
+    }
+
+    async fn tidy(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(RECALL_LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut tidied, mut swept, mut alone) = (Instant::now(), Instant::now(), true);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let epoch = self.current.load_full();
+            if !alone {
+                epoch.escrow.answer_recalls().await;
+            }
+            if tidied.elapsed() >= TIDY {
+                tidied = Instant::now();
+                epoch.escrow.tidy(self.clock.now()).await;
+                alone = self.store.live_nodes().await.is_ok_and(|nodes| nodes <= 1);
+            }
+            if swept.elapsed() >= SWEEP {
+                swept = Instant::now();
+                self.sweep().await;
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        let now = self.clock.now();
+        let minutes = self.store.sweep_minutes(now.minute()).await;
+        let answers = self.store.sweep_idempotent(now, IDEMPOTENCY_AGE).await;
+        for cause in [minutes.err(), answers.err()].into_iter().flatten() {
+            warn!(error = &cause as &dyn std::error::Error, "old rows could not be swept");
+        }
+    }
+
+    /// Settles under an epoch. What comes too late is booked as our loss.
+    pub(crate) async fn settle(&self, epoch: &Epoch, settlement: Settlement) -> Result<(), CommitError> {
+        let late = Settlement {
+            charge_id: settlement.charge_id,
+            account: settlement.account,
+            key: settlement.key,
+            month: settlement.month,
+            budget_held: settlement.budget_held,
+            charge: settlement.charge,
+            usage: settlement.usage.clone(),
+            task: None,
+            answer: None,
+            now: settlement.now,
+        };
+        match epoch.committer.commit(settlement).await {
+            Err(CommitError::Fenced) => {
+                self.book_late(&late).await;
+                Err(CommitError::Fenced)
+            }
+            other => other,
+        }
+    }
+
+    async fn book_late(&self, settlement: &Settlement) {
+        counter!("batchin_late_usage_total").increment(1);
+        error!(nanos = settlement.charge.nanos(), "usage came after its node was fenced; it is ours to bear");
+        let id = TransferId::new(self.ids.uuid());
+        if let Err(cause) = self.store.book_late(id, settlement, self.clock.now()).await {
+            error!(error = &cause as &dyn std::error::Error, "late usage could not be booked");
+        }
+    }
+
+    /// Ends the epoch in good order. Call it when nothing settles any more.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        let epoch = self.current.load_full();
+        epoch.committer.close();
+        self.store.leave(epoch.identity).await
+    }
+}

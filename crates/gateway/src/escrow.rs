@@ -1,0 +1,325 @@
+//! Holds: what this node has leased, and the holds on it.
+//!
+//! Setting money aside is a matter of memory; the database is asked when a lease runs out, before anybody is refused.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use batchin_domain::{
+    Amount, IdSource, Purse, PurseKind, Timestamp,
+    escrow::{LEASE_HORIZON, Lease},
+};
+use batchin_store::{FencedError, LeaseAsk, LeaseOutcome, NodeIdentity, Store, StoreError};
+use metrics::{counter, gauge};
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::warn;
+
+/// A lease without use for this long is given back.
+const IDLE: Duration = Duration::from_secs(3);
+/// How long others have to answer a recall before somebody is refused.
+const RECALL_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at whether a recall was answered.
+const RECALL_PAUSE: Duration = Duration::from_millis(15);
+/// Tries of one grant whose outcome is unknown, under the same grant id.
+const GRANT_TRIES: u32 = 3;
+/// Lease at least this many times the request at hand, where there is enough: requests seldom come alone.
+const GRANT_AHEAD: i64 = 4;
+/// Locks for the purses, so that accounts seldom meet.
+const SHARDS: usize = 16;
+
+/// Why nothing could be set aside.
+#[derive(Debug, thiserror::Error)]
+pub enum EscrowError {
+    /// The store has been asked and has not enough.
+    #[error("the purse has only {available:?}")]
+    Short {
+        /// What could be set aside.
+        available: Amount,
+    },
+    /// The purse's owner is gone.
+    #[error("the purse's owner is gone")]
+    Gone,
+    /// This node's epoch is over.
+    #[error("this node's epoch has ended")]
+    Fenced,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
+/// All leases of one epoch of this node.
+pub struct Escrow {
+    store: Store,
+    node: NodeIdentity,
+    ids: Arc<dyn IdSource>,
+    /// std mutexes: held for one map look-up, never across an await.
+    shards: [Mutex<HashMap<Purse, Arc<Pot>>>; SHARDS],
+}
+
+/// One purse's lease.
+struct Pot {
+    purse: Purse,
+    /// std mutex: held for a few additions.
+    state: Mutex<PotState>,
+    /// One caller at a time asks the store; the others find what it brought.
+    filling: Semaphore,
+}
+
+struct PotState {
+    lease: Lease,
+    /// What the store had left for others when it last granted.
+    left: Amount,
+    spending: Spending,
+    last_used: Instant,
+    /// Taken out of the map; whoever still has it must look again.
+    dead: bool,
+}
+
+/// What was held in this and in the last [`LEASE_HORIZON`].
+struct Spending {
+    since: Instant,
+    current: Amount,
+    previous: Amount,
+}
+
+impl Spending {
+    fn note(&mut self, amount: Amount, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= LEASE_HORIZON {
+            self.previous = if elapsed < LEASE_HORIZON * 2 { self.current } else { Amount::ZERO };
+            self.current = Amount::ZERO;
+            self.since = now;
+        }
+        self.current = self.current.saturating_add(amount);
+    }
+
+    fn in_horizon(&self) -> Amount {
+        self.current.max(self.previous)
+    }
+}
+
+/// An amount set aside for one request. Ends by [`Hold::settle`]; dropped, all of it is free again.
+#[must_use = "a dropped hold is given back"]
+pub struct Hold {
+    pot: Arc<Pot>,
+    amount: Amount,
+}
+
+impl Hold {
+    /// What is still set aside.
+    pub fn amount(&self) -> Amount {
+        self.amount
+    }
+
+    /// `used` goes to the ledger, the rest is free again.
+    pub fn settle(mut self, used: Amount) {
+        self.pot.lock().lease.settle(self.amount, used);
+        self.amount = Amount::ZERO;
+    }
+
+    /// `used` goes to the ledger, the rest stays set aside.
+    pub fn settle_part(&mut self, used: Amount) {
+        let used = used.min(self.amount);
+        self.pot.lock().lease.settle(used, used);
+        self.amount = self.amount.saturating_sub(used);
+    }
+
+    /// What the purse is known to have beside this hold: free here and left at the store.
+    pub fn remaining(&self) -> Amount {
+        let state = self.pot.lock();
+        state.lease.free().saturating_add(state.left)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.amount.is_zero() {
+            self.pot.lock().lease.settle(self.amount, Amount::ZERO);
+        }
+    }
+}
+
+impl Pot {
+    fn lock(&self) -> MutexGuard<'_, PotState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None`: not enough here. `Some(None)`: this pot is dead.
+    fn try_hold(self: &Arc<Self>, amount: Amount) -> Option<Option<Hold>> {
+        let mut state = self.lock();
+        if state.dead {
+            return Some(None);
+        }
+        let now = Instant::now();
+        state.last_used = now;
+        state.lease.hold(amount).ok()?;
+        state.spending.note(amount, now);
+        Some(Some(Hold { pot: Arc::clone(self), amount }))
+    }
+}
+
+impl Escrow {
+    pub(crate) fn new(store: Store, node: NodeIdentity, ids: Arc<dyn IdSource>) -> Self {
+        Self { store, node, ids, shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    /// Sets an amount aside, leasing more if need be.
+    pub async fn hold(&self, purse: Purse, amount: Amount) -> Result<Hold, EscrowError> {
+        loop {
+            let pot = self.pot(purse);
+            match pot.try_hold(amount) {
+                Some(Some(hold)) => return Ok(hold),
+                Some(None) => continue,
+                None => {}
+            }
+            let Ok(_turn) = pot.filling.acquire().await else { return Err(EscrowError::Fenced) };
+            if let Some(hold) = self.fill(&pot, amount).await? {
+                return Ok(hold);
+            }
+        }
+    }
+
+    /// Asks the store until the amount can be held or is refused with authority. `None`: the pot died meanwhile.
+    async fn fill(&self, pot: &Arc<Pot>, amount: Amount) -> Result<Option<Hold>, EscrowError> {
+        let began = Instant::now();
+        loop {
+            if let Some(held) = pot.try_hold(amount) {
+                return Ok(held);
+            }
+            let (free, recent) = {
+                let state = pot.lock();
+                (state.lease.free(), state.spending.in_horizon())
+            };
+            let ahead = Amount::from_nanos(amount.nanos().saturating_mul(GRANT_AHEAD)).unwrap_or(amount);
+            let need = amount.saturating_sub(free);
+            match self.ask(pot.purse, need, recent.max(ahead)).await? {
+                LeaseOutcome::Granted { amount, left } => {
+                    let mut state = pot.lock();
+                    state.lease.grant(amount);
+                    state.left = left;
+                }
+                LeaseOutcome::Short { recalling: true, .. } if began.elapsed() < RECALL_PATIENCE => {
+                    tokio::time::sleep(RECALL_PAUSE).await;
+                }
+                LeaseOutcome::Short { available, .. } => {
+                    // A hold that ended meanwhile may have made room.
+                    if let Some(held) = pot.try_hold(amount) {
+                        return Ok(held);
+                    }
+                    pot.lock().left = available;
+                    return Err(EscrowError::Short { available: available.saturating_add(free) });
+                }
+                LeaseOutcome::Gone => return Err(EscrowError::Gone),
+            }
+        }
+    }
+
+    async fn ask(&self, purse: Purse, need: Amount, want: Amount) -> Result<LeaseOutcome, EscrowError> {
+        let ask = LeaseAsk { node: self.node, purse, need, want, grant: self.ids.uuid() };
+        counter!("batchin_lease_grants_total", "purse" => purse_name(purse.kind())).increment(1);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.store.lease(ask).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(FencedError::Fenced) => return Err(EscrowError::Fenced),
+                Err(FencedError::Store(cause)) if cause.is_passing() && tries < GRANT_TRIES => {}
+                Err(FencedError::Store(cause)) => return Err(EscrowError::Store(cause)),
+            }
+        }
+    }
+
+    fn shard(&self, purse: Purse) -> MutexGuard<'_, HashMap<Purse, Arc<Pot>>> {
+        // UUIDs are random in their last byte; windows add nothing.
+        let index = usize::from(purse.owner().as_bytes()[15]) % SHARDS;
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pot(&self, purse: Purse) -> Arc<Pot> {
+        let fresh = || {
+            let now = Instant::now();
+            Arc::new(Pot {
+                purse,
+                state: Mutex::new(PotState {
+                    lease: Lease::default(),
+                    left: Amount::ZERO,
+                    spending: Spending { since: now, current: Amount::ZERO, previous: Amount::ZERO },
+                    last_used: now,
+                    dead: false,
+                }),
+                filling: Semaphore::new(1),
+            })
+        };
+        Arc::clone(self.shard(purse).entry(purse).or_insert_with(fresh))
+    }
+
+    fn pots(&self) -> Vec<Arc<Pot>> {
+        let all = self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+        all.flat_map(|shard| shard.values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Gives back what lies idle and forgets what is over. Called every second or so.
+    pub(crate) async fn tidy(&self, now: Timestamp) {
+        let mut returns = Vec::new();
+        let mut held = 0;
+        for pot in self.pots() {
+            let mut state = pot.lock();
+            let over = matches!(pot.purse, Purse::Requests(_, minute) if minute < now.minute());
+            let idle = state.last_used.elapsed() >= IDLE;
+            held += i64::from(!state.lease.is_empty());
+            if over || (idle && state.lease.is_empty()) {
+                state.dead = true;
+                self.shard(pot.purse).remove(&pot.purse);
+            } else if idle {
+                let amount = state.lease.release(Amount::MAX);
+                if !amount.is_zero() {
+                    returns.push((pot.purse, amount));
+                }
+            }
+        }
+        gauge!("batchin_leases_open").set(held as f64);
+        self.give_back(returns).await;
+    }
+
+    /// Answers recalls by other nodes with all that is free.
+    pub(crate) async fn answer_recalls(&self) {
+        let recalled = match self.store.recalled(self.node).await {
+            Ok(recalled) => recalled,
+            Err(cause) => {
+                warn!(error = &cause as &dyn std::error::Error, "recalls could not be read");
+                return;
+            }
+        };
+        let returns = recalled.into_iter().map(|purse| {
+            let known = self.shard(purse).get(&purse).cloned();
+            (purse, known.map_or(Amount::ZERO, |pot| pot.lock().lease.release(Amount::MAX)))
+        });
+        self.give_back(returns.collect()).await;
+    }
+
+    async fn give_back(&self, returns: Vec<(Purse, Amount)>) {
+        if returns.is_empty() {
+            return;
+        }
+        match self.store.release(self.node, &returns).await {
+            // The epoch is over: the store has taken everything back already.
+            Ok(()) | Err(FencedError::Fenced) => {}
+            Err(FencedError::Store(cause)) => {
+                // Whether it was committed is unknown; keeping the amounts out of use is safe, and they are back with
+                // the node's next epoch at the latest.
+                warn!(error = &cause as &dyn std::error::Error, "leases could not be given back");
+            }
+        }
+    }
+}
+
+const fn purse_name(kind: PurseKind) -> &'static str {
+    match kind {
+        PurseKind::Balance => "balance",
+        PurseKind::Budget => "budget",
+        PurseKind::Requests => "requests",
+    }
+}

@@ -1,0 +1,119 @@
+//! Holds: the gateway itself: what the pipeline's steps share.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use batchin_domain::{Clock, IdSource};
+use batchin_store::Store;
+use batchin_tasks::Tasks;
+use batchin_upstream::{Fleet, Replica};
+use tokio::sync::Semaphore;
+
+use crate::{Catalog, Dispatcher, Epoch, Keeper, Model};
+
+/// What the gateway works with.
+pub struct GatewayParts {
+    /// What must be remembered.
+    pub store: Store,
+    /// The model servers.
+    pub fleet: Fleet,
+    /// The models.
+    pub catalog: Catalog,
+    /// This node's lease.
+    pub keeper: Arc<Keeper>,
+    /// Who runs next and where.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Fresh ids.
+    pub ids: Arc<dyn IdSource>,
+    /// Work beside requests.
+    pub tasks: Tasks,
+}
+
+/// The gateway's bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayOptions {
+    /// Interactive requests in flight; what comes on top is refused.
+    pub max_in_flight: usize,
+}
+
+struct Inner {
+    parts: GatewayParts,
+    catalog: ArcSwap<Catalog>,
+    in_flight: Arc<Semaphore>,
+}
+
+/// The pipeline. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+impl Gateway {
+    /// A gateway of these parts.
+    pub fn new(parts: GatewayParts, options: GatewayOptions) -> Self {
+        let catalog = ArcSwap::from_pointee(parts.catalog.clone());
+        let in_flight = Arc::new(Semaphore::new(options.max_in_flight));
+        Self { inner: Arc::new(Inner { parts, catalog, in_flight }) }
+    }
+
+    /// The models in force.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.inner.catalog.load_full()
+    }
+
+    /// Takes over models and prices; requests under way keep those that they began with.
+    pub fn reload(&self, catalog: Catalog) {
+        self.inner.catalog.store(Arc::new(catalog));
+        self.inner.parts.dispatcher.set_replicas(&self.inner.parts.fleet);
+    }
+
+    /// The model servers.
+    pub fn fleet(&self) -> &Fleet {
+        &self.inner.parts.fleet
+    }
+
+    /// What must be remembered.
+    pub fn store(&self) -> &Store {
+        &self.inner.parts.store
+    }
+
+    /// Wall-clock time.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.inner.parts.clock
+    }
+
+    /// Fresh ids.
+    pub fn ids(&self) -> &dyn IdSource {
+        &*self.inner.parts.ids
+    }
+
+    /// Who runs next and where.
+    pub fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.inner.parts.dispatcher
+    }
+
+    /// This node's lease.
+    pub fn keeper(&self) -> &Arc<Keeper> {
+        &self.inner.parts.keeper
+    }
+
+    /// The epoch in force.
+    pub fn epoch(&self) -> Arc<Epoch> {
+        self.inner.parts.keeper.epoch()
+    }
+
+    /// The upstreams of a model that are up.
+    pub fn replicas_of(&self, model: &Model) -> Vec<Arc<Replica>> {
+        model.upstreams.iter().filter_map(|name| self.inner.parts.fleet.replica(name)).collect()
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.inner.parts.tasks
+    }
+
+    pub(crate) fn in_flight(&self) -> &Arc<Semaphore> {
+        &self.inner.in_flight
+    }
+}

@@ -1,0 +1,438 @@
+//! Holds: the pipeline: admit → reserve → dispatch → meter → settle.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use batchin_domain::{Amount, Class, Timestamp, TransferId};
+use batchin_openai::Endpoint;
+use batchin_scheduler::{Gate, Outcome as Ended};
+use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
+use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Events, Replica, Retry};
+use bytes::Bytes;
+use metrics::{counter, histogram};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tracing::info;
+
+use crate::{
+    Caller, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
+    admit::{Admitted, admit},
+    dispatch::Running,
+    idempotent::{IdempotencyGuard, Turn},
+    meter::Meter,
+    reserve::{Reservation, reserve, take_request},
+};
+
+/// Upstreams tried for one request: enough to step over two dead ones, few enough that a request that kills servers
+/// does not go round them all.
+const MAX_ATTEMPTS: usize = 3;
+/// What a refused client is told to wait when nobody knows better.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The largest answer that is kept for an Idempotency-Key.
+pub(crate) const MAX_KEPT_ANSWER: usize = 1024 * 1024;
+
+/// An answer and how the key stands.
+pub struct Reply {
+    /// For the `x-ratelimit-*` headers.
+    pub rate: Option<RateInfo>,
+    /// The answer.
+    pub body: ReplyBody,
+}
+
+/// An answer.
+pub enum ReplyBody {
+    /// Whole, as JSON; its charge is durable.
+    Whole(Bytes),
+    /// Server-sent events; the last of them wait until the charge is durable.
+    Stream(Box<MeteredStream>),
+    /// The first answer to the same Idempotency-Key.
+    Replay(StoredAnswer),
+}
+
+/// What a request's settlement is made of.
+pub(crate) struct Bill {
+    pub(crate) gateway: Gateway,
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) caller: Caller,
+    pub(crate) inbound: Inbound,
+    pub(crate) admitted: Admitted,
+    pub(crate) version: batchin_domain::PriceVersion,
+    pub(crate) meter: Meter,
+    pub(crate) came_in: Timestamp,
+    pub(crate) began: Instant,
+    pub(crate) ttft: Option<Duration>,
+    /// What was charged by flushes.
+    pub(crate) charged: Amount,
+}
+
+/// A whole answer whose charge is not yet durable. Dropped, nothing is charged.
+pub struct Unsettled {
+    bill: Bill,
+    reservation: Reservation,
+    /// The answer, as the client is to get it.
+    pub body: Bytes,
+}
+
+impl Bill {
+    /// The charge for what was consumed since the last one, and the usage so far.
+    pub(crate) fn settlement(&self, outcome: Outcome, month_of: &Reservation) -> Settlement {
+        let now = self.gateway.clock().now();
+        let cost = self.meter.cost().max(self.charged);
+        Settlement {
+            charge_id: TransferId::new(self.gateway.ids().uuid()),
+            account: self.caller.account,
+            key: self.caller.key,
+            month: month_of.month,
+            budget_held: month_of.on_budget(),
+            charge: cost.saturating_sub(self.charged),
+            usage: Some(UsageRecord {
+                request: self.inbound.request,
+                model: self.admitted.model.id.clone(),
+                endpoint: endpoint_code(self.inbound.endpoint),
+                class: self.inbound.class,
+                task: self.inbound.task,
+                units: self.meter.units(),
+                cost,
+                price_version: self.version,
+                outcome,
+                estimated: self.meter.is_estimated(),
+                created_at: self.came_in,
+                latency: self.began.elapsed(),
+                ttft: self.ttft,
+            }),
+            task: None,
+            answer: None,
+            now,
+        }
+    }
+
+    /// Counts the request in the metrics, and logs it without content.
+    pub(crate) fn note(&self, outcome: Outcome) {
+        let model = self.admitted.model.id.clone();
+        let class = self.inbound.class.name();
+        let (units, elapsed) = (self.meter.units(), self.began.elapsed());
+        counter!("batchin_requests_total", "model" => model.clone(), "class" => class, "outcome" => outcome.name())
+            .increment(1);
+        counter!("batchin_prompt_tokens_total", "model" => model.clone(), "class" => class).increment(units.input);
+        counter!("batchin_completion_tokens_total", "model" => model.clone(), "class" => class).increment(units.output);
+        histogram!("batchin_request_seconds", "model" => model.clone(), "class" => class).record(elapsed.as_secs_f64());
+        if let Some(ttft) = self.ttft {
+            histogram!("batchin_ttft_seconds", "model" => model.clone(), "class" => class).record(ttft.as_secs_f64());
+            if units.output > 1 {
+                let tpot = elapsed.saturating_sub(ttft).as_secs_f64() / (units.output - 1) as f64;
+                histogram!("batchin_tpot_seconds", "model" => model, "class" => class).record(tpot);
+            }
+        }
+        info!(
+            target: "batchin::requests",
+            request = %self.inbound.request, model = %self.admitted.model.id, class, outcome = outcome.name(),
+            prompt_tokens = units.input, completion_tokens = units.output,
+            "{} answered in {elapsed:?}", self.inbound.endpoint.name()
+        );
+    }
+}
+
+/// The stored number of a kind of call.
+pub const fn endpoint_code(endpoint: Endpoint) -> i16 {
+    match endpoint {
+        Endpoint::Chat => 0,
+        Endpoint::Completions => 1,
+        Endpoint::Embeddings => 2,
+    }
+}
+
+/// The kind of call of a stored number.
+pub const fn endpoint_of(code: i16) -> Option<Endpoint> {
+    match code {
+        0 => Some(Endpoint::Chat),
+        1 => Some(Endpoint::Completions),
+        2 => Some(Endpoint::Embeddings),
+        _ => None,
+    }
+}
+
+/// A request that could be served.
+pub struct Checked {
+    /// The model that would serve it.
+    pub model: Arc<crate::Model>,
+    /// The most prompt tokens it can have.
+    pub prompt_bound: u64,
+    /// The most it can cost.
+    pub cost: Amount,
+}
+
+/// What the upstream gave, with everything that belongs to the request.
+struct Dispatched {
+    answer: Answer,
+    running: Running,
+}
+
+impl Gateway {
+    /// Answers an interactive request.
+    pub async fn answer(&self, caller: &Caller, inbound: Inbound) -> Result<Reply, RequestError> {
+        let (began, came_in) = (Instant::now(), self.clock().now());
+        let epoch = self.live_epoch()?;
+        let rate = take_request(&epoch, caller, came_in).await?;
+        let catalog = self.catalog();
+        let admitted = admit(&catalog, &inbound)?;
+        let place = Arc::clone(self.in_flight()).try_acquire_owned();
+        let place = place.map_err(|_| RequestError::Busy { retry_after: RETRY_AFTER })?;
+        let mut guard = match &inbound.idempotency {
+            Some(key) => match self.begin_idempotent(&epoch, caller.account, key, &inbound).await? {
+                Turn::Replay(answer) => return Ok(Reply { rate, body: ReplyBody::Replay(answer) }),
+                Turn::First(scope) => IdempotencyGuard::new(self.clone(), Some(scope)),
+            },
+            None => IdempotencyGuard::new(self.clone(), None),
+        };
+        let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
+        let dispatched = self.dispatch(&inbound, &admitted).await?;
+        let bill = self.bill(epoch, caller, inbound, admitted, &reservation, (came_in, began, catalog.version()));
+        let body = match dispatched.answer {
+            Answer::Events(events) => {
+                ReplyBody::Stream(Box::new(open(bill, reservation, (events, dispatched.running), guard, place)))
+            }
+            Answer::Whole { body, usage, .. } => {
+                let unsettled = whole(bill, reservation, body, usage, dispatched.running);
+                ReplyBody::Whole(unsettled.settle(guard.take(), None).await?)
+            }
+        };
+        Ok(Reply { rate, body })
+    }
+
+    /// Runs a batch task up to the point where its answer is there; [`Unsettled::settle_task`] makes it durable.
+    pub async fn run_task(&self, caller: &Caller, inbound: Inbound) -> Result<Unsettled, RequestError> {
+        let (began, came_in) = (Instant::now(), self.clock().now());
+        let epoch = self.live_epoch()?;
+        let catalog = self.catalog();
+        let admitted = admit(&catalog, &inbound)?;
+        let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
+        let dispatched = self.dispatch(&inbound, &admitted).await?;
+        let bill = self.bill(epoch, caller, inbound, admitted, &reservation, (came_in, began, catalog.version()));
+        match dispatched.answer {
+            Answer::Whole { body, usage, .. } => Ok(whole(bill, reservation, body, usage, dispatched.running)),
+            // A task's call asks for a whole answer; a server that streams all the same does not speak the protocol.
+            Answer::Events(_) => Err(RequestError::UpstreamFailed),
+        }
+    }
+
+    /// Ends a task that has no answer; nothing is charged.
+    pub async fn fail_task(&self, caller: &Caller, finish: TaskFinish) -> Result<(), RequestError> {
+        let (epoch, now) = (self.live_epoch()?, self.clock().now());
+        let settlement = Settlement {
+            charge_id: TransferId::new(self.ids().uuid()),
+            account: caller.account,
+            key: caller.key,
+            month: now.month(),
+            budget_held: false,
+            charge: Amount::ZERO,
+            usage: None,
+            task: Some(finish),
+            answer: None,
+            now,
+        };
+        self.keeper().settle(&epoch, settlement).await.map_err(|cause| unsettled(&cause))
+    }
+
+    /// Checks a body against the catalogue, without running it: the upper bound of its prompt's tokens.
+    pub fn check(&self, inbound: &Inbound) -> Result<Checked, RequestError> {
+        let admitted = admit(&self.catalog(), inbound)?;
+        Ok(Checked { model: admitted.model, prompt_bound: admitted.ceiling.input, cost: admitted.ceiling.cost })
+    }
+
+    fn live_epoch(&self) -> Result<Arc<Epoch>, RequestError> {
+        let epoch = self.epoch();
+        if epoch.holds() { Ok(epoch) } else { Err(RequestError::Fenced) }
+    }
+
+    fn bill(
+        &self,
+        epoch: Arc<Epoch>,
+        caller: &Caller,
+        inbound: Inbound,
+        admitted: Admitted,
+        reservation: &Reservation,
+        when: (Timestamp, Instant, batchin_domain::PriceVersion),
+    ) -> Bill {
+        let (came_in, began, version) = when;
+        let bound = &admitted.peek.bound;
+        let meter = Meter::new(admitted.price, reservation.amount(), bound.text_bytes, bound.token_ids);
+        Bill {
+            gateway: self.clone(),
+            epoch,
+            caller: caller.clone(),
+            inbound,
+            version,
+            meter,
+            came_in,
+            began,
+            ttft: None,
+            charged: Amount::ZERO,
+            admitted,
+        }
+    }
+
+    /// Sends the request to one upstream after another until one answers.
+    async fn dispatch(&self, inbound: &Inbound, admitted: &Admitted) -> Result<Dispatched, RequestError> {
+        let mut candidates = self.replicas_of(&admitted.model);
+        let mut failed: HashSet<String> = HashSet::new();
+        let mut last: Option<CallError> = None;
+        for _ in 0..MAX_ATTEMPTS {
+            candidates.retain(|replica| !failed.contains(replica.name()));
+            let task = inbound.task.map(|(_, task)| task);
+            let bound = admitted.ceiling.input;
+            let running = match self.dispatcher().begin(&candidates, inbound.class, bound, task) {
+                Ok(running) => running,
+                Err(gate) => return Err(no_room(gate, last)),
+            };
+            let call = call_of(inbound, admitted);
+            let preempted = running.preempted.clone();
+            let called = running.replica.call(call);
+            let result = tokio::select! {
+                result = called => result,
+                () = preempted.cancelled() => return Err(RequestError::Stopped),
+            };
+            match result {
+                Ok(answer) => {
+                    running.first_byte();
+                    return Ok(Dispatched { answer, running });
+                }
+                Err(error) => {
+                    let replica: Arc<Replica> = Arc::clone(&running.replica);
+                    running.finish(ended(&error));
+                    counter!("batchin_upstream_failures_total", "upstream" => replica.name().to_owned()).increment(1);
+                    info!(upstream = replica.name(), error = %error.kind, "upstream {} failed", replica.name());
+                    if error.retry == Retry::Never {
+                        return Err(final_error(error));
+                    }
+                    failed.insert(replica.name().to_owned());
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.map_or(RequestError::NoUpstream { retry_after: RETRY_AFTER }, final_error))
+    }
+}
+
+fn call_of(inbound: &Inbound, admitted: &Admitted) -> Call {
+    let request = inbound.request.uuid().simple();
+    let public_id = match inbound.endpoint {
+        Endpoint::Chat => format!("chatcmpl_{request}"),
+        Endpoint::Completions => format!("cmpl_{request}"),
+        Endpoint::Embeddings => String::new(),
+    };
+    Call {
+        endpoint: inbound.endpoint,
+        body: inbound.body.clone(),
+        upstream_model: Some(admitted.model.upstream_model.clone().unwrap_or_else(|| admitted.model.id.clone())),
+        public_id,
+        public_model: admitted.model.id.clone(),
+        stream: admitted.peek.stream && inbound.task.is_none(),
+        request_id: inbound.request.to_string(),
+        class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
+        max_tokens: admitted.max_tokens,
+    }
+}
+
+/// Meters a whole answer.
+fn whole(
+    mut bill: Bill,
+    reservation: Reservation,
+    body: Bytes,
+    usage: Option<batchin_openai::Usage>,
+    running: Running,
+) -> Unsettled {
+    match usage {
+        Some(usage) => bill.meter.report(usage),
+        // Four bytes of JSON a token is no undercount that matters, and it is marked as ours.
+        None if bill.inbound.endpoint.generates() => {
+            bill.meter.deltas(u32::try_from(body.len() / 4).unwrap_or(u32::MAX));
+        }
+        None => {}
+    }
+    running.paced(bill.meter.units().output, bill.began.elapsed());
+    running.finish(Ended::Ok);
+    Unsettled { bill, reservation, body }
+}
+
+/// Meters a stream.
+fn open(
+    mut bill: Bill,
+    reservation: Reservation,
+    upstream: (Box<Events>, Running),
+    guard: IdempotencyGuard,
+    place: OwnedSemaphorePermit,
+) -> MeteredStream {
+    let (events, running) = upstream;
+    bill.ttft = Some(bill.began.elapsed());
+    MeteredStream::new(bill, reservation, *events, running, (guard, place))
+}
+
+impl Unsettled {
+    /// What was consumed.
+    pub fn units(&self) -> batchin_domain::Units {
+        self.bill.meter.units()
+    }
+
+    /// Charges and, once that is durable, hands the answer over.
+    async fn settle(self, scope: Option<IdempotencyScope>, task: Option<TaskFinish>) -> Result<Bytes, RequestError> {
+        let mut settlement = self.bill.settlement(Outcome::Completed, &self.reservation);
+        settlement.task = task;
+        settlement.answer = scope.map(|scope| {
+            let body = (self.body.len() <= MAX_KEPT_ANSWER).then(|| self.body.to_vec());
+            (scope, StoredAnswer { status: 200, content_type: "application/json".to_owned(), body })
+        });
+        let charge = settlement.charge;
+        let keeper = Arc::clone(self.bill.gateway.keeper());
+        let epoch = Arc::clone(&self.bill.epoch);
+        // From here on the charge stands whether or not anybody waits for it.
+        self.reservation.settle(charge);
+        keeper.settle(&epoch, settlement).await.map_err(|cause| unsettled(&cause))?;
+        self.bill.note(Outcome::Completed);
+        Ok(self.body)
+    }
+
+    /// Charges and ends the task in one transaction; the answer's body must lie in its blob before.
+    pub async fn settle_task(self, finish: TaskFinish) -> Result<(), RequestError> {
+        self.settle(None, Some(finish)).await.map(drop)
+    }
+}
+
+/// What a settlement's failure means to the request.
+pub(crate) fn unsettled(cause: &CommitError) -> RequestError {
+    match cause {
+        CommitError::StaleTask => RequestError::Stopped,
+        CommitError::Fenced | CommitError::Unavailable => RequestError::Fenced,
+    }
+}
+
+fn no_room(gate: Gate, last: Option<CallError>) -> RequestError {
+    match (last, gate) {
+        (Some(error), _) => final_error(error),
+        (None, Gate::Unavailable) => RequestError::NoUpstream { retry_after: RETRY_AFTER },
+        (None, _) => RequestError::Busy { retry_after: RETRY_AFTER },
+    }
+}
+
+fn ended(error: &CallError) -> Ended {
+    match (error.kind, error.retry) {
+        (CallErrorKind::Timeout, _) => Ended::Timeout,
+        (CallErrorKind::Status(429 | 503), Retry::Later(retry_after)) => Ended::Overloaded { retry_after },
+        _ => Ended::Failed,
+    }
+}
+
+fn final_error(error: CallError) -> RequestError {
+    match (error.kind, error.retry, error.client_error) {
+        (CallErrorKind::Status(status), Retry::Never, Some(cause)) if (400..500).contains(&status) => {
+            RequestError::Refused { status, error: cause }
+        }
+        (_, Retry::Never, Some(cause)) => RequestError::Refused { status: 400, error: cause },
+        (CallErrorKind::Status(429 | 503), Retry::Later(after), _) => {
+            RequestError::Busy { retry_after: after.unwrap_or(RETRY_AFTER) }
+        }
+        (CallErrorKind::Timeout, ..) => RequestError::UpstreamTimeout,
+        (CallErrorKind::Unavailable | CallErrorKind::Connect(_), retry, _) => {
+            let retry_after = if let Retry::Later(Some(after)) = retry { after } else { RETRY_AFTER };
+            RequestError::NoUpstream { retry_after }
+        }
+        _ => RequestError::UpstreamFailed,
+    }
+}

@@ -1,0 +1,289 @@
+//! Holds: a stream on its way to the client.
+//!
+//! Events pass through as they come, counted. The last ones wait until the charge is durable. Whatever happens, the
+//! stream settles exactly once: at its end, on a failure in the middle, or when the client goes away.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use batchin_domain::Amount;
+use batchin_openai::{ErrorBody, sse};
+use batchin_scheduler::Outcome as Ended;
+use batchin_store::{CommitError, IdempotencyScope, Outcome, StoredAnswer};
+use batchin_tasks::Tasks;
+use batchin_upstream::{Event, EventKind, Events, StreamError};
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
+use tracing::warn;
+
+use crate::{
+    dispatch::Running,
+    idempotent::IdempotencyGuard,
+    reserve::Reservation,
+    run::{Bill, MAX_KEPT_ANSWER},
+};
+
+/// A stream's usage is flushed this often: what a crash can cost us stays below this much of a stream.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+
+type Committing = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>;
+
+/// What is needed to settle; taken exactly once.
+struct Open {
+    bill: Bill,
+    reservation: Reservation,
+    running: Running,
+    guard: IdempotencyGuard,
+    /// The last flush: whether it became durable is known before the next charge is made.
+    flush: Option<Flush>,
+}
+
+struct Flush {
+    done: oneshot::Receiver<Result<(), CommitError>>,
+    amount: Amount,
+}
+
+enum State {
+    /// Events pass through.
+    Flowing(Box<Events>),
+    /// The last frames wait for the charge.
+    Settling(Committing),
+    /// What is left to send.
+    Ending,
+}
+
+/// A metered stream of server-sent events.
+pub struct MeteredStream {
+    state: State,
+    open: Option<Open>,
+    tasks: Tasks,
+    /// Frames that wait for the charge, or are left to send after it.
+    tail: VecDeque<Bytes>,
+    /// Choices that have not ended.
+    choices_left: u32,
+    show_usage: bool,
+    flushed: Instant,
+    /// The answer so far, while it may be asked for again.
+    kept: Option<BytesMut>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl MeteredStream {
+    pub(crate) fn new(
+        bill: Bill,
+        reservation: Reservation,
+        events: Events,
+        running: Running,
+        rest: (IdempotencyGuard, OwnedSemaphorePermit),
+    ) -> Self {
+        let (guard, place) = rest;
+        Self {
+            state: State::Flowing(Box::new(events)),
+            choices_left: bill.admitted.peek.choices.max(1),
+            show_usage: bill.admitted.peek.include_usage,
+            flushed: Instant::now(),
+            kept: guard.is_some().then(BytesMut::new),
+            tasks: bill.gateway.tasks().clone(),
+            open: Some(Open { bill, reservation, running, guard, flush: None }),
+            tail: VecDeque::new(),
+            _place: place,
+        }
+    }
+
+    /// Takes an event in. `Some` is what to send now.
+    fn pass(&mut self, event: Event) -> Option<Bytes> {
+        let open = self.open.as_mut()?;
+        open.bill.meter.deltas(event.deltas);
+        if let Some(usage) = event.usage {
+            open.bill.meter.report(usage);
+        }
+        match event.kind {
+            EventKind::KeepAlive => return Some(event.frame),
+            EventKind::Delta if self.tail.is_empty() => {}
+            EventKind::Finish if self.choices_left > 1 => self.choices_left -= 1,
+            EventKind::Usage if !self.show_usage => return None,
+            // From the last choice's end on, everything waits for the charge.
+            EventKind::Delta | EventKind::Finish | EventKind::Usage => {
+                self.tail.push_back(event.frame);
+                return None;
+            }
+            EventKind::Done => {
+                self.tail.push_back(event.frame);
+                self.end(Outcome::Completed);
+                return None;
+            }
+            EventKind::Error(_) => {
+                self.tail.push_back(event.frame);
+                self.end(Outcome::UpstreamFailed);
+                return None;
+            }
+        }
+        self.keep(&event.frame);
+        self.flush_if_due();
+        Some(event.frame)
+    }
+
+    fn keep(&mut self, frame: &Bytes) {
+        if let Some(kept) = &mut self.kept {
+            if kept.len() + frame.len() <= MAX_KEPT_ANSWER {
+                kept.extend_from_slice(frame);
+            } else {
+                self.kept = None;
+            }
+        }
+    }
+
+    /// The upstream broke off.
+    fn broken(&mut self, cause: StreamError) {
+        warn!(error = %cause, "a stream broke off");
+        let (message, code) = match cause {
+            StreamError::Stalled => ("The model server stopped answering.", "upstream_timeout"),
+            StreamError::Truncated | StreamError::Broken(_) | StreamError::TooLarge | StreamError::BadEvent => {
+                ("The model server failed in the middle of the answer.", "upstream_error")
+            }
+        };
+        self.tail.push_back(error_frame(message, code));
+        self.end(Outcome::UpstreamFailed);
+    }
+
+    /// Charges what has grown since the last flush, while the stream goes on.
+    fn flush_if_due(&mut self) {
+        if self.flushed.elapsed() < FLUSH_INTERVAL {
+            return;
+        }
+        self.flushed = Instant::now();
+        let Some(open) = self.open.as_mut() else { return };
+        if let Some(flush) = &mut open.flush {
+            match flush.done.try_recv() {
+                Ok(Ok(())) => open.flush = None,
+                // One that is still under way, or failed, is sorted out at the end.
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+        let settlement = open.bill.settlement(Outcome::Running, &open.reservation);
+        let amount = settlement.charge;
+        if amount.is_zero() {
+            return;
+        }
+        if let Some(done) = open.bill.epoch.committer.try_submit(settlement) {
+            open.bill.charged = open.bill.charged.saturating_add(amount);
+            open.reservation.settle_part(amount);
+            open.flush = Some(Flush { done, amount });
+        }
+    }
+
+    /// Hands the final charge in; the tail is sent once it is durable.
+    fn end(&mut self, outcome: Outcome) {
+        let kept = self.answer_so_far();
+        let Some(open) = self.open.take() else { return };
+        self.state = State::Settling(Box::pin(open.settle(outcome, kept)));
+    }
+
+    /// The whole answer, if it was kept.
+    fn answer_so_far(&mut self) -> Option<Vec<u8>> {
+        let mut kept = self.kept.take()?;
+        self.tail.iter().for_each(|frame| kept.extend_from_slice(frame));
+        Some(kept.to_vec())
+    }
+}
+
+impl Open {
+    /// Charges what was consumed; what was held and not used is free again.
+    async fn settle(mut self, outcome: Outcome, kept: Option<Vec<u8>>) -> Result<(), CommitError> {
+        let ended = match outcome {
+            Outcome::Completed | Outcome::Running => Ended::Ok,
+            Outcome::ClientGone => Ended::Cancelled,
+            Outcome::UpstreamFailed => Ended::Failed,
+        };
+        self.running.finish(ended);
+        if let Some(flush) = self.flush
+            && !matches!(flush.done.await, Ok(Ok(())))
+        {
+            self.bill.charged = self.bill.charged.saturating_sub(flush.amount);
+        }
+        let mut settlement = self.bill.settlement(outcome, &self.reservation);
+        settlement.answer = self.guard.take().map(|scope: IdempotencyScope| {
+            // An answer that was cut off is not given again as if it were whole.
+            let body = kept.filter(|_| outcome == Outcome::Completed);
+            (scope, StoredAnswer { status: 200, content_type: "text/event-stream".to_owned(), body })
+        });
+        self.reservation.settle(settlement.charge);
+        let keeper = Arc::clone(self.bill.gateway.keeper());
+        keeper.settle(&self.bill.epoch, settlement).await?;
+        self.bill.note(outcome);
+        Ok(())
+    }
+}
+
+impl Stream for MeteredStream {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.state {
+                State::Flowing(events) => {
+                    // Rule 3: a node past its deadline sends no further byte.
+                    if this.open.as_ref().is_some_and(|open| !open.bill.epoch.holds()) {
+                        this.tail.clear();
+                        this.tail.push_back(error_frame("The server lost its ledger.", "service_unavailable"));
+                        this.end(Outcome::UpstreamFailed);
+                        continue;
+                    }
+                    match events.poll_next(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Some(Ok(event))) => {
+                            if let Some(frame) = this.pass(event) {
+                                return Poll::Ready(Some(frame));
+                            }
+                        }
+                        Poll::Ready(Some(Err(cause))) => this.broken(cause),
+                        Poll::Ready(None) => this.end(Outcome::Completed),
+                    }
+                }
+                State::Settling(commit) => match commit.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => this.state = State::Ending,
+                    Poll::Ready(Err(_)) => {
+                        this.tail.clear();
+                        let message = "The answer could not be charged for and is withheld.";
+                        this.tail.push_back(error_frame(message, "service_unavailable"));
+                        this.state = State::Ending;
+                    }
+                },
+                State::Ending => return Poll::Ready(this.tail.pop_front()),
+            }
+        }
+    }
+}
+
+/// The client went away: the upstream's connection closes with the events, and what was produced is charged.
+impl Drop for MeteredStream {
+    fn drop(&mut self) {
+        let settling: Committing = match (std::mem::replace(&mut self.state, State::Ending), self.open.take()) {
+            (State::Settling(settling), _) => settling,
+            (_, Some(open)) => Box::pin(open.settle(Outcome::ClientGone, None)),
+            (_, None) => return,
+        };
+        self.tasks.spawn("settle_abandoned", move |_| async move {
+            if let Err(cause) = settling.await {
+                warn!(error = %cause, "an abandoned stream could not be settled");
+            }
+        });
+    }
+}
+
+fn error_frame(message: &str, code: &str) -> Bytes {
+    let body = ErrorBody { message, kind: "server_error", param: None, code: Some(code) };
+    sse::frame(body.to_json().as_bytes())
+}
