@@ -89,6 +89,11 @@ impl Gateway {
         &*self.inner.parts.ids
     }
 
+    /// Fresh ids, for work that outlives a borrow.
+    pub fn shared_ids(&self) -> Arc<dyn IdSource> {
+        Arc::clone(&self.inner.parts.ids)
+    }
+
     /// Who runs next and where.
     pub fn dispatcher(&self) -> &Arc<Dispatcher> {
         &self.inner.parts.dispatcher

@@ -1,0 +1,364 @@
+//! Holds: the worker: claims tasks, runs what the gates let through, and ends each exactly once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use batchin_domain::{BatchId, KeyId, Priority, RequestId};
+use batchin_gateway::{Caller, Gateway, Inbound, RequestError, endpoint_of};
+use batchin_openai::Endpoint;
+use batchin_scheduler::{Entry, Queue, Verdict};
+use batchin_store::{Claim, ClaimedTask, FencedError, NodeIdentity, Requeue, TaskEnd, TaskFinish};
+use batchin_tasks::Tasks;
+use metrics::gauge;
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::{
+    Blobs,
+    outcome::{Next, after},
+    results::ResultWriter,
+};
+
+/// Between two looks at the durable queue while nothing else wakes the worker.
+const POLL: Duration = Duration::from_millis(100);
+/// Between two looks at which claims still stand: how long a cancelled task may go on.
+const CLAIM_LOOK: Duration = Duration::from_millis(300);
+/// Claimed tasks kept ready beyond those that run, so that a freed slot is filled without asking the database.
+const READY: usize = 64;
+/// How long a key's limits are remembered.
+const KEY_AGE: Duration = Duration::from_secs(1);
+/// A rough output when a body sets no limit: only the order between accounts depends on it.
+const ASSUMED_OUTPUT: u32 = 256;
+
+/// The worker's bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerOptions {
+    /// Tasks in flight on this node, whatever the upstreams bear.
+    pub concurrency: usize,
+    /// Tries of a task that fails for reasons of the upstream.
+    pub max_attempts: u32,
+}
+
+/// Runs batches on this node.
+pub struct Worker {
+    gateway: Gateway,
+    blobs: Blobs,
+    results: ResultWriter,
+    options: WorkerOptions,
+    /// Its own group, shut down before the gateway's.
+    runs: Tasks,
+    freed: Notify,
+    /// std mutex: held for map look-ups, never across an await.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Tasks that run, by their claims.
+    running: HashMap<Claim, CancellationToken>,
+    keys: HashMap<KeyId, (Caller, Instant)>,
+    /// Batches that said that they wait for money.
+    blocked: HashSet<BatchId>,
+}
+
+/// A claimed task whose body has been read.
+struct Ready {
+    task: ClaimedTask,
+    inbound: Inbound,
+    prompt_bound: u64,
+}
+
+impl Worker {
+    /// Starts to claim and run. `tasks` is asked to stop before the group that settles is.
+    pub fn start(gateway: Gateway, blobs: Blobs, options: WorkerOptions, tasks: &Tasks) {
+        let results = ResultWriter::start(blobs.clone(), gateway.shared_ids(), tasks);
+        let worker = Arc::new(Self {
+            gateway,
+            blobs,
+            results,
+            options,
+            runs: tasks.clone(),
+            freed: Notify::new(),
+            state: Mutex::default(),
+        });
+        let watching = Arc::clone(&worker);
+        tasks.spawn("claim_watch", move |stop| async move { watching.watch(stop).await });
+        tasks.spawn("batch_worker", move |stop| worker.run(stop));
+    }
+
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
+        // One queue a model: a closed gate of one model says nothing about another's.
+        let mut queues: HashMap<String, Queue<Ready>> = HashMap::new();
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut node = self.gateway.epoch().identity;
+        while !stop.is_cancelled() {
+            let current = self.gateway.epoch().identity;
+            if current != node {
+                // What an ended epoch claimed has been taken back.
+                queues.clear();
+                node = current;
+            }
+            let claimed = self.claim(&mut queues, node).await;
+            let started = self.start_ready(&mut queues, &stop);
+            queues.retain(|_, queue| !queue.is_empty());
+            if claimed && started {
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.freed.notified() => {}
+                () = self.gateway.dispatcher().room() => {}
+                _ = poll.tick() => {}
+            }
+        }
+        self.hand_back(queues).await;
+    }
+
+    /// Claims what there is room for. Whether anything was claimed.
+    async fn claim(&self, queues: &mut HashMap<String, Queue<Ready>>, node: NodeIdentity) -> bool {
+        let mut any = false;
+        for priority in [Priority::High, Priority::Low, Priority::Fill] {
+            let waiting: usize = queues.values().map(Queue::len).sum();
+            let room = READY.saturating_sub(waiting);
+            if room == 0 {
+                return any;
+            }
+            let now = self.gateway.clock().now();
+            let limit = u32::try_from(room).unwrap_or(u32::MAX);
+            match self.gateway.store().claim(node, priority, limit, now).await {
+                Ok(tasks) => {
+                    any |= !tasks.is_empty();
+                    self.make_ready(queues, tasks).await;
+                }
+                Err(FencedError::Fenced) => return false,
+                Err(FencedError::Store(cause)) => {
+                    warn!(error = &cause as &dyn std::error::Error, "tasks could not be claimed");
+                    return false;
+                }
+            }
+        }
+        any
+    }
+
+    async fn make_ready(&self, queues: &mut HashMap<String, Queue<Ready>>, tasks: Vec<ClaimedTask>) {
+        for task in tasks {
+            let body = match self.blobs.read(&task.body).await {
+                Ok(body) => body,
+                Err(cause) => {
+                    error!(error = &cause as &dyn std::error::Error, "a task's body could not be read");
+                    self.requeue(&task, Duration::from_secs(5), true).await;
+                    continue;
+                }
+            };
+            let inbound = Inbound {
+                endpoint: endpoint_of(task.endpoint).unwrap_or(Endpoint::Chat),
+                body,
+                request: RequestId::new(self.gateway.ids().uuid()),
+                class: task.priority.class(),
+                task: Some((task.batch, task.claim.task)),
+                idempotency: None,
+            };
+            let prompt_bound = match self.gateway.check(&inbound) {
+                Ok(checked) => checked.prompt_bound,
+                Err(cause) => {
+                    self.conclude(&task, cause).await;
+                    continue;
+                }
+            };
+            let cost = batchin_scheduler::cost_units(u32::try_from(prompt_bound).unwrap_or(u32::MAX), ASSUMED_OUTPUT);
+            let entry = Entry { account: task.account, weight: 1, priority: task.priority, cost, latest_start: None };
+            let model = task.model.clone();
+            let ready = Ready { task, inbound, prompt_bound };
+            if let Err(full) = queues.entry(model).or_default().push(entry, ready) {
+                self.requeue(&full.0.task, POLL, false).await;
+            }
+        }
+    }
+
+    /// Starts what the gates let through. Whether anything started.
+    fn start_ready(self: &Arc<Self>, queues: &mut HashMap<String, Queue<Ready>>, stop: &CancellationToken) -> bool {
+        let mut any = false;
+        let catalog = self.gateway.catalog();
+        for (model, queue) in queues.iter_mut() {
+            let Some(model) = catalog.find(model) else { continue };
+            let replicas = self.gateway.replicas_of(model);
+            loop {
+                if self.lock().running.len() >= self.options.concurrency {
+                    return any;
+                }
+                let now = self.gateway.clock().now();
+                let popped = queue.pop_where(now, |ready, class| {
+                    match self.gateway.dispatcher().may_start(&replicas, class, ready.prompt_bound) {
+                        Ok(()) => Verdict::Start,
+                        Err(gate) => gate.into(),
+                    }
+                });
+                let Some(popped) = popped else { break };
+                self.spawn(popped.item, stop.clone());
+                any = true;
+            }
+        }
+        gauge!("batchin_batch_tasks_running").set(self.lock().running.len() as f64);
+        any
+    }
+
+    fn spawn(self: &Arc<Self>, ready: Ready, stop: CancellationToken) {
+        let cancelled = CancellationToken::new();
+        self.lock().running.insert(ready.task.claim, cancelled.clone());
+        let worker = Arc::clone(self);
+        self.runs.spawn("batch_task", move |_| async move {
+            let claim = ready.task.claim;
+            tokio::select! {
+                () = worker.run_one(&ready) => {}
+                // Cancelled by its owner or taken from this node: whoever did that has dealt with it.
+                () = cancelled.cancelled() => {}
+                // Dropping the run closes the upstream's connection; the task goes on elsewhere or after the restart.
+                () = stop.cancelled() => worker.requeue(&ready.task, Duration::ZERO, false).await,
+            }
+            worker.lock().running.remove(&claim);
+            worker.freed.notify_one();
+        });
+    }
+
+    async fn run_one(&self, ready: &Ready) {
+        let task = &ready.task;
+        let caller = match self.caller(task).await {
+            Ok(caller) => caller,
+            Err(cause) => return self.conclude(task, RequestError::Store(cause)).await,
+        };
+        let unsettled = match self.gateway.run_task(&caller, ready.inbound.clone()).await {
+            Ok(unsettled) => unsettled,
+            // Preempted in favour of a person; a cancelled batch is noticed when it is claimed no more.
+            Err(RequestError::Stopped) => return self.requeue(task, POLL, false).await,
+            Err(cause) => return self.conclude(task, cause).await,
+        };
+        let Some(result) = self.results.write(unsettled.body.clone()).await else {
+            return self.requeue(task, Duration::from_secs(1), false).await;
+        };
+        let finish = TaskFinish {
+            batch: task.batch,
+            task: task.claim.task,
+            epoch: task.claim.epoch,
+            end: TaskEnd::Completed { result },
+        };
+        match unsettled.settle_task(finish).await {
+            Ok(()) => self.unblock(task.batch).await,
+            Err(cause) => self.conclude(task, cause).await,
+        }
+    }
+
+    /// Carries out what a failed try means.
+    async fn conclude(&self, task: &ClaimedTask, cause: RequestError) {
+        match after(cause, task.attempts, self.options.max_attempts) {
+            Next::WaitForMoney { reason, pause } => {
+                self.block(task.batch, reason).await;
+                self.requeue(task, pause, false).await;
+            }
+            Next::Again { pause, counts } => self.requeue(task, pause, counts).await,
+            Next::Fail { code, message } => {
+                let caller =
+                    Caller { account: task.account, key: task.key, rate_limit_rpm: None, monthly_budget: None };
+                let finish = TaskFinish {
+                    batch: task.batch,
+                    task: task.claim.task,
+                    epoch: task.claim.epoch,
+                    end: TaskEnd::Failed { code, message },
+                };
+                match self.gateway.fail_task(&caller, finish).await {
+                    Ok(()) | Err(RequestError::Stopped) => {}
+                    Err(cause) => {
+                        warn!(error = &cause as &dyn std::error::Error, "a task's end could not be stored");
+                        self.requeue(task, Duration::from_secs(1), false).await;
+                    }
+                }
+            }
+            Next::Leave => {}
+        }
+    }
+
+    async fn requeue(&self, task: &ClaimedTask, pause: Duration, counts: bool) {
+        let not_before = self.gateway.clock().now().after(pause);
+        let back = [Requeue { claim: task.claim, not_before, counts }];
+        if let Err(cause) = self.gateway.store().requeue(&back).await {
+            // The claim ends with this node's lease at the latest.
+            warn!(error = &cause as &dyn std::error::Error, "a task could not be given back");
+        }
+    }
+
+    async fn hand_back(&self, queues: HashMap<String, Queue<Ready>>) {
+        let now = self.gateway.clock().now();
+        let mut back = Vec::new();
+        for mut queue in queues.into_values() {
+            while let Some(popped) = queue.pop_where(now, |_, _| Verdict::Start) {
+                back.push(Requeue { claim: popped.item.task.claim, not_before: now, counts: false });
+            }
+        }
+        if let Err(cause) = self.gateway.store().requeue(&back).await {
+            warn!(error = &cause as &dyn std::error::Error, "claimed tasks could not be given back");
+        }
+    }
+
+    async fn block(&self, batch: BatchId, reason: &str) {
+        if !self.lock().blocked.insert(batch) {
+            return;
+        }
+        if let Err(cause) = self.gateway.store().set_blocked(batch, Some(reason)).await {
+            warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
+        }
+    }
+
+    async fn unblock(&self, batch: BatchId) {
+        if !self.lock().blocked.remove(&batch) {
+            return;
+        }
+        if let Err(cause) = self.gateway.store().set_blocked(batch, None).await {
+            warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it goes on");
+        }
+    }
+
+    /// Whose budget and balance the task counts for.
+    async fn caller(&self, task: &ClaimedTask) -> Result<Caller, batchin_store::StoreError> {
+        let plain = Caller { account: task.account, key: task.key, rate_limit_rpm: None, monthly_budget: None };
+        let Some(key) = task.key else { return Ok(plain) };
+        if let Some((caller, read)) = self.lock().keys.get(&key)
+            && read.elapsed() < KEY_AGE
+        {
+            return Ok(caller.clone());
+        }
+        let record = self.gateway.store().key_record(key).await?;
+        let caller = Caller { monthly_budget: record.and_then(|record| record.monthly_budget), ..plain };
+        let mut state = self.lock();
+        state.keys.retain(|_, (_, read)| read.elapsed() < KEY_AGE);
+        state.keys.insert(key, (caller.clone(), Instant::now()));
+        Ok(caller)
+    }
+
+    /// Stops what this node runs without a claim any more.
+    async fn watch(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(CLAIM_LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let before: Vec<Claim> = self.lock().running.keys().copied().collect();
+            if before.is_empty() {
+                continue;
+            }
+            match self.gateway.store().claims_of(self.gateway.epoch().identity).await {
+                Ok(claims) => {
+                    let state = self.lock();
+                    let lost = before.iter().filter(|claim| !claims.contains(claim));
+                    lost.filter_map(|claim| state.running.get(claim)).for_each(CancellationToken::cancel);
+                }
+                Err(cause) => warn!(error = &cause as &dyn std::error::Error, "claims could not be read"),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
