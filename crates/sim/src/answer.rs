@@ -4,7 +4,7 @@
 
 use batchin_openai::{Endpoint, Peek};
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::behaviour::{Answer, End, UsageMode};
 
@@ -54,54 +54,58 @@ impl Job<'_> {
         if self.tokens() < self.answer.tokens { "length" } else { "stop" }
     }
 
-    fn usage(&self) -> Value {
+    fn usage(&self) -> String {
         let prompt = prompt_tokens(self.body);
-        let completion = u64::from(self.tokens()) * u64::from(self.peek.choices);
-        json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion})
-    }
-
-    /// The body of an answer that is not streamed.
-    pub(crate) fn whole(&self) -> Bytes {
-        let usage = if self.answer.usage == UsageMode::Never { Value::Null } else { self.usage() };
-        let model = &self.peek.model;
-        let body = match self.endpoint {
-            Endpoint::Embeddings => {
-                let data: Vec<Value> = (0..self.peek.bound.items)
-                    .map(|index| json!({"object": "embedding", "index": index, "embedding": EMBEDDING}))
-                    .collect();
-                let prompt = prompt_tokens(self.body);
-                let usage =
-                    if usage.is_null() { usage } else { json!({"prompt_tokens": prompt, "total_tokens": prompt}) };
-                json!({"object": "list", "data": data, "model": model, "usage": usage})
-            }
-            Endpoint::Chat | Endpoint::Completions => {
-                let text: String = (0..self.tokens()).map(token_text).collect();
-                let choices: Vec<Value> = (0..self.peek.choices).map(|index| self.choice(index, &text)).collect();
-                let object = if self.endpoint == Endpoint::Chat { "chat.completion" } else { "text_completion" };
-                json!({"id": "sim-1", "object": object, "created": 1_700_000_000, "model": model, "choices": choices,
-                       "usage": usage})
-            }
-        };
-        body.to_string().into()
-    }
-
-    fn choice(&self, index: u32, text: &str) -> Value {
-        let reason = self.finish_reason();
-        if self.endpoint == Endpoint::Chat {
-            let message = json!({"role": "assistant", "content": text});
-            return json!({"index": index, "message": message, "logprobs": null, "finish_reason": reason});
+        if self.endpoint == Endpoint::Embeddings {
+            return format!(r#"{{"prompt_tokens":{prompt},"total_tokens":{prompt}}}"#);
         }
-        json!({"index": index, "text": text, "logprobs": null, "finish_reason": reason})
+        let completion = u64::from(self.tokens()) * u64::from(self.peek.choices);
+        let total = prompt + completion;
+        format!(r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total}}}"#)
+    }
+
+    fn model(&self) -> Value {
+        Value::from(self.peek.model.as_str())
+    }
+
+    /// The body of an answer that is not streamed. Written as text: benchmarks measure what calls it.
+    pub(crate) fn whole(&self) -> Bytes {
+        let usage = if self.answer.usage == UsageMode::Never { "null".to_owned() } else { self.usage() };
+        let model = self.model();
+        if self.endpoint == Endpoint::Embeddings {
+            let embedding = format!("{EMBEDDING:?}");
+            let data = joined(0..self.peek.bound.items, |index| {
+                format!(r#"{{"object":"embedding","index":{index},"embedding":{embedding}}}"#)
+            });
+            return format!(r#"{{"object":"list","data":[{data}],"model":{model},"usage":{usage}}}"#).into();
+        }
+        // The words need no escapes.
+        let text: String = (0..self.tokens()).map(token_text).collect();
+        let (object, reason) = (self.object(""), self.finish_reason());
+        let choices = joined(0..self.peek.choices, |index| {
+            let content = match self.endpoint {
+                Endpoint::Chat => format!(r#""message":{{"role":"assistant","content":"{text}"}}"#),
+                _ => format!(r#""text":"{text}""#),
+            };
+            format!(r#"{{"index":{index},{content},"logprobs":null,"finish_reason":"{reason}"}}"#)
+        });
+        let head = format!(r#"{{"id":"sim-1","object":"{object}","created":1700000000,"model":{model}"#);
+        format!(r#"{head},"choices":[{choices}],"usage":{usage}}}"#).into()
     }
 
     /// The events of a stream up to where its end begins, and the events of that end.
     pub(crate) fn events(&self) -> Events {
         let mut deltas = Vec::new();
         if self.endpoint == Endpoint::Chat {
-            deltas.push(self.chunk(&self.choices(|_| json!({"role": "assistant", "content": ""})), &Value::Null));
+            deltas.push(self.chunk(r#""delta":{"role":"assistant","content":""},"finish_reason":null"#, None));
         }
         for token in 0..self.tokens() {
-            deltas.push(self.chunk(&self.choices(|_| json!({"content": token_text(token)})), &Value::Null));
+            let text = token_text(token);
+            let delta = match self.endpoint {
+                Endpoint::Chat => format!(r#""delta":{{"content":"{text}"}},"finish_reason":null"#),
+                _ => format!(r#""text":"{text}","finish_reason":null"#),
+            };
+            deltas.push(self.chunk(&delta, None));
         }
         Events { deltas, end: self.end_events() }
     }
@@ -118,43 +122,41 @@ impl Job<'_> {
 
     fn finish_events(&self) -> Vec<Bytes> {
         let mode = self.answer.usage;
-        let on_finish = if mode == UsageMode::OnLastChunk { self.usage() } else { Value::Null };
-        let finish: Vec<Value> = (0..self.peek.choices)
-            .map(|index| {
-                let reason = self.finish_reason();
-                match self.endpoint {
-                    Endpoint::Chat => json!({"index": index, "delta": {}, "finish_reason": reason}),
-                    _ => json!({"index": index, "text": "", "finish_reason": reason}),
-                }
-            })
-            .collect();
-        let mut events = vec![self.chunk(&Value::from(finish), &on_finish)];
-        let asked = matches!(mode, UsageMode::AsAsked | UsageMode::ZerosThenLast) && self.peek.include_usage;
-        if asked {
-            events.push(self.chunk(&json!([]), &self.usage()));
+        let reason = self.finish_reason();
+        let finish = match self.endpoint {
+            Endpoint::Chat => format!(r#""delta":{{}},"finish_reason":"{reason}""#),
+            _ => format!(r#""text":"","finish_reason":"{reason}""#),
+        };
+        let on_finish = (mode == UsageMode::OnLastChunk).then(|| self.usage());
+        let mut events = vec![self.chunk(&finish, on_finish)];
+        if matches!(mode, UsageMode::AsAsked | UsageMode::ZerosThenLast) && self.peek.include_usage {
+            events.push(self.framed("", Some(self.usage())));
         }
         events
     }
 
-    fn choices(&self, delta: impl Fn(u32) -> Value) -> Value {
-        let choices = (0..self.peek.choices).map(|index| match self.endpoint {
-            Endpoint::Chat => json!({"index": index, "delta": delta(index), "finish_reason": null}),
-            _ => json!({"index": index, "text": delta(index)["content"], "finish_reason": null}),
-        });
-        choices.collect()
+    /// A chunk in which every choice says the same.
+    fn chunk(&self, choice: &str, usage: Option<String>) -> Bytes {
+        let choices = joined(0..self.peek.choices, |index| format!(r#"{{"index":{index},{choice}}}"#));
+        self.framed(&choices, usage)
     }
 
-    fn chunk(&self, choices: &Value, usage: &Value) -> Bytes {
-        let object = if self.endpoint == Endpoint::Chat { "chat.completion.chunk" } else { "text_completion" };
-        let mut chunk = json!({"id": "sim-1", "object": object, "created": 1_700_000_000, "model": self.peek.model,
-                               "choices": choices});
-        if !usage.is_null() {
-            chunk["usage"] = usage.clone();
-        } else if self.answer.usage == UsageMode::ZerosThenLast {
-            chunk["usage"] = json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0});
-        }
-        batchin_openai::sse::frame(chunk.to_string().as_bytes())
+    fn framed(&self, choices: &str, usage: Option<String>) -> Bytes {
+        const ZEROS: &str = r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#;
+        let zeros = (self.answer.usage == UsageMode::ZerosThenLast).then(|| ZEROS.to_owned());
+        let usage = usage.or(zeros).map(|usage| format!(r#","usage":{usage}"#)).unwrap_or_default();
+        let (object, model) = (self.object(".chunk"), self.model());
+        let head = format!(r#"{{"id":"sim-1","object":"{object}","created":1700000000,"model":{model}"#);
+        batchin_openai::sse::frame(format!(r#"{head},"choices":[{choices}]{usage}}}"#).as_bytes())
     }
+
+    fn object(&self, chunk: &str) -> String {
+        if self.endpoint == Endpoint::Chat { format!("chat.completion{chunk}") } else { "text_completion".to_owned() }
+    }
+}
+
+fn joined(indices: std::ops::Range<u32>, each: impl Fn(u32) -> String) -> String {
+    indices.map(each).collect::<Vec<_>>().join(",")
 }
 
 /// The events of a stream.
@@ -166,6 +168,7 @@ pub(crate) struct Events {
 #[cfg(test)]
 mod tests {
     use batchin_openai::{peek, usage_of};
+    use serde_json::json;
 
     use super::*;
 
