@@ -66,7 +66,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// The configured upstreams, probed from now on by a task of `tasks`. `seed` is any number that differs between
-    /// nodes.
+    /// nodes. Must be called within a Tokio runtime.
     pub fn new(configs: Vec<UpstreamConfig>, tasks: &Tasks, seed: u64) -> Result<Self, FleetError> {
         let replicas = build(configs, &Replicas::new(), seed, tasks)?;
         let fleet = Self { replicas: Arc::new(ArcSwap::from_pointee(replicas)), seed, tasks: tasks.clone() };

@@ -332,6 +332,10 @@ impl Lease {
 
     /// Reads a finished stream's body to its end, so that its connection can be used again.
     pub(crate) fn drain(&self, body: Incoming) {
+        // A stream can be dropped after its runtime; then there is no connection left to save.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
         self.replica.tasks.spawn("upstream_drain", |stop| async move {
             let drained = collect(body, MAX_REFUSAL_BYTES, DRAIN_PATIENCE);
             // When it does not end, the connection is closed instead; nothing is lost either way.

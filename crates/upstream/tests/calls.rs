@@ -450,6 +450,22 @@ async fn leaving_closes_the_connection() {
     world.end().await;
 }
 
+#[test]
+fn stream_may_outlive_its_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (world, stream) = runtime.block_on(async {
+        let world = World::of(Kind::Vllm).await;
+        let mut stream = events(world.call(streaming()).await.unwrap());
+        while let Some(event) = stream.next().await {
+            event.unwrap();
+        }
+        (world, stream)
+    });
+    drop(runtime);
+    drop(stream);
+    assert_eq!(world.replica().outstanding(), 0);
+}
+
 #[tokio::test]
 async fn large_stream_is_not_gathered() {
     const TOKENS: u32 = 20_000;
