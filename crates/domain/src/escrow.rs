@@ -4,7 +4,8 @@
 //! really used. Four timing rules keep this exact when nodes stall or die:
 //!
 //! 1. the node's clock for its lease starts when it *asked*, the store's when it *granted*: the node ends first;
-//! 2. the store takes leases back only after the lease's end and [`RECLAIM_GRACE`];
+//! 2. the store takes leases back only some time after the lease's end ([`may_reclaim`]): more than a group commit that
+//!    was under way then can take;
 //! 3. a node past its deadline sends no further byte and settles nothing ([`Fence`]), and the store refuses
 //!    settlements of an epoch that it has ended;
 //! 4. usage of long streams is flushed as it grows, not only at the end.
@@ -12,13 +13,6 @@
 use std::time::Duration;
 
 use crate::{Amount, Timestamp};
-
-/// How long a node may go on after asking for its lease, unless configured otherwise.
-pub const NODE_LEASE: Duration = Duration::from_secs(10);
-
-/// How long after a lease's end the store waits before it takes the lease back: more than a group commit that was
-/// under way when the lease ended can take.
-pub const RECLAIM_GRACE: Duration = Duration::from_secs(5);
 
 /// A lease is sized for this much of recent spending: longer locks up money, shorter costs transactions.
 pub const LEASE_HORIZON: Duration = Duration::from_secs(2);

@@ -242,10 +242,11 @@ impl Keeper {
         }
     }
 
-    /// Ends the epoch in good order. Call it when nothing settles any more.
-    pub async fn leave(&self) -> Result<(), StoreError> {
+    /// Ends the epoch in good order, once what was handed in is written. Call it when nothing settles any more.
+    pub async fn leave(&self, patience: Duration) -> Result<(), StoreError> {
         let epoch = self.current.load_full();
         epoch.committer.close();
+        self.writers.shutdown(patience).await;
         self.store.leave(epoch.identity).await
     }
 }

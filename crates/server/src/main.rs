@@ -3,13 +3,18 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use batchin_server::cli::{self, Batch, Cli, Command, Config, Outcome, batch};
 use batchin_server::config::Environment;
+use batchin_server::{commands, tls};
 use clap::Parser as _;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
-    let outcome = dispatch(Cli::parse()).unwrap_or_else(|error| {
+    tls::install_crypto_provider();
+    let outcome = dispatch(&Cli::parse()).unwrap_or_else(|error| {
         // Nothing is left to do when standard error is closed.
         let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
         error.downcast_ref::<batch::BatchError>().map_or(Outcome::Failed, batch::BatchError::outcome)
@@ -17,10 +22,10 @@ fn main() -> ExitCode {
     outcome.into()
 }
 
-fn dispatch(cli: Cli) -> Result<Outcome> {
-    let mut out = io::stdout().lock();
-    match cli.command {
-        Command::Config(Config::Check { file, json }) => Ok(cli::config::check(&file, json, &mut out)?),
+fn dispatch(cli: &Cli) -> Result<Outcome> {
+    let mut out = io::stdout();
+    match &cli.command {
+        Command::Config(Config::Check { file, json }) => Ok(cli::config::check(file, *json, &mut out)?),
         Command::Config(Config::Example) => Ok(cli::config::example(&mut out)?),
         Command::Batch(command) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -28,8 +33,8 @@ fn dispatch(cli: Cli) -> Result<Outcome> {
             let environment = Environment::of_process();
             Ok(runtime.block_on(async {
                 match command {
-                    Batch::Run(run) => batch::run(&run, &environment, terminal).await,
-                    Batch::Watch(watch) => batch::watch(&watch, &environment, terminal).await,
+                    Batch::Run(run) => batch::run(run, &environment, terminal).await,
+                    Batch::Watch(watch) => batch::watch(watch, &environment, terminal).await,
                 }
             })?)
         }
@@ -41,6 +46,6 @@ fn dispatch(cli: Cli) -> Result<Outcome> {
         | Command::Models(_)
         | Command::Ledger(_)
         | Command::Doctor(_)
-        | Command::Engine(_) => bail!("this command is not wired yet"),
+        | Command::Engine(_) => commands::run(cli, &mut out),
     }
 }

@@ -1,7 +1,5 @@
 //! Holds: `[batches]`: how much a batch may bring and how its tasks are run.
 
-use std::time::Duration;
-
 use super::reader::Scope;
 use super::setting::{Kind, Preset, Setting};
 
@@ -12,8 +10,6 @@ pub struct Batches {
     pub max_inline_bytes: usize,
     /// Most tasks that this process runs at once.
     pub concurrency: usize,
-    /// How long a claimed task stays claimed without a sign of life.
-    pub lease: Duration,
     /// How often a task is tried before it fails.
     pub max_attempts: u32,
 }
@@ -30,12 +26,6 @@ const CONCURRENCY: Setting = Setting {
     preset: Preset::Integer(64),
     doc: "Most tasks that this process runs at once; the upstreams' slots and interactive requests limit it further.",
 };
-const LEASE_SECONDS: Setting = Setting {
-    path: "batches.lease_seconds",
-    kind: Kind::Integer { min: 5, max: 3_600 },
-    preset: Preset::Integer(60),
-    doc: "How long a task stays with a worker that gives no sign of life before another takes it.",
-};
 const MAX_ATTEMPTS: Setting = Setting {
     path: "batches.max_attempts",
     kind: Kind::Integer { min: 1, max: 100 },
@@ -43,14 +33,13 @@ const MAX_ATTEMPTS: Setting = Setting {
     doc: "How often a task is tried before it fails. Giving way to interactive work does not count.",
 };
 
-pub(super) const SETTINGS: &[&Setting] = &[&MAX_INLINE_BYTES, &CONCURRENCY, &LEASE_SECONDS, &MAX_ATTEMPTS];
+pub(super) const SETTINGS: &[&Setting] = &[&MAX_INLINE_BYTES, &CONCURRENCY, &MAX_ATTEMPTS];
 
 impl Batches {
     pub(super) fn read(scope: &Scope<'_>) -> Self {
         Self {
             max_inline_bytes: scope.size(&MAX_INLINE_BYTES),
             concurrency: scope.size(&CONCURRENCY),
-            lease: Duration::from_secs(scope.integer(&LEASE_SECONDS)),
             max_attempts: scope.count(&MAX_ATTEMPTS),
         }
     }

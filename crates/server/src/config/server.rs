@@ -32,6 +32,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     /// How long shutdown waits for requests in progress.
     pub shutdown_grace: Duration,
+    /// How long this node may spend and run tasks without a word from the database.
+    pub node_lease: Duration,
 }
 
 /// What a process does; at least one of them.
@@ -112,6 +114,12 @@ const SHUTDOWN_GRACE_SECONDS: Setting = Setting {
     preset: Preset::Integer(30),
     doc: "How long a shutdown waits for requests in progress.",
 };
+const NODE_LEASE_SECONDS: Setting = Setting {
+    path: "server.node_lease_seconds",
+    kind: Kind::Integer { min: 1, max: 600 },
+    preset: Preset::Integer(10),
+    doc: "How long this node may spend and run tasks without a word from the database; others take over after it.",
+};
 
 pub(super) const SETTINGS: &[&Setting] = &[
     &LISTEN,
@@ -124,6 +132,7 @@ pub(super) const SETTINGS: &[&Setting] = &[
     &MAX_IN_FLIGHT,
     &TRUSTED_PROXIES,
     &SHUTDOWN_GRACE_SECONDS,
+    &NODE_LEASE_SECONDS,
 ];
 
 impl Server {
@@ -140,6 +149,7 @@ impl Server {
             max_in_flight: scope.size(&MAX_IN_FLIGHT),
             trusted_proxies: trusted_proxies(scope),
             shutdown_grace: Duration::from_secs(scope.integer(&SHUTDOWN_GRACE_SECONDS)),
+            node_lease: Duration::from_secs(scope.integer(&NODE_LEASE_SECONDS)),
         }
     }
 }

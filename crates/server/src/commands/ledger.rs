@@ -1,0 +1,44 @@
+//! Holds: `batchin ledger check`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::{cli::Outcome, config::Config};
+
+/// Recomputes the ledger and says what does not add up.
+pub(super) async fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {
+    let report = super::store(config).await?.check().await?;
+    let clean = report.faults.is_empty();
+    if as_json {
+        let faults: Vec<_> = report
+            .faults
+            .iter()
+            .map(|fault| {
+                json!({ "rule": fault.rule, "subject": fault.subject,
+                    "expected_nano": fault.expected.to_string(), "found_nano": fault.found.to_string() })
+            })
+            .collect();
+        let report = json!({ "ok": clean, "accounts": report.accounts, "transfers": report.transfers,
+            "usage_rows": report.usage_rows, "leased_nano": report.leased_nanos.to_string(),
+            "late_nano": report.late_nanos.to_string(), "faults": faults });
+        writeln!(out, "{report}")?;
+    } else {
+        for fault in &report.faults {
+            writeln!(out, "FAULT {}: {} should be {}, is {}", fault.rule, fault.subject, fault.expected, fault.found)?;
+        }
+        writeln!(
+            out,
+            "{} accounts, {} transfers, {} usage rows: {}",
+            report.accounts,
+            report.transfers,
+            report.usage_rows,
+            if clean { "everything adds up" } else { "the ledger does NOT add up" }
+        )?;
+        if report.late_nanos > 0 {
+            writeln!(out, "{} nano-dollars of usage came too late and are ours to bear", report.late_nanos)?;
+        }
+    }
+    Ok(if clean { Outcome::Done } else { Outcome::Failed })
+}

@@ -1,0 +1,37 @@
+//! Holds: `batchin models list`.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::{cli::Outcome, config::Config, wiring};
+
+/// What is configured, and which weights can be fetched.
+pub(super) fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {
+    let folder = wiring::weights_folder(config);
+    for model in &config.models {
+        let price = model.prices.standard();
+        let (input, output) = (price.input.to_dollars_per_million_text(), price.output.to_dollars_per_million_text());
+        if as_json {
+            let row = json!({ "id": model.id, "aliases": model.aliases, "upstreams": model.upstreams,
+                "std_input": serde_json::from_str::<serde_json::Number>(&input)?,
+                "std_output": serde_json::from_str::<serde_json::Number>(&output)? });
+            writeln!(out, "{row}")?;
+        } else {
+            let upstreams = model.upstreams.join(", ");
+            writeln!(out, "{}  ${input} in, ${output} out per million tokens, on {upstreams}", model.id)?;
+        }
+    }
+    for known in batchin_weights::known() {
+        let here = batchin_weights::installed(known, &folder).is_some();
+        let size = known.download_bytes();
+        if as_json {
+            writeln!(out, "{}", json!({ "weights": known.id, "installed": here, "download_bytes": size }))?;
+        } else {
+            let state = if here { "installed".to_owned() } else { format!("`batchin models pull {}`", known.id) };
+            writeln!(out, "weights {}  {} MB, {}, {state}", known.id, size / 1_000_000, known.license)?;
+        }
+    }
+    Ok(Outcome::Done)
+}

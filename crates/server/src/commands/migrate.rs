@@ -1,0 +1,14 @@
+//! Holds: `batchin migrate`.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+use crate::{cli::Outcome, config::Config};
+
+/// Brings the database up to date.
+pub(super) async fn run(config: &Config, out: &mut impl Write) -> Result<Outcome> {
+    super::store(config).await?.close().await?;
+    writeln!(out, "the database is up to date")?;
+    Ok(Outcome::Done)
+}

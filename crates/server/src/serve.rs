@@ -1,0 +1,192 @@
+//! Holds: the running server: its parts, their order of starting, and their order of ending.
+
+mod engine;
+mod listen;
+mod reload;
+
+use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use batchin_api::{ApiParts, ApiSettings};
+use batchin_batch::{Batches, Blobs, Worker, WorkerOptions};
+use batchin_domain::{Clock, IdSource};
+use batchin_gateway::{Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions};
+use batchin_scheduler::Policy;
+use batchin_store::Store;
+use batchin_tasks::Tasks;
+use batchin_upstream::Fleet;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, Sources},
+    wiring::{self, NodeFolder},
+    world::World,
+};
+
+/// How long background work may take to end once it is asked to.
+const TASK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last group commits may take.
+const WRITER_PATIENCE: Duration = Duration::from_secs(15);
+/// The metrics recorder forgets old samples this often.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Task groups in the order in which they end.
+struct Groups {
+    /// Claim and run tasks.
+    workers: Tasks,
+    /// Everything beside requests.
+    beside: Tasks,
+    /// Group commits.
+    writers: Tasks,
+}
+
+/// Runs the server until it is told to stop, then ends it in good order.
+pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()> {
+    let metrics = crate::telemetry::install_metrics().context("metrics cannot be recorded")?;
+    let groups = Groups { workers: Tasks::new(), beside: Tasks::new(), writers: Tasks::new() };
+    let node = NodeFolder::open(&config.server.data_dir, &World)?;
+    config.warnings().iter().for_each(|warning| warn!("{warning}"));
+    let store = wiring::connect(&config, migrate).await?;
+    let gateway = start_gateway(&config, &store, &node, &groups).await?;
+    let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
+    engine::start(&config, &groups.beside);
+    if config.server.roles.worker {
+        let options =
+            WorkerOptions { concurrency: config.batches.concurrency, max_attempts: config.batches.max_attempts };
+        Worker::start(gateway.clone(), blobs.clone(), options, &groups.workers);
+    }
+    upkeep(&metrics, &groups.beside);
+    let stopping = CancellationToken::new();
+    let batches = Batches::new(gateway.clone(), blobs);
+    let parts = api_parts(&config, &gateway, batches, (metrics, stopping.clone()));
+    let listener = listen::bind(&config.server)?;
+    reload::watch(sources, gateway.clone(), listener.tls(), &groups.beside);
+    announce(&config, listener.address()?)?;
+    let stop = Stop { stopping, listener: listener.handle(), grace: config.server.shutdown_grace };
+    run_until_stopped(listener.serve(batchin_api::router(parts)), stop).await?;
+    end(gateway, store, groups).await
+}
+
+async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups: &Groups) -> Result<Gateway> {
+    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(World), Arc::new(World));
+    // Half a lease more than a group commit that was under way when the lease ended may take.
+    let lease = config.server.node_lease;
+    let options = KeeperOptions { node: node.id, lease, grace: lease / 2 };
+    let world = (Arc::clone(&clock), Arc::clone(&ids));
+    let keeper = Keeper::start(store.clone(), world, options, &groups.beside, &groups.writers)
+        .await
+        .context("this node cannot join the database")?;
+    let (fingerprint, body) = wiring::price_list(config);
+    let version = store.publish_prices(&fingerprint, &body, clock.now()).await.context("prices")?;
+    let catalog = wiring::catalog(config, version)?;
+    let seed = u64::from_le_bytes(ids.secret()[..8].try_into().context("a seed has eight bytes")?);
+    let fleet = Fleet::new(wiring::upstreams(config)?, &groups.beside, seed)?;
+    let dispatcher = Dispatcher::start(&fleet, Policy::default(), Arc::clone(&clock), &groups.beside);
+    let parts = GatewayParts {
+        store: store.clone(),
+        fleet,
+        catalog,
+        keeper,
+        dispatcher,
+        clock,
+        ids,
+        tasks: groups.beside.clone(),
+    };
+    Ok(Gateway::new(parts, GatewayOptions { max_in_flight: config.server.max_in_flight }))
+}
+
+fn api_parts(
+    config: &Config,
+    gateway: &Gateway,
+    batches: Batches,
+    rest: (PrometheusHandle, CancellationToken),
+) -> ApiParts {
+    let (metrics, stopping) = rest;
+    let settings = ApiSettings {
+        internal_token: config.users.internal_token.clone(),
+        public_lookup: config.is_lookup_open(),
+        registration_open: config.users.registration_open,
+        default_rate_limit_rpm: config.keys.default_rate_limit_rpm,
+        max_body_bytes: config.server.max_body_bytes,
+        max_inline_batch_bytes: config.batches.max_inline_bytes,
+        metrics_enabled: config.metrics.enabled,
+        metrics_token: config.metrics.token.clone(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        serves: config.server.roles.api,
+    };
+    ApiParts {
+        gateway: gateway.clone(),
+        batches,
+        clock: Arc::new(World),
+        ids: Arc::new(World),
+        settings,
+        metrics: Arc::new(move || metrics.render()),
+        stopping,
+    }
+}
+
+fn upkeep(metrics: &PrometheusHandle, tasks: &Tasks) {
+    let metrics = metrics.clone();
+    tasks.spawn("metrics_upkeep", move |stop| async move {
+        let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            metrics.run_upkeep();
+        }
+    });
+}
+
+fn announce(config: &Config, address: SocketAddr) -> Result<()> {
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening on {scheme}://{address}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// How to stop serving.
+struct Stop {
+    /// The server says that it is not ready any more.
+    stopping: CancellationToken,
+    listener: axum_server::Handle<SocketAddr>,
+    grace: Duration,
+}
+
+/// Serves until a signal comes; then lets requests under way end, for as long as the grace lasts.
+async fn run_until_stopped(served: impl Future<Output = std::io::Result<()>>, stop: Stop) -> Result<()> {
+    let grace = stop.grace;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::pin!(served);
+    tokio::select! {
+        ended = &mut served => return ended.context("the listener failed"),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("stopping: requests under way have {grace:?}");
+    stop.stopping.cancel();
+    stop.listener.graceful_shutdown(None);
+    tokio::select! {
+        ended = tokio::time::timeout(grace, &mut served) => match ended {
+            Ok(ended) => ended.context("the listener failed")?,
+            Err(_) => warn!("requests were still under way after {grace:?}"),
+        },
+        _ = terminate.recv() => warn!("told again to stop: requests under way are cut off"),
+        _ = interrupt.recv() => warn!("told again to stop: requests under way are cut off"),
+    }
+    Ok(())
+}
+
+/// Who settles ends before who writes, and both before the leases go back.
+async fn end(gateway: Gateway, store: Store, groups: Groups) -> Result<()> {
+    groups.workers.shutdown(TASK_PATIENCE).await;
+    let keeper = Arc::clone(gateway.keeper());
+    drop(gateway);
+    groups.beside.shutdown(TASK_PATIENCE).await;
+    keeper.leave(WRITER_PATIENCE).await.context("leases could not be given back")?;
+    store.close().await.context("the database")?;
+    info!("stopped");
+    Ok(())
+}

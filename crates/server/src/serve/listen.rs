@@ -1,0 +1,92 @@
+//! Holds: the listener, with or without TLS.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum_server::{Handle, accept::NoDelayAcceptor, tls_rustls::RustlsConfig};
+
+use crate::{config, tls::Certificate};
+
+/// A client that has not sent its headers by then is not going to.
+const HEADERS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A certificate and the listener that shows it.
+#[derive(Clone)]
+pub(super) struct Tls {
+    certificate: Arc<Certificate>,
+    shown: RustlsConfig,
+}
+
+impl Tls {
+    /// Reads the files again; the old certificate stays when they cannot be used.
+    pub(super) fn reload(&self) -> Result<()> {
+        self.certificate.reload()?;
+        self.shown.reload_from_config(self.certificate.current());
+        Ok(())
+    }
+}
+
+/// A bound listener.
+pub(super) struct Bound {
+    tcp: TcpListener,
+    tls: Option<Tls>,
+    handle: Handle<SocketAddr>,
+}
+
+/// Binds the configured address.
+pub(super) fn bind(server: &config::Server) -> Result<Bound> {
+    let tls = server.tls.clone().map(Certificate::new).transpose()?.map(|certificate| {
+        let certificate = Arc::new(certificate);
+        Tls { shown: RustlsConfig::from_config(certificate.current()), certificate }
+    });
+    let tcp = TcpListener::bind(server.listen).with_context(|| format!("cannot listen on {}", server.listen))?;
+    tcp.set_nonblocking(true)?;
+    Ok(Bound { tcp, tls, handle: Handle::new() })
+}
+
+impl Bound {
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    pub(super) fn tls(&self) -> Option<Tls> {
+        self.tls.clone()
+    }
+
+    /// Ends the listener: no new connections, and those that are idle close.
+    pub(super) fn handle(&self) -> Handle<SocketAddr> {
+        self.handle.clone()
+    }
+
+    /// Serves until its handle says to stop and every request has ended.
+    pub(super) async fn serve(self, router: Router) -> io::Result<()> {
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        match self.tls {
+            None => {
+                // Small answers must not wait for the other side's acknowledgement.
+                let mut server = axum_server::from_tcp(self.tcp)?.acceptor(NoDelayAcceptor::new()).handle(self.handle);
+                server
+                    .http_builder()
+                    .http1()
+                    .timer(hyper_util::rt::TokioTimer::new())
+                    .header_read_timeout(HEADERS_PATIENCE);
+                server.serve(service).await
+            }
+            Some(tls) => {
+                let mut server = axum_server::from_tcp_rustls(self.tcp, tls.shown)?.handle(self.handle);
+                server
+                    .http_builder()
+                    .http1()
+                    .timer(hyper_util::rt::TokioTimer::new())
+                    .header_read_timeout(HEADERS_PATIENCE);
+                server.serve(service).await
+            }
+        }
+    }
+}

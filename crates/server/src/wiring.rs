@@ -1,0 +1,206 @@
+//! Holds: how checked settings become the parts that they configure.
+
+use std::path::{Path, PathBuf};
+
+use batchin_domain::{Class, IdSource, NodeId, PriceVersion};
+use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
+use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model};
+use batchin_store::{ConnectError, ConnectOptions, Store};
+use batchin_upstream::{ConfigError as UpstreamFault, Kind, UpstreamConfig};
+use batchin_weights::KnownModel;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::config::{self, Blobs, Config, UpstreamKind};
+
+/// Unix sockets have room for about this many bytes of path.
+const MAX_SOCKET_PATH: usize = 100;
+
+/// This node's folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeFolderError {
+    /// It cannot be read or written.
+    #[error("the data folder {folder} cannot be used")]
+    Io {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// Another server uses it.
+    #[error("another batchin serves from the data folder {folder}; give this one its own with --data")]
+    InUse {
+        /// Which.
+        folder: PathBuf,
+    },
+}
+
+/// This node's lasting identity, and the lock that keeps a second server out while this one lives.
+pub struct NodeFolder {
+    /// The same over restarts.
+    pub id: NodeId,
+    _lock: std::fs::File,
+}
+
+impl NodeFolder {
+    /// Makes the folder if need be, takes its lock, and reads or makes the identity.
+    pub fn open(folder: &Path, ids: &dyn IdSource) -> Result<Self, NodeFolderError> {
+        let io = |cause| NodeFolderError::Io { folder: folder.to_owned(), cause };
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let lock = std::fs::File::create(folder.join("node.lock")).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(NodeFolderError::InUse { folder: folder.to_owned() });
+            }
+            Err(std::fs::TryLockError::Error(cause)) => return Err(io(cause)),
+        }
+        let file = folder.join("node_id");
+        let known = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<Uuid>().ok());
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let id = ids.uuid();
+                std::fs::write(&file, id.to_string()).map_err(io)?;
+                id
+            }
+        };
+        Ok(Self { id: NodeId::new(id), _lock: lock })
+    }
+}
+
+/// Opens the configured database, brought up to date unless told otherwise.
+pub async fn connect(config: &Config, migrate: bool) -> Result<Store, ConnectError> {
+    let url = config.database.url.connection().expose_secret().to_owned();
+    Store::connect(ConnectOptions { url, max_connections: config.database.max_connections }, migrate).await
+}
+
+/// The folder of model weights.
+pub fn weights_folder(config: &Config) -> PathBuf {
+    config.server.data_dir.join("models")
+}
+
+/// The engine's socket. Long folders get a short name elsewhere, since socket paths are short.
+pub fn engine_socket(config: &Config) -> PathBuf {
+    let folder = std::path::absolute(&config.server.data_dir).unwrap_or_else(|_| config.server.data_dir.clone());
+    let socket = folder.join("engine.sock");
+    if socket.as_os_str().len() <= MAX_SOCKET_PATH {
+        return socket;
+    }
+    let name = hex::encode(&Sha256::digest(socket.as_os_str().as_encoded_bytes())[..8]);
+    std::env::temp_dir().join(format!("batchin-{name}.sock"))
+}
+
+/// Where blobs lie, as the blob store reads it.
+pub fn blobs_url(config: &Config) -> String {
+    match &config.blobs {
+        Blobs::Folder(folder) => format!("file:{}", folder.display()),
+        Blobs::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
+    }
+}
+
+/// The configured upstreams.
+pub fn upstreams(config: &Config) -> Result<Vec<UpstreamConfig>, UpstreamFault> {
+    config.upstreams.iter().map(|upstream| one_upstream(config, upstream)).collect()
+}
+
+fn one_upstream(config: &Config, upstream: &config::Upstream) -> Result<UpstreamConfig, UpstreamFault> {
+    let kind = match &upstream.kind {
+        UpstreamKind::Openai(_) => Kind::OpenAi,
+        UpstreamKind::Vllm(_) => Kind::Vllm,
+        UpstreamKind::Sglang(_) => Kind::Sglang,
+        UpstreamKind::Llamacpp(_) => Kind::LlamaCpp,
+        UpstreamKind::Ollama(_) => Kind::Ollama,
+        UpstreamKind::Embedded => Kind::Embedded,
+    };
+    let address = match upstream.base_url() {
+        Some(url) => url.to_string(),
+        None => format!("unix:{}", engine_socket(config).display()),
+    };
+    let mut built = UpstreamConfig::new(&upstream.name, kind, &address)?;
+    built.api_key.clone_from(&upstream.api_key);
+    built.slots = if kind == Kind::Embedded { Some(config.engine.slots) } else { upstream.slots };
+    built.connect_timeout = upstream.timeouts.connect;
+    built.first_byte_timeout = upstream.timeouts.first_byte;
+    built.idle_timeout = upstream.timeouts.idle;
+    built.priority_enabled = upstream.priority_enabled;
+    built.validate()?;
+    Ok(built)
+}
+
+/// The price list as JSON, and the fingerprint that tells one version from another.
+pub fn price_list(config: &Config) -> (String, String) {
+    let models: Vec<_> = config
+        .models
+        .iter()
+        .map(|model| {
+            let in_class = |class: Class| {
+                let price = model.prices.in_class(class);
+                json!({ "input_pico": price.input.pico().to_string(), "output_pico": price.output.pico().to_string() })
+            };
+            json!({
+                "model": model.id,
+                "standard": in_class(Class::Interactive),
+                "high": in_class(Class::High),
+                "low": in_class(Class::Low),
+                "fill": in_class(Class::Fill),
+            })
+        })
+        .collect();
+    let body = serde_json::Value::from(models).to_string();
+    let fingerprint = hex::encode(Sha256::digest(body.as_bytes()));
+    (fingerprint, body)
+}
+
+/// The configured models under a version of the price list.
+pub fn catalog(config: &Config, version: PriceVersion) -> Result<Catalog, CatalogError> {
+    Catalog::new(version, config.models.iter().map(one_model).collect())
+}
+
+fn one_model(model: &config::Model) -> Model {
+    let can = model.capabilities;
+    let capabilities = [
+        (can.chat, Capability::Chat),
+        (can.completions, Capability::Completions),
+        (can.embeddings, Capability::Embeddings),
+    ];
+    Model {
+        id: model.id.clone(),
+        aliases: model.aliases.clone(),
+        upstreams: model.upstreams.clone(),
+        upstream_model: Some(model.upstream_model.clone()),
+        capabilities: capabilities.into_iter().filter_map(|(can, what)| can.then_some(what)).collect(),
+        context_length: model.context_length,
+        max_output_tokens: Some(model.max_output_tokens),
+        availability: match model.availability {
+            config::Availability::AlwaysOn => Availability::AlwaysOn,
+            config::Availability::OnDemand => Availability::OnDemand,
+            config::Availability::Offline => Availability::Offline,
+        },
+        license: model.license.clone(),
+        owned_by: model.owned_by.clone(),
+        prices: model.prices,
+    }
+}
+
+/// What the engine's process is started with, once the weights of these models are in their folder.
+pub fn engine_options(config: &Config, models: &[&'static KnownModel]) -> EngineOptions {
+    let folder = weights_folder(config);
+    let folder = std::path::absolute(&folder).unwrap_or(folder);
+    let models = models.iter().map(|known| ModelOptions {
+        id: known.id.clone(),
+        path: folder.join(format!("{}.gguf", known.id)),
+        kind: match known.kind {
+            batchin_weights::Kind::Generate => ModelKind::Generate,
+            batchin_weights::Kind::Embed => ModelKind::Embed,
+        },
+        context_tokens: config.engine.context,
+        slots: usize::try_from(config.engine.slots).unwrap_or(usize::MAX),
+    });
+    let mut options = EngineOptions::new(engine_socket(config), models.collect());
+    options.threads = config.engine.threads.and_then(|threads| usize::try_from(threads).ok());
+    options
+}

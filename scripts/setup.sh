@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs what is missing for what is named: build, test, lint. Says nothing when nothing is missing.
+set -euo pipefail
+
+packages=()
+need() { # need COMMAND PACKAGE…: the packages bring the command
+  command -v "$1" >/dev/null 2>&1 || packages+=("${@:2}")
+}
+need_file() { # need_file PATTERN PACKAGE…: the packages bring a file that matches
+  compgen -G "$1" >/dev/null || packages+=("${@:2}")
+}
+
+for what in "$@"; do
+  case "$what" in
+    build)
+      need cmake cmake
+      need clang clang
+      need pkg-config pkg-config
+      need_file '/usr/lib/llvm-*/lib/libclang*.so*' libclang-dev
+      need python3 python3 python3-pip
+      python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
+      need curl curl
+      ;;
+    test)
+      need_file '/usr/lib/postgresql/*/bin/initdb' postgresql
+      need node nodejs npm
+      need nginx nginx-light
+      python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+      ;;
+    lint) ;;
+    *) echo "setup.sh: unknown part $what" >&2; exit 2 ;;
+  esac
+done
+
+if [ ${#packages[@]} -gt 0 ]; then
+  echo "installing: ${packages[*]}"
+  sudo=""
+  if [ "$(id -u)" -ne 0 ]; then
+    sudo -n true 2>/dev/null || { echo "needs root or passwordless sudo to install: ${packages[*]}" >&2; exit 1; }
+    sudo="sudo"
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  $sudo apt-get update -qq
+  $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+command -v cargo >/dev/null 2>&1 || { echo "Rust is missing: install it from https://rustup.rs and run this again" >&2; exit 1; }
+case " $* " in
+  *" test "*) command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest ;;
+esac
+case " $* " in
+  *" lint "*) command -v cargo-deny >/dev/null 2>&1 || cargo install --locked cargo-deny ;;
+esac
