@@ -1,7 +1,7 @@
 //! Runs an engine by hand:
 //!
 //! ```text
-//! cargo run --release -p batchin-engine --example serve -- --socket /tmp/e.sock --model NAME=FILE.gguf[,slots=8]
+//! GOMP_SPINCOUNT=5000 cargo run --release -p batchin-engine --example serve -- --socket /tmp/e.sock --model NAME=FILE.gguf[,slots=8]
 //! curl --unix-socket /tmp/e.sock http://engine/v1/models
 //! ```
 
@@ -9,10 +9,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use batchin_engine::{EngineOptions, run};
+use batchin_engine::{DEFAULT_LOG_FILTER, EngineOptions, run};
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(DEFAULT_LOG_FILTER).with_writer(std::io::stderr).init();
     let options = match parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(message) => {

@@ -49,7 +49,7 @@ pub(crate) struct ServedModel {
 
 /// What a served model does.
 pub(crate) enum Role {
-    Generate { queue: Arc<Queue>, template: Option<ChatTemplate>, slots: usize },
+    Generate { queue: Arc<Queue>, template: Option<Box<ChatTemplate>>, slots: usize },
     Embed { jobs: std::sync::mpsc::SyncSender<EmbedJob> },
 }
 

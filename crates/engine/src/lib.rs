@@ -24,7 +24,10 @@ mod process;
 #[cfg(feature = "llama")]
 mod text;
 
-pub use options::{EngineOptions, ModelKind, ModelOptions, ModelOptionsError};
+pub use options::{
+    DEFAULT_CONTEXT_TOKENS, DEFAULT_LOG_FILTER, DEFAULT_SLOTS, DEFAULT_WAITING_LIMIT, EngineOptions, ModelKind,
+    ModelOptions, ModelOptionsError,
+};
 pub use supervise::{EngineState, Supervisor, SupervisorOptions};
 
 #[cfg(feature = "llama")]

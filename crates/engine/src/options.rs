@@ -13,6 +13,9 @@ pub const DEFAULT_SLOTS: usize = 16;
 /// Tokens of context shared by all slots of a generative model.
 pub const DEFAULT_CONTEXT_TOKENS: u32 = 16_384;
 
+/// A `tracing` filter for the engine's process: llama.cpp logs a page of detail for every model at level info.
+pub const DEFAULT_LOG_FILTER: &str = "info,llama-cpp-2=warn,llama_cpp_2=error";
+
 /// Everything that one engine process needs to know.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {

@@ -232,7 +232,7 @@ impl Loader<'_> {
                     let _died = died;
                     worker.run(ready);
                 })?;
-                let template = chat_template(&id, &model);
+                let template = chat_template(&id, &model).map(Box::new);
                 let role = Role::Generate { queue, template, slots: settings.slots };
                 (role, trained.min(options.context_tokens as usize), thread)
             }

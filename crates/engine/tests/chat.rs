@@ -1,5 +1,6 @@
 //! Chat and completions with a real model: what is said, how it ends, and what it is said to have used.
 #![cfg(feature = "llama")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

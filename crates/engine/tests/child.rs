@@ -1,5 +1,6 @@
 //! The engine as a process of its own: started, restarted and ended as the server does it.
 #![cfg(feature = "llama")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Sentence embeddings with a real model.
 #![cfg(feature = "llama")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! What the engine does not do, it refuses with OpenAI's error object, naming the field.
 #![cfg(feature = "llama")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

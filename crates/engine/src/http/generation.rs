@@ -127,7 +127,7 @@ fn generator<'a>(
 ) -> Result<(&'a ServedModel, &'a Queue, Option<&'a ChatTemplate>), ApiError> {
     let served = service.find(body.model.as_deref(), |role| matches!(role, Role::Generate { .. }))?;
     match &served.role {
-        Role::Generate { queue, template, .. } => Ok((served, queue, template.as_ref())),
+        Role::Generate { queue, template, .. } => Ok((served, queue, template.as_deref())),
         Role::Embed { .. } => Err(ApiError::internal()),
     }
 }
