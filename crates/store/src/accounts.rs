@@ -3,7 +3,11 @@
 use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::Counters, ledger::Movement};
 use sea_orm::{QueryResult, Value};
 
-use crate::{Store, StoreError, connect::WriteTx, error::exactly};
+use crate::{
+    Store, StoreError,
+    connect::{Rerun, WriteTx, retried},
+    error::exactly,
+};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +144,7 @@ fn user(row: &QueryResult) -> Result<User, StoreError> {
     })
 }
 
-pub(crate) async fn lock_counters(tx: &WriteTx<'_>, account: AccountId) -> Result<Option<Counters>, StoreError> {
+pub(crate) async fn lock_counters(tx: &WriteTx, account: AccountId) -> Result<Option<Counters>, StoreError> {
     let sql = format!(
         "SELECT posted_debit, posted_credit, pending_debit FROM account WHERE id = $1{}",
         tx.dialect.for_update()
@@ -159,7 +163,7 @@ pub(crate) async fn lock_counters(tx: &WriteTx<'_>, account: AccountId) -> Resul
 impl Store {
     /// Creates a user and an empty account.
     pub async fn create_user(&self, new: NewUser) -> Result<User, CreateUserError> {
-        let run = async {
+        let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.write().await?;
             let values: [Value; 6] = [
                 new.id.uuid().into(),
@@ -176,7 +180,7 @@ impl Store {
             )
             .await?;
             tx.commit().await
-        };
+        });
         match run.await {
             Ok(()) => Ok(User {
                 id: new.id,
@@ -218,6 +222,7 @@ impl Store {
         name: Option<String>,
         password_hash: Option<String>,
     ) -> Result<(), StoreError> {
+        retried(Rerun::Harmless, || async {
         let tx = self.write().await?;
         if password_hash.is_some() {
             tx.run("DELETE FROM session WHERE user_id = $1", [id.uuid().into()]).await?;
@@ -225,19 +230,24 @@ impl Store {
         let touched = tx
             .run(
                 "UPDATE app_user SET name = coalesce($2, name), password_hash = coalesce($3, password_hash) WHERE id = $1",
-                [id.uuid().into(), name.into(), password_hash.into()],
+                [id.uuid().into(), name.clone().into(), password_hash.clone().into()],
             )
             .await?;
         exactly(touched, 1, "app_user")?;
         tx.commit().await
+        })
+        .await
     }
 
     /// Lets a user in or keeps them out; sessions end at once, keys within the time that they are cached for.
     pub async fn set_user_disabled(&self, id: AccountId, disabled: bool) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        let sql = "UPDATE app_user SET disabled = $2 WHERE id = $1";
-        exactly(tx.run(sql, [id.uuid().into(), disabled.into()]).await?, 1, "app_user")?;
-        tx.commit().await
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            let sql = "UPDATE app_user SET disabled = $2 WHERE id = $1";
+            exactly(tx.run(sql, [id.uuid().into(), disabled.into()]).await?, 1, "app_user")?;
+            tx.commit().await
+        })
+        .await
     }
 
     /// Books credit from the operator. A reference that was booked before changes nothing and is no error.
@@ -245,15 +255,20 @@ impl Store {
         if grant.amount.is_zero() {
             return Err(GrantError::Nothing);
         }
-        let tx = self.write().await.map_err(GrantError::Store)?;
-        let counters = lock_counters(&tx, grant.account).await.map_err(GrantError::Store)?;
-        let counters = counters.ok_or(GrantError::NoAccount)?;
-        let after = counters.credit(grant.amount).map_err(|_| GrantError::Overflow)?;
-        match book_credit(&tx, &grant, after).await {
-            Ok(()) => tx.commit().await.map_err(GrantError::Store),
-            Err(cause) if cause.is_duplicate() && grant.reference.is_some() => Ok(()),
-            Err(cause) => Err(GrantError::Store(cause)),
-        }
+        let booked = retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            let Some(counters) = lock_counters(&tx, grant.account).await? else {
+                return Ok(Err(GrantError::NoAccount));
+            };
+            let Ok(after) = counters.credit(grant.amount) else { return Ok(Err(GrantError::Overflow)) };
+            match book_credit(&tx, &grant, after).await {
+                Ok(()) => tx.commit().await.map(Ok),
+                // The same reference, or this very grant in a commit that went unheard.
+                Err(cause) if cause.is_duplicate() => Ok(Ok(())),
+                Err(cause) => Err(cause),
+            }
+        });
+        booked.await.map_err(GrantError::Store)?
     }
 
     /// Credits of an account, newest first.
@@ -277,7 +292,7 @@ impl Store {
     }
 }
 
-async fn book_credit(tx: &WriteTx<'_>, grant: &CreditGrant, after: Counters) -> Result<(), StoreError> {
+async fn book_credit(tx: &WriteTx, grant: &CreditGrant, after: Counters) -> Result<(), StoreError> {
     let touched = tx
         .run(
             "UPDATE account SET posted_credit = $2, last_seq = last_seq + 1 WHERE id = $1",

@@ -6,7 +6,11 @@ use batchin_domain::{
 use sea_orm::{QueryResult, Value};
 
 use crate::{
-    BlobRange, Store, StoreError, accounts::stored_amount, commit::write::count_batch, connect::WriteTx, dialect::runs,
+    BlobRange, Store, StoreError,
+    accounts::stored_amount,
+    commit::write::count_batch,
+    connect::{Rerun, WriteTx, retried},
+    dialect::{Dialect, runs},
     error::exactly,
 };
 
@@ -149,14 +153,16 @@ pub(crate) fn priority_value(priority: Priority) -> Value {
 }
 
 impl Store {
-    /// Opens a batch with all its tasks.
+    /// Opens a batch with all its tasks. The same batch again changes nothing.
     pub async fn create_batch(&self, new: NewBatch) -> Result<(), CreateBatchError> {
-        let run = async {
+        let run = retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
-            insert_batch(&tx, &new).await?;
-            insert_tasks(&tx, &new).await?;
-            tx.commit().await
-        };
+            if insert_batch(&tx, &new).await? {
+                insert_tasks(&tx, &new).await?;
+                tx.commit().await?;
+            }
+            Ok(())
+        });
         run.await.map_err(CreateBatchError::Store)
     }
 
@@ -204,72 +210,81 @@ impl Store {
         id: BatchId,
         now: Timestamp,
     ) -> Result<Cancelled, CancelError> {
-        let run = async {
+        let run = retried(Rerun::IfRolledBack, || async {
             let known = self.batch(account, id).await?;
             let Some(batch) = known else { return Ok(None) };
             if batch.status.is_final() {
                 return Ok(Some(Cancelled { status: batch.status, stopped: 0 }));
             }
             let tx = self.write().await?;
-            let stopped = tx
-                .run(
-                    "UPDATE task SET state = $2, node_id = NULL, epoch = epoch + 1, finished_at = $5 \
-                     WHERE batch_id = $1 AND state IN ($3, $4)",
-                    [
-                        id.uuid().into(),
-                        TaskStatus::Cancelled.code().into(),
-                        TaskStatus::Pending.code().into(),
-                        TaskStatus::Running.code().into(),
-                        now.micros().into(),
-                    ],
-                )
-                .await?;
+            let stopped = stop_tasks(&tx, id, now).await?;
             let more = TaskCounts { cancelled: u32::try_from(stopped).unwrap_or(u32::MAX), ..TaskCounts::default() };
             let status = count_batch(&tx, id, more, now).await?;
             tx.commit().await?;
-            Ok(Some(Cancelled { status: status.unwrap_or(batch.status), stopped }))
-        };
+            Ok(Some(Cancelled { status, stopped }))
+        });
         run.await.map_err(CancelError::Store)?.ok_or(CancelError::NotFound)
     }
 
     /// Says why a batch waits, or that it no longer does.
     pub async fn set_blocked(&self, batch: BatchId, reason: Option<&str>) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        tx.run(
-            "UPDATE batch SET blocked = $2 WHERE id = $1 AND status IN ($3, $4)",
-            [
-                batch.uuid().into(),
-                reason.map(str::to_owned).into(),
-                BatchStatus::Pending.code().into(),
-                BatchStatus::InProgress.code().into(),
-            ],
-        )
-        .await?;
-        tx.commit().await
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            tx.run(
+                "UPDATE batch SET blocked = $2 WHERE id = $1 AND status IN ($3, $4)",
+                [
+                    batch.uuid().into(),
+                    reason.map(str::to_owned).into(),
+                    BatchStatus::Pending.code().into(),
+                    BatchStatus::InProgress.code().into(),
+                ],
+            )
+            .await?;
+            tx.commit().await
+        })
+        .await
     }
 }
 
-async fn insert_batch(tx: &WriteTx<'_>, new: &NewBatch) -> Result<(), StoreError> {
+/// Cancels the tasks that have not ended; returns how many.
+async fn stop_tasks(tx: &WriteTx, batch: BatchId, now: Timestamp) -> Result<u64, StoreError> {
+    let (pending, running) = (TaskStatus::Pending.code(), TaskStatus::Running.code());
+    let unended = format!("batch_id = $1 AND state IN ({pending}, {running})");
+    if tx.dialect == Dialect::Postgres {
+        // Every transaction locks rows in one order.
+        let lock = format!("SELECT count(*) FROM (SELECT 1 FROM task WHERE {unended} ORDER BY id FOR UPDATE) q");
+        tx.run(lock, [batch.uuid().into()]).await?;
+    }
     tx.run(
-        "INSERT INTO batch (id, account_id, key_id, priority, status, total, webhook_url, input_blob, created_at) \
-         VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9)",
-        [
-            new.id.uuid().into(),
-            new.account.uuid().into(),
-            new.key.map(KeyId::uuid).into(),
-            priority_value(new.priority),
-            BatchStatus::Pending.code().into(),
-            i64::try_from(new.tasks.len()).unwrap_or(i64::MAX).into(),
-            new.webhook_url.clone().into(),
-            new.input_blob.as_str().into(),
-            new.now.micros().into(),
-        ],
+        format!("UPDATE task SET state = $2, node_id = NULL, epoch = epoch + 1, finished_at = $3 WHERE {unended}"),
+        [batch.uuid().into(), TaskStatus::Cancelled.code().into(), now.micros().into()],
     )
-    .await?;
-    Ok(())
+    .await
 }
 
-async fn insert_tasks(tx: &WriteTx<'_>, new: &NewBatch) -> Result<(), StoreError> {
+/// Whether the batch is new.
+async fn insert_batch(tx: &WriteTx, new: &NewBatch) -> Result<bool, StoreError> {
+    let inserted = tx
+        .run(
+            "INSERT INTO batch (id, account_id, key_id, priority, status, total, webhook_url, input_blob, created_at) \
+         VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9) ON CONFLICT (id) DO NOTHING",
+            [
+                new.id.uuid().into(),
+                new.account.uuid().into(),
+                new.key.map(KeyId::uuid).into(),
+                priority_value(new.priority),
+                BatchStatus::Pending.code().into(),
+                i64::try_from(new.tasks.len()).unwrap_or(i64::MAX).into(),
+                new.webhook_url.clone().into(),
+                new.input_blob.as_str().into(),
+                new.now.micros().into(),
+            ],
+        )
+        .await?;
+    Ok(inserted == 1)
+}
+
+async fn insert_tasks(tx: &WriteTx, new: &NewBatch) -> Result<(), StoreError> {
     const COLUMNS: usize = 12;
     let mut index = 0_i64;
     let mut rest = new.tasks.as_slice();

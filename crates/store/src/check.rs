@@ -6,7 +6,12 @@ use sea_orm::{
     TransactionTrait, Value,
 };
 
-use crate::{Store, StoreError, accounts::movement_code, dialect::Dialect};
+use crate::{
+    Store, StoreError,
+    accounts::movement_code,
+    connect::{Rerun, retried},
+    dialect::Dialect,
+};
 
 /// Faults reported per rule; one is enough to stop, a handful to see the pattern.
 const FAULTS_PER_RULE: i64 = 20;
@@ -92,9 +97,36 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "a batch's counters are its tasks",
-        "SELECT b.id AS subject, coalesce(t.n, 0) AS expected, b.completed + b.failed + b.cancelled AS found \
-         FROM batch b LEFT JOIN (SELECT batch_id, count(*) AS n FROM task WHERE state IN ({completed}, {failed}, {cancelled}) \
-         GROUP BY batch_id) t ON t.batch_id = b.id WHERE b.completed + b.failed + b.cancelled <> coalesce(t.n, 0)",
+        "SELECT b.id AS subject, coalesce(t.completed + t.failed + t.cancelled, 0) AS expected, \
+         b.completed + b.failed + b.cancelled AS found FROM batch b LEFT JOIN (SELECT batch_id, count(*) AS total, \
+         count(CASE WHEN state = {completed} THEN 1 END) AS completed, \
+         count(CASE WHEN state = {failed} THEN 1 END) AS failed, \
+         count(CASE WHEN state = {cancelled} THEN 1 END) AS cancelled FROM task GROUP BY batch_id) t \
+         ON t.batch_id = b.id WHERE b.completed <> coalesce(t.completed, 0) OR b.failed <> coalesce(t.failed, 0) \
+         OR b.cancelled <> coalesce(t.cancelled, 0) OR b.total <> coalesce(t.total, 0)",
+    ),
+    (
+        "a batch ends with its last task",
+        "SELECT id AS subject, total AS expected, completed + failed + cancelled AS found FROM batch \
+         WHERE total > 0 AND (completed + failed + cancelled = total) <> (finished_at IS NOT NULL)",
+    ),
+    (
+        "only a node that is alive has anything leased",
+        "SELECT l.node_id AS subject, CAST(0 AS bigint) AS expected, CAST(sum(l.outstanding) AS bigint) AS found \
+         FROM lease l LEFT JOIN node n ON n.id = l.node_id WHERE l.outstanding > 0 AND (n.id IS NULL OR NOT n.alive) \
+         GROUP BY l.node_id",
+    ),
+    (
+        "only a node that is alive runs a task",
+        "SELECT t.id AS subject, CAST(1 AS bigint) AS expected, CAST(0 AS bigint) AS found FROM task t \
+         LEFT JOIN node n ON n.id = t.node_id WHERE t.state = {running} AND (n.id IS NULL OR NOT n.alive)",
+    ),
+    (
+        "a key's months together are the cost of its requests",
+        "SELECT u.key_id AS subject, u.sum AS expected, coalesce(p.sum, 0) AS found FROM \
+         (SELECT key_id, CAST(sum(cost_nano) AS bigint) AS sum FROM usage_log WHERE key_id IS NOT NULL GROUP BY key_id) u \
+         LEFT JOIN (SELECT owner, CAST(sum(spent) AS bigint) AS sum FROM purse WHERE kind = {budget} GROUP BY owner) p \
+         ON p.owner = u.key_id WHERE u.sum <> coalesce(p.sum, 0)",
     ),
     (
         "a completed task was charged once",
@@ -124,6 +156,7 @@ impl Store {
             ("{grant}", movement_code(Movement::Grant)),
             ("{balance}", PurseKind::Balance.code()),
             ("{budget}", PurseKind::Budget.code()),
+            ("{running}", TaskStatus::Running.code()),
             ("{completed}", TaskStatus::Completed.code()),
             ("{failed}", TaskStatus::Failed.code()),
             ("{cancelled}", TaskStatus::Cancelled.code()),
@@ -136,7 +169,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Books usage that came after its node was fenced: our loss, seen in `ledger check`, never the customer's.
+    /// Books usage that came after its node was fenced: our loss, seen in `ledger check`, never the customer's. The same
+    /// id is booked once.
     pub async fn book_late(
         &self,
         id: TransferId,
@@ -146,22 +180,25 @@ impl Store {
         if settlement.charge.is_zero() {
             return Ok(());
         }
-        let tx = self.write().await?;
-        tx.run(
-            "INSERT INTO transfer (id, account_id, movement, amount, request_id, price_version, created_at) \
-             VALUES ($1,$2,$3,$4,$5,$6,$7)",
-            [
-                id.uuid().into(),
-                settlement.account.uuid().into(),
-                movement_code(Movement::Late).into(),
-                settlement.charge.nanos().into(),
-                settlement.usage.as_ref().map(|u| u.request.uuid()).into(),
-                settlement.usage.as_ref().map(|u| u.price_version.0).into(),
-                now.micros().into(),
-            ],
-        )
-        .await?;
-        tx.commit().await
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            tx.run(
+                "INSERT INTO transfer (id, account_id, movement, amount, request_id, price_version, created_at) \
+             VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (id) DO NOTHING",
+                [
+                    id.uuid().into(),
+                    settlement.account.uuid().into(),
+                    movement_code(Movement::Late).into(),
+                    settlement.charge.nanos().into(),
+                    settlement.usage.as_ref().map(|u| u.request.uuid()).into(),
+                    settlement.usage.as_ref().map(|u| u.price_version.0).into(),
+                    now.micros().into(),
+                ],
+            )
+            .await?;
+            tx.commit().await
+        })
+        .await
     }
 }
 
@@ -219,7 +256,8 @@ impl Check<'_> {
     async fn budgets(&self) -> Result<Vec<Fault>, StoreError> {
         let rows = self
             .all(
-                "SELECT owner, win, spent FROM purse WHERE kind = $1".to_owned(),
+                "SELECT p.owner, p.win, p.spent, k.account_id FROM purse p JOIN api_key k ON k.id = p.owner WHERE p.kind = $1"
+                    .to_owned(),
                 vec![PurseKind::Budget.code().into()],
             )
             .await?;
@@ -230,9 +268,14 @@ impl Check<'_> {
             let sums = self
                 .all(
                     "SELECT CAST(coalesce(sum(cost_nano), 0) AS bigint) AS n FROM usage_log \
-                     WHERE key_id = $1 AND created_at >= $2 AND created_at < $3"
+                     WHERE key_id = $1 AND created_at >= $2 AND created_at < $3 AND account_id = $4"
                         .to_owned(),
-                    vec![key.into(), month.start().micros().into(), month.next().start().micros().into()],
+                    vec![
+                        key.into(),
+                        month.start().micros().into(),
+                        month.next().start().micros().into(),
+                        row.try_get::<uuid::Uuid>("", "account_id")?.into(),
+                    ],
                 )
                 .await?;
             let expected: i64 = sums.first().map_or(Ok(0), |row| row.try_get("", "n"))?;

@@ -12,7 +12,8 @@ use uuid::Uuid;
 use crate::{
     BlobRange, FencedError, NodeIdentity, Store, StoreError,
     batches::{priority_value, stored_priority},
-    connect::WriteTx,
+    connect::{Rerun, WriteTx, retried},
+    dialect::{marks, runs},
     nodes::still,
 };
 
@@ -61,6 +62,8 @@ pub struct Requeue {
 
 impl Store {
     /// Claims up to `limit` tasks of a priority, oldest first.
+    ///
+    /// After an error, tasks may be claimed that the caller knows nothing of: [`Store::claims_of`] tells.
     pub async fn claim(
         &self,
         node: NodeIdentity,
@@ -68,15 +71,17 @@ impl Store {
         limit: u32,
         now: Timestamp,
     ) -> Result<Vec<ClaimedTask>, FencedError> {
-        let run = async {
+        // The state is written out, since a partial index is not used for a parameter.
+        let ready = format!(
+            "SELECT id FROM task WHERE state = {} AND priority = $1 AND not_before <= $2 \
+             ORDER BY priority, not_before, id LIMIT $3",
+            TaskStatus::Pending.code()
+        );
+        let values =
+            |limit: u32| -> [Value; 3] { [priority_value(priority), now.micros().into(), i64::from(limit).into()] };
+        let run = retried(Rerun::IfRolledBack, || async {
             // Most looks at the queue find nothing; they take no write lock.
-            let ready = "SELECT id FROM task WHERE state = $1 AND priority = $2 AND not_before <= $3 \
-                         ORDER BY priority, not_before, id LIMIT $4";
-            let values = |limit: u32| -> [Value; 4] {
-                let pending = TaskStatus::Pending.code().into();
-                [pending, priority_value(priority), now.micros().into(), i64::from(limit).into()]
-            };
-            if limit == 0 || self.all(ready, values(1)).await?.is_empty() {
+            if limit == 0 || self.all(ready.as_str(), values(1)).await?.is_empty() {
                 return Ok(Some(Vec::new()));
             }
             let tx = self.write().await?;
@@ -89,7 +94,7 @@ impl Store {
             start_batches(&tx, &tasks, now).await?;
             tx.commit().await?;
             Ok(Some(tasks))
-        };
+        });
         match run.await {
             Ok(Some(tasks)) => Ok(tasks),
             Ok(None) => Err(FencedError::Fenced),
@@ -99,33 +104,37 @@ impl Store {
 
     /// Returns tasks to the queue. A claim that is out of date is passed over.
     pub async fn requeue(&self, tasks: &[Requeue]) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        let mut tasks = tasks.to_vec();
-        tasks.sort_by_key(|task| task.claim.task);
-        for task in tasks {
-            tx.run(
-                "UPDATE task SET state = $3, node_id = NULL, epoch = epoch + 1, not_before = $4, \
+        // Every transaction locks rows in one order.
+        let mut sorted = tasks.to_vec();
+        sorted.sort_by_key(|task| task.claim.task);
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            for task in &sorted {
+                tx.run(
+                    "UPDATE task SET state = $3, node_id = NULL, epoch = epoch + 1, not_before = $4, \
                  attempts = attempts - $5 WHERE id = $1 AND epoch = $2 AND state = $6",
-                [
-                    task.claim.task.uuid().into(),
-                    task.claim.epoch.into(),
-                    TaskStatus::Pending.code().into(),
-                    task.not_before.micros().into(),
-                    i64::from(!task.counts).into(),
-                    TaskStatus::Running.code().into(),
-                ],
-            )
-            .await?;
-        }
-        tx.commit().await
+                    [
+                        task.claim.task.uuid().into(),
+                        task.claim.epoch.into(),
+                        TaskStatus::Pending.code().into(),
+                        task.not_before.micros().into(),
+                        i64::from(!task.counts).into(),
+                        TaskStatus::Running.code().into(),
+                    ],
+                )
+                .await?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 
     /// The claims that a node still has: what it runs beside these was cancelled or taken from it.
     pub async fn claims_of(&self, node: NodeIdentity) -> Result<HashSet<Claim>, StoreError> {
         let rows = self
             .all(
-                "SELECT id, epoch FROM task WHERE node_id = $1 AND state = $2",
-                [node.id.uuid().into(), TaskStatus::Running.code().into()],
+                format!("SELECT id, epoch FROM task WHERE node_id = $1 AND state = {}", TaskStatus::Running.code()),
+                [node.id.uuid().into()],
             )
             .await?;
         rows.iter()
@@ -137,8 +146,11 @@ impl Store {
     pub async fn queue_depth(&self, priority: Priority, cap: u32) -> Result<u64, StoreError> {
         let row = self
             .one(
-                "SELECT count(*) AS n FROM (SELECT 1 AS one FROM task WHERE state = $1 AND priority = $2 LIMIT $3) q",
-                [TaskStatus::Pending.code().into(), priority_value(priority), i64::from(cap).into()],
+                format!(
+                    "SELECT count(*) AS n FROM (SELECT 1 AS one FROM task WHERE state = {} AND priority = $1 LIMIT $2) q",
+                    TaskStatus::Pending.code()
+                ),
+                [priority_value(priority), i64::from(cap).into()],
             )
             .await?;
         let count: i64 = row.map_or(Ok(0), |row| row.try_get("", "n"))?;
@@ -147,26 +159,24 @@ impl Store {
 }
 
 /// Puts the rows under the node's claim and reads what running them needs.
-async fn take(tx: &WriteTx<'_>, node: NodeIdentity, ids: &[Uuid]) -> Result<Vec<ClaimedTask>, StoreError> {
+async fn take(tx: &WriteTx, node: NodeIdentity, ids: &[Uuid]) -> Result<Vec<ClaimedTask>, StoreError> {
     let mut tasks = Vec::with_capacity(ids.len());
     let mut rest = ids;
-    for run in crate::dialect::runs(ids.len()) {
+    for run in runs(ids.len()) {
         let (now, later) = rest.split_at(run);
         rest = later;
-        let marks: Vec<String> = (4..run + 4).map(|n| format!("${n}")).collect();
-        let marks = marks.join(",");
         let fixed: [Value; 3] =
             [node.id.uuid().into(), TaskStatus::Running.code().into(), TaskStatus::Pending.code().into()];
         let values: Vec<Value> = fixed.into_iter().chain(now.iter().map(|id| (*id).into())).collect();
         tx.run(
             format!(
                 "UPDATE task SET state = $2, node_id = $1, epoch = epoch + 1, attempts = attempts + 1 \
-                 WHERE state = $3 AND id IN ({marks})"
+                 WHERE state = $3 AND id IN ({})",
+                marks(run, 4)
             ),
             values,
         )
         .await?;
-        let marks: Vec<String> = (3..run + 3).map(|n| format!("${n}")).collect();
         let fixed: [Value; 2] = [node.id.uuid().into(), TaskStatus::Running.code().into()];
         let values: Vec<Value> = fixed.into_iter().chain(now.iter().map(|id| (*id).into())).collect();
         let rows = tx
@@ -175,7 +185,7 @@ async fn take(tx: &WriteTx<'_>, node: NodeIdentity, ids: &[Uuid]) -> Result<Vec<
                     "SELECT t.id, t.epoch, t.batch_id, t.account_id, b.key_id, t.priority, t.model, t.endpoint, \
                      b.input_blob, t.body_offset, t.body_len, t.attempts FROM task t JOIN batch b ON b.id = t.batch_id \
                      WHERE t.node_id = $1 AND t.state = $2 AND t.id IN ({})",
-                    marks.join(",")
+                    marks(run, 3)
                 ),
                 values,
             )
@@ -188,7 +198,7 @@ async fn take(tx: &WriteTx<'_>, node: NodeIdentity, ids: &[Uuid]) -> Result<Vec<
     Ok(tasks)
 }
 
-async fn start_batches(tx: &WriteTx<'_>, tasks: &[ClaimedTask], now: Timestamp) -> Result<(), StoreError> {
+async fn start_batches(tx: &WriteTx, tasks: &[ClaimedTask], now: Timestamp) -> Result<(), StoreError> {
     let mut batches: Vec<BatchId> = tasks.iter().map(|task| task.batch).collect();
     batches.sort_unstable();
     batches.dedup();

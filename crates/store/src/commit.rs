@@ -3,7 +3,7 @@
 
 pub(crate) mod write;
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use batchin_tasks::Tasks;
 use metrics::{counter, histogram};
@@ -79,8 +79,21 @@ impl Committer {
         settlement: Settlement,
     ) -> Result<oneshot::Receiver<Result<(), CommitError>>, CommitError> {
         let (done, wait) = oneshot::channel();
-        self.queue.send((settlement, done)).await.map_err(|_| CommitError::Unavailable)?;
-        Ok(wait)
+        // Without a yield where there is room, so that a caller that goes away now has handed it in.
+        match self.queue.try_send((settlement, done)) {
+            Ok(()) => Ok(wait),
+            Err(mpsc::error::TrySendError::Full(job)) => {
+                self.queue.send(job).await.map_err(|_| CommitError::Unavailable)?;
+                Ok(wait)
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(CommitError::Unavailable),
+        }
+    }
+
+    /// Hands in a settlement if there is room for it; what can wait for the next one need not wait for room.
+    pub fn try_submit(&self, settlement: Settlement) -> Option<oneshot::Receiver<Result<(), CommitError>>> {
+        let (done, wait) = oneshot::channel();
+        self.queue.try_send((settlement, done)).ok().map(|()| wait)
     }
 
     /// No more settlements: the writer commits what it has and ends.
@@ -128,38 +141,62 @@ impl Writer {
     }
 
     async fn until_done(&self, settlements: Vec<Settlement>) -> Vec<Result<(), CommitError>> {
-        let began = Instant::now();
-        let (mut pause, mut unsure) = (RETRY_PAUSE, false);
-        loop {
-            match write::group(&self.store, self.node, &settlements, unsure).await {
-                Ok(results) => return results,
-                Err(cause) if cause.is_passing() && began.elapsed() < self.options.give_up_after => {
-                    warn!(error = &cause as &dyn std::error::Error, "a group of {} is tried again", settlements.len());
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
-                    unsure = true;
-                }
-                Err(cause) => return self.one_by_one(settlements, &cause).await,
+        let give_up_at = Instant::now() + self.options.give_up_after;
+        match self.tried_again(&settlements, Before::Nothing, give_up_at).await {
+            Ok(results) => results,
+            Err(cause) if cause.is_passing() => {
+                error!(error = &cause as &dyn Error, "a group of {} could not be stored", settlements.len());
+                vec![Err(CommitError::Unavailable); settlements.len()]
+            }
+            Err(cause) => {
+                error!(error = &cause as &dyn Error, "a group of {} was refused", settlements.len());
+                self.one_by_one(&settlements, give_up_at).await
             }
         }
     }
 
     /// One entry that the database refuses must not take its group down with it.
-    async fn one_by_one(&self, settlements: Vec<Settlement>, cause: &StoreError) -> Vec<Result<(), CommitError>> {
-        error!(error = cause as &dyn std::error::Error, "a group of {} was refused", settlements.len());
+    async fn one_by_one(&self, settlements: &[Settlement], give_up_at: Instant) -> Vec<Result<(), CommitError>> {
         let mut results = Vec::with_capacity(settlements.len());
-        for settlement in &settlements {
-            let alone = write::group(&self.store, self.node, std::slice::from_ref(settlement), true).await;
+        for settlement in settlements {
+            let alone = self.tried_again(std::slice::from_ref(settlement), Before::Perhaps, give_up_at).await;
             results.push(match alone {
                 Ok(mut one) => one.pop().unwrap_or(Err(CommitError::Unavailable)),
                 Err(cause) => {
-                    error!(error = &cause as &dyn std::error::Error, "a settlement was refused");
+                    error!(error = &cause as &dyn Error, "a settlement was refused");
                     Err(CommitError::Unavailable)
                 }
             });
         }
         results
     }
+
+    /// Writes, and writes again while that fails in passing, until `give_up_at`.
+    async fn tried_again(
+        &self,
+        settlements: &[Settlement],
+        mut before: Before,
+        give_up_at: Instant,
+    ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
+        let mut pause = RETRY_PAUSE;
+        loop {
+            let cause = match write::group(&self.store, self.node, settlements, before).await {
+                Err(cause) if cause.is_passing() && Instant::now() + pause < give_up_at => cause,
+                done => return done,
+            };
+            warn!(error = &cause as &dyn Error, "a group of {} is tried again", settlements.len());
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            before = Before::Perhaps;
+        }
+    }
+}
+
+/// Whether an earlier try may have been committed without our hearing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    Nothing,
+    Perhaps,
 }
 
 const fn reason(cause: CommitError) -> &'static str {

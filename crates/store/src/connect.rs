@@ -1,14 +1,17 @@
 //! Holds: the connection, its pragmas, and how transactions begin.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use sea_orm::{
     ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
     SqliteTransactionMode, TransactionOptions, TransactionTrait, Value,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
-use crate::{StoreError, dialect::Dialect, schema};
+use crate::{StoreError, dialect::Dialect, error::is_passing, schema};
 
 /// How long a statement waits for another process's write lock on SQLite before it fails as busy.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,7 +19,16 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite has one writer at a time; more readers than cores gain nothing.
 const SQLITE_CONNECTIONS: u32 = 5;
-/// Statement texts that stay prepared on each connection: all hot ones in their four run lengths, with room.
+/// A connection that has been idle for longer is tried before it is used; one in use would have shown that it is gone.
+const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
+/// PostgreSQL ends a transaction whose node was stopped in the middle of it, so that its locks hold nobody up.
+const IDLE_IN_TRANSACTION: &str = "15s";
+/// For how long a verb is run again when the database was busy or away, so that a client's request survives a failover
+/// that is quick, and is answered in time when it is not.
+const RERUN_FOR: Duration = Duration::from_secs(5);
+/// First pause before a verb is run again; doubles each time.
+const RERUN_PAUSE: Duration = Duration::from_millis(10);
+/// Statement texts that stay prepared on each connection: all hot ones in their eight run lengths, with room.
 const PREPARED_STATEMENTS: usize = 256;
 
 /// Where the database is.
@@ -68,15 +80,43 @@ pub struct Store {
 }
 
 /// A write transaction and its place in the queue of writers.
-pub(crate) struct WriteTx<'a> {
+pub(crate) struct WriteTx {
     pub(crate) dialect: Dialect,
     tx: DatabaseTransaction,
-    _permit: SemaphorePermit<'a>,
+    // Dropped after `tx`, whose rollback is under way by then.
+    _permit: OwnedSemaphorePermit,
 }
 
-impl WriteTx<'_> {
+/// Whether a verb may be run again when nothing was heard of its commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rerun {
+    /// A second run finds what the first did, or does the same.
+    Harmless,
+    /// Only when the first was surely rolled back.
+    IfRolledBack,
+}
+
+/// Runs a verb, and runs it again while it fails in passing.
+pub(crate) async fn retried<T, W>(rerun: Rerun, verb: impl Fn() -> W) -> Result<T, StoreError>
+where
+    W: Future<Output = Result<T, StoreError>>,
+{
+    let (began, mut pause) = (Instant::now(), RERUN_PAUSE);
+    loop {
+        match verb().await {
+            Err(StoreError::Unsure(cause)) if rerun == Rerun::IfRolledBack => return Err(StoreError::Unsure(cause)),
+            Err(cause) if cause.is_passing() && began.elapsed() + pause < RERUN_FOR => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            done => return done,
+        }
+    }
+}
+
+impl WriteTx {
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        self.tx.commit().await.map_err(StoreError::from)
+        self.tx.commit().await.map_err(StoreError::of_commit)
     }
 
     /// Runs a statement; returns how many rows it touched.
@@ -114,11 +154,11 @@ impl Store {
             return Err(ConnectError::UnknownScheme);
         }
         let mut connect = sea_orm::ConnectOptions::new(options.url);
-        connect.sqlx_logging(false).acquire_timeout(ACQUIRE_TIMEOUT).max_connections(if sqlite {
-            SQLITE_CONNECTIONS
-        } else {
-            options.max_connections.max(2)
-        });
+        connect
+            .sqlx_logging(false)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
+            .max_connections(if sqlite { SQLITE_CONNECTIONS } else { options.max_connections.max(2) });
         connect.map_sqlx_sqlite_opts(|sqlite| {
             use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
             sqlite
@@ -129,8 +169,12 @@ impl Store {
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
                 .statement_cache_capacity(PREPARED_STATEMENTS)
         });
-        connect.map_sqlx_postgres_opts(|postgres| postgres.statement_cache_capacity(PREPARED_STATEMENTS));
-        let db = Database::connect(connect).await.map_err(ConnectError::Open)?;
+        connect.map_sqlx_postgres_opts(|postgres| {
+            postgres
+                .statement_cache_capacity(PREPARED_STATEMENTS)
+                .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION)])
+        });
+        let db = open(connect).await.map_err(ConnectError::Open)?;
         let dialect = match db.get_database_backend() {
             DbBackend::Postgres => Dialect::Postgres,
             _ => Dialect::Sqlite,
@@ -143,14 +187,14 @@ impl Store {
 
     async fn bring_up_to_date(&self, migrate: bool) -> Result<(), ConnectError> {
         if migrate {
-            let run = async {
+            let run = retried(Rerun::Harmless, || async {
                 let tx = self.write().await?;
                 schema::migrate(&tx.tx, self.dialect).await?;
                 tx.commit().await
-            };
+            });
             run.await.map_err(ConnectError::Migrate)?;
         }
-        let found = schema::version(&self.db, self.dialect).await.unwrap_or(0);
+        let found = schema::version(&self.db, self.dialect).await.map_err(ConnectError::Open)?;
         let known = schema::known();
         match found.cmp(&known) {
             std::cmp::Ordering::Less => Err(ConnectError::TooOld { found, known }),
@@ -169,9 +213,9 @@ impl Store {
         self.db.close().await.map_err(StoreError::from)
     }
 
-    pub(crate) async fn write(&self) -> Result<WriteTx<'_>, StoreError> {
+    pub(crate) async fn write(&self) -> Result<WriteTx, StoreError> {
         let closed = || StoreError::Database(DbErr::Custom("the store is closed".to_owned()));
-        let permit = self.writers.acquire().await.map_err(|_| closed())?;
+        let permit = Arc::clone(&self.writers).acquire_owned().await.map_err(|_| closed())?;
         let options = TransactionOptions {
             // Deferred transactions that turn into writers can fail half way; immediate ones wait at the start.
             sqlite_transaction_mode: (self.dialect == Dialect::Sqlite).then_some(SqliteTransactionMode::Immediate),
@@ -196,4 +240,25 @@ impl Store {
     ) -> Result<Option<QueryResult>, StoreError> {
         Ok(self.db.query_one_raw(self.dialect.statement(sql, values)).await?)
     }
+}
+
+/// Opens the pool. On a new SQLite file, whoever comes while another process turns its journal to WAL finds it locked
+/// whatever the busy timeout, and tries again.
+async fn open(connect: sea_orm::ConnectOptions) -> Result<DatabaseConnection, DbErr> {
+    let (began, mut pause) = (Instant::now(), RERUN_PAUSE);
+    loop {
+        match Database::connect(connect.clone()).await {
+            Err(cause) if is_locked(&cause) && began.elapsed() + pause < RERUN_FOR => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether the database is there and busy, and not simply away or wrongly named.
+fn is_locked(cause: &DbErr) -> bool {
+    let DbErr::Conn(sea_orm::RuntimeErr::SqlxError(e)) = cause else { return false };
+    matches!(&**e, sea_orm::sqlx::Error::Database(_)) && is_passing(cause)
 }

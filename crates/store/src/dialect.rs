@@ -35,11 +35,28 @@ impl Dialect {
         }
     }
 
-    /// Shared row lock: others may read it and lock it so, none may change it.
-    pub(crate) const fn for_share(self) -> &'static str {
+    /// Shared row lock that holds off only who locks the row with [`Self::for_update`]. A plain UPDATE passes, so that
+    /// a node's renewal never waits for the many transactions that rely on its epoch.
+    pub(crate) const fn for_key_share(self) -> &'static str {
         match self {
             Self::Sqlite => "",
-            Self::Postgres => " FOR SHARE",
+            Self::Postgres => " FOR KEY SHARE",
+        }
+    }
+
+    /// The function that gives the larger of two values.
+    pub(crate) const fn larger(self) -> &'static str {
+        match self {
+            Self::Sqlite => "max",
+            Self::Postgres => "greatest",
+        }
+    }
+
+    /// Asks whether the table that `$1` names exists, as a count `n`.
+    pub(crate) const fn table_exists(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT count(*) AS n FROM sqlite_master WHERE type = 'table' AND name = $1",
+            Self::Postgres => "SELECT count(to_regclass($1)) AS n",
         }
     }
 
@@ -62,8 +79,7 @@ impl Dialect {
                 if i > 0 {
                     sql.push(',');
                 }
-                sql.push('$');
-                sql.push_str(&parameter.to_string());
+                push_parameter(&mut sql, parameter);
                 if self == Self::Postgres && row == 0 {
                     sql.push_str(match kind {
                         Type::Uuid => "::uuid",
@@ -109,18 +125,38 @@ pub(crate) fn rows(rows: usize, columns: usize) -> String {
             if column > 0 {
                 sql.push(',');
             }
-            sql.push('$');
-            sql.push_str(&(row * columns + column + 1).to_string());
+            push_parameter(&mut sql, row * columns + column + 1);
         }
         sql.push(')');
     }
     sql
 }
 
-/// Splits `n` rows into runs of 64, 16, 4 and 1, so that bulk statements have few different texts and stay prepared.
+/// `$first,$first+1,…`: as many parameters as `n`.
+pub(crate) fn marks(n: usize, first: usize) -> String {
+    let mut sql = String::with_capacity(n * 4);
+    for parameter in first..first + n {
+        if parameter > first {
+            sql.push(',');
+        }
+        push_parameter(&mut sql, parameter);
+    }
+    sql
+}
+
+fn push_parameter(sql: &mut String, number: usize) {
+    use std::fmt::Write;
+    // Writing to a String cannot fail.
+    let _ = write!(sql, "${number}");
+}
+
+/// The most rows in one statement; on every hot one it stays far below the 32,766 parameters that SQLite takes.
+const LONGEST_RUN: usize = 128;
+
+/// Splits `n` rows into runs that are powers of two, so that bulk statements have few different texts and stay prepared.
 pub(crate) fn runs(mut n: usize) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
-        let size = [64, 16, 4, 1].into_iter().find(|size| *size <= n)?;
+        let size = (1 << n.checked_ilog2()?).min(LONGEST_RUN);
         n -= size;
         Some(size)
     })
@@ -133,7 +169,8 @@ mod tests {
     #[test]
     fn runs_cover_everything_with_few_sizes() {
         assert_eq!(runs(0).count(), 0);
-        assert_eq!(runs(23).collect::<Vec<_>>(), [16, 4, 1, 1, 1]);
+        assert_eq!(runs(23).collect::<Vec<_>>(), [16, 4, 2, 1]);
+        assert_eq!(runs(300).collect::<Vec<_>>(), [128, 128, 32, 8, 4]);
         assert_eq!((0..600).map(|n| runs(n).sum::<usize>()).collect::<Vec<_>>(), (0..600).collect::<Vec<_>>());
     }
 

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use batchin_domain::{AccountId, Timestamp};
+use batchin_domain::{AccountId, NodeId, Timestamp};
 
-use crate::{NodeIdentity, Store, StoreError, StoredAnswer, connect::WriteTx};
+use crate::{
+    NodeIdentity, Store, StoreError, StoredAnswer,
+    connect::{Rerun, WriteTx, retried},
+};
 
 /// What an Idempotency-Key is unique in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,19 +41,80 @@ impl Store {
         node: NodeIdentity,
         now: Timestamp,
     ) -> Result<Begun, StoreError> {
-        let tx = self.write().await?;
+        let begin = Begin { scope, route, fingerprint, node, now };
+        match retried(Rerun::IfRolledBack, || begin.run(self, Earlier::None)).await {
+            Err(StoreError::Unsure(_)) => retried(Rerun::IfRolledBack, || begin.run(self, Earlier::Unheard)).await,
+            done => done,
+        }
+    }
+
+    /// Stores the answer of a request that cost nothing.
+    pub async fn remember_answer(&self, scope: &IdempotencyScope, answer: &StoredAnswer) -> Result<(), StoreError> {
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            remember(&tx, scope, answer).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Forgets a request that did nothing, so that trying again tries again.
+    pub async fn forget_idempotent(&self, scope: &IdempotencyScope) -> Result<(), StoreError> {
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            tx.run(
+                "DELETE FROM idempotency WHERE account_id = $1 AND idem_key = $2 AND status IS NULL",
+                [scope.account.uuid().into(), scope.key.as_str().into()],
+            )
+            .await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Forgets answers older than `age`.
+    pub async fn sweep_idempotent(&self, now: Timestamp, age: Duration) -> Result<u64, StoreError> {
+        retried(Rerun::Harmless, || async {
+            let before = now.micros().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+            let tx = self.write().await?;
+            let swept = tx.run("DELETE FROM idempotency WHERE created_at < $1", [before.into()]).await?;
+            tx.commit().await?;
+            Ok(swept)
+        })
+        .await
+    }
+}
+
+struct Begin<'a> {
+    scope: &'a IdempotencyScope,
+    route: &'a str,
+    fingerprint: [u8; 32],
+    node: NodeIdentity,
+    now: Timestamp,
+}
+
+/// Whether this very call may have begun the request before, in a commit that nothing was heard of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Earlier {
+    None,
+    Unheard,
+}
+
+impl Begin<'_> {
+    async fn run(&self, store: &Store, earlier: Earlier) -> Result<Begun, StoreError> {
+        let tx = store.write().await?;
         let inserted = tx
             .run(
                 "INSERT INTO idempotency (account_id, idem_key, route, fingerprint, node_id, node_epoch, created_at) \
                  VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (account_id, idem_key) DO NOTHING",
                 [
-                    scope.account.uuid().into(),
-                    scope.key.as_str().into(),
-                    route.into(),
-                    fingerprint.to_vec().into(),
-                    node.id.uuid().into(),
-                    node.epoch.into(),
-                    now.micros().into(),
+                    self.scope.account.uuid().into(),
+                    self.scope.key.as_str().into(),
+                    self.route.into(),
+                    self.fingerprint.to_vec().into(),
+                    self.node.id.uuid().into(),
+                    self.node.epoch.into(),
+                    self.now.micros().into(),
                 ],
             )
             .await?;
@@ -58,65 +122,45 @@ impl Store {
             tx.commit().await?;
             return Ok(Begun::First);
         }
-        let Some(row) = known(&tx, scope).await? else { return Ok(Begun::Running) };
-        if row.route != route || row.fingerprint != fingerprint {
+        let Some(row) = known(&tx, self.scope).await? else { return Ok(Begun::Running) };
+        if row.route != self.route || row.fingerprint != self.fingerprint {
             return Ok(Begun::Mismatch);
         }
         if let Some(answer) = row.answer {
             return Ok(Begun::Done(answer));
         }
-        if row.owner_lives {
+        if earlier == Earlier::Unheard && row.owner == self.node && row.created_at == self.now {
+            return Ok(Begun::First);
+        }
+        if row.owner_lives || !self.take_over(&tx, row.owner).await? {
             return Ok(Begun::Running);
         }
-        tx.run(
-            "UPDATE idempotency SET node_id = $3, node_epoch = $4, created_at = $5 \
-             WHERE account_id = $1 AND idem_key = $2",
-            [
-                scope.account.uuid().into(),
-                scope.key.as_str().into(),
-                node.id.uuid().into(),
-                node.epoch.into(),
-                now.micros().into(),
-            ],
-        )
-        .await?;
         tx.commit().await?;
         Ok(Begun::First)
     }
 
-    /// Stores the answer of a request that cost nothing.
-    pub async fn remember_answer(&self, scope: &IdempotencyScope, answer: &StoredAnswer) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        remember(&tx, scope, answer).await?;
-        tx.commit().await
-    }
-
-    /// Forgets a request that did nothing, so that trying again tries again.
-    pub async fn forget_idempotent(&self, scope: &IdempotencyScope) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        tx.run(
-            "DELETE FROM idempotency WHERE account_id = $1 AND idem_key = $2 AND status IS NULL",
-            [scope.account.uuid().into(), scope.key.as_str().into()],
-        )
-        .await?;
-        tx.commit().await
-    }
-
-    /// Forgets answers older than `age`.
-    pub async fn sweep_idempotent(&self, now: Timestamp, age: Duration) -> Result<u64, StoreError> {
-        let before = now.micros().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
-        let tx = self.write().await?;
-        let swept = tx.run("DELETE FROM idempotency WHERE created_at < $1", [before.into()]).await?;
-        tx.commit().await?;
-        Ok(swept)
+    /// Of several that find the same dead owner, one takes over.
+    async fn take_over(&self, tx: &WriteTx, owner: NodeIdentity) -> Result<bool, StoreError> {
+        let touched = tx
+            .run(
+                "UPDATE idempotency SET node_id = $3, node_epoch = $4, created_at = $5 \
+                 WHERE account_id = $1 AND idem_key = $2 AND status IS NULL AND node_id = $6 AND node_epoch = $7",
+                [
+                    self.scope.account.uuid().into(),
+                    self.scope.key.as_str().into(),
+                    self.node.id.uuid().into(),
+                    self.node.epoch.into(),
+                    self.now.micros().into(),
+                    owner.id.uuid().into(),
+                    owner.epoch.into(),
+                ],
+            )
+            .await?;
+        Ok(touched == 1)
     }
 }
 
-pub(crate) async fn remember(
-    tx: &WriteTx<'_>,
-    scope: &IdempotencyScope,
-    answer: &StoredAnswer,
-) -> Result<(), StoreError> {
+pub(crate) async fn remember(tx: &WriteTx, scope: &IdempotencyScope, answer: &StoredAnswer) -> Result<(), StoreError> {
     tx.run(
         "UPDATE idempotency SET status = $3, content_type = $4, body = $5 \
          WHERE account_id = $1 AND idem_key = $2 AND status IS NULL",
@@ -136,13 +180,16 @@ struct Known {
     route: String,
     fingerprint: Vec<u8>,
     answer: Option<StoredAnswer>,
+    owner: NodeIdentity,
     owner_lives: bool,
+    created_at: Timestamp,
 }
 
-async fn known(tx: &WriteTx<'_>, scope: &IdempotencyScope) -> Result<Option<Known>, StoreError> {
+async fn known(tx: &WriteTx, scope: &IdempotencyScope) -> Result<Option<Known>, StoreError> {
     let row = tx
         .one(
-            "SELECT i.route, i.fingerprint, i.status, i.content_type, i.body, i.node_epoch, n.epoch, n.alive \
+            "SELECT i.route, i.fingerprint, i.status, i.content_type, i.body, i.node_id, i.node_epoch, \
+             i.created_at, n.epoch, n.alive \
              FROM idempotency i LEFT JOIN node n ON n.id = i.node_id WHERE i.account_id = $1 AND i.idem_key = $2",
             [scope.account.uuid().into(), scope.key.as_str().into()],
         )
@@ -157,12 +204,15 @@ async fn known(tx: &WriteTx<'_>, scope: &IdempotencyScope) -> Result<Option<Know
             body: row.try_get("", "body")?,
         }),
     };
+    let owner = NodeIdentity { id: NodeId::new(row.try_get("", "node_id")?), epoch: row.try_get("", "node_epoch")? };
     let epoch: Option<i64> = row.try_get("", "epoch")?;
     let alive: Option<bool> = row.try_get("", "alive")?;
     Ok(Some(Known {
         route: row.try_get("", "route")?,
         fingerprint: row.try_get("", "fingerprint")?,
         answer,
-        owner_lives: alive == Some(true) && epoch == Some(row.try_get("", "node_epoch")?),
+        owner,
+        owner_lives: alive == Some(true) && epoch == Some(owner.epoch),
+        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
     }))
 }

@@ -3,7 +3,11 @@
 use batchin_domain::{AccountId, Amount, KeyId, Month, PurseKind, Timestamp};
 use sea_orm::{QueryResult, Value};
 
-use crate::{Store, StoreError, error::exactly};
+use crate::{
+    Store, StoreError,
+    connect::{Rerun, retried},
+    error::exactly,
+};
 
 /// A key to be created.
 #[derive(Clone)]
@@ -103,25 +107,29 @@ fn budget(row: &QueryResult) -> Result<Option<Amount>, StoreError> {
 impl Store {
     /// Stores a key.
     pub async fn create_key(&self, new: NewKey) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        let values: [Value; 9] = [
-            new.id.uuid().into(),
-            new.account.uuid().into(),
-            new.hash.to_vec().into(),
-            new.last4.into(),
-            new.name.into(),
-            i64::from(new.rate_limit_rpm).into(),
-            new.monthly_budget.map(Amount::nanos).into(),
-            true.into(),
-            new.now.micros().into(),
-        ];
-        tx.run(
-            "INSERT INTO api_key (id, account_id, hash, last4, name, rate_limit_rpm, budget_nano, is_active, created_at) \
-             VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9)",
-            values,
-        )
-        .await?;
-        tx.commit().await
+        let run = retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            let values: [Value; 9] = [
+                new.id.uuid().into(),
+                new.account.uuid().into(),
+                new.hash.to_vec().into(),
+                new.last4.as_str().into(),
+                new.name.clone().into(),
+                i64::from(new.rate_limit_rpm).into(),
+                new.monthly_budget.map(Amount::nanos).into(),
+                true.into(),
+                new.now.micros().into(),
+            ];
+            // The same key again is no error: an earlier commit may have gone unheard.
+            tx.run(
+                "INSERT INTO api_key (id, account_id, hash, last4, name, rate_limit_rpm, budget_nano, is_active, \
+                 created_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9) ON CONFLICT (id) DO NOTHING",
+                values,
+            )
+            .await?;
+            tx.commit().await
+        });
+        run.await
     }
 
     /// The key with this secret's hash, if it works: active, not deleted, its user not disabled.
@@ -179,7 +187,7 @@ impl Store {
 
     /// Changes an account's key.
     pub async fn update_key(&self, account: AccountId, id: KeyId, change: KeyChange) -> Result<(), UpdateKeyError> {
-        let run = async {
+        let run = retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
             let name = change.name.clone();
             let budget = change.monthly_budget;
@@ -203,7 +211,7 @@ impl Store {
                 .await?;
             tx.commit().await?;
             Ok(touched)
-        };
+        });
         match run.await {
             Ok(0) => Err(UpdateKeyError::NotFound),
             Ok(touched) => exactly(touched, 1, "api_key").map_err(UpdateKeyError::Store),
@@ -213,7 +221,7 @@ impl Store {
 
     /// Deletes an account's key for good.
     pub async fn delete_key(&self, account: AccountId, id: KeyId, now: Timestamp) -> Result<(), UpdateKeyError> {
-        let run = async {
+        let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.write().await?;
             let touched = tx
                 .run(
@@ -224,7 +232,7 @@ impl Store {
                 .await?;
             tx.commit().await?;
             Ok(touched)
-        };
+        });
         match run.await {
             Ok(0) => Err(UpdateKeyError::NotFound),
             Ok(_) => Ok(()),
@@ -234,15 +242,21 @@ impl Store {
 
     /// Notes when keys were last used.
     pub async fn touch_keys(&self, used: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        for (key, at) in used {
-            tx.run(
-                "UPDATE api_key SET last_used_at = $2 WHERE id = $1 AND coalesce(last_used_at, 0) < $2",
-                [key.uuid().into(), at.micros().into()],
-            )
-            .await?;
-        }
-        tx.commit().await
+        // Every transaction locks rows in one order.
+        let mut used = used.to_vec();
+        used.sort_unstable();
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            for (key, at) in &used {
+                tx.run(
+                    "UPDATE api_key SET last_used_at = $2 WHERE id = $1 AND coalesce(last_used_at, 0) < $2",
+                    [key.uuid().into(), at.micros().into()],
+                )
+                .await?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 
     /// What was charged to a key in a month.

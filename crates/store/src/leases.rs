@@ -4,7 +4,11 @@ use batchin_domain::{Amount, KeyId, Minute, Purse, PurseKind, escrow::grant_size
 use uuid::Uuid;
 
 use crate::{
-    FencedError, NodeIdentity, Store, StoreError, accounts::lock_counters, connect::WriteTx, error::exactly,
+    FencedError, NodeIdentity, Store, StoreError,
+    accounts::lock_counters,
+    connect::{Rerun, WriteTx, retried},
+    dialect::Dialect,
+    error::exactly,
     nodes::still,
 };
 
@@ -47,18 +51,24 @@ pub enum LeaseOutcome {
 impl Store {
     /// Leases at least what is needed, or says what there is. When it is short, other nodes' leases are recalled.
     pub async fn lease(&self, ask: LeaseAsk) -> Result<LeaseOutcome, FencedError> {
-        let tx = self.write().await.map_err(FencedError::Store)?;
-        if !still(&tx, ask.node).await.map_err(FencedError::Store)? {
-            return Err(FencedError::Fenced);
-        }
-        let outcome = lease_in(&tx, ask).await.map_err(FencedError::Store)?;
-        tx.commit().await.map_err(FencedError::Store)?;
-        Ok(outcome)
+        let run = retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            if !still(&tx, ask.node).await? {
+                return Ok(None);
+            }
+            let outcome = lease_in(&tx, ask).await?;
+            tx.commit().await?;
+            Ok(Some(outcome))
+        });
+        run.await.map_err(FencedError::Store)?.ok_or(FencedError::Fenced)
     }
 
     /// Gives back part of what a node leased and does not need; also answers a recall. Nothing is a fine answer.
+    ///
+    /// The amounts are the store's from the moment of the call: on an error the caller must not spend them, since they
+    /// may have been returned. At worst they stay leased until the node's next epoch.
     pub async fn release(&self, node: NodeIdentity, returns: &[(Purse, Amount)]) -> Result<(), FencedError> {
-        let run = async {
+        let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.write().await?;
             if !still(&tx, node).await? {
                 return Ok(false);
@@ -70,7 +80,7 @@ impl Store {
             }
             tx.commit().await?;
             Ok(true)
-        };
+        });
         match run.await {
             Ok(true) => Ok(()),
             Ok(false) => Err(FencedError::Fenced),
@@ -97,16 +107,25 @@ impl Store {
 
     /// Forgets the windows of minutes that are over.
     pub async fn sweep_minutes(&self, before: Minute) -> Result<u64, StoreError> {
-        let tx = self.write().await?;
-        let values = [PurseKind::Requests.code().into(), before.index().into()];
-        tx.run("DELETE FROM lease WHERE kind = $1 AND win < $2", values.clone()).await?;
-        let swept = tx.run("DELETE FROM purse WHERE kind = $1 AND win < $2", values).await?;
-        tx.commit().await?;
-        Ok(swept)
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            let values = [PurseKind::Requests.code().into(), before.index().into()];
+            if tx.dialect == Dialect::Postgres {
+                // The purses before their leases: the order in which every verb locks.
+                let lock = "SELECT count(*) FROM (SELECT 1 FROM purse WHERE kind = $1 AND win < $2 \
+                        ORDER BY owner, win FOR UPDATE) q";
+                tx.run(lock, values.clone()).await?;
+            }
+            tx.run("DELETE FROM lease WHERE kind = $1 AND win < $2", values.clone()).await?;
+            let swept = tx.run("DELETE FROM purse WHERE kind = $1 AND win < $2", values).await?;
+            tx.commit().await?;
+            Ok(swept)
+        })
+        .await
     }
 }
 
-async fn lease_in(tx: &WriteTx<'_>, ask: LeaseAsk) -> Result<LeaseOutcome, StoreError> {
+async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreError> {
     let Some(available) = lock_available(tx, ask.purse).await? else { return Ok(LeaseOutcome::Gone) };
     let (kind, owner, win) = parts(ask.purse);
     let leases = tx
@@ -153,7 +172,7 @@ async fn lease_in(tx: &WriteTx<'_>, ask: LeaseAsk) -> Result<LeaseOutcome, Store
 }
 
 /// Locks the purse's row, making it first where it is a window's, and says what can be leased. `None`: no owner.
-pub(crate) async fn lock_available(tx: &WriteTx<'_>, purse: Purse) -> Result<Option<Amount>, StoreError> {
+pub(crate) async fn lock_available(tx: &WriteTx, purse: Purse) -> Result<Option<Amount>, StoreError> {
     let limit = match purse {
         Purse::Balance(account) => return Ok(lock_counters(tx, account).await?.map(Counters::available)),
         Purse::Budget(key, _) => key_limit(tx, key, "coalesce(budget_nano, 9223372036854775807)").await?,
@@ -176,13 +195,13 @@ pub(crate) async fn lock_available(tx: &WriteTx<'_>, purse: Purse) -> Result<Opt
     Ok(Some(Amount::from_nanos(limit.saturating_sub(used)).unwrap_or(Amount::ZERO)))
 }
 
-async fn key_limit(tx: &WriteTx<'_>, key: KeyId, column: &str) -> Result<Option<i64>, StoreError> {
+async fn key_limit(tx: &WriteTx, key: KeyId, column: &str) -> Result<Option<i64>, StoreError> {
     let row = tx.one(format!("SELECT {column} AS cap FROM api_key WHERE id = $1"), [key.uuid().into()]).await?;
     Ok(row.map(|row| row.try_get("", "cap")).transpose()?)
 }
 
 /// Moves `amount` from available to leased; a negative one moves it back.
-pub(crate) async fn set_aside(tx: &WriteTx<'_>, purse: Purse, amount: i64) -> Result<(), StoreError> {
+pub(crate) async fn set_aside(tx: &WriteTx, purse: Purse, amount: i64) -> Result<(), StoreError> {
     let (kind, owner, win) = parts(purse);
     let touched = if matches!(purse, Purse::Balance(_)) {
         let sql = "UPDATE account SET pending_debit = pending_debit + $2 WHERE id = $1";
@@ -194,7 +213,7 @@ pub(crate) async fn set_aside(tx: &WriteTx<'_>, purse: Purse, amount: i64) -> Re
     exactly(touched, 1, "purse")
 }
 
-async fn release_in(tx: &WriteTx<'_>, node: NodeIdentity, purse: Purse, amount: Amount) -> Result<(), StoreError> {
+async fn release_in(tx: &WriteTx, node: NodeIdentity, purse: Purse, amount: Amount) -> Result<(), StoreError> {
     let (kind, owner, win) = parts(purse);
     // The purse before the lease: the order in which every verb locks.
     if lock_available(tx, purse).await?.is_none() {
@@ -214,8 +233,8 @@ async fn release_in(tx: &WriteTx<'_>, node: NodeIdentity, purse: Purse, amount: 
 }
 
 /// PostgreSQL tells the other nodes at once; each also looks by itself now and then.
-async fn notify_recall(tx: &WriteTx<'_>) -> Result<(), StoreError> {
-    if tx.dialect == crate::dialect::Dialect::Postgres {
+async fn notify_recall(tx: &WriteTx) -> Result<(), StoreError> {
+    if tx.dialect == Dialect::Postgres {
         tx.run("SELECT pg_notify($1, '')", [RECALL_CHANNEL.into()]).await?;
     }
     Ok(())

@@ -7,11 +7,13 @@
 use std::time::Duration;
 
 use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp};
-use sea_orm::QueryResult;
+use sea_orm::{QueryResult, Value};
 
 use crate::{
     Store, StoreError,
-    connect::WriteTx,
+    connect::{Rerun, WriteTx, retried},
+    dialect::Dialect,
+    error::exactly,
     leases::{lock_available, parts, set_aside},
 };
 
@@ -47,26 +49,36 @@ pub struct Reclaimed {
 impl Store {
     /// Starts a new epoch of a node and takes back what its earlier epochs still had.
     pub async fn join(&self, id: NodeId, now: Timestamp, lease: Duration) -> Result<NodeIdentity, StoreError> {
-        let tx = self.write().await?;
-        let expires_at = format!("{} + $3", self.dialect.shared_now(2));
-        tx.run(
-            format!(
-                "INSERT INTO node (id, epoch, expires_at, alive) VALUES ($1, 1, {expires_at}, $4) \
-                 ON CONFLICT (id) DO UPDATE SET epoch = node.epoch + 1, expires_at = excluded.expires_at, alive = $4"
-            ),
-            [id.uuid().into(), now.micros().into(), micros(lease).into(), true.into()],
-        )
-        .await?;
-        let row = tx.one("SELECT epoch FROM node WHERE id = $1", [id.uuid().into()]).await?;
-        let epoch = row.ok_or(StoreError::RowCount { table: "node", expected: 1, touched: 0 })?.try_get("", "epoch")?;
-        take_back(&tx, id).await?;
-        tx.commit().await?;
-        Ok(NodeIdentity { id, epoch })
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            tx.run(
+                "INSERT INTO node (id, epoch, expires_at, alive) VALUES ($1, 0, 0, $2) ON CONFLICT (id) DO NOTHING",
+                [id.uuid().into(), false.into()],
+            )
+            .await?;
+            lock(&tx, id).await?;
+            let expires_at = format!("{} + $3", self.dialect.shared_now(2));
+            let row = tx
+                .one(
+                    format!(
+                        "UPDATE node SET epoch = epoch + 1, expires_at = {expires_at}, alive = $4 WHERE id = $1 \
+                         RETURNING epoch"
+                    ),
+                    [id.uuid().into(), now.micros().into(), micros(lease).into(), true.into()],
+                )
+                .await?;
+            let row = row.ok_or(StoreError::RowCount { table: "node", expected: 1, touched: 0 })?;
+            let epoch = row.try_get("", "epoch")?;
+            take_back(&tx, id).await?;
+            tx.commit().await?;
+            Ok(NodeIdentity { id, epoch })
+        })
+        .await
     }
 
     /// Extends the node's lease. The node must have noted its own clock *before* it asks.
     pub async fn renew(&self, node: NodeIdentity, now: Timestamp, lease: Duration) -> Result<(), FencedError> {
-        let run = async {
+        let run = retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
             let expires_at = format!("{} + $4", self.dialect.shared_now(3));
             let touched = tx
@@ -77,7 +89,7 @@ impl Store {
                 .await?;
             tx.commit().await?;
             Ok(touched)
-        };
+        });
         match run.await {
             Ok(1) => Ok(()),
             Ok(_) => Err(FencedError::Fenced),
@@ -87,17 +99,21 @@ impl Store {
 
     /// Ends the node's epoch in good order and gives back all that it has.
     pub async fn leave(&self, node: NodeIdentity) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        let ended = tx
-            .run(
-                "UPDATE node SET alive = $3, epoch = epoch + 1 WHERE id = $1 AND epoch = $2",
-                [node.id.uuid().into(), node.epoch.into(), false.into()],
-            )
-            .await?;
-        if ended == 1 {
-            take_back(&tx, node.id).await?;
-        }
-        tx.commit().await
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            lock(&tx, node.id).await?;
+            let ended = tx
+                .run(
+                    "UPDATE node SET alive = $3, epoch = epoch + 1 WHERE id = $1 AND epoch = $2",
+                    [node.id.uuid().into(), node.epoch.into(), false.into()],
+                )
+                .await?;
+            if ended == 1 {
+                take_back(&tx, node.id).await?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 
     /// Gives up nodes whose lease ended longer than `grace` ago and takes back what they had.
@@ -105,21 +121,30 @@ impl Store {
         let overdue =
             format!("SELECT id FROM node WHERE alive = $1 AND expires_at + $2 <= {}", self.dialect.shared_now(3));
         let values = [true.into(), micros(grace).into(), now.micros().into()];
-        if self.all(overdue.clone(), values.clone()).await?.is_empty() {
-            return Ok(Reclaimed::default());
-        }
-        let tx = self.write().await?;
-        let rows = tx.all(format!("{overdue}{}", self.dialect.skip_locked()), values).await?;
         let mut reclaimed = Reclaimed::default();
-        for row in &rows {
-            let id = NodeId::new(row.try_get("", "id")?);
-            tx.run("UPDATE node SET alive = $2, epoch = epoch + 1 WHERE id = $1", [id.uuid().into(), false.into()])
-                .await?;
-            reclaimed.nodes += 1;
-            reclaimed.tasks += take_back(&tx, id).await?;
+        for row in self.all(overdue.clone(), values.clone()).await? {
+            let id: uuid::Uuid = row.try_get("", "id")?;
+            let one = format!("{overdue} AND id = $4{}", self.dialect.skip_locked());
+            let values = values.iter().cloned().chain([id.into()]).collect::<Vec<_>>();
+            // One transaction each: purses are locked in order, and two nodes' together would not be.
+            let tasks = retried(Rerun::Harmless, || self.give_up(NodeId::new(id), &one, &values)).await?;
+            reclaimed.nodes += u64::from(tasks.is_some());
+            reclaimed.tasks += tasks.unwrap_or(0);
         }
-        tx.commit().await?;
         Ok(reclaimed)
+    }
+
+    /// Ends a node's epoch if the query still finds it; returns how many tasks wait again.
+    async fn give_up(&self, id: NodeId, overdue: &str, values: &[Value]) -> Result<Option<u64>, StoreError> {
+        let tx = self.write().await?;
+        if tx.one(overdue, values.to_vec()).await?.is_none() {
+            return Ok(None);
+        }
+        let ended = "UPDATE node SET alive = $2, epoch = epoch + 1 WHERE id = $1";
+        exactly(tx.run(ended, [id.uuid().into(), false.into()]).await?, 1, "node")?;
+        let tasks = take_back(&tx, id).await?;
+        tx.commit().await?;
+        Ok(Some(tasks))
     }
 
     /// How many nodes are alive; at least one.
@@ -131,14 +156,33 @@ impl Store {
 }
 
 /// Refuses to go on if the epoch is over; holds off whoever wants to end it until this transaction is done.
-pub(crate) async fn still(tx: &WriteTx<'_>, node: NodeIdentity) -> Result<bool, StoreError> {
-    let sql = format!("SELECT epoch FROM node WHERE id = $1 AND alive = $2{}", tx.dialect.for_share());
+pub(crate) async fn still(tx: &WriteTx, node: NodeIdentity) -> Result<bool, StoreError> {
+    let sql = format!("SELECT epoch FROM node WHERE id = $1 AND alive = $2{}", tx.dialect.for_key_share());
     let row = tx.one(sql, [node.id.uuid().into(), true.into()]).await?;
     Ok(row.map(|row| row.try_get::<i64>("", "epoch")).transpose()? == Some(node.epoch))
 }
 
-/// Returns a node's leases to their purses and its tasks to the queue. Returns how many tasks wait again.
-async fn take_back(tx: &WriteTx<'_>, node: NodeId) -> Result<u64, StoreError> {
+/// Waits for every transaction that relies on the node's epoch and holds off new ones, so that it can be ended.
+async fn lock(tx: &WriteTx, id: NodeId) -> Result<(), StoreError> {
+    let sql = format!("SELECT epoch FROM node WHERE id = $1{}", tx.dialect.for_update());
+    tx.one(sql, [id.uuid().into()]).await?;
+    Ok(())
+}
+
+/// Returns a node's tasks to the queue and its leases to their purses. Returns how many tasks wait again.
+async fn take_back(tx: &WriteTx, node: NodeId) -> Result<u64, StoreError> {
+    // Written out, since a partial index is not used for a parameter.
+    let running = format!("node_id = $1 AND state = {}", TaskStatus::Running.code());
+    if tx.dialect == Dialect::Postgres {
+        let lock = format!("SELECT count(*) FROM (SELECT 1 FROM task WHERE {running} ORDER BY id FOR UPDATE) q");
+        tx.run(lock, [node.uuid().into()]).await?;
+    }
+    let tasks = tx
+        .run(
+            format!("UPDATE task SET state = $2, node_id = NULL, epoch = epoch + 1 WHERE {running}"),
+            [node.uuid().into(), TaskStatus::Pending.code().into()],
+        )
+        .await?;
     let leases =
         tx.all("SELECT kind, owner, win FROM lease WHERE node_id = $1 ORDER BY kind, owner, win", [node.uuid().into()]);
     for row in leases.await? {
@@ -160,11 +204,7 @@ async fn take_back(tx: &WriteTx<'_>, node: NodeId) -> Result<u64, StoreError> {
             set_aside(tx, purse, -outstanding).await?;
         }
     }
-    tx.run(
-        "UPDATE task SET state = $2, node_id = NULL, epoch = epoch + 1 WHERE node_id = $1 AND state = $3",
-        [node.uuid().into(), TaskStatus::Pending.code().into(), TaskStatus::Running.code().into()],
-    )
-    .await
+    Ok(tasks)
 }
 
 fn micros(duration: Duration) -> i64 {

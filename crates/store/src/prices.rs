@@ -2,7 +2,10 @@
 
 use batchin_domain::{PriceVersion, Timestamp};
 
-use crate::{Store, StoreError};
+use crate::{
+    Store, StoreError,
+    connect::{Rerun, retried},
+};
 
 /// A price list as it was published.
 #[derive(Clone, Debug)]
@@ -23,24 +26,28 @@ impl Store {
         body: &str,
         now: Timestamp,
     ) -> Result<PriceVersion, StoreError> {
-        let tx = self.write().await?;
-        let newest = tx.one("SELECT version, fingerprint FROM price_list ORDER BY version DESC LIMIT 1", []).await?;
-        let newest: Option<(i64, String)> = newest
-            .map(|row| Ok::<_, StoreError>((row.try_get("", "version")?, row.try_get("", "fingerprint")?)))
-            .transpose()?;
-        if let Some((version, known)) = &newest
-            && known == fingerprint
-        {
-            return Ok(PriceVersion(*version));
-        }
-        let version = newest.map_or(1, |(version, _)| version + 1);
-        tx.run(
-            "INSERT INTO price_list (version, fingerprint, body, created_at) VALUES ($1,$2,$3,$4)",
-            [version.into(), fingerprint.into(), body.into(), now.micros().into()],
-        )
-        .await?;
-        tx.commit().await?;
-        Ok(PriceVersion(version))
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            let newest =
+                tx.one("SELECT version, fingerprint FROM price_list ORDER BY version DESC LIMIT 1", []).await?;
+            let newest: Option<(i64, String)> = newest
+                .map(|row| Ok::<_, StoreError>((row.try_get("", "version")?, row.try_get("", "fingerprint")?)))
+                .transpose()?;
+            if let Some((version, known)) = &newest
+                && known == fingerprint
+            {
+                return Ok(PriceVersion(*version));
+            }
+            let version = newest.map_or(1, |(version, _)| version + 1);
+            tx.run(
+                "INSERT INTO price_list (version, fingerprint, body, created_at) VALUES ($1,$2,$3,$4)",
+                [version.into(), fingerprint.into(), body.into(), now.micros().into()],
+            )
+            .await?;
+            tx.commit().await?;
+            Ok(PriceVersion(version))
+        })
+        .await
     }
 
     /// A price list by its version.

@@ -31,7 +31,12 @@ pub(crate) async fn migrate(tx: &DatabaseTransaction, dialect: Dialect) -> Resul
 
 /// How many migrations the database has; more than this program knows is an error of the caller's to report.
 pub(crate) async fn version(tx: &impl ConnectionTrait, dialect: Dialect) -> Result<usize, DbErr> {
-    let row = tx.query_one_raw(dialect.statement("SELECT count(*) AS n FROM schema_version", [])).await?;
+    const TABLE: &str = "schema_version";
+    let row = tx.query_one_raw(dialect.statement(dialect.table_exists(), [TABLE.into()])).await?;
+    if row.map_or(Ok(0), |row| row.try_get::<i64>("", "n"))? == 0 {
+        return Ok(0);
+    }
+    let row = tx.query_one_raw(dialect.statement(format!("SELECT count(*) AS n FROM {TABLE}"), [])).await?;
     let count: i64 = row.map_or(Ok(0), |row| row.try_get("", "n"))?;
     usize::try_from(count).map_err(|e| DbErr::Custom(e.to_string()))
 }

@@ -2,7 +2,10 @@
 
 use batchin_domain::{AccountId, Timestamp};
 
-use crate::{Store, StoreError};
+use crate::{
+    Store, StoreError,
+    connect::{Rerun, retried},
+};
 
 /// A session that has not ended.
 #[derive(Clone, Debug)]
@@ -22,6 +25,7 @@ impl Store {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
+        retried(Rerun::Harmless, || async {
         let tx = self.write().await?;
         tx.run(
             "DELETE FROM session WHERE user_id = $1 AND expires_at <= $2",
@@ -29,11 +33,13 @@ impl Store {
         )
         .await?;
         tx.run(
-            "INSERT INTO session (hash, user_id, created_at, expires_at) VALUES ($1,$2,$3,$4)",
+            "INSERT INTO session (hash, user_id, created_at, expires_at) VALUES ($1,$2,$3,$4) ON CONFLICT (hash) DO NOTHING",
             [hash.to_vec().into(), user.uuid().into(), now.micros().into(), expires_at.micros().into()],
         )
         .await?;
         tx.commit().await
+        })
+        .await
     }
 
     /// The session with this token hash, if it has not ended and its user is not disabled.
@@ -56,8 +62,11 @@ impl Store {
 
     /// Ends a session; one that is not there is no error.
     pub async fn end_session(&self, hash: [u8; 32]) -> Result<(), StoreError> {
-        let tx = self.write().await?;
-        tx.run("DELETE FROM session WHERE hash = $1", [hash.to_vec().into()]).await?;
-        tx.commit().await
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            tx.run("DELETE FROM session WHERE hash = $1", [hash.to_vec().into()]).await?;
+            tx.commit().await
+        })
+        .await
     }
 }

@@ -11,40 +11,46 @@ use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
-    CommitError, NodeIdentity, Settlement, Store, StoreError, TaskEnd,
+    CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, TaskEnd, UsageRecord,
     accounts::movement_code,
+    commit::Before,
     connect::WriteTx,
-    dialect::{Type, rows, runs},
+    dialect::{Dialect, Type, marks, rows, runs},
     error::exactly,
-    leases::parts,
     nodes::still,
 };
 
-/// Writes a group. `unsure`: an earlier try may have been committed without our hearing of it.
+/// Writes a group.
 pub(super) async fn group(
     store: &Store,
     node: NodeIdentity,
     settlements: &[Settlement],
-    unsure: bool,
+    before: Before,
 ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
     let tx = store.write().await?;
     if !still(&tx, node).await? {
         return Ok(vec![Err(CommitError::Fenced); settlements.len()]);
     }
-    let known = if unsure { known_charges(&tx, settlements).await? } else { HashSet::new() };
-    let current = current_claims(&tx, settlements).await?;
+    let known = match before {
+        Before::Nothing => HashSet::new(),
+        Before::Perhaps => known_charges(&tx, settlements).await?,
+    };
+    let mut current = current_claims(&tx, settlements).await?;
     let mut results = Vec::with_capacity(settlements.len());
     let mut fresh = Vec::with_capacity(settlements.len());
     for settlement in settlements {
-        let stale = settlement.task.as_ref().is_some_and(|t| !current.contains(&(t.task.uuid(), t.epoch)));
         if known.contains(&settlement.charge_id.uuid()) {
             results.push(Ok(()));
-        } else if stale {
+        // A claim ends once, in this group too.
+        } else if settlement.task.as_ref().is_some_and(|t| !current.remove(&(t.task.uuid(), t.epoch))) {
             results.push(Err(CommitError::StaleTask));
         } else {
             results.push(Ok(()));
             fresh.push(settlement);
         }
+    }
+    if fresh.is_empty() {
+        return Ok(results);
     }
     finish_tasks(&tx, &fresh).await?;
     count_batches(&tx, &fresh).await?;
@@ -56,28 +62,24 @@ pub(super) async fn group(
 }
 
 /// Which of these settlements are in the ledger already.
-async fn known_charges(tx: &WriteTx<'_>, settlements: &[Settlement]) -> Result<HashSet<Uuid>, StoreError> {
+async fn known_charges(tx: &WriteTx, settlements: &[Settlement]) -> Result<HashSet<Uuid>, StoreError> {
     let mut known = HashSet::new();
     for settlement in settlements {
         let id = settlement.charge_id.uuid();
-        let charged = tx.one("SELECT id FROM transfer WHERE id = $1", [id.into()]).await?.is_some();
-        let ended = match &settlement.task {
-            // A claim's epoch stays on the task when that claim ends it.
-            Some(task) => tx
-                .one(
-                    "SELECT id FROM task WHERE id = $1 AND epoch = $2 AND state IN ($3, $4)",
-                    [
-                        task.task.uuid().into(),
-                        task.epoch.into(),
-                        TaskStatus::Completed.code().into(),
-                        TaskStatus::Failed.code().into(),
-                    ],
-                )
-                .await?
-                .is_some(),
-            None => false,
+        let written = match &settlement.task {
+            // Without a charge the task tells: a claim's epoch stays on it when that claim ends it.
+            Some(task) if settlement.charge.is_zero() => tx.one(
+                "SELECT id FROM task WHERE id = $1 AND epoch = $2 AND state IN ($3, $4)",
+                vec![
+                    task.task.uuid().into(),
+                    task.epoch.into(),
+                    TaskStatus::Completed.code().into(),
+                    TaskStatus::Failed.code().into(),
+                ],
+            ),
+            _ => tx.one("SELECT id FROM transfer WHERE id = $1", vec![id.into()]),
         };
-        if charged || ended {
+        if written.await?.is_some() {
             known.insert(id);
         }
     }
@@ -85,18 +87,14 @@ async fn known_charges(tx: &WriteTx<'_>, settlements: &[Settlement]) -> Result<H
 }
 
 /// The (task, epoch) pairs of this group that are still running under that epoch; locks them.
-async fn current_claims(tx: &WriteTx<'_>, settlements: &[Settlement]) -> Result<HashSet<(Uuid, i64)>, StoreError> {
+async fn current_claims(tx: &WriteTx, settlements: &[Settlement]) -> Result<HashSet<(Uuid, i64)>, StoreError> {
     let ids: BTreeSet<Uuid> = settlements.iter().filter_map(|s| s.task.as_ref()).map(|t| t.task.uuid()).collect();
     let ids: Vec<Uuid> = ids.into_iter().collect();
     let mut current = HashSet::with_capacity(ids.len());
-    let mut rest = ids.as_slice();
-    for run in runs(ids.len()) {
-        let (now, later) = rest.split_at(run);
-        rest = later;
-        let marks: Vec<String> = (2..run + 2).map(|n| format!("${n}")).collect();
+    for now in in_runs(&ids) {
         let sql = format!(
             "SELECT id, epoch FROM task WHERE state = $1 AND id IN ({}) ORDER BY id{}",
-            marks.join(","),
+            marks(now.len(), 2),
             tx.dialect.for_update()
         );
         let values = std::iter::once(Value::from(TaskStatus::Running.code())).chain(now.iter().map(|id| (*id).into()));
@@ -107,7 +105,7 @@ async fn current_claims(tx: &WriteTx<'_>, settlements: &[Settlement]) -> Result<
     Ok(current)
 }
 
-async fn finish_tasks(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), StoreError> {
+async fn finish_tasks(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
     const COLUMNS: [Type; 10] = [
         Type::Uuid,
         Type::BigInt,
@@ -121,10 +119,8 @@ async fn finish_tasks(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), Sto
         Type::BigInt,
     ];
     let ending: Vec<_> = fresh.iter().filter_map(|s| s.task.as_ref().map(|task| (*s, task))).collect();
-    let mut rest = ending.as_slice();
-    for run in runs(ending.len()) {
-        let (now, later) = rest.split_at(run);
-        rest = later;
+    for now in in_runs(&ending) {
+        let run = now.len();
         let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS.len() + 1);
         values.push(now.first().map_or(0, |(s, _)| s.now.micros()).into());
         for (settlement, task) in now {
@@ -169,7 +165,7 @@ async fn finish_tasks(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), Sto
 }
 
 /// Counts ended tasks on their batches and ends the batches whose last task that was.
-async fn count_batches(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), StoreError> {
+async fn count_batches(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
     let mut ended: BTreeMap<BatchId, (u32, u32)> = BTreeMap::new();
     let mut now = None;
     for (settlement, task) in fresh.iter().filter_map(|s| s.task.as_ref().map(|t| (s, t))) {
@@ -187,13 +183,14 @@ async fn count_batches(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), St
     Ok(())
 }
 
-/// Adds ended tasks to a batch's counters and, when none is left, sets its final status. Locks the batch.
+/// Adds ended tasks to a batch's counters and, when none is left, sets its final status. Locks the batch. Returns where
+/// the batch stands then.
 pub(crate) async fn count_batch(
-    tx: &WriteTx<'_>,
+    tx: &WriteTx,
     batch: BatchId,
     more: TaskCounts,
     now: batchin_domain::Timestamp,
-) -> Result<Option<BatchStatus>, StoreError> {
+) -> Result<BatchStatus, StoreError> {
     let sql = format!(
         "SELECT status, total, completed, failed, cancelled FROM batch WHERE id = $1{}",
         tx.dialect.for_update()
@@ -228,11 +225,11 @@ pub(crate) async fn count_batch(
         )
         .await?;
     exactly(touched, 1, "batch")?;
-    Ok(outcome)
+    Ok(outcome.unwrap_or(status))
 }
 
 /// Charges, balances, purses and leases.
-async fn post_charges(tx: &WriteTx<'_>, node: NodeIdentity, fresh: &[&Settlement]) -> Result<(), StoreError> {
+async fn post_charges(tx: &WriteTx, node: NodeIdentity, fresh: &[&Settlement]) -> Result<(), StoreError> {
     let charged: Vec<&Settlement> = fresh.iter().copied().filter(|s| !s.charge.is_zero()).collect();
     if charged.is_empty() {
         return Ok(());
@@ -250,14 +247,12 @@ async fn post_charges(tx: &WriteTx<'_>, node: NodeIdentity, fresh: &[&Settlement
             purse.1 = purse.1.saturating_add(if settlement.budget_held { nanos } else { 0 });
         }
     }
-    let mut next_seq = post_to_accounts(tx, node, &sums).await?;
-    for (purse, (spent, held)) in &purses {
-        post_to_budget(tx, node, *purse, *spent, *held).await?;
-    }
-    let mut rest = charged.as_slice();
-    for run in runs(charged.len()) {
-        let (now, later) = rest.split_at(run);
-        rest = later;
+    let sums: Vec<_> = sums.into_iter().collect();
+    let mut next_seq = post_to_accounts(tx, &sums).await?;
+    let balances: Vec<_> = sums.iter().map(|(account, (sum, _))| (Purse::Balance(*account), *sum)).collect();
+    post_to_leases(tx, node, PurseKind::Balance, &balances).await?;
+    post_to_budgets(tx, node, &purses.into_iter().collect::<Vec<_>>()).await?;
+    for now in in_runs(&charged) {
         insert_transfers(tx, now, &mut next_seq).await?;
     }
     Ok(())
@@ -265,61 +260,109 @@ async fn post_charges(tx: &WriteTx<'_>, node: NodeIdentity, fresh: &[&Settlement
 
 /// Posts each account's sum; returns the sequence number that each account's first new charge gets.
 async fn post_to_accounts(
-    tx: &WriteTx<'_>,
-    node: NodeIdentity,
-    sums: &BTreeMap<AccountId, (i64, i64)>,
+    tx: &WriteTx,
+    sums: &[(AccountId, (i64, i64))],
 ) -> Result<HashMap<AccountId, i64>, StoreError> {
+    const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
     let mut next_seq = HashMap::with_capacity(sums.len());
-    for (account, (sum, count)) in sums {
-        let row = tx
-            .one(
-                "UPDATE account SET posted_debit = posted_debit + $2, pending_debit = pending_debit - $2, \
-                 last_seq = last_seq + $3 WHERE id = $1 RETURNING last_seq",
-                [account.uuid().into(), (*sum).into(), (*count).into()],
-            )
-            .await?;
-        let row = row.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
-        next_seq.insert(*account, row.try_get::<i64>("", "last_seq")? - count + 1);
-        post_to_lease(tx, node, Purse::Balance(*account), *sum).await?;
+    for now in in_runs(sums) {
+        if tx.dialect == Dialect::Postgres && now.len() > 1 {
+            // An UPDATE of many rows locks them in no order.
+            let sql = format!("SELECT 1 FROM account WHERE id IN ({}) ORDER BY id FOR UPDATE", marks(now.len(), 1));
+            tx.run(sql, now.iter().map(|(account, _)| account.uuid().into()).collect::<Vec<_>>()).await?;
+        }
+        let sql = format!(
+            "WITH v(owner, amount, charges) AS ({}) UPDATE account SET posted_debit = posted_debit + v.amount, \
+             pending_debit = pending_debit - v.amount, last_seq = last_seq + v.charges FROM v \
+             WHERE account.id = v.owner RETURNING id, last_seq",
+            tx.dialect.values(now.len(), &COLUMNS, 1)
+        );
+        let values = now.iter().flat_map(|(account, (sum, count))| -> [Value; 3] {
+            [account.uuid().into(), (*sum).into(), (*count).into()]
+        });
+        let rows = tx.all(sql, values.collect::<Vec<_>>()).await?;
+        exactly(rows.len() as u64, now.len() as u64, "account")?;
+        for row in rows {
+            next_seq.insert(AccountId::new(row.try_get("", "id")?), row.try_get("", "last_seq")?);
+        }
+    }
+    for (account, (_, count)) in sums {
+        next_seq.entry(*account).and_modify(|seq| *seq = *seq - count + 1);
     }
     Ok(next_seq)
 }
 
-async fn post_to_budget(
-    tx: &WriteTx<'_>,
+/// Counts charges for their keys' months, and takes what was held on a budget from what is leased of it.
+async fn post_to_budgets(tx: &WriteTx, node: NodeIdentity, purses: &[(Purse, (i64, i64))]) -> Result<(), StoreError> {
+    const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
+    let code = PurseKind::Budget.code();
+    for now in in_runs(purses) {
+        let values = now.iter().flat_map(|(purse, (spent, _))| -> [Value; 4] {
+            [code.into(), purse.owner().into(), purse.window().into(), (*spent).into()]
+        });
+        let sql = format!(
+            "INSERT INTO purse (kind, owner, win, spent) {} ON CONFLICT (kind, owner, win) \
+             DO UPDATE SET spent = purse.spent + excluded.spent",
+            rows(now.len(), 4)
+        );
+        exactly(tx.run(sql, values.collect::<Vec<_>>()).await?, now.len() as u64, "purse")?;
+    }
+    let held: Vec<_> =
+        purses.iter().filter(|(_, (_, held))| *held > 0).map(|(purse, (_, held))| (*purse, *held)).collect();
+    for now in in_runs(&held) {
+        let sql = format!(
+            "WITH v(owner, win, amount) AS ({}) UPDATE purse SET leased = leased - v.amount FROM v \
+             WHERE purse.kind = {code} AND purse.owner = v.owner AND purse.win = v.win",
+            tx.dialect.values(now.len(), &COLUMNS, 1)
+        );
+        exactly(tx.run(sql, amounts(now)).await?, now.len() as u64, "purse")?;
+    }
+    post_to_leases(tx, node, PurseKind::Budget, &held).await
+}
+
+/// Takes what was charged from what the node has leased. Whoever changes a lease has its purse locked, so the order in
+/// which these rows are locked does not matter.
+async fn post_to_leases(
+    tx: &WriteTx,
     node: NodeIdentity,
-    purse: Purse,
-    spent: i64,
-    held: i64,
+    kind: PurseKind,
+    charged: &[(Purse, i64)],
 ) -> Result<(), StoreError> {
-    let (kind, owner, win) = parts(purse);
-    tx.run(
-        "INSERT INTO purse (kind, owner, win, spent) VALUES ($1,$2,$3,$4) ON CONFLICT (kind, owner, win) \
-         DO UPDATE SET spent = purse.spent + excluded.spent, leased = purse.leased - $5",
-        [kind.into(), owner.into(), win.into(), spent.into(), held.into()],
-    )
-    .await?;
-    if held > 0 {
-        post_to_lease(tx, node, purse, held).await?;
+    const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
+    for now in in_runs(charged) {
+        let sql = format!(
+            "WITH v(owner, win, amount) AS ({}) UPDATE lease SET outstanding = outstanding - v.amount FROM v \
+             WHERE lease.kind = {} AND lease.owner = v.owner AND lease.win = v.win AND lease.node_id = ${}",
+            tx.dialect.values(now.len(), &COLUMNS, 1),
+            kind.code(),
+            now.len() * COLUMNS.len() + 1,
+        );
+        let mut values = amounts(now);
+        values.push(node.id.uuid().into());
+        exactly(tx.run(sql, values).await?, now.len() as u64, "lease")?;
     }
     Ok(())
 }
 
-async fn post_to_lease(tx: &WriteTx<'_>, node: NodeIdentity, purse: Purse, amount: i64) -> Result<(), StoreError> {
-    debug_assert!(purse.kind() != PurseKind::Requests, "requests are spent when they are leased");
-    let (kind, owner, win) = parts(purse);
-    let touched = tx
-        .run(
-            "UPDATE lease SET outstanding = outstanding - $5 \
-             WHERE kind = $1 AND owner = $2 AND win = $3 AND node_id = $4",
-            [kind.into(), owner.into(), win.into(), node.id.uuid().into(), amount.into()],
-        )
-        .await?;
-    exactly(touched, 1, "lease")
+fn amounts(purses: &[(Purse, i64)]) -> Vec<Value> {
+    let one = |(purse, amount): &(Purse, i64)| -> [Value; 3] {
+        [purse.owner().into(), purse.window().into(), (*amount).into()]
+    };
+    purses.iter().flat_map(one).collect()
+}
+
+/// The slice in pieces of [`runs`].
+fn in_runs<T>(all: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = all;
+    runs(all.len()).map(move |run| {
+        let (now, later) = rest.split_at(run);
+        rest = later;
+        now
+    })
 }
 
 async fn insert_transfers(
-    tx: &WriteTx<'_>,
+    tx: &WriteTx,
     charged: &[&Settlement],
     next_seq: &mut HashMap<AccountId, i64>,
 ) -> Result<(), StoreError> {
@@ -347,13 +390,12 @@ async fn insert_transfers(
     exactly(tx.run(sql, values).await?, charged.len() as u64, "transfer")
 }
 
-async fn write_usage(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), StoreError> {
+async fn write_usage(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
     const COLUMNS: usize = 18;
-    let used: Vec<_> = fresh.iter().filter_map(|s| s.usage.as_ref().map(|usage| (*s, usage))).collect();
-    let mut rest = used.as_slice();
-    for run in runs(used.len()) {
-        let (now, later) = rest.split_at(run);
-        rest = later;
+    let used = latest_usage(fresh);
+    let larger = tx.dialect.larger();
+    for now in in_runs(&used) {
+        let run = now.len();
         let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS);
         for (settlement, usage) in now {
             values.extend([
@@ -380,18 +422,40 @@ async fn write_usage(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), Stor
         let sql = format!(
             "INSERT INTO usage_log (request_id, account_id, key_id, model, endpoint, class, batch_id, task_id, \
              input_tokens, output_tokens, cached_tokens, cost_nano, price_version, outcome, estimated, created_at, \
-             latency_us, ttft_us) {} ON CONFLICT (request_id) DO UPDATE SET input_tokens = excluded.input_tokens, \
-             output_tokens = excluded.output_tokens, cached_tokens = excluded.cached_tokens, \
-             cost_nano = excluded.cost_nano, outcome = excluded.outcome, estimated = excluded.estimated, \
-             latency_us = excluded.latency_us, ttft_us = excluded.ttft_us",
-            rows(run, COLUMNS)
+             latency_us, ttft_us) {} ON CONFLICT (request_id) DO UPDATE SET \
+             input_tokens = {larger}(usage_log.input_tokens, excluded.input_tokens), \
+             output_tokens = {larger}(usage_log.output_tokens, excluded.output_tokens), \
+             cached_tokens = {larger}(usage_log.cached_tokens, excluded.cached_tokens), \
+             cost_nano = {larger}(usage_log.cost_nano, excluded.cost_nano), \
+             outcome = {larger}(usage_log.outcome, excluded.outcome), \
+             estimated = CASE WHEN excluded.outcome = {running} THEN usage_log.estimated ELSE excluded.estimated END, \
+             latency_us = {larger}(usage_log.latency_us, excluded.latency_us), \
+             ttft_us = coalesce(usage_log.ttft_us, excluded.ttft_us)",
+            rows(run, COLUMNS),
+            running = Outcome::Running.code(),
         );
         exactly(tx.run(sql, values).await?, run as u64, "usage_log")?;
     }
     Ok(())
 }
 
-async fn remember_answers(tx: &WriteTx<'_>, fresh: &[&Settlement]) -> Result<(), StoreError> {
+/// One row per request: usage only grows, so of several in a group, in whatever order, the largest is the latest.
+fn latest_usage<'a>(fresh: &[&'a Settlement]) -> Vec<(&'a Settlement, &'a UsageRecord)> {
+    let mut latest: Vec<(&Settlement, &UsageRecord)> = Vec::with_capacity(fresh.len());
+    let mut places: HashMap<Uuid, usize> = HashMap::with_capacity(fresh.len());
+    let rank = |usage: &UsageRecord| (usage.cost, usage.outcome.code(), usage.units.total());
+    for (settlement, usage) in fresh.iter().filter_map(|s| s.usage.as_ref().map(|usage| (*s, usage))) {
+        let place = *places.entry(usage.request.uuid()).or_insert(latest.len());
+        match latest.get_mut(place) {
+            Some(known) if rank(usage) >= rank(known.1) => *known = (settlement, usage),
+            Some(_) => {}
+            None => latest.push((settlement, usage)),
+        }
+    }
+    latest
+}
+
+async fn remember_answers(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
     for (scope, answer) in fresh.iter().filter_map(|s| s.answer.as_ref()) {
         crate::idempotency::remember(tx, scope, answer).await?;
     }

@@ -23,7 +23,7 @@ CREATE TABLE session (
   created_at bigint NOT NULL,
   expires_at bigint NOT NULL
 );
-CREATE INDEX session_user ON session (user_id);
+CREATE INDEX session_of_user ON session (user_id);
 CREATE TABLE api_key (
   id {uuid} PRIMARY KEY,
   account_id {uuid} NOT NULL,

@@ -1,0 +1,129 @@
+//! Holds: the ledger check sees each rule broken.
+
+use batchin_domain::{Priority, Purse};
+use batchin_store::{Fault, Settlement};
+
+use crate::support::{Db, both, completed, now, this_month};
+
+/// One of everything that the check looks at, and nothing wrong with it.
+async fn some_of_everything(db: &Db) {
+    let account = db.account(10_000).await;
+    let key = db.key(account, 10, Some(1_000)).await;
+    let node = db.node().await;
+    db.lease(node, Purse::Balance(account), 5_000).await;
+    db.lease(node, Purse::Budget(key, this_month()), 500).await;
+    let committer = db.committer(node);
+    for cost in [10, 20] {
+        committer
+            .commit(Settlement { key: Some(key), budget_held: true, ..db.settlement(account, cost) })
+            .await
+            .unwrap();
+    }
+    db.batch(account, Priority::High, 3).await;
+    let tasks = db.store.claim(node, Priority::High, 2, now()).await.unwrap();
+    committer.commit(db.ending(&tasks[0], 7, completed())).await.unwrap();
+    let done = db.batch(account, Priority::Low, 1).await;
+    let task = db.store.claim(node, Priority::Low, 1, now()).await.unwrap().remove(0);
+    assert_eq!(task.batch, done);
+    committer.commit(db.ending(&task, 8, completed())).await.unwrap();
+    let late = db.settlement(account, 3);
+    db.store.book_late(late.charge_id, &late, now()).await.unwrap();
+    let report = db.assert_clean().await;
+    assert_eq!((report.accounts, report.transfers, report.usage_rows), (1, 6, 4));
+    assert_eq!((report.leased_nanos, report.late_nanos), (4_955, 3));
+}
+
+/// Breaks something and sees that rule, among perhaps others, complain with these numbers.
+async fn breaks(db: &Db, sql: &str, rule: &str, expected: i64, found: i64) {
+    some_of_everything(db).await;
+    db.raw(sql).await;
+    let faults = db.store.check().await.unwrap().faults;
+    let seen: Vec<&Fault> = faults.iter().filter(|fault| fault.rule == rule).collect();
+    let [fault] = seen.as_slice() else { panic!("{rule}: {faults:?}") };
+    assert_eq!((fault.expected, fault.found), (expected, found), "{fault:?}");
+    assert!(fault.subject.parse::<uuid::Uuid>().is_ok());
+}
+
+both! {
+    async fn charges(db) {
+        breaks(db, "UPDATE account SET posted_debit = posted_debit + 1", "posted_debit is the sum of charges", 45, 46).await;
+    }
+
+    async fn credits(db) {
+        breaks(db, "UPDATE account SET posted_credit = posted_credit + 1", "posted_credit is the sum of credits", 10_000, 10_001).await;
+    }
+
+    async fn pending(db) {
+        let rule = "pending_debit is what nodes have leased";
+        breaks(db, "UPDATE account SET pending_debit = pending_debit - 1", rule, 4_955, 4_954).await;
+    }
+
+    async fn overspent(db) {
+        let (before, after) = if db.is_postgres() {
+            ("ALTER TABLE account DROP CONSTRAINT account_rule", "")
+        } else {
+            ("PRAGMA ignore_check_constraints = ON", "; PRAGMA ignore_check_constraints = OFF")
+        };
+        let sql = format!("{before}; UPDATE account SET posted_debit = 9000{after}");
+        breaks(db, &sql, "nobody has spent or leased more than was credited", 10_000, 13_955).await;
+    }
+
+    async fn sequence(db) {
+        breaks(db, "UPDATE transfer SET seq = 9 WHERE seq = 5", "sequence numbers have no gap", 5, 5).await;
+    }
+
+    async fn a_request_and_its_charges(db) {
+        let rule = "a request's charges are its usage row's cost";
+        breaks(db, "UPDATE usage_log SET cost_nano = 21 WHERE cost_nano = 20", rule, 21, 20).await;
+    }
+
+    async fn a_charge_and_its_request(db) {
+        breaks(db, "DELETE FROM usage_log WHERE cost_nano = 10", "every charge has a usage row", 1, 0).await;
+    }
+
+    async fn a_budget_and_its_leases(db) {
+        let rule = "a budget's leased part is what nodes have leased";
+        breaks(db, "UPDATE purse SET leased = leased + 1 WHERE kind = 1", rule, 470, 471).await;
+    }
+
+    async fn a_months_spending(db) {
+        breaks(db, "UPDATE purse SET spent = spent + 1 WHERE kind = 1", "a key's month is the cost of its requests", 30, 31).await;
+    }
+
+    async fn a_month_that_is_missing(db) {
+        breaks(db, "DELETE FROM purse WHERE kind = 1", "a key's months together are the cost of its requests", 30, 0).await;
+    }
+
+    async fn a_batch_and_its_tasks(db) {
+        let sql = "UPDATE batch SET failed = 1, completed = 0 WHERE total = 3";
+        breaks(db, sql, "a batch's counters are its tasks", 1, 1).await;
+    }
+
+    async fn a_batch_that_never_ends(db) {
+        let sql = "UPDATE batch SET finished_at = NULL WHERE total = 1";
+        breaks(db, sql, "a batch ends with its last task", 1, 1).await;
+    }
+
+    async fn a_task_and_its_charge(db) {
+        let sql = "UPDATE task SET cost_nano = 6 WHERE cost_nano = 7";
+        breaks(db, sql, "a completed task was charged once", 6, 7).await;
+    }
+
+    async fn a_lease_of_a_node_that_is_gone(db) {
+        let sql = "UPDATE node SET alive = false";
+        let rule = "only a node that is alive has anything leased";
+        breaks(db, sql, rule, 0, 4_955 + 470).await;
+    }
+
+    async fn a_task_of_a_node_that_is_gone(db) {
+        breaks(db, "DELETE FROM node", "only a node that is alive runs a task", 1, 0).await;
+    }
+
+    async fn a_check_of_many_faults_stops_at_a_handful(db) {
+        for _ in 0..30 {
+            db.account(1).await;
+        }
+        db.raw("UPDATE account SET posted_credit = 2").await;
+        assert_eq!(db.store.check().await.unwrap().faults.len(), 20);
+    }
+}

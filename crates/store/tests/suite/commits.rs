@@ -1,0 +1,248 @@
+//! Holds: the group commit.
+
+use std::{collections::HashSet, time::Duration};
+
+use batchin_domain::{Priority, Purse, Units};
+use batchin_store::{CommitError, CommitterOptions, Outcome, Page, Settlement, UsageFilter};
+use futures::future::join_all;
+
+use crate::support::{both, completed, nanos, now};
+
+fn all_of(account: batchin_domain::AccountId) -> UsageFilter {
+    UsageFilter { account, from: None, to: None, key: None, model: None }
+}
+
+const ALL: Page = Page { limit: 1_000, offset: 0 };
+
+both! {
+    async fn many_settlements_of_three_accounts_are_all_charged_in_sequence(db) {
+        let node = db.node().await;
+        let mut accounts = Vec::new();
+        for _ in 0..3 {
+            let account = db.account(1_000_000).await;
+            db.lease(node, Purse::Balance(account), 400_000).await;
+            accounts.push((account, db.key(account, 10, None).await));
+        }
+        let committer = db.committer(node);
+        let settlements = (0..300).map(|n| {
+            let (account, key) = accounts[n % 3];
+            committer.commit(Settlement { key: Some(key), ..db.settlement(account, 1 + n as i64) })
+        });
+        assert!(join_all(settlements).await.into_iter().all(|r| r == Ok(())));
+        for (n, (account, key)) in accounts.iter().enumerate() {
+            let charged: i64 = (0..300).filter(|i| i % 3 == n as i64).map(|i| i + 1).sum();
+            db.assert_balance(*account, 1_000_000 - charged).await;
+            assert_eq!(db.store.spent_in_month(*key, now().month()).await.unwrap(), nanos(charged));
+            assert_eq!(db.store.usage_totals(&all_of(*account)).await.unwrap().requests, 100);
+        }
+        // The check looks at every account's sequence.
+        let report = db.assert_clean().await;
+        assert_eq!((report.usage_rows, report.transfers), (300, 303));
+    }
+
+    async fn flushes_of_a_stream_add_up_to_its_cost_in_any_order(db) {
+        let account = db.account(1_000).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 700).await;
+        let committer = db.committer(node);
+        let first = db.settlement(account, 100);
+        let request = first.usage.as_ref().unwrap().request;
+        let flush = |charge: i64, cost: i64, output: u64, outcome: Outcome| {
+            let mut next = db.settlement(account, charge);
+            let mut usage = db.usage(cost);
+            (usage.request, usage.outcome) = (request, outcome);
+            usage.units = Units { input: 10, output, cached: 0 };
+            next.usage = Some(usage);
+            next
+        };
+        let parts = [
+            flush(100, 100, 10, Outcome::Running),
+            flush(50, 150, 15, Outcome::Running),
+            flush(0, 150, 15, Outcome::Completed),
+        ];
+        committer.commit(parts[2].clone()).await.unwrap();
+        committer.commit(parts[0].clone()).await.unwrap();
+        committer.commit(parts[1].clone()).await.unwrap();
+        // And three more requests, each with all its flushes in one group.
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            let request = batchin_domain::RequestId::new(db.id());
+            for part in [&parts[1], &parts[2], &parts[0]] {
+                let mut part = part.clone();
+                part.charge_id = batchin_domain::TransferId::new(db.id());
+                part.usage.as_mut().unwrap().request = request;
+                waiting.push(committer.submit(part).await.unwrap());
+            }
+        }
+        for done in waiting.into_iter().take(6) {
+            done.await.unwrap().unwrap();
+        }
+        committer.close();
+        db.tasks.shutdown(Duration::from_secs(20)).await;
+        let rows = db.store.usage_logs(&all_of(account), ALL).await.unwrap();
+        assert_eq!(rows.len(), 4);
+        for row in &rows {
+            assert_eq!((row.cost, row.units.output, row.outcome), (nanos(150), 15, Outcome::Completed));
+        }
+        db.assert_balance(account, 400).await;
+        db.assert_clean().await;
+    }
+
+    async fn a_stale_task_is_refused_and_the_rest_of_its_group_is_charged(db) {
+        let account = db.account(1_000).await;
+        let (old, new) = (db.node().await, db.node().await);
+        db.lease(old, Purse::Balance(account), 500).await;
+        db.batch(account, Priority::High, 2).await;
+        let mut tasks = db.store.claim(old, Priority::High, 2, now()).await.unwrap();
+        let (kept, lost) = (tasks.remove(0), tasks.remove(0));
+        let requeue = batchin_store::Requeue { claim: lost.claim, not_before: now(), counts: true };
+        db.store.requeue(&[requeue]).await.unwrap();
+        let again = db.store.claim(new, Priority::High, 2, now()).await.unwrap().remove(0);
+        assert_eq!(again.claim.task, lost.claim.task);
+
+        let committer = db.committer(old);
+        let group = [
+            db.settlement(account, 1),
+            db.ending(&lost, 20, completed()),
+            db.ending(&kept, 30, completed()),
+            // The same end once more under another charge: a claim ends once.
+            db.ending(&kept, 40, completed()),
+        ];
+        let results = join_all(group.into_iter().map(|s| committer.commit(s))).await;
+        assert_eq!(results, [Ok(()), Err(CommitError::StaleTask), Ok(()), Err(CommitError::StaleTask)]);
+        db.assert_balance(account, 969).await;
+        assert_eq!(db.store.usage_totals(&all_of(account)).await.unwrap().requests, 2);
+        let tasks = db.store.tasks(kept.batch, 0, 9).await.unwrap();
+        assert_eq!(tasks[0].usage.unwrap().cost, nanos(30));
+        db.assert_clean().await;
+    }
+
+    async fn the_same_settlement_again_is_charged_once(db) {
+        let account = db.account(1_000).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 500).await;
+        db.batch(account, Priority::High, 2).await;
+        let tasks = db.store.claim(node, Priority::High, 2, now()).await.unwrap();
+        let committer = db.committer(node);
+        let plain = db.settlement(account, 10);
+        let task = db.ending(&tasks[0], 20, completed());
+        for settlement in [&plain, &task] {
+            committer.commit(settlement.clone()).await.unwrap();
+        }
+        // Alone, and in a group with one that is new.
+        assert_eq!(committer.commit(plain.clone()).await, Ok(()));
+        let fresh = db.ending(&tasks[1], 5, completed());
+        let results = join_all([plain.clone(), fresh, plain].into_iter().map(|s| committer.commit(s))).await;
+        assert_eq!(results, [Ok(()); 3]);
+        db.assert_balance(account, 965).await;
+        db.assert_clean().await;
+    }
+
+    async fn a_poisoned_settlement_fails_alone(db) {
+        let (account, poor) = (db.account(1_000).await, db.account(1_000).await);
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 500).await;
+        db.lease(node, Purse::Balance(poor), 5).await;
+        let committer = db.committer(node);
+        let nobody = batchin_domain::AccountId::new(db.id());
+        let group = [
+            db.settlement(account, 10),
+            db.settlement(poor, 6),
+            db.settlement(nobody, 1),
+            db.settlement(account, 20),
+            db.settlement(poor, 5),
+        ];
+        let results = join_all(group.into_iter().map(|s| committer.commit(s))).await;
+        let refused = Err(CommitError::Unavailable);
+        assert_eq!(results, [Ok(()), refused, refused, Ok(()), Ok(())]);
+        // The writer goes on.
+        committer.commit(db.settlement(account, 30)).await.unwrap();
+        db.assert_balance(account, 940).await;
+        db.assert_balance(poor, 995).await;
+        db.assert_clean().await;
+    }
+
+    async fn what_was_handed_in_is_committed_though_nobody_waits_and_after_close(db) {
+        let account = db.account(1_000).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 500).await;
+        let committer = db.committer(node);
+        for _ in 0..50 {
+            drop(committer.submit(db.settlement(account, 1)).await.unwrap());
+        }
+        committer.close();
+        assert_eq!(db.tasks.shutdown(Duration::from_secs(20)).await, 0);
+        assert_eq!(committer.commit(db.settlement(account, 1)).await, Err(CommitError::Unavailable));
+        db.assert_balance(account, 950).await;
+        db.assert_clean().await;
+    }
+
+    async fn what_is_free_is_written_without_a_charge(db) {
+        let account = db.account(0).await;
+        let node = db.node().await;
+        let committer = db.committer(node);
+        db.batch(account, Priority::High, 1).await;
+        let task = db.store.claim(node, Priority::High, 1, now()).await.unwrap().remove(0);
+        committer.commit(db.settlement(account, 0)).await.unwrap();
+        committer.commit(db.ending(&task, 0, completed())).await.unwrap();
+        assert_eq!(committer.commit(db.ending(&task, 0, completed())).await, Err(CommitError::StaleTask));
+        let report = db.assert_clean().await;
+        assert_eq!((report.usage_rows, report.transfers), (2, 0));
+    }
+
+    async fn sequence_numbers_go_on_over_groups_and_grants(db) {
+        let account = db.account(1_000).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 500).await;
+        let committer = db.committer(node);
+        for round in 0..5 {
+            let group = (0..7).map(|_| committer.commit(db.settlement(account, 1)));
+            assert!(join_all(group).await.into_iter().all(|r| r.is_ok()));
+            db.store.grant_credit(db.grant(account, 1 + round)).await.unwrap();
+        }
+        assert_eq!(db.assert_clean().await.transfers, 41);
+    }
+
+    async fn a_usage_row_keeps_all_that_it_was_given(db) {
+        let account = db.account(1_000).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 500).await;
+        let key = db.key(account, 10, None).await;
+        let mut settlement = Settlement { key: Some(key), ..db.settlement(account, 42) };
+        let usage = settlement.usage.as_mut().unwrap();
+        (usage.model, usage.endpoint, usage.estimated, usage.ttft) = ("org/model".to_owned(), 3, true, None);
+        (usage.class, usage.outcome) = (batchin_domain::Class::Low, Outcome::ClientGone);
+        let sent = usage.clone();
+        db.committer(node).commit(settlement).await.unwrap();
+        let row = db.store.usage_logs(&all_of(account), ALL).await.unwrap().remove(0);
+        assert_eq!((row.request, row.key, row.model), (sent.request, Some(key), sent.model));
+        assert_eq!((row.endpoint, row.class, row.batch, row.units), (3, 2, None, sent.units));
+        assert_eq!((row.cost, row.outcome, row.estimated), (nanos(42), Outcome::ClientGone, true));
+        assert_eq!((row.created_at, row.latency, row.ttft), (now(), sent.latency, None));
+    }
+
+    async fn a_writer_that_cannot_write_gives_up_in_time(db) {
+        let account = db.account(100).await;
+        let node = db.node().await;
+        let options = CommitterOptions { give_up_after: Duration::from_millis(200) };
+        let committer = batchin_store::Committer::start(db.store.clone(), node, options, &db.tasks);
+        db.store.clone().close().await.unwrap();
+        let began = tokio::time::Instant::now();
+        let group = (0..20).map(|_| committer.commit(db.settlement(account, 1)));
+        assert_eq!(join_all(group).await, [Err(CommitError::Unavailable); 20]);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn outcomes_are_stored_as_numbers_that_grow_towards_the_end() {
+    let codes: HashSet<_> =
+        [Outcome::Running, Outcome::Completed, Outcome::ClientGone, Outcome::UpstreamFailed].map(Outcome::code).into();
+    assert_eq!(codes.len(), 4);
+    for code in codes {
+        let outcome = Outcome::from_code(code).unwrap();
+        assert_eq!(outcome.code(), code);
+        assert!(outcome == Outcome::Running || code > Outcome::Running.code());
+    }
+    assert_eq!(Outcome::from_code(9), None);
+}

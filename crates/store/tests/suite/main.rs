@@ -1,0 +1,19 @@
+//! Holds: one suite that runs every verb on SQLite and on PostgreSQL.
+//!
+//! PostgreSQL is found by `BATCHIN_TEST_POSTGRES`, which `make test` sets to a cluster of its own. Without it the
+//! PostgreSQL half fails; it is never skipped.
+
+mod batches;
+mod budgets;
+mod check;
+mod commits;
+mod idempotency;
+mod leases;
+mod lost;
+mod migrations;
+mod nodes;
+mod people;
+mod prices;
+mod random;
+mod support;
+mod usage;

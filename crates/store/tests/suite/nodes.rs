@@ -1,0 +1,112 @@
+//! Holds: joining, renewing, leaving and being given up.
+
+use std::time::Duration;
+
+use batchin_domain::{NodeId, Priority, Purse};
+use batchin_store::{CommitError, FencedError, Reclaimed};
+
+use crate::support::{both, completed, nanos, now};
+
+const LEASE: Duration = Duration::from_secs(60);
+
+both! {
+    async fn joining_again_fences_the_old_epoch_and_takes_all_back(db) {
+        let account = db.account(1_000).await;
+        let purse = Purse::Balance(account);
+        let old = db.node().await;
+        assert_eq!(old.epoch, 1);
+        db.lease(old, purse, 700).await;
+        db.batch(account, Priority::High, 2).await;
+        let tasks = db.store.claim(old, Priority::High, 2, now()).await.unwrap();
+        let committer = db.committer(old);
+        committer.commit(db.settlement(account, 100)).await.unwrap();
+
+        let new = db.store.join(old.id, now(), LEASE).await.unwrap();
+        assert_eq!((new.id, new.epoch), (old.id, 2));
+        assert_eq!(committer.commit(db.settlement(account, 1)).await, Err(CommitError::Fenced));
+        assert!(matches!(db.store.renew(old, now(), LEASE).await, Err(FencedError::Fenced)));
+        assert!(matches!(db.store.claim(old, Priority::High, 2, now()).await, Err(FencedError::Fenced)));
+        db.store.leave(old).await.unwrap();
+        db.store.renew(new, now(), LEASE).await.unwrap();
+        assert_eq!(db.available(new, purse).await, nanos(900));
+
+        let again = db.store.claim(new, Priority::High, 2, now()).await.unwrap();
+        assert_eq!(again.iter().map(|t| t.claim.task).collect::<Vec<_>>(), tasks.iter().map(|t| t.claim.task).collect::<Vec<_>>());
+        assert!(again.iter().zip(&tasks).all(|(new, old)| new.claim.epoch > old.claim.epoch && new.attempts == 2));
+        db.assert_balance(account, 900).await;
+        db.assert_clean().await;
+    }
+
+    async fn leaving_gives_all_back(db) {
+        let account = db.account(1_000).await;
+        let purse = Purse::Balance(account);
+        let (node, other) = (db.node().await, db.node().await);
+        assert_eq!(db.store.live_nodes().await.unwrap(), 2);
+        db.lease(node, purse, 700).await;
+        db.batch(account, Priority::Low, 3).await;
+        assert_eq!(db.store.claim(node, Priority::Low, 9, now()).await.unwrap().len(), 3);
+        db.store.leave(node).await.unwrap();
+        db.store.leave(node).await.unwrap();
+        assert_eq!(db.store.live_nodes().await.unwrap(), 1);
+        assert!(matches!(db.store.renew(node, now(), LEASE).await, Err(FencedError::Fenced)));
+        assert_eq!(db.available(other, purse).await, nanos(1_000));
+        assert_eq!(db.store.claim(other, Priority::Low, 9, now()).await.unwrap().len(), 3);
+        db.assert_clean().await;
+    }
+
+    async fn only_who_stays_away_is_given_up(db) {
+        let account = db.account(1_000).await;
+        let purse = Purse::Balance(account);
+        let lively = db.node().await;
+        let lost = db.store.join(NodeId::new(db.id()), now(), Duration::ZERO).await.unwrap();
+        db.lease(lost, purse, 700).await;
+        db.lease(lively, purse, 100).await;
+        db.batch(account, Priority::Fill, 1).await;
+        let task = db.store.claim(lost, Priority::Fill, 1, now()).await.unwrap().remove(0);
+
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(db.store.reclaim(now(), hour).await.unwrap(), Reclaimed::default());
+        db.store.renew(lost, now(), Duration::ZERO).await.unwrap();
+        assert_eq!(db.store.reclaim(now(), Duration::ZERO).await.unwrap(), Reclaimed { nodes: 1, tasks: 1 });
+        assert_eq!(db.store.reclaim(now(), Duration::ZERO).await.unwrap(), Reclaimed::default());
+
+        assert!(matches!(db.store.renew(lost, now(), LEASE).await, Err(FencedError::Fenced)));
+        db.store.renew(lively, now(), LEASE).await.unwrap();
+        let late = db.committer(lost).commit(db.ending(&task, 5, completed())).await;
+        assert_eq!(late, Err(CommitError::Fenced));
+        assert_eq!(db.available(lively, purse).await, nanos(900));
+        let again = db.store.claim(lively, Priority::Fill, 1, now()).await.unwrap().remove(0);
+        assert_eq!((again.claim.task, again.attempts), (task.claim.task, 2));
+        let back = db.store.join(lost.id, now(), LEASE).await.unwrap();
+        assert!(back.epoch > lost.epoch + 1);
+        db.assert_clean().await;
+    }
+
+    async fn many_reclaim_at_once_and_each_node_is_given_up_once(db) {
+        let account = db.account(1_000).await;
+        for _ in 0..6 {
+            let node = db.store.join(NodeId::new(db.id()), now(), Duration::ZERO).await.unwrap();
+            db.lease(node, Purse::Balance(account), 100).await;
+        }
+        let all = futures::future::join_all((0..4).map(|_| db.store.reclaim(now(), Duration::ZERO))).await;
+        // One that another is giving up is passed over.
+        assert_eq!(all.into_iter().map(|r| r.unwrap().nodes).sum::<u64>(), 6);
+        assert_eq!(db.assert_clean().await.leased_nanos, 0);
+    }
+
+    async fn without_any_node_there_is_still_the_one_that_asks(db) {
+        assert_eq!(db.store.live_nodes().await.unwrap(), 1);
+    }
+
+    async fn late_usage_is_ours_to_bear_and_booked_once(db) {
+        let account = db.account(100).await;
+        let settlement = db.settlement(account, 30);
+        for _ in 0..2 {
+            db.store.book_late(settlement.charge_id, &settlement, now()).await.unwrap();
+        }
+        db.store.book_late(batchin_domain::TransferId::new(db.id()), &db.settlement(account, 0), now()).await.unwrap();
+        db.assert_balance(account, 100).await;
+        let report = db.assert_clean().await;
+        assert_eq!((report.late_nanos, report.transfers), (30, 2));
+    }
+}

@@ -1,0 +1,293 @@
+//! Holds: a database per test, and the few things that most tests begin with.
+
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use batchin_domain::{
+    AccountId, Amount, Balance, BatchId, Class, KeyId, Month, NodeId, PriceVersion, Priority, Purse, RequestId, TaskId,
+    Timestamp, TransferId, Units,
+};
+use batchin_store::{
+    BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions, CreditGrant, LeaseAsk,
+    LeaseOutcome, NewBatch, NewKey, NewTask, NewUser, NodeIdentity, Outcome, Role, Settlement, Store, TaskEnd,
+    TaskFinish, UsageRecord,
+};
+use batchin_tasks::Tasks;
+use futures::FutureExt;
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// Runs each body on SQLite and on PostgreSQL, each time on a database of its own.
+macro_rules! both {
+    ($(async fn $name:ident($db:ident) $body:block)+) => {$(
+        mod $name {
+            use super::*;
+            async fn body($db: &$crate::support::Db) $body
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                $crate::support::on($crate::support::Db::sqlite().await, async |db| body(db).await).await;
+            }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                $crate::support::on($crate::support::Db::postgres().await, async |db| body(db).await).await;
+            }
+        }
+    )+};
+}
+pub(crate) use both;
+
+/// A database that is removed after its test.
+pub struct Db {
+    pub store: Store,
+    pub url: String,
+    pub tasks: Tasks,
+    cluster: Option<(DatabaseConnection, String)>,
+    _dir: Option<TempDir>,
+    next: AtomicU64,
+}
+
+static DATABASES: AtomicU64 = AtomicU64::new(0);
+
+/// Runs the body and removes the database, also when the body fails.
+pub async fn on(db: Db, body: impl AsyncFnOnce(&Db)) {
+    let outcome = AssertUnwindSafe(body(&db)).catch_unwind().await;
+    db.remove().await;
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+pub fn now() -> Timestamp {
+    Timestamp::parse_rfc3339("2026-11-10T12:00:00Z").unwrap()
+}
+
+pub fn nanos(nanos: i64) -> Amount {
+    Amount::from_nanos(nanos).unwrap()
+}
+
+pub async fn connect(url: &str) -> Store {
+    Store::connect(ConnectOptions { url: url.to_owned(), max_connections: 8 }, true).await.unwrap()
+}
+
+impl Db {
+    pub async fn sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", dir.path().join("batchin.db").display());
+        Self::new(url, None, Some(dir)).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test harness is told about its database like the server is")]
+    pub async fn postgres() -> Self {
+        let cluster = std::env::var("BATCHIN_TEST_POSTGRES");
+        let cluster = cluster.expect("BATCHIN_TEST_POSTGRES is not set: run the tests with `make test`");
+        let admin = Database::connect(&cluster).await.expect("the cluster of BATCHIN_TEST_POSTGRES answers");
+        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("batchin_test_{}_{number}", std::process::id());
+        admin.execute_unprepared(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.unwrap();
+        admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let (server, _) = cluster.rsplit_once('/').unwrap();
+        Self::new(format!("{server}/{name}"), Some((admin, name)), None).await
+    }
+
+    async fn new(url: String, cluster: Option<(DatabaseConnection, String)>, dir: Option<TempDir>) -> Self {
+        let store = connect(&url).await;
+        Self { store, url, tasks: Tasks::new(), cluster, _dir: dir, next: AtomicU64::new(1) }
+    }
+
+    async fn remove(self) {
+        self.tasks.shutdown(Duration::ZERO).await;
+        if let Some((admin, name)) = self.cluster {
+            admin.execute_unprepared(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+        }
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Changes rows behind the store's back.
+    pub async fn raw(&self, sql: &str) {
+        let raw = Database::connect(&self.url).await.unwrap();
+        raw.execute_unprepared(sql).await.unwrap();
+        raw.close().await.unwrap();
+    }
+
+    /// How many rows a table has.
+    pub async fn count(&self, table: &str) -> i64 {
+        let raw = Database::connect(&self.url).await.unwrap();
+        let count =
+            sea_orm::Statement::from_string(raw.get_database_backend(), format!("SELECT count(*) AS n FROM {table}"));
+        let n = raw.query_one_raw(count).await.unwrap().unwrap().try_get("", "n").unwrap();
+        raw.close().await.unwrap();
+        n
+    }
+
+    /// A fresh id, larger than all before it.
+    pub fn id(&self) -> Uuid {
+        Uuid::from_u128(u128::from(self.next.fetch_add(1, Ordering::Relaxed)) << 64 | 7)
+    }
+
+    /// An account with this much credit.
+    pub async fn account(&self, credit: i64) -> AccountId {
+        let id = AccountId::new(self.id());
+        let user = NewUser {
+            id,
+            email: format!("{id}@example.com"),
+            name: "Ada".to_owned(),
+            password_hash: "$argon2id$".to_owned(),
+            role: Role::User,
+            now: now(),
+        };
+        self.store.create_user(user).await.unwrap();
+        if credit > 0 {
+            self.store.grant_credit(self.grant(id, credit)).await.unwrap();
+        }
+        id
+    }
+
+    pub fn grant(&self, account: AccountId, credit: i64) -> CreditGrant {
+        let id = TransferId::new(self.id());
+        CreditGrant { id, account, amount: nanos(credit), reason: "test".to_owned(), reference: None, now: now() }
+    }
+
+    pub async fn key(&self, account: AccountId, rate_limit_rpm: u32, budget: Option<i64>) -> KeyId {
+        let id = KeyId::new(self.id());
+        let mut hash = [0; 32];
+        hash[..16].copy_from_slice(id.uuid().as_bytes());
+        let last4 = "abcd".to_owned();
+        let monthly_budget = budget.map(nanos);
+        let key = NewKey { id, account, hash, last4, name: None, rate_limit_rpm, monthly_budget, now: now() };
+        self.store.create_key(key).await.unwrap();
+        id
+    }
+
+    pub async fn node(&self) -> NodeIdentity {
+        self.store.join(NodeId::new(self.id()), now(), Duration::from_secs(60)).await.unwrap()
+    }
+
+    pub fn ask(&self, node: NodeIdentity, purse: Purse, need: i64, want: i64) -> LeaseAsk {
+        LeaseAsk { node, purse, need: nanos(need), want: nanos(want), grant: self.id() }
+    }
+
+    /// Leases exactly this much.
+    pub async fn lease(&self, node: NodeIdentity, purse: Purse, need: i64) {
+        match self.store.lease(self.ask(node, purse, need, need)).await.unwrap() {
+            LeaseOutcome::Granted { amount, .. } => assert_eq!(amount, nanos(need)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What could be leased of a purse, by asking for more than there is.
+    pub async fn available(&self, node: NodeIdentity, purse: Purse) -> Amount {
+        match self.store.lease(self.ask(node, purse, i64::MAX, 0)).await.unwrap() {
+            LeaseOutcome::Short { available, .. } => available,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn balance(&self, account: AccountId) -> i64 {
+        self.store.user(account).await.unwrap().unwrap().balance.nanos()
+    }
+
+    pub async fn assert_balance(&self, account: AccountId, nanos: i64) {
+        assert_eq!(self.store.user(account).await.unwrap().unwrap().balance, Balance::from_nanos(nanos));
+    }
+
+    /// One finished request's charge.
+    pub fn settlement(&self, account: AccountId, charge: i64) -> Settlement {
+        Settlement {
+            charge_id: TransferId::new(self.id()),
+            account,
+            key: None,
+            month: now().month(),
+            budget_held: false,
+            charge: nanos(charge),
+            usage: Some(self.usage(charge)),
+            task: None,
+            answer: None,
+            now: now(),
+        }
+    }
+
+    pub fn usage(&self, cost: i64) -> UsageRecord {
+        UsageRecord {
+            request: RequestId::new(self.id()),
+            model: "m".to_owned(),
+            endpoint: 0,
+            class: Class::Interactive,
+            task: None,
+            units: Units { input: 10, output: 20, cached: 5 },
+            cost: nanos(cost),
+            price_version: PriceVersion(1),
+            outcome: Outcome::Completed,
+            estimated: false,
+            created_at: now(),
+            latency: Duration::from_millis(30),
+            ttft: Some(Duration::from_millis(3)),
+        }
+    }
+
+    /// A settlement that also ends a claimed task.
+    pub fn ending(&self, task: &ClaimedTask, charge: i64, end: TaskEnd) -> Settlement {
+        let mut settlement = self.settlement(task.account, charge);
+        settlement.usage.as_mut().unwrap().task = Some((task.batch, task.claim.task));
+        settlement.task = Some(TaskFinish { batch: task.batch, task: task.claim.task, epoch: task.claim.epoch, end });
+        settlement
+    }
+
+    pub fn committer(&self, node: NodeIdentity) -> Committer {
+        let options = CommitterOptions { give_up_after: Duration::from_secs(20) };
+        Committer::start(self.store.clone(), node, options, &self.tasks)
+    }
+
+    pub async fn batch(&self, account: AccountId, priority: Priority, tasks: usize) -> BatchId {
+        let batch = self.new_batch(account, priority, tasks);
+        let id = batch.id;
+        self.store.create_batch(batch).await.unwrap();
+        id
+    }
+
+    pub fn new_batch(&self, account: AccountId, priority: Priority, tasks: usize) -> NewBatch {
+        let task = |n: usize| NewTask {
+            id: TaskId::new(self.id()),
+            custom_id: format!("t{n}"),
+            model: "m".to_owned(),
+            endpoint: 0,
+            body_offset: n as u64 * 100,
+            body_len: 100,
+        };
+        NewBatch {
+            id: BatchId::new(self.id()),
+            account,
+            key: None,
+            priority,
+            webhook_url: None,
+            input_blob: "in".to_owned(),
+            tasks: (0..tasks).map(task).collect(),
+            now: now(),
+        }
+    }
+
+    /// The ledger has no fault.
+    pub async fn assert_clean(&self) -> CheckReport {
+        let report = self.store.check().await.unwrap();
+        assert_eq!(report.faults, []);
+        report
+    }
+}
+
+pub fn completed() -> TaskEnd {
+    TaskEnd::Completed { result: BlobRange { blob: "out".to_owned(), offset: 7, len: 9 } }
+}
+
+pub fn failed() -> TaskEnd {
+    TaskEnd::Failed { code: "server_error".to_owned(), message: "no".to_owned() }
+}
+
+pub fn this_month() -> Month {
+    now().month()
+}

@@ -1,0 +1,74 @@
+//! Holds: questions about usage.
+
+use std::time::Duration;
+
+use batchin_domain::{Purse, Timestamp};
+use batchin_store::{Page, Settlement, Totals, UsageFilter};
+
+use crate::support::{both, now};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn at(minutes: u64) -> Timestamp {
+    now().after(Duration::from_secs(minutes * 60))
+}
+
+both! {
+    async fn usage_is_listed_and_summed_by_account_key_model_and_time(db) {
+        let (account, other) = (db.account(10_000).await, db.account(10_000).await);
+        let (key, key2) = (db.key(account, 10, None).await, db.key(account, 10, None).await);
+        let node = db.node().await;
+        let committer = db.committer(node);
+        for account in [account, other] {
+            db.lease(node, Purse::Balance(account), 5_000).await;
+        }
+        for (account, key, model, minute, cost) in [
+            (account, Some(key), "a", 0, 1),
+            (account, Some(key), "b", 30, 20),
+            (account, Some(key2), "a", 59, 300),
+            (account, None, "a", 60, 4_000),
+            (other, None, "a", 60, 500),
+        ] {
+            let mut settlement = Settlement { key, ..db.settlement(account, cost) };
+            let usage = settlement.usage.as_mut().unwrap();
+            (usage.model, usage.created_at) = (model.to_owned(), at(minute));
+            committer.commit(settlement).await.unwrap();
+        }
+        let all = UsageFilter { account, from: None, to: None, key: None, model: None };
+        let totals = |requests: u64, cost_nanos: i64| Totals {
+            requests,
+            input_tokens: requests * 10,
+            output_tokens: requests * 20,
+            cost_nanos,
+        };
+        for (filter, want) in [
+            (all.clone(), totals(4, 4_321)),
+            (UsageFilter { account: other, ..all.clone() }, totals(1, 500)),
+            (UsageFilter { key: Some(key), ..all.clone() }, totals(2, 21)),
+            (UsageFilter { model: Some("a".to_owned()), ..all.clone() }, totals(3, 4_301)),
+            (UsageFilter { from: Some(at(30)), ..all.clone() }, totals(3, 4_320)),
+            (UsageFilter { to: Some(at(30)), ..all.clone() }, totals(1, 1)),
+            (UsageFilter { from: Some(at(30)), to: Some(at(60)), model: Some("a".to_owned()), ..all.clone() }, totals(1, 300)),
+            (UsageFilter { model: Some("z".to_owned()), ..all.clone() }, totals(0, 0)),
+        ] {
+            assert_eq!(db.store.usage_totals(&filter).await.unwrap(), want, "{filter:?}");
+            let rows = db.store.usage_logs(&filter, Page { limit: 9, offset: 0 }).await.unwrap();
+            assert_eq!(rows.iter().map(|r| r.cost.nanos()).sum::<i64>(), want.cost_nanos);
+            assert!(rows.is_sorted_by(|a, b| a.created_at >= b.created_at));
+        }
+        let page = db.store.usage_logs(&all, Page { limit: 2, offset: 1 }).await.unwrap();
+        assert_eq!(page.iter().map(|r| r.cost.nanos()).collect::<Vec<_>>(), [300, 20]);
+
+        let models = db.store.usage_by_model(&all).await.unwrap();
+        let seen: Vec<_> = models.iter().map(|m| (m.model.as_str(), m.totals)).collect();
+        assert_eq!(seen, [("a", totals(3, 4_301)), ("b", totals(1, 20))]);
+
+        let series = async |limit| {
+            let buckets = db.store.usage_series(&all, HOUR, limit).await.unwrap();
+            buckets.into_iter().map(|b| (b.start, b.totals)).collect::<Vec<_>>()
+        };
+        assert_eq!(series(9).await, [(at(0), totals(3, 321)), (at(60), totals(1, 4_000))]);
+        assert_eq!(series(1).await, [(at(60), totals(1, 4_000))]);
+        db.assert_clean().await;
+    }
+}
