@@ -1,7 +1,7 @@
 //! Runs an engine by hand:
 //!
 //! ```text
-//! GOMP_SPINCOUNT=5000 cargo run --release -p batchin-engine --example serve -- --socket /tmp/e.sock --model NAME=FILE.gguf[,slots=8]
+//! GOMP_SPINCOUNT=1000 cargo run --release -p batchin-engine --example serve -- --socket /tmp/e.sock --model NAME=FILE.gguf[,slots=8]
 //! curl --unix-socket /tmp/e.sock http://engine/v1/models
 //! ```
 

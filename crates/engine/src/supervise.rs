@@ -45,10 +45,10 @@ const STABLE_AFTER: Duration = Duration::from_secs(60);
 /// How long a child may take to drain after SIGTERM; a little more than it allows itself.
 const STOP_PATIENCE: Duration = Duration::from_secs(25);
 
-/// How long a compute thread of the child spins at a barrier before it sleeps (libgomp's loop count). The default is
-/// sixty times longer, and then decoding falls to a tenth of its speed whenever another process wants a core; much less
-/// costs a fifth of the speed of an undisturbed machine.
-const SPIN_COUNT: (&str, &str) = ("GOMP_SPINCOUNT", "5000");
+/// How long a compute thread of the child spins at a barrier before it sleeps (libgomp's loop count). With the default
+/// of 300,000, decoding falls to a tenth of its speed whenever another process wants a core; with 100, an undisturbed
+/// machine loses a third.
+const SPIN_COUNT: (&str, &str) = ("GOMP_SPINCOUNT", "1000");
 
 /// How the child is started.
 #[derive(Clone, Debug)]
