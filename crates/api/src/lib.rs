@@ -1,1 +1,31 @@
-//! Holds: placeholder.
+//! Holds: HTTP: routes, proofs of who asks, the one error table, the description of it all.
+//!
+//! Handlers parse, call one verb and render. They decide nothing about money and know no SQL.
+
+mod app;
+mod auth;
+mod body;
+mod cents;
+pub mod contact;
+mod error;
+mod fields;
+mod health;
+mod idempotent;
+mod inference;
+mod metrics;
+mod nearest;
+mod openapi;
+mod page;
+pub mod password;
+mod path;
+mod query;
+mod request_id;
+mod router;
+mod secret;
+mod throttle;
+mod v1;
+
+pub use app::{ApiParts, ApiSettings};
+pub use error::{ApiError, Code};
+pub use router::{openapi_json, router};
+pub use secret::Secret;

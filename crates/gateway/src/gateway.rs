@@ -114,7 +114,8 @@ impl Gateway {
         model.upstreams.iter().filter_map(|name| self.inner.parts.fleet.replica(name)).collect()
     }
 
-    pub(crate) fn tasks(&self) -> &Tasks {
+    /// Work beside requests.
+    pub fn tasks(&self) -> &Tasks {
         &self.inner.parts.tasks
     }
 

@@ -1,0 +1,141 @@
+//! Holds: what the handlers work with.
+
+use std::{num::NonZeroU32, ops::Deref, sync::Arc};
+
+use batchin_batch::Batches;
+use batchin_domain::{Clock, IdSource, Timestamp};
+use batchin_gateway::Gateway;
+use batchin_store::Store;
+use batchin_tasks::Tasks;
+use ipnet::IpNet;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::{auth::KeyBook, password::Passwords, throttle::Throttle};
+
+/// The documented limit of `POST /v1/batches`, in bytes.
+const MAX_INLINE_BATCH_BYTES: usize = 2_000_000;
+/// Room for a few images in a chat.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Registrations, logins and look-ups of one client address in a minute: plenty for people behind one address, and
+/// a site's back end has its token.
+const PUBLIC_CALLS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(119);
+/// Requests a minute of a key that says nothing else.
+const RATE_LIMIT_RPM: u32 = 600;
+
+/// What the operator may set.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// What a site's back end sends as `X-Internal-Token` with the public calls; they demand it when it is set.
+    pub internal_token: Option<SecretString>,
+    /// Whether the look-up by email is open to anybody: on loopback, or because the operator says so.
+    pub public_lookup: bool,
+    /// Whether new users may be made over HTTP.
+    pub registration_open: bool,
+    /// Requests a minute of a key that was made without a limit; above zero.
+    pub default_rate_limit_rpm: u32,
+    /// Largest body of an inference call, in bytes.
+    pub max_body_bytes: usize,
+    /// Largest inline batch, in bytes.
+    pub max_inline_batch_bytes: usize,
+    /// Whether `/metrics` answers.
+    pub metrics_enabled: bool,
+    /// Demanded by `/metrics` as a bearer token when it is set.
+    pub metrics_token: Option<SecretString>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether requests are answered at all; a node that only runs batch tasks still tells of its health.
+    pub serves: bool,
+}
+
+impl Default for ApiSettings {
+    /// As on loopback with nothing configured.
+    fn default() -> Self {
+        Self {
+            internal_token: None,
+            public_lookup: true,
+            registration_open: true,
+            default_rate_limit_rpm: RATE_LIMIT_RPM,
+            max_body_bytes: MAX_BODY_BYTES,
+            max_inline_batch_bytes: MAX_INLINE_BATCH_BYTES,
+            metrics_enabled: true,
+            metrics_token: None,
+            trusted_proxies: Vec::new(),
+            serves: true,
+        }
+    }
+}
+
+/// What the API is made of.
+pub struct ApiParts {
+    /// Answers requests now; brings store, clock, ids and models.
+    pub gateway: Gateway,
+    /// Answers them later.
+    pub batches: Batches,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Fresh ids and secrets.
+    pub ids: Arc<dyn IdSource>,
+    /// What the operator may set.
+    pub settings: ApiSettings,
+    /// All metrics in Prometheus' text form.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Fires when the server should not be sent requests any more.
+    pub stopping: CancellationToken,
+}
+
+/// The state of every handler. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) gateway: Gateway,
+    pub(crate) batches: Batches,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) tasks: Tasks,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) settings: ApiSettings,
+    pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub(crate) keys: Arc<KeyBook>,
+    pub(crate) passwords: Passwords,
+    pub(crate) throttle: Throttle,
+    pub(crate) started_at: Timestamp,
+    clock: Arc<dyn Clock>,
+}
+
+impl App {
+    pub(crate) fn new(parts: ApiParts) -> Self {
+        let store = parts.gateway.store().clone();
+        let tasks = parts.gateway.tasks().clone();
+        Self(Arc::new(Inner {
+            keys: KeyBook::start(store, Arc::clone(&parts.clock), &tasks),
+            passwords: Passwords::new(),
+            throttle: Throttle::new(PUBLIC_CALLS_PER_MINUTE),
+            started_at: parts.clock.now(),
+            gateway: parts.gateway,
+            batches: parts.batches,
+            ids: parts.ids,
+            tasks,
+            stopping: parts.stopping,
+            settings: parts.settings,
+            metrics: parts.metrics,
+            clock: parts.clock,
+        }))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        self.gateway.store()
+    }
+}
+
+impl Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

@@ -1,0 +1,100 @@
+//! Holds: the proofs that a key or a session gives.
+
+use axum::extract::FromRequestParts;
+use batchin_domain::{AccountId, Amount, KeyId};
+use batchin_gateway::Caller;
+use http::{HeaderMap, HeaderName, header::AUTHORIZATION, request::Parts};
+
+use crate::{app::App, error::ApiError, secret::Presented};
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+const MISSING: &str = "No API key was sent; send it as `Authorization: Bearer KEY`.";
+const WRONG: &str = "This API key does not exist or does not work any more.";
+const ENDED: &str = "This session does not exist or has ended; log in again.";
+const NO_SESSION: &str =
+    "A session token cannot be used for inference; make an API key with POST /v1/keys and send that.";
+
+/// A key that may spend.
+pub(crate) struct InferenceCaller(pub(crate) Caller);
+
+/// A key or a session that may manage its account.
+pub(crate) struct AccountCaller {
+    pub(crate) account: AccountId,
+    /// The key that was sent, if it was one.
+    pub(crate) key: Option<KeyId>,
+    /// The key's monthly budget.
+    pub(crate) monthly_budget: Option<Amount>,
+    rate_limit_rpm: Option<u32>,
+}
+
+impl AccountCaller {
+    /// As the gateway knows callers.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller {
+            account: self.account,
+            key: self.key,
+            rate_limit_rpm: self.rate_limit_rpm,
+            monthly_budget: self.monthly_budget,
+        }
+    }
+}
+
+/// The secret in the headers: a bearer token, or `x-api-key`.
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, secret) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
+    });
+    let secret = bearer.or_else(|| headers.get(X_API_KEY)?.to_str().ok().map(str::trim));
+    secret.filter(|secret| !secret.is_empty())
+}
+
+impl FromRequestParts<App> for InferenceCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let secret = presented(&parts.headers).ok_or_else(|| ApiError::unauthorized(MISSING))?;
+        match Presented::of(secret) {
+            Presented::Key(hash) => {
+                let caller = app.keys.caller(hash).await?;
+                caller.map(Self).ok_or_else(|| ApiError::unauthorized(WRONG))
+            }
+            Presented::Session(_) => Err(ApiError::unauthorized(NO_SESSION)),
+            Presented::Neither => Err(ApiError::unauthorized(WRONG)),
+        }
+    }
+}
+
+impl FromRequestParts<App> for AccountCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let secret = presented(&parts.headers).ok_or_else(|| ApiError::unauthorized(MISSING))?;
+        match Presented::of(secret) {
+            Presented::Key(hash) => {
+                let caller = app.keys.caller(hash).await?.ok_or_else(|| ApiError::unauthorized(WRONG))?;
+                Ok(Self {
+                    account: caller.account,
+                    key: caller.key,
+                    monthly_budget: caller.monthly_budget,
+                    rate_limit_rpm: caller.rate_limit_rpm,
+                })
+            }
+            Presented::Session(hash) => {
+                let session = app.store().session(hash, app.now()).await?;
+                let session = session.ok_or_else(|| ApiError::unauthorized(ENDED))?;
+                Ok(Self { account: session.user, key: None, monthly_budget: None, rate_limit_rpm: None })
+            }
+            Presented::Neither => Err(ApiError::unauthorized(WRONG)),
+        }
+    }
+}
+
+/// The hash of the session token in the headers, if there is one.
+pub(crate) fn session_hash(headers: &HeaderMap) -> Option<[u8; 32]> {
+    match presented(headers).map(Presented::of) {
+        Some(Presented::Session(hash)) => Some(hash),
+        Some(Presented::Key(_) | Presented::Neither) | None => None,
+    }
+}

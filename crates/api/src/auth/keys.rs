@@ -1,0 +1,93 @@
+//! Holds: keys by the hash of their secret, remembered for half a second.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use batchin_domain::{Clock, KeyId, Timestamp};
+use batchin_gateway::Caller;
+use batchin_store::{Store, StoreError};
+use batchin_tasks::Tasks;
+use moka::future::Cache;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::error::ApiError;
+
+/// A revoked key must stop within a second everywhere; half of that leaves room for a slow look-up.
+const REMEMBERED_FOR: Duration = Duration::from_millis(500);
+/// Keys and non-keys remembered at once.
+const MAX_REMEMBERED: u64 = 50_000;
+/// Uses noted before they are written; those beyond are written with the key's next one.
+const MAX_NOTED: usize = 10_000;
+/// Between two writes of when keys were last used.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
+
+/// Looks keys up.
+pub(crate) struct KeyBook {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    /// Also knows what is no key, so that a client with a wrong one does not reach the database each time.
+    known: Cache<[u8; 32], Option<Caller>>,
+    /// std mutex: held for one insertion, or to take all of it; never across an await.
+    used: Mutex<HashMap<KeyId, Timestamp>>,
+}
+
+impl KeyBook {
+    pub(crate) fn start(store: Store, clock: Arc<dyn Clock>, tasks: &Tasks) -> Arc<Self> {
+        let known = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED_FOR).build();
+        let book = Arc::new(Self { store, clock, known, used: Mutex::new(HashMap::new()) });
+        let writing = Arc::clone(&book);
+        tasks.spawn("key_last_used", move |stop| async move { writing.write(stop).await });
+        book
+    }
+
+    /// Whom a key's hash proves; many askers at once make one look-up.
+    pub(crate) async fn caller(&self, hash: [u8; 32]) -> Result<Option<Caller>, ApiError> {
+        let found = self.known.try_get_with(hash, self.look_up(hash)).await;
+        found.map_err(|cause: Arc<StoreError>| {
+            warn!(error = &*cause as &dyn std::error::Error, "a key could not be looked up");
+            ApiError::unavailable("The database does not answer; try again in a moment.")
+        })
+    }
+
+    async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Caller>, StoreError> {
+        let Some(record) = self.store.key_by_hash(hash).await? else { return Ok(None) };
+        self.note(record.id);
+        Ok(Some(Caller {
+            account: record.account,
+            key: Some(record.id),
+            rate_limit_rpm: Some(record.rate_limit_rpm),
+            monthly_budget: record.monthly_budget,
+        }))
+    }
+
+    fn note(&self, key: KeyId) {
+        let now = self.clock.now();
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.len() < MAX_NOTED || used.contains_key(&key) {
+            used.insert(key, now);
+        }
+    }
+
+    async fn write(&self, stop: CancellationToken) {
+        let mut ticks = interval(WRITE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stopped = stop.run_until_cancelled(ticks.tick()).await.is_none();
+            let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+            let used: Vec<(KeyId, Timestamp)> = used.into_iter().collect();
+            if !used.is_empty()
+                && let Err(cause) = self.store.touch_keys(&used).await
+            {
+                warn!(error = &cause as &dyn std::error::Error, "it could not be noted when keys were last used");
+            }
+            if stopped {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Holds: who asks. The extractors here are proofs: a handler that has one may act for that account.
+
+mod caller;
+mod internal;
+mod keys;
+
+pub(crate) use caller::{AccountCaller, InferenceCaller, session_hash};
+pub(crate) use internal::{InternalCaller, Lookup, Open};
+pub(crate) use keys::KeyBook;

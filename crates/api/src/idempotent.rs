@@ -1,0 +1,136 @@
+//! Holds: creations that carry an Idempotency-Key: carried out once, answered as often as they are asked.
+//!
+//! Inference has its own in the gateway, where the answer is stored with its charge.
+
+use std::{future::Future, time::Duration};
+
+use axum::response::{IntoResponse, Response};
+use batchin_domain::AccountId;
+use batchin_store::{Begun, IdempotencyScope, StoredAnswer};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::{sync::oneshot, time::Instant};
+use tracing::warn;
+
+use crate::{
+    app::App,
+    error::{ApiError, Code},
+};
+
+/// Longest key, in bytes.
+const MAX_KEY_BYTES: usize = 255;
+/// How long a second request waits for the first one's answer.
+const WAIT: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Whether a creation's answer may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// It is given again.
+    Answer,
+    /// It shows a secret: that it was given is remembered, and nothing else.
+    Nothing,
+}
+
+/// A creation: whose it is, which call, and what was sent.
+pub(crate) struct Creation<'a> {
+    pub(crate) account: AccountId,
+    pub(crate) route: &'static str,
+    pub(crate) body: &'a [u8],
+    pub(crate) keep: Keep,
+}
+
+/// The client's own name for the request.
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let bytes = value.as_bytes();
+    let is_plain = (1..=MAX_KEY_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    match value.to_str() {
+        Ok(text) if is_plain => Ok(Some(text.to_owned())),
+        _ => Err(ApiError::invalid(
+            "Idempotency-Key",
+            format!("The header Idempotency-Key must have 1 to {MAX_KEY_BYTES} visible ASCII characters."),
+        )),
+    }
+}
+
+/// Carries a creation out, or gives the first answer again.
+pub(crate) async fn once<T, W>(
+    app: &App,
+    headers: &HeaderMap,
+    creation: Creation<'_>,
+    work: W,
+) -> Result<Response, ApiError>
+where
+    T: Serialize + Send + 'static,
+    W: Future<Output = Result<T, ApiError>> + Send + 'static,
+{
+    let Some(key) = key(headers)? else { return Ok(json(encode(&work.await?)?)) };
+    let scope = IdempotencyScope { account: creation.account, key };
+    let fingerprint: [u8; 32] = Sha256::digest(creation.body).into();
+    let began = Instant::now();
+    loop {
+        let node = app.gateway.epoch().identity;
+        let begun = app.store().begin_idempotent(&scope, creation.route, fingerprint, node, app.now()).await?;
+        match begun {
+            Begun::First => return first(app, scope, creation.keep, work).await,
+            Begun::Done(StoredAnswer { body: Some(body), .. }) => {
+                let mut response = json(body);
+                response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+                return Ok(response);
+            }
+            Begun::Done(_) => return Err(cannot_repeat()),
+            Begun::Mismatch => return Err(ApiError::idempotency_mismatch()),
+            Begun::Running if began.elapsed() < WAIT => tokio::time::sleep(LOOK).await,
+            Begun::Running => return Err(ApiError::idempotency_running()),
+        }
+    }
+}
+
+/// Runs to its end even when the client goes away: what was created must be remembered.
+async fn first<T, W>(app: &App, scope: IdempotencyScope, keep: Keep, work: W) -> Result<Response, ApiError>
+where
+    T: Serialize + Send + 'static,
+    W: Future<Output = Result<T, ApiError>> + Send + 'static,
+{
+    let (done, outcome) = oneshot::channel();
+    let creating = app.clone();
+    app.tasks.spawn("idempotent_creation", move |_| async move {
+        let created = match work.await {
+            Ok(created) => encode(&created),
+            Err(error) => Err(error),
+        };
+        let noted = match &created {
+            Ok(body) => {
+                let body = (keep == Keep::Answer).then(|| body.clone());
+                let answer = StoredAnswer { status: 200, content_type: "application/json".to_owned(), body };
+                creating.store().remember_answer(&scope, &answer).await
+            }
+            Err(_) => creating.store().forget_idempotent(&scope).await,
+        };
+        if let Err(cause) = noted {
+            warn!(error = &cause as &dyn std::error::Error, "the answer to an Idempotency-Key could not be noted");
+        }
+        // Nobody listens when the client went away.
+        let _ = done.send(created);
+    });
+    outcome.await.map_err(|_| ApiError::internal())?.map(json)
+}
+
+fn encode<T: Serialize>(created: &T) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(created).map_err(|_| ApiError::internal())
+}
+
+fn json(body: Vec<u8>) -> Response {
+    (StatusCode::OK, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}
+
+fn cannot_repeat() -> ApiError {
+    let message = "This was created before with the same Idempotency-Key, and its secret is shown only once.";
+    ApiError::new(Code::Conflict, message).permanent()
+}

@@ -1,0 +1,173 @@
+//! Holds: what every inference call does: read the body, ask the gateway, render its answer.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use batchin_domain::{Class, RequestId};
+use batchin_gateway::{IdempotencyKey, Inbound, RateInfo, Reply, ReplyBody};
+use batchin_openai::Endpoint;
+use batchin_store::StoredAnswer;
+use bytes::Bytes;
+use futures::Stream;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+use http_body::{Body as HttpBody, Frame};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    app::App,
+    auth::InferenceCaller,
+    body,
+    error::{ApiError, rate_headers},
+    idempotent,
+};
+
+/// Silence after which a stream says that it is still there: half of what common proxies allow.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A comment, which clients of server-sent events pass over.
+const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const OPENAI_PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+
+/// Answers an inference call.
+pub(crate) async fn answer(
+    app: &App,
+    caller: &InferenceCaller,
+    endpoint: Endpoint,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let began = Instant::now();
+    let (mut parts, body) = request.into_parts();
+    let idempotency = idempotent::key(&parts.headers)?.map(IdempotencyKey);
+    let body = body::read(&parts.headers, body, app.settings.max_body_bytes).await?;
+    let request = parts.extensions.remove::<RequestId>();
+    let request = request.unwrap_or_else(|| RequestId::new(app.ids.uuid()));
+    let inbound = Inbound { endpoint, body, request, class: Class::Interactive, task: None, idempotency };
+    let reply = app.gateway.answer(&caller.0, inbound).await?;
+    let mut response = render(reply);
+    let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    response.headers_mut().insert(OPENAI_PROCESSING_MS, HeaderValue::from(elapsed));
+    Ok(response)
+}
+
+fn render(reply: Reply) -> Response {
+    let Reply { rate, body } = reply;
+    match body {
+        ReplyBody::Whole(bytes) => {
+            let mut response = Response::new(Body::from(bytes));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            with_rate(response, rate)
+        }
+        ReplyBody::Stream(stream) => {
+            let mut response = Response::new(Body::new(EventBody::new(*stream)));
+            stream_headers(response.headers_mut());
+            with_rate(response, rate)
+        }
+        ReplyBody::Replay(stored) => with_rate(replay(stored), rate),
+    }
+}
+
+fn with_rate(mut response: Response, rate: Option<RateInfo>) -> Response {
+    if let Some(rate) = rate {
+        rate_headers(rate, response.headers_mut());
+    }
+    response
+}
+
+fn stream_headers(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+}
+
+/// The first answer again.
+fn replay(stored: StoredAnswer) -> Response {
+    let is_stream = stored.content_type.starts_with("text/event-stream");
+    let mut response = Body::from(stored.body.unwrap_or_default()).into_response();
+    *response.status_mut() = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    if is_stream {
+        stream_headers(headers);
+    } else {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+/// Events as a body that is never silent for long.
+struct EventBody<S> {
+    events: S,
+    /// When the last frame left.
+    last: Instant,
+    /// Moved only when it fires, since moving it with every frame would cost more than the frame.
+    silence: Pin<Box<Sleep>>,
+}
+
+impl<S> EventBody<S> {
+    fn new(events: S) -> Self {
+        let last = Instant::now();
+        Self { events, last, silence: Box::pin(sleep_until(last + KEEP_ALIVE)) }
+    }
+}
+
+impl<S: Stream<Item = Bytes> + Unpin> HttpBody for EventBody<S> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.events).poll_next(cx) {
+            Poll::Ready(Some(bytes)) => {
+                this.last = Instant::now();
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {}
+        }
+        while this.silence.as_mut().poll(cx).is_ready() {
+            let due = this.last + KEEP_ALIVE;
+            if due <= Instant::now() {
+                this.last = Instant::now();
+                this.silence.as_mut().reset(this.last + KEEP_ALIVE);
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(KEEP_ALIVE_FRAME)))));
+            }
+            this.silence.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt, stream};
+    use http_body_util::BodyExt;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_silence_is_broken() {
+        let waits = [5_u64, 14, 40];
+        let events = stream::iter(waits).then(|seconds| async move {
+            sleep(Duration::from_secs(seconds)).await;
+            Bytes::from(format!("data: {seconds}\n\n"))
+        });
+        let body = EventBody::new(Box::pin(events)).collect().await.unwrap().to_bytes();
+        let alive = ": keep-alive\n\n";
+        assert_eq!(body, format!("data: 5\n\ndata: 14\n\n{alive}{alive}data: 40\n\n"));
+    }
+}

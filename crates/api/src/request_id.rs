@@ -1,0 +1,117 @@
+//! Holds: the outermost layer: every answer names its request, and a panic is an answer too.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use batchin_domain::{IdSource, RequestId};
+use http::{HeaderName, HeaderValue};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+use tracing::error;
+
+use crate::error::ApiError;
+
+/// Longest name of a client's own that is given back.
+const MAX_CLIENT_ID_BYTES: usize = 128;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Ours, where `x-request-id` is the client's own.
+const X_BATCHIN_REQUEST_ID: HeaderName = HeaderName::from_static("x-batchin-request-id");
+
+/// Puts a [`RequestId`] into the request's extensions and names it in the answer.
+#[derive(Clone)]
+pub(crate) struct RequestIds {
+    pub(crate) ids: Arc<dyn IdSource>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Named<S> {
+    inner: S,
+    ids: Arc<dyn IdSource>,
+}
+
+impl<S> Layer<S> for RequestIds {
+    type Service = Named<S>;
+
+    fn layer(&self, inner: S) -> Named<S> {
+        Named { inner, ids: Arc::clone(&self.ids) }
+    }
+}
+
+impl<S: Service<Request, Response = Response>> Service<Request> for Named<S> {
+    type Response = Response;
+    type Error = S::Error;
+    type Future = NamedFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let id = RequestId::new(self.ids.uuid());
+        let client = request.headers().get(X_REQUEST_ID).filter(|value| is_sane(value)).cloned();
+        request.extensions_mut().insert(id);
+        NamedFuture { inner: self.inner.call(request), id, client }
+    }
+}
+
+fn is_sane(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    (1..=MAX_CLIENT_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+pin_project! {
+    pub(crate) struct NamedFuture<F> {
+        #[pin]
+        inner: F,
+        id: RequestId,
+        client: Option<HeaderValue>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, E>>, E> Future for NamedFuture<F> {
+    type Output = Result<Response, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let inner = this.inner;
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| inner.poll(cx)));
+        let mut response = match polled {
+            Ok(polled) => ready!(polled)?,
+            Err(panic) => {
+                error!(request = %this.id, "a handler panicked: {}", panic_text(&*panic));
+                ApiError::internal().into_response()
+            }
+        };
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let own = this.id.uuid().hyphenated().encode_lower(&mut buffer);
+        let own = HeaderValue::from_str(own).ok();
+        let headers = response.headers_mut();
+        match (this.client.take(), own) {
+            (Some(client), own) => {
+                headers.insert(X_REQUEST_ID, client);
+                own.and_then(|own| headers.insert(X_BATCHIN_REQUEST_ID, own));
+            }
+            (None, Some(own)) => {
+                headers.insert(X_REQUEST_ID, own);
+            }
+            (None, None) => {}
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// What a panic says where the code says it; values in it could be a client's.
+fn panic_text(panic: &(dyn Any + Send)) -> &'static str {
+    panic.downcast_ref::<&'static str>().copied().unwrap_or("with a computed message")
+}

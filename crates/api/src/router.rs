@@ -1,0 +1,124 @@
+//! Holds: which path leads to which handler. The paths themselves stand at the handlers.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing::MethodRouter};
+use http::{Method, StatusCode};
+use utoipa::{OpenApi, openapi};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter},
+    routes,
+};
+
+use crate::{
+    app::{ApiParts, App},
+    error::{ApiError, Code},
+    health, metrics,
+    openapi::{self as description},
+    request_id::RequestIds,
+    v1::{batches, chat, completions, embeddings, keys, models, topup, usage, users},
+};
+
+/// Every route that is documented below `/v1`.
+fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
+    vec![
+        routes!(users::create::create),
+        routes!(users::login::login),
+        routes!(users::logout::logout),
+        routes!(users::me::show, users::update::update),
+        routes!(users::by_email::by_email),
+        routes!(keys::create::create, keys::list::list),
+        routes!(keys::update::update, keys::delete::delete),
+        routes!(chat::create::create),
+        routes!(completions::create),
+        routes!(embeddings::create),
+        routes!(models::list::list),
+        routes!(models::show::show),
+        routes!(batches::create::create, batches::list::list),
+        routes!(batches::show::show),
+        routes!(batches::cancel::cancel),
+        routes!(batches::results::results),
+        routes!(usage::logs::logs),
+        routes!(usage::summary::summary),
+        routes!(usage::by_model::by_model),
+        routes!(usage::timeseries::timeseries),
+        routes!(topup::history::history),
+    ]
+}
+
+/// Routes of the process itself.
+fn own_routes() -> Vec<UtoipaMethodRouter<App>> {
+    vec![routes!(health::healthz), routes!(health::readyz), routes!(metrics::scrape), routes!(description::show)]
+}
+
+/// The routes that answer in exactly OpenAI's shapes.
+fn openai_routes() -> [(&'static str, MethodRouter<App>); 5] {
+    use axum::routing::{get, post};
+    [
+        ("/openai/v1/models", get(models::openai::list)),
+        ("/openai/v1/models/{*id}", get(models::openai::show)),
+        ("/openai/v1/chat/completions", post(chat::create::create)),
+        ("/openai/v1/completions", post(completions::create)),
+        ("/openai/v1/embeddings", post(embeddings::create)),
+    ]
+}
+
+/// The whole HTTP API. Serve it with the peer's address as `ConnectInfo<SocketAddr>`.
+pub fn router(parts: ApiParts) -> Router {
+    let (ids, serves) = (Arc::clone(&parts.ids), parts.settings.serves);
+    let app = App::new(parts);
+    let mut router = Router::new();
+    for (_, paths, methods) in own_routes() {
+        router = at_each(router, paths.paths.keys().map(String::as_str), &methods);
+    }
+    if serves {
+        for (_, paths, methods) in v1_routes() {
+            let whole = paths.paths.keys().map(String::as_str);
+            let bare = whole.clone().filter_map(|path| path.strip_prefix("/v1"));
+            router = at_each(router, whole.chain(bare), &methods);
+        }
+        for (path, methods) in openai_routes() {
+            router = router.route(path, methods);
+        }
+    }
+    router.fallback(unknown_path).method_not_allowed_fallback(other_method).layer(RequestIds { ids }).with_state(app)
+}
+
+fn at_each<'a>(router: Router<App>, paths: impl Iterator<Item = &'a str>, methods: &MethodRouter<App>) -> Router<App> {
+    paths.fold(router, |router, path| router.route(path, methods.clone()))
+}
+
+async fn unknown_path() -> ApiError {
+    ApiError::new(Code::NotFound, "There is nothing at this path; /openapi.json lists what there is.")
+}
+
+/// The router adds `allow`.
+async fn other_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    ApiError::new(Code::MethodNotAllowed, "This path does not take this method; `allow` names those that it takes.")
+        .into_response()
+}
+
+/// The description of the API as JSON, OpenAPI 3.1.
+pub fn openapi_json() -> String {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        // A description of fixed parts always serialises.
+        description_of_routes().to_pretty_json().unwrap_or_default()
+    });
+    TEXT.clone()
+}
+
+fn description_of_routes() -> openapi::OpenApi {
+    let mut router = OpenApiRouter::<App>::with_openapi(description::Description::openapi());
+    for route in v1_routes().into_iter().chain(own_routes()) {
+        router = router.routes(route);
+    }
+    let mut whole = router.into_openapi();
+    // The router's wildcard is an ordinary parameter to everybody else.
+    let paths = std::mem::take(&mut whole.paths.paths);
+    whole.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    whole
+}

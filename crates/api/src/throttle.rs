@@ -1,0 +1,137 @@
+//! Holds: how often an address or an account may use the public calls. Bounded in memory.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::extract::ConnectInfo;
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+use http::{Extensions, HeaderMap};
+use ipnet::IpNet;
+use moka::sync::Cache;
+
+use crate::error::{ApiError, Code};
+
+/// Addresses and accounts that are remembered; the least used are forgotten first.
+const MAX_REMEMBERED: u64 = 50_000;
+/// A limiter that was not asked for this long is full again.
+const FORGET_AFTER: Duration = Duration::from_secs(300);
+/// Attempts a minute to log into one account: plenty for a person, hopeless for guessing.
+const LOGINS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
+/// Addresses in one `X-Forwarded-For` that are looked at.
+const MAX_HOPS: usize = 16;
+
+type Limiter = Arc<DefaultDirectRateLimiter>;
+
+/// Counts attempts.
+pub(crate) struct Throttle {
+    per_address: Quota,
+    addresses: Cache<IpAddr, Limiter>,
+    accounts: Cache<String, Limiter>,
+    clock: DefaultClock,
+}
+
+impl Throttle {
+    pub(crate) fn new(per_address_per_minute: NonZeroU32) -> Self {
+        let clock = DefaultClock::default();
+        Self { per_address: Quota::per_minute(per_address_per_minute), addresses: cache(), accounts: cache(), clock }
+    }
+
+    /// One use of a public call from an address.
+    pub(crate) fn address(&self, address: IpAddr) -> Result<(), ApiError> {
+        let limiter = self.addresses.get_with(network(address), || Arc::new(RateLimiter::direct(self.per_address)));
+        self.check(&limiter)
+    }
+
+    /// One attempt to log into the account of this email.
+    pub(crate) fn account(&self, email: &str) -> Result<(), ApiError> {
+        let quota = Quota::per_minute(LOGINS_PER_MINUTE);
+        let limiter = self.accounts.get_with_by_ref(email, || Arc::new(RateLimiter::direct(quota)));
+        self.check(&limiter)
+    }
+
+    fn check(&self, limiter: &Limiter) -> Result<(), ApiError> {
+        limiter.check().map_err(|until| {
+            let pause = until.wait_time_from(self.clock.now());
+            ApiError::new(Code::RateLimitExceeded, "Too many attempts; wait and try again.").retry_after(pause)
+        })
+    }
+}
+
+fn cache<K: std::hash::Hash + Eq + Send + Sync + 'static>() -> Cache<K, Limiter> {
+    Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(FORGET_AFTER).build()
+}
+
+/// IPv6 addresses are dealt out by the network, so a whole one counts as one client.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(four) => IpAddr::V4(four),
+        IpAddr::V6(six) => {
+            let [a, b, c, d, ..] = six.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// Who is at the other end: the peer, or whom the trusted proxies in front of us name.
+pub(crate) fn client_address(extensions: &Extensions, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>();
+    // Without a peer, as on a Unix socket, everybody counts as one client.
+    let mut client = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical());
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
+    let hops = headers.get_all("x-forwarded-for").into_iter().rev();
+    let hops = hops.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
+    for hop in hops.take(MAX_HOPS) {
+        if !is_trusted(client) {
+            break;
+        }
+        match hop.trim().parse::<IpAddr>() {
+            Ok(before) => client = before.to_canonical(),
+            Err(_) => break,
+        }
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let mut extensions = Extensions::new();
+        extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 1)));
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append("x-forwarded-for", value.parse().unwrap());
+        }
+        client_address(&extensions, &headers, &["10.0.0.0/8".parse().unwrap()]).to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.7", "10.0.0.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["nonsense"]), "10.0.0.1");
+        assert_eq!(client("::ffff:10.0.0.1", &["2001:db8::1"]), "2001:db8::1");
+    }
+
+    #[test]
+    fn an_address_runs_out_and_says_when_to_come_back() {
+        let throttle = Throttle::new(NonZeroU32::new(3).unwrap());
+        let one: IpAddr = "2001:db8:1:2:3::1".parse().unwrap();
+        let same_network: IpAddr = "2001:db8:1:2:4::9".parse().unwrap();
+        for _ in 0..3 {
+            throttle.address(one).unwrap();
+        }
+        assert_eq!(throttle.address(same_network).unwrap_err().status(), 429);
+        throttle.address("2001:db8:1:3::1".parse().unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,65 @@
+//! Holds: a batch's results as JSON lines.
+
+use axum::{
+    body::Body,
+    extract::{RawQuery, State},
+    response::{IntoResponse, Response},
+};
+use batchin_domain::{BatchId, TaskStatus};
+use bytes::Bytes;
+use futures::stream;
+use http::header::CONTENT_TYPE;
+
+use super::{
+    show::{after, tasks},
+    task::with_answers,
+};
+use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText, query::Parameters};
+
+/// Tasks read at once; bounds what one slow reader keeps in memory.
+const PAGE: u32 = 200;
+
+/// The answer broke off; the client sees a connection that ends early.
+#[derive(Debug, thiserror::Error)]
+#[error("the results could not be read to their end")]
+struct BrokenOff;
+
+/// Results as JSON lines
+///
+/// One line for every task that has ended, in the order of the batch, also while it runs.
+#[utoipa::path(get, path = "/v1/batches/{id}/results", tag = "Batches", params(
+    ("id" = Uuid, Path),
+    ("after" = Option<u64>, Query, description = "The index of the last task seen")), responses(
+    (status = 200, description = "A task on each line", content_type = "application/x-ndjson", body = String),
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "No such batch in this account", body = ErrorObject)))]
+pub(crate) async fn results(
+    State(app): State<App>,
+    caller: AccountCaller,
+    id: PathText,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let id: BatchId = id.id("batch")?;
+    let after = after(&Parameters::parse(query.as_deref(), &["after"])?)?;
+    app.store().batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
+    let pages = stream::try_unfold(Some((app, after)), move |at| async move {
+        let Some((app, after)) = at else { return Ok(None) };
+        // The cause was logged where it became an API error.
+        let (lines, next) = page(&app, id, after).await.map_err(|_| BrokenOff)?;
+        Ok::<_, BrokenOff>(Some((lines, next.map(|next| (app, Some(next))))))
+    });
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pages)).into_response())
+}
+
+/// Lines of one page, and the index after which the next one begins.
+async fn page(app: &App, batch: BatchId, after: Option<u64>) -> Result<(Bytes, Option<u64>), ApiError> {
+    let (mut rows, more) = tasks(app, batch, after, PAGE).await?;
+    let next = rows.last().filter(|_| more).map(|row| row.index);
+    rows.retain(|row| !matches!(row.status, TaskStatus::Pending | TaskStatus::Running));
+    let mut lines = Vec::new();
+    for task in with_answers(app, rows).await? {
+        serde_json::to_writer(&mut lines, &task).map_err(|_| ApiError::internal())?;
+        lines.push(b'\n');
+    }
+    Ok((lines.into(), next))
+}

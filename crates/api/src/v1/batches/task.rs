@@ -1,0 +1,88 @@
+//! Holds: a task as its batch's owner sees it, with its answer.
+
+use batchin_store::TaskRow;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::{app::App, cents::Cents, error::ApiError};
+
+/// Answers read from the blobs at once.
+const READS: usize = 8;
+
+/// A task.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Task)]
+pub(super) struct TaskObject {
+    #[schema(example = "task-1")]
+    custom_id: String,
+    /// Its place in the batch, from zero.
+    index: u64,
+    model: String,
+    /// `pending`, `running`, `completed`, `failed`, `cancelled` or `expired`.
+    #[schema(example = "completed")]
+    status: &'static str,
+    /// The answer's body, once there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    result: Option<Box<RawValue>>,
+    /// What went wrong, if something did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<TaskError>,
+    #[schema(required = true)]
+    usage: Option<TaskTokens>,
+    #[schema(required = true)]
+    cost_cents: Option<Cents>,
+}
+
+/// Why a task failed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TaskError {
+    #[schema(example = "context_length_exceeded")]
+    code: String,
+    message: String,
+}
+
+/// What a task consumed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TaskTokens {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+}
+
+/// Tasks with their answers, in order.
+pub(super) async fn with_answers(app: &App, rows: Vec<TaskRow>) -> Result<Vec<TaskObject>, ApiError> {
+    stream::iter(rows).map(|row| object(app, row)).buffered(READS).try_collect().await
+}
+
+async fn object(app: &App, row: TaskRow) -> Result<TaskObject, ApiError> {
+    let result = match &row.result {
+        Some(range) => {
+            let bytes = app.batches.read(range).await.map_err(|cause| ApiError::blob(&cause))?;
+            Some(json(bytes)?)
+        }
+        None => None,
+    };
+    Ok(TaskObject {
+        custom_id: row.custom_id,
+        index: row.index,
+        model: row.model,
+        status: row.status.name(),
+        result,
+        error: row.error.map(|(code, message)| TaskError { code, message }),
+        cost_cents: row.usage.map(|usage| usage.cost.into()),
+        usage: row.usage.map(|usage| TaskTokens {
+            prompt_tokens: usage.input_tokens,
+            completion_tokens: usage.output_tokens,
+            total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+        }),
+    })
+}
+
+fn json(bytes: Bytes) -> Result<Box<RawValue>, ApiError> {
+    let text = String::from_utf8(bytes.into()).map_err(|_| ApiError::internal())?;
+    RawValue::from_string(text).map_err(|_| ApiError::internal())
+}

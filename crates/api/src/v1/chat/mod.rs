@@ -1,0 +1,3 @@
+//! Holds: chat.
+
+pub(crate) mod create;

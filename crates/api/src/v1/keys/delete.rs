@@ -1,0 +1,22 @@
+//! Holds: the end of a key.
+
+use axum::extract::State;
+use http::StatusCode;
+
+use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+
+/// Delete a key
+///
+/// It stops working everywhere within a second.
+#[utoipa::path(delete, path = "/v1/keys/{id}", tag = "Keys", params(("id" = Uuid, Path)), responses(
+    (status = 204, description = "The key is gone"),
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "No such key in this account", body = ErrorObject)))]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: AccountCaller,
+    id: PathText,
+) -> Result<StatusCode, ApiError> {
+    app.store().delete_key(caller.account, id.id("key")?, app.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

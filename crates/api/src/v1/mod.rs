@@ -1,0 +1,11 @@
+//! Holds: the calls below `/v1`, one file each, by noun and verb.
+
+pub(crate) mod batches;
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod embeddings;
+pub(crate) mod keys;
+pub(crate) mod models;
+pub(crate) mod topup;
+pub(crate) mod usage;
+pub(crate) mod users;

@@ -1,0 +1,98 @@
+//! Holds: the models as clients see them.
+
+pub(crate) mod list;
+pub(crate) mod openai;
+pub(crate) mod show;
+
+use batchin_domain::{Class, Price};
+use batchin_gateway::{Availability, Model};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{app::App, cents::DollarsPerMillion};
+
+/// A model.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Model)]
+pub(crate) struct ModelObject {
+    #[schema(example = "smollm2-135m-instruct")]
+    id: String,
+    #[schema(example = "model")]
+    object: &'static str,
+    /// When this server began to serve it, in Unix seconds.
+    created: i64,
+    owned_by: String,
+    /// `always_on`, `on_demand`, or `offline` while no model server can serve it.
+    #[schema(example = "always_on")]
+    status: &'static str,
+    /// Prompt and completion together, in tokens.
+    context_length: u32,
+    /// Most completion tokens of one answer.
+    max_output_tokens: u32,
+    pricing: Pricing,
+    /// `chat`, `completions`, `embeddings`.
+    capabilities: Vec<&'static str>,
+    /// Other names that it answers to.
+    aliases: Vec<String>,
+    #[schema(required = true)]
+    license: Option<String>,
+}
+
+/// Prices in US dollars per one million tokens.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Pricing {
+    std_input: DollarsPerMillion,
+    std_output: DollarsPerMillion,
+    /// Prices in batches.
+    batch: BatchPricing,
+}
+
+/// Prices by a batch's priority.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct BatchPricing {
+    high: InputOutput,
+    low: InputOutput,
+    fill: InputOutput,
+}
+
+/// What a million tokens cost.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct InputOutput {
+    input: DollarsPerMillion,
+    output: DollarsPerMillion,
+}
+
+impl From<Price> for InputOutput {
+    fn from(price: Price) -> Self {
+        Self { input: price.input.into(), output: price.output.into() }
+    }
+}
+
+/// Whether some model server can serve it now.
+pub(crate) fn is_up(app: &App, model: &Model) -> bool {
+    model.availability != Availability::Offline
+        && app.gateway.replicas_of(model).iter().any(|replica| replica.accepting())
+}
+
+fn object(app: &App, model: &Model) -> ModelObject {
+    let standard = model.prices.standard();
+    let in_class = |class| InputOutput::from(model.prices.in_class(class));
+    let status = if is_up(app, model) { model.availability } else { Availability::Offline };
+    ModelObject {
+        id: model.id.clone(),
+        object: "model",
+        created: app.started_at.seconds(),
+        owned_by: model.owned_by.clone(),
+        status: status.name(),
+        context_length: model.context_length,
+        max_output_tokens: model.max_output_tokens.unwrap_or(model.context_length),
+        pricing: Pricing {
+            std_input: standard.input.into(),
+            std_output: standard.output.into(),
+            batch: BatchPricing { high: in_class(Class::High), low: in_class(Class::Low), fill: in_class(Class::Fill) },
+        },
+        capabilities: model.capabilities.iter().map(|capability| capability.name()).collect(),
+        aliases: model.aliases.clone(),
+        license: model.license.clone(),
+    }
+}

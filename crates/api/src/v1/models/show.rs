@@ -1,0 +1,20 @@
+//! Holds: one model.
+
+use axum::{Json, extract::State};
+use batchin_gateway::RequestError;
+
+use super::{ModelObject, object};
+use crate::{app::App, error::ApiError, openapi::ErrorObject, path::PathText};
+
+/// A model by its id or an alias
+#[utoipa::path(get, path = "/v1/models/{*id}", tag = "Models", security(()),
+    params(("id" = String, Path, description = "May contain slashes")), responses(
+    (status = 200, description = "The model", body = ModelObject),
+    (status = 404, description = "No such model", body = ErrorObject)))]
+pub(crate) async fn show(State(app): State<App>, id: PathText) -> Result<Json<ModelObject>, ApiError> {
+    let catalog = app.gateway.catalog();
+    match catalog.find(id.as_str()) {
+        Some(model) => Ok(Json(object(&app, model))),
+        None => Err(RequestError::ModelNotFound { model: id.as_str().to_owned() }.into()),
+    }
+}

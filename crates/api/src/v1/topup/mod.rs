@@ -1,0 +1,3 @@
+//! Holds: money in.
+
+pub(crate) mod history;

@@ -1,0 +1,44 @@
+//! Holds: what was used and what it cost.
+
+pub(crate) mod by_model;
+pub(crate) mod logs;
+pub(crate) mod summary;
+pub(crate) mod timeseries;
+
+use batchin_domain::{AccountId, Balance};
+use batchin_store::{Totals, UsageFilter};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{cents::Cents, error::ApiError, query::Parameters};
+
+/// Sums over requests.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Sums {
+    total_requests: u64,
+    total_input_tokens: u64,
+    total_output_tokens: u64,
+    total_cost_cents: Cents,
+}
+
+impl From<Totals> for Sums {
+    fn from(totals: Totals) -> Self {
+        Self {
+            total_requests: totals.requests,
+            total_input_tokens: totals.input_tokens,
+            total_output_tokens: totals.output_tokens,
+            total_cost_cents: Balance::from_nanos(totals.cost_nanos).into(),
+        }
+    }
+}
+
+/// `from`, `to`, `key_id` and `model`.
+fn filter(account: AccountId, parameters: &Parameters<'_>) -> Result<UsageFilter, ApiError> {
+    Ok(UsageFilter {
+        account,
+        from: parameters.time("from")?,
+        to: parameters.time("to")?,
+        key: parameters.id("key_id")?,
+        model: parameters.text("model").map(str::to_owned),
+    })
+}

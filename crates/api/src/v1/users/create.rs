@@ -1,0 +1,98 @@
+//! Holds: registration.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use batchin_domain::AccountId;
+use batchin_store::{CreateUserError, NewUser, Role};
+use utoipa::ToSchema;
+
+use super::{MAX_BODY_BYTES, UserObject, contact_fault, password_fault};
+use crate::{
+    app::App,
+    auth::{InternalCaller, Open},
+    body, contact,
+    error::{ApiError, Code},
+    fields::Fields,
+    idempotent,
+    openapi::ErrorObject,
+    password::PasswordError,
+};
+
+/// A user to be created.
+#[derive(ToSchema)]
+pub(crate) struct CreateUser {
+    /// Unique; kept in lower case.
+    #[schema(example = "ada@example.com", max_length = 254)]
+    email: String,
+    #[schema(example = "Ada", max_length = 200)]
+    name: String,
+    #[schema(example = "correct horse battery", min_length = 8, max_length = 1024)]
+    password: String,
+}
+
+impl CreateUser {
+    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        let fields = Fields::parse(body, &["email", "name", "password"])?;
+        let email = contact::email(&fields.text("email")?).map_err(|fault| contact_fault("email", fault))?;
+        let name = contact::name(&fields.text("name")?).map_err(|fault| contact_fault("name", fault))?;
+        let password = fields.text("password")?;
+        if !(crate::password::MIN_BYTES..=crate::password::MAX_BYTES).contains(&password.len()) {
+            return Err(password_fault("password", PasswordError::Length));
+        }
+        Ok(Self { email, name, password })
+    }
+}
+
+/// Register a user
+///
+/// Meant for a site's back end, which sends `X-Internal-Token` where the operator has set one. A new user has no
+/// credit.
+#[utoipa::path(post, path = "/v1/users", tag = "Users", security(()), request_body = CreateUser, responses(
+    (status = 200, description = "The user", body = UserObject),
+    (status = 400, description = "A field is missing or wrong", body = ErrorObject),
+    (status = 401, description = "The internal token is missing", body = ErrorObject),
+    (status = 403, description = "Registration is closed", body = ErrorObject),
+    (status = 409, description = "The email is registered already", body = ErrorObject),
+    (status = 429, description = "Too many attempts", body = ErrorObject)))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    _: InternalCaller<Open>,
+    request: Request,
+) -> Result<Json<UserObject>, ApiError> {
+    if !app.settings.registration_open {
+        return Err(ApiError::new(Code::Forbidden, "Registration is closed."));
+    }
+    let (parts, body) = request.into_parts();
+    let key = idempotent::key(&parts.headers)?;
+    let wanted = CreateUser::parse(&body::read(&parts.headers, body, MAX_BODY_BYTES).await?)?;
+    // Hashed before it is known whether the email is free, so that both take the same time.
+    let hashed = app.passwords.hash(wanted.password.clone(), app.ids.secret()).await;
+    let password_hash = hashed.map_err(|fault| password_fault("password", fault))?;
+    let new = NewUser {
+        id: AccountId::new(app.ids.uuid()),
+        email: wanted.email.clone(),
+        name: wanted.name.clone(),
+        password_hash,
+        role: Role::User,
+        now: app.now(),
+    };
+    match app.store().create_user(new).await {
+        Ok(user) => Ok(Json(user.into())),
+        Err(CreateUserError::EmailTaken) if key.is_some() => again(&app, wanted).await.map(Json),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+/// The first answer to a registration that is sent again under an Idempotency-Key. Nothing of the first request is
+/// stored for this, since its hash would be one of the password: whoever has the password is whom it was made for.
+async fn again(app: &App, wanted: CreateUser) -> Result<UserObject, ApiError> {
+    let known = app.store().user_by_email(&wanted.email).await?;
+    let stored = known.as_ref().map(|user| user.password_hash.clone());
+    let verified = app.passwords.verify(wanted.password, stored).await;
+    match (known, verified.map_err(|fault| password_fault("password", fault))?) {
+        (Some(user), true) if user.name == wanted.name => Ok(user.into()),
+        _ => Err(CreateUserError::EmailTaken.into()),
+    }
+}

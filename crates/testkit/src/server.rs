@@ -1,0 +1,345 @@
+//! Holds: the server of a test, from its database to its socket.
+
+use std::{
+    future::{Future, IntoFuture},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
+use batchin_batch::{Batches, Blobs, Worker, WorkerOptions};
+use batchin_domain::{
+    AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, TransferId, price::Factor,
+};
+use batchin_gateway::{
+    Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
+};
+use batchin_scheduler::Policy;
+use batchin_sim::SimServer;
+use batchin_store::{ConnectOptions, CreditGrant, NewKey, NewUser, Role, Store};
+use batchin_tasks::Tasks;
+use batchin_upstream::{Fleet, Kind, UpstreamConfig};
+use http::Method;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Backend, Call, TestClock, database::Database, usd, world::RealIds};
+
+/// Longer than any test pauses, so that a busy machine does not fence its own node.
+const LEASE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What everybody's password is.
+const PASSWORD: &str = "correct horse battery";
+
+/// How a server is to be.
+pub struct ServerBuilder {
+    backend: Backend,
+    balance: Amount,
+    rpm: u32,
+    budget: Option<Amount>,
+    settings: ApiSettings,
+    worker: bool,
+}
+
+/// A user with one key.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Also the user's id.
+    pub id: AccountId,
+    /// Their email.
+    pub email: String,
+    /// Their password.
+    pub password: &'static str,
+    /// Their key's id.
+    pub key_id: KeyId,
+    /// Their key.
+    pub key: String,
+}
+
+/// A running server with a simulated model server behind it.
+pub struct TestServer {
+    /// The model server.
+    pub sim: SimServer,
+    /// The first account.
+    pub owner: Account,
+    /// The store that the server works on.
+    pub store: Store,
+    /// The pipeline.
+    pub gateway: Gateway,
+    /// The server's clock.
+    pub clock: Arc<TestClock>,
+    /// Fires to make the server say that it stops.
+    pub stopping: CancellationToken,
+    base: String,
+    http: reqwest::Client,
+    groups: [Tasks; 3],
+    _database: Database,
+    _folder: TempDir,
+}
+
+impl ServerBuilder {
+    /// On this database; SQLite without it.
+    pub fn on(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// What the first account has, in dollars.
+    pub fn with_balance(mut self, dollars: &str) -> Self {
+        self.balance = usd(dollars);
+        self
+    }
+
+    /// Requests a minute of the first account's key.
+    pub fn with_rpm(mut self, rpm: u32) -> Self {
+        self.rpm = rpm;
+        self
+    }
+
+    /// The monthly budget of the first account's key, in dollars.
+    pub fn with_budget(mut self, dollars: &str) -> Self {
+        self.budget = Some(usd(dollars));
+        self
+    }
+
+    /// Changes what an operator may set.
+    pub fn with_settings(mut self, change: impl FnOnce(&mut ApiSettings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Runs batch tasks too.
+    pub fn with_worker(mut self) -> Self {
+        self.worker = true;
+        self
+    }
+}
+
+impl IntoFuture for ServerBuilder {
+    type Output = TestServer;
+    type IntoFuture = Pin<Box<dyn Future<Output = TestServer> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(TestServer::run(self))
+    }
+}
+
+impl TestServer {
+    /// A server on loopback with nothing configured but its models; the first account has one dollar.
+    pub fn start() -> ServerBuilder {
+        ServerBuilder {
+            backend: Backend::Sqlite,
+            balance: usd("1"),
+            rpm: 1_000_000,
+            budget: None,
+            settings: ApiSettings::default(),
+            worker: false,
+        }
+    }
+
+    async fn run(builder: ServerBuilder) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::new(builder.backend, folder.path());
+        let sim = SimServer::start().await.unwrap();
+        let options = ConnectOptions { url: database.url.clone(), max_connections: 8 };
+        let store = Store::connect(options, true).await.unwrap();
+        let clock = Arc::new(TestClock::default());
+        let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
+        let gateway = start_gateway(&store, &sim, &clock, &groups).await;
+        let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
+        if builder.worker {
+            let options = WorkerOptions { concurrency: 4, max_attempts: 3 };
+            Worker::start(gateway.clone(), blobs.clone(), options, &groups[0]);
+        }
+        let stopping = CancellationToken::new();
+        let parts = ApiParts {
+            gateway: gateway.clone(),
+            batches: Batches::new(gateway.clone(), blobs),
+            clock: clock.clone(),
+            ids: Arc::new(RealIds),
+            settings: builder.settings.clone(),
+            metrics: Arc::new(|| "batchin_up 1\n".to_owned()),
+            stopping: stopping.clone(),
+        };
+        let base = listen(router(parts), &groups[1]).await;
+        let owner = new_account(&store, &*clock, "ada@example.com", builder.rpm, builder.budget).await;
+        let server = Self {
+            sim,
+            owner,
+            store,
+            gateway,
+            clock,
+            stopping,
+            base,
+            http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(),
+            groups,
+            _database: database,
+            _folder: folder,
+        };
+        server.grant(&server.owner, builder.balance).await;
+        server
+    }
+
+    /// Another account with a key and no credit.
+    pub async fn account(&self, email: &str) -> Account {
+        new_account(&self.store, &*self.clock, email, 1_000_000, None).await
+    }
+
+    /// Gives credit.
+    pub async fn grant(&self, account: &Account, amount: Amount) {
+        if amount.is_zero() {
+            return;
+        }
+        let grant = CreditGrant {
+            id: TransferId::new(RealIds.uuid()),
+            account: account.id,
+            amount,
+            reason: "test".to_owned(),
+            reference: None,
+            now: self.clock.now(),
+        };
+        self.store.grant_credit(grant).await.unwrap();
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// A call without a key.
+    pub fn anonymous(&self, method: Method, path: &str) -> Call {
+        Call::new(self.http.request(method, self.url(path)))
+    }
+
+    /// A call with the first account's key.
+    pub fn call(&self, method: Method, path: &str) -> Call {
+        self.anonymous(method, path).key(&self.owner.key)
+    }
+
+    /// `GET` with the first account's key.
+    pub fn get(&self, path: &str) -> Call {
+        self.call(Method::GET, path)
+    }
+
+    /// `POST` of JSON with the first account's key.
+    pub fn post(&self, path: &str, body: serde_json::Value) -> Call {
+        self.call(Method::POST, path).json(body)
+    }
+
+    /// A chat with the first account's key.
+    pub fn chat(&self, model: &str) -> Call {
+        let messages = json!([{ "role": "user", "content": "hello" }]);
+        self.post("/v1/chat/completions", json!({ "model": model, "messages": messages }))
+    }
+
+    /// What the first account has.
+    pub async fn balance(&self) -> Balance {
+        self.store.user(self.owner.id).await.unwrap().unwrap().balance
+    }
+
+    /// The ledger has no fault.
+    pub async fn ledger_check(&self) {
+        assert_eq!(self.store.check().await.unwrap().faults, []);
+    }
+
+    /// Ends everything in good order, and checks the ledger at its end.
+    pub async fn stop(self) {
+        let [workers, beside, writers] = &self.groups;
+        self.stopping.cancel();
+        assert_eq!(workers.shutdown(PATIENCE).await, 0, "workers end");
+        assert_eq!(beside.shutdown(PATIENCE).await, 0, "everything beside requests ends");
+        self.gateway.keeper().leave(PATIENCE).await.unwrap();
+        writers.shutdown(PATIENCE).await;
+        self.ledger_check().await;
+        self.sim.stop().await;
+    }
+}
+
+async fn start_gateway(store: &Store, sim: &SimServer, clock: &Arc<TestClock>, groups: &[Tasks; 3]) -> Gateway {
+    let [_, beside, writers] = groups;
+    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
+    let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
+    let world = (Arc::clone(&clock), Arc::clone(&ids));
+    let keeper = Keeper::start(store.clone(), world, options, beside, writers).await.unwrap();
+    let version = store.publish_prices("test", "[]", clock.now()).await.unwrap();
+    let catalog = Catalog::new(version, models()).unwrap();
+    let upstream = UpstreamConfig::new("sim", Kind::Vllm, &sim.base_url()).unwrap();
+    let fleet = Fleet::new(vec![upstream], beside, 1).unwrap();
+    let dispatcher = Dispatcher::start(&fleet, Policy::default(), Arc::clone(&clock), beside);
+    let (store, tasks) = (store.clone(), beside.clone());
+    let parts = GatewayParts { store, fleet, catalog, keeper, dispatcher, clock, ids, tasks };
+    Gateway::new(parts, GatewayOptions { max_in_flight: 512 })
+}
+
+/// `chat-model` with the alias `gpt-x`, `embed-model`, and `org/offline-model`, which nobody serves.
+fn models() -> Vec<Model> {
+    let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
+    let factor = |text| Factor::parse(text).unwrap();
+    let prices = |input, output| {
+        let standard = Price { input: rate(input), output: rate(output) };
+        ClassPrices::new(standard, factor("1"), factor("0.5"), factor("0.25"))
+    };
+    let model = |id: &str, capabilities: &[Capability]| Model {
+        id: id.to_owned(),
+        aliases: Vec::new(),
+        upstreams: vec!["sim".to_owned()],
+        upstream_model: None,
+        capabilities: capabilities.to_vec(),
+        context_length: 8_192,
+        max_output_tokens: Some(2_048),
+        availability: Availability::AlwaysOn,
+        license: Some("apache-2.0".to_owned()),
+        owned_by: "batchin".to_owned(),
+        prices: prices("0.02", "0.08"),
+    };
+    vec![
+        Model {
+            aliases: vec!["gpt-x".to_owned()],
+            ..model("chat-model", &[Capability::Chat, Capability::Completions])
+        },
+        Model { prices: prices("0.01", "0"), ..model("embed-model", &[Capability::Embeddings]) },
+        Model { availability: Availability::Offline, ..model("org/offline-model", &[Capability::Chat]) },
+    ]
+}
+
+async fn listen(router: axum::Router, tasks: &Tasks) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tasks.spawn("http", move |stop| async move {
+        let stopped = async move { stop.cancelled().await };
+        axum::serve(listener, service).with_graceful_shutdown(stopped).await.unwrap();
+    });
+    format!("http://{address}")
+}
+
+async fn new_account(store: &Store, clock: &TestClock, email: &str, rpm: u32, budget: Option<Amount>) -> Account {
+    let (id, key_id) = (AccountId::new(RealIds.uuid()), KeyId::new(RealIds.uuid()));
+    let user = NewUser {
+        id,
+        email: email.to_owned(),
+        name: "Ada".to_owned(),
+        password_hash: password::hash(PASSWORD, RealIds.secret()).unwrap(),
+        role: Role::User,
+        now: clock.now(),
+    };
+    store.create_user(user).await.unwrap();
+    let secret = Secret::api_key(RealIds.secret());
+    let key = NewKey {
+        id: key_id,
+        account: id,
+        hash: secret.hash,
+        last4: secret.last4(),
+        name: None,
+        rate_limit_rpm: rpm,
+        monthly_budget: budget,
+        now: clock.now(),
+    };
+    store.create_key(key).await.unwrap();
+    Account { id, email: email.to_owned(), password: PASSWORD, key_id, key: secret.text }
+}
