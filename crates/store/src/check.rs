@@ -140,6 +140,10 @@ const RULES: &[(&str, &str)] = &[
 impl Store {
     /// Recomputes the ledger from history and compares, on one snapshot of a live system.
     pub async fn check(&self) -> Result<CheckReport, StoreError> {
+        retried(Rerun::Harmless, || self.check_once()).await
+    }
+
+    async fn check_once(&self) -> Result<CheckReport, StoreError> {
         let options = match self.dialect {
             Dialect::Postgres => TransactionOptions {
                 isolation_level: Some(IsolationLevel::RepeatableRead),

@@ -83,10 +83,11 @@ impl Committer {
         match self.queue.try_send((settlement, done)) {
             Ok(()) => Ok(wait),
             Err(mpsc::error::TrySendError::Full(job)) => {
-                self.queue.send(job).await.map_err(|_| CommitError::Unavailable)?;
+                self.queue.send(job).await.map_err(|_| CommitError::Fenced)?;
                 Ok(wait)
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(CommitError::Unavailable),
+            // Closed writers belong to epochs that have ended.
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(CommitError::Fenced),
         }
     }
 
@@ -96,7 +97,7 @@ impl Committer {
         self.queue.try_send((settlement, done)).ok().map(|()| wait)
     }
 
-    /// No more settlements: the writer commits what it has and ends.
+    /// No more settlements: the writer commits what it has and ends. What is handed in later is refused as fenced.
     pub fn close(&self) {
         self.close.cancel();
     }

@@ -230,7 +230,8 @@ impl Store {
         sql: impl Into<String>,
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Vec<QueryResult>, StoreError> {
-        Ok(self.db.query_all_raw(self.dialect.statement(sql, values)).await?)
+        let statement = self.dialect.statement(sql, values);
+        retried(Rerun::Harmless, || async { Ok(self.db.query_all_raw(statement.clone()).await?) }).await
     }
 
     pub(crate) async fn one(
@@ -238,7 +239,8 @@ impl Store {
         sql: impl Into<String>,
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Option<QueryResult>, StoreError> {
-        Ok(self.db.query_one_raw(self.dialect.statement(sql, values)).await?)
+        let statement = self.dialect.statement(sql, values);
+        retried(Rerun::Harmless, || async { Ok(self.db.query_one_raw(statement.clone()).await?) }).await
     }
 }
 

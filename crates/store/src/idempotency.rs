@@ -33,6 +33,7 @@ pub enum Begun {
 
 impl Store {
     /// Begins a request, or says what is known of it. What a node began whose epoch is over may be begun again.
+    #[expect(clippy::too_many_arguments, reason = "what is asked, by whom and when: each a type of its own")]
     pub async fn begin_idempotent(
         &self,
         scope: &IdempotencyScope,

@@ -172,7 +172,7 @@ both! {
         }
         committer.close();
         assert_eq!(db.tasks.shutdown(Duration::from_secs(20)).await, 0);
-        assert_eq!(committer.commit(db.settlement(account, 1)).await, Err(CommitError::Unavailable));
+        assert_eq!(committer.commit(db.settlement(account, 1)).await, Err(CommitError::Fenced));
         db.assert_balance(account, 950).await;
         db.assert_clean().await;
     }
