@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::KeyBook, password::Passwords, throttle::Throttle};
+use crate::{auth::KeyBook, body::BodyMemory, password::Passwords, throttle::Throttle};
 
 /// The documented limit of `POST /v1/batches`, in bytes.
 const MAX_INLINE_BATCH_BYTES: usize = 2_000_000;
@@ -99,6 +99,7 @@ pub(crate) struct Inner {
     pub(crate) keys: Arc<KeyBook>,
     pub(crate) passwords: Passwords,
     pub(crate) throttle: Throttle,
+    pub(crate) bodies: BodyMemory,
     pub(crate) started_at: Timestamp,
     clock: Arc<dyn Clock>,
 }
@@ -111,6 +112,7 @@ impl App {
             keys: KeyBook::start(store, Arc::clone(&parts.clock), &tasks),
             passwords: Passwords::new(),
             throttle: Throttle::new(PUBLIC_CALLS_PER_MINUTE),
+            bodies: BodyMemory::new(),
             started_at: parts.clock.now(),
             gateway: parts.gateway,
             batches: parts.batches,

@@ -28,7 +28,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::{
     app::App,
     auth::InferenceCaller,
-    body,
+    body::{self, Place, Received},
     error::{ApiError, rate_headers},
     idempotent,
 };
@@ -52,18 +52,19 @@ pub(crate) async fn answer(
     let began = Instant::now();
     let (mut parts, body) = request.into_parts();
     let idempotency = idempotent::key(&parts.headers)?.map(IdempotencyKey);
-    let body = body::read(&parts.headers, body, app.settings.max_body_bytes).await?;
+    let Received { bytes: body, place } =
+        body::read(&app.bodies, &parts.headers, body, app.settings.max_body_bytes).await?;
     let request = parts.extensions.remove::<RequestId>();
     let request = request.unwrap_or_else(|| RequestId::new(app.ids.uuid()));
     let inbound = Inbound { endpoint, body, request, class: Class::Interactive, task: None, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound).await?;
-    let mut response = render(reply);
+    let mut response = render(reply, place);
     let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     response.headers_mut().insert(OPENAI_PROCESSING_MS, HeaderValue::from(elapsed));
     Ok(response)
 }
 
-fn render(reply: Reply) -> Response {
+fn render(reply: Reply, place: Place) -> Response {
     let Reply { rate, body } = reply;
     match body {
         ReplyBody::Whole(bytes) => {
@@ -72,7 +73,7 @@ fn render(reply: Reply) -> Response {
             with_rate(response, rate)
         }
         ReplyBody::Stream(stream) => {
-            let mut response = Response::new(Body::new(EventBody::new(*stream)));
+            let mut response = Response::new(Body::new(EventBody::new(*stream, place)));
             stream_headers(response.headers_mut());
             with_rate(response, rate)
         }
@@ -115,12 +116,14 @@ struct EventBody<S> {
     last: Instant,
     /// Moved only when it fires, since moving it with every frame would cost more than the frame.
     silence: Pin<Box<Sleep>>,
+    /// The request's body lives as long as the stream.
+    _place: Place,
 }
 
 impl<S> EventBody<S> {
-    fn new(events: S) -> Self {
+    fn new(events: S, place: Place) -> Self {
         let last = Instant::now();
-        Self { events, last, silence: Box::pin(sleep_until(last + KEEP_ALIVE)) }
+        Self { events, last, silence: Box::pin(sleep_until(last + KEEP_ALIVE)), _place: place }
     }
 }
 
@@ -166,7 +169,7 @@ mod tests {
             sleep(Duration::from_secs(seconds)).await;
             Bytes::from(format!("data: {seconds}\n\n"))
         });
-        let body = EventBody::new(Box::pin(events)).collect().await.unwrap().to_bytes();
+        let body = EventBody::new(Box::pin(events), Place::default()).collect().await.unwrap().to_bytes();
         let alive = ": keep-alive\n\n";
         assert_eq!(body, format!("data: 5\n\ndata: 14\n\n{alive}{alive}data: 40\n\n"));
     }

@@ -9,6 +9,14 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
+/// A body whose length is not stated.
+pub fn streamed<S>(pieces: S) -> reqwest::Body
+where
+    S: futures::TryStream<Ok = Vec<u8>, Error = std::io::Error> + Send + 'static,
+{
+    reqwest::Body::wrap_stream(pieces)
+}
+
 /// A call to be sent; `await` sends it.
 #[must_use = "a call is sent when it is awaited"]
 pub struct Call {

@@ -9,7 +9,7 @@ mod server;
 mod world;
 
 pub use batchin_sim as sim;
-pub use call::{Call, Reply};
+pub use call::{Call, Reply, streamed};
 pub use database::Backend;
 pub use server::{Account, ServerBuilder, TestServer};
 pub use world::TestClock;

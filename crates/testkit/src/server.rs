@@ -167,7 +167,7 @@ impl TestServer {
             stopping: stopping.clone(),
         };
         let base = listen(router(parts), &groups[1]).await;
-        let owner = new_account(&store, &*clock, "ada@example.com", builder.rpm, builder.budget).await;
+        let owner = new_account(&store, &clock, "ada@example.com", builder.rpm, builder.budget).await;
         let server = Self {
             sim,
             owner,
@@ -187,7 +187,7 @@ impl TestServer {
 
     /// Another account with a key and no credit.
     pub async fn account(&self, email: &str) -> Account {
-        new_account(&self.store, &*self.clock, email, 1_000_000, None).await
+        new_account(&self.store, &self.clock, email, 1_000_000, None).await
     }
 
     /// Gives credit.

@@ -65,7 +65,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, app.settings.max_inline_batch_bytes).await?;
+    let body = body::read(&app.bodies, &parts.headers, body, app.settings.max_inline_batch_bytes).await?.bytes;
     let creation = Creation { account: caller.account, route: "/v1/batches", body: &body, keep: Keep::Answer };
     once(&app, &parts.headers, creation, submit(app.clone(), caller.caller(), body.clone())).await
 }

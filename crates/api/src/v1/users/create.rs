@@ -66,7 +66,7 @@ pub(crate) async fn create(
     }
     let (parts, body) = request.into_parts();
     let key = idempotent::key(&parts.headers)?;
-    let wanted = CreateUser::parse(&body::read(&parts.headers, body, MAX_BODY_BYTES).await?)?;
+    let wanted = CreateUser::parse(&body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes)?;
     // Hashed before it is known whether the email is free, so that both take the same time.
     let hashed = app.passwords.hash(wanted.password.clone(), app.ids.secret()).await;
     let password_hash = hashed.map_err(|fault| password_fault("password", fault))?;

@@ -62,7 +62,7 @@ pub(crate) async fn update(
     request: Request,
 ) -> Result<Json<UserObject>, ApiError> {
     let (parts, body) = request.into_parts();
-    let change = UpdateUser::parse(&body::read(&parts.headers, body, MAX_BODY_BYTES).await?)?;
+    let change = UpdateUser::parse(&body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes)?;
     let gone = || ApiError::unauthorized("This account does not exist any more.");
     let mut user = app.store().user(caller.account).await?.ok_or_else(gone)?;
     let password_hash = match (change.password, change.old_password) {

@@ -1,0 +1,155 @@
+//! Holds: batches from their submission to their results.
+
+use std::time::Duration;
+
+use batchin_testkit::{
+    TestServer, both,
+    sim::{Behaviour, Refusal},
+};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+fn chat(custom_id: &str, tokens: u32) -> Value {
+    let messages = json!([{ "role": "user", "content": "hi" }]);
+    json!({ "custom_id": custom_id, "model": "chat-model", "request_body": { "messages": messages, "max_tokens": tokens } })
+}
+
+async fn until_final(server: &TestServer, id: &str) -> Value {
+    let ended = async {
+        loop {
+            let batch = server.get(&format!("/v1/batches/{id}")).await.ok();
+            if batch["finished_at"] != Value::Null {
+                return batch;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), ended).await.expect("the batch ends")
+}
+
+both! {
+    async fn a_batch_of_mixed_tasks_runs_and_is_billed(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let embed = json!({ "custom_id": "e", "model": "embed-model", "request_body": { "input": "hello" } });
+        let tasks = json!([chat("a", 3), embed, chat("b", 4)]);
+        let made = server.post("/v1/batches", json!({ "tasks": tasks, "priority": "low" })).await.ok();
+        for (field, value) in [
+            ("status", json!("pending")), ("priority", json!("low")), ("total_tasks", json!(3)),
+            ("completed_tasks", json!(0)), ("failed_tasks", json!(0)), ("blocked", Value::Null),
+        ] {
+            assert_eq!(made[field], value, "{field}");
+        }
+        let id = made["id"].as_str().unwrap();
+        let batch = until_final(&server, id).await;
+        assert_eq!((&batch["status"], &batch["completed_tasks"]), (&json!("completed"), &json!(3)));
+        assert_eq!(batch["next_after"], Value::Null);
+        let tasks = batch["tasks"].as_array().unwrap();
+        let ids: Vec<_> = tasks.iter().map(|task| task["custom_id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["a", "e", "b"]);
+        assert_eq!(tasks[0]["result"]["usage"]["completion_tokens"], 3);
+        assert_eq!((&tasks[2]["usage"]["completion_tokens"], &tasks[2]["status"]), (&json!(4), &json!("completed")));
+        assert!(tasks[1]["result"]["data"][0]["embedding"].is_array());
+
+        let results = server.get(&format!("/v1/batches/{id}/results")).await;
+        assert_eq!(results.header("content-type"), "application/x-ndjson");
+        let lines: Vec<Value> = results.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines, *tasks);
+        let rest = server.get(&format!("/v1/batches/{id}/results?after=1")).await;
+        assert_eq!(rest.text().lines().count(), 1);
+        let page = server.get(&format!("/v1/batches/{id}?limit=1&after=0")).await.ok();
+        assert_eq!((&page["tasks"][0]["custom_id"], &page["next_after"]), (&json!("e"), &json!(1)));
+        let counts = server.get(&format!("/v1/batches/{id}?limit=0")).await.ok();
+        assert_eq!((&counts["tasks"], &counts["next_after"]), (&json!([]), &Value::Null));
+
+        let logs = server.get("/v1/usage/logs").await.ok();
+        assert_eq!(logs.as_array().unwrap().len(), 3);
+        assert_eq!((&logs[0]["batch_id"], &logs[0]["class"]), (&json!(id), &json!("low")));
+        let listed = server.get("/v1/batches").await.ok();
+        assert_eq!(listed.as_array().unwrap().len(), 1);
+        assert_eq!(listed[0]["status"], "completed");
+        server.stop().await;
+    }
+
+    async fn a_failed_task_shows_its_error(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        server.sim.script_all(Behaviour::Refuse(Refusal::vllm(400, "prompt too long")));
+        let made = server.post("/v1/batches", json!({ "tasks": [chat("a", 3)] })).await.ok();
+        let batch = until_final(&server, made["id"].as_str().unwrap()).await;
+        assert_eq!((&batch["status"], &batch["failed_tasks"]), (&json!("failed"), &json!(1)));
+        let task = &batch["tasks"][0];
+        assert_eq!((&task["status"], &task["error"]["message"]), (&json!("failed"), &json!("prompt too long")));
+        assert!(task.get("result").is_none());
+        assert_eq!(server.balance().await.nanos(), batchin_testkit::usd("1").nanos());
+        server.stop().await;
+    }
+
+    async fn a_batch_is_cancelled_once(backend) {
+        let server = TestServer::start().on(backend).await;
+        let made = server.post("/v1/batches", json!({ "tasks": [chat("a", 3), chat("b", 3)] })).await.ok();
+        let cancel = format!("/v1/batches/{}/cancel", made["id"].as_str().unwrap());
+        let cancelled = server.call(Method::POST, &cancel).await.ok();
+        assert_eq!(cancelled, json!({ "id": made["id"], "status": "cancelled", "stopped_tasks": 2 }));
+        let again = server.call(Method::POST, &cancel).await.ok();
+        assert_eq!((&again["status"], &again["stopped_tasks"]), (&json!("cancelled"), &json!(0)));
+        server.call(Method::POST, "/v1/batches/0197f3a0-0000-7000-8000-000000000000/cancel").await
+            .error(StatusCode::NOT_FOUND, "not_found");
+        server.stop().await;
+    }
+
+    async fn every_fault_is_named_before_anything_is_stored(backend) {
+        let server = TestServer::start().on(backend).await;
+        let twice = json!({ "tasks": [chat("a", 1), chat("a", 1), { "custom_id": "c", "model": "none", "request_body": { "input": "x" } }] });
+        let reply = server.post("/v1/batches", twice).await;
+        let error = reply.error(StatusCode::BAD_REQUEST, "invalid_request");
+        assert_eq!(error["param"], "tasks[1].custom_id");
+        assert!(error["message"].as_str().unwrap().contains("tasks[2].model"), "{error}");
+        for body in [json!({}), json!({ "tasks": [] }), json!({ "tasks": "x" }), json!({ "tasks": [chat("a", 1)], "priority": "top" })] {
+            server.post("/v1/batches", body.clone()).await.error(StatusCode::BAD_REQUEST, "invalid_request");
+        }
+        let broken = server.call(Method::POST, "/v1/batches").body("{\"tasks\": [}").await;
+        let error = broken.error(StatusCode::BAD_REQUEST, "invalid_request");
+        assert!(error["message"].as_str().unwrap().contains("line 1"), "{error}");
+        assert_eq!(server.get("/v1/batches").await.ok(), json!([]));
+        server.stop().await;
+    }
+
+    async fn two_million_bytes_fit_and_one_more_does_not(backend) {
+        let server = TestServer::start().on(backend).await;
+        let body = json!({ "tasks": [chat("a", 1)] }).to_string();
+        let padded = |size: usize| format!("{body}{}", " ".repeat(size - body.len()));
+        server.call(Method::POST, "/v1/batches").body(padded(2_000_000)).await.ok();
+        let over = server.call(Method::POST, "/v1/batches").body(padded(2_000_001)).await;
+        over.error(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+        assert_eq!(server.get("/v1/batches").await.ok().as_array().unwrap().len(), 1);
+        server.stop().await;
+    }
+
+    async fn the_same_request_makes_one_batch(backend) {
+        let server = TestServer::start().on(backend).await;
+        let make = |tokens| server.post("/v1/batches", json!({ "tasks": [chat("a", tokens)] })).header("idempotency-key", "k1");
+        let replies = futures::future::join_all((0..4).map(|_| make(1).send())).await;
+        for reply in &replies {
+            assert_eq!((reply.status, &reply.body), (200, &replies[0].body), "{}", reply.text());
+        }
+        assert_eq!(replies.iter().filter(|reply| reply.header("idempotent-replayed") == "true").count(), 3);
+        make(2).await.error(StatusCode::CONFLICT, "conflict");
+        assert_eq!(server.get("/v1/batches").await.ok().as_array().unwrap().len(), 1);
+        server.stop().await;
+    }
+
+    async fn a_batch_that_cannot_be_paid_for_waits_and_says_so(backend) {
+        let server = TestServer::start().on(backend).with_worker().with_balance("0").await;
+        let made = server.post("/v1/batches", json!({ "tasks": [chat("a", 3)] })).await.ok();
+        let path = format!("/v1/batches/{}", made["id"].as_str().unwrap());
+        let blocked = async {
+            while server.get(&path).await.ok()["blocked"] == Value::Null {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), blocked).await.expect("it says that it waits");
+        server.grant(&server.owner, batchin_testkit::usd("1")).await;
+        let batch = until_final(&server, made["id"].as_str().unwrap()).await;
+        assert_eq!(batch["status"], "completed");
+        server.stop().await;
+    }
+}

@@ -1,0 +1,13 @@
+//! Holds: every documented call through the real router, over a socket, on SQLite and on PostgreSQL.
+//!
+//! PostgreSQL is found by `BATCHIN_TEST_POSTGRES`, which `make test` sets to a cluster of its own.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something unexpected happens")]
+
+mod access;
+mod batches;
+mod edges;
+mod inference;
+mod keys;
+mod models;
+mod usage;
+mod users;
