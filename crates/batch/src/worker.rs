@@ -7,7 +7,7 @@ use std::{
 };
 
 use batchin_domain::{BatchId, KeyId, Priority, RequestId};
-use batchin_gateway::{Caller, Gateway, Inbound, RequestError, endpoint_of};
+use batchin_gateway::{Caller, Gateway, Inbound, RequestError, Running, endpoint_of};
 use batchin_openai::Endpoint;
 use batchin_scheduler::{Entry, Queue, Verdict};
 use batchin_store::{Claim, ClaimedTask, FencedError, NodeIdentity, Requeue, TaskEnd, TaskFinish};
@@ -58,8 +58,12 @@ pub struct Worker {
 
 #[derive(Default)]
 struct State {
-    /// Tasks that run, by their claims.
-    running: HashMap<Claim, CancellationToken>,
+    /// Every claim that this worker knows it has, waiting or running, and how its run is stopped.
+    claims: HashMap<Claim, CancellationToken>,
+    /// Claims whose tasks run.
+    running: usize,
+    /// Claims that the store counted as ours at the last look and that this worker knew nothing of.
+    strays: HashSet<Claim>,
     keys: HashMap<KeyId, (Caller, Instant)>,
     /// Batches that said that they wait for money.
     blocked: HashSet<BatchId>,
@@ -101,6 +105,10 @@ impl Worker {
             if current != node {
                 // What an ended epoch claimed has been taken back.
                 queues.clear();
+                let mut state = self.lock();
+                state.claims.values().for_each(CancellationToken::cancel);
+                state.claims.clear();
+                drop(state);
                 node = current;
             }
             let claimed = self.claim(&mut queues, node).await;
@@ -116,7 +124,14 @@ impl Worker {
                 _ = poll.tick() => {}
             }
         }
-        self.hand_back(queues).await;
+        let now = self.gateway.clock().now();
+        let mut waiting = Vec::new();
+        for mut queue in queues.into_values() {
+            while let Some(popped) = queue.pop_where(now, |_, _| Verdict::Start) {
+                waiting.push(popped.item.task.claim);
+            }
+        }
+        self.hand_back(waiting).await;
     }
 
     /// Claims what there is room for. Whether anything was claimed.
@@ -146,6 +161,9 @@ impl Worker {
     }
 
     async fn make_ready(&self, queues: &mut HashMap<String, Queue<Ready>>, tasks: Vec<ClaimedTask>) {
+        let mut state = self.lock();
+        state.claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
+        drop(state);
         for task in tasks {
             let body = match self.blobs.read(&task.body).await {
                 Ok(body) => body,
@@ -188,50 +206,61 @@ impl Worker {
             let Some(model) = catalog.find(model) else { continue };
             let replicas = self.gateway.replicas_of(model);
             loop {
-                if self.lock().running.len() >= self.options.concurrency {
+                if self.lock().running >= self.options.concurrency {
                     return any;
                 }
                 let now = self.gateway.clock().now();
+                let mut place = None;
                 let popped = queue.pop_where(now, |ready, class| {
-                    match self.gateway.dispatcher().may_start(&replicas, class, ready.prompt_bound) {
-                        Ok(()) => Verdict::Start,
+                    let task = Some(ready.task.claim.task);
+                    match self.gateway.dispatcher().begin(&replicas, class, ready.prompt_bound, task) {
+                        Ok(running) => {
+                            place = Some(running);
+                            Verdict::Start
+                        }
                         Err(gate) => gate.into(),
                     }
                 });
-                let Some(popped) = popped else { break };
-                self.spawn(popped.item, stop.clone());
+                let Some((popped, place)) = popped.zip(place) else { break };
+                self.spawn(popped.item, place, stop.clone());
                 any = true;
             }
         }
-        gauge!("batchin_batch_tasks_running").set(self.lock().running.len() as f64);
+        gauge!("batchin_batch_tasks_running").set(self.lock().running as f64);
         any
     }
 
-    fn spawn(self: &Arc<Self>, ready: Ready, stop: CancellationToken) {
-        let cancelled = CancellationToken::new();
-        self.lock().running.insert(ready.task.claim, cancelled.clone());
+    fn spawn(self: &Arc<Self>, ready: Ready, place: Running, stop: CancellationToken) {
+        let cancelled = {
+            let mut state = self.lock();
+            state.running += 1;
+            state.claims.entry(ready.task.claim).or_default().clone()
+        };
         let worker = Arc::clone(self);
         self.runs.spawn("batch_task", move |_| async move {
             let claim = ready.task.claim;
             tokio::select! {
-                () = worker.run_one(&ready) => {}
+                () = worker.run_one(&ready, place) => {}
                 // Cancelled by its owner or taken from this node: whoever did that has dealt with it.
                 () = cancelled.cancelled() => {}
                 // Dropping the run closes the upstream's connection; the task goes on elsewhere or after the restart.
                 () = stop.cancelled() => worker.requeue(&ready.task, Duration::ZERO, false).await,
             }
-            worker.lock().running.remove(&claim);
+            let mut state = worker.lock();
+            state.running -= 1;
+            state.claims.remove(&claim);
+            drop(state);
             worker.freed.notify_one();
         });
     }
 
-    async fn run_one(&self, ready: &Ready) {
+    async fn run_one(&self, ready: &Ready, place: Running) {
         let task = &ready.task;
         let caller = match self.caller(task).await {
             Ok(caller) => caller,
             Err(cause) => return self.conclude(task, RequestError::Store(cause)).await,
         };
-        let unsettled = match self.gateway.run_task(&caller, ready.inbound.clone()).await {
+        let unsettled = match self.gateway.run_task(&caller, ready.inbound.clone(), place).await {
             Ok(unsettled) => unsettled,
             // Preempted in favour of a person; a cancelled batch is noticed when it is claimed no more.
             Err(RequestError::Stopped) => return self.requeue(task, POLL, false).await,
@@ -282,6 +311,7 @@ impl Worker {
     }
 
     async fn requeue(&self, task: &ClaimedTask, pause: Duration, counts: bool) {
+        self.lock().claims.remove(&task.claim);
         let not_before = self.gateway.clock().now().after(pause);
         let back = [Requeue { claim: task.claim, not_before, counts }];
         if let Err(cause) = self.gateway.store().requeue(&back).await {
@@ -290,14 +320,12 @@ impl Worker {
         }
     }
 
-    async fn hand_back(&self, queues: HashMap<String, Queue<Ready>>) {
-        let now = self.gateway.clock().now();
-        let mut back = Vec::new();
-        for mut queue in queues.into_values() {
-            while let Some(popped) = queue.pop_where(now, |_, _| Verdict::Start) {
-                back.push(Requeue { claim: popped.item.task.claim, not_before: now, counts: false });
-            }
+    async fn hand_back(&self, claims: Vec<Claim>) {
+        if claims.is_empty() {
+            return;
         }
+        let not_before = self.gateway.clock().now();
+        let back: Vec<_> = claims.into_iter().map(|claim| Requeue { claim, not_before, counts: false }).collect();
         if let Err(cause) = self.gateway.store().requeue(&back).await {
             warn!(error = &cause as &dyn std::error::Error, "claimed tasks could not be given back");
         }
@@ -338,24 +366,32 @@ impl Worker {
         Ok(caller)
     }
 
-    /// Stops what this node runs without a claim any more.
+    /// Stops what this node runs without a claim any more, and hands back claims that it never heard of.
     async fn watch(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(CLAIM_LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let before: Vec<Claim> = self.lock().running.keys().copied().collect();
-            if before.is_empty() {
-                continue;
-            }
+            let before: Vec<Claim> = self.lock().claims.keys().copied().collect();
             match self.gateway.store().claims_of(self.gateway.epoch().identity).await {
                 Ok(claims) => {
-                    let state = self.lock();
-                    let lost = before.iter().filter(|claim| !claims.contains(claim));
-                    lost.filter_map(|claim| state.running.get(claim)).for_each(CancellationToken::cancel);
+                    let strays = self.compare(&before, &claims);
+                    self.hand_back(strays).await;
                 }
                 Err(cause) => warn!(error = &cause as &dyn std::error::Error, "claims could not be read"),
             }
         }
+    }
+
+    /// Stops lost runs. Returns claims that were unknown here twice in a row: the answer to their claiming got lost.
+    fn compare(&self, before: &[Claim], claims: &HashSet<Claim>) -> Vec<Claim> {
+        let mut state = self.lock();
+        let lost = before.iter().filter(|claim| !claims.contains(claim));
+        lost.filter_map(|claim| state.claims.get(claim)).for_each(CancellationToken::cancel);
+        let unknown: HashSet<Claim> =
+            claims.iter().filter(|claim| !state.claims.contains_key(claim)).copied().collect();
+        let strays = unknown.intersection(&state.strays).copied().collect();
+        state.strays = unknown;
+        strays
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

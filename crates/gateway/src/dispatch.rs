@@ -102,15 +102,6 @@ impl Dispatcher {
         Ok(Running { dispatcher: Arc::clone(self), ticket, done: false, replica, preempted })
     }
 
-    /// Whether a request of this class may start on one of these upstreams now.
-    pub fn may_start(&self, candidates: &[Arc<Replica>], class: Class, prompt_bound: u64) -> Result<(), Gate> {
-        let mut state = self.lock();
-        let now = self.clock.now();
-        let prompt_bound = u32::try_from(prompt_bound).unwrap_or(u32::MAX);
-        let known: Vec<ReplicaId> = state.known(candidates);
-        state.scheduler.pick(known, class, prompt_bound, now).map(drop)
-    }
-
     /// Waits until a gate may have opened.
     pub async fn room(&self) {
         self.room.notified().await;

@@ -266,6 +266,10 @@ impl Escrow {
         let mut returns = Vec::new();
         let mut held = 0;
         for pot in self.pots() {
+            if pot.filling.available_permits() == 0 {
+                // Somebody is asking the store for it.
+                continue;
+            }
             let mut state = pot.lock();
             let over = matches!(pot.purse, Purse::Requests(_, minute) if minute < now.minute());
             let idle = state.last_used.elapsed() >= IDLE;

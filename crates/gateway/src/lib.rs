@@ -20,7 +20,7 @@ mod stream;
 pub use admit::Inbound;
 pub use caller::Caller;
 pub use catalog::{Availability, Capability, Catalog, CatalogError, Model};
-pub use dispatch::Dispatcher;
+pub use dispatch::{Dispatcher, Running};
 pub use epoch::{Epoch, Keeper, KeeperOptions};
 pub use error::RequestError;
 pub use escrow::{Escrow, EscrowError};

@@ -183,7 +183,7 @@ impl Gateway {
             None => IdempotencyGuard::new(self.clone(), None),
         };
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
-        let dispatched = self.dispatch(&inbound, &admitted).await?;
+        let dispatched = self.dispatch(&inbound, &admitted, None).await?;
         let bill = self.bill(epoch, caller, inbound, admitted, &reservation, (came_in, began, catalog.version()));
         let body = match dispatched.answer {
             Answer::Events(events) => {
@@ -197,14 +197,20 @@ impl Gateway {
         Ok(Reply { rate, body })
     }
 
-    /// Runs a batch task up to the point where its answer is there; [`Unsettled::settle_task`] makes it durable.
-    pub async fn run_task(&self, caller: &Caller, inbound: Inbound) -> Result<Unsettled, RequestError> {
+    /// Runs a batch task, in the place that it was given, up to the point where its answer is there;
+    /// [`Unsettled::settle_task`] makes it durable.
+    pub async fn run_task(
+        &self,
+        caller: &Caller,
+        inbound: Inbound,
+        running: Running,
+    ) -> Result<Unsettled, RequestError> {
         let (began, came_in) = (Instant::now(), self.clock().now());
         let epoch = self.live_epoch()?;
         let catalog = self.catalog();
         let admitted = admit(&catalog, &inbound)?;
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
-        let dispatched = self.dispatch(&inbound, &admitted).await?;
+        let dispatched = self.dispatch(&inbound, &admitted, Some(running)).await?;
         let bill = self.bill(epoch, caller, inbound, admitted, &reservation, (came_in, began, catalog.version()));
         match dispatched.answer {
             Answer::Whole { body, usage, .. } => Ok(whole(bill, reservation, body, usage, dispatched.running)),
@@ -269,8 +275,13 @@ impl Gateway {
         }
     }
 
-    /// Sends the request to one upstream after another until one answers.
-    async fn dispatch(&self, inbound: &Inbound, admitted: &Admitted) -> Result<Dispatched, RequestError> {
+    /// Sends the request to one upstream after another until one answers; first to where it has a place already.
+    async fn dispatch(
+        &self,
+        inbound: &Inbound,
+        admitted: &Admitted,
+        mut place: Option<Running>,
+    ) -> Result<Dispatched, RequestError> {
         let mut candidates = self.replicas_of(&admitted.model);
         let mut failed: HashSet<String> = HashSet::new();
         let mut last: Option<CallError> = None;
@@ -278,9 +289,12 @@ impl Gateway {
             candidates.retain(|replica| !failed.contains(replica.name()));
             let task = inbound.task.map(|(_, task)| task);
             let bound = admitted.ceiling.input;
-            let running = match self.dispatcher().begin(&candidates, inbound.class, bound, task) {
-                Ok(running) => running,
-                Err(gate) => return Err(no_room(gate, last)),
+            let running = match place.take() {
+                Some(running) => running,
+                None => match self.dispatcher().begin(&candidates, inbound.class, bound, task) {
+                    Ok(running) => running,
+                    Err(gate) => return Err(no_room(gate, last)),
+                },
             };
             let call = call_of(inbound, admitted);
             let preempted = running.preempted.clone();
