@@ -1,0 +1,300 @@
+"""The official Python package against a running server, with nothing but its base URL changed.
+
+crates/server/tests/sdk.rs starts the server, makes the keys and runs this. Answers are validated strictly: a field
+of the wrong type or outside its documented values is an error. The first check that fails ends the run.
+"""
+
+import asyncio
+import json
+import math
+import os
+import sys
+import time
+import traceback
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+
+URL = os.environ["SDK_URL"]
+KEY = os.environ["SDK_KEY"]
+POOR_KEY = os.environ["SDK_POOR_KEY"]
+LIMITED_KEY = os.environ["SDK_LIMITED_KEY"]
+CHAT = "smollm2-135m-instruct"
+EMBED = "all-minilm-l6-v2"
+BASES = ["", "/v1", "/openai/v1"]
+
+
+def client(base="/v1", key=KEY, **options):
+    options = {"max_retries": 0, "timeout": 120, "_strict_response_validation": True, **options}
+    return OpenAI(base_url=URL + base, api_key=key, **options)
+
+
+def lenient(*arguments, **options):
+    """For what the package's types are too narrow for: the base64 that it asks for itself before it decodes it, and
+    the chunks of a completion before the last, whose finish_reason is null in OpenAI's own streams too."""
+    return client(*arguments, _strict_response_validation=False, **options)
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def refused(kind, call):
+    """The error that `call` raises, which must be of exactly this kind."""
+    try:
+        answer = call()
+    except openai.OpenAIError as error:
+        assert type(error) is kind, f"{type(error).__name__} in place of {kind.__name__}: {error}"
+        return error
+    raise AssertionError(f"no {kind.__name__}, but {answer!r}")
+
+
+def told(error, status, code, param=None):
+    """An API error carries the documented body, and the id of its request."""
+    assert (error.status_code, error.code, error.param) == (status, code, param), (error.status_code, error.body)
+    assert error.body["message"] and error.body["type"], error.body
+    assert error.request_id == error.response.headers["x-request-id"]
+
+
+def counts_add_up(usage):
+    assert usage.prompt_tokens > 0 and usage.completion_tokens > 0, usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens, usage
+
+
+def check_chat(base):
+    answer = client(base).chat.completions.create(
+        model=CHAT, messages=user("Name the capital of France."), max_tokens=24, temperature=0
+    )
+    assert answer.id.startswith("chatcmpl_") and answer.object == "chat.completion" and answer.model == CHAT
+    assert abs(answer.created - time.time()) < 300
+    choice = answer.choices[0]
+    assert choice.index == 0 and choice.message.role == "assistant" and choice.finish_reason in ("stop", "length")
+    assert "Paris" in choice.message.content, choice.message.content
+    counts_add_up(answer.usage)
+    assert answer.usage.completion_tokens <= 24
+    assert answer._request_id
+
+
+def check_stream(base):
+    asked = {"model": CHAT, "messages": user("Name three colours."), "max_tokens": 16, "temperature": 0}
+    chunks = list(client(base).chat.completions.create(stream=True, **asked))
+    assert len({chunk.id for chunk in chunks}) == 1 and chunks[0].id.startswith("chatcmpl_")
+    assert all(chunk.model == CHAT and chunk.object == "chat.completion.chunk" for chunk in chunks)
+    assert all(chunk.choices and not chunk.usage for chunk in chunks), "usage although nobody asked"
+    assert chunks[0].choices[0].delta.role == "assistant"
+    deltas = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+    assert len(deltas) > 3 and "".join(deltas).strip()
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks]
+    assert reasons[-1] in ("stop", "length") and not any(reasons[:-1]), reasons
+
+
+def check_stream_with_usage(base):
+    stream = client(base).chat.completions.create(
+        model=CHAT,
+        messages=user("Name three colours."),
+        max_tokens=16,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = list(stream)
+    assert last.choices == [] and chunks and all(chunk.choices for chunk in chunks)
+    counts_add_up(last.usage)
+    assert last.usage.completion_tokens <= 16
+
+
+def check_completions(base):
+    asked = {"model": CHAT, "max_tokens": 8, "temperature": 0}
+    answer = client(base).completions.create(prompt="One, two, three,", **asked)
+    assert answer.id.startswith("cmpl_") and answer.object == "text_completion" and answer.model == CHAT
+    assert "four" in answer.choices[0].text and answer.choices[0].finish_reason in ("stop", "length")
+    counts_add_up(answer.usage)
+    several = client(base).completions.create(prompt=["One, two,", "A, B,"], **asked)
+    assert [choice.index for choice in several.choices] == [0, 1]
+    chunks = list(lenient(base).completions.create(prompt="One, two, three,", stream=True, **asked))
+    text = "".join(choice.text for chunk in chunks for choice in chunk.choices)
+    assert "four" in text and chunks[0].id.startswith("cmpl_"), text
+
+
+def check_embeddings(base):
+    texts = ["A kitten sleeps.", "A small cat naps.", "The invoice is due on Monday."]
+    # Without encoding_format the package asks for base64 and decodes it itself.
+    answer = lenient(base).embeddings.create(model=EMBED, input=texts)
+    assert answer.object == "list" and answer.model == EMBED
+    assert [item.index for item in answer.data] == [0, 1, 2]
+    vectors = [item.embedding for item in answer.data]
+    assert all(len(vector) == 384 for vector in vectors)
+    assert all(abs(math.hypot(*vector) - 1) < 1e-3 for vector in vectors)
+    alike, apart = (sum(a * b for a, b in zip(vectors[0], other)) for other in vectors[1:])
+    assert alike > 0.5 > apart, (alike, apart)
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
+    plain = client(base).embeddings.create(model=EMBED, input=texts[0], encoding_format="float")
+    assert max(abs(a - b) for a, b in zip(plain.data[0].embedding, vectors[0])) < 1e-3
+
+
+def check_models(base):
+    listed = {model.id: model for model in client(base).models.list()}
+    assert {CHAT, EMBED} <= listed.keys()
+    one = client(base).models.retrieve(CHAT)
+    assert one.id == CHAT and one.object == "model" and one.owned_by == listed[CHAT].owned_by
+    told(refused(openai.NotFoundError, lambda: client(base).models.retrieve("no-such-model")), 404, "model_not_found", "model")
+
+
+def check_refusals(base):
+    ask = lambda key=KEY, **asked: client(base, key).chat.completions.create(
+        **{"model": CHAT, "messages": user("Hello"), "max_tokens": 4, **asked}
+    )
+    told(refused(openai.AuthenticationError, lambda: ask("batchin_api_wrong")), 401, "unauthorized")
+    unknown = refused(openai.NotFoundError, lambda: ask(model="gpt-99"))
+    told(unknown, 404, "model_not_found", "model")
+    assert "gpt-99" in unknown.body["message"]
+    for param, wrong in [
+        ("temperature", {"temperature": "hot"}),
+        ("max_tokens", {"max_tokens": -1}),
+        ("max_tokens", {"max_tokens": 100_000}),
+        ("messages", {"messages": []}),
+        ("messages[0].role", {"messages": [{"content": "no role"}]}),
+    ]:
+        told(refused(openai.BadRequestError, lambda: ask(**wrong)), 400, "invalid_request", param)
+    told(refused(openai.BadRequestError, lambda: ask(model=EMBED)), 400, "invalid_request", "model")
+    told(refused(openai.APIStatusError, lambda: ask(POOR_KEY)), 402, "payment_required")
+    told(refused(openai.APIStatusError, lambda: ask(POOR_KEY, stream=True)), 402, "payment_required")
+
+
+def check_prompt_over_the_context():
+    asked = {"model": CHAT, "messages": user("word " * 9_000), "max_tokens": 4}
+    error = refused(openai.BadRequestError, lambda: client().chat.completions.create(**asked))
+    told(error, 400, "context_length_exceeded", "messages")
+
+
+def check_refusals_that_stay_are_not_retried():
+    began = time.monotonic()
+    error = refused(
+        openai.APIStatusError,
+        lambda: lenient(key=POOR_KEY, max_retries=5).embeddings.create(model=EMBED, input="Hello"),
+    )
+    assert error.response.headers["x-should-retry"] == "false"
+    assert error.response.request.headers["x-stainless-retry-count"] == "0"
+    assert time.monotonic() - began < 5
+
+
+def check_rate_limit():
+    limited = lenient(key=LIMITED_KEY)
+
+    def until_refused():
+        # Two a minute: whatever minute it is, one of five is refused.
+        for _ in range(5):
+            limited.embeddings.create(model=EMBED, input="Hello")
+
+    error = refused(openai.RateLimitError, until_refused)
+    told(error, 429, "rate_limit_exceeded")
+    headers = error.response.headers
+    assert headers["x-ratelimit-limit-requests"] == "2" and headers["x-ratelimit-remaining-requests"] == "0"
+    assert headers["x-ratelimit-reset-requests"].endswith("s")
+    assert 0 < int(headers["retry-after"]) <= 60
+
+
+def check_request_ids_and_rate_headers():
+    raw = lenient().embeddings.with_raw_response.create(model=EMBED, input="Hello")
+    assert raw.headers["x-request-id"] == raw.parse()._request_id
+    limit, left = (int(raw.headers[f"x-ratelimit-{name}-requests"]) for name in ("limit", "remaining"))
+    assert 0 <= left < limit
+    named = lenient().embeddings.create(model=EMBED, input="Hello", extra_headers={"X-Request-Id": "mine-1"})
+    assert named._request_id == "mine-1"
+
+
+def check_idempotency_key():
+    def ask(text):
+        asked = {"model": CHAT, "messages": user(text), "max_tokens": 8, "temperature": 1}
+        return client().chat.completions.create(extra_headers={"Idempotency-Key": "python-1"}, **asked)
+
+    first, second = ask("Say anything."), ask("Say anything.")
+    assert first.id == second.id and first.choices == second.choices
+    told(refused(openai.ConflictError, lambda: ask("Say something else.")), 409, "conflict")
+
+
+def check_passed_through():
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "legs": {"type": "integer"}},
+        "required": ["name", "legs"],
+        "additionalProperties": False,
+    }
+    answer = client().chat.completions.create(
+        model=CHAT,
+        messages=user("Describe a cat as JSON."),
+        max_tokens=80,
+        temperature=0,
+        response_format={"type": "json_schema", "json_schema": {"name": "cat", "schema": schema}},
+    )
+    cat = json.loads(answer.choices[0].message.content)
+    assert cat.keys() == {"name", "legs"} and isinstance(cat["legs"], int), cat
+    answer = client().chat.completions.create(
+        model=CHAT, messages=user("Hello"), max_tokens=4, logprobs=True, top_logprobs=2, n=2, seed=7
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in answer.choices[0].logprobs.content)
+
+
+def check_timeouts():
+    long = {"model": CHAT, "messages": user("Tell a long story."), "max_tokens": 1_500, "extra_body": {"ignore_eos": True}}
+    began = time.monotonic()
+    refused(openai.APITimeoutError, lambda: client(timeout=0.3).chat.completions.create(**long))
+    assert time.monotonic() - began < 5
+    # A stream that is left in the middle does not hold anything up either.
+    stream = client().chat.completions.create(stream=True, **long)
+    next(iter(stream))
+    stream.close()
+    assert lenient().embeddings.create(model=EMBED, input="Hello").data
+
+
+def check_async():
+    async def ask(asking, number):
+        text = ""
+        stream = await asking.chat.completions.create(
+            model=CHAT, messages=user(f"Count to {number}."), max_tokens=12, stream=True
+        )
+        async for chunk in stream:
+            text += chunk.choices[0].delta.content or ""
+        return text
+
+    async def all_at_once():
+        async with AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0, timeout=120) as asking:
+            return await asyncio.gather(*(ask(asking, number) for number in range(4)))
+
+    assert all(text.strip() for text in asyncio.run(all_at_once()))
+
+
+ON_EVERY_BASE = [
+    check_chat,
+    check_stream,
+    check_stream_with_usage,
+    check_completions,
+    check_embeddings,
+    check_models,
+    check_refusals,
+]
+ONCE = [
+    check_prompt_over_the_context,
+    check_refusals_that_stay_are_not_retried,
+    check_rate_limit,
+    check_request_ids_and_rate_headers,
+    check_idempotency_key,
+    check_passed_through,
+    check_timeouts,
+    check_async,
+]
+
+
+def main():
+    runs = [(check, [base]) for base in BASES for check in ON_EVERY_BASE] + [(check, []) for check in ONCE]
+    for check, arguments in runs:
+        name = " ".join([check.__name__, *arguments])
+        try:
+            check(*arguments)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(f"{name} failed (openai {openai.__version__})")
+        print(f"{name}: fine", flush=True)
+
+
+main()
