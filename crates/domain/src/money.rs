@@ -120,9 +120,9 @@ impl Balance {
 
     /// A decimal number of cents, exact: `100`, `0.00076`, `-2.5`.
     pub fn to_cents_text(self) -> String {
+        const PER_CENT: u64 = NANOS_PER_CENT.unsigned_abs();
         let magnitude = self.0.unsigned_abs();
-        let per_cent = NANOS_PER_CENT.unsigned_abs();
-        let (whole, rest) = (magnitude / per_cent, magnitude % per_cent);
+        let (whole, rest) = (magnitude / PER_CENT, magnitude % PER_CENT);
         let sign = if self.0 < 0 { "-" } else { "" };
         if rest == 0 {
             return format!("{sign}{whole}");

@@ -65,7 +65,8 @@ fn described(line: &str) -> String {
         let message = message.and_then(Value::as_str).map_or_else(|| error.to_string(), str::to_owned);
         return format!("{name}: failed: {message}");
     }
-    let response = result.get("response").filter(|response| !response.is_null());
+    // OpenAI-shaped lines have their answer in `response`.
+    let response = result.get("result").or_else(|| result.get("response")).filter(|response| !response.is_null());
     match response.map(|response| answer(response.get("body").unwrap_or(response))) {
         Some(text) if text.contains('\n') => format!("{name}:\n{text}"),
         Some(text) => format!("{name}: {text}"),
@@ -98,14 +99,14 @@ mod tests {
     fn a_result_reads_as_an_answer() {
         let cases = [
             (
-                r#"{"custom_id":"a","status":"completed","response":{"choices":[{"message":{"content":" Hi.\n"}}]}}"#,
+                r#"{"custom_id":"a","status":"completed","result":{"choices":[{"message":{"content":" Hi.\n"}}]}}"#,
                 "a: Hi.",
             ),
             (
                 r#"{"custom_id":"b","response":{"status_code":200,"body":{"choices":[{"text":"x\ny"}]}},"error":null}"#,
                 "b:\nx\ny",
             ),
-            (r#"{"custom_id":"c","response":{"data":[{"embedding":[0.1]}]}}"#, "c: 1 embeddings"),
+            (r#"{"custom_id":"c","result":{"data":[{"embedding":[0.1]}]}}"#, "c: 1 embeddings"),
             (r#"{"custom_id":"d","status":"failed","error":{"code":"x","message":"too long"}}"#, "d: failed: too long"),
             (r#"{"custom_id":"e","status":"cancelled"}"#, "e: cancelled"),
             ("nonsense", "nonsense"),

@@ -74,7 +74,7 @@ async fn results(State(script): State<Shared>, Path(id): Path<String>) -> String
     let script = script.lock().unwrap();
     let line = |task: &Value| {
         let response = json!({ "choices": [{ "message": { "content": format!("answer to {}", task["custom_id"]) } }] });
-        json!({ "custom_id": task["custom_id"], "status": "completed", "response": response }).to_string() + "\n"
+        json!({ "custom_id": task["custom_id"], "status": "completed", "result": response }).to_string() + "\n"
     };
     script.batches[index(&id)].iter().map(line).collect()
 }
