@@ -154,7 +154,6 @@ async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreErro
                 [kind.into(), owner.into(), win.into(), ask.node.id.uuid().into(), true.into()],
             )
             .await?;
-            notify_recall(tx).await?;
         }
         return Ok(LeaseOutcome::Short { available, recalling: recallable });
     }
@@ -231,17 +230,6 @@ async fn release_in(tx: &WriteTx, node: NodeIdentity, purse: Purse, amount: Amou
     }
     Ok(())
 }
-
-/// PostgreSQL tells the other nodes at once; each also looks by itself now and then.
-async fn notify_recall(tx: &WriteTx) -> Result<(), StoreError> {
-    if tx.dialect == Dialect::Postgres {
-        tx.run("SELECT pg_notify($1, '')", [RECALL_CHANNEL.into()]).await?;
-    }
-    Ok(())
-}
-
-/// The PostgreSQL notification channel for recalls.
-pub(crate) const RECALL_CHANNEL: &str = "batchin_recall";
 
 pub(crate) const fn parts(purse: Purse) -> (i16, Uuid, i64) {
     (purse.kind().code(), purse.owner(), purse.window())
