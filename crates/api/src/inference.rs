@@ -73,7 +73,7 @@ fn render(reply: Reply, place: Place) -> Response {
             with_rate(response, rate)
         }
         ReplyBody::Stream(stream) => {
-            let mut response = Response::new(Body::new(EventBody::new(*stream, place)));
+            let mut response = Response::new(Body::new(EventBody::new(*stream, KEEP_ALIVE, place)));
             stream_headers(response.headers_mut());
             with_rate(response, rate)
         }
@@ -112,6 +112,7 @@ fn replay(stored: StoredAnswer) -> Response {
 /// Events as a body that is never silent for long.
 struct EventBody<S> {
     events: S,
+    keep_alive: Duration,
     /// When the last frame left.
     last: Instant,
     /// Moved only when it fires, since moving it with every frame would cost more than the frame.
@@ -121,9 +122,9 @@ struct EventBody<S> {
 }
 
 impl<S> EventBody<S> {
-    fn new(events: S, place: Place) -> Self {
+    fn new(events: S, keep_alive: Duration, place: Place) -> Self {
         let last = Instant::now();
-        Self { events, last, silence: Box::pin(sleep_until(last + KEEP_ALIVE)), _place: place }
+        Self { events, keep_alive, last, silence: Box::pin(sleep_until(last + keep_alive)), _place: place }
     }
 }
 
@@ -142,10 +143,10 @@ impl<S: Stream<Item = Bytes> + Unpin> HttpBody for EventBody<S> {
             Poll::Pending => {}
         }
         while this.silence.as_mut().poll(cx).is_ready() {
-            let due = this.last + KEEP_ALIVE;
+            let due = this.last + this.keep_alive;
             if due <= Instant::now() {
                 this.last = Instant::now();
-                this.silence.as_mut().reset(this.last + KEEP_ALIVE);
+                this.silence.as_mut().reset(this.last + this.keep_alive);
                 return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(KEEP_ALIVE_FRAME)))));
             }
             this.silence.as_mut().reset(due);
@@ -156,21 +157,32 @@ impl<S: Stream<Item = Bytes> + Unpin> HttpBody for EventBody<S> {
 
 #[cfg(test)]
 mod tests {
-    use futures::{StreamExt, stream};
+    use futures::channel::mpsc;
     use http_body_util::BodyExt;
-    use tokio::time::sleep;
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    async fn next<S: Stream<Item = Bytes> + Unpin>(body: &mut EventBody<S>) -> Option<Bytes> {
+        Some(body.frame().await?.unwrap().into_data().unwrap())
+    }
+
+    #[tokio::test]
     async fn only_silence_is_broken() {
-        let waits = [5_u64, 14, 40];
-        let events = stream::iter(waits).then(|seconds| async move {
-            sleep(Duration::from_secs(seconds)).await;
-            Bytes::from(format!("data: {seconds}\n\n"))
-        });
-        let body = EventBody::new(Box::pin(events), Place::default()).collect().await.unwrap().to_bytes();
-        let alive = ": keep-alive\n\n";
-        assert_eq!(body, format!("data: 5\n\ndata: 14\n\n{alive}{alive}data: 40\n\n"));
+        let (mut events, received) = mpsc::channel(8);
+        let mut body = EventBody::new(received, Duration::from_millis(5), Place::default());
+        for _ in 0..3 {
+            assert_eq!(next(&mut body).await.unwrap(), KEEP_ALIVE_FRAME);
+        }
+        events.try_send(Bytes::from_static(b"data: 1\n\n")).unwrap();
+        drop(events);
+        assert_eq!(next(&mut body).await.unwrap(), "data: 1\n\n");
+        assert_eq!(next(&mut body).await, None);
+
+        let (mut events, received) = mpsc::channel(8);
+        let mut body = EventBody::new(received, Duration::from_secs(3_600), Place::default());
+        for text in ["a", "b"] {
+            events.try_send(Bytes::from_static(text.as_bytes())).unwrap();
+            assert_eq!(next(&mut body).await.unwrap(), text);
+        }
     }
 }
