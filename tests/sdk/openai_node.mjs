@@ -49,13 +49,13 @@ const onEveryBase = {
   async chat(base) {
     const answer = await client(base).chat.completions.create({
       model: chatModel,
-      messages: user("Name the capital of France."),
+      messages: user("Name three colours."),
       max_tokens: 24,
       temperature: 0,
     });
     assert.match(answer.id, /^chatcmpl_/);
     assert.deepEqual([answer.object, answer.model], ["chat.completion", chatModel]);
-    assert.match(answer.choices[0].message.content, /Paris/);
+    assert.match(answer.choices[0].message.content, /red|blue|green/i);
     assert.ok(["stop", "length"].includes(answer.choices[0].finish_reason));
     countsAddUp(answer.usage);
     assert.ok(answer._request_id);
