@@ -321,7 +321,7 @@ async fn two_hundred_cancels_leave_no_slot_busy() {
     for round in 0..25_u64 {
         // Half leave after the first bytes, half at some moment before or around them.
         let leave = async |number: u64| {
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 let mut response = server.long_stream().await.unwrap();
                 assert_eq!(response.status(), StatusCode::OK);
                 Seen::default().read(&mut response).await;
