@@ -1,0 +1,98 @@
+//! Holds: the configuration that a test's servers run with.
+
+use std::fmt::Write as _;
+
+/// Nano-dollars of one token of an answer at the price below. Prompts are free, so that a hold is `max_tokens` times this.
+pub const TOKEN: i64 = 100_000;
+/// Nano-dollars of one cent.
+pub const CENT: i64 = 10_000_000;
+/// Dollars per million tokens.
+const PRICE: &str = "100";
+
+/// What the servers of a test are told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `server.node_lease_seconds`.
+    pub lease_seconds: u32,
+    /// `server.shutdown_grace_seconds`.
+    pub grace_seconds: u32,
+    /// Requests that the simulated model server says it runs at once.
+    pub slots: u32,
+    /// Requests that a server takes on at once.
+    pub max_in_flight: u32,
+    /// `batches.max_attempts`.
+    pub max_attempts: u32,
+    /// What is served.
+    pub models: Vec<Model>,
+}
+
+/// A model of the simulated server.
+#[derive(Clone, Debug)]
+pub struct Model {
+    id: String,
+    /// The simulated server reads its behaviour from this.
+    script: String,
+    price: String,
+    upstream: usize,
+}
+
+impl Default for Settings {
+    /// One model, `fixed`, whose answer always has ten tokens.
+    fn default() -> Self {
+        let settings = Self {
+            lease_seconds: 2,
+            grace_seconds: 20,
+            slots: 512,
+            max_in_flight: 2_048,
+            max_attempts: 3,
+            models: Vec::new(),
+        };
+        settings.model("fixed", "sim:tokens=10")
+    }
+}
+
+impl Settings {
+    /// Also a model that does what its script says.
+    pub fn model(self, id: &str, script: &str) -> Self {
+        self.model_on(0, id, script)
+    }
+
+    /// Also a model on the test's `upstream`th simulated server.
+    pub fn model_on(mut self, upstream: usize, id: &str, script: &str) -> Self {
+        let (id, script, price) = (id.to_owned(), script.to_owned(), PRICE.to_owned());
+        self.models.push(Model { id, script, price, upstream });
+        self
+    }
+
+    /// This model at so many dollars per million tokens.
+    pub fn priced(mut self, id: &str, price: &str) -> Self {
+        let model = self.models.iter_mut().find(|model| model.id == id).expect("a model of this test");
+        price.clone_into(&mut model.price);
+        self
+    }
+
+    /// As `batchin.toml` has it.
+    pub fn text(&self, database: &str, blobs: &str, upstreams: &[String]) -> String {
+        let mut text = format!(
+            "[server]\nnode_lease_seconds = {}\nshutdown_grace_seconds = {}\nmax_in_flight = {}\n\
+             [database]\nurl = \"{database}\"\n[blobs]\nurl = \"file:{blobs}\"\n[engine]\nenabled = false\n\
+             [batches]\nmax_attempts = {}\n[log]\nlevel = \"info,batchin::requests=warn\"\n",
+            self.lease_seconds, self.grace_seconds, self.max_in_flight, self.max_attempts,
+        );
+        for (index, url) in upstreams.iter().enumerate() {
+            let slots = self.slots;
+            write!(text, "[[upstreams]]\nname = \"sim-{index}\"\nkind = \"vllm\"\nbase_url = \"{url}\"\n").unwrap();
+            write!(text, "slots = {slots}\n").unwrap();
+        }
+        for Model { id, script, price, upstream } in &self.models {
+            write!(
+                text,
+                "[[models]]\nid = \"{id}\"\nupstreams = [\"sim-{upstream}\"]\nupstream_model = \"{script}\"\n\
+                 capabilities = [\"chat\", \"completions\"]\ncontext_length = 131072\nmax_output_tokens = 65536\n\
+                 [models.pricing]\nstd_input = 0\nstd_output = {price}\n"
+            )
+            .unwrap();
+        }
+        text
+    }
+}

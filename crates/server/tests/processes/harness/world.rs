@@ -1,0 +1,161 @@
+//! Holds: everything that one test runs on.
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use batchin_sim::SimServer;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::{Account, Backend, CENT, Ledger, Node, Settings, database::Database, until};
+
+/// Lines of each server's log that a failed test shows.
+const LOG_LINES: usize = 40;
+
+/// A database, simulated model servers, a configuration. Nodes and accounts are made from it.
+pub struct World {
+    /// The model servers.
+    pub sims: Vec<SimServer>,
+    config: PathBuf,
+    blobs: PathBuf,
+    nodes: AtomicU64,
+    accounts: AtomicU64,
+    // After what uses them.
+    database: Database,
+    folder: TempDir,
+}
+
+impl World {
+    /// With one simulated model server.
+    pub async fn new(backend: Backend, settings: Settings) -> Self {
+        Self::with_sims(backend, 1, settings).await
+    }
+
+    /// With several.
+    pub async fn with_sims(backend: Backend, sims: usize, settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::new(backend, folder.path());
+        let mut servers = Vec::new();
+        for _ in 0..sims {
+            servers.push(SimServer::start().await.unwrap());
+        }
+        let world = Self {
+            sims: servers,
+            config: folder.path().join("batchin.toml"),
+            blobs: folder.path().join("blobs"),
+            nodes: AtomicU64::new(0),
+            accounts: AtomicU64::new(0),
+            database,
+            folder,
+        };
+        world.configure(&settings);
+        world
+    }
+
+    /// The only model server, or the first.
+    pub fn sim(&self) -> &SimServer {
+        &self.sims[0]
+    }
+
+    /// Writes the configuration, in one step for whoever reads it.
+    pub fn configure(&self, settings: &Settings) {
+        let upstreams: Vec<String> = self.sims.iter().map(SimServer::base_url).collect();
+        let text = settings.text(&self.database.url, &self.blobs.display().to_string(), &upstreams);
+        let fresh = self.config.with_extension("fresh");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, &self.config).unwrap();
+    }
+
+    /// Starts one more server.
+    pub async fn node(&self) -> Node {
+        let number = self.nodes.fetch_add(1, Ordering::Relaxed);
+        let data = self.folder.path().join(format!("node-{number}"));
+        let log = self.folder.path().join(format!("node-{number}.log"));
+        Node::start(&self.config, data, log).await
+    }
+
+    /// Starts several servers.
+    pub async fn nodes(&self, count: usize) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(self.node().await);
+        }
+        nodes
+    }
+
+    /// A user with so many cents and a key without limits worth the name.
+    pub async fn account(&self, cents: u32) -> Account {
+        let number = self.accounts.fetch_add(1, Ordering::Relaxed);
+        let email = format!("user-{number}@example.org");
+        self.command(&["user", "create", &email]).await;
+        self.grant(&email, cents).await;
+        let key = self.key(&email, &["--rpm", "10000000"]).await;
+        Account::new(&email, &key, i64::from(cents) * CENT)
+    }
+
+    /// One more key of a user.
+    pub async fn key(&self, email: &str, limits: &[&str]) -> String {
+        self.command(&[&["key", "create", email], limits].concat()).await.trim().to_owned()
+    }
+
+    /// Credit.
+    pub async fn grant(&self, email: &str, cents: u32) {
+        self.command(&["credits", "grant", email, &cents.to_string(), "--reason", "test"]).await;
+    }
+
+    /// `batchin ledger check`; fails if anything does not add up.
+    pub async fn ledger(&self) -> Ledger {
+        Ledger::clean(&self.command(&["ledger", "check", "--json"]).await)
+    }
+
+    /// The ledger once no server has anything leased any more.
+    pub async fn settled(&self) -> Ledger {
+        until("every lease is given back", async || Some(self.ledger().await).filter(|ledger| ledger.leased == 0)).await
+    }
+
+    /// Ends every connection to the database from the database's side.
+    pub fn cut_connections(&self) {
+        self.database.cut_connections();
+    }
+
+    /// Runs a command beside the servers and returns what it prints.
+    async fn command(&self, arguments: &[&str]) -> String {
+        let ran = Command::new(env!("CARGO_BIN_EXE_batchin"))
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .arg("--data")
+            .arg(self.folder.path().join("command"))
+            .env_clear()
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success(), "batchin {}: {}\n{out}{err}", arguments.join(" "), ran.status);
+        out.into_owned()
+    }
+}
+
+/// A failed test shows what its servers had to say.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for number in 0..self.nodes.load(Ordering::Relaxed) {
+            let log = std::fs::read_to_string(self.folder.path().join(format!("node-{number}.log")));
+            let log = log.unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("--- node-{number}, the end of its log\n{}\n", tail.join("\n")),
+            );
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Holds: tests against real server processes: started, loaded, killed, stalled and told to stop.
+//!
+//! Only the model servers are simulated. Everything is asked for over HTTP or the command line, as a customer or an
+//! operator would.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "they are the assertions of a test")]
+
+mod batches;
+mod budgets;
+mod connections;
+mod harness;
+mod idempotency;
+mod kills;
+mod overspend;
+mod rate_limits;
+mod reload;
+mod revocation;
+mod saturation;
+mod shutdown;
+mod stalls;
+mod streams;

@@ -1,0 +1,97 @@
+//! A reload drops no request, and each is charged by the price that it began with.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::harness::{Account, Address, Backend, Settings, TOKEN, World, chat, nanos, on_both, until};
+
+const ANSWER: i64 = 10 * TOKEN;
+const CLIENTS: usize = 8;
+/// Prices after the first: times this.
+const RELOADS: [i64; 3] = [2, 3, 4];
+
+fn settings(factor: i64) -> Settings {
+    let settings =
+        Settings::default().model("brief", "sim:tokens=10,first_ms=20").model("slow", "sim:tokens=10,first_ms=2000");
+    let price = (100 * factor).to_string();
+    settings.priced("brief", &price).priced("slow", &price)
+}
+
+async fn ask(account: Account, at: Address, stop: watch::Receiver<bool>) -> u64 {
+    let mut answered = 0;
+    while !*stop.borrow() {
+        let reply = account.chat(&at, &chat("brief", 10)).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        answered += 1;
+    }
+    answered
+}
+
+async fn price_shown(account: &Account, at: &Address) -> Option<f64> {
+    let model: Value = account.get(at, "/v1/models/brief").await.json();
+    model["pricing"]["std_output"].as_f64()
+}
+
+on_both! {
+    async fn each_request_is_charged_by_the_price_it_began_with(backend) {
+        let world = World::new(backend, settings(1)).await;
+        let node = world.node().await;
+        let (account, at) = (world.account(100_000).await, &node.address);
+        let (stop, stopped) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            clients.spawn(ask(account.clone(), at.clone(), stopped.clone()));
+        }
+        for factor in RELOADS {
+            // Under way before the reload, answered after it.
+            let asked = world.sim().calls();
+            let (asking, slow_at) = (account.clone(), at.clone());
+            let slow = JoinSet::from_iter([async move { asking.chat(&slow_at, &chat("slow", 10)).await.status }]);
+            until("more requests are under way", async || (world.sim().calls() > asked + 20).then_some(())).await;
+            world.configure(&settings(factor));
+            node.reload();
+            let shown = async || (price_shown(&account, at).await == Some(100.0 * factor as f64)).then_some(());
+            until("the new price is shown", shown).await;
+            assert_eq!(slow.join_all().await, [200]);
+        }
+        stop.send(true).unwrap();
+        let answered: u64 = clients.join_all().await.into_iter().sum();
+        let rows = account.usage(at).await;
+        assert_eq!(rows.len() as u64, answered + RELOADS.len() as u64);
+        let mut by_price: HashMap<i64, u64> = HashMap::new();
+        let mut slow = Vec::new();
+        for row in &rows {
+            let cost = nanos(&row["cost_cents"]);
+            assert_eq!(cost % ANSWER, 0, "{row}");
+            if row["model"] == "slow" {
+                slow.push(cost / ANSWER);
+            } else {
+                *by_price.entry(cost / ANSWER).or_default() += 1;
+            }
+        }
+        slow.sort_unstable();
+        assert_eq!(slow, [1, 2, 3], "a request under way keeps its price");
+        let mut prices: Vec<i64> = by_price.keys().copied().collect();
+        prices.sort_unstable();
+        assert_eq!(prices, [1, 2, 3, 4], "{by_price:?}");
+        world.settled().await;
+    }
+
+    async fn a_faulty_configuration_changes_nothing(backend) {
+        let world = World::new(backend, settings(1)).await;
+        let node = world.node().await;
+        let (account, at) = (world.account(100).await, &node.address);
+        // A price below a millionth of a dollar cannot be charged exactly.
+        world.configure(&settings(2).model("added", "sim:tokens=1").priced("brief", "0.0000001"));
+        node.reload();
+        until("the fault is reported", async || node.log().contains("the old one stays").then_some(())).await;
+        assert_eq!(account.get(at, "/v1/models/added").await.status, 404);
+        assert_eq!(account.chat(at, &chat("fixed", 10)).await.status, 200);
+        assert_eq!(price_shown(&account, at).await, Some(100.0));
+        world.configure(&settings(3));
+        node.reload();
+        until("the new price is shown", async || (price_shown(&account, at).await == Some(300.0)).then_some(())).await;
+    }
+}
