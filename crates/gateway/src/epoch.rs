@@ -175,7 +175,7 @@ impl Keeper {
             }
             Ok(_) => {}
             Err(cause) => {
-                warn!(error = &cause as &dyn std::error::Error, "nodes that stay away could not be looked for")
+                warn!(error = &cause as &dyn std::error::Error, "nodes that stay away could not be looked for");
             }
         }
     }
@@ -247,6 +247,7 @@ impl Keeper {
         let epoch = self.current.load_full();
         epoch.committer.close();
         self.writers.shutdown(patience).await;
+        epoch.escrow.give_requests_back().await;
         self.store.leave(epoch.identity).await
     }
 }

@@ -304,6 +304,14 @@ impl Escrow {
         self.give_back(returns.collect()).await;
     }
 
+    /// Gives back the requests of minutes that are free, before the node leaves. Of those that it keeps nobody would know
+    /// afterwards whether they were made; money comes back by itself.
+    pub(crate) async fn give_requests_back(&self) {
+        let counts = self.pots().into_iter().filter(|pot| matches!(pot.purse, Purse::Requests(..)));
+        let free = counts.map(|pot| (pot.purse, pot.lock().lease.release(Amount::MAX)));
+        self.give_back(free.filter(|(_, amount)| !amount.is_zero()).collect()).await;
+    }
+
     async fn give_back(&self, returns: Vec<(Purse, Amount)>) {
         if returns.is_empty() {
             return;
