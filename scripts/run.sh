@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts the server on an empty or a used data folder, makes a first user and key, runs a sample batch, keeps serving.
 set -euo pipefail
+umask 077
 batchin=$1
 : "${DATA:=data}" "${LISTEN:=127.0.0.1:8080}"
 export BATCHIN_BASE_URL="http://$LISTEN"

@@ -36,6 +36,8 @@ pub enum QuantizeError {
 ///
 /// [`QuantizeError`]; nothing is left at `output` then.
 pub fn quantize_q8_0(input: &Path, output: &Path) -> Result<(), QuantizeError> {
+    // Three hundred lines about tensors are no news; what fails is said by the status.
+    llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default().with_logs_enabled(false));
     let partial = output.with_extension("gguf.partial");
     let from = CString::new(input.as_os_str().as_bytes())?;
     let to = CString::new(partial.as_os_str().as_bytes())?;

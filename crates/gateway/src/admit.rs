@@ -1,12 +1,12 @@
 //! Holds: what a request asks for, checked against the model, and the most that it can cost.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{BatchId, Class, Price, RequestId, TaskId, Units};
 use batchin_openai::{Endpoint, Peek, peek};
 use bytes::Bytes;
 
-use crate::{Capability, Catalog, IdempotencyKey, Model, RequestError, reserve::Ceiling};
+use crate::{Availability, Capability, Catalog, IdempotencyKey, Model, RequestError, reserve::Ceiling};
 
 /// Tokens that a chat template may add around one message.
 const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
@@ -14,6 +14,9 @@ const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
 const TEMPLATE_TOKENS: u64 = 64;
 /// What templates say about how to use tools, beside the tools themselves.
 const TOOL_TEMPLATE_TOKENS: u64 = 1_024;
+
+/// An operator has taken the model out of service; a client that asks every minute learns soon enough that it is back.
+const OFFLINE_RETRY: Duration = Duration::from_secs(60);
 
 /// A request as it came in.
 #[derive(Clone)]
@@ -52,6 +55,9 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, RequestEr
     let Some(model) = catalog.find(&peek.model) else {
         return Err(RequestError::ModelNotFound { model: peek.model });
     };
+    if model.availability == Availability::Offline {
+        return Err(RequestError::NoUpstream { retry_after: OFFLINE_RETRY });
+    }
     let needs = Capability::of(inbound.endpoint);
     if !model.capabilities.contains(&needs) {
         return Err(RequestError::NotCapable { model: model.id.clone(), needs });

@@ -10,10 +10,10 @@ use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Events, Replica, 
 use bytes::Bytes;
 use metrics::{counter, histogram};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::{
-    Caller, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
+    Caller, Catalog, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
     admit::{Admitted, admit},
     dispatch::Running,
     idempotent::{IdempotencyGuard, Turn},
@@ -71,7 +71,39 @@ pub struct Unsettled {
     pub body: Bytes,
 }
 
+/// When a request came in, and what was in force then.
+struct Arrival {
+    epoch: Arc<Epoch>,
+    catalog: Arc<Catalog>,
+    came_in: Timestamp,
+    began: Instant,
+}
+
 impl Bill {
+    /// A bill for a request that may cost at most `hold`.
+    fn open(
+        gateway: Gateway,
+        arrival: Arrival,
+        caller: &Caller,
+        (inbound, admitted): (Inbound, Admitted),
+        hold: Amount,
+    ) -> Self {
+        let bound = &admitted.peek.bound;
+        Self {
+            gateway,
+            epoch: arrival.epoch,
+            caller: caller.clone(),
+            version: arrival.catalog.version(),
+            meter: Meter::new(admitted.price, hold, bound.text_bytes, bound.token_ids),
+            came_in: arrival.came_in,
+            began: arrival.began,
+            ttft: None,
+            charged: Amount::ZERO,
+            inbound,
+            admitted,
+        }
+    }
+
     /// The charge for what was consumed since the last one, and the usage so far.
     pub(crate) fn settlement(&self, outcome: Outcome, month_of: &Reservation) -> Settlement {
         let now = self.gateway.clock().now();
@@ -121,7 +153,8 @@ impl Bill {
                 histogram!("batchin_tpot_seconds", "model" => model, "class" => class).record(tpot);
             }
         }
-        info!(
+        // The usage log has every request durably; a second line for each is for whoever looks for a fault.
+        debug!(
             target: "batchin::requests",
             request = %self.inbound.request, model = %self.admitted.model.id, class, outcome = outcome.name(),
             prompt_tokens = units.input, completion_tokens = units.output,
@@ -168,11 +201,10 @@ struct Dispatched {
 impl Gateway {
     /// Answers an interactive request.
     pub async fn answer(&self, caller: &Caller, inbound: Inbound) -> Result<Reply, RequestError> {
-        let (began, came_in) = (Instant::now(), self.clock().now());
-        let epoch = self.live_epoch()?;
+        let arrival = self.arrival()?;
+        let (epoch, came_in) = (Arc::clone(&arrival.epoch), arrival.came_in);
         let rate = take_request(&epoch, caller, came_in).await?;
-        let catalog = self.catalog();
-        let admitted = admit(&catalog, &inbound)?;
+        let admitted = admit(&arrival.catalog, &inbound)?;
         let place = Arc::clone(self.in_flight()).try_acquire_owned();
         let place = place.map_err(|_| RequestError::Busy { retry_after: RETRY_AFTER })?;
         let mut guard = match &inbound.idempotency {
@@ -184,7 +216,7 @@ impl Gateway {
         };
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
         let dispatched = self.dispatch(&inbound, &admitted, None).await?;
-        let bill = self.bill(epoch, caller, inbound, admitted, &reservation, (came_in, began, catalog.version()));
+        let bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
         let body = match dispatched.answer {
             Answer::Events(events) => {
                 ReplyBody::Stream(Box::new(open(bill, reservation, (events, dispatched.running), guard, place)))
@@ -205,13 +237,11 @@ impl Gateway {
         inbound: Inbound,
         running: Running,
     ) -> Result<Unsettled, RequestError> {
-        let (began, came_in) = (Instant::now(), self.clock().now());
-        let epoch = self.live_epoch()?;
-        let catalog = self.catalog();
-        let admitted = admit(&catalog, &inbound)?;
-        let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
+        let arrival = self.arrival()?;
+        let admitted = admit(&arrival.catalog, &inbound)?;
+        let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?;
         let dispatched = self.dispatch(&inbound, &admitted, Some(running)).await?;
-        let bill = self.bill(epoch, caller, inbound, admitted, &reservation, (came_in, began, catalog.version()));
+        let bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
         match dispatched.answer {
             Answer::Whole { body, usage, .. } => Ok(whole(bill, reservation, body, usage, dispatched.running)),
             // A task's call asks for a whole answer; a server that streams all the same does not speak the protocol.
@@ -243,36 +273,14 @@ impl Gateway {
         Ok(Checked { model: admitted.model, prompt_bound: admitted.ceiling.input, cost: admitted.ceiling.cost })
     }
 
+    fn arrival(&self) -> Result<Arrival, RequestError> {
+        let (began, came_in) = (Instant::now(), self.clock().now());
+        Ok(Arrival { epoch: self.live_epoch()?, catalog: self.catalog(), came_in, began })
+    }
+
     fn live_epoch(&self) -> Result<Arc<Epoch>, RequestError> {
         let epoch = self.epoch();
         if epoch.holds() { Ok(epoch) } else { Err(RequestError::Fenced) }
-    }
-
-    fn bill(
-        &self,
-        epoch: Arc<Epoch>,
-        caller: &Caller,
-        inbound: Inbound,
-        admitted: Admitted,
-        reservation: &Reservation,
-        when: (Timestamp, Instant, batchin_domain::PriceVersion),
-    ) -> Bill {
-        let (came_in, began, version) = when;
-        let bound = &admitted.peek.bound;
-        let meter = Meter::new(admitted.price, reservation.amount(), bound.text_bytes, bound.token_ids);
-        Bill {
-            gateway: self.clone(),
-            epoch,
-            caller: caller.clone(),
-            inbound,
-            version,
-            meter,
-            came_in,
-            began,
-            ttft: None,
-            charged: Amount::ZERO,
-            admitted,
-        }
     }
 
     /// Sends the request to one upstream after another until one answers; first to where it has a place already.

@@ -236,7 +236,10 @@ impl Stream for MeteredStream {
                     // Rule 3: a node past its deadline sends no further byte.
                     if this.open.as_ref().is_some_and(|open| !open.bill.epoch.holds()) {
                         this.tail.clear();
-                        this.tail.push_back(error_frame("The server lost its ledger.", "service_unavailable"));
+                        this.tail.push_back(error_frame(
+                            "The server cannot reach its ledger any more; what was sent so far is all there is.",
+                            "service_unavailable",
+                        ));
                         this.end(Outcome::UpstreamFailed);
                         continue;
                     }

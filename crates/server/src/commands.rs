@@ -75,7 +75,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// The database for one command, brought up to date.
 async fn store(config: &Config) -> Result<Store> {
-    std::fs::create_dir_all(&config.server.data_dir)?;
+    wiring::create_private(&config.server.data_dir)?;
     Ok(wiring::connect(config, true).await?)
 }
 

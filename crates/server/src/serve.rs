@@ -169,14 +169,14 @@ async fn run_until_stopped(served: impl Future<Output = std::io::Result<()>>, st
     stop.stopping.cancel();
     stop.listener.graceful_shutdown(None);
     tokio::select! {
-        ended = tokio::time::timeout(grace, &mut served) => match ended {
-            Ok(ended) => ended.context("the listener failed")?,
-            Err(_) => warn!("requests were still under way after {grace:?}"),
-        },
+        ended = &mut served => return ended.context("the listener failed"),
+        () = tokio::time::sleep(grace) => warn!("requests still under way after {grace:?} are cut off"),
         _ = terminate.recv() => warn!("told again to stop: requests under way are cut off"),
         _ = interrupt.recv() => warn!("told again to stop: requests under way are cut off"),
     }
-    Ok(())
+    // Their streams settle what was delivered when they are dropped.
+    stop.listener.shutdown();
+    served.await.context("the listener failed")
 }
 
 /// Who settles ends before who writes, and both before the leases go back.

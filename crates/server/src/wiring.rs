@@ -49,7 +49,7 @@ impl NodeFolder {
     /// Makes the folder if need be, takes its lock, and reads or makes the identity.
     pub fn open(folder: &Path, ids: &dyn IdSource) -> Result<Self, NodeFolderError> {
         let io = |cause| NodeFolderError::Io { folder: folder.to_owned(), cause };
-        std::fs::create_dir_all(folder).map_err(io)?;
+        create_private(folder).map_err(io)?;
         let lock = std::fs::File::create(folder.join("node.lock")).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -70,6 +70,12 @@ impl NodeFolder {
         };
         Ok(Self { id: NodeId::new(id), _lock: lock })
     }
+}
+
+/// Makes a folder that nobody else on the machine may look into; one that is there keeps its mode.
+pub fn create_private(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Opens the configured database, brought up to date unless told otherwise.

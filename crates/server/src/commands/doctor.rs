@@ -32,7 +32,7 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
 
 async fn database(config: &Config) -> Result<String, String> {
     let explain = |cause: &dyn std::error::Error| cli::explain(cause);
-    std::fs::create_dir_all(&config.server.data_dir).map_err(|cause| explain(&cause))?;
+    wiring::create_private(&config.server.data_dir).map_err(|cause| explain(&cause))?;
     let store = wiring::connect(config, false).await.map_err(|cause| explain(&cause))?;
     let report = store.check().await.map_err(|cause| explain(&cause))?;
     match report.faults.first() {

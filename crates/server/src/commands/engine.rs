@@ -10,6 +10,12 @@ pub(super) fn run(arguments: &[String]) -> Result<Outcome> {
     use anyhow::Context as _;
     use batchin_engine::{EngineOptions, ModelOptions};
 
+    // The parent reads these lines and keeps their levels.
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_env_filter(batchin_engine::DEFAULT_LOG_FILTER)
+        .init();
     let (mut socket, mut models, mut threads) = (None, Vec::new(), None);
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {

@@ -10,11 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use batchin_weights::{KnownModel, Progress, PullOptions, SourceFailure, Stage, find, nearest, pull};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{
-    cli::Outcome,
-    config::{Config, Environment},
-    wiring,
-};
+use crate::{cli::Outcome, config::Config, wiring};
 
 /// `batchin models pull NAME`
 pub(super) async fn run(name: &str, config: &Config, out: &mut impl Write) -> Result<Outcome> {
@@ -30,14 +26,19 @@ pub(super) async fn run(name: &str, config: &Config, out: &mut impl Write) -> Re
 /// Fetches a model's weights unless they are here.
 pub(crate) async fn fetch(model: &KnownModel, config: &Config, progress: Arc<dyn Progress>) -> Result<PathBuf> {
     let mut options = PullOptions::new(wiring::weights_folder(config));
-    let environment = Environment::of_process();
-    options.huggingface_token = environment.value("HF_TOKEN").map(|token| token.to_owned().into());
+    options.huggingface_token = huggingface_token();
     options.progress = progress;
     #[cfg(feature = "engine")]
     {
         options.requantize = Some(Arc::new(|from, to| Ok(batchin_engine::quantize_q8_0(from, to)?)));
     }
     pull(model, &options).await.with_context(|| format!("the weights of {} could not be fetched", model.id))
+}
+
+/// Where Hugging Face's own tools keep it.
+#[expect(clippy::disallowed_methods, reason = "the server reads the environment; this one name is not ours")]
+fn huggingface_token() -> Option<secrecy::SecretString> {
+    std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()).map(Into::into)
 }
 
 /// Progress on a terminal as a bar, elsewhere as a line a stage.

@@ -38,7 +38,7 @@ const THREADS: Setting = Setting {
 };
 const SLOTS: Setting = Setting {
     path: "engine.slots",
-    kind: Kind::Integer { min: 1, max: 256 },
+    kind: Kind::Integer { min: 1, max: 64 },
     preset: Preset::Integer(16),
     doc: "Requests that are decoded together.",
 };

@@ -68,7 +68,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, to_lose: Arc<AtomicU
                 let sent = server.write_all(&up[..n]).await;
                 if lose {
                     // Its reply says that the commit is done.
-                    server.read(&mut down).await.unwrap();
+                    assert_ne!(server.read(&mut down).await.unwrap(), 0);
                     return;
                 }
                 sent

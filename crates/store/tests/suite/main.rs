@@ -3,6 +3,8 @@
 //! PostgreSQL is found by `BATCHIN_TEST_POSTGRES`, which `make test` sets to a cluster of its own. Without it the
 //! PostgreSQL half fails; it is never skipped.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "they are the assertions of a test")]
+
 mod batches;
 mod budgets;
 mod check;

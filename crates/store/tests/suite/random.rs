@@ -24,6 +24,9 @@ struct Told {
     perhaps: [i64; 2],
 }
 
+/// What is heard of a settlement.
+type Heard = oneshot::Receiver<Result<(), CommitError>>;
+
 struct Node {
     db: Arc<Db>,
     rng: StdRng,
@@ -34,7 +37,7 @@ struct Node {
     payers: [(AccountId, KeyId); 2],
     /// Leased of each account's balance and of its key's budget.
     leases: [(Lease, Lease); 2],
-    in_flight: Vec<(usize, Amount, oneshot::Receiver<Result<(), CommitError>>)>,
+    in_flight: Vec<(usize, Amount, Heard)>,
     told: Told,
 }
 

@@ -24,16 +24,15 @@ use uuid::Uuid;
 /// Runs each body on SQLite and on PostgreSQL, each time on a database of its own.
 macro_rules! both {
     ($(async fn $name:ident($db:ident) $body:block)+) => {$(
+        async fn $name($db: &$crate::support::Db) $body
         mod $name {
-            use super::*;
-            async fn body($db: &$crate::support::Db) $body
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn sqlite() {
-                $crate::support::on($crate::support::Db::sqlite().await, async |db| body(db).await).await;
+                $crate::support::on($crate::support::Db::sqlite().await, async |db| super::$name(db).await).await;
             }
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn postgres() {
-                $crate::support::on($crate::support::Db::postgres().await, async |db| body(db).await).await;
+                $crate::support::on($crate::support::Db::postgres().await, async |db| super::$name(db).await).await;
             }
         }
     )+};

@@ -82,7 +82,7 @@ impl Settings {
         for (index, url) in upstreams.iter().enumerate() {
             let slots = self.slots;
             write!(text, "[[upstreams]]\nname = \"sim-{index}\"\nkind = \"vllm\"\nbase_url = \"{url}\"\n").unwrap();
-            write!(text, "slots = {slots}\n").unwrap();
+            writeln!(text, "slots = {slots}").unwrap();
         }
         for Model { id, script, price, upstream } in &self.models {
             write!(
