@@ -15,7 +15,7 @@ const TASKS: usize = 30;
 async fn ask(account: Account, at: Address, first: usize) -> u64 {
     let mut answered = 0;
     for turn in first.. {
-        if turn % 2 == 0 {
+        if turn.is_multiple_of(2) {
             // A refused connection, or one that an idle server closed, carried no request.
             let Ok(reply) = account.try_chat(&at, &chat("brief", 10)).await else { break };
             if reply.status != 200 {

@@ -41,7 +41,7 @@ impl Database {
         psql(&cluster, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         psql(&cluster, &format!("CREATE DATABASE {name}"));
         let (server, _) = cluster.rsplit_once('/').expect("the URL of a cluster ends with a database");
-        Self { url: format!("{server}/{name}"), cluster: Some((cluster.clone(), name)) }
+        Self { url: format!("{server}/{name}"), cluster: Some((cluster, name)) }
     }
 }
 

@@ -57,7 +57,7 @@ async fn ask(account: Account, at: Address, stop: watch::Receiver<bool>, first: 
         if *stop.borrow() {
             break;
         }
-        let answer = if turn % 2 == 0 { whole(&account, &at).await } else { streamed(&account, &at).await };
+        let answer = if turn.is_multiple_of(2) { whole(&account, &at).await } else { streamed(&account, &at).await };
         match answer {
             Some(id) => acknowledged.push(id),
             None => sleep(PAUSE).await,

@@ -81,15 +81,15 @@ impl Settings {
         );
         for (index, url) in upstreams.iter().enumerate() {
             let slots = self.slots;
-            write!(text, "[[upstreams]]\nname = \"sim-{index}\"\nkind = \"vllm\"\nbase_url = \"{url}\"\n").unwrap();
-            writeln!(text, "slots = {slots}").unwrap();
+            writeln!(text, "[[upstreams]]\nname = \"sim-{index}\"\nkind = \"vllm\"").unwrap();
+            writeln!(text, "base_url = \"{url}\"\nslots = {slots}").unwrap();
         }
         for Model { id, script, price, upstream } in &self.models {
-            write!(
+            writeln!(
                 text,
                 "[[models]]\nid = \"{id}\"\nupstreams = [\"sim-{upstream}\"]\nupstream_model = \"{script}\"\n\
                  capabilities = [\"chat\", \"completions\"]\ncontext_length = 131072\nmax_output_tokens = 65536\n\
-                 [models.pricing]\nstd_input = 0\nstd_output = {price}\n"
+                 [models.pricing]\nstd_input = 0\nstd_output = {price}"
             )
             .unwrap();
         }
