@@ -312,7 +312,7 @@ async fn insert_tasks(tx: &WriteTx, new: &NewBatch) -> Result<(), StoreError> {
         let sql = format!(
             "INSERT INTO task (id, batch_id, idx, account_id, custom_id, model, endpoint, priority, state, not_before, \
              body_offset, body_len) {}",
-            crate::dialect::rows(run, COLUMNS)
+            tx.dialect.rows(run, COLUMNS)
         );
         exactly(tx.run(sql, values).await?, run as u64, "task")?;
     }

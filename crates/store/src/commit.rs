@@ -21,6 +21,9 @@ use crate::{NodeIdentity, Settlement, Store, StoreError};
 const QUEUE_LEN: usize = 16_384;
 /// The most in one transaction: enough to hide the disk, few enough that nobody waits for somebody else's thousand.
 const GROUP_MAX: usize = 512;
+/// Turns of the runtime that a group waits for more while each brings some: what is ready to be settled now shares one
+/// commit, and nobody waits for what is not.
+const GATHER_TURNS: usize = 8;
 /// First pause before a failed group is tried again; doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -121,6 +124,7 @@ impl Writer {
             if received == 0 {
                 return;
             }
+            gather(&mut jobs, &mut group).await;
             self.settle(&mut group).await;
         }
     }
@@ -189,6 +193,22 @@ impl Writer {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
             before = Before::Perhaps;
+        }
+    }
+}
+
+/// Lets requests that are ready run, and adds what they hand in.
+async fn gather(jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
+    for _ in 0..GATHER_TURNS {
+        tokio::task::yield_now().await;
+        let before = group.len();
+        while group.len() < GROUP_MAX
+            && let Ok(job) = jobs.try_recv()
+        {
+            group.push(job);
+        }
+        if group.len() == before {
+            return;
         }
     }
 }

@@ -68,18 +68,19 @@ impl Dialect {
         }
     }
 
-    /// `(VALUES …)` rows for a common table expression: `rows` tuples of `types`, parameters from `$first` on.
-    pub(crate) fn values(self, rows: usize, types: &[Type], first: usize) -> String {
+    /// `(VALUES …)` rows for a common table expression: `rows` tuples of `types`. They take the statement's first
+    /// parameters, and no other may stand before them.
+    pub(crate) fn values(self, rows: usize, types: &[Type]) -> String {
         let mut sql = String::with_capacity(8 + rows * types.len() * 14);
         sql.push_str("VALUES ");
-        let mut parameter = first;
+        let mut parameter = 1;
         for row in 0..rows {
             sql.push_str(if row == 0 { "(" } else { ",(" });
             for (i, kind) in types.iter().enumerate() {
                 if i > 0 {
                     sql.push(',');
                 }
-                push_parameter(&mut sql, parameter);
+                self.push_next(&mut sql, parameter);
                 if self == Self::Postgres && row == 0 {
                     sql.push_str(match kind {
                         Type::Uuid => "::uuid",
@@ -92,6 +93,32 @@ impl Dialect {
             sql.push(')');
         }
         sql
+    }
+
+    /// `VALUES (…), …` for an INSERT: `rows` tuples of `columns` parameters, the first of the statement.
+    pub(crate) fn rows(self, rows: usize, columns: usize) -> String {
+        let mut sql = String::with_capacity(8 + rows * columns * 5);
+        sql.push_str("VALUES ");
+        for row in 0..rows {
+            sql.push_str(if row == 0 { "(" } else { ",(" });
+            for column in 0..columns {
+                if column > 0 {
+                    sql.push(',');
+                }
+                self.push_next(&mut sql, row * columns + column + 1);
+            }
+            sql.push(')');
+        }
+        sql
+    }
+
+    /// A parameter of a list that is numbered in order. SQLite finds the name of a numbered parameter by walking a list
+    /// of all of them, so that binding would take the square of their number.
+    fn push_next(self, sql: &mut String, number: usize) {
+        match self {
+            Self::Sqlite => sql.push('?'),
+            Self::Postgres => push_parameter(sql, number),
+        }
     }
 
     /// The present by the clock that all nodes share: PostgreSQL's own, or the caller's, which on SQLite is the same
@@ -113,23 +140,6 @@ impl Dialect {
         };
         sql.replace("{uuid}", uuid).replace("{bytes}", bytes)
     }
-}
-
-/// `VALUES (…), …` for an INSERT: `rows` tuples of `columns` parameters, from `$1` on.
-pub(crate) fn rows(rows: usize, columns: usize) -> String {
-    let mut sql = String::with_capacity(8 + rows * columns * 5);
-    sql.push_str("VALUES ");
-    for row in 0..rows {
-        sql.push_str(if row == 0 { "(" } else { ",(" });
-        for column in 0..columns {
-            if column > 0 {
-                sql.push(',');
-            }
-            push_parameter(&mut sql, row * columns + column + 1);
-        }
-        sql.push(')');
-    }
-    sql
 }
 
 /// `$first,$first+1,…`: as many parameters as `n`.
@@ -176,7 +186,9 @@ mod tests {
 
     #[test]
     fn only_postgres_needs_casts() {
-        assert_eq!(Dialect::Sqlite.values(2, &[Type::Uuid, Type::BigInt], 3), "VALUES ($3,$4),($5,$6)");
-        assert_eq!(Dialect::Postgres.values(2, &[Type::Uuid, Type::BigInt], 1), "VALUES ($1::uuid,$2::bigint),($3,$4)");
+        assert_eq!(Dialect::Sqlite.values(2, &[Type::Uuid, Type::BigInt]), "VALUES (?,?),(?,?)");
+        assert_eq!(Dialect::Postgres.values(2, &[Type::Uuid, Type::BigInt]), "VALUES ($1::uuid,$2::bigint),($3,$4)");
+        assert_eq!(Dialect::Sqlite.rows(1, 2), "VALUES (?,?)");
+        assert_eq!(Dialect::Postgres.rows(2, 1), "VALUES ($1),($2)");
     }
 }

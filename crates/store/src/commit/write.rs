@@ -15,7 +15,7 @@ use crate::{
     accounts::movement_code,
     commit::Before,
     connect::WriteTx,
-    dialect::{Dialect, Type, marks, rows, runs},
+    dialect::{Dialect, Type, marks, runs},
     error::exactly,
     nodes::still,
 };
@@ -122,7 +122,6 @@ async fn finish_tasks(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreEr
     for now in in_runs(&ending) {
         let run = now.len();
         let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS.len() + 1);
-        values.push(now.first().map_or(0, |(s, _)| s.now.micros()).into());
         for (settlement, task) in now {
             let units = settlement.usage.as_ref().map(|u| u.units).unwrap_or_default();
             let cost = settlement.usage.as_ref().map_or(0, |u| u.cost.nanos());
@@ -152,12 +151,14 @@ async fn finish_tasks(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreEr
                 cost.into(),
             ]);
         }
+        values.push(now.first().map_or(0, |(s, _)| s.now.micros()).into());
         let sql = format!(
             "WITH v(id, state, blob, off, len, code, message, input, output, cost) AS ({}) \
              UPDATE task SET state = v.state, node_id = NULL, result_blob = v.blob, result_offset = v.off, \
              result_len = v.len, error_code = v.code, error_message = v.message, input_tokens = v.input, \
-             output_tokens = v.output, cost_nano = v.cost, finished_at = $1 FROM v WHERE task.id = v.id",
-            tx.dialect.values(run, &COLUMNS, 2)
+             output_tokens = v.output, cost_nano = v.cost, finished_at = ${now_at} FROM v WHERE task.id = v.id",
+            tx.dialect.values(run, &COLUMNS),
+            now_at = run * COLUMNS.len() + 1,
         );
         exactly(tx.run(sql, values).await?, run as u64, "task")?;
     }
@@ -275,7 +276,7 @@ async fn post_to_accounts(
             "WITH v(owner, amount, charges) AS ({}) UPDATE account SET posted_debit = posted_debit + v.amount, \
              pending_debit = pending_debit - v.amount, last_seq = last_seq + v.charges FROM v \
              WHERE account.id = v.owner RETURNING id, last_seq",
-            tx.dialect.values(now.len(), &COLUMNS, 1)
+            tx.dialect.values(now.len(), &COLUMNS)
         );
         let values = now.iter().flat_map(|(account, (sum, count))| -> [Value; 3] {
             [account.uuid().into(), (*sum).into(), (*count).into()]
@@ -303,7 +304,7 @@ async fn post_to_budgets(tx: &WriteTx, node: NodeIdentity, purses: &[(Purse, (i6
         let sql = format!(
             "INSERT INTO purse (kind, owner, win, spent) {} ON CONFLICT (kind, owner, win) \
              DO UPDATE SET spent = purse.spent + excluded.spent",
-            rows(now.len(), 4)
+            tx.dialect.rows(now.len(), 4)
         );
         exactly(tx.run(sql, values.collect::<Vec<_>>()).await?, now.len() as u64, "purse")?;
     }
@@ -313,7 +314,7 @@ async fn post_to_budgets(tx: &WriteTx, node: NodeIdentity, purses: &[(Purse, (i6
         let sql = format!(
             "WITH v(owner, win, amount) AS ({}) UPDATE purse SET leased = leased - v.amount FROM v \
              WHERE purse.kind = {code} AND purse.owner = v.owner AND purse.win = v.win",
-            tx.dialect.values(now.len(), &COLUMNS, 1)
+            tx.dialect.values(now.len(), &COLUMNS)
         );
         exactly(tx.run(sql, amounts(now)).await?, now.len() as u64, "purse")?;
     }
@@ -333,7 +334,7 @@ async fn post_to_leases(
         let sql = format!(
             "WITH v(owner, win, amount) AS ({}) UPDATE lease SET outstanding = outstanding - v.amount FROM v \
              WHERE lease.kind = {} AND lease.owner = v.owner AND lease.win = v.win AND lease.node_id = ${}",
-            tx.dialect.values(now.len(), &COLUMNS, 1),
+            tx.dialect.values(now.len(), &COLUMNS),
             kind.code(),
             now.len() * COLUMNS.len() + 1,
         );
@@ -385,7 +386,7 @@ async fn insert_transfers(
     }
     let sql = format!(
         "INSERT INTO transfer (id, account_id, seq, movement, amount, request_id, price_version, created_at) {}",
-        rows(charged.len(), COLUMNS)
+        tx.dialect.rows(charged.len(), COLUMNS)
     );
     exactly(tx.run(sql, values).await?, charged.len() as u64, "transfer")
 }
@@ -431,7 +432,7 @@ async fn write_usage(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreErr
              estimated = CASE WHEN excluded.outcome = {running} THEN usage_log.estimated ELSE excluded.estimated END, \
              latency_us = {larger}(usage_log.latency_us, excluded.latency_us), \
              ttft_us = coalesce(usage_log.ttft_us, excluded.ttft_us)",
-            rows(run, COLUMNS),
+            tx.dialect.rows(run, COLUMNS),
             running = Outcome::Running.code(),
         );
         exactly(tx.run(sql, values).await?, run as u64, "usage_log")?;
