@@ -100,6 +100,8 @@ impl Worker {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut node = self.gateway.epoch().identity;
+        // The durable queue is looked at when it is time, and again while the last look found something.
+        let (mut polled, mut more) = (true, true);
         while !stop.is_cancelled() {
             let current = self.gateway.epoch().identity;
             if current != node {
@@ -111,17 +113,22 @@ impl Worker {
                 drop(state);
                 node = current;
             }
-            let claimed = self.claim(&mut queues, node).await;
+            // A claim is a transaction: one for half of what is kept ready, and not one for every task that ends.
+            let waiting: usize = queues.values().map(Queue::len).sum();
+            if polled || (more && waiting <= READY / 2) {
+                more = self.claim(&mut queues, node).await;
+            }
+            polled = false;
             let started = self.start_ready(&mut queues, &stop);
             queues.retain(|_, queue| !queue.is_empty());
-            if claimed && started {
+            if more && started {
                 continue;
             }
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.freed.notified() => {}
                 () = self.gateway.dispatcher().room() => {}
-                _ = poll.tick() => {}
+                _ = poll.tick() => polled = true,
             }
         }
         let now = self.gateway.clock().now();
@@ -161,9 +168,7 @@ impl Worker {
     }
 
     async fn make_ready(&self, queues: &mut HashMap<String, Queue<Ready>>, tasks: Vec<ClaimedTask>) {
-        let mut state = self.lock();
-        state.claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
-        drop(state);
+        self.lock().claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
         for task in tasks {
             let body = match self.blobs.read(&task.body).await {
                 Ok(body) => body,

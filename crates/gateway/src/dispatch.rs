@@ -30,6 +30,8 @@ struct State {
     ids: HashMap<String, ReplicaId>,
     cancels: HashMap<Ticket, CancellationToken>,
     next_ticket: u64,
+    /// A task was refused a place since the last notice that there may be room.
+    refused: bool,
 }
 
 /// A request in flight, as the scheduler knows it. Dropped without an outcome, it counts as cancelled.
@@ -46,8 +48,13 @@ pub struct Running {
 impl Dispatcher {
     /// A dispatcher for these upstreams.
     pub fn start(fleet: &Fleet, policy: Policy, clock: Arc<dyn Clock>, tasks: &Tasks) -> Arc<Self> {
-        let state =
-            State { scheduler: Scheduler::new(policy), ids: HashMap::new(), cancels: HashMap::new(), next_ticket: 0 };
+        let state = State {
+            scheduler: Scheduler::new(policy),
+            ids: HashMap::new(),
+            cancels: HashMap::new(),
+            next_ticket: 0,
+            refused: false,
+        };
         let dispatcher = Arc::new(Self { state: Mutex::new(state), clock, room: Notify::new() });
         dispatcher.set_replicas(fleet);
         let ticking = Arc::clone(&dispatcher);
@@ -86,7 +93,9 @@ impl Dispatcher {
         let now = self.clock.now();
         let prompt_bound = u32::try_from(prompt_bound).unwrap_or(u32::MAX);
         let known = state.known(candidates);
-        let chosen = state.scheduler.pick(known, class, prompt_bound, now)?;
+        let picked = state.scheduler.pick(known, class, prompt_bound, now);
+        state.refused |= picked.is_err() && task.is_some();
+        let chosen = picked?;
         let replica = candidates.iter().find(|replica| state.ids.get(replica.name()) == Some(&chosen));
         let replica = replica.map(Arc::clone).ok_or(Gate::Unavailable)?;
         let ticket = Ticket(state.next_ticket);
@@ -102,7 +111,7 @@ impl Dispatcher {
         Ok(Running { dispatcher: Arc::clone(self), ticket, done: false, replica, preempted })
     }
 
-    /// Waits until a gate may have opened.
+    /// Waits until a gate that refused a task may have opened.
     pub async fn room(&self) {
         self.room.notified().await;
     }
@@ -115,8 +124,12 @@ impl Dispatcher {
         if let Event::Done { ticket, .. } = event {
             state.cancels.remove(&ticket);
         }
+        // Requests in flight make thousands of events a second; who was not refused is not to look at any of them.
+        let may_open = !matches!(event, Event::Chunk { .. }) && std::mem::take(&mut state.refused);
         drop(state);
-        self.room.notify_one();
+        if may_open {
+            self.room.notify_one();
+        }
     }
 
     async fn tick(&self, stop: CancellationToken) {
