@@ -69,8 +69,11 @@ pub enum ModelOptionsError {
     #[error("write a model as ID=PATH, optionally followed by ,kind=embed,context=TOKENS,slots=N")]
     Form,
     /// A setting with an unknown name.
-    #[error("unknown model setting `{0}`; known are kind, context and slots")]
-    UnknownSetting(String),
+    #[error("unknown model setting `{setting}`; known are kind, context and slots")]
+    UnknownSetting {
+        /// The name.
+        setting: String,
+    },
     /// A setting whose value cannot be used.
     #[error("model setting `{setting}` cannot be `{value}`")]
     BadValue {
@@ -111,7 +114,7 @@ impl FromStr for ModelOptions {
                 }
                 "context" => model.context_tokens = value.parse().map_err(|_| bad())?,
                 "slots" => model.slots = value.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(bad)?,
-                _ => return Err(ModelOptionsError::UnknownSetting(setting.to_owned())),
+                _ => return Err(ModelOptionsError::UnknownSetting { setting: setting.to_owned() }),
             }
         }
         Ok(model)
@@ -145,7 +148,7 @@ mod tests {
     fn bad_text_names_what_is_wrong() {
         let error = |text: &str| text.parse::<ModelOptions>().unwrap_err();
         assert_eq!(error("a"), ModelOptionsError::Form);
-        assert_eq!(error("a=b,colour=red"), ModelOptionsError::UnknownSetting("colour".to_owned()));
+        assert_eq!(error("a=b,colour=red"), ModelOptionsError::UnknownSetting { setting: "colour".to_owned() });
         assert!(matches!(error("a=b,slots=0"), ModelOptionsError::BadValue { .. }));
     }
 }

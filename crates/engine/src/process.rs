@@ -49,8 +49,11 @@ pub enum EngineError {
     #[error("the engine needs at least one model")]
     NoModels,
     /// Two models have the same id.
-    #[error("the model id `{0}` is given twice")]
-    DuplicateModel(String),
+    #[error("the model id `{id}` is given twice")]
+    DuplicateModel {
+        /// The id.
+        id: String,
+    },
     /// llama.cpp could not be initialised.
     #[error("llama.cpp could not be initialised")]
     Backend(#[source] LlamaCppError),
@@ -139,7 +142,7 @@ fn serve(options: EngineOptions, stop: Stop) -> Result<(), EngineError> {
     let compute_threads = options.threads.unwrap_or_else(default_threads);
     for model in &options.models {
         if served.iter().any(|other| other.id == model.id) {
-            return Err(EngineError::DuplicateModel(model.id.clone()));
+            return Err(EngineError::DuplicateModel { id: model.id.clone() });
         }
         let loader = Loader {
             backend: &backend,

@@ -184,7 +184,7 @@ impl Escrow {
 
     /// Asks the store until the amount can be held or is refused with authority. `None`: the pot died meanwhile.
     async fn fill(&self, pot: &Arc<Pot>, amount: Amount) -> Result<Option<Hold>, EscrowError> {
-        let began = Instant::now();
+        let (began, mut recall) = (Instant::now(), true);
         loop {
             if let Some(held) = pot.try_hold(amount) {
                 return Ok(held);
@@ -195,13 +195,15 @@ impl Escrow {
             };
             let ahead = Amount::from_nanos(amount.nanos().saturating_mul(GRANT_AHEAD)).unwrap_or(amount);
             let need = amount.saturating_sub(free);
-            match self.ask(pot.purse, need, recent.max(ahead)).await? {
+            match self.ask(pot.purse, need, recent.max(ahead), recall).await? {
                 LeaseOutcome::Granted { amount, left } => {
                     let mut state = pot.lock();
                     state.lease.grant(amount);
                     state.left = left;
                 }
                 LeaseOutcome::Short { recalling: true, .. } if began.elapsed() < RECALL_PATIENCE => {
+                    // Others are asked once; when all have answered, what they hold is in use.
+                    recall = false;
                     tokio::time::sleep(RECALL_PAUSE).await;
                 }
                 LeaseOutcome::Short { available, .. } => {
@@ -217,8 +219,8 @@ impl Escrow {
         }
     }
 
-    async fn ask(&self, purse: Purse, need: Amount, want: Amount) -> Result<LeaseOutcome, EscrowError> {
-        let ask = LeaseAsk { node: self.node, purse, need, want, grant: self.ids.uuid() };
+    async fn ask(&self, purse: Purse, need: Amount, want: Amount, recall: bool) -> Result<LeaseOutcome, EscrowError> {
+        let ask = LeaseAsk { node: self.node, purse, need, want, grant: self.ids.uuid(), recall };
         counter!("batchin_lease_grants_total", "purse" => purse_name(purse.kind())).increment(1);
         let mut tries = 0;
         loop {

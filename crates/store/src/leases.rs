@@ -25,6 +25,9 @@ pub struct LeaseAsk {
     pub want: Amount,
     /// Names this grant, so that one whose commit went unheard is not granted twice when asked again.
     pub grant: Uuid,
+    /// Whether other nodes are to be asked for what they have free, should there be too little; asked once, their
+    /// answers are waited for.
+    pub recall: bool,
 }
 
 /// What the store says to a [`LeaseAsk`].
@@ -130,16 +133,19 @@ async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreErro
     let (kind, owner, win) = parts(ask.purse);
     let leases = tx
         .all(
-            "SELECT node_id, outstanding, last_grant, last_amount FROM lease WHERE kind = $1 AND owner = $2 AND win = $3",
+            "SELECT node_id, outstanding, recall, last_grant, last_amount FROM lease \
+             WHERE kind = $1 AND owner = $2 AND win = $3",
             [kind.into(), owner.into(), win.into()],
         )
         .await?;
     let mut others = 1_u32;
-    let mut recallable = false;
+    let (mut recallable, mut unanswered) = (false, false);
     for row in &leases {
         if row.try_get::<Uuid>("", "node_id")? != ask.node.id.uuid() {
             others = others.saturating_add(1);
-            recallable |= row.try_get::<i64>("", "outstanding")? > 0;
+            let outstanding = row.try_get::<i64>("", "outstanding")? > 0;
+            recallable |= outstanding && ask.recall;
+            unanswered |= outstanding && row.try_get::<bool>("", "recall")?;
         } else if row.try_get::<Option<Uuid>>("", "last_grant")? == Some(ask.grant) {
             // This very grant was committed and its answer got lost.
             let amount = crate::accounts::stored_amount(row, "lease", "last_amount")?;
@@ -155,7 +161,7 @@ async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreErro
             )
             .await?;
         }
-        return Ok(LeaseOutcome::Short { available, recalling: recallable });
+        return Ok(LeaseOutcome::Short { available, recalling: recallable || unanswered });
     }
     let amount = grant_size(ask.need, ask.want, available, others);
     set_aside(tx, ask.purse, amount.nanos()).await?;

@@ -69,7 +69,9 @@ pub(super) async fn chat(service: &Service, request: Request<Incoming>) -> Resul
     let conversation =
         Conversation { messages: &messages, tools: tools.listed(), arguments: body.chat_template_kwargs.as_ref() };
     let text = template.render(&conversation).map_err(|error| match error {
-        RenderError::Refused(reason) => ApiError::invalid("messages", format!("The chat template refuses: {reason}")),
+        RenderError::Refused { reason } => {
+            ApiError::invalid("messages", format!("The chat template refuses: {reason}"))
+        }
         RenderError::Failed(_) => ApiError::invalid("messages", error.to_string()),
     })?;
     let begins = !template.bos_token().is_empty() && text.starts_with(template.bos_token());

@@ -21,8 +21,11 @@ pub(crate) struct ChatTemplate {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RenderError {
     /// The template itself refused the conversation, with this message.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{reason}")]
+    Refused {
+        /// In the template's own words.
+        reason: String,
+    },
     /// The template failed on this conversation.
     #[error("the model's chat template cannot render this conversation")]
     Failed(#[source] Error),
@@ -74,7 +77,7 @@ impl ChatTemplate {
             None => template.render(base),
         };
         rendered.map_err(|error| match refusal(&error) {
-            Some(message) => RenderError::Refused(message),
+            Some(reason) => RenderError::Refused { reason },
             None => RenderError::Failed(error),
         })
     }
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn a_refusal_keeps_the_templates_words() {
         let error = render("{{ raise_exception('Roles must alternate') }}", json!([])).unwrap_err();
-        assert!(matches!(&error, RenderError::Refused(message) if message == "Roles must alternate"), "{error:?}");
+        assert!(matches!(&error, RenderError::Refused { reason } if reason == "Roles must alternate"), "{error:?}");
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Node {
         let need = nanos(self.rng.random_range(1..200));
         for purse in [Purse::Balance(account), Purse::Budget(key, this_month())] {
             let want = nanos(self.rng.random_range(1..600));
-            let ask = LeaseAsk { node: self.me, purse, need, want, grant: self.db.id() };
+            let ask = LeaseAsk { node: self.me, purse, need, want, grant: self.db.id(), recall: true };
             let lease = match purse {
                 Purse::Balance(_) => &mut self.leases[which].0,
                 _ => &mut self.leases[which].1,

@@ -169,7 +169,7 @@ impl Db {
     }
 
     pub fn ask(&self, node: NodeIdentity, purse: Purse, need: i64, want: i64) -> LeaseAsk {
-        LeaseAsk { node, purse, need: nanos(need), want: nanos(want), grant: self.id() }
+        LeaseAsk { node, purse, need: nanos(need), want: nanos(want), grant: self.id(), recall: true }
     }
 
     /// Leases exactly this much.
