@@ -2,19 +2,20 @@
 
 use std::{collections::HashMap, str::FromStr};
 
-use batchin_domain::{Class, Priority};
-use batchin_gateway::{Gateway, Inbound, RequestError};
+use batchin_domain::{Amount, Class, Priority, Window};
+use batchin_gateway::{Checked, Gateway, endpoint_code};
 use batchin_openai::{Endpoint, Rewrite, rewrite};
-use bytes::{Bytes, BytesMut};
+use batchin_store::BatchTerms;
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::lines::{LineFault, check_body, check_custom_id};
 
 /// Tasks in one inline batch: more than fit into its bytes, so that the bytes are the limit people meet.
 pub const MAX_TASKS: usize = 100_000;
 /// Faults reported at once; whoever has more has made the same one over and over.
 pub const MAX_FAULTS: usize = 100;
-/// Longest `custom_id`, in bytes.
-const MAX_CUSTOM_ID: usize = 512;
 /// Longest `webhook_url`, in bytes.
 const MAX_WEBHOOK_URL: usize = 2_048;
 
@@ -30,12 +31,10 @@ pub struct TaskFault {
 /// A batch whose every task has been checked.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// How urgent it is.
-    pub priority: Priority,
-    /// Whom to tell when it has ended.
-    pub webhook_url: Option<String>,
-    /// Every task's body, one after the other.
-    pub bodies: Bytes,
+    /// What its owner asks of it.
+    pub terms: BatchTerms,
+    /// Its tasks as the lines of a file.
+    pub lines: Bytes,
     /// The tasks, in the order given.
     pub tasks: Vec<OrderTask>,
 }
@@ -45,14 +44,38 @@ pub struct Order {
 pub struct OrderTask {
     /// The owner's name for it; unique in the batch.
     pub custom_id: String,
-    /// The model's id.
-    pub model: String,
-    /// The kind of call.
-    pub endpoint: Endpoint,
-    /// Where its body begins in [`Order::bodies`].
+    /// The kind of call, as its stored number.
+    pub endpoint: i16,
+    /// Where its body begins in [`Order::lines`].
     pub offset: u64,
     /// How long its body is.
     pub len: u64,
+    /// What checking it has shown.
+    pub checked: CheckedTask,
+}
+
+/// What is known of a task before it runs.
+#[derive(Clone, Debug)]
+pub struct CheckedTask {
+    /// The model's id.
+    pub model: String,
+    /// What it will consume, roughly.
+    pub expected: batchin_domain::Units,
+    /// What that costs.
+    pub expected_cost: Amount,
+    /// The most it can cost.
+    pub max_cost: Amount,
+}
+
+impl From<Checked> for CheckedTask {
+    fn from(checked: Checked) -> Self {
+        Self {
+            model: checked.model.id.clone(),
+            expected: checked.expected,
+            expected_cost: checked.expected_cost,
+            max_cost: checked.cost,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -62,6 +85,11 @@ struct RawOrder<'a> {
     tasks: Vec<&'a RawValue>,
     priority: Option<String>,
     webhook_url: Option<String>,
+    completion_window: Option<String>,
+    #[serde(borrow)]
+    max_cost_cents: Option<&'a RawValue>,
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -74,19 +102,57 @@ struct RawTask<'a> {
     url: Option<String>,
 }
 
+/// What every way of making a batch may ask of it, as text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawTerms<'a> {
+    /// `high`, `low` or `fill`.
+    pub priority: Option<&'a str>,
+    /// Whom to tell.
+    pub webhook_url: Option<&'a str>,
+    /// `24h`, `7d`.
+    pub completion_window: Option<&'a str>,
+    /// US cents, as they stand in the JSON.
+    pub max_cost_cents: Option<&'a str>,
+    /// A JSON object of texts.
+    pub metadata: Option<&'a str>,
+}
+
+impl RawTerms<'_> {
+    /// Checks all of them; every fault is added to `faults`.
+    pub fn check(&self, default: Priority, faults: &mut Vec<TaskFault>) -> BatchTerms {
+        let webhook_url = self.webhook_url.filter(|url| check_webhook(url, faults));
+        BatchTerms {
+            priority: read_priority(self.priority, default, faults),
+            webhook_url: webhook_url.map(str::to_owned),
+            window: self.completion_window.and_then(|text| read_window(text, faults)),
+            max_cost: self.max_cost_cents.and_then(|text| read_max_cost(text, faults)),
+            endpoint: None,
+            metadata: self.metadata.and_then(|text| read_metadata(text, faults)),
+            output_seconds: None,
+        }
+    }
+}
+
 impl Order {
     /// Reads and checks a batch. All faults come back at once, up to [`MAX_FAULTS`].
     pub fn read(gateway: &Gateway, body: &[u8]) -> Result<Self, Vec<TaskFault>> {
         let raw: RawOrder<'_> = serde_json::from_slice(body).map_err(|cause| vec![json_fault("", &cause)])?;
         let mut faults = Vec::new();
-        let priority = read_priority(raw.priority.as_deref(), &mut faults);
-        let webhook_url = raw.webhook_url.filter(|url| check_webhook(url, &mut faults));
+        let terms = RawTerms {
+            priority: raw.priority.as_deref(),
+            webhook_url: raw.webhook_url.as_deref(),
+            completion_window: raw.completion_window.as_deref(),
+            max_cost_cents: raw.max_cost_cents.map(RawValue::get),
+            metadata: raw.metadata.map(RawValue::get),
+        };
+        let terms = terms.check(Priority::High, &mut faults);
         match raw.tasks.len() {
             0 => faults.push(fault("tasks", "must have at least one task")),
             n if n > MAX_TASKS => faults.push(fault("tasks", format!("must have at most {MAX_TASKS} tasks"))),
             _ => {}
         }
-        let mut reader = TaskReader { gateway, class: priority.class(), seen: HashMap::new(), bodies: BytesMut::new() };
+        let class = terms.priority.class();
+        let mut reader = TaskReader { gateway, class, seen: HashMap::new(), lines: BytesMut::new() };
         let mut tasks = Vec::with_capacity(raw.tasks.len());
         for (index, task) in raw.tasks.iter().take(MAX_TASKS).enumerate() {
             match reader.read(index, task.get()) {
@@ -100,7 +166,7 @@ impl Order {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { priority, webhook_url, bodies: reader.bodies.freeze(), tasks })
+        Ok(Self { terms, lines: reader.lines.freeze(), tasks })
     }
 }
 
@@ -108,14 +174,18 @@ struct TaskReader<'a> {
     gateway: &'a Gateway,
     class: Class,
     seen: HashMap<String, usize>,
-    bodies: BytesMut,
+    lines: BytesMut,
 }
 
 impl TaskReader<'_> {
     fn read(&mut self, index: usize, text: &str) -> Result<OrderTask, TaskFault> {
         let at = format!("tasks[{index}]");
         let raw: RawTask<'_> = serde_json::from_str(text).map_err(|cause| json_fault(&at, &cause))?;
-        self.check_custom_id(index, &raw.custom_id)?;
+        check_custom_id(&raw.custom_id).map_err(|cause| of_task(&at, cause))?;
+        if let Some(first) = self.seen.insert(raw.custom_id.clone(), index) {
+            let message = format!("must be unique in the batch; tasks[{first}] has the same");
+            return Err(fault(format!("{at}.custom_id"), message));
+        }
         let body_text = raw.request_body.get();
         if !body_text.starts_with('{') {
             return Err(fault(format!("{at}.request_body"), "must be an object: the body of the call"));
@@ -124,40 +194,43 @@ impl TaskReader<'_> {
         // The task's model is the one that counts, whatever the body says.
         let body = Bytes::copy_from_slice(body_text.as_bytes());
         let body = rewrite(&body, &Rewrite { model: Some(&raw.model), ..Rewrite::default() });
-        let request = batchin_domain::RequestId::new(self.gateway.ids().uuid());
-        let inbound =
-            Inbound { endpoint, body: body.clone(), request, class: self.class, task: None, idempotency: None };
-        let checked = self.gateway.check(&inbound).map_err(|cause| request_fault(&at, &raw.model, cause))?;
-        if streams(&body) {
-            return Err(fault(
-                format!("{at}.request_body.stream"),
-                "must not be true: a task's answer is stored whole",
-            ));
-        }
-        let (offset, len) = (self.bodies.len() as u64, body.len() as u64);
-        self.bodies.extend_from_slice(&body);
-        self.bodies.extend_from_slice(b"\n");
-        Ok(OrderTask { custom_id: raw.custom_id, model: checked.model.id.clone(), endpoint, offset, len })
+        let checked = check_body(self.gateway, (endpoint, self.class), body.clone());
+        let checked = checked.map_err(|cause| of_task(&at, cause))?.into();
+        let (offset, len) = self.write_line(&raw.custom_id, endpoint, &body);
+        Ok(OrderTask { custom_id: raw.custom_id, endpoint: endpoint_code(endpoint), offset, len, checked })
     }
 
-    fn check_custom_id(&mut self, index: usize, custom_id: &str) -> Result<(), TaskFault> {
-        let param = || format!("tasks[{index}].custom_id");
-        if custom_id.is_empty() || custom_id.len() > MAX_CUSTOM_ID {
-            return Err(fault(param(), format!("must have 1 to {MAX_CUSTOM_ID} bytes")));
-        }
-        match self.seen.insert(custom_id.to_owned(), index) {
-            None => Ok(()),
-            Some(first) => Err(fault(param(), format!("must be unique in the batch; tasks[{first}] has the same"))),
-        }
+    /// Adds the line; returns where its body lies.
+    fn write_line(&mut self, custom_id: &str, endpoint: Endpoint, body: &[u8]) -> (u64, u64) {
+        let custom_id = serde_json::Value::from(custom_id);
+        let head = format!(r#"{{"custom_id":{custom_id},"method":"POST","url":"{}","body":"#, endpoint.path());
+        self.lines.extend_from_slice(head.as_bytes());
+        let offset = self.lines.len();
+        put_on_one_line(&mut self.lines, body);
+        let len = self.lines.len() - offset;
+        self.lines.extend_from_slice(b"}\n");
+        (offset as u64, len as u64)
     }
 }
 
-fn streams(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Stream {
-        stream: Option<bool>,
+/// Adds valid JSON without its line breaks, which are white space: inside a text they would have to be escaped.
+pub(crate) fn put_on_one_line(line: &mut BytesMut, json: &[u8]) {
+    for piece in json.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        line.put_slice(piece);
     }
-    serde_json::from_slice::<Stream>(body).is_ok_and(|body| body.stream == Some(true))
+}
+
+/// A fault of a line, where it stands in the request.
+fn of_task(at: &str, cause: LineFault) -> TaskFault {
+    let param = match cause.param.as_deref() {
+        Some("body.model") => ".model".to_owned(),
+        Some(param) => match param.strip_prefix("body") {
+            Some(rest) => format!(".request_body{rest}"),
+            None => format!(".{param}"),
+        },
+        None => String::new(),
+    };
+    fault(format!("{at}{param}"), cause.message)
 }
 
 fn endpoint_of(at: &str, url: Option<&str>, body: &str) -> Result<Endpoint, TaskFault> {
@@ -174,12 +247,51 @@ fn endpoint_of(at: &str, url: Option<&str>, body: &str) -> Result<Endpoint, Task
     }
 }
 
-fn read_priority(text: Option<&str>, faults: &mut Vec<TaskFault>) -> Priority {
-    let parsed = text.map_or(Ok(Priority::High), Priority::from_str);
+fn read_priority(text: Option<&str>, default: Priority, faults: &mut Vec<TaskFault>) -> Priority {
+    let parsed = text.map_or(Ok(default), Priority::from_str);
     parsed.unwrap_or_else(|()| {
         faults.push(fault("priority", "must be high, low or fill"));
-        Priority::High
+        default
     })
+}
+
+fn read_window(text: &str, faults: &mut Vec<TaskFault>) -> Option<Window> {
+    let window = text.parse().ok();
+    if window.is_none() {
+        faults.push(fault("completion_window", "must be whole hours or days from 1h to 7d, such as \"24h\""));
+    }
+    window
+}
+
+fn read_max_cost(text: &str, faults: &mut Vec<TaskFault>) -> Option<Amount> {
+    match Amount::parse_cents(text) {
+        Ok(amount) => Some(amount),
+        Err(cause) => {
+            faults.push(fault("max_cost_cents", cause.to_string()));
+            None
+        }
+    }
+}
+
+/// OpenAI's bounds: 16 pairs, keys of 64 characters, values of 512.
+fn read_metadata(text: &str, faults: &mut Vec<TaskFault>) -> Option<String> {
+    const PAIRS: usize = 16;
+    const KEY: usize = 64;
+    const VALUE: usize = 512;
+    let pairs: Option<std::collections::BTreeMap<String, String>> = serde_json::from_str(text).ok();
+    let fits = |(key, value): (&String, &String)| key.chars().count() <= KEY && value.chars().count() <= VALUE;
+    match pairs.filter(|pairs| pairs.len() <= PAIRS && pairs.iter().all(fits)) {
+        Some(pairs) if pairs.is_empty() => None,
+        Some(pairs) => serde_json::to_string(&pairs).ok(),
+        None => {
+            let message = format!(
+                "must be an object of at most {PAIRS} texts, with keys of at most {KEY} and values of at most {VALUE} \
+                 characters"
+            );
+            faults.push(fault("metadata", message));
+            None
+        }
+    }
 }
 
 fn check_webhook(url: &str, faults: &mut Vec<TaskFault>) -> bool {
@@ -201,26 +313,6 @@ impl FromStr for WebhookUri {
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let clean = text.bytes().all(|byte| byte.is_ascii_graphic());
         if clean && !host.is_empty() { Ok(Self) } else { Err(()) }
-    }
-}
-
-fn request_fault(at: &str, model: &str, cause: RequestError) -> TaskFault {
-    match cause {
-        RequestError::Invalid(invalid) => {
-            let param = invalid.param.map_or_else(String::new, |param| format!(".{param}"));
-            fault(format!("{at}.request_body{param}"), invalid.message)
-        }
-        RequestError::ModelNotFound { .. } => {
-            fault(format!("{at}.model"), format!("no model `{model}` is served here; GET /v1/models lists them"))
-        }
-        RequestError::NotCapable { needs, .. } => {
-            fault(format!("{at}.model"), format!("the model `{model}` does not serve {}", needs.name()))
-        }
-        RequestError::OverModelLimit { param, asked, limit } => {
-            fault(format!("{at}.request_body.{param}"), format!("is {asked}; the model has at most {limit}"))
-        }
-        // Checking runs nothing, so the rest cannot happen; said plainly if it ever does.
-        other => fault(at, other.to_string()),
     }
 }
 

@@ -1,28 +1,57 @@
 //! Holds: writing results so that many share one blob and one `fsync`.
+//!
+//! A result is written as the line that it has in its batch's output file, so that the file grows with the batch and is
+//! there when the batch ends, without anything being copied.
 
-use batchin_domain::IdSource;
-use batchin_store::BlobRange;
+use std::{collections::BTreeMap, sync::Arc};
+
+use batchin_domain::{BatchId, IdSource, RequestId, TaskId};
+use batchin_store::{BlobRange, StoredResult};
 use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
+use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use crate::{BlobError, Blobs};
+use crate::{BlobError, Blobs, intake::put_on_one_line};
 
 /// Results that may wait for the writer; each belongs to a task in flight.
 const QUEUE_LEN: usize = 4_096;
-/// The most bytes gathered into one blob; one large result may exceed it alone.
-const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
-/// The most results gathered into one blob.
-const SEGMENT_RESULTS: usize = 512;
+/// The most bytes gathered at once; one large result may exceed it alone.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// The most results gathered at once.
+const GROUP_RESULTS: usize = 512;
+/// What stands behind the body in a line.
+const TAIL: &[u8] = b"},\"error\":null}\n";
 
-type Job = (Bytes, oneshot::Sender<Option<BlobRange>>);
+/// An answer to be stored.
+pub(crate) struct NewResult {
+    pub batch: BatchId,
+    pub task: TaskId,
+    pub custom_id: String,
+    pub request: RequestId,
+    /// Valid JSON.
+    pub body: Bytes,
+}
+
+type Job = (NewResult, oneshot::Sender<Option<StoredResult>>);
 
 /// The way to the writer of results. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ResultWriter {
     queue: mpsc::Sender<Job>,
+}
+
+/// Where the results of a batch lie.
+pub(crate) fn folder_of(batch: BatchId) -> String {
+    format!("results/{batch}")
+}
+
+/// The whole line of a result.
+pub(crate) fn line_of(result: &StoredResult) -> BlobRange {
+    let body = &result.body;
+    let head = result.head.min(body.offset);
+    BlobRange { blob: body.blob.clone(), offset: body.offset - head, len: head + body.len + TAIL.len() as u64 }
 }
 
 impl ResultWriter {
@@ -34,45 +63,69 @@ impl ResultWriter {
     }
 
     /// Stores a result; `None` when that failed, which has been logged.
-    pub(crate) async fn write(&self, body: Bytes) -> Option<BlobRange> {
+    pub(crate) async fn write(&self, result: NewResult) -> Option<StoredResult> {
         let (done, wait) = oneshot::channel();
-        self.queue.send((body, done)).await.ok()?;
+        self.queue.send((result, done)).await.ok()?;
         wait.await.ok()?
     }
 }
 
+/// The lines of one batch that are written together.
+#[derive(Default)]
+struct Segment {
+    bytes: BytesMut,
+    /// Head, offset and length of each body, and who waits for it.
+    waiting: Vec<((u64, u64, u64), oneshot::Sender<Option<StoredResult>>)>,
+}
+
 async fn write_all(blobs: Blobs, ids: Arc<dyn IdSource>, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.recv().await {
-        let mut size = first.0.len();
-        let mut segment = vec![first];
-        while size < SEGMENT_BYTES
-            && segment.len() < SEGMENT_RESULTS
-            && let Ok(job) = jobs.try_recv()
-        {
-            size += job.0.len();
-            segment.push(job);
+        let (mut size, mut number) = (0, 0);
+        // A blob of its own for each batch, so that a batch can be forgotten whole.
+        let mut segments: BTreeMap<BatchId, Segment> = BTreeMap::new();
+        let mut next = Some(first);
+        while let Some((result, done)) = next.take() {
+            size += result.body.len();
+            number += 1;
+            segments.entry(result.batch).or_default().add(&result, done);
+            if size < GROUP_BYTES && number < GROUP_RESULTS {
+                next = jobs.try_recv().ok();
+            }
         }
-        let key = format!("results/{}", ids.uuid());
-        let written = write_segment(&blobs, &key, &segment, size).await;
-        if let Err(cause) = &written {
-            error!(error = cause as &dyn std::error::Error, "results could not be stored");
-        }
-        let mut offset = 0;
-        for (body, done) in segment {
-            let len = body.len() as u64;
-            let range = written.is_ok().then(|| BlobRange { blob: key.clone(), offset, len });
-            offset += len + 1;
-            // A task that went away meanwhile was cancelled; its result is litter.
-            let _ = done.send(range);
-        }
+        let writes = segments.into_iter().map(|(batch, segment)| {
+            let key = format!("{}/{}", folder_of(batch), ids.uuid());
+            segment.write(&blobs, key)
+        });
+        join_all(writes).await;
     }
 }
 
-async fn write_segment(blobs: &Blobs, key: &str, segment: &[Job], size: usize) -> Result<(), BlobError> {
-    let mut bytes = BytesMut::with_capacity(size + segment.len());
-    for (body, _) in segment {
-        bytes.extend_from_slice(body);
-        bytes.extend_from_slice(b"\n");
+impl Segment {
+    fn add(&mut self, result: &NewResult, done: oneshot::Sender<Option<StoredResult>>) {
+        let began = self.bytes.len();
+        let custom_id = serde_json::Value::from(result.custom_id.as_str());
+        let head = format!(
+            r#"{{"id":"batch_req_{}","custom_id":{custom_id},"response":{{"status_code":200,"request_id":"{}","body":"#,
+            result.task.uuid().simple(),
+            result.request
+        );
+        self.bytes.extend_from_slice(head.as_bytes());
+        let offset = self.bytes.len();
+        put_on_one_line(&mut self.bytes, &result.body);
+        let len = self.bytes.len() - offset;
+        self.bytes.extend_from_slice(TAIL);
+        self.waiting.push((((offset - began) as u64, offset as u64, len as u64), done));
     }
-    blobs.put(key, bytes.freeze()).await
+
+    async fn write(self, blobs: &Blobs, key: String) {
+        let written: Result<(), BlobError> = blobs.put(&key, self.bytes.freeze()).await;
+        if let Err(cause) = &written {
+            error!(error = cause as &dyn std::error::Error, "results could not be stored");
+        }
+        for ((head, offset, len), done) in self.waiting {
+            let body = BlobRange { blob: key.clone(), offset, len };
+            // A task that went away meanwhile was cancelled; its result is litter.
+            let _ = done.send(written.is_ok().then_some(StoredResult { body, head }));
+        }
+    }
 }

@@ -1,13 +1,23 @@
 //! Holds: taking a batch in, and what its owner does with it afterwards.
 
-use batchin_domain::{AccountId, BatchId, BatchStatus, TaskId, batch::TaskCounts};
-use batchin_gateway::{Caller, Gateway, endpoint_code};
-use batchin_store::{BatchRow, BlobRange, CancelError, Cancelled, CreateBatchError, NewBatch, NewTask, StoreError};
+use std::{collections::BTreeMap, sync::Arc};
+
+use batchin_domain::{AccountId, Amount, BatchId, FileId, FilePurpose, Priority, TaskId};
+use batchin_gateway::{Caller, Gateway};
+use batchin_store::{
+    BatchRow, BatchTerms, BlobRange, CancelError, Cancelled, CreateBatchError, FileContent, FileRow, NewBatch, NewTask,
+    NewTasks, StoreError,
+};
 use bytes::Bytes;
 use metrics::counter;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::{BlobError, Blobs, Order, TaskFault};
+use crate::{
+    BlobError, Blobs, CheckedTask, Files, LineFault, Order, TaskFault, WriteFileError,
+    input::InputError,
+    reading::{Question, Verdict, read},
+};
 
 /// Why a batch was not taken in. Nothing was stored.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +25,45 @@ pub enum SubmitError {
     /// The batch or some of its tasks are not what they should be.
     #[error("the batch has {} fault(s)", .0.len())]
     Invalid(Vec<TaskFault>),
+    /// Lines of its file are not what they should be.
+    #[error("the batch's file has {} fault(s)", .0.len())]
+    BadLines(Vec<LineFault>),
+    /// There is no such file, or it is somebody else's, deleted or expired.
+    #[error("there is no such input file")]
+    NoFile,
     /// The bodies could not be stored.
     #[error("the batch's bodies could not be stored")]
+    File(#[source] WriteFileError),
+    /// The file could not be read.
+    #[error("the batch's file could not be read")]
     Blob(#[source] BlobError),
     /// The batch could not be stored.
     #[error("the batch could not be stored")]
     Store(#[source] StoreError),
+}
+
+/// A batch that is to be made of a file.
+#[derive(Clone, Debug)]
+pub struct FileOrder {
+    /// The file.
+    pub file: FileId,
+    /// What its owner asks of it.
+    pub terms: BatchTerms,
+}
+
+/// What a batch will cost, before it is made.
+#[derive(Clone, Debug, Default)]
+pub struct Estimate {
+    /// How many tasks there are.
+    pub tasks: u64,
+    /// Prompt tokens, roughly.
+    pub input_tokens: u64,
+    /// The most that it can cost.
+    pub max_cost: Option<Amount>,
+    /// What it will cost, roughly.
+    pub expected_cost: Option<Amount>,
+    /// The same for each model by its id.
+    pub models: BTreeMap<String, Estimate>,
 }
 
 /// Batches. Cheap to clone.
@@ -28,62 +71,126 @@ pub enum SubmitError {
 pub struct Batches {
     gateway: Gateway,
     blobs: Blobs,
+    files: Files,
+    /// Tells this node's steward, if it has one, that there is something to do.
+    wake: Arc<Notify>,
 }
 
 impl Batches {
     /// Batches that run through this gateway and keep their bodies here.
-    pub fn new(gateway: Gateway, blobs: Blobs) -> Self {
-        Self { gateway, blobs }
+    pub fn new(gateway: Gateway, blobs: Blobs, files: Files) -> Self {
+        Self { gateway, blobs, files, wake: Arc::new(Notify::new()) }
+    }
+
+    pub(crate) fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
     }
 
     /// Takes a batch in: every task is checked, the bodies are stored, then the batch is opened in one transaction.
     pub async fn submit(&self, caller: &Caller, body: Bytes) -> Result<BatchRow, SubmitError> {
-        let order = Order::read(&self.gateway, &body).map_err(SubmitError::Invalid)?;
+        let Order { terms, lines, tasks } = Order::read(&self.gateway, &body).map_err(SubmitError::Invalid)?;
         let id = BatchId::new(self.gateway.ids().uuid());
-        let now = self.gateway.clock().now();
-        let input_blob = format!("batches/{id}/input");
-        self.blobs.put(&input_blob, order.bodies).await.map_err(SubmitError::Blob)?;
-        let tasks: Vec<NewTask> = order.tasks.into_iter().map(|task| self.new_task(task)).collect();
-        let total = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        let file = self.keep(caller.account, id, lines).await.map_err(SubmitError::File)?;
+        let total = tasks.len();
+        let new_task = |task: crate::intake::OrderTask| NewTask {
+            id: TaskId::new(self.gateway.ids().uuid()),
+            custom_id: task.custom_id,
+            model: task.checked.model,
+            endpoint: task.endpoint,
+            body_offset: task.offset,
+            body_len: task.len,
+        };
+        let tasks = NewTasks::Inline(tasks.into_iter().map(new_task).collect());
+        let row = self.open(caller, id, (terms, tasks), &file).await;
+        if row.is_err()
+            && let Err(cause) = self.files.delete(caller.account, file.id).await
+        {
+            // Its owner sees it in the list of files, and it goes by itself.
+            warn!(error = &cause as &dyn std::error::Error, "the file of a refused batch is left over");
+        }
+        info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
+        row
+    }
+
+    /// Opens a batch whose file is yet to be read.
+    pub async fn submit_file(&self, caller: &Caller, order: FileOrder) -> Result<BatchRow, SubmitError> {
+        let file = self.input(caller.account, order.file).await?;
+        let id = BatchId::new(self.gateway.ids().uuid());
+        self.open(caller, id, (order.terms, NewTasks::File), &file).await
+    }
+
+    /// What an inline batch would cost.
+    pub fn estimate(&self, body: &[u8]) -> Result<Estimate, SubmitError> {
+        let order = Order::read(&self.gateway, body).map_err(SubmitError::Invalid)?;
+        let mut estimate = Estimate::default();
+        order.tasks.into_iter().for_each(|task| estimate.add(task.checked));
+        Ok(estimate)
+    }
+
+    /// What a batch of this file would cost. Reads all of it.
+    pub async fn estimate_file(
+        &self,
+        caller: &Caller,
+        file: FileId,
+        priority: Priority,
+    ) -> Result<Estimate, SubmitError> {
+        let file = self.input(caller.account, file).await?;
+        let question = Question { blob: file.blob, priority, endpoint: None };
+        let mut estimate = Estimate::default();
+        match read(&self.gateway, &self.blobs, question, |task| estimate.add(task)).await {
+            Ok(Verdict::Good { .. }) => Ok(estimate),
+            Ok(Verdict::Bad(faults)) => Err(SubmitError::BadLines(faults)),
+            Err(InputError::Blob(cause)) => Err(SubmitError::Blob(cause)),
+            // Said as a fault of its line.
+            Err(InputError::TooLong { .. }) => Ok(estimate),
+        }
+    }
+
+    /// A file that can be a batch's input.
+    async fn input(&self, account: AccountId, id: FileId) -> Result<FileRow, SubmitError> {
+        let file = self.files.show(account, id).await.map_err(SubmitError::Store)?.ok_or(SubmitError::NoFile)?;
+        if file.purpose != FilePurpose::Batch || file.content != FileContent::Blob {
+            let message = "must be a file with the purpose \"batch\"".to_owned();
+            return Err(SubmitError::Invalid(vec![TaskFault { param: "input_file_id".to_owned(), message }]));
+        }
+        Ok(file)
+    }
+
+    /// Keeps an inline batch's tasks as a file.
+    async fn keep(&self, account: AccountId, id: BatchId, lines: Bytes) -> Result<FileRow, WriteFileError> {
+        let mut upload = self.files.upload(account).await?;
+        upload.write(lines).await?;
+        upload.finish(FilePurpose::Batch, format!("batch_{id}_input.jsonl"), Some(self.files.input_kept())).await
+    }
+
+    async fn open(
+        &self,
+        caller: &Caller,
+        id: BatchId,
+        (terms, tasks): (BatchTerms, NewTasks),
+        file: &FileRow,
+    ) -> Result<BatchRow, SubmitError> {
+        let priority = terms.priority;
         let new = NewBatch {
             id,
             account: caller.account,
             key: caller.key,
-            priority: order.priority,
-            webhook_url: order.webhook_url,
-            input_blob: input_blob.clone(),
+            terms,
+            input_blob: file.blob.clone(),
+            input_file: Some(file.id),
             tasks,
-            now,
+            now: self.gateway.clock().now(),
         };
-        if let Err(CreateBatchError::Store(cause)) = self.gateway.store().create_batch(new).await {
-            // The row decides; bodies without one are only litter.
-            if let Err(cause) = self.blobs.delete(&input_blob).await {
-                warn!(error = &cause as &dyn std::error::Error, "the bodies of a refused batch are left over");
-            }
-            return Err(SubmitError::Store(cause));
+        let store = self.gateway.store();
+        match store.create_batch(new).await {
+            Ok(()) => {}
+            Err(CreateBatchError::NoFile) => return Err(SubmitError::NoFile),
+            Err(CreateBatchError::Store(cause)) => return Err(SubmitError::Store(cause)),
         }
-        counter!("batchin_batches_total", "priority" => order.priority.class().name()).increment(1);
-        info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
-        Ok(BatchRow {
-            id,
-            priority: order.priority,
-            status: BatchStatus::Pending,
-            counts: TaskCounts { total, ..TaskCounts::default() },
-            blocked: None,
-            created_at: now,
-            finished_at: None,
-        })
-    }
-
-    fn new_task(&self, task: crate::intake::OrderTask) -> NewTask {
-        NewTask {
-            id: TaskId::new(self.gateway.ids().uuid()),
-            custom_id: task.custom_id,
-            model: task.model,
-            endpoint: endpoint_code(task.endpoint),
-            body_offset: task.offset,
-            body_len: task.len,
-        }
+        counter!("batchin_batches_total", "priority" => priority.class().name()).increment(1);
+        self.wake.notify_one();
+        let row = store.batch(caller.account, id).await.map_err(SubmitError::Store)?;
+        row.ok_or(SubmitError::Store(StoreError::RowCount { table: "batch", expected: 1, touched: 0 }))
     }
 
     /// A task's answer.
@@ -93,6 +200,23 @@ impl Batches {
 
     /// Stops a batch.
     pub async fn cancel(&self, account: AccountId, id: BatchId) -> Result<Cancelled, CancelError> {
-        self.gateway.store().cancel_batch(account, id, self.gateway.clock().now()).await
+        let cancelled = self.gateway.store().cancel_batch(account, id, self.gateway.clock().now()).await;
+        self.wake.notify_one();
+        cancelled
+    }
+}
+
+impl Estimate {
+    fn add(&mut self, task: CheckedTask) {
+        self.count(&task);
+        self.models.entry(task.model.clone()).or_default().count(&task);
+    }
+
+    fn count(&mut self, task: &CheckedTask) {
+        let sum = |sum: Option<Amount>, more: Amount| Some(sum.map_or(more, |sum| sum.saturating_add(more)));
+        self.tasks += 1;
+        self.input_tokens = self.input_tokens.saturating_add(task.expected.input);
+        self.max_cost = sum(self.max_cost, task.max_cost);
+        self.expected_cost = sum(self.expected_cost, task.expected_cost);
     }
 }

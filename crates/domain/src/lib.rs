@@ -15,7 +15,7 @@ pub mod purse;
 pub mod time;
 pub mod usage;
 
-pub use batch::{BatchStatus, TaskStatus};
+pub use batch::{BatchStatus, Chore, Ending, TaskStatus, Window};
 pub use class::{Class, Priority};
 pub use clock::{Clock, IdSource};
 pub use id::{AccountId, BatchId, KeyId, NodeId, RequestId, TaskId, TransferId};

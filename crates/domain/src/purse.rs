@@ -1,8 +1,8 @@
-//! Holds: the three limits that the escrow leases from, as one thing.
+//! Holds: the four limits that the escrow leases from, as one thing.
 
 use uuid::Uuid;
 
-use crate::{AccountId, KeyId, Minute, Month};
+use crate::{AccountId, BatchId, KeyId, Minute, Month};
 
 /// Something that is spent and must not be overspent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,9 +13,11 @@ pub enum Purse {
     Budget(KeyId, Month),
     /// How many requests a key may make in a minute.
     Requests(KeyId, Minute),
+    /// What a batch may cost in all, in nano-dollars.
+    Cap(BatchId),
 }
 
-/// Which of the three.
+/// Which of the four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PurseKind {
     /// [`Purse::Balance`].
@@ -24,6 +26,8 @@ pub enum PurseKind {
     Budget,
     /// [`Purse::Requests`].
     Requests,
+    /// [`Purse::Cap`].
+    Cap,
 }
 
 impl PurseKind {
@@ -33,6 +37,7 @@ impl PurseKind {
             Self::Balance => 0,
             Self::Budget => 1,
             Self::Requests => 2,
+            Self::Cap => 3,
         }
     }
 
@@ -42,33 +47,36 @@ impl PurseKind {
             0 => Some(Self::Balance),
             1 => Some(Self::Budget),
             2 => Some(Self::Requests),
+            3 => Some(Self::Cap),
             _ => None,
         }
     }
 }
 
 impl Purse {
-    /// Which of the three.
+    /// Which of the four.
     pub const fn kind(self) -> PurseKind {
         match self {
             Self::Balance(_) => PurseKind::Balance,
             Self::Budget(..) => PurseKind::Budget,
             Self::Requests(..) => PurseKind::Requests,
+            Self::Cap(_) => PurseKind::Cap,
         }
     }
 
-    /// Whose it is: an account or a key.
+    /// Whose it is: an account, a key or a batch.
     pub const fn owner(self) -> Uuid {
         match self {
             Self::Balance(account) => account.uuid(),
             Self::Budget(key, _) | Self::Requests(key, _) => key.uuid(),
+            Self::Cap(batch) => batch.uuid(),
         }
     }
 
-    /// The index of its window; zero for a balance, which has none.
+    /// The index of its window; zero for a balance and a batch, which have none.
     pub const fn window(self) -> i64 {
         match self {
-            Self::Balance(_) => 0,
+            Self::Balance(_) | Self::Cap(_) => 0,
             Self::Budget(_, month) => month.index(),
             Self::Requests(_, minute) => minute.index(),
         }
@@ -80,6 +88,7 @@ impl Purse {
             PurseKind::Balance => Self::Balance(AccountId::new(owner)),
             PurseKind::Budget => Self::Budget(KeyId::new(owner), Month::from_index(window)),
             PurseKind::Requests => Self::Requests(KeyId::new(owner), Minute::from_index(window)),
+            PurseKind::Cap => Self::Cap(BatchId::new(owner)),
         }
     }
 }

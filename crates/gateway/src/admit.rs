@@ -49,6 +49,23 @@ pub struct Admitted {
     pub max_tokens: Option<u32>,
 }
 
+/// Bytes of English text that make a token, roughly.
+const BYTES_PER_TOKEN: u64 = 4;
+/// Completion tokens of an answer, roughly, where the body allows as many.
+const USUAL_OUTPUT: u64 = 256;
+
+impl Admitted {
+    /// What the request will consume, roughly: a token for four bytes of prompt, and answers as long as usual or as the
+    /// body allows. For estimates; nothing is ever charged by it.
+    pub fn expected(&self, endpoint: Endpoint) -> Units {
+        let bound = &self.peek.bound;
+        let input = (bound.text_bytes / BYTES_PER_TOKEN).saturating_add(bound.token_ids).clamp(1, self.ceiling.input.max(1));
+        let most = self.peek.max_output.map_or(USUAL_OUTPUT, u64::from).min(USUAL_OUTPUT);
+        let output = if endpoint.generates() { most.saturating_mul(self.ceiling.choices) } else { 0 };
+        Units { input, output, cached: 0 }
+    }
+}
+
 /// Checks a request against the catalogue.
 pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, RequestError> {
     let peek = peek(inbound.endpoint, &inbound.body).map_err(RequestError::Invalid)?;

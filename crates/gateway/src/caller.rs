@@ -1,6 +1,6 @@
 //! Holds: who asks, as proven by a key.
 
-use batchin_domain::{AccountId, Amount, KeyId};
+use batchin_domain::{AccountId, Amount, BatchId, KeyId};
 
 /// The account that pays and the key whose limits count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,4 +13,6 @@ pub struct Caller {
     pub rate_limit_rpm: Option<u32>,
     /// What the key may spend in a month.
     pub monthly_budget: Option<Amount>,
+    /// The batch whose highest cost counts too.
+    pub capped_by: Option<BatchId>,
 }

@@ -59,6 +59,9 @@ pub enum RequestError {
         /// What is left of the month.
         available: Amount,
     },
+    /// What is left of the batch's highest cost does not cover the task's.
+    #[error("the batch's highest cost does not cover the request")]
+    CapTooLow,
     /// The account or the key is gone.
     #[error("the account or the key is gone")]
     CallerGone,

@@ -335,5 +335,6 @@ const fn purse_name(kind: PurseKind) -> &'static str {
         PurseKind::Balance => "balance",
         PurseKind::Budget => "budget",
         PurseKind::Requests => "requests",
+        PurseKind::Cap => "batch",
     }
 }

@@ -1,5 +1,5 @@
 //! Holds: what a request sets aside before it runs: one request of the minute, its highest cost on the key's budget and
-//! on the account's balance.
+//! on the account's balance; a batch's task also on what its batch may cost.
 
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub struct RateInfo {
 pub struct Reservation {
     balance: Hold,
     budget: Option<Hold>,
+    cap: Option<Hold>,
     /// The month whose budget it counts for.
     pub month: Month,
 }
@@ -41,19 +42,24 @@ impl Reservation {
         self.budget.is_some()
     }
 
+    /// Whether it lies on what a batch may cost too.
+    pub fn on_cap(&self) -> bool {
+        self.cap.is_some()
+    }
+
     /// `used` goes to the ledger, the rest is free again.
     pub fn settle(self, used: Amount) {
         self.balance.settle(used);
-        if let Some(budget) = self.budget {
-            budget.settle(used);
+        for hold in [self.budget, self.cap].into_iter().flatten() {
+            hold.settle(used);
         }
     }
 
     /// `used` goes to the ledger, the rest stays set aside.
     pub fn settle_part(&mut self, used: Amount) {
         self.balance.settle_part(used);
-        if let Some(budget) = &mut self.budget {
-            budget.settle_part(used);
+        for hold in [&mut self.budget, &mut self.cap].into_iter().flatten() {
+            hold.settle_part(used);
         }
     }
 }
@@ -92,6 +98,13 @@ pub async fn reserve(
     now: Timestamp,
 ) -> Result<Reservation, RequestError> {
     let (month, needed) = (now.month(), ceiling.cost);
+    let cap = match caller.capped_by {
+        Some(batch) => {
+            let hold = epoch.escrow.hold(Purse::Cap(batch), needed).await;
+            Some(hold.map_err(|cause| refusal(cause, |_| RequestError::CapTooLow))?)
+        }
+        None => None,
+    };
     let budget = match caller.key.zip(caller.monthly_budget) {
         Some((key, _)) => {
             let short = |available| RequestError::BudgetTooLow { needed, available };
@@ -107,7 +120,7 @@ pub async fn reserve(
     };
     let hold = epoch.escrow.hold(Purse::Balance(caller.account), needed).await;
     let balance = hold.map_err(|cause| refusal(cause, short))?;
-    Ok(Reservation { balance, budget, month })
+    Ok(Reservation { balance, budget, cap, month })
 }
 
 /// What a hold's failure means, `short` aside.

@@ -131,6 +131,7 @@ impl Bill {
                 ttft: self.ttft,
             }),
             task: None,
+            cap_held: month_of.on_cap(),
             answer: None,
             now,
         }
@@ -186,10 +187,16 @@ pub const fn endpoint_of(code: i16) -> Option<Endpoint> {
 pub struct Checked {
     /// The model that would serve it.
     pub model: Arc<crate::Model>,
+    /// Whether its answer is to be streamed.
+    pub streams: bool,
     /// The most prompt tokens it can have.
     pub prompt_bound: u64,
     /// The most it can cost.
     pub cost: Amount,
+    /// What it will consume, roughly: see [`Admitted::expected`].
+    pub expected: batchin_domain::Units,
+    /// What that costs.
+    pub expected_cost: Amount,
 }
 
 /// What the upstream gave, with everything that belongs to the request.
@@ -261,6 +268,7 @@ impl Gateway {
             charge: Amount::ZERO,
             usage: None,
             task: Some(finish),
+            cap_held: false,
             answer: None,
             now,
         };
@@ -270,7 +278,16 @@ impl Gateway {
     /// Checks a body against the catalogue, without running it: the upper bound of its prompt's tokens.
     pub fn check(&self, inbound: &Inbound) -> Result<Checked, RequestError> {
         let admitted = admit(&self.catalog(), inbound)?;
-        Ok(Checked { model: admitted.model, prompt_bound: admitted.ceiling.input, cost: admitted.ceiling.cost })
+        let expected = admitted.expected(inbound.endpoint);
+        let cost = admitted.ceiling.cost;
+        Ok(Checked {
+            streams: admitted.peek.stream,
+            prompt_bound: admitted.ceiling.input,
+            expected,
+            expected_cost: admitted.price.cost(expected).min(cost),
+            cost,
+            model: admitted.model,
+        })
     }
 
     fn arrival(&self) -> Result<Arrival, RequestError> {

@@ -8,6 +8,7 @@
 
 mod baseline;
 mod cool_down;
+mod deadline;
 mod event;
 mod gate;
 mod limit;
@@ -16,11 +17,14 @@ mod preempt;
 mod queue;
 mod replica;
 mod scheduler;
+mod share;
 mod window;
 
+pub use deadline::must_hurry;
 pub use event::{Action, Event, Outcome, ReplicaId, ReplicaSpec, Scrape, Start, Ticket};
 pub use gate::Gate;
 pub use policy::Policy;
 pub use queue::{Entry, MAX_PASSED_OVER, MAX_QUEUED, Place, Popped, QUANTUM, Queue, QueueFull, Verdict, cost_units};
 pub use replica::ReplicaView;
 pub use scheduler::Scheduler;
+pub use share::{Shares, Waiting, shares};

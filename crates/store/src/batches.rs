@@ -1,20 +1,48 @@
 //! Holds: batches and what their owners see of them.
 
 use batchin_domain::{
-    AccountId, Amount, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
+    AccountId, Amount, BatchId, BatchStatus, Chore, Ending, FileId, KeyId, Priority, TaskId, TaskStatus, Timestamp,
+    Window, batch::TaskCounts,
 };
 use sea_orm::{QueryResult, Value};
 
 use crate::{
-    BlobRange, Store, StoreError,
+    BlobRange, Store, StoreError, TaskError,
     accounts::stored_amount,
-    commit::write::count_batch,
     connect::{Rerun, WriteTx, retried},
-    dialect::{Dialect, runs},
+    dialect::runs,
     error::exactly,
 };
 
-/// A batch whose every task has been checked.
+/// What an owner asks of a batch, however it was made.
+#[derive(Clone, Debug)]
+pub struct BatchTerms {
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Whom to tell when it has ended.
+    pub webhook_url: Option<String>,
+    /// How long it may take; `None` as long as it takes.
+    pub window: Option<Window>,
+    /// The most that it may cost.
+    pub max_cost: Option<Amount>,
+    /// The kind of call of every task, as its stored number; `None` where they may differ.
+    pub endpoint: Option<i16>,
+    /// The owner's own labels, as JSON.
+    pub metadata: Option<String>,
+    /// How long its output files are kept, in seconds; `None` as long as its tasks.
+    pub output_seconds: Option<u32>,
+}
+
+/// Where a batch's tasks come from.
+#[derive(Clone, Debug)]
+pub enum NewTasks {
+    /// From the request itself, and every one has been checked.
+    Inline(Vec<NewTask>),
+    /// From its input file, which has yet to be read.
+    File,
+}
+
+/// A batch to be opened.
 #[derive(Clone, Debug)]
 pub struct NewBatch {
     /// Names it.
@@ -23,22 +51,22 @@ pub struct NewBatch {
     pub account: AccountId,
     /// The key whose budget it counts for.
     pub key: Option<KeyId>,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// Whom to tell when it has ended.
-    pub webhook_url: Option<String>,
+    /// What its owner asks of it.
+    pub terms: BatchTerms,
     /// The blob that holds every request body.
     pub input_blob: String,
-    /// Its tasks, in the order given.
-    pub tasks: Vec<NewTask>,
+    /// The file that is this blob.
+    pub input_file: Option<FileId>,
+    /// Its tasks.
+    pub tasks: NewTasks,
     /// When.
     pub now: Timestamp,
 }
 
-/// One task of a [`NewBatch`].
+/// One task of a batch.
 #[derive(Clone, Debug)]
 pub struct NewTask {
-    /// Names it.
+    /// Names it; ids of a batch grow in its order.
     pub id: TaskId,
     /// The owner's name for it; unique in the batch.
     pub custom_id: String,
@@ -60,30 +88,73 @@ pub enum CreateBatchError {
     Store(#[source] StoreError),
 }
 
+/// When a batch came to where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchTimes {
+    /// When it was made.
+    pub created: Timestamp,
+    /// When its first task started, or its file had been read.
+    pub started: Option<Timestamp>,
+    /// When it was told to stop.
+    pub ending: Option<Timestamp>,
+    /// When its last task had ended.
+    pub finalizing: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+    /// When its window passes.
+    pub expires: Option<Timestamp>,
+}
+
 /// A batch as its owner sees it.
 #[derive(Clone, Debug)]
 pub struct BatchRow {
     /// Names it.
     pub id: BatchId,
-    /// How urgent it is.
-    pub priority: Priority,
+    /// Who pays.
+    pub account: AccountId,
     /// Where it stands.
     pub status: BatchStatus,
+    /// What a node has to do for it.
+    pub chore: Chore,
+    /// Whether its tasks came with the request that made it.
+    pub inline: bool,
+    /// What its owner asked of it.
+    pub terms: BatchTerms,
+    /// The one model of its tasks, where there is only one.
+    pub model: Option<String>,
+    /// The blob that holds every request body.
+    pub input_blob: String,
+    /// The file that is this blob.
+    pub input_file: Option<FileId>,
+    /// The file of its results, once it has ended.
+    pub output_file: Option<FileId>,
+    /// The file of its errors, once it has ended.
+    pub error_file: Option<FileId>,
     /// How its tasks stand.
     pub counts: TaskCounts,
+    /// How many of its tasks have been made of lines.
+    pub loaded: u32,
+    /// How many bytes of its file these lines have.
+    pub loaded_bytes: u64,
+    /// Why it ends before all tasks have run, if it does.
+    pub ending: Option<Ending>,
+    /// What is wrong with its file, as a JSON array.
+    pub faults: Option<String>,
     /// Why it waits, if it does.
     pub blocked: Option<String>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it ended.
-    pub finished_at: Option<Timestamp>,
+    /// What its tasks consumed so far.
+    pub usage: TaskUsage,
+    /// When it came to where it is.
+    pub times: BatchTimes,
 }
 
-/// What a task consumed.
-#[derive(Clone, Copy, Debug)]
+/// What a task consumed, or all tasks of a batch together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskUsage {
     /// Prompt tokens.
     pub input_tokens: u64,
+    /// Those of them that came from a cache.
+    pub cached_tokens: u64,
     /// Completion tokens.
     pub output_tokens: u64,
     /// What it cost.
@@ -95,6 +166,8 @@ pub struct TaskUsage {
 pub struct TaskRow {
     /// Its place in the batch, from zero.
     pub index: u64,
+    /// Its place in the order in which the batch's tasks ended, from one.
+    pub seq: Option<u64>,
     /// Names it.
     pub id: TaskId,
     /// The owner's name for it.
@@ -104,32 +177,28 @@ pub struct TaskRow {
     /// Where it stands.
     pub status: TaskStatus,
     /// Where its answer lies.
-    pub result: Option<BlobRange>,
-    /// What went wrong: code and message.
-    pub error: Option<(String, String)>,
+    pub result: Option<StoredResult>,
+    /// What went wrong.
+    pub error: Option<TaskError>,
     /// What it consumed, once it has ended.
     pub usage: Option<TaskUsage>,
 }
 
-/// A batch that was asked to stop.
-#[derive(Clone, Copy, Debug)]
-pub struct Cancelled {
-    /// Where it stands now: cancelled, or however it had ended before.
-    pub status: BatchStatus,
-    /// How many tasks were stopped.
-    pub stopped: u64,
+/// Where a task's answer lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredResult {
+    /// The answer's body.
+    pub body: BlobRange,
+    /// Bytes of its output line before the body.
+    pub head: u64,
 }
 
-/// Why a batch was not cancelled.
-#[derive(Debug, thiserror::Error)]
-pub enum CancelError {
-    /// No such batch in this account.
-    #[error("there is no such batch")]
-    NotFound,
-    /// The store failed.
-    #[error("the batch could not be stored")]
-    Store(#[source] StoreError),
-}
+const BATCH_COLUMNS: &str = "id, account_id, priority, status, chore, inline, endpoint, model, input_blob, input_file, \
+     output_file, error_file, total, completed, failed, cancelled, expired, loaded, loaded_bytes, ending, faults, \
+     metadata, window_hours, max_cost_nano, output_seconds, webhook_url, blocked, input_tokens, cached_tokens, \
+     output_tokens, cost_nano, created_at, started_at, ending_at, finalizing_at, finished_at, expires_at";
+const TASK_COLUMNS: &str = "id, idx, seq, custom_id, model, state, result_blob, result_offset, result_len, result_head, \
+     error_code, error_message, error_status, error_kind, error_param, input_tokens, cached_tokens, output_tokens, cost_nano";
 
 const fn priority_code(priority: Priority) -> i16 {
     match priority {
@@ -153,12 +222,16 @@ pub(crate) fn priority_value(priority: Priority) -> Value {
 }
 
 impl Store {
-    /// Opens a batch with all its tasks. The same batch again changes nothing.
+    /// Opens a batch; one that is made inline with all its tasks. The same batch again changes nothing.
     pub async fn create_batch(&self, new: NewBatch) -> Result<(), CreateBatchError> {
         let run = retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
             if insert_batch(&tx, &new).await? {
-                insert_tasks(&tx, &new).await?;
+                if let NewTasks::Inline(tasks) = &new.tasks {
+                    let place =
+                        Place { batch: new.id, account: new.account, first: 0, state: Inserted::Waiting, now: new.now };
+                    insert_tasks(&tx, place, tasks).await?;
+                }
                 tx.commit().await?;
             }
             Ok(())
@@ -170,9 +243,33 @@ impl Store {
     pub async fn batches(&self, account: AccountId, limit: u32, offset: u32) -> Result<Vec<BatchRow>, StoreError> {
         let rows = self
             .all(
-                "SELECT id, priority, status, total, completed, failed, cancelled, blocked, created_at, finished_at \
-                 FROM batch WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3",
+                format!(
+                    "SELECT {BATCH_COLUMNS} FROM batch WHERE account_id = $1 \
+                     ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3"
+                ),
                 [account.uuid().into(), i64::from(limit).into(), i64::from(offset).into()],
+            )
+            .await?;
+        rows.iter().map(batch_row).collect()
+    }
+
+    /// An account's batches, newest first, that were made before the batch `after`; all without it. One that is not
+    /// there has nothing after it.
+    pub async fn batches_after(
+        &self,
+        account: AccountId,
+        after: Option<BatchId>,
+        limit: u32,
+    ) -> Result<Vec<BatchRow>, StoreError> {
+        let Some(after) = after else { return self.batches(account, limit, 0).await };
+        let rows = self
+            .all(
+                format!(
+                    "SELECT {BATCH_COLUMNS} FROM batch WHERE account_id = $1 AND (created_at, id) < \
+                     (SELECT created_at, id FROM batch WHERE account_id = $1 AND id = $2) \
+                     ORDER BY created_at DESC, id DESC LIMIT $3"
+                ),
+                [account.uuid().into(), after.uuid().into(), i64::from(limit).into()],
             )
             .await?;
         rows.iter().map(batch_row).collect()
@@ -182,8 +279,7 @@ impl Store {
     pub async fn batch(&self, account: AccountId, id: BatchId) -> Result<Option<BatchRow>, StoreError> {
         let row = self
             .one(
-                "SELECT id, priority, status, total, completed, failed, cancelled, blocked, created_at, finished_at \
-                 FROM batch WHERE account_id = $1 AND id = $2",
+                format!("SELECT {BATCH_COLUMNS} FROM batch WHERE account_id = $1 AND id = $2"),
                 [account.uuid().into(), id.uuid().into()],
             )
             .await?;
@@ -194,47 +290,37 @@ impl Store {
     pub async fn tasks(&self, batch: BatchId, from: u64, limit: u32) -> Result<Vec<TaskRow>, StoreError> {
         let rows = self
             .all(
-                "SELECT id, idx, custom_id, model, state, result_blob, result_offset, result_len, error_code, \
-                 error_message, input_tokens, output_tokens, cost_nano FROM task \
-                 WHERE batch_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3",
-                [batch.uuid().into(), i64::try_from(from).unwrap_or(i64::MAX).into(), i64::from(limit).into()],
+                format!("SELECT {TASK_COLUMNS} FROM task WHERE batch_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3"),
+                [batch.uuid().into(), to_i64(from).into(), i64::from(limit).into()],
             )
             .await?;
         rows.iter().map(task_row).collect()
     }
 
-    /// Stops a batch: what waits is not run, what runs is fenced off. A batch that has ended stays as it is.
-    pub async fn cancel_batch(
-        &self,
-        account: AccountId,
-        id: BatchId,
-        now: Timestamp,
-    ) -> Result<Cancelled, CancelError> {
-        let run = retried(Rerun::IfRolledBack, || async {
-            let known = self.batch(account, id).await?;
-            let Some(batch) = known else { return Ok(None) };
-            if batch.status.is_final() {
-                return Ok(Some(Cancelled { status: batch.status, stopped: 0 }));
-            }
-            let tx = self.write().await?;
-            let stopped = stop_tasks(&tx, id, now).await?;
-            let more = TaskCounts { cancelled: u32::try_from(stopped).unwrap_or(u32::MAX), ..TaskCounts::default() };
-            let status = count_batch(&tx, id, more, now).await?;
-            tx.commit().await?;
-            Ok(Some(Cancelled { status, stopped }))
-        });
-        run.await.map_err(CancelError::Store)?.ok_or(CancelError::NotFound)
+    /// A batch's tasks that ended after the one with this `seq`, in the order in which they ended.
+    pub async fn ended_tasks(&self, batch: BatchId, after: u64, limit: u32) -> Result<Vec<TaskRow>, StoreError> {
+        let rows = self
+            .all(
+                format!(
+                    "SELECT {TASK_COLUMNS} FROM task WHERE batch_id = $1 AND seq IS NOT NULL AND seq > $2 \
+                     ORDER BY seq LIMIT $3"
+                ),
+                [batch.uuid().into(), to_i64(after).into(), i64::from(limit).into()],
+            )
+            .await?;
+        rows.iter().map(task_row).collect()
     }
 
-    /// Says why a batch waits, or that it no longer does.
-    pub async fn set_blocked(&self, batch: BatchId, reason: Option<&str>) -> Result<(), StoreError> {
+    /// Says why a batch waits and until when nobody needs to look at it, or that it waits no longer.
+    pub async fn set_blocked(&self, batch: BatchId, blocked: Option<(&str, Timestamp)>) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
             tx.run(
-                "UPDATE batch SET blocked = $2 WHERE id = $1 AND status IN ($3, $4)",
+                "UPDATE batch SET blocked = $2, blocked_until = $3 WHERE id = $1 AND status IN ($4, $5)",
                 [
                     batch.uuid().into(),
-                    reason.map(str::to_owned).into(),
+                    blocked.map(|(reason, _)| reason.to_owned()).into(),
+                    blocked.map_or(0, |(_, until)| until.micros()).into(),
                     BatchStatus::Pending.code().into(),
                     BatchStatus::InProgress.code().into(),
                 ],
@@ -246,37 +332,38 @@ impl Store {
     }
 }
 
-/// Cancels the tasks that have not ended; returns how many.
-async fn stop_tasks(tx: &WriteTx, batch: BatchId, now: Timestamp) -> Result<u64, StoreError> {
-    let (pending, running) = (TaskStatus::Pending.code(), TaskStatus::Running.code());
-    let unended = format!("batch_id = $1 AND state IN ({pending}, {running})");
-    if tx.dialect == Dialect::Postgres {
-        // Every transaction locks rows in one order.
-        let lock = format!("SELECT count(*) FROM (SELECT 1 FROM task WHERE {unended} ORDER BY id FOR UPDATE) q");
-        tx.run(lock, [batch.uuid().into()]).await?;
-    }
-    tx.run(
-        format!("UPDATE task SET state = $2, node_id = NULL, epoch = epoch + 1, finished_at = $3 WHERE {unended}"),
-        [batch.uuid().into(), TaskStatus::Cancelled.code().into(), now.micros().into()],
-    )
-    .await
-}
-
 /// Whether the batch is new.
 async fn insert_batch(tx: &WriteTx, new: &NewBatch) -> Result<bool, StoreError> {
+    let (status, chore, total) = match &new.tasks {
+        NewTasks::Inline(tasks) => (BatchStatus::Pending, Chore::None, tasks.len() as u64),
+        NewTasks::File => (BatchStatus::Validating, Chore::Read, 0),
+    };
+    let terms = &new.terms;
+    let expires_at = terms.window.map(|window| new.now.after(window.duration()).micros());
     let inserted = tx
         .run(
-            "INSERT INTO batch (id, account_id, key_id, priority, status, total, webhook_url, input_blob, created_at) \
-         VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO batch (id, account_id, key_id, priority, rank, status, chore, inline, endpoint, total, loaded, \
+             webhook_url, input_blob, input_file, metadata, window_hours, expires_at, output_seconds, max_cost_nano, \
+             created_at) VALUES ($1,$2,$3,$4,$4,$5,$6,$7,$8,$9,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18) \
+             ON CONFLICT (id) DO NOTHING",
             [
                 new.id.uuid().into(),
                 new.account.uuid().into(),
                 new.key.map(KeyId::uuid).into(),
-                priority_value(new.priority),
-                BatchStatus::Pending.code().into(),
-                i64::try_from(new.tasks.len()).unwrap_or(i64::MAX).into(),
-                new.webhook_url.clone().into(),
+                priority_value(terms.priority),
+                status.code().into(),
+                chore.code().into(),
+                matches!(new.tasks, NewTasks::Inline(_)).into(),
+                terms.endpoint.into(),
+                to_i64(total).into(),
+                terms.webhook_url.clone().into(),
                 new.input_blob.as_str().into(),
+                new.input_file.map(FileId::uuid).into(),
+                terms.metadata.clone().into(),
+                terms.window.map(|window| i16::try_from(window.hours()).unwrap_or(i16::MAX)).into(),
+                expires_at.into(),
+                terms.output_seconds.map(i64::from).into(),
+                terms.max_cost.map(Amount::nanos).into(),
                 new.now.micros().into(),
             ],
         )
@@ -284,34 +371,59 @@ async fn insert_batch(tx: &WriteTx, new: &NewBatch) -> Result<bool, StoreError> 
     Ok(inserted == 1)
 }
 
-async fn insert_tasks(tx: &WriteTx, new: &NewBatch) -> Result<(), StoreError> {
-    const COLUMNS: usize = 12;
-    let mut index = 0_i64;
-    let mut rest = new.tasks.as_slice();
-    for run in runs(new.tasks.len()) {
+/// How tasks begin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Inserted {
+    /// Waiting to be claimed.
+    Waiting,
+    /// Ended without having run; the first gets this `seq`.
+    Ended(TaskStatus, u64),
+}
+
+/// Where tasks are inserted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub batch: BatchId,
+    pub account: AccountId,
+    /// The index of the first.
+    pub first: u64,
+    pub state: Inserted,
+    pub now: Timestamp,
+}
+
+pub(crate) async fn insert_tasks(tx: &WriteTx, place: Place, tasks: &[NewTask]) -> Result<(), StoreError> {
+    const COLUMNS: usize = 13;
+    let mut index = place.first;
+    let mut rest = tasks;
+    for run in runs(tasks.len()) {
         let (now, later) = rest.split_at(run);
         rest = later;
         let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS);
         for task in now {
+            let (state, seq) = match place.state {
+                Inserted::Waiting => (TaskStatus::Pending, None),
+                Inserted::Ended(state, first) => (state, Some(to_i64(first + (index - place.first)))),
+            };
             values.extend([
                 task.id.uuid().into(),
-                new.id.uuid().into(),
-                index.into(),
-                new.account.uuid().into(),
+                place.batch.uuid().into(),
+                to_i64(index).into(),
+                place.account.uuid().into(),
                 task.custom_id.as_str().into(),
                 task.model.as_str().into(),
                 task.endpoint.into(),
-                priority_value(new.priority),
-                TaskStatus::Pending.code().into(),
-                new.now.micros().into(),
-                i64::try_from(task.body_offset).unwrap_or(i64::MAX).into(),
-                i64::try_from(task.body_len).unwrap_or(i64::MAX).into(),
+                state.code().into(),
+                place.now.micros().into(),
+                to_i64(task.body_offset).into(),
+                to_i64(task.body_len).into(),
+                seq.into(),
+                seq.map(|_| place.now.micros()).into(),
             ]);
             index += 1;
         }
         let sql = format!(
-            "INSERT INTO task (id, batch_id, idx, account_id, custom_id, model, endpoint, priority, state, not_before, \
-             body_offset, body_len) {}",
+            "INSERT INTO task (id, batch_id, idx, account_id, custom_id, model, endpoint, state, not_before, \
+             body_offset, body_len, seq, finished_at) {}",
             tx.dialect.rows(run, COLUMNS)
         );
         exactly(tx.run(sql, values).await?, run as u64, "task")?;
@@ -319,24 +431,87 @@ async fn insert_tasks(tx: &WriteTx, new: &NewBatch) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Reads a batch inside a transaction, locking it.
+pub(crate) async fn lock_batch(tx: &WriteTx, id: BatchId) -> Result<Option<BatchRow>, StoreError> {
+    let sql = format!("SELECT {BATCH_COLUMNS} FROM batch WHERE id = $1{}", tx.dialect.for_update());
+    tx.one(sql, [id.uuid().into()]).await?.as_ref().map(batch_row).transpose()
+}
+
+pub(crate) fn to_i64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn unsigned(row: &QueryResult, table: &'static str, column: &'static str) -> Result<u64, StoreError> {
+    u64::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table, column })
+}
+
+pub(crate) fn counts(row: &QueryResult) -> Result<TaskCounts, StoreError> {
+    let count = |column| count(row, column);
+    Ok(TaskCounts {
+        total: count("total")?,
+        completed: count("completed")?,
+        failed: count("failed")?,
+        cancelled: count("cancelled")?,
+        expired: count("expired")?,
+    })
+}
+
+fn count(row: &QueryResult, column: &'static str) -> Result<u32, StoreError> {
+    u32::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "batch", column })
+}
+
 fn batch_row(row: &QueryResult) -> Result<BatchRow, StoreError> {
-    let count = |column: &'static str| -> Result<u32, StoreError> {
-        u32::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "batch", column })
+    const TABLE: &str = "batch";
+    let corrupt = |column| StoreError::Corrupt { table: TABLE, column };
+    let at = |column: &str| -> Result<_, StoreError> {
+        Ok(row.try_get::<Option<i64>>("", column)?.map(Timestamp::from_micros))
     };
-    let status = BatchStatus::from_code(row.try_get("", "status")?);
+    let file = |column: &str| -> Result<_, StoreError> { Ok(row.try_get::<Option<_>>("", column)?.map(FileId::new)) };
+    let window = row.try_get::<Option<i16>>("", "window_hours")?;
+    let output_seconds = row.try_get::<Option<i64>>("", "output_seconds")?;
+    let max_cost = row.try_get::<Option<i64>>("", "max_cost_nano")?;
+    let ending = row.try_get::<Option<i16>>("", "ending")?;
+    let amount = |nanos: i64| Amount::from_nanos(nanos).ok_or(corrupt("max_cost_nano"));
     Ok(BatchRow {
         id: BatchId::new(row.try_get("", "id")?),
-        priority: stored_priority(row)?,
-        status: status.ok_or(StoreError::Corrupt { table: "batch", column: "status" })?,
-        counts: TaskCounts {
-            total: count("total")?,
-            completed: count("completed")?,
-            failed: count("failed")?,
-            cancelled: count("cancelled")?,
+        account: AccountId::new(row.try_get("", "account_id")?),
+        status: BatchStatus::from_code(row.try_get("", "status")?).ok_or(corrupt("status"))?,
+        chore: Chore::from_code(row.try_get("", "chore")?).ok_or(corrupt("chore"))?,
+        inline: row.try_get("", "inline")?,
+        terms: BatchTerms {
+            priority: stored_priority(row)?,
+            webhook_url: row.try_get("", "webhook_url")?,
+            window: window.and_then(|hours| Window::from_hours(u16::try_from(hours).ok()?)),
+            max_cost: max_cost.map(amount).transpose()?,
+            endpoint: row.try_get("", "endpoint")?,
+            metadata: row.try_get("", "metadata")?,
+            output_seconds: output_seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
         },
+        model: row.try_get("", "model")?,
+        input_blob: row.try_get("", "input_blob")?,
+        input_file: file("input_file")?,
+        output_file: file("output_file")?,
+        error_file: file("error_file")?,
+        counts: counts(row)?,
+        loaded: count(row, "loaded")?,
+        loaded_bytes: unsigned(row, TABLE, "loaded_bytes")?,
+        ending: ending.map(|code| Ending::from_code(code).ok_or(corrupt("ending"))).transpose()?,
+        faults: row.try_get("", "faults")?,
         blocked: row.try_get("", "blocked")?,
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
-        finished_at: row.try_get::<Option<i64>>("", "finished_at")?.map(Timestamp::from_micros),
+        usage: TaskUsage {
+            input_tokens: unsigned(row, TABLE, "input_tokens")?,
+            cached_tokens: unsigned(row, TABLE, "cached_tokens")?,
+            output_tokens: unsigned(row, TABLE, "output_tokens")?,
+            cost: stored_amount(row, TABLE, "cost_nano")?,
+        },
+        times: BatchTimes {
+            created: Timestamp::from_micros(row.try_get("", "created_at")?),
+            started: at("started_at")?,
+            ending: at("ending_at")?,
+            finalizing: at("finalizing_at")?,
+            finished: at("finished_at")?,
+            expires: at("expires_at")?,
+        },
     })
 }
 
@@ -347,22 +522,38 @@ fn task_row(row: &QueryResult) -> Result<TaskRow, StoreError> {
         stored.map(|n| u64::try_from(n).map_err(|_| corrupt(column))).transpose()
     };
     let blob: Option<String> = row.try_get("", "result_blob")?;
+    let head = unsigned("result_head")?.unwrap_or(0);
     let result = blob.zip(unsigned("result_offset")?).zip(unsigned("result_len")?);
+    let result = result.map(|((blob, offset), len)| StoredResult { body: BlobRange { blob, offset, len }, head });
     let code: Option<String> = row.try_get("", "error_code")?;
+    let error = match code.zip(row.try_get("", "error_message")?) {
+        Some((code, message)) => Some(TaskError {
+            code,
+            message,
+            status: row.try_get::<Option<i16>>("", "error_status")?.and_then(|status| u16::try_from(status).ok()),
+            kind: row.try_get("", "error_kind")?,
+            param: row.try_get("", "error_param")?,
+        }),
+        None => None,
+    };
     let usage = match unsigned("input_tokens")?.zip(unsigned("output_tokens")?) {
-        Some((input_tokens, output_tokens)) => {
-            Some(TaskUsage { input_tokens, output_tokens, cost: stored_amount(row, "task", "cost_nano")? })
-        }
+        Some((input_tokens, output_tokens)) => Some(TaskUsage {
+            input_tokens,
+            cached_tokens: unsigned("cached_tokens")?.unwrap_or(0),
+            output_tokens,
+            cost: stored_amount(row, "task", "cost_nano")?,
+        }),
         None => None,
     };
     Ok(TaskRow {
         index: unsigned("idx")?.ok_or(corrupt("idx"))?,
+        seq: unsigned("seq")?,
         id: TaskId::new(row.try_get("", "id")?),
         custom_id: row.try_get("", "custom_id")?,
         model: row.try_get("", "model")?,
         status: TaskStatus::from_code(row.try_get("", "state")?).ok_or(corrupt("state"))?,
-        result: result.map(|((blob, offset), len)| BlobRange { blob, offset, len }),
-        error: code.zip(row.try_get("", "error_message")?),
+        result,
+        error,
         usage,
     })
 }

@@ -1,6 +1,6 @@
 //! Holds: `batchin ledger check`, which recomputes everything from the transfers and compares.
 
-use batchin_domain::{Month, PurseKind, TaskStatus, Timestamp, TransferId, ledger::Movement};
+use batchin_domain::{Chore, Month, PurseKind, TaskStatus, Timestamp, TransferId, ledger::Movement};
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, IsolationLevel, QueryResult, TransactionOptions,
     TransactionTrait, Value,
@@ -90,25 +90,65 @@ const RULES: &[(&str, &str)] = &[
          LEFT JOIN usage_log u ON u.request_id = t.request_id WHERE t.movement = {charge} AND u.request_id IS NULL",
     ),
     (
-        "a budget's leased part is what nodes have leased",
+        "what is leased of a budget or a batch's highest cost is what nodes have leased",
         "SELECT p.owner AS subject, coalesce(l.sum, 0) AS expected, p.leased AS found FROM purse p LEFT JOIN \
-         (SELECT owner, win, CAST(sum(outstanding) AS bigint) AS sum FROM lease WHERE kind = {budget} GROUP BY owner, win) l \
-         ON l.owner = p.owner AND l.win = p.win WHERE p.kind = {budget} AND p.leased <> coalesce(l.sum, 0)",
+         (SELECT kind, owner, win, CAST(sum(outstanding) AS bigint) AS sum FROM lease WHERE kind IN ({budget}, {cap}) \
+         GROUP BY kind, owner, win) l ON l.kind = p.kind AND l.owner = p.owner AND l.win = p.win \
+         WHERE p.kind IN ({budget}, {cap}) AND p.leased <> coalesce(l.sum, 0)",
+    ),
+    (
+        "a batch costs at most what its owner allowed",
+        "SELECT id AS subject, max_cost_nano AS expected, cost_nano AS found FROM batch \
+         WHERE max_cost_nano IS NOT NULL AND cost_nano > max_cost_nano",
+    ),
+    (
+        "what is counted on a batch's highest cost is what it cost",
+        "SELECT b.id AS subject, b.cost_nano AS expected, p.spent AS found FROM batch b JOIN purse p \
+         ON p.kind = {cap} AND p.owner = b.id WHERE b.cost_nano <> p.spent",
     ),
     (
         "a batch's counters are its tasks",
-        "SELECT b.id AS subject, coalesce(t.completed + t.failed + t.cancelled, 0) AS expected, \
-         b.completed + b.failed + b.cancelled AS found FROM batch b LEFT JOIN (SELECT batch_id, count(*) AS total, \
-         count(CASE WHEN state = {completed} THEN 1 END) AS completed, \
+        "SELECT b.id AS subject, coalesce(t.completed + t.failed + t.cancelled + t.expired, 0) AS expected, \
+         b.completed + b.failed + b.cancelled + b.expired AS found FROM batch b LEFT JOIN (SELECT batch_id, \
+         count(*) AS total, count(CASE WHEN state = {completed} THEN 1 END) AS completed, \
          count(CASE WHEN state = {failed} THEN 1 END) AS failed, \
-         count(CASE WHEN state = {cancelled} THEN 1 END) AS cancelled FROM task GROUP BY batch_id) t \
-         ON t.batch_id = b.id WHERE b.completed <> coalesce(t.completed, 0) OR b.failed <> coalesce(t.failed, 0) \
-         OR b.cancelled <> coalesce(t.cancelled, 0) OR b.total <> coalesce(t.total, 0)",
+         count(CASE WHEN state = {cancelled} THEN 1 END) AS cancelled, \
+         count(CASE WHEN state = {expired} THEN 1 END) AS expired FROM task GROUP BY batch_id) t \
+         ON t.batch_id = b.id WHERE (b.finished_at IS NULL OR b.sweep_at IS NOT NULL) AND \
+         (b.completed <> coalesce(t.completed, 0) OR b.failed <> coalesce(t.failed, 0) \
+         OR b.cancelled <> coalesce(t.cancelled, 0) OR b.expired <> coalesce(t.expired, 0) \
+         OR b.loaded <> coalesce(t.total, 0))",
     ),
     (
-        "a batch ends with its last task",
-        "SELECT id AS subject, total AS expected, completed + failed + cancelled AS found FROM batch \
-         WHERE total > 0 AND (completed + failed + cancelled = total) <> (finished_at IS NOT NULL)",
+        "a batch ends after its last task",
+        "SELECT id AS subject, total AS expected, completed + failed + cancelled + expired AS found FROM batch \
+         WHERE total > 0 AND completed + failed + cancelled + expired <> total AND finished_at IS NOT NULL",
+    ),
+    (
+        "a batch whose tasks have all ended is closed or about to be",
+        "SELECT id AS subject, CAST({close} AS bigint) AS expected, CAST(chore AS bigint) AS found FROM batch \
+         WHERE total > 0 AND completed + failed + cancelled + expired = total AND finished_at IS NULL \
+         AND chore <> {close}",
+    ),
+    (
+        "a batch's tasks ended in an order without gap",
+        "SELECT b.id AS subject, coalesce(t.top, 0) AS expected, \
+         b.completed + b.failed + b.cancelled + b.expired AS found FROM batch b LEFT JOIN (SELECT batch_id, \
+         max(seq) AS top FROM task WHERE seq IS NOT NULL GROUP BY batch_id) t ON t.batch_id = b.id \
+         WHERE (b.finished_at IS NULL OR b.sweep_at IS NOT NULL) \
+         AND coalesce(t.top, 0) <> b.completed + b.failed + b.cancelled + b.expired",
+    ),
+    (
+        "a batch costs what its tasks cost",
+        "SELECT b.id AS subject, coalesce(t.sum, 0) AS expected, b.cost_nano AS found FROM batch b LEFT JOIN \
+         (SELECT batch_id, CAST(sum(cost_nano) AS bigint) AS sum FROM task WHERE cost_nano IS NOT NULL \
+         GROUP BY batch_id) t ON t.batch_id = b.id WHERE (b.finished_at IS NULL OR b.sweep_at IS NOT NULL) \
+         AND b.cost_nano <> coalesce(t.sum, 0)",
+    ),
+    (
+        "only a node that is alive cares for a batch",
+        "SELECT b.id AS subject, CAST(1 AS bigint) AS expected, CAST(0 AS bigint) AS found FROM batch b \
+         LEFT JOIN node n ON n.id = b.steward WHERE b.steward IS NOT NULL AND (n.id IS NULL OR NOT n.alive)",
     ),
     (
         "only a node that is alive has anything leased",
@@ -160,10 +200,13 @@ impl Store {
             ("{grant}", movement_code(Movement::Grant)),
             ("{balance}", PurseKind::Balance.code()),
             ("{budget}", PurseKind::Budget.code()),
+            ("{cap}", PurseKind::Cap.code()),
+            ("{close}", Chore::Close.code()),
             ("{running}", TaskStatus::Running.code()),
             ("{completed}", TaskStatus::Completed.code()),
             ("{failed}", TaskStatus::Failed.code()),
             ("{cancelled}", TaskStatus::Cancelled.code()),
+            ("{expired}", TaskStatus::Expired.code()),
         ];
         for (rule, sql) in RULES {
             report.faults.extend(check.rule(rule, sql, &codes).await?);

@@ -1,19 +1,22 @@
 //! Holds: the durable queue's hand-out of tasks to nodes.
 //!
 //! A claim raises the task's epoch; whatever comes back under an older one is refused. A claim lasts for as long as its
-//! node's lease does, so a slow task on a live node is never run twice.
+//! node's lease does, so a slow task on a live node is never run twice. What is asked here touches batches that are not
+//! over and tasks that wait, and never the history.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use batchin_domain::{AccountId, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp};
+use batchin_domain::{
+    AccountId, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
+};
 use sea_orm::{QueryResult, Value};
 use uuid::Uuid;
 
 use crate::{
     BlobRange, FencedError, NodeIdentity, Store, StoreError,
-    batches::{priority_value, stored_priority},
+    batches::{counts, priority_value, stored_priority, unsigned},
     connect::{Rerun, WriteTx, retried},
-    dialect::{marks, runs},
+    dialect::marks,
     nodes::still,
 };
 
@@ -24,12 +27,16 @@ pub struct ClaimedTask {
     pub claim: Claim,
     /// Its batch.
     pub batch: BatchId,
+    /// The owner's name for it.
+    pub custom_id: String,
     /// Who pays.
     pub account: AccountId,
     /// The key whose budget it counts for.
     pub key: Option<KeyId>,
-    /// How urgent it is.
+    /// What its price follows from.
     pub priority: Priority,
+    /// Whether its batch has a highest cost.
+    pub capped: bool,
     /// The model as asked for.
     pub model: String,
     /// The kind of call, as its stored number.
@@ -60,39 +67,103 @@ pub struct Requeue {
     pub counts: bool,
 }
 
+/// A batch with tasks that could be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Names it.
+    pub batch: BatchId,
+    /// Whose.
+    pub account: AccountId,
+    /// It waited for something when it was last looked at; one task shows whether it still does.
+    pub blocked: bool,
+}
+
+/// A batch whose window may pass before all its tasks have run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotable {
+    /// Names it.
+    pub batch: BatchId,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its window passes.
+    pub expires_at: Timestamp,
+    /// How its tasks stand.
+    pub counts: TaskCounts,
+}
+
+/// What claiming needs to know about a batch.
+struct Terms {
+    account: AccountId,
+    key: Option<KeyId>,
+    priority: Priority,
+    capped: bool,
+    input_blob: String,
+}
+
 impl Store {
-    /// Claims up to `limit` tasks of a priority, oldest first.
+    /// Batches of a rank that have tasks to claim, ordered by account and age, from the account after `after` on. The
+    /// rank is the batch's priority, or high once it has been promoted.
+    pub async fn backlog(
+        &self,
+        rank: Priority,
+        after: Option<AccountId>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Backlog>, StoreError> {
+        // States are written out, since a partial index is not used for a parameter.
+        let sql = format!(
+            "SELECT b.id, b.account_id, b.blocked FROM batch b WHERE b.status IN ({}, {}) AND b.rank = $1 \
+             AND b.account_id > $2 AND b.blocked_until <= $3 AND EXISTS (SELECT 1 FROM task t WHERE t.batch_id = b.id \
+             AND t.state = {} AND t.not_before <= $3) ORDER BY b.rank, b.account_id, b.id LIMIT $4",
+            BatchStatus::Pending.code(),
+            BatchStatus::InProgress.code(),
+            TaskStatus::Pending.code()
+        );
+        let after = after.map_or(Uuid::nil(), AccountId::uuid);
+        let values = [priority_value(rank), after.into(), now.micros().into(), i64::from(limit).into()];
+        let rows = self.all(sql, values).await?;
+        let backlog = |row: &QueryResult| -> Result<Backlog, StoreError> {
+            Ok(Backlog {
+                batch: BatchId::new(row.try_get("", "id")?),
+                account: AccountId::new(row.try_get("", "account_id")?),
+                blocked: row.try_get::<Option<String>>("", "blocked")?.is_some(),
+            })
+        };
+        rows.iter().map(backlog).collect()
+    }
+
+    /// Claims up to so many tasks of each batch, oldest first.
     ///
     /// After an error, tasks may be claimed that the caller knows nothing of: [`Store::claims_of`] tells.
     pub async fn claim(
         &self,
         node: NodeIdentity,
-        priority: Priority,
-        limit: u32,
+        shares: &[(BatchId, u32)],
         now: Timestamp,
     ) -> Result<Vec<ClaimedTask>, FencedError> {
-        // The state is written out, since a partial index is not used for a parameter.
-        let ready = format!(
-            "SELECT id FROM task WHERE state = {} AND priority = $1 AND not_before <= $2 \
-             ORDER BY priority, not_before, id LIMIT $3",
-            TaskStatus::Pending.code()
-        );
-        let values =
-            |limit: u32| -> [Value; 3] { [priority_value(priority), now.micros().into(), i64::from(limit).into()] };
+        // Every transaction locks rows in one order.
+        let mut shares = shares.to_vec();
+        shares.sort_unstable_by_key(|(batch, _)| *batch);
         let run = retried(Rerun::IfRolledBack, || async {
-            // Most looks at the queue find nothing; they take no write lock.
-            if limit == 0 || self.all(ready.as_str(), values(1)).await?.is_empty() {
-                return Ok(Some(Vec::new()));
-            }
             let tx = self.write().await?;
             if !still(&tx, node).await? {
                 return Ok(None);
             }
-            let rows = tx.all(format!("{ready}{}", tx.dialect.skip_locked()), values(limit)).await?;
-            let ids = rows.iter().map(|row| row.try_get("", "id")).collect::<Result<Vec<Uuid>, _>>()?;
-            let tasks = take(&tx, node, &ids).await?;
-            start_batches(&tx, &tasks, now).await?;
-            tx.commit().await?;
+            let terms = terms_of(&tx, &shares).await?;
+            let mut tasks = Vec::new();
+            let mut begun = Vec::new();
+            for (batch, limit) in &shares {
+                let Some((terms, pending)) = terms.get(batch) else { continue };
+                let claimed = take(&tx, node, (*batch, terms), *limit, now).await?;
+                if *pending && !claimed.is_empty() {
+                    begun.push(*batch);
+                }
+                tasks.extend(claimed);
+            }
+            if !tasks.is_empty() {
+                start_batches(&tx, &begun, now).await?;
+                tx.commit().await?;
+            }
             Ok(Some(tasks))
         });
         match run.await {
@@ -142,66 +213,137 @@ impl Store {
             .collect()
     }
 
-    /// How many tasks wait, per priority, counting at most `cap` of each: a gauge, not a bill.
-    pub async fn queue_depth(&self, priority: Priority, cap: u32) -> Result<u64, StoreError> {
-        let row = self
-            .one(
-                format!(
-                    "SELECT count(*) AS n FROM (SELECT 1 AS one FROM task WHERE state = {} AND priority = $1 LIMIT $2) q",
-                    TaskStatus::Pending.code()
-                ),
-                [priority_value(priority), i64::from(cap).into()],
-            )
-            .await?;
-        let count: i64 = row.map_or(Ok(0), |row| row.try_get("", "n"))?;
-        Ok(u64::try_from(count).unwrap_or(0))
+    /// How many tasks of a batch run on any node.
+    pub async fn running_tasks(&self, batch: BatchId) -> Result<u64, StoreError> {
+        let sql =
+            format!("SELECT count(*) AS n FROM task WHERE batch_id = $1 AND state = {}", TaskStatus::Running.code());
+        let row = self.one(sql, [batch.uuid().into()]).await?;
+        row.map_or(Ok(0), |row| unsigned(&row, "task", "n"))
+    }
+
+    /// How many tasks have not ended, per priority: a gauge, not a bill. Costs what the batches cost that are not over.
+    pub async fn queue_depth(&self, priority: Priority) -> Result<u64, StoreError> {
+        let sql = format!(
+            "SELECT CAST(coalesce(sum(total - completed - failed - cancelled - expired), 0) AS bigint) AS n FROM batch \
+             WHERE status IN ({}, {}) AND rank = $1",
+            BatchStatus::Pending.code(),
+            BatchStatus::InProgress.code()
+        );
+        let row = self.one(sql, [priority_value(priority)]).await?;
+        row.map_or(Ok(0), |row| unsigned(&row, "batch", "n"))
+    }
+
+    /// Batches of low priority whose windows pass next.
+    pub async fn promotable(&self, limit: u32) -> Result<Vec<Promotable>, StoreError> {
+        let sql = format!(
+            "SELECT id, created_at, expires_at, total, completed, failed, cancelled, expired FROM batch \
+             WHERE expires_at IS NOT NULL AND status IN ({}, {}, {}) AND rank = $1 ORDER BY expires_at LIMIT $2",
+            BatchStatus::Pending.code(),
+            BatchStatus::InProgress.code(),
+            BatchStatus::Validating.code()
+        );
+        let rows = self.all(sql, [priority_value(Priority::Low), i64::from(limit).into()]).await?;
+        let promotable = |row: &QueryResult| -> Result<Promotable, StoreError> {
+            Ok(Promotable {
+                batch: BatchId::new(row.try_get("", "id")?),
+                created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+                expires_at: Timestamp::from_micros(row.try_get("", "expires_at")?),
+                counts: counts(row)?,
+            })
+        };
+        rows.iter().map(promotable).collect()
+    }
+
+    /// From now on these batches' tasks run with the high ones, at their own price.
+    pub async fn promote(&self, batches: &[BatchId]) -> Result<(), StoreError> {
+        let mut sorted = batches.to_vec();
+        sorted.sort_unstable();
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            for batch in &sorted {
+                let values = [batch.uuid().into(), priority_value(Priority::High)];
+                tx.run("UPDATE batch SET rank = $2 WHERE id = $1", values).await?;
+            }
+            tx.commit().await
+        })
+        .await
     }
 }
 
-/// Puts the rows under the node's claim and reads what running them needs.
-async fn take(tx: &WriteTx, node: NodeIdentity, ids: &[Uuid]) -> Result<Vec<ClaimedTask>, StoreError> {
-    let mut tasks = Vec::with_capacity(ids.len());
-    let mut rest = ids;
-    for run in runs(ids.len()) {
-        let (now, later) = rest.split_at(run);
-        rest = later;
-        let fixed: [Value; 3] =
-            [node.id.uuid().into(), TaskStatus::Running.code().into(), TaskStatus::Pending.code().into()];
-        let values: Vec<Value> = fixed.into_iter().chain(now.iter().map(|id| (*id).into())).collect();
-        tx.run(
-            format!(
-                "UPDATE task SET state = $2, node_id = $1, epoch = epoch + 1, attempts = attempts + 1 \
-                 WHERE state = $3 AND id IN ({})",
-                marks(run, 4)
-            ),
-            values,
-        )
-        .await?;
-        let fixed: [Value; 2] = [node.id.uuid().into(), TaskStatus::Running.code().into()];
-        let values: Vec<Value> = fixed.into_iter().chain(now.iter().map(|id| (*id).into())).collect();
-        let rows = tx
-            .all(
-                format!(
-                    "SELECT t.id, t.epoch, t.batch_id, t.account_id, b.key_id, t.priority, t.model, t.endpoint, \
-                     b.input_blob, t.body_offset, t.body_len, t.attempts FROM task t JOIN batch b ON b.id = t.batch_id \
-                     WHERE t.node_id = $1 AND t.state = $2 AND t.id IN ({})",
-                    marks(run, 3)
-                ),
-                values,
-            )
-            .await?;
-        for row in &rows {
-            tasks.push(claimed(row)?);
-        }
+/// The batches of these shares whose tasks may run, and whether none has yet.
+async fn terms_of(tx: &WriteTx, shares: &[(BatchId, u32)]) -> Result<HashMap<BatchId, (Terms, bool)>, StoreError> {
+    if shares.is_empty() {
+        return Ok(HashMap::new());
     }
-    tasks.sort_by_key(|task| task.claim.task);
+    let sql = format!(
+        "SELECT id, account_id, key_id, priority, status, max_cost_nano, input_blob FROM batch \
+         WHERE id IN ({}) AND status IN ({}, {})",
+        marks(shares.len(), 1),
+        BatchStatus::Pending.code(),
+        BatchStatus::InProgress.code()
+    );
+    let values: Vec<Value> = shares.iter().map(|(batch, _)| batch.uuid().into()).collect();
+    let mut terms = HashMap::with_capacity(shares.len());
+    for row in tx.all(sql, values).await? {
+        let one = Terms {
+            account: AccountId::new(row.try_get("", "account_id")?),
+            key: row.try_get::<Option<_>>("", "key_id")?.map(KeyId::new),
+            priority: stored_priority(&row)?,
+            capped: row.try_get::<Option<i64>>("", "max_cost_nano")?.is_some(),
+            input_blob: row.try_get("", "input_blob")?,
+        };
+        let pending = row.try_get::<i16>("", "status")? == BatchStatus::Pending.code();
+        terms.insert(BatchId::new(row.try_get("", "id")?), (one, pending));
+    }
+    Ok(terms)
+}
+
+/// Puts tasks of a batch under the node's claim.
+async fn take(
+    tx: &WriteTx,
+    node: NodeIdentity,
+    (batch, terms): (BatchId, &Terms),
+    limit: u32,
+    now: Timestamp,
+) -> Result<Vec<ClaimedTask>, StoreError> {
+    let sql = format!(
+        "UPDATE task SET state = {running}, node_id = $1, epoch = epoch + 1, attempts = attempts + 1 WHERE id IN \
+         (SELECT id FROM task WHERE batch_id = $2 AND state = {pending} AND not_before <= $3 \
+         ORDER BY not_before, idx LIMIT $4{lock}) AND state = {pending} \
+         RETURNING id, epoch, custom_id, model, endpoint, body_offset, body_len, attempts",
+        running = TaskStatus::Running.code(),
+        pending = TaskStatus::Pending.code(),
+        lock = tx.dialect.skip_locked(),
+    );
+    let values: [Value; 4] =
+        [node.id.uuid().into(), batch.uuid().into(), now.micros().into(), i64::from(limit).into()];
+    let rows = tx.all(sql, values).await?;
+    let mut tasks = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let number = |column| unsigned(row, "task", column);
+        tasks.push(ClaimedTask {
+            claim: Claim { task: TaskId::new(row.try_get("", "id")?), epoch: row.try_get("", "epoch")? },
+            batch,
+            custom_id: row.try_get("", "custom_id")?,
+            account: terms.account,
+            key: terms.key,
+            priority: terms.priority,
+            capped: terms.capped,
+            model: row.try_get("", "model")?,
+            endpoint: row.try_get("", "endpoint")?,
+            body: BlobRange {
+                blob: terms.input_blob.clone(),
+                offset: number("body_offset")?,
+                len: number("body_len")?,
+            },
+            attempts: u32::try_from(number("attempts")?).unwrap_or(u32::MAX),
+        });
+    }
+    tasks.sort_unstable_by_key(|task| task.claim.task);
     Ok(tasks)
 }
 
-async fn start_batches(tx: &WriteTx, tasks: &[ClaimedTask], now: Timestamp) -> Result<(), StoreError> {
-    let mut batches: Vec<BatchId> = tasks.iter().map(|task| task.batch).collect();
-    batches.sort_unstable();
-    batches.dedup();
+async fn start_batches(tx: &WriteTx, batches: &[BatchId], now: Timestamp) -> Result<(), StoreError> {
     for batch in batches {
         tx.run(
             "UPDATE batch SET status = $2, started_at = $3 WHERE id = $1 AND status = $4",
@@ -215,25 +357,4 @@ async fn start_batches(tx: &WriteTx, tasks: &[ClaimedTask], now: Timestamp) -> R
         .await?;
     }
     Ok(())
-}
-
-fn claimed(row: &QueryResult) -> Result<ClaimedTask, StoreError> {
-    let unsigned = |column: &'static str| -> Result<u64, StoreError> {
-        u64::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "task", column })
-    };
-    Ok(ClaimedTask {
-        claim: Claim { task: TaskId::new(row.try_get("", "id")?), epoch: row.try_get("", "epoch")? },
-        batch: BatchId::new(row.try_get("", "batch_id")?),
-        account: AccountId::new(row.try_get("", "account_id")?),
-        key: row.try_get::<Option<_>>("", "key_id")?.map(KeyId::new),
-        priority: stored_priority(row)?,
-        model: row.try_get("", "model")?,
-        endpoint: row.try_get("", "endpoint")?,
-        body: BlobRange {
-            blob: row.try_get("", "input_blob")?,
-            offset: unsigned("body_offset")?,
-            len: unsigned("body_len")?,
-        },
-        attempts: u32::try_from(unsigned("attempts")?).unwrap_or(u32::MAX),
-    })
 }

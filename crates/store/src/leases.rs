@@ -1,6 +1,6 @@
 //! Holds: leasing from purses to nodes, and back.
 
-use batchin_domain::{Amount, KeyId, Minute, Purse, PurseKind, escrow::grant_size, ledger::Counters};
+use batchin_domain::{Amount, BatchId, KeyId, Minute, Purse, PurseKind, escrow::grant_size, ledger::Counters};
 use uuid::Uuid;
 
 use crate::{
@@ -182,6 +182,7 @@ pub(crate) async fn lock_available(tx: &WriteTx, purse: Purse) -> Result<Option<
         Purse::Balance(account) => return Ok(lock_counters(tx, account).await?.map(Counters::available)),
         Purse::Budget(key, _) => key_limit(tx, key, "coalesce(budget_nano, 9223372036854775807)").await?,
         Purse::Requests(key, _) => key_limit(tx, key, "rate_limit_rpm").await?,
+        Purse::Cap(batch) => batch_limit(tx, batch).await?,
     };
     let Some(limit) = limit else { return Ok(None) };
     let (kind, owner, win) = parts(purse);
@@ -202,6 +203,12 @@ pub(crate) async fn lock_available(tx: &WriteTx, purse: Purse) -> Result<Option<
 
 async fn key_limit(tx: &WriteTx, key: KeyId, column: &str) -> Result<Option<i64>, StoreError> {
     let row = tx.one(format!("SELECT {column} AS cap FROM api_key WHERE id = $1"), [key.uuid().into()]).await?;
+    Ok(row.map(|row| row.try_get("", "cap")).transpose()?)
+}
+
+async fn batch_limit(tx: &WriteTx, batch: BatchId) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT coalesce(max_cost_nano, 9223372036854775807) AS cap FROM batch WHERE id = $1";
+    let row = tx.one(sql, [batch.uuid().into()]).await?;
     Ok(row.map(|row| row.try_get("", "cap")).transpose()?)
 }
 

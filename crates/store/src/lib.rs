@@ -6,27 +6,34 @@
 mod accounts;
 mod batches;
 mod check;
+mod chores;
 mod claims;
 mod commit;
 mod connect;
 mod dialect;
+mod endings;
 mod error;
 mod idempotency;
 mod keys;
 mod leases;
 mod nodes;
 mod prices;
+mod retention;
 mod schema;
 mod sessions;
 mod settle;
 mod usage;
 
 pub use accounts::{CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
-pub use batches::{BatchRow, CancelError, Cancelled, CreateBatchError, NewBatch, NewTask, TaskRow, TaskUsage};
+pub use batches::{
+    BatchRow, BatchTerms, BatchTimes, CreateBatchError, NewBatch, NewTask, NewTasks, StoredResult, TaskRow, TaskUsage,
+};
 pub use check::{CheckReport, Fault};
-pub use claims::{Claim, ClaimedTask, Requeue};
+pub use chores::{BatchFiles, ChoreError};
+pub use claims::{Backlog, Claim, ClaimedTask, Promotable, Requeue};
 pub use commit::{CommitError, Committer, CommitterOptions};
 pub use connect::{ConnectError, ConnectOptions, Store};
+pub use endings::{CancelError, Cancelled};
 pub use error::StoreError;
 pub use idempotency::{Begun, IdempotencyScope};
 pub use keys::{KeyChange, KeyRecord, KeyRow, NewKey, UpdateKeyError};
@@ -34,5 +41,5 @@ pub use leases::{LeaseAsk, LeaseOutcome};
 pub use nodes::{FencedError, NodeIdentity, Reclaimed};
 pub use prices::PriceListRow;
 pub use sessions::SessionRow;
-pub use settle::{BlobRange, Outcome, Settlement, StoredAnswer, TaskEnd, TaskFinish, UsageRecord};
+pub use settle::{BlobRange, Outcome, Settlement, StoredAnswer, TaskEnd, TaskError, TaskFinish, UsageRecord};
 pub use usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, UsageRow};

@@ -183,6 +183,7 @@ async fn take_back(tx: &WriteTx, node: NodeId) -> Result<u64, StoreError> {
             [node.uuid().into(), TaskStatus::Pending.code().into()],
         )
         .await?;
+    tx.run("UPDATE batch SET steward = NULL WHERE chore <> 0 AND steward = $1", [node.uuid().into()]).await?;
     let leases =
         tx.all("SELECT kind, owner, win FROM lease WHERE node_id = $1 ORDER BY kind, owner, win", [node.uuid().into()]);
     for row in leases.await? {

@@ -6,7 +6,7 @@ use batchin_domain::{
     AccountId, Amount, BatchId, Class, KeyId, Month, PriceVersion, RequestId, TaskId, Timestamp, TransferId, Units,
 };
 
-use crate::IdempotencyScope;
+use crate::{IdempotencyScope, StoredResult};
 
 /// One request's charge and everything that must be durable with it.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Settlement {
     pub usage: Option<UsageRecord>,
     /// The task that ends with it.
     pub task: Option<TaskFinish>,
+    /// Whether the hold also lay on what the task's batch may cost.
+    pub cap_held: bool,
     /// The answer to remember for the request's Idempotency-Key.
     pub answer: Option<(IdempotencyScope, StoredAnswer)>,
     /// When.
@@ -139,16 +141,26 @@ pub struct TaskFinish {
 pub enum TaskEnd {
     /// With an answer.
     Completed {
-        /// Where the answer's body lies.
-        result: BlobRange,
+        /// Where the answer lies.
+        result: StoredResult,
     },
     /// With an error that trying again does not cure.
-    Failed {
-        /// An error code of the API.
-        code: String,
-        /// For the batch's owner to read.
-        message: String,
-    },
+    Failed(TaskError),
+}
+
+/// What went wrong with a task, in the words of OpenAI's errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskError {
+    /// An error code of the API.
+    pub code: String,
+    /// For the batch's owner to read.
+    pub message: String,
+    /// The HTTP status of the answer, where there was one.
+    pub status: Option<u16>,
+    /// The error's `type`, where it is known.
+    pub kind: Option<String>,
+    /// The field at fault, where it is known.
+    pub param: Option<String>,
 }
 
 /// A first answer, kept so that it can be given again.

@@ -4,16 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use batchin_domain::{
-    AccountId, BatchId, BatchStatus, Purse, PurseKind, TaskStatus, batch::TaskCounts, ledger::Movement,
-};
+use batchin_domain::{AccountId, Purse, PurseKind, TaskStatus, ledger::Movement};
 use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
-    CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, TaskEnd, UsageRecord,
+    CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, UsageRecord,
     accounts::movement_code,
-    commit::Before,
+    commit::{Before, tasks::finish_tasks},
     connect::WriteTx,
     dialect::{Dialect, Type, marks, runs},
     error::exactly,
@@ -53,7 +51,6 @@ pub(super) async fn group(
         return Ok(results);
     }
     finish_tasks(&tx, &fresh).await?;
-    count_batches(&tx, &fresh).await?;
     post_charges(&tx, node, &fresh).await?;
     write_usage(&tx, &fresh).await?;
     remember_answers(&tx, &fresh).await?;
@@ -105,130 +102,6 @@ async fn current_claims(tx: &WriteTx, settlements: &[Settlement]) -> Result<Hash
     Ok(current)
 }
 
-async fn finish_tasks(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
-    const COLUMNS: [Type; 10] = [
-        Type::Uuid,
-        Type::BigInt,
-        Type::Text,
-        Type::BigInt,
-        Type::BigInt,
-        Type::Text,
-        Type::Text,
-        Type::BigInt,
-        Type::BigInt,
-        Type::BigInt,
-    ];
-    let ending: Vec<_> = fresh.iter().filter_map(|s| s.task.as_ref().map(|task| (*s, task))).collect();
-    for now in in_runs(&ending) {
-        let run = now.len();
-        let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS.len() + 1);
-        for (settlement, task) in now {
-            let units = settlement.usage.as_ref().map(|u| u.units).unwrap_or_default();
-            let cost = settlement.usage.as_ref().map_or(0, |u| u.cost.nanos());
-            let (state, blob, offset, len, code, message) = match &task.end {
-                TaskEnd::Completed { result } => (
-                    TaskStatus::Completed,
-                    Some(result.blob.clone()),
-                    Some(to_i64(result.offset)),
-                    Some(to_i64(result.len)),
-                    None,
-                    None,
-                ),
-                TaskEnd::Failed { code, message } => {
-                    (TaskStatus::Failed, None, None, None, Some(code.clone()), Some(message.clone()))
-                }
-            };
-            values.extend([
-                task.task.uuid().into(),
-                i64::from(state.code()).into(),
-                blob.into(),
-                offset.into(),
-                len.into(),
-                code.into(),
-                message.into(),
-                to_i64(units.input).into(),
-                to_i64(units.output).into(),
-                cost.into(),
-            ]);
-        }
-        values.push(now.first().map_or(0, |(s, _)| s.now.micros()).into());
-        let sql = format!(
-            "WITH v(id, state, blob, off, len, code, message, input, output, cost) AS ({}) \
-             UPDATE task SET state = v.state, node_id = NULL, result_blob = v.blob, result_offset = v.off, \
-             result_len = v.len, error_code = v.code, error_message = v.message, input_tokens = v.input, \
-             output_tokens = v.output, cost_nano = v.cost, finished_at = ${now_at} FROM v WHERE task.id = v.id",
-            tx.dialect.values(run, &COLUMNS),
-            now_at = run * COLUMNS.len() + 1,
-        );
-        exactly(tx.run(sql, values).await?, run as u64, "task")?;
-    }
-    Ok(())
-}
-
-/// Counts ended tasks on their batches and ends the batches whose last task that was.
-async fn count_batches(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
-    let mut ended: BTreeMap<BatchId, (u32, u32)> = BTreeMap::new();
-    let mut now = None;
-    for (settlement, task) in fresh.iter().filter_map(|s| s.task.as_ref().map(|t| (s, t))) {
-        let counts = ended.entry(task.batch).or_default();
-        match task.end {
-            TaskEnd::Completed { .. } => counts.0 += 1,
-            TaskEnd::Failed { .. } => counts.1 += 1,
-        }
-        now = Some(settlement.now);
-    }
-    let Some(now) = now else { return Ok(()) };
-    for (batch, (completed, failed)) in ended {
-        count_batch(tx, batch, TaskCounts { completed, failed, ..TaskCounts::default() }, now).await?;
-    }
-    Ok(())
-}
-
-/// Adds ended tasks to a batch's counters and, when none is left, sets its final status. Locks the batch. Returns where
-/// the batch stands then.
-pub(crate) async fn count_batch(
-    tx: &WriteTx,
-    batch: BatchId,
-    more: TaskCounts,
-    now: batchin_domain::Timestamp,
-) -> Result<BatchStatus, StoreError> {
-    let sql = format!(
-        "SELECT status, total, completed, failed, cancelled FROM batch WHERE id = $1{}",
-        tx.dialect.for_update()
-    );
-    let row = tx.one(sql, [batch.uuid().into()]).await?;
-    let row = row.ok_or(StoreError::RowCount { table: "batch", expected: 1, touched: 0 })?;
-    let count = |column: &'static str| -> Result<u32, StoreError> {
-        u32::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "batch", column })
-    };
-    let counts = TaskCounts {
-        total: count("total")?,
-        completed: count("completed")? + more.completed,
-        failed: count("failed")? + more.failed,
-        cancelled: count("cancelled")? + more.cancelled,
-    };
-    let status = BatchStatus::from_code(row.try_get("", "status")?)
-        .ok_or(StoreError::Corrupt { table: "batch", column: "status" })?;
-    let outcome = if status.is_final() { None } else { counts.outcome() };
-    let touched = tx
-        .run(
-            "UPDATE batch SET completed = $2, failed = $3, cancelled = $4, status = coalesce($5, status), \
-             blocked = CASE WHEN $5 IS NULL THEN blocked ELSE NULL END, \
-             finished_at = CASE WHEN $5 IS NULL THEN finished_at ELSE $6 END WHERE id = $1",
-            [
-                batch.uuid().into(),
-                i64::from(counts.completed).into(),
-                i64::from(counts.failed).into(),
-                i64::from(counts.cancelled).into(),
-                outcome.map(BatchStatus::code).into(),
-                now.micros().into(),
-            ],
-        )
-        .await?;
-    exactly(touched, 1, "batch")?;
-    Ok(outcome.unwrap_or(status))
-}
-
 /// Charges, balances, purses and leases.
 async fn post_charges(tx: &WriteTx, node: NodeIdentity, fresh: &[&Settlement]) -> Result<(), StoreError> {
     let charged: Vec<&Settlement> = fresh.iter().copied().filter(|s| !s.charge.is_zero()).collect();
@@ -242,17 +115,22 @@ async fn post_charges(tx: &WriteTx, node: NodeIdentity, fresh: &[&Settlement]) -
         let sum = sums.entry(settlement.account).or_default();
         sum.0 = sum.0.saturating_add(nanos);
         sum.1 += 1;
-        if let Some(key) = settlement.key {
-            let purse = purses.entry(Purse::Budget(key, settlement.month)).or_default();
-            purse.0 = purse.0.saturating_add(nanos);
-            purse.1 = purse.1.saturating_add(if settlement.budget_held { nanos } else { 0 });
+        let budget = settlement.key.map(|key| (Purse::Budget(key, settlement.month), settlement.budget_held));
+        let cap = settlement.task.as_ref().filter(|_| settlement.cap_held).map(|task| (Purse::Cap(task.batch), true));
+        for (purse, held) in budget.into_iter().chain(cap) {
+            let sums = purses.entry(purse).or_default();
+            sums.0 = sums.0.saturating_add(nanos);
+            sums.1 = sums.1.saturating_add(if held { nanos } else { 0 });
         }
     }
     let sums: Vec<_> = sums.into_iter().collect();
     let mut next_seq = post_to_accounts(tx, &sums).await?;
     let balances: Vec<_> = sums.iter().map(|(account, (sum, _))| (Purse::Balance(*account), *sum)).collect();
     post_to_leases(tx, node, PurseKind::Balance, &balances).await?;
-    post_to_budgets(tx, node, &purses.into_iter().collect::<Vec<_>>()).await?;
+    for kind in [PurseKind::Budget, PurseKind::Cap] {
+        let purses: Vec<_> = purses.iter().filter(|(purse, _)| purse.kind() == kind).map(|(p, s)| (*p, *s)).collect();
+        post_to_purses(tx, node, kind, &purses).await?;
+    }
     for now in in_runs(&charged) {
         insert_transfers(tx, now, &mut next_seq).await?;
     }
@@ -293,10 +171,15 @@ async fn post_to_accounts(
     Ok(next_seq)
 }
 
-/// Counts charges for their keys' months, and takes what was held on a budget from what is leased of it.
-async fn post_to_budgets(tx: &WriteTx, node: NodeIdentity, purses: &[(Purse, (i64, i64))]) -> Result<(), StoreError> {
+/// Counts charges for their keys' months and their batches, and takes what was held there from what is leased.
+async fn post_to_purses(
+    tx: &WriteTx,
+    node: NodeIdentity,
+    kind: PurseKind,
+    purses: &[(Purse, (i64, i64))],
+) -> Result<(), StoreError> {
     const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
-    let code = PurseKind::Budget.code();
+    let code = kind.code();
     for now in in_runs(purses) {
         let values = now.iter().flat_map(|(purse, (spent, _))| -> [Value; 4] {
             [code.into(), purse.owner().into(), purse.window().into(), (*spent).into()]
@@ -318,7 +201,7 @@ async fn post_to_budgets(tx: &WriteTx, node: NodeIdentity, purses: &[(Purse, (i6
         );
         exactly(tx.run(sql, amounts(now)).await?, now.len() as u64, "purse")?;
     }
-    post_to_leases(tx, node, PurseKind::Budget, &held).await
+    post_to_leases(tx, node, kind, &held).await
 }
 
 /// Takes what was charged from what the node has leased. Whoever changes a lease has its purse locked, so the order in
@@ -353,7 +236,7 @@ fn amounts(purses: &[(Purse, i64)]) -> Vec<Value> {
 }
 
 /// The slice in pieces of [`runs`].
-fn in_runs<T>(all: &[T]) -> impl Iterator<Item = &[T]> {
+pub(super) fn in_runs<T>(all: &[T]) -> impl Iterator<Item = &[T]> {
     let mut rest = all;
     runs(all.len()).map(move |run| {
         let (now, later) = rest.split_at(run);

@@ -1,0 +1,209 @@
+//! Holds: one line of a batch's input, read and checked.
+//!
+//! Inline tasks and files meet here: an inline batch is written as a file of such lines.
+
+use std::{borrow::Cow, ops::Range};
+
+use batchin_domain::{Class, RequestId};
+use batchin_gateway::{Checked, Gateway, Inbound, RequestError};
+use batchin_openai::Endpoint;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Longest `custom_id`, in bytes.
+pub(crate) const MAX_CUSTOM_ID: usize = 512;
+
+/// What is wrong with a line of a file, in the members of OpenAI's `errors.data`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineFault {
+    /// What kind of fault.
+    pub code: Cow<'static, str>,
+    /// What is wrong and what would be right.
+    pub message: String,
+    /// The member at fault, where one is.
+    pub param: Option<String>,
+    /// The line, from one; `None` for the file as a whole.
+    pub line: Option<u64>,
+}
+
+impl LineFault {
+    /// A fault of no line in particular.
+    pub(crate) fn of_file(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), param: None, line: None }
+    }
+
+    fn at(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), param: Some(param.into()), line: None }
+    }
+
+    pub(crate) fn on(self, line: u64) -> Self {
+        Self { line: Some(line), ..self }
+    }
+}
+
+/// A line as it stands, with its members in their places.
+pub(crate) struct Line {
+    /// The owner's name for it.
+    pub custom_id: String,
+    /// The kind of call.
+    pub endpoint: Endpoint,
+    /// Where its body lies in the line.
+    pub body: Range<usize>,
+}
+
+#[derive(Deserialize)]
+struct RawLine<'a> {
+    #[serde(borrow)]
+    custom_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    method: Option<&'a RawValue>,
+    #[serde(borrow)]
+    url: Option<&'a RawValue>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+/// Reads a line. `declared` is the one kind of call that the batch has said it is made of.
+pub(crate) fn read_line(line: &[u8], declared: Option<Endpoint>) -> Result<Line, LineFault> {
+    let text = std::str::from_utf8(line).map_err(|cause| {
+        let message = format!("is not valid UTF-8 at byte {}", cause.valid_up_to() + 1);
+        LineFault::of_file("invalid_json_line", message)
+    })?;
+    let raw: RawLine<'_> = serde_json::from_str(text).map_err(|cause| bad_json(&cause))?;
+    let custom_id = text_of("custom_id", raw.custom_id)?;
+    check_custom_id(&custom_id)?;
+    let method = text_of("method", raw.method)?;
+    if method != "POST" {
+        return Err(LineFault::at("method", "invalid_method", "must be \"POST\""));
+    }
+    let url = text_of("url", raw.url)?;
+    let endpoint = Endpoint::from_url(&url).ok_or_else(|| {
+        let served = Endpoint::ALL.map(Endpoint::path).join(", ");
+        LineFault::at("url", "invalid_url", format!("must be one of {served}"))
+    })?;
+    if let Some(declared) = declared.filter(|declared| *declared != endpoint) {
+        let message = format!("must be the batch's endpoint, {}", declared.path());
+        return Err(LineFault::at("url", "mismatched_endpoint", message));
+    }
+    let body = raw.body.ok_or_else(|| missing("body"))?.get();
+    if !body.starts_with('{') {
+        return Err(LineFault::at("body", "invalid_type", "must be an object: the body of the call"));
+    }
+    // Both lie in the same text.
+    let start = body.as_ptr() as usize - text.as_ptr() as usize;
+    Ok(Line { custom_id, endpoint, body: start..start + body.len() })
+}
+
+/// What must hold of every task's `custom_id`.
+pub(crate) fn check_custom_id(custom_id: &str) -> Result<(), LineFault> {
+    if custom_id.is_empty() || custom_id.len() > MAX_CUSTOM_ID {
+        let message = format!("must have 1 to {MAX_CUSTOM_ID} bytes");
+        return Err(LineFault::at("custom_id", "invalid_custom_id", message));
+    }
+    Ok(())
+}
+
+/// Checks the body of a call that is to run later, against the catalogue as it stands.
+pub(crate) fn check_body(
+    gateway: &Gateway,
+    (endpoint, class): (Endpoint, Class),
+    body: Bytes,
+) -> Result<Checked, LineFault> {
+    // Nothing is run, so nothing is ever called by this id.
+    let request = RequestId::new(gateway.ids().uuid());
+    let inbound = Inbound { endpoint, body, request, class, task: None, idempotency: None };
+    let checked = gateway.check(&inbound).map_err(body_fault)?;
+    if checked.streams {
+        let message = "must not be true: the answer of a batched request is stored whole";
+        return Err(LineFault::at("body.stream", "invalid_request", message));
+    }
+    Ok(checked)
+}
+
+fn body_fault(cause: RequestError) -> LineFault {
+    match cause {
+        RequestError::Invalid(invalid) => {
+            let param = invalid.param.map_or_else(|| "body".to_owned(), |param| format!("body.{param}"));
+            LineFault::at(param, "invalid_request", invalid.message)
+        }
+        RequestError::ModelNotFound { model } => {
+            let message = format!("no model `{model}` is served here; GET /v1/models lists them");
+            LineFault::at("body.model", "model_not_found", message)
+        }
+        RequestError::NotCapable { model, needs } => {
+            let message = format!("the model `{model}` does not serve {}", needs.name());
+            LineFault::at("body.model", "invalid_model", message)
+        }
+        RequestError::OverModelLimit { param, asked, limit } => {
+            let message = format!("is {asked}; the model has at most {limit}");
+            LineFault::at(format!("body.{param}"), "invalid_request", message)
+        }
+        // An operator has taken the model out of service: it may be back when the task runs, and nobody knows.
+        RequestError::NoUpstream { .. } => {
+            LineFault::at("body.model", "model_offline", "the model is offline; GET /v1/models shows when it is back")
+        }
+        // Checking runs nothing, so the rest cannot happen; said plainly if it ever does.
+        other => LineFault::at("body", "invalid_request", other.to_string()),
+    }
+}
+
+fn text_of(name: &'static str, value: Option<&RawValue>) -> Result<String, LineFault> {
+    let raw = value.ok_or_else(|| missing(name))?.get();
+    serde_json::from_str(raw).map_err(|_| LineFault::at(name, "invalid_type", "must be a string"))
+}
+
+fn missing(name: &'static str) -> LineFault {
+    LineFault::at(name, "missing_required_parameter", format!("`{name}` is missing"))
+}
+
+fn bad_json(cause: &serde_json::Error) -> LineFault {
+    let text = cause.to_string();
+    // serde says `… at line 1 column 2`; the line is the file's, and named beside.
+    let (what, _) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
+    let message = match cause.classify() {
+        serde_json::error::Category::Data => format!("must be an object: {what}"),
+        _ => format!("is not valid JSON at column {}: {what}", cause.column()),
+    };
+    LineFault::of_file("invalid_json_line", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(line: &str) -> (String, Option<String>) {
+        let Err(fault) = read_line(line.as_bytes(), Some(Endpoint::Chat)) else { panic!("{line}") };
+        (fault.code.into_owned(), fault.param)
+    }
+
+    #[test]
+    fn a_line_tells_where_its_body_lies() {
+        let text = r#" {"body" : {"model":"m"} , "url":"/v1/embeddings","method":"POST","custom_id":"\u0061"}"#;
+        let line = read_line(text.as_bytes(), None).unwrap();
+        assert_eq!((line.custom_id.as_str(), line.endpoint), ("a", Endpoint::Embeddings));
+        assert_eq!(&text[line.body], r#"{"model":"m"}"#);
+    }
+
+    #[test]
+    fn every_fault_names_its_member() {
+        let whole = r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{}}"#;
+        assert!(read_line(whole.as_bytes(), Some(Endpoint::Chat)).is_ok());
+        let param = |param: &str| Some(param.to_owned());
+        for (from, to, code, at) in [
+            (r#""custom_id":"a","#, "", "missing_required_parameter", param("custom_id")),
+            (r#":"a""#, ":7", "invalid_type", param("custom_id")),
+            (r#":"a""#, r#":"""#, "invalid_custom_id", param("custom_id")),
+            ("POST", "GET", "invalid_method", param("method")),
+            ("chat/completions", "responses", "invalid_url", param("url")),
+            ("chat/completions", "embeddings", "mismatched_endpoint", param("url")),
+            (r#","body":{}"#, "", "missing_required_parameter", param("body")),
+            ("{}", "[]", "invalid_type", param("body")),
+            ("{}", "{", "invalid_json_line", None),
+            (whole, "[1]", "invalid_json_line", None),
+        ] {
+            assert_eq!(fault(&whole.replace(from, to)), (code.to_owned(), at), "{from} → {to}");
+        }
+        assert!(read_line(b"\xff", None).is_err());
+    }
+}

@@ -1,0 +1,276 @@
+//! Holds: what has to be done for batches beside running their tasks, found and done on this node.
+//!
+//! A batch's chore is one node's at a time; whatever breaks off is taken up by whoever comes next.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use batchin_domain::{BatchId, Chore, Ending};
+use batchin_gateway::Gateway;
+use batchin_scheduler::must_hurry;
+use batchin_store::{BatchRow, ChoreError, FencedError, NodeIdentity, StoreError};
+use batchin_tasks::Tasks;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    BlobError, Blobs, Files, LineFault,
+    closing::{CloseError, Closing},
+    input::InputError,
+    loading::{LoadError, load},
+    reading::{Verdict, read},
+    results::{ResultWriter, folder_of},
+};
+
+/// Between two looks for chores while nothing wakes the steward.
+const POLL: Duration = Duration::from_millis(100);
+/// Between two looks for windows that pass, batches that must hurry and what is to be forgotten.
+const UPKEEP: Duration = Duration::from_secs(1);
+/// Chores done at once on a node: a file of a million lines keeps no small batch waiting, and the database breathes.
+const CHORES_AT_ONCE: usize = 4;
+/// Before a chore that failed is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Batches looked at in one go.
+const PAGE: u32 = 256;
+/// Tasks stopped in one transaction.
+const STOP_PIECE: u64 = 1_000;
+/// Tasks forgotten in one transaction.
+const SWEEP_PIECE: u32 = 1_000;
+
+/// Why a chore was not done.
+#[derive(Debug, thiserror::Error)]
+enum StewardError {
+    /// It is done, or another node's.
+    #[error("the chore is no longer this node's")]
+    Lost,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+    /// The file could not be read.
+    #[error("the file could not be read")]
+    Input(#[source] InputError),
+    /// The file could not be loaded.
+    #[error("the file could not be loaded")]
+    Load(#[source] LoadError),
+    /// The batch's files could not be put together.
+    #[error("the batch's files could not be put together")]
+    Close(#[source] CloseError),
+    /// Blobs could not be forgotten.
+    #[error("blobs could not be deleted")]
+    Blob(#[source] BlobError),
+}
+
+impl From<ChoreError> for StewardError {
+    fn from(cause: ChoreError) -> Self {
+        match cause {
+            ChoreError::Lost => Self::Lost,
+            ChoreError::Store(cause) => Self::Store(cause),
+        }
+    }
+}
+
+/// Does the chores of batches on this node.
+pub(crate) struct Steward {
+    gateway: Gateway,
+    blobs: Blobs,
+    files: Files,
+    results: ResultWriter,
+    retention: Duration,
+    /// Its own group, shut down before the gateway's.
+    runs: Tasks,
+    /// Something may have to be done.
+    wake: Arc<Notify>,
+    /// std mutex: held for set look-ups.
+    busy: Mutex<HashSet<BatchId>>,
+}
+
+/// What a steward works with.
+pub(crate) struct StewardParts {
+    pub gateway: Gateway,
+    pub blobs: Blobs,
+    pub files: Files,
+    pub results: ResultWriter,
+    /// How long what came of a batch is kept after its end.
+    pub retention: Duration,
+}
+
+impl Steward {
+    /// Starts to look for chores.
+    pub(crate) fn start(parts: StewardParts, wake: Arc<Notify>, tasks: &Tasks) {
+        let StewardParts { gateway, blobs, files, results, retention } = parts;
+        let runs = tasks.clone();
+        let steward = Arc::new(Self { gateway, blobs, files, results, retention, runs, wake, busy: Mutex::default() });
+        let keeping = Arc::clone(&steward);
+        tasks.spawn("batch_upkeep", move |stop| async move { keeping.keep(stop).await });
+        tasks.spawn("batch_steward", move |stop| steward.run(stop));
+    }
+
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !stop.is_cancelled() {
+            while self.lock().len() < CHORES_AT_ONCE && self.take(&stop).await {}
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.wake.notified() => {}
+                _ = poll.tick() => {}
+            }
+        }
+    }
+
+    /// Begins one chore, if there is one.
+    async fn take(self: &Arc<Self>, stop: &CancellationToken) -> bool {
+        let node = self.gateway.epoch().identity;
+        let batch = match self.gateway.store().take_chore(node).await {
+            Ok(Some(batch)) => batch,
+            Ok(None) | Err(FencedError::Fenced) => return false,
+            Err(FencedError::Store(cause)) => {
+                warn!(error = &cause as &dyn std::error::Error, "chores could not be looked for");
+                return false;
+            }
+        };
+        self.lock().insert(batch.id);
+        let (steward, stop) = (Arc::clone(self), stop.clone());
+        self.runs.spawn("batch_chore", move |_| async move {
+            let id = batch.id;
+            let done = stop.run_until_cancelled(steward.until_done(node, batch)).await;
+            if let Some(Err(cause)) = &done {
+                warn!(batch.id = %id, error = cause as &dyn std::error::Error, "a chore of batch {id} is tried again");
+                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+            }
+            if !matches!(done, Some(Ok(()))) {
+                steward.leave(node, id).await;
+            }
+            steward.lock().remove(&id);
+            steward.wake.notify_one();
+        });
+        true
+    }
+
+    async fn leave(&self, node: NodeIdentity, id: BatchId) {
+        if let Err(cause) = self.gateway.store().leave_chore(node, id).await {
+            // It is given back with the node's epoch at the latest.
+            warn!(error = &cause as &dyn std::error::Error, "a chore could not be given back");
+        }
+    }
+
+    /// Does the chore. One that turns out to be another's by now is done as far as this node is concerned.
+    async fn until_done(&self, node: NodeIdentity, batch: BatchRow) -> Result<(), StewardError> {
+        let done = match batch.chore {
+            Chore::None => Ok(()),
+            Chore::Read => self.read(node, batch).await,
+            Chore::Load => self.load(node, &batch).await,
+            Chore::Stop => self.stop(node, &batch).await,
+            Chore::Close => self.close(node, &batch).await,
+        };
+        if matches!(done, Err(StewardError::Lost)) { Ok(()) } else { done }
+    }
+
+    async fn read(&self, node: NodeIdentity, batch: BatchRow) -> Result<(), StewardError> {
+        let id = batch.id;
+        let verdict = match read(&self.gateway, &self.blobs, (&batch).into(), |_| ()).await {
+            Ok(verdict) => verdict,
+            Err(cause) => return Err(StewardError::Input(cause)),
+        };
+        let now = self.gateway.clock().now();
+        match verdict {
+            Verdict::Bad(faults) => {
+                info!(batch.id = %id, faults = faults.len(), "batch {id} is refused: its file has {} fault(s)", faults.len());
+                self.gateway.store().reject_batch(node, id, &faults_json(&faults), now).await?;
+                Ok(())
+            }
+            Verdict::Good { total, model } => {
+                info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
+                self.gateway.store().accept_batch(node, id, (total, model.as_deref()), now).await?;
+                let counts = batchin_domain::batch::TaskCounts { total, ..batch.counts };
+                self.load(node, &BatchRow { counts, ..batch }).await
+            }
+        }
+    }
+
+    async fn load(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
+        let clock = || self.gateway.clock().now();
+        match load(&self.gateway, &self.blobs, node, batch, clock).await {
+            Ok(()) => Ok(()),
+            Err(LoadError::Chore(cause)) => Err(cause.into()),
+            Err(cause) => Err(StewardError::Load(cause)),
+        }
+    }
+
+    async fn stop(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
+        let total = u64::from(batch.counts.total);
+        let mut from = 0;
+        while from < total {
+            let to = from + STOP_PIECE;
+            self.gateway.store().stop_tasks(node, batch.id, from..to, self.gateway.clock().now()).await?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    async fn close(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
+        let (store, retention) = (self.gateway.store(), self.retention);
+        let closing = Closing { store, files: &self.files, blobs: &self.blobs, results: &self.results, retention };
+        let files = closing.files_of(batch).await.map_err(StewardError::Close)?;
+        let now = self.gateway.clock().now();
+        // The results stay for as long as a file lists them, and a little, since that file was begun just now.
+        let sweep_at = now.after(closing.kept(batch).max(retention) + UPKEEP);
+        store.close_batch(node, batch.id, files, (sweep_at, now)).await?;
+        let id = batch.id;
+        info!(batch.id = %id, completed = batch.counts.completed, failed = batch.counts.failed, "batch {id} has ended");
+        Ok(())
+    }
+
+    /// Looks after what time brings.
+    async fn keep(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Some(Err(cause)) = stop.run_until_cancelled(self.upkeep()).await {
+                warn!(error = &cause as &dyn std::error::Error, "batches could not be looked after");
+            }
+        }
+    }
+
+    async fn upkeep(&self) -> Result<(), StewardError> {
+        let (store, now) = (self.gateway.store(), self.gateway.clock().now());
+        for id in store.overdue_batches(PAGE, now).await.map_err(StewardError::Store)? {
+            store.stop_batch(id, Ending::Expired, now).await.map_err(StewardError::Store)?;
+            self.wake.notify_one();
+        }
+        let low = store.promotable(PAGE).await.map_err(StewardError::Store)?;
+        let late = low.iter().filter(|batch| must_hurry(batch.created_at, batch.expires_at, batch.counts, now));
+        let late: Vec<BatchId> = late.map(|batch| batch.batch).collect();
+        if !late.is_empty() {
+            info!("{} batch(es) would miss their windows and run as high", late.len());
+            store.promote(&late).await.map_err(StewardError::Store)?;
+        }
+        for id in store.batches_to_sweep(PAGE, now).await.map_err(StewardError::Store)? {
+            self.forget(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what came of a batch.
+    async fn forget(&self, id: BatchId) -> Result<(), StewardError> {
+        let store = self.gateway.store();
+        while store.sweep_tasks(id, SWEEP_PIECE).await.map_err(StewardError::Store)? > 0 {}
+        for folder in [folder_of(id), format!("batches/{id}")] {
+            self.blobs.delete_folder(&folder).await.map_err(StewardError::Blob)?;
+        }
+        store.swept(id).await.map_err(StewardError::Store)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<BatchId>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn faults_json(faults: &[LineFault]) -> String {
+    // Texts and numbers always serialise.
+    serde_json::to_string(faults).unwrap_or_default()
+}

@@ -1,0 +1,248 @@
+//! Holds: what a node does for a batch beside running its tasks: reading its file, making tasks of it, stopping what is
+//! left, closing it.
+//!
+//! One node at a time has a batch's chore: its steward. Each verb here is refused once the chore is another's or done,
+//! and a node that is given up gives its chores back with everything else.
+
+use std::ops::Range;
+
+use batchin_domain::{BatchId, BatchStatus, Chore, FileId, Timestamp};
+
+use crate::{
+    BatchRow, FencedError, NewTask, NodeIdentity, Store, StoreError,
+    batches::{Inserted, Place, insert_tasks, lock_batch, to_i64},
+    connect::{Rerun, WriteTx, retried},
+    endings::{begin_to_close, count, end_batch, lock_unended, stop, stopped},
+    error::exactly,
+    nodes::still,
+};
+
+/// Why a chore's verb was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ChoreError {
+    /// The chore is done, or another node's: whoever has it goes on with it.
+    #[error("the batch's chore is no longer this node's")]
+    Lost,
+    /// The store failed.
+    #[error("the batch could not be stored")]
+    Store(#[source] StoreError),
+}
+
+/// The files of a batch that ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BatchFiles {
+    /// Its results.
+    pub output: Option<FileId>,
+    /// Its errors.
+    pub error: Option<FileId>,
+}
+
+impl Store {
+    /// Takes the oldest batch that needs something done and that no node cares for.
+    pub async fn take_chore(&self, node: NodeIdentity) -> Result<Option<BatchRow>, FencedError> {
+        let waiting = "SELECT id FROM batch WHERE chore <> 0 AND steward IS NULL ORDER BY id LIMIT 1";
+        let run = retried(Rerun::Harmless, || async {
+            // Most looks find nothing; they take no write lock.
+            if self.one(waiting, []).await?.is_none() {
+                return Ok(Some(None));
+            }
+            let tx = self.write().await?;
+            if !still(&tx, node).await? {
+                return Ok(None);
+            }
+            let Some(row) = tx.one(format!("{waiting}{}", tx.dialect.skip_locked()), []).await? else {
+                return Ok(Some(None));
+            };
+            let id = BatchId::new(row.try_get("", "id")?);
+            let batch = lock_batch(&tx, id).await?;
+            let touched = tx
+                .run("UPDATE batch SET steward = $2 WHERE id = $1", [id.uuid().into(), node.id.uuid().into()])
+                .await?;
+            exactly(touched, 1, "batch")?;
+            tx.commit().await?;
+            Ok(Some(batch))
+        });
+        run.await.map_err(FencedError::Store)?.ok_or(FencedError::Fenced)
+    }
+
+    /// Gives a chore back undone, so that this node or another takes it again.
+    pub async fn leave_chore(&self, node: NodeIdentity, id: BatchId) -> Result<(), StoreError> {
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            tx.run(
+                "UPDATE batch SET steward = NULL WHERE id = $1 AND steward = $2",
+                [id.uuid().into(), node.id.uuid().into()],
+            )
+            .await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// The file was read and is at fault: nothing of it runs. `faults` is a JSON array.
+    pub async fn reject_batch(
+        &self,
+        node: NodeIdentity,
+        id: BatchId,
+        faults: &str,
+        now: Timestamp,
+    ) -> Result<(), ChoreError> {
+        self.chore(node, async |tx| {
+            let Some(_) = charged_with(tx, node, id, Chore::Read).await? else { return Ok(false) };
+            let values = [id.uuid().into(), BatchStatus::Failed.code().into(), faults.into()];
+            tx.run("UPDATE batch SET status = $2, faults = $3 WHERE id = $1", values).await?;
+            end_batch(tx, id, now).await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Every line of the file has been checked: there are `total`, all for `model` if that is given.
+    pub async fn accept_batch(
+        &self,
+        node: NodeIdentity,
+        id: BatchId,
+        (total, model): (u32, Option<&str>),
+        now: Timestamp,
+    ) -> Result<(), ChoreError> {
+        self.chore(node, async |tx| {
+            let Some(_) = charged_with(tx, node, id, Chore::Read).await? else { return Ok(false) };
+            tx.run(
+                "UPDATE batch SET status = $2, chore = $3, total = $4, model = $5, started_at = $6 WHERE id = $1",
+                [
+                    id.uuid().into(),
+                    BatchStatus::InProgress.code().into(),
+                    Chore::Load.code().into(),
+                    i64::from(total).into(),
+                    model.map(str::to_owned).into(),
+                    now.micros().into(),
+                ],
+            )
+            .await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Makes tasks of the next lines; `from` is how many there were before, `bytes` how much of the file has been used up
+    /// then. Of a batch that is being stopped they have ended without having run.
+    pub async fn load_tasks(
+        &self,
+        node: NodeIdentity,
+        id: BatchId,
+        (from, bytes): (u32, u64),
+        tasks: &[NewTask],
+        now: Timestamp,
+    ) -> Result<(), ChoreError> {
+        let loaded = from.saturating_add(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
+        self.chore(node, async |tx| {
+            let Some(batch) = charged_with(tx, node, id, Chore::Load).await? else { return Ok(false) };
+            if batch.loaded != from {
+                return Ok(false);
+            }
+            let state = batch.ending.map_or(Inserted::Waiting, |ending| {
+                Inserted::Ended(ending.of_task(), u64::from(batch.counts.ended()) + 1)
+            });
+            let place = Place { batch: id, account: batch.account, first: u64::from(from), state, now };
+            insert_tasks(tx, place, tasks).await?;
+            let ended = batch.ending.map(|ending| stopped(ending, loaded - from)).unwrap_or_default();
+            let chore = match (loaded < batch.counts.total, batch.ending) {
+                (true, _) => Chore::Load,
+                (false, Some(_)) => Chore::Stop,
+                (false, None) => Chore::None,
+            };
+            tx.run(
+                "UPDATE batch SET loaded = $2, loaded_bytes = $3, chore = $4, \
+                 steward = CASE WHEN $4 = chore THEN steward ELSE NULL END WHERE id = $1",
+                [id.uuid().into(), i64::from(loaded).into(), to_i64(bytes).into(), chore.code().into()],
+            )
+            .await?;
+            count(tx, id, ended).await?;
+            if loaded == batch.counts.total && batch.counts.plus(ended).left() == 0 {
+                begin_to_close(tx, id, now).await?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Ends what has not ended among the tasks with these indices; what runs is fenced off. When none is left, the batch
+    /// is to be closed, which is another chore.
+    pub async fn stop_tasks(
+        &self,
+        node: NodeIdentity,
+        id: BatchId,
+        indices: Range<u64>,
+        now: Timestamp,
+    ) -> Result<(), ChoreError> {
+        self.chore(node, async |tx| {
+            let tasks = lock_unended(tx, id, indices.clone()).await?;
+            let Some(batch) = charged_with(tx, node, id, Chore::Stop).await? else { return Ok(false) };
+            let Some(ending) = batch.ending else { return Ok(false) };
+            stop(tx, &batch, ending, (&tasks, now)).await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Ends a batch whose every task has ended. What came of it is kept until `sweep_at`.
+    pub async fn close_batch(
+        &self,
+        node: NodeIdentity,
+        id: BatchId,
+        files: BatchFiles,
+        (sweep_at, now): (Timestamp, Timestamp),
+    ) -> Result<(), ChoreError> {
+        self.chore(node, async |tx| {
+            let Some(batch) = charged_with(tx, node, id, Chore::Close).await? else { return Ok(false) };
+            tx.run(
+                "UPDATE batch SET status = $2, output_file = $3, error_file = $4, sweep_at = $5 WHERE id = $1",
+                [
+                    id.uuid().into(),
+                    batch.counts.outcome(batch.ending, batch.inline).code().into(),
+                    files.output.map(FileId::uuid).into(),
+                    files.error.map(FileId::uuid).into(),
+                    sweep_at.micros().into(),
+                ],
+            )
+            .await?;
+            end_batch(tx, id, now).await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Runs a chore's verb as one transaction of this node. `false` from it: the chore is not this node's.
+    async fn chore(
+        &self,
+        node: NodeIdentity,
+        verb: impl AsyncFn(&WriteTx) -> Result<bool, StoreError>,
+    ) -> Result<(), ChoreError> {
+        let run = retried(Rerun::IfRolledBack, || async {
+            let tx = self.write().await?;
+            let done = still(&tx, node).await? && verb(&tx).await?;
+            if done {
+                tx.commit().await?;
+            }
+            Ok(done)
+        });
+        match run.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ChoreError::Lost),
+            Err(cause) => Err(ChoreError::Store(cause)),
+        }
+    }
+}
+
+/// The batch, locked, if this node is the one that is to do this for it.
+async fn charged_with(
+    tx: &WriteTx,
+    node: NodeIdentity,
+    id: BatchId,
+    chore: Chore,
+) -> Result<Option<BatchRow>, StoreError> {
+    let batch = lock_batch(tx, id).await?.filter(|batch| batch.chore == chore);
+    let steward = "SELECT 1 AS one FROM batch WHERE id = $1 AND steward = $2";
+    let ours = tx.one(steward, [id.uuid().into(), node.id.uuid().into()]).await?;
+    Ok(batch.filter(|_| ours.is_some()))
+}

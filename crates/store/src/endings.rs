@@ -1,0 +1,198 @@
+//! Holds: batches that end before all their tasks have run, and what every end has in common.
+
+use std::ops::Range;
+
+use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, TaskStatus, Timestamp, batch::TaskCounts};
+use sea_orm::Value;
+use uuid::Uuid;
+
+use crate::{
+    BatchRow, Store, StoreError,
+    batches::{lock_batch, to_i64},
+    connect::{Rerun, WriteTx, retried},
+    dialect::{Type, runs},
+    error::exactly,
+};
+
+/// A batch of at most so many tasks is stopped in the transaction that asks for it; a larger one bit by bit, so that
+/// nobody waits for it.
+const STOP_AT_ONCE: u32 = 1_000;
+
+/// A batch that was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cancelled {
+    /// Where it stands now: on the way to its end, or however it had ended before.
+    pub status: BatchStatus,
+    /// How many tasks will not run because of it.
+    pub stopped: u64,
+}
+
+/// Why a batch was not cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// No such batch in this account.
+    #[error("there is no such batch")]
+    NotFound,
+    /// The store failed.
+    #[error("the batch could not be stored")]
+    Store(#[source] StoreError),
+}
+
+impl Store {
+    /// Stops a batch: what waits is not run, what runs is fenced off. A batch that has ended stays as it is.
+    pub async fn cancel_batch(
+        &self,
+        account: AccountId,
+        id: BatchId,
+        now: Timestamp,
+    ) -> Result<Cancelled, CancelError> {
+        let known = self.batch(account, id).await.map_err(CancelError::Store)?;
+        known.ok_or(CancelError::NotFound)?;
+        let stopped = self.stop_batch(id, Ending::Cancelled, now).await.map_err(CancelError::Store)?;
+        stopped.ok_or(CancelError::NotFound)
+    }
+
+    /// Brings a batch to an early end, if it is not on the way to one already. `None`: there is no such batch.
+    pub async fn stop_batch(&self, id: BatchId, ending: Ending, now: Timestamp) -> Result<Option<Cancelled>, StoreError> {
+        retried(Rerun::IfRolledBack, || async {
+            let tx = self.write().await?;
+            // Tasks before their batch: the order in which every verb locks.
+            let tasks = lock_unended(&tx, id, 0..u64::from(STOP_AT_ONCE)).await?;
+            let Some(batch) = lock_batch(&tx, id).await? else { return Ok(None) };
+            if batch.status.is_final() || batch.status == BatchStatus::Finalizing || batch.ending.is_some() {
+                return Ok(Some(Cancelled { status: batch.status, stopped: 0 }));
+            }
+            let status = if batch.status == BatchStatus::Validating { ending.of_batch() } else { ending.on_the_way() };
+            let chore = if batch.chore == Chore::Load { Chore::Load } else { Chore::Stop };
+            tx.run(
+                "UPDATE batch SET status = $2, ending = $3, ending_at = $4, blocked = NULL, chore = $5, \
+                 steward = CASE WHEN chore = $5 THEN steward ELSE NULL END WHERE id = $1",
+                [
+                    id.uuid().into(),
+                    status.code().into(),
+                    ending.code().into(),
+                    now.micros().into(),
+                    chore.code().into(),
+                ],
+            )
+            .await?;
+            if status.is_final() {
+                end_batch(&tx, id, now).await?;
+            } else if batch.counts.total <= STOP_AT_ONCE && chore == Chore::Stop {
+                stop(&tx, &batch, ending, (&tasks, now)).await?;
+            }
+            tx.commit().await?;
+            Ok(Some(Cancelled { status, stopped: u64::from(batch.counts.left()) }))
+        })
+        .await
+    }
+
+    /// Batches whose windows have passed and that have not ended.
+    pub async fn overdue_batches(&self, limit: u32, now: Timestamp) -> Result<Vec<BatchId>, StoreError> {
+        let sql = format!(
+            "SELECT id FROM batch WHERE expires_at IS NOT NULL AND expires_at <= $1 AND status IN ({}, {}, {}) \
+             ORDER BY expires_at LIMIT $2",
+            BatchStatus::Pending.code(),
+            BatchStatus::InProgress.code(),
+            BatchStatus::Validating.code()
+        );
+        let rows = self.all(sql, [now.micros().into(), i64::from(limit).into()]).await?;
+        rows.iter().map(|row| Ok(BatchId::new(row.try_get("", "id")?))).collect()
+    }
+}
+
+/// Locks the tasks with these indices that have not ended.
+pub(crate) async fn lock_unended(tx: &WriteTx, batch: BatchId, indices: Range<u64>) -> Result<Vec<Uuid>, StoreError> {
+    let sql = format!(
+        "SELECT id FROM task WHERE batch_id = $1 AND idx >= $2 AND idx < $3 AND state IN ({}, {}) ORDER BY id{}",
+        TaskStatus::Pending.code(),
+        TaskStatus::Running.code(),
+        tx.dialect.for_update()
+    );
+    let values = [batch.uuid().into(), to_i64(indices.start).into(), to_i64(indices.end).into()];
+    let rows = tx.all(sql, values).await?;
+    rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
+}
+
+/// Ends tasks, which are locked, without their having run. `batch` is as it was locked.
+pub(crate) async fn stop(
+    tx: &WriteTx,
+    batch: &BatchRow,
+    ending: Ending,
+    (tasks, now): (&[Uuid], Timestamp),
+) -> Result<(), StoreError> {
+    const COLUMNS: [Type; 2] = [Type::Uuid, Type::BigInt];
+    let mut seq = to_i64(u64::from(batch.counts.ended()));
+    let mut rest = tasks;
+    for run in runs(tasks.len()) {
+        let (these, later) = rest.split_at(run);
+        rest = later;
+        let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS.len() + 2);
+        for task in these {
+            seq += 1;
+            values.extend([(*task).into(), seq.into()]);
+        }
+        values.extend([ending.of_task().code().into(), now.micros().into()]);
+        let sql = format!(
+            "WITH v(id, seq) AS ({}) UPDATE task SET state = ${}, node_id = NULL, epoch = epoch + 1, finished_at = ${}, \
+             seq = v.seq FROM v WHERE task.id = v.id",
+            tx.dialect.values(run, &COLUMNS),
+            run * COLUMNS.len() + 1,
+            run * COLUMNS.len() + 2,
+        );
+        exactly(tx.run(sql, values).await?, run as u64, "task")?;
+    }
+    let ended = stopped(ending, u32::try_from(tasks.len()).unwrap_or(u32::MAX));
+    count(tx, batch.id, ended).await?;
+    if batch.counts.plus(ended).left() == 0 { begin_to_close(tx, batch.id, now).await } else { Ok(()) }
+}
+
+/// So many tasks that an early end has stopped.
+pub(crate) fn stopped(ending: Ending, tasks: u32) -> TaskCounts {
+    if ending.of_task() == TaskStatus::Expired {
+        TaskCounts { expired: tasks, ..TaskCounts::default() }
+    } else {
+        TaskCounts { cancelled: tasks, ..TaskCounts::default() }
+    }
+}
+
+/// Counts tasks that have ended without having run.
+pub(crate) async fn count(tx: &WriteTx, batch: BatchId, more: TaskCounts) -> Result<(), StoreError> {
+    let touched = tx
+        .run(
+            "UPDATE batch SET cancelled = cancelled + $2, expired = expired + $3 WHERE id = $1",
+            [batch.uuid().into(), i64::from(more.cancelled).into(), i64::from(more.expired).into()],
+        )
+        .await?;
+    exactly(touched, 1, "batch")
+}
+
+/// Every task has ended: what is left is to put the batch's files together.
+pub(crate) async fn begin_to_close(tx: &WriteTx, batch: BatchId, now: Timestamp) -> Result<(), StoreError> {
+    let touched = tx
+        .run(
+            "UPDATE batch SET chore = $2, steward = NULL, blocked = NULL, finalizing_at = $3, \
+             status = CASE WHEN status IN ($4, $5) THEN $6 ELSE status END WHERE id = $1",
+            [
+                batch.uuid().into(),
+                Chore::Close.code().into(),
+                now.micros().into(),
+                BatchStatus::Pending.code().into(),
+                BatchStatus::InProgress.code().into(),
+                BatchStatus::Finalizing.code().into(),
+            ],
+        )
+        .await?;
+    exactly(touched, 1, "batch")
+}
+
+/// What goes with every final status, which has been set.
+pub(crate) async fn end_batch(tx: &WriteTx, batch: BatchId, now: Timestamp) -> Result<(), StoreError> {
+    let touched = tx
+        .run(
+            "UPDATE batch SET finished_at = $2, chore = $3, steward = NULL, blocked = NULL WHERE id = $1",
+            [batch.uuid().into(), now.micros().into(), Chore::None.code().into()],
+        )
+        .await?;
+    exactly(touched, 1, "batch")
+}
