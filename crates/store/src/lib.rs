@@ -11,6 +11,7 @@ mod commit;
 mod connect;
 mod dialect;
 mod error;
+mod files;
 mod idempotency;
 mod keys;
 mod leases;
@@ -28,6 +29,9 @@ pub use claims::{Claim, ClaimedTask, Requeue};
 pub use commit::{CommitError, Committer, CommitterOptions};
 pub use connect::{ConnectError, ConnectOptions, Store};
 pub use error::StoreError;
+pub use files::{
+    DeleteFileError, DueFile, FileContent, FileDetails, FileOrder, FilePage, FileRow, FinishFileError, NewFile,
+};
 pub use idempotency::{Begun, IdempotencyScope};
 pub use keys::{KeyChange, KeyRecord, KeyRow, NewKey, UpdateKeyError};
 pub use leases::{LeaseAsk, LeaseOutcome};
