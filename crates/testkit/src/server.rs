@@ -11,7 +11,7 @@ use std::{
 use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
 use batchin_batch::{Batches, Blobs, Files, FilesOptions, Worker, WorkerOptions};
 use batchin_domain::{
-    AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, TransferId, price::Factor,
+    AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp, TransferId, price::Factor,
 };
 use batchin_gateway::{
     Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
@@ -255,6 +255,11 @@ impl TestServer {
     pub fn chat(&self, model: &str) -> Call {
         let messages = json!([{ "role": "user", "content": "hello" }]);
         self.post("/v1/chat/completions", json!({ "model": model, "messages": messages }))
+    }
+
+    /// A time that everything done so far lies before.
+    pub fn clock_ahead(&self) -> Timestamp {
+        self.clock.now().after(Duration::from_secs(1))
     }
 
     /// The folder with the blobs.
