@@ -21,15 +21,8 @@ pub enum FilePurpose {
 
 impl FilePurpose {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Batch,
-        Self::BatchOutput,
-        Self::UserData,
-        Self::Assistants,
-        Self::Vision,
-        Self::FineTune,
-        Self::Evals,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Batch, Self::BatchOutput, Self::UserData, Self::Assistants, Self::Vision, Self::FineTune, Self::Evals];
 
     /// The number it is stored as.
     pub const fn code(self) -> i16 {

@@ -376,10 +376,7 @@ pub(crate) struct LockedFile {
 /// Locks a finished file until the transaction ends: whoever begins to use it and whoever deletes it come one after
 /// the other.
 pub(crate) async fn lock_file(tx: &WriteTx, id: FileId) -> Result<Option<LockedFile>, StoreError> {
-    let sql = format!(
-        "SELECT account_id, {COLUMNS} FROM file WHERE id = $1 AND state = $2{}",
-        tx.dialect.for_update()
-    );
+    let sql = format!("SELECT account_id, {COLUMNS} FROM file WHERE id = $1 AND state = $2{}", tx.dialect.for_update());
     let Some(row) = tx.one(sql, [id.uuid().into(), FINISHED.into()]).await? else { return Ok(None) };
     Ok(Some(LockedFile {
         account: AccountId::new(row.try_get("", "account_id")?),

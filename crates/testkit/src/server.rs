@@ -11,7 +11,8 @@ use std::{
 use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
 use batchin_batch::{Batches, Blobs, Files, FilesOptions, Worker, WorkerOptions};
 use batchin_domain::{
-    AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp, TransferId, price::Factor,
+    AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp, TransferId,
+    price::Factor,
 };
 use batchin_gateway::{
     Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,

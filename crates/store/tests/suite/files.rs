@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use batchin_domain::{AccountId, FileId, FilePurpose};
-use batchin_store::{
-    DeleteFileError, FileContent, FileDetails, FileOrder, FilePage, FinishFileError, NewFile,
-};
+use batchin_store::{DeleteFileError, FileContent, FileDetails, FileOrder, FilePage, FinishFileError, NewFile};
 
 use crate::support::{Db, both, now};
 

@@ -64,12 +64,7 @@ impl Form {
 }
 
 /// Receives an upload. Its bytes are durable only when it is finished.
-pub(super) async fn receive(
-    app: &App,
-    account: AccountId,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Form, ApiError> {
+pub(super) async fn receive(app: &App, account: AccountId, headers: &HeaderMap, body: Body) -> Result<Form, ApiError> {
     let boundary = headers.get(CONTENT_TYPE).and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok());
     let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let limit = app.files.max_bytes();
