@@ -412,6 +412,7 @@ impl From<WriteFileError> for ApiError {
         match cause {
             WriteFileError::TooLarge { limit } => Self::file_too_large(limit),
             WriteFileError::Busy => Self::unavailable("Too many uploads at once; try again in a moment."),
+            WriteFileError::Interrupted => Self::internal(),
             WriteFileError::TooLate => Self::new(Code::RequestTimeout, "The file did not arrive in time."),
             WriteFileError::Blob(cause) => Self::blob(&cause),
             WriteFileError::Line(cause) => Self::blob(&cause),

@@ -390,7 +390,6 @@ pub(crate) async fn lock_file(tx: &WriteTx, id: FileId) -> Result<Option<LockedF
 ///
 /// Always false for now: batches have no input file until `batch.input_file_id` is there. Then it is
 /// `SELECT 1 FROM batch WHERE input_file_id = $1 AND status IN (…not final…) LIMIT 1`.
-#[expect(clippy::unused_async, reason = "asks the database as soon as batches have input files")]
 async fn is_in_use(_tx: &WriteTx, _id: FileId) -> Result<bool, StoreError> {
     Ok(false)
 }

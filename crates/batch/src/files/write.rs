@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchin_domain::{AccountId, FileId, FilePurpose};
 use batchin_store::{FileContent, FileDetails, FileRow, FinishFileError, NewFile, StoreError};
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::warn;
 
 use super::{Files, blob_of};
@@ -26,6 +26,9 @@ pub enum WriteFileError {
     /// It took so long that it was swept.
     #[error("the file took too long")]
     TooLate,
+    /// The work on it ended early, which has been logged.
+    #[error("the file was not finished")]
+    Interrupted,
     /// Its bytes could not be stored.
     #[error("the file's bytes could not be stored")]
     Blob(#[source] BlobError),
@@ -51,7 +54,7 @@ pub struct Upload {
     files: Files,
     account: AccountId,
     id: FileId,
-    /// `None` once the blob is complete.
+    /// `None` once the blob is being completed.
     writer: Option<BlobWriter>,
     written: u64,
     limit: u64,
@@ -118,10 +121,22 @@ impl Upload {
         self.complete(FileDetails { purpose, filename, bytes, expires_after }).await
     }
 
-    pub(super) async fn complete(mut self, details: FileDetails) -> Result<FileRow, WriteFileError> {
-        if let Some(writer) = &mut self.writer {
+    /// Goes on when whoever waits goes away: a blob that is on the way to its place cannot be called back, and must
+    /// not arrive there after its row is gone.
+    pub(super) async fn complete(self, details: FileDetails) -> Result<FileRow, WriteFileError> {
+        let (done, outcome) = oneshot::channel();
+        let tasks = self.files.gateway.tasks().clone();
+        tasks.spawn("file_finish", move |_| async move {
+            // Nobody listens when the caller went away.
+            let _ = done.send(self.make_whole(details).await);
+        });
+        outcome.await.unwrap_or(Err(WriteFileError::Interrupted))
+    }
+
+    async fn make_whole(mut self, details: FileDetails) -> Result<FileRow, WriteFileError> {
+        // One that fails to finish gives itself up.
+        if let Some(mut writer) = self.writer.take() {
             writer.finish().await.map_err(WriteFileError::Blob)?;
-            self.writer = None;
         }
         let row = self.files.store().finish_file(self.account, self.id, &details).await?;
         self.is_finished = true;
