@@ -161,6 +161,31 @@ const once = {
     assert.ok(pause > 0 && pause <= 60);
   },
 
+  async "files"() {
+    const files = client("/openai/v1").files;
+    const text = '{"custom_id": "a"}\n'.repeat(1_000);
+    const made = await files.create({
+      file: await OpenAI.toFile(Buffer.from(text), "input ü.jsonl"),
+      purpose: "batch",
+      expires_after: { anchor: "created_at", seconds: 3_600 },
+    });
+    assert.ok(made.id.startsWith("file-"));
+    assert.deepEqual([made.object, made.bytes, made.filename], ["file", text.length, "input ü.jsonl"]);
+    assert.equal(made.expires_at, made.created_at + 3_600);
+    const other = await files.create({ file: await OpenAI.toFile(Buffer.from("x"), "x.txt"), purpose: "user_data" });
+    assert.deepEqual(await files.retrieve(made.id), made);
+    assert.deepEqual((await collect(await files.list({ limit: 1 }))).map((file) => file.id), [other.id, made.id]);
+    const content = await files.content(made.id);
+    assert.equal(content.headers.get("content-length"), String(text.length));
+    assert.equal(await content.text(), text);
+    const wrong = () => files.create({ file: new File(["x"], "x"), purpose: "fun" });
+    told(await refused(OpenAI.BadRequestError, wrong), 400, "invalid_request", "purpose");
+    for (const id of [made.id, other.id]) {
+      assert.deepEqual(await files.delete(id), { id, object: "file", deleted: true });
+    }
+    told(await refused(OpenAI.NotFoundError, () => files.content(made.id)), 404, "not_found");
+  },
+
   async "timeouts and leaving"() {
     const long = { model: chatModel, messages: user("Tell a long story."), max_tokens: 1_500, ignore_eos: true };
     const began = performance.now();

@@ -236,6 +236,33 @@ def check_passed_through():
     assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in answer.choices[0].logprobs.content)
 
 
+def check_files():
+    files = client("/openai/v1").files
+    text = b'{"custom_id": "a"}\n' * 1_000
+    made = files.create(
+        file=("input \u00fc.jsonl", text), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3_600}
+    )
+    assert made.id.startswith("file-") and made.object == "file" and made.bytes == len(text), made
+    assert made.filename == "input \u00fc.jsonl" and made.purpose == "batch" and made.status == "processed"
+    assert made.expires_at == made.created_at + 3_600 and abs(made.created_at - time.time()) < 300
+    other = files.create(file=b"plain", purpose="user_data")
+    assert other.expires_at is None
+    assert files.retrieve(made.id) == made
+    assert [file.id for file in files.list(limit=1)] == [other.id, made.id], "pages follow each other"
+    assert [file.id for file in files.list(purpose="batch", order="asc")] == [made.id]
+    content = files.content(made.id)
+    assert content.read() == text and content.response.headers["content-length"] == str(len(text))
+    told(refused(openai.BadRequestError, lambda: files.create(file=b"x", purpose="fun")), 400, "invalid_request", "purpose")
+    told(refused(openai.BadRequestError, lambda: files.create(file=b"", purpose="batch")), 400, "invalid_request", "file")
+    strange = client("/openai/v1", POOR_KEY).files
+    told(refused(openai.NotFoundError, lambda: strange.retrieve(made.id)), 404, "not_found")
+    assert list(strange.list()) == []
+    for file in files.list():
+        gone = files.delete(file.id)
+        assert gone.id == file.id and gone.deleted and gone.object == "file"
+    told(refused(openai.NotFoundError, lambda: files.content(made.id)), 404, "not_found")
+
+
 def check_timeouts():
     long = {"model": CHAT, "messages": user("Tell a long story."), "max_tokens": 1_500, "extra_body": {"ignore_eos": True}}
     began = time.monotonic()
@@ -281,6 +308,7 @@ ONCE = [
     check_request_ids_and_rate_headers,
     check_idempotency_key,
     check_passed_through,
+    check_files,
     check_timeouts,
     check_async,
 ]

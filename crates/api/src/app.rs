@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, ops::Deref, sync::Arc};
 
-use batchin_batch::Batches;
+use batchin_batch::{Batches, Files};
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_gateway::Gateway;
 use batchin_store::Store;
@@ -72,6 +72,8 @@ pub struct ApiParts {
     pub gateway: Gateway,
     /// Answers them later.
     pub batches: Batches,
+    /// Files, of clients and of batches.
+    pub files: Files,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Fresh ids and secrets.
@@ -91,6 +93,7 @@ pub(crate) struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) gateway: Gateway,
     pub(crate) batches: Batches,
+    pub(crate) files: Files,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) tasks: Tasks,
     pub(crate) stopping: CancellationToken,
@@ -116,6 +119,7 @@ impl App {
             started_at: parts.clock.now(),
             gateway: parts.gateway,
             batches: parts.batches,
+            files: parts.files,
             ids: parts.ids,
             tasks,
             stopping: parts.stopping,

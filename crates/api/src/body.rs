@@ -127,7 +127,8 @@ async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, li
     Ok(Received { bytes, place })
 }
 
-async fn drain(mut body: Body) {
+/// Throws away what is left of a body that is refused, within bounds.
+pub(crate) async fn drain(mut body: Body) {
     let throw_away = async {
         let mut seen = 0_u64;
         while let Some(Ok(frame)) = body.frame().await {

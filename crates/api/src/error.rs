@@ -5,14 +5,14 @@
 use std::{borrow::Cow, error::Error, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use batchin_batch::SubmitError;
+use batchin_batch::{DeleteError, SubmitError, WriteFileError};
 use batchin_domain::Amount;
 use batchin_gateway::{RateInfo, RequestError};
 use batchin_openai::{ErrorBody, InvalidRequest, UpstreamError};
 use batchin_store::{CancelError, CreateUserError, StoreError, UpdateKeyError};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use metrics::counter;
 use tracing::{error, warn};
@@ -65,6 +65,8 @@ pub enum Code {
     UpstreamTimeout,
     /// The client did not finish sending.
     RequestTimeout,
+    /// What is asked for lies beyond the file.
+    RangeNotSatisfiable,
     /// Our fault.
     Internal,
 }
@@ -88,6 +90,7 @@ impl Code {
             Self::UpstreamError => "upstream_error",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::RequestTimeout => "request_timeout",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::Internal => "internal",
         }
     }
@@ -108,6 +111,7 @@ impl Code {
             Self::UpstreamError => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -125,6 +129,7 @@ impl Code {
             | Self::PayloadTooLarge
             | Self::InvalidRequest
             | Self::RequestTimeout
+            | Self::RangeNotSatisfiable
             | Self::MethodNotAllowed => "invalid_request_error",
             Self::ServiceUnavailable | Self::UpstreamError | Self::UpstreamTimeout | Self::Internal => "server_error",
         }
@@ -210,6 +215,20 @@ impl ApiError {
     /// A body is over its limit, in bytes.
     pub fn too_large(limit: usize) -> Self {
         Self::new(Code::PayloadTooLarge, format!("The body is larger than {limit} bytes.")).permanent()
+    }
+
+    /// A file is over its limit, in bytes.
+    pub(crate) fn file_too_large(limit: u64) -> Self {
+        Self::new(Code::PayloadTooLarge, format!("The file is larger than {limit} bytes.")).at("file").permanent()
+    }
+
+    /// A part was asked for that lies beyond a file of this length, in bytes.
+    pub(crate) fn outside(length: u64) -> Self {
+        let mut error = Self::new(Code::RangeNotSatisfiable, format!("The file has {length} bytes."));
+        if let Ok(whole) = HeaderValue::try_from(format!("bytes */{length}")) {
+            error.0.headers.insert(CONTENT_RANGE, whole);
+        }
+        error
     }
 
     /// Nothing can serve it now.
@@ -388,11 +407,38 @@ impl From<SubmitError> for ApiError {
     }
 }
 
+impl From<WriteFileError> for ApiError {
+    fn from(cause: WriteFileError) -> Self {
+        match cause {
+            WriteFileError::TooLarge { limit } => Self::file_too_large(limit),
+            WriteFileError::Busy => Self::unavailable("Too many uploads at once; try again in a moment."),
+            WriteFileError::Interrupted => Self::internal(),
+            WriteFileError::TooLate => Self::new(Code::RequestTimeout, "The file did not arrive in time."),
+            WriteFileError::Blob(cause) => Self::blob(&cause),
+            WriteFileError::Line(cause) => Self::blob(&cause),
+            WriteFileError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<DeleteError> for ApiError {
+    fn from(cause: DeleteError) -> Self {
+        match cause {
+            DeleteError::NotFound => Self::not_found("file"),
+            DeleteError::InUse => {
+                let message = "A batch that has not ended reads this file; cancel the batch first.";
+                Self::new(Code::Conflict, message).permanent()
+            }
+            DeleteError::Store(cause) => cause.into(),
+        }
+    }
+}
+
 impl ApiError {
     /// The blobs could not be reached.
     pub(crate) fn blob(cause: &(dyn Error + 'static)) -> Self {
         error!(error = cause, "a blob could not be read or written");
-        Self::unavailable("The storage of batches does not answer; try again in a moment.")
+        Self::unavailable("The storage of batches and files does not answer; try again in a moment.")
     }
 
     pub(crate) fn idempotency_mismatch() -> Self {

@@ -14,6 +14,7 @@ mod idempotent;
 mod inference;
 mod metrics;
 mod nearest;
+mod openai;
 mod openapi;
 mod page;
 pub mod password;

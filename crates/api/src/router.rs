@@ -15,6 +15,7 @@ use crate::{
     app::{ApiParts, App},
     error::{ApiError, Code},
     health, metrics,
+    openai::files,
     openapi::{self as description},
     request_id::RequestIds,
     v1::{batches, chat, completions, embeddings, keys, models, topup, usage, users},
@@ -47,12 +48,21 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
     ]
 }
 
+/// Routes that are documented and answer in exactly OpenAI's shapes, each at its one path.
+fn file_routes() -> Vec<UtoipaMethodRouter<App>> {
+    vec![
+        routes!(files::create::create, files::list::list),
+        routes!(files::show::show, files::delete::delete),
+        routes!(files::content::content),
+    ]
+}
+
 /// Routes of the process itself.
 fn own_routes() -> Vec<UtoipaMethodRouter<App>> {
     vec![routes!(health::healthz), routes!(health::readyz), routes!(metrics::scrape), routes!(description::show)]
 }
 
-/// The routes that answer in exactly OpenAI's shapes.
+/// The other routes that answer in exactly OpenAI's shapes.
 fn openai_routes() -> [(&'static str, MethodRouter<App>); 5] {
     use axum::routing::{get, post};
     [
@@ -77,6 +87,9 @@ pub fn router(parts: ApiParts) -> Router {
             let whole = paths.paths.keys().map(String::as_str);
             let bare = whole.clone().filter_map(|path| path.strip_prefix("/v1"));
             router = at_each(router, whole.chain(bare), &methods);
+        }
+        for (_, paths, methods) in file_routes() {
+            router = at_each(router, paths.paths.keys().map(String::as_str), &methods);
         }
         for (path, methods) in openai_routes() {
             router = router.route(path, methods);
@@ -113,7 +126,7 @@ pub fn openapi_json() -> String {
 
 fn description_of_routes() -> openapi::OpenApi {
     let mut router = OpenApiRouter::<App>::with_openapi(description::Description::openapi());
-    for route in v1_routes().into_iter().chain(own_routes()) {
+    for route in v1_routes().into_iter().chain(file_routes()).chain(own_routes()) {
         router = router.routes(route);
     }
     let mut whole = router.into_openapi();

@@ -1,12 +1,19 @@
-//! Holds: the bodies of tasks and results, in a local folder or in an S3 bucket.
+//! Holds: the bodies of tasks and results, and the contents of files, in a local folder or in an S3 bucket.
 
 use std::{path::PathBuf, sync::Arc};
 
 use batchin_store::BlobRange;
 use bytes::Bytes;
 use object_store::{
-    ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, buffered::BufWriter, local::LocalFileSystem, path::Path,
+    prefix::PrefixStore,
 };
+use tokio::io::AsyncWriteExt as _;
+
+/// One part of a long blob, in bytes: the smallest that S3 takes, which lets a blob grow to 50 GB.
+const PART_BYTES: usize = 5 * 1024 * 1024;
+/// Parts under way at once: one is sent while the next one fills.
+const PARTS_IN_FLIGHT: usize = 2;
 
 /// Why the place for blobs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +38,28 @@ pub enum BlobError {
     /// The store failed.
     #[error("the blob store failed")]
     Store(#[source] object_store::Error),
+    /// A long blob could not be completed.
+    #[error("a blob could not be completed")]
+    Complete(#[source] std::io::Error),
+    /// The blob ends before the part that was asked for does.
+    #[error("a stored blob is shorter than its row says")]
+    Short,
+    /// The folder holds on to what is to go.
+    #[error("what an upload left behind cannot be removed")]
+    LeftOver(#[source] std::io::Error),
 }
 
 /// The place for blobs. Cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    /// Where the blobs lie, if that is a folder.
+    folder: Option<PathBuf>,
+}
+
+/// A blob that is being written. Its parts do not stay in memory, and nobody sees it before it is complete.
+pub(crate) struct BlobWriter {
+    writer: BufWriter,
 }
 
 impl Blobs {
@@ -45,20 +68,39 @@ impl Blobs {
         if let Some(folder) = url.strip_prefix("file:") {
             let folder = PathBuf::from(folder.strip_prefix("//").unwrap_or(folder));
             std::fs::create_dir_all(&folder).map_err(OpenBlobsError::Folder)?;
-            let local = LocalFileSystem::new_with_prefix(folder).map_err(OpenBlobsError::Setup)?;
+            let local = LocalFileSystem::new_with_prefix(&folder).map_err(OpenBlobsError::Setup)?;
             // A row points at a blob only once the blob is on the disk.
-            return Ok(Self { store: Arc::new(local.with_fsync(true)) });
+            return Ok(Self { store: Arc::new(local.with_fsync(true)), folder: Some(folder) });
         }
         let place = url.strip_prefix("s3://").ok_or(OpenBlobsError::UnknownScheme)?;
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(OpenBlobsError::Setup)?;
-        Ok(Self { store: Arc::new(PrefixStore::new(s3, prefix)) })
+        Ok(Self { store: Arc::new(PrefixStore::new(s3, prefix)), folder: None })
     }
 
     /// Writes a blob whole; durable when this returns.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), BlobError> {
         let path = Path::parse(key).map_err(BlobError::Key)?;
         self.store.put(&path, body.into()).await.map(drop).map_err(BlobError::Store)
+    }
+
+    /// Begins a blob of any length.
+    pub(crate) fn writer(&self, key: &str) -> Result<BlobWriter, BlobError> {
+        let path = Path::parse(key).map_err(BlobError::Key)?;
+        let writer = BufWriter::with_capacity(Arc::clone(&self.store), path, PART_BYTES);
+        Ok(BlobWriter { writer: writer.with_max_concurrency(PARTS_IN_FLIGHT) })
+    }
+
+    /// How long a blob is, in bytes.
+    pub(crate) async fn size(&self, key: &str) -> Result<u64, BlobError> {
+        let path = Path::parse(key).map_err(BlobError::Key)?;
+        self.store.head(&path).await.map(|meta| meta.size).map_err(BlobError::Store)
+    }
+
+    /// Reads part of a blob, all of which must be there.
+    pub(crate) async fn read_exact(&self, range: &BlobRange) -> Result<Bytes, BlobError> {
+        let bytes = self.read(range).await?;
+        if bytes.len() as u64 == range.len { Ok(bytes) } else { Err(BlobError::Short) }
     }
 
     /// Reads part of a blob.
@@ -78,5 +120,38 @@ impl Blobs {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(cause) => Err(BlobError::Store(cause)),
         }
+    }
+
+    /// Forgets a blob and what a process that was killed left of it. In a bucket, parts that were sent before are left
+    /// to the bucket's own rule for incomplete uploads.
+    pub(crate) async fn clear(&self, key: &str) -> Result<(), BlobError> {
+        self.delete(key).await?;
+        let Some(folder) = &self.folder else { return Ok(()) };
+        // A blob that is not complete lies beside its place, under the first number that is free.
+        for number in 1_u32.. {
+            match tokio::fs::remove_file(folder.join(format!("{key}#{number}"))).await {
+                Ok(()) => {}
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => break,
+                Err(cause) => return Err(BlobError::LeftOver(cause)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl BlobWriter {
+    /// Adds to the blob; waits while the parts before are under way.
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
+        self.writer.put(bytes).await.map_err(BlobError::Store)
+    }
+
+    /// Completes the blob; durable when this returns.
+    pub(crate) async fn finish(&mut self) -> Result<(), BlobError> {
+        self.writer.shutdown().await.map_err(BlobError::Complete)
+    }
+
+    /// Gives the blob up, with the parts that were sent. Not after [`Self::finish`].
+    pub(crate) async fn abort(&mut self) -> Result<(), BlobError> {
+        self.writer.abort().await.map_err(BlobError::Store)
     }
 }

@@ -4,6 +4,7 @@
 //! finishes exactly once: its result, its charge and its end are one transaction under the claim's epoch.
 
 mod blobs;
+mod files;
 mod intake;
 mod outcome;
 mod results;
@@ -11,6 +12,9 @@ mod submit;
 mod worker;
 
 pub use blobs::{BlobError, Blobs, OpenBlobsError};
+pub use files::{
+    ContentError, DeleteError, Files, FilesOptions, ManifestWriter, NewOutput, SWEEP_EVERY, Upload, WriteFileError,
+};
 pub use intake::{MAX_FAULTS, MAX_TASKS, Order, TaskFault};
 pub use submit::{Batches, SubmitError};
 pub use worker::{Worker, WorkerOptions};

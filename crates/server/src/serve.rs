@@ -8,7 +8,7 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
-use batchin_batch::{Batches, Blobs, Worker, WorkerOptions};
+use batchin_batch::{Batches, Blobs, Files, FilesOptions, Worker, WorkerOptions};
 use batchin_domain::{Clock, IdSource};
 use batchin_gateway::{Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions};
 use batchin_scheduler::Policy;
@@ -52,16 +52,18 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let store = wiring::connect(&config, migrate).await?;
     let gateway = start_gateway(&config, &store, &node, &groups).await?;
     let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
+    let files = Files::new(gateway.clone(), blobs.clone(), FilesOptions { max_bytes: config.files.max_bytes });
     engine::start(&config, &groups.beside);
     if config.server.roles.worker {
         let options =
             WorkerOptions { concurrency: config.batches.concurrency, max_attempts: config.batches.max_attempts };
         Worker::start(gateway.clone(), blobs.clone(), options, &groups.workers);
+        files.keep_swept(&groups.beside);
     }
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
     let batches = Batches::new(gateway.clone(), blobs);
-    let parts = api_parts(&config, &gateway, batches, (metrics, stopping.clone()));
+    let parts = api_parts(&config, &gateway, (batches, files), (metrics, stopping.clone()));
     let listener = listen::bind(&config.server)?;
     reload::watch(sources, gateway.clone(), listener.tls(), &groups.beside);
     announce(&config, listener.address()?)?;
@@ -101,7 +103,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
 fn api_parts(
     config: &Config,
     gateway: &Gateway,
-    batches: Batches,
+    (batches, files): (Batches, Files),
     rest: (PrometheusHandle, CancellationToken),
 ) -> ApiParts {
     let (metrics, stopping) = rest;
@@ -120,6 +122,7 @@ fn api_parts(
     ApiParts {
         gateway: gateway.clone(),
         batches,
+        files,
         clock: Arc::new(World),
         ids: Arc::new(World),
         settings,

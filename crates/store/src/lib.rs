@@ -13,6 +13,7 @@ mod connect;
 mod dialect;
 mod endings;
 mod error;
+mod files;
 mod idempotency;
 mod keys;
 mod leases;
@@ -35,6 +36,9 @@ pub use commit::{CommitError, Committer, CommitterOptions};
 pub use connect::{ConnectError, ConnectOptions, Store};
 pub use endings::{CancelError, Cancelled};
 pub use error::StoreError;
+pub use files::{
+    DeleteFileError, DueFile, FileContent, FileDetails, FileOrder, FilePage, FileRow, FinishFileError, NewFile,
+};
 pub use idempotency::{Begun, IdempotencyScope};
 pub use keys::{KeyChange, KeyRecord, KeyRow, NewKey, UpdateKeyError};
 pub use leases::{LeaseAsk, LeaseOutcome};

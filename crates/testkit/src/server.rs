@@ -9,9 +9,10 @@ use std::{
 };
 
 use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
-use batchin_batch::{Batches, Blobs, Worker, WorkerOptions};
+use batchin_batch::{Batches, Blobs, Files, FilesOptions, Worker, WorkerOptions};
 use batchin_domain::{
-    AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, TransferId, price::Factor,
+    AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp, TransferId,
+    price::Factor,
 };
 use batchin_gateway::{
     Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
@@ -33,6 +34,9 @@ use crate::{Backend, Call, TestClock, database::Database, usd, world::RealIds};
 const LEASE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Largest upload, in bytes: more than any test sends but the one that sends too much.
+const MAX_FILE_BYTES: u64 = 100_000_000;
+
 /// What everybody's password is.
 const PASSWORD: &str = "correct horse battery";
 
@@ -43,6 +47,7 @@ pub struct ServerBuilder {
     rpm: u32,
     budget: Option<Amount>,
     settings: ApiSettings,
+    max_file_bytes: u64,
     worker: bool,
 }
 
@@ -71,6 +76,10 @@ pub struct TestServer {
     pub store: Store,
     /// The pipeline.
     pub gateway: Gateway,
+    /// Its files.
+    pub files: Files,
+    /// Where it keeps blobs.
+    pub blobs: Blobs,
     /// The server's clock.
     pub clock: Arc<TestClock>,
     /// Fires to make the server say that it stops.
@@ -113,6 +122,12 @@ impl ServerBuilder {
         self
     }
 
+    /// The largest upload, in bytes.
+    pub fn with_max_file_bytes(mut self, bytes: u64) -> Self {
+        self.max_file_bytes = bytes;
+        self
+    }
+
     /// Runs batch tasks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -138,6 +153,7 @@ impl TestServer {
             rpm: 1_000_000,
             budget: None,
             settings: ApiSettings::default(),
+            max_file_bytes: MAX_FILE_BYTES,
             worker: false,
         }
     }
@@ -156,10 +172,13 @@ impl TestServer {
             let options = WorkerOptions { concurrency: 4, max_attempts: 3 };
             Worker::start(gateway.clone(), blobs.clone(), options, &groups[0]);
         }
+        let files_options = FilesOptions { max_bytes: builder.max_file_bytes };
+        let files = Files::new(gateway.clone(), blobs.clone(), files_options);
         let stopping = CancellationToken::new();
         let parts = ApiParts {
             gateway: gateway.clone(),
-            batches: Batches::new(gateway.clone(), blobs),
+            batches: Batches::new(gateway.clone(), blobs.clone()),
+            files: files.clone(),
             clock: clock.clone(),
             ids: Arc::new(RealIds),
             settings: builder.settings.clone(),
@@ -173,6 +192,8 @@ impl TestServer {
             owner,
             store,
             gateway,
+            files,
+            blobs,
             clock,
             stopping,
             base,
@@ -235,6 +256,16 @@ impl TestServer {
     pub fn chat(&self, model: &str) -> Call {
         let messages = json!([{ "role": "user", "content": "hello" }]);
         self.post("/v1/chat/completions", json!({ "model": model, "messages": messages }))
+    }
+
+    /// A time that everything done so far lies before.
+    pub fn clock_ahead(&self) -> Timestamp {
+        self.clock.now().after(Duration::from_secs(1))
+    }
+
+    /// The folder with the blobs.
+    pub fn blob_folder(&self) -> std::path::PathBuf {
+        self._folder.path().join("blobs")
     }
 
     /// What the first account has.

@@ -23,6 +23,11 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/v1/usage/by-model"),
     (Method::GET, "/v1/usage/timeseries"),
     (Method::GET, "/v1/topup/history"),
+    (Method::POST, "/openai/v1/files"),
+    (Method::GET, "/openai/v1/files"),
+    (Method::GET, "/openai/v1/files/file-0197f3a0000070008000000000000000"),
+    (Method::GET, "/openai/v1/files/file-0197f3a0000070008000000000000000/content"),
+    (Method::DELETE, "/openai/v1/files/file-0197f3a0000070008000000000000000"),
 ];
 /// Calls that only a key may make.
 const INFERENCE_CALLS: &[(Method, &str)] = &[
@@ -53,7 +58,9 @@ both! {
         let server = TestServer::start().on(backend).await;
         for (method, path) in ACCOUNT_CALLS.iter().chain(INFERENCE_CALLS) {
             let bare = path.replace("/openai/v1", "").replace("/v1", "");
-            for path in [*path, &bare] {
+            // Files are only there in OpenAI's flavour.
+            let has_bare = !path.contains("/files");
+            for path in [Some(*path), has_bare.then_some(bare.as_str())].into_iter().flatten() {
                 refused(&server.anonymous(method.clone(), path).await, &format!("{method} {path}"));
             }
             for secret in NOBODYS {

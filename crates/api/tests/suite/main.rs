@@ -6,6 +6,7 @@
 mod access;
 mod batches;
 mod edges;
+mod files;
 mod inference;
 mod keys;
 mod models;

@@ -9,6 +9,7 @@ mod document;
 mod engine;
 mod example;
 mod fault;
+mod files;
 mod known;
 mod models;
 mod nearest;
@@ -31,6 +32,7 @@ pub use engine::Engine;
 pub use example::example;
 use fault::Collector;
 pub use fault::{Fault, FaultKind, Faults, Place};
+pub use files::Files;
 pub use models::{Availability, Capabilities, Model};
 pub use observability::{Log, LogFormat, Metrics, Telemetry};
 use reader::Scope;
@@ -60,6 +62,8 @@ pub struct Config {
     pub keys: Keys,
     /// `[batches]`
     pub batches: Batches,
+    /// `[files]`
+    pub files: Files,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
     pub upstreams: Vec<Upstream>,
     /// `[[models]]`, in the order of the file.
@@ -180,6 +184,7 @@ impl Config {
             users: Users::read(&scope),
             keys: Keys::read(&scope),
             batches: Batches::read(&scope),
+            files: Files::read(&scope),
             upstreams,
             models,
             engine: Engine::read(&scope, weights),

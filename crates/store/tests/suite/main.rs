@@ -9,6 +9,7 @@ mod batches;
 mod budgets;
 mod check;
 mod commits;
+mod files;
 mod idempotency;
 mod leases;
 mod lost;

@@ -1,0 +1,71 @@
+//! Holds: uploading a file.
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use utoipa::ToSchema;
+
+use super::{
+    FileObject,
+    form::{self, Form},
+};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::ApiError,
+    idempotent::{Creation, Keep, key, once},
+    openapi::ErrorObject,
+};
+
+/// A file and what it is for, in any order.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the body, which is read as a stream")]
+pub(crate) struct UploadFile {
+    /// The file, with its name.
+    #[schema(value_type = String, format = Binary)]
+    file: (),
+    /// `batch`, `user_data`, `assistants`, `vision`, `fine-tune` or `evals`.
+    #[schema(example = "batch")]
+    purpose: String,
+    /// `created_at`, together with the seconds.
+    #[schema(rename = "expires_after[anchor]", example = "created_at")]
+    anchor: Option<String>,
+    /// When it goes by itself, 3600 to 2592000 seconds after it was made. A file for a batch goes after 30 days
+    /// without it, others stay.
+    #[schema(rename = "expires_after[seconds]")]
+    seconds: Option<u32>,
+}
+
+/// Upload a file
+///
+/// The body is stored as it comes, so that a file may be larger than memory.
+#[utoipa::path(post, path = "/openai/v1/files", tag = "Files",
+    request_body(content = UploadFile, content_type = "multipart/form-data"),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Same key, same file: the first answer again")),
+    responses(
+    (status = 200, description = "The file", body = FileObject),
+    (status = 400, description = "A field is at fault", body = ErrorObject),
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
+    (status = 413, description = "The file is over `files.max_bytes`", body = ErrorObject)))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    caller: AccountCaller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    // A key that is none is refused before a gigabyte has been sent.
+    key(&parts.headers)?;
+    let form = form::receive(&app, caller.account, &parts.headers, body).await?;
+    // The file has been stored by now and nobody sees it. Where the key was used before it is thrown away again. What
+    // is compared is what was said, since each try frames it in another boundary.
+    let said = form.fingerprint();
+    let creation =
+        Creation { account: caller.account, route: "/openai/v1/files", body: said.as_bytes(), keep: Keep::Answer };
+    once(&app, &parts.headers, creation, finish(form)).await
+}
+
+async fn finish(form: Form) -> Result<FileObject, ApiError> {
+    Ok(form.upload.finish(form.purpose, form.filename, form.expires_after).await?.into())
+}

@@ -1,0 +1,27 @@
+//! Holds: one file.
+
+use axum::{Json, extract::State};
+use batchin_domain::FileId;
+use batchin_store::FileRow;
+
+use super::FileObject;
+use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+
+/// The file that a path names, if the caller has it.
+pub(super) async fn named(app: &App, caller: &AccountCaller, id: &PathText) -> Result<FileRow, ApiError> {
+    let id: FileId = id.id("file")?;
+    app.files.show(caller.account, id).await?.ok_or_else(|| ApiError::not_found("file"))
+}
+
+/// A file
+#[utoipa::path(get, path = "/openai/v1/files/{id}", tag = "Files", params(("id" = String, Path)), responses(
+    (status = 200, description = "The file", body = FileObject),
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "No such file in this account", body = ErrorObject)))]
+pub(crate) async fn show(
+    State(app): State<App>,
+    caller: AccountCaller,
+    id: PathText,
+) -> Result<Json<FileObject>, ApiError> {
+    Ok(Json(named(&app, &caller, &id).await?.into()))
+}

@@ -1,0 +1,3 @@
+//! Holds: what answers in exactly OpenAI's shapes and has no counterpart below `/v1`.
+
+pub(crate) mod files;

@@ -1,0 +1,167 @@
+//! Holds: writing a file: first its row, then its bytes, then its owner sees it.
+
+use std::time::Duration;
+
+use batchin_domain::{AccountId, FileId, FilePurpose};
+use batchin_store::{FileContent, FileDetails, FileRow, FinishFileError, NewFile, StoreError};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::warn;
+
+use super::{Files, blob_of};
+use crate::{BlobError, blobs::BlobWriter};
+
+/// Why a file was not written. Nothing of it stays.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteFileError {
+    /// It is longer than files may be.
+    #[error("the file has more than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// As many uploads as the node bears are under way.
+    #[error("too many uploads at once")]
+    Busy,
+    /// It took so long that it was swept.
+    #[error("the file took too long")]
+    TooLate,
+    /// The work on it ended early, which has been logged.
+    #[error("the file was not finished")]
+    Interrupted,
+    /// Its bytes could not be stored.
+    #[error("the file's bytes could not be stored")]
+    Blob(#[source] BlobError),
+    /// The list of its parts could not be written.
+    #[error("a line of the file's list of parts could not be written")]
+    Line(#[source] std::io::Error),
+    /// It could not be noted.
+    #[error("the file could not be noted")]
+    Store(#[source] StoreError),
+}
+
+impl From<FinishFileError> for WriteFileError {
+    fn from(cause: FinishFileError) -> Self {
+        match cause {
+            FinishFileError::Gone => Self::TooLate,
+            FinishFileError::Store(cause) => Self::Store(cause),
+        }
+    }
+}
+
+/// A file that is being written. Dropped before it is finished, it leaves nothing behind.
+pub struct Upload {
+    files: Files,
+    account: AccountId,
+    id: FileId,
+    /// `None` once the blob is being completed.
+    writer: Option<BlobWriter>,
+    written: u64,
+    limit: u64,
+    is_finished: bool,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Files {
+    /// Begins an upload of at most `max_bytes`.
+    pub async fn upload(&self, account: AccountId) -> Result<Upload, WriteFileError> {
+        let place = self.uploads.clone().try_acquire_owned().map_err(|_| WriteFileError::Busy)?;
+        let id = FileId::new(self.gateway.ids().uuid());
+        let mut upload = self.begin(account, id, FileContent::Blob).await?;
+        upload.limit = self.options.max_bytes;
+        upload._place = Some(place);
+        Ok(upload)
+    }
+
+    pub(super) async fn begin(
+        &self,
+        account: AccountId,
+        id: FileId,
+        content: FileContent,
+    ) -> Result<Upload, WriteFileError> {
+        let blob = blob_of(id);
+        let writer = self.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
+        let new = NewFile { id, account, blob, content, now: self.gateway.clock().now() };
+        self.store().begin_file(&new).await.map_err(WriteFileError::Store)?;
+        let files = self.clone();
+        let (writer, limit) = (Some(writer), u64::MAX);
+        Ok(Upload { files, account, id, writer, written: 0, limit, is_finished: false, _place: None })
+    }
+}
+
+impl Upload {
+    /// Names the file.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// How many bytes were written.
+    pub fn bytes(&self) -> u64 {
+        self.written
+    }
+
+    /// Adds to the file; waits while what was written before is on its way.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), WriteFileError> {
+        self.written = self.written.saturating_add(bytes.len() as u64);
+        if self.written > self.limit {
+            return Err(WriteFileError::TooLarge { limit: self.limit });
+        }
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.write(bytes).await.map_err(WriteFileError::Blob)
+    }
+
+    /// The file is whole: durable and seen by its owner when this returns. It expires this long after it was begun.
+    pub async fn finish(
+        self,
+        purpose: FilePurpose,
+        filename: String,
+        expires_after: Option<Duration>,
+    ) -> Result<FileRow, WriteFileError> {
+        let bytes = self.written;
+        self.complete(FileDetails { purpose, filename, bytes, expires_after }).await
+    }
+
+    /// Goes on when whoever waits goes away: a blob that is on the way to its place cannot be called back, and must
+    /// not arrive there after its row is gone.
+    pub(super) async fn complete(self, details: FileDetails) -> Result<FileRow, WriteFileError> {
+        let (done, outcome) = oneshot::channel();
+        let tasks = self.files.gateway.tasks().clone();
+        tasks.spawn("file_finish", move |_| async move {
+            // Nobody listens when the caller went away.
+            let _ = done.send(self.make_whole(details).await);
+        });
+        outcome.await.unwrap_or(Err(WriteFileError::Interrupted))
+    }
+
+    async fn make_whole(mut self, details: FileDetails) -> Result<FileRow, WriteFileError> {
+        // One that fails to finish gives itself up.
+        if let Some(mut writer) = self.writer.take() {
+            writer.finish().await.map_err(WriteFileError::Blob)?;
+        }
+        let row = self.files.store().finish_file(self.account, self.id, &details).await?;
+        self.is_finished = true;
+        Ok(row)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        let (files, id, writer) = (self.files.clone(), self.id, self.writer.take());
+        self.files.gateway.tasks().spawn("unfinished_file", move |_| files.give_up(id, writer));
+    }
+}
+
+impl Files {
+    /// What fails here is found by the sweep, by the file's row.
+    async fn give_up(self, id: FileId, writer: Option<BlobWriter>) {
+        if let Some(mut writer) = writer
+            && let Err(cause) = writer.abort().await
+        {
+            warn!(error = &cause as &dyn std::error::Error, "the parts of an unfinished file are left over");
+        }
+        self.discard(id, &blob_of(id)).await;
+    }
+}
