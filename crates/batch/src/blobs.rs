@@ -1,9 +1,10 @@
 //! Holds: the bodies of tasks and results, and the contents of files, in a local folder or in an S3 bucket.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use batchin_store::BlobRange;
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use object_store::{
     ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, buffered::BufWriter, local::LocalFileSystem, path::Path,
     prefix::PrefixStore,
@@ -111,6 +112,26 @@ impl Blobs {
         let path = Path::parse(&range.blob).map_err(BlobError::Key)?;
         let bytes = range.offset..range.offset.saturating_add(range.len);
         self.store.get_range(&path, bytes).await.map_err(BlobError::Store)
+    }
+
+    /// Reads parts of one blob.
+    pub(crate) async fn read_parts(&self, key: &str, parts: &[Range<u64>]) -> Result<Vec<Bytes>, BlobError> {
+        let path = Path::parse(key).map_err(BlobError::Key)?;
+        self.store.get_ranges(&path, parts).await.map_err(BlobError::Store)
+    }
+
+    /// Forgets every blob below a folder.
+    pub(crate) async fn delete_folder(&self, folder: &str) -> Result<(), BlobError> {
+        let path = Path::parse(folder).map_err(BlobError::Key)?;
+        let mut listed = self.store.list(Some(&path));
+        while let Some(blob) = listed.try_next().await.map_err(BlobError::Store)? {
+            self.delete(blob.location.as_ref()).await?;
+        }
+        let Some(root) = &self.folder else { return Ok(()) };
+        match tokio::fs::remove_dir(root.join(folder)).await {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(BlobError::LeftOver(cause)),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets a blob; one that is not there is no error.

@@ -92,8 +92,7 @@ impl Closing<'_> {
             let page = self.store.ended_tasks(batch.id, after, PAGE).await.map_err(CloseError::Store)?;
             let Some(last) = page.last().and_then(|task| task.seq) else { break };
             after = last;
-            let (good, bad): (Vec<_>, Vec<_>) =
-                page.into_iter().partition(|task| task.status == TaskStatus::Completed);
+            let (good, bad): (Vec<_>, Vec<_>) = page.into_iter().partition(|task| task.status == TaskStatus::Completed);
             self.list(batch, good, &mut output).await?;
             self.write(batch, &bad, &mut errors).await?;
         }
@@ -156,12 +155,7 @@ impl Closing<'_> {
         Ok(line_of(&self.results.write(new).await.ok_or(CloseError::Result)?))
     }
 
-    async fn write(
-        &self,
-        batch: &BatchRow,
-        tasks: &[TaskRow],
-        errors: &mut Option<Upload>,
-    ) -> Result<(), CloseError> {
+    async fn write(&self, batch: &BatchRow, tasks: &[TaskRow], errors: &mut Option<Upload>) -> Result<(), CloseError> {
         if tasks.is_empty() {
             return Ok(());
         }
@@ -191,7 +185,8 @@ pub(crate) fn error_line(batch: &BatchRow, task: &TaskRow) -> Bytes {
         // A task without result or error in a batch that was not stopped cannot be.
         (None, None) => (None, Some(PlainError { code: "internal", message: "The request was lost." })),
     };
-    let line = ErrorLine { id: format!("batch_req_{}", task.id.uuid().simple()), custom_id: &task.custom_id, response, error };
+    let line =
+        ErrorLine { id: format!("batch_req_{}", task.id.uuid().simple()), custom_id: &task.custom_id, response, error };
     // Texts and numbers always serialise.
     let mut line = serde_json::to_vec(&line).unwrap_or_default();
     line.push(b'\n');

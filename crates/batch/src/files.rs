@@ -5,7 +5,7 @@ mod manifest;
 mod sweep;
 mod write;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, FileId};
 use batchin_gateway::Gateway;
@@ -29,6 +29,9 @@ pub struct FilesOptions {
     /// Largest file that is uploaded, in bytes.
     pub max_bytes: u64,
 }
+
+/// How long the input of a batch is kept that its owner said nothing about: as long as OpenAI keeps it.
+pub const INPUT_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// Why a file was not deleted.
 pub type DeleteError = DeleteFileError;

@@ -4,10 +4,16 @@
 //! finishes exactly once: its result, its charge and its end are one transaction under the claim's epoch.
 
 mod blobs;
+mod closing;
 mod files;
+mod input;
 mod intake;
+mod lines;
+mod loading;
 mod outcome;
+mod reading;
 mod results;
+mod steward;
 mod submit;
 mod worker;
 
@@ -15,6 +21,8 @@ pub use blobs::{BlobError, Blobs, OpenBlobsError};
 pub use files::{
     ContentError, DeleteError, Files, FilesOptions, ManifestWriter, NewOutput, SWEEP_EVERY, Upload, WriteFileError,
 };
-pub use intake::{MAX_FAULTS, MAX_TASKS, Order, TaskFault};
-pub use submit::{Batches, SubmitError};
+pub use intake::{CheckedTask, MAX_FAULTS, MAX_TASKS, Order, RawTerms, TaskFault};
+pub use lines::LineFault;
+pub use reading::MAX_LINES;
+pub use submit::{Batches, Estimate, FileOrder, SubmitError};
 pub use worker::{Worker, WorkerOptions};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use batchin_gateway::RequestError;
+use batchin_store::TaskError;
 
 /// Pause before a task is tried again that waits for money: soon enough after a top-up, seldom enough in between.
 const MONEY_PAUSE: Duration = Duration::from_secs(2);
@@ -28,12 +29,9 @@ pub(crate) enum Next {
         counts: bool,
     },
     /// It has failed for good.
-    Fail {
-        /// An error code of the API.
-        code: String,
-        /// For the batch's owner.
-        message: String,
-    },
+    Fail(TaskError),
+    /// What is left of the batch's highest cost does not cover it.
+    CapReached,
     /// It is no longer ours.
     Leave,
 }
@@ -41,10 +39,13 @@ pub(crate) enum Next {
 /// Decides after the `attempt`-th try, counted from one, of at most `max_attempts`.
 pub(crate) fn after(cause: RequestError, attempt: u32, max_attempts: u32) -> Next {
     let backoff = PAUSE.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(PAUSE_MAX);
-    let fail = |code: &str, message: String| Next::Fail { code: code.to_owned(), message };
+    let fail = |code: &str, message: String| {
+        Next::Fail(TaskError { code: code.to_owned(), message, status: None, kind: None, param: None })
+    };
     let tried_enough = attempt >= max_attempts;
     match cause {
         RequestError::BalanceTooLow { .. } => Next::WaitForMoney { reason: "payment_required", pause: MONEY_PAUSE },
+        RequestError::CapTooLow => Next::CapReached,
         RequestError::BudgetTooLow { .. } => Next::WaitForMoney { reason: "budget_used_up", pause: MONEY_PAUSE },
         RequestError::Busy { retry_after } | RequestError::NoUpstream { retry_after } => {
             Next::Again { pause: retry_after.min(PAUSE_MAX), counts: false }
@@ -58,9 +59,13 @@ pub(crate) fn after(cause: RequestError, attempt: u32, max_attempts: u32) -> Nex
         RequestError::UpstreamTimeout => {
             fail("upstream_timeout", format!("The model server did not answer in time, {attempt} times."))
         }
-        RequestError::Refused { error, .. } => {
-            fail(error.code.as_deref().unwrap_or("invalid_request"), error.message.clone())
-        }
+        RequestError::Refused { status, error } => Next::Fail(TaskError {
+            code: error.code.unwrap_or_else(|| "invalid_request".to_owned()),
+            message: error.message,
+            status: Some(status),
+            kind: error.kind,
+            param: error.param,
+        }),
         RequestError::Invalid(invalid) => fail("invalid_request", invalid.message),
         RequestError::ModelNotFound { model } => {
             fail("model_not_found", format!("The model `{model}` is no longer served here."))
@@ -87,11 +92,11 @@ mod tests {
         let again = |attempt| after(RequestError::UpstreamFailed, attempt, 3);
         assert_eq!(again(1), Next::Again { pause: PAUSE, counts: true });
         assert_eq!(again(2), Next::Again { pause: PAUSE * 2, counts: true });
-        assert!(matches!(again(3), Next::Fail { code, .. } if code == "upstream_error"));
+        assert!(matches!(again(3), Next::Fail(error) if error.code == "upstream_error"));
         let busy = RequestError::Busy { retry_after: Duration::from_secs(1) };
         assert!(matches!(after(busy, 99, 3), Next::Again { counts: false, .. }));
         let gone = RequestError::ModelNotFound { model: "m".to_owned() };
-        assert!(matches!(after(gone, 1, 3), Next::Fail { .. }));
+        assert!(matches!(after(gone, 1, 3), Next::Fail(_)));
         assert_eq!(after(RequestError::Stopped, 1, 3), Next::Leave);
     }
 

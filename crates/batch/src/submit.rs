@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     BlobError, Blobs, CheckedTask, Files, LineFault, Order, TaskFault, WriteFileError,
+    files::INPUT_KEPT,
     input::InputError,
     reading::{Question, Verdict, read},
 };
@@ -160,7 +161,7 @@ impl Batches {
     async fn keep(&self, account: AccountId, id: BatchId, lines: Bytes) -> Result<FileRow, WriteFileError> {
         let mut upload = self.files.upload(account).await?;
         upload.write(lines).await?;
-        upload.finish(FilePurpose::Batch, format!("batch_{id}_input.jsonl"), Some(self.files.input_kept())).await
+        upload.finish(FilePurpose::Batch, format!("batch_{id}_input.jsonl"), Some(INPUT_KEPT)).await
     }
 
     async fn open(

@@ -6,29 +6,36 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::{BatchId, KeyId, Priority, RequestId};
+use batchin_domain::{AccountId, BatchId, Ending, KeyId, Priority, RequestId};
 use batchin_gateway::{Caller, Gateway, Inbound, RequestError, Running, endpoint_of};
 use batchin_openai::Endpoint;
-use batchin_scheduler::{Entry, Queue, Verdict};
-use batchin_store::{Claim, ClaimedTask, FencedError, NodeIdentity, Requeue, TaskEnd, TaskFinish};
+use batchin_scheduler::{Entry, Queue, Verdict, Waiting, shares};
+use batchin_store::{Claim, ClaimedTask, FencedError, NodeIdentity, Requeue, StoreError, TaskEnd, TaskFinish};
 use batchin_tasks::Tasks;
+use bytes::Bytes;
 use metrics::gauge;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::{
-    Blobs,
+    Batches, BlobError, Blobs, Files,
     outcome::{Next, after},
-    results::ResultWriter,
+    results::{NewResult, ResultWriter},
+    steward::{Steward, StewardParts},
 };
 
 /// Between two looks at the durable queue while nothing else wakes the worker.
 const POLL: Duration = Duration::from_millis(100);
 /// Between two looks at which claims still stand: how long a cancelled task may go on.
 const CLAIM_LOOK: Duration = Duration::from_millis(300);
-/// Claimed tasks kept ready beyond those that run, so that a freed slot is filled without asking the database.
-const READY: usize = 64;
+/// Claimed tasks kept ready beyond those that run, so that a freed slot is filled without asking the database: as many
+/// again as may run, and at least these.
+const LEAST_READY: usize = 64;
+/// Batches looked at for tasks in one go.
+const BACKLOG: u32 = 512;
+/// Before a batch is looked at again whose highest cost is in use by tasks that run.
+const CAP_PAUSE: Duration = Duration::from_millis(500);
 /// How long a key's limits are remembered.
 const KEY_AGE: Duration = Duration::from_secs(1);
 /// A rough output when a body sets no limit: only the order between accounts depends on it.
@@ -41,6 +48,8 @@ pub struct WorkerOptions {
     pub concurrency: usize,
     /// Tries of a task that fails for reasons of the upstream.
     pub max_attempts: u32,
+    /// How long what came of a batch is kept after its end.
+    pub retention: Duration,
 }
 
 /// Runs batches on this node.
@@ -67,6 +76,8 @@ struct State {
     keys: HashMap<KeyId, (Caller, Instant)>,
     /// Batches that said that they wait for money.
     blocked: HashSet<BatchId>,
+    /// Where the last look at each rank ended.
+    looked: HashMap<Priority, AccountId>,
 }
 
 /// A claimed task whose body has been read.
@@ -78,8 +89,21 @@ struct Ready {
 
 impl Worker {
     /// Starts to claim and run. `tasks` is asked to stop before the group that settles is.
-    pub fn start(gateway: Gateway, blobs: Blobs, options: WorkerOptions, tasks: &Tasks) {
+    pub fn start(
+        gateway: Gateway,
+        (blobs, files, batches): (Blobs, Files, &Batches),
+        options: WorkerOptions,
+        tasks: &Tasks,
+    ) {
         let results = ResultWriter::start(blobs.clone(), gateway.shared_ids(), tasks);
+        let parts = StewardParts {
+            gateway: gateway.clone(),
+            blobs: blobs.clone(),
+            files,
+            results: results.clone(),
+            retention: options.retention,
+        };
+        Steward::start(parts, batches.wake(), tasks);
         let worker = Arc::new(Self {
             gateway,
             blobs,
@@ -115,7 +139,7 @@ impl Worker {
             }
             // A claim is a transaction: one for half of what is kept ready, and not one for every task that ends.
             let waiting: usize = queues.values().map(Queue::len).sum();
-            if polled || (more && waiting <= READY / 2) {
+            if polled || (more && waiting <= self.ready() / 2) {
                 more = self.claim(&mut queues, node).await;
             }
             polled = false;
@@ -141,21 +165,24 @@ impl Worker {
         self.hand_back(waiting).await;
     }
 
+    /// How many claimed tasks are kept ready.
+    fn ready(&self) -> usize {
+        self.options.concurrency.max(LEAST_READY)
+    }
+
     /// Claims what there is room for. Whether anything was claimed.
     async fn claim(&self, queues: &mut HashMap<String, Queue<Ready>>, node: NodeIdentity) -> bool {
         let mut any = false;
-        for priority in [Priority::High, Priority::Low, Priority::Fill] {
+        for rank in [Priority::High, Priority::Low, Priority::Fill] {
             let waiting: usize = queues.values().map(Queue::len).sum();
-            let room = READY.saturating_sub(waiting);
+            let room = self.ready().saturating_sub(waiting);
             if room == 0 {
                 return any;
             }
-            let now = self.gateway.clock().now();
-            let limit = u32::try_from(room).unwrap_or(u32::MAX);
-            match self.gateway.store().claim(node, priority, limit, now).await {
+            match self.claim_rank(rank, u32::try_from(room).unwrap_or(u32::MAX), node).await {
                 Ok(tasks) => {
                     any |= !tasks.is_empty();
-                    self.make_ready(queues, tasks).await;
+                    self.make_ready(queues, (tasks, rank)).await;
                 }
                 Err(FencedError::Fenced) => return false,
                 Err(FencedError::Store(cause)) => {
@@ -167,13 +194,40 @@ impl Worker {
         any
     }
 
-    async fn make_ready(&self, queues: &mut HashMap<String, Queue<Ready>>, tasks: Vec<ClaimedTask>) {
+    /// Claims tasks of a rank, shared among the accounts that have some.
+    async fn claim_rank(&self, rank: Priority, room: u32, node: NodeIdentity) -> Result<Vec<ClaimedTask>, FencedError> {
+        let (store, now) = (self.gateway.store(), self.gateway.clock().now());
+        let after = self.lock().looked.get(&rank).copied();
+        let mut backlog = store.backlog(rank, after, BACKLOG, now).await.map_err(FencedError::Store)?;
+        if backlog.is_empty() && after.is_some() {
+            backlog = store.backlog(rank, None, BACKLOG, now).await.map_err(FencedError::Store)?;
+        }
+        let cut = backlog.len() >= usize::try_from(BACKLOG).unwrap_or(usize::MAX);
+        let waiting =
+            |row: batchin_store::Backlog| Waiting { batch: row.batch, account: row.account, probe: row.blocked };
+        let waiting: Vec<Waiting> = backlog.into_iter().map(waiting).collect();
+        let shares = shares(&waiting, room, cut);
+        match shares.last {
+            Some(last) => self.lock().looked.insert(rank, last),
+            None => self.lock().looked.remove(&rank),
+        };
+        if shares.take.is_empty() {
+            return Ok(Vec::new());
+        }
+        store.claim(node, &shares.take, now).await
+    }
+
+    async fn make_ready(
+        &self,
+        queues: &mut HashMap<String, Queue<Ready>>,
+        (tasks, rank): (Vec<ClaimedTask>, Priority),
+    ) {
         self.lock().claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
-        for task in tasks {
-            let body = match self.blobs.read(&task.body).await {
+        for (task, body) in self.with_bodies(tasks).await {
+            let body = match body {
                 Ok(body) => body,
                 Err(cause) => {
-                    error!(error = &cause as &dyn std::error::Error, "a task's body could not be read");
+                    error!(error = &*cause as &dyn std::error::Error, "a task's body could not be read");
                     self.requeue(&task, Duration::from_secs(5), true).await;
                     continue;
                 }
@@ -194,13 +248,36 @@ impl Worker {
                 }
             };
             let cost = batchin_scheduler::cost_units(u32::try_from(prompt_bound).unwrap_or(u32::MAX), ASSUMED_OUTPUT);
-            let entry = Entry { account: task.account, weight: 1, priority: task.priority, cost, latest_start: None };
+            // A promoted task runs with those of its rank, at its own price.
+            let entry = Entry { account: task.account, weight: 1, priority: rank, cost, latest_start: None };
             let model = task.model.clone();
             let ready = Ready { task, inbound, prompt_bound };
             if let Err(full) = queues.entry(model).or_default().push(entry, ready) {
                 self.requeue(&full.0.task, POLL, false).await;
             }
         }
+    }
+
+    /// Reads the bodies of tasks, those of one file together.
+    async fn with_bodies(&self, tasks: Vec<ClaimedTask>) -> Vec<(ClaimedTask, Result<Bytes, Arc<BlobError>>)> {
+        let mut all = Vec::with_capacity(tasks.len());
+        let mut rest = tasks.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            let mut these = vec![first];
+            while let Some(next) = rest.next_if(|next| these[0].batch == next.batch) {
+                these.push(next);
+            }
+            let parts: Vec<_> =
+                these.iter().map(|task| task.body.offset..task.body.offset.saturating_add(task.body.len)).collect();
+            match self.blobs.read_parts(&these[0].body.blob, &parts).await {
+                Ok(bodies) => all.extend(these.into_iter().zip(bodies.into_iter().map(Ok))),
+                Err(cause) => {
+                    let cause = Arc::new(cause);
+                    all.extend(these.into_iter().map(|task| (task, Err(Arc::clone(&cause)))));
+                }
+            }
+        }
+        all
     }
 
     /// Starts what the gates let through. Whether anything started.
@@ -271,7 +348,14 @@ impl Worker {
             Err(RequestError::Stopped) => return self.requeue(task, POLL, false).await,
             Err(cause) => return self.conclude(task, cause).await,
         };
-        let Some(result) = self.results.write(unsettled.body.clone()).await else {
+        let new = NewResult {
+            batch: task.batch,
+            task: task.claim.task,
+            custom_id: task.custom_id.clone(),
+            request: ready.inbound.request,
+            body: unsettled.body.clone(),
+        };
+        let Some(result) = self.results.write(new).await else {
             return self.requeue(task, Duration::from_secs(1), false).await;
         };
         let finish = TaskFinish {
@@ -290,18 +374,18 @@ impl Worker {
     async fn conclude(&self, task: &ClaimedTask, cause: RequestError) {
         match after(cause, task.attempts, self.options.max_attempts) {
             Next::WaitForMoney { reason, pause } => {
-                self.block(task.batch, reason).await;
-                self.requeue(task, pause, false).await;
+                self.block(task.batch, reason, pause).await;
+                self.requeue(task, Duration::ZERO, false).await;
             }
+            Next::CapReached => self.cap_reached(task).await,
             Next::Again { pause, counts } => self.requeue(task, pause, counts).await,
-            Next::Fail { code, message } => {
-                let caller =
-                    Caller { account: task.account, key: task.key, rate_limit_rpm: None, monthly_budget: None };
+            Next::Fail(error) => {
+                let caller = plain_caller(task);
                 let finish = TaskFinish {
                     batch: task.batch,
                     task: task.claim.task,
                     epoch: task.claim.epoch,
-                    end: TaskEnd::Failed { code, message },
+                    end: TaskEnd::Failed(error),
                 };
                 match self.gateway.fail_task(&caller, finish).await {
                     Ok(()) | Err(RequestError::Stopped) => {}
@@ -336,11 +420,35 @@ impl Worker {
         }
     }
 
-    async fn block(&self, batch: BatchId, reason: &str) {
-        if !self.lock().blocked.insert(batch) {
-            return;
+    /// The task could cost more than is left of what its batch may cost. What runs of the batch may give some back; when
+    /// nothing does, the batch ends here.
+    async fn cap_reached(&self, task: &ClaimedTask) {
+        let store = self.gateway.store();
+        let stopped = async {
+            // This task is one of those that run.
+            if store.running_tasks(task.batch).await? <= 1 {
+                store.stop_batch(task.batch, Ending::CostReached, self.gateway.clock().now()).await?;
+                return Ok::<_, StoreError>(true);
+            }
+            Ok(false)
+        };
+        match stopped.await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.block(task.batch, "max_cost", CAP_PAUSE).await;
+                self.requeue(task, Duration::ZERO, false).await;
+            }
+            Err(cause) => {
+                warn!(error = &cause as &dyn std::error::Error, "a batch could not be stopped at its highest cost");
+                self.requeue(task, CAP_PAUSE, false).await;
+            }
         }
-        if let Err(cause) = self.gateway.store().set_blocked(batch, Some(reason)).await {
+    }
+
+    async fn block(&self, batch: BatchId, reason: &str, pause: Duration) {
+        self.lock().blocked.insert(batch);
+        let until = self.gateway.clock().now().after(pause);
+        if let Err(cause) = self.gateway.store().set_blocked(batch, Some((reason, until))).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
     }
@@ -355,13 +463,14 @@ impl Worker {
     }
 
     /// Whose budget and balance the task counts for.
-    async fn caller(&self, task: &ClaimedTask) -> Result<Caller, batchin_store::StoreError> {
-        let plain = Caller { account: task.account, key: task.key, rate_limit_rpm: None, monthly_budget: None };
+    async fn caller(&self, task: &ClaimedTask) -> Result<Caller, StoreError> {
+        let plain = plain_caller(task);
+        let capped_by = plain.capped_by;
         let Some(key) = task.key else { return Ok(plain) };
         if let Some((caller, read)) = self.lock().keys.get(&key)
             && read.elapsed() < KEY_AGE
         {
-            return Ok(caller.clone());
+            return Ok(Caller { capped_by, ..caller.clone() });
         }
         let record = self.gateway.store().key_record(key).await?;
         let caller = Caller { monthly_budget: record.and_then(|record| record.monthly_budget), ..plain };
@@ -401,5 +510,16 @@ impl Worker {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who pays for a task, without what its key allows.
+fn plain_caller(task: &ClaimedTask) -> Caller {
+    Caller {
+        account: task.account,
+        key: task.key,
+        rate_limit_rpm: None,
+        monthly_budget: None,
+        capped_by: task.capped.then_some(task.batch),
     }
 }

@@ -319,7 +319,10 @@ mod tests {
         // Its owner has been told that it is cancelled, however few tasks that still concerned.
         assert_eq!(counts.outcome(Some(Ending::Cancelled), true), BatchStatus::Cancelled);
         let none = TaskCounts { completed: 0, failed: 3, ..counts };
-        assert_eq!((none.outcome(None, true), none.outcome(None, false)), (BatchStatus::Failed, BatchStatus::Completed));
+        assert_eq!(
+            (none.outcome(None, true), none.outcome(None, false)),
+            (BatchStatus::Failed, BatchStatus::Completed)
+        );
         let expired = TaskCounts { failed: 1, expired: 1, ..counts };
         assert_eq!(expired.outcome(Some(Ending::Expired), true), BatchStatus::Expired);
         let stopped = TaskCounts { failed: 1, cancelled: 1, ..counts };

@@ -59,7 +59,8 @@ impl Admitted {
     /// body allows. For estimates; nothing is ever charged by it.
     pub fn expected(&self, endpoint: Endpoint) -> Units {
         let bound = &self.peek.bound;
-        let input = (bound.text_bytes / BYTES_PER_TOKEN).saturating_add(bound.token_ids).clamp(1, self.ceiling.input.max(1));
+        let input =
+            (bound.text_bytes / BYTES_PER_TOKEN).saturating_add(bound.token_ids).clamp(1, self.ceiling.input.max(1));
         let most = self.peek.max_output.map_or(USUAL_OUTPUT, u64::from).min(USUAL_OUTPUT);
         let output = if endpoint.generates() { most.saturating_mul(self.ceiling.choices) } else { 0 };
         Units { input, output, cached: 0 }

@@ -221,6 +221,7 @@ impl Keeper {
             charge: settlement.charge,
             usage: settlement.usage.clone(),
             task: None,
+            cap_held: false,
             answer: None,
             now: settlement.now,
         };

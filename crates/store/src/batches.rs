@@ -12,6 +12,7 @@ use crate::{
     connect::{Rerun, WriteTx, retried},
     dialect::runs,
     error::exactly,
+    files::use_file,
 };
 
 /// What an owner asks of a batch, however it was made.
@@ -83,6 +84,9 @@ pub struct NewTask {
 /// Why a batch was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateBatchError {
+    /// Its input file is gone, or not the account's.
+    #[error("there is no such input file")]
+    NoFile,
     /// The store failed.
     #[error("the batch could not be stored")]
     Store(#[source] StoreError),
@@ -226,6 +230,11 @@ impl Store {
     pub async fn create_batch(&self, new: NewBatch) -> Result<(), CreateBatchError> {
         let run = retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
+            if let Some(file) = new.input_file
+                && !use_file(&tx, new.account, file, new.now).await?
+            {
+                return Ok(false);
+            }
             if insert_batch(&tx, &new).await? {
                 if let NewTasks::Inline(tasks) = &new.tasks {
                     let place =
@@ -234,9 +243,13 @@ impl Store {
                 }
                 tx.commit().await?;
             }
-            Ok(())
+            Ok(true)
         });
-        run.await.map_err(CreateBatchError::Store)
+        match run.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(CreateBatchError::NoFile),
+            Err(cause) => Err(CreateBatchError::Store(cause)),
+        }
     }
 
     /// An account's batches, newest first.

@@ -87,14 +87,7 @@ impl Store {
         faults: &str,
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.chore(node, async |tx| {
-            let Some(_) = charged_with(tx, node, id, Chore::Read).await? else { return Ok(false) };
-            let values = [id.uuid().into(), BatchStatus::Failed.code().into(), faults.into()];
-            tx.run("UPDATE batch SET status = $2, faults = $3 WHERE id = $1", values).await?;
-            end_batch(tx, id, now).await?;
-            Ok(true)
-        })
-        .await
+        self.step((node, id, now), Step::Reject(faults)).await
     }
 
     /// Every line of the file has been checked: there are `total`, all for `model` if that is given.
@@ -105,23 +98,7 @@ impl Store {
         (total, model): (u32, Option<&str>),
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.chore(node, async |tx| {
-            let Some(_) = charged_with(tx, node, id, Chore::Read).await? else { return Ok(false) };
-            tx.run(
-                "UPDATE batch SET status = $2, chore = $3, total = $4, model = $5, started_at = $6 WHERE id = $1",
-                [
-                    id.uuid().into(),
-                    BatchStatus::InProgress.code().into(),
-                    Chore::Load.code().into(),
-                    i64::from(total).into(),
-                    model.map(str::to_owned).into(),
-                    now.micros().into(),
-                ],
-            )
-            .await?;
-            Ok(true)
-        })
-        .await
+        self.step((node, id, now), Step::Accept(total, model)).await
     }
 
     /// Makes tasks of the next lines; `from` is how many there were before, `bytes` how much of the file has been used up
@@ -134,36 +111,7 @@ impl Store {
         tasks: &[NewTask],
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        let loaded = from.saturating_add(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
-        self.chore(node, async |tx| {
-            let Some(batch) = charged_with(tx, node, id, Chore::Load).await? else { return Ok(false) };
-            if batch.loaded != from {
-                return Ok(false);
-            }
-            let state = batch.ending.map_or(Inserted::Waiting, |ending| {
-                Inserted::Ended(ending.of_task(), u64::from(batch.counts.ended()) + 1)
-            });
-            let place = Place { batch: id, account: batch.account, first: u64::from(from), state, now };
-            insert_tasks(tx, place, tasks).await?;
-            let ended = batch.ending.map(|ending| stopped(ending, loaded - from)).unwrap_or_default();
-            let chore = match (loaded < batch.counts.total, batch.ending) {
-                (true, _) => Chore::Load,
-                (false, Some(_)) => Chore::Stop,
-                (false, None) => Chore::None,
-            };
-            tx.run(
-                "UPDATE batch SET loaded = $2, loaded_bytes = $3, chore = $4, \
-                 steward = CASE WHEN $4 = chore THEN steward ELSE NULL END WHERE id = $1",
-                [id.uuid().into(), i64::from(loaded).into(), to_i64(bytes).into(), chore.code().into()],
-            )
-            .await?;
-            count(tx, id, ended).await?;
-            if loaded == batch.counts.total && batch.counts.plus(ended).left() == 0 {
-                begin_to_close(tx, id, now).await?;
-            }
-            Ok(true)
-        })
-        .await
+        self.step((node, id, now), Step::Load { from, bytes, tasks }).await
     }
 
     /// Ends what has not ended among the tasks with these indices; what runs is fenced off. When none is left, the batch
@@ -175,14 +123,7 @@ impl Store {
         indices: Range<u64>,
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.chore(node, async |tx| {
-            let tasks = lock_unended(tx, id, indices.clone()).await?;
-            let Some(batch) = charged_with(tx, node, id, Chore::Stop).await? else { return Ok(false) };
-            let Some(ending) = batch.ending else { return Ok(false) };
-            stop(tx, &batch, ending, (&tasks, now)).await?;
-            Ok(true)
-        })
-        .await
+        self.step((node, id, now), Step::Stop(indices)).await
     }
 
     /// Ends a batch whose every task has ended. What came of it is kept until `sweep_at`.
@@ -193,38 +134,36 @@ impl Store {
         files: BatchFiles,
         (sweep_at, now): (Timestamp, Timestamp),
     ) -> Result<(), ChoreError> {
-        self.chore(node, async |tx| {
-            let Some(batch) = charged_with(tx, node, id, Chore::Close).await? else { return Ok(false) };
-            tx.run(
-                "UPDATE batch SET status = $2, output_file = $3, error_file = $4, sweep_at = $5 WHERE id = $1",
-                [
-                    id.uuid().into(),
-                    batch.counts.outcome(batch.ending, batch.inline).code().into(),
-                    files.output.map(FileId::uuid).into(),
-                    files.error.map(FileId::uuid).into(),
-                    sweep_at.micros().into(),
-                ],
-            )
-            .await?;
-            end_batch(tx, id, now).await?;
-            Ok(true)
-        })
-        .await
+        self.step((node, id, now), Step::Close(files, sweep_at)).await
     }
 
-    /// Runs a chore's verb as one transaction of this node. `false` from it: the chore is not this node's.
-    async fn chore(
-        &self,
-        node: NodeIdentity,
-        verb: impl AsyncFn(&WriteTx) -> Result<bool, StoreError>,
-    ) -> Result<(), ChoreError> {
+    /// Takes a step of a chore as one transaction of this node.
+    async fn step(&self, place: (NodeIdentity, BatchId, Timestamp), step: Step<'_>) -> Result<(), ChoreError> {
+        let (node, id, now) = place;
         let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.write().await?;
-            let done = still(&tx, node).await? && verb(&tx).await?;
-            if done {
-                tx.commit().await?;
+            if !still(&tx, node).await? {
+                return Ok(false);
             }
-            Ok(done)
+            // Tasks before their batch: the order in which every verb locks.
+            let tasks = match &step {
+                Step::Stop(indices) => lock_unended(&tx, id, indices.clone()).await?,
+                _ => Vec::new(),
+            };
+            let Some(batch) = charged_with(&tx, node, id, step.chore()).await? else { return Ok(false) };
+            match &step {
+                Step::Reject(faults) => reject(&tx, id, faults, now).await?,
+                Step::Accept(total, model) => accept(&tx, id, (*total, *model), now).await?,
+                Step::Load { from, .. } if batch.loaded != *from => return Ok(false),
+                Step::Load { bytes, tasks, .. } => load(&tx, &batch, (*bytes, tasks), now).await?,
+                Step::Stop(_) => match batch.ending {
+                    Some(ending) => stop(&tx, &batch, ending, (&tasks, now)).await?,
+                    None => return Ok(false),
+                },
+                Step::Close(files, sweep_at) => close(&tx, &batch, (*files, *sweep_at), now).await?,
+            }
+            tx.commit().await?;
+            Ok(true)
         });
         match run.await {
             Ok(true) => Ok(()),
@@ -232,6 +171,104 @@ impl Store {
             Err(cause) => Err(ChoreError::Store(cause)),
         }
     }
+}
+
+/// One transaction of a chore.
+enum Step<'a> {
+    Reject(&'a str),
+    Accept(u32, Option<&'a str>),
+    Load { from: u32, bytes: u64, tasks: &'a [NewTask] },
+    Stop(Range<u64>),
+    Close(BatchFiles, Timestamp),
+}
+
+impl Step<'_> {
+    const fn chore(&self) -> Chore {
+        match self {
+            Self::Reject(_) | Self::Accept(..) => Chore::Read,
+            Self::Load { .. } => Chore::Load,
+            Self::Stop(_) => Chore::Stop,
+            Self::Close(..) => Chore::Close,
+        }
+    }
+}
+
+async fn reject(tx: &WriteTx, id: BatchId, faults: &str, now: Timestamp) -> Result<(), StoreError> {
+    let values = [id.uuid().into(), BatchStatus::Failed.code().into(), faults.into()];
+    tx.run("UPDATE batch SET status = $2, faults = $3 WHERE id = $1", values).await?;
+    end_batch(tx, id, now).await
+}
+
+async fn accept(
+    tx: &WriteTx,
+    id: BatchId,
+    (total, model): (u32, Option<&str>),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let touched = tx
+        .run(
+            "UPDATE batch SET status = $2, chore = $3, total = $4, model = $5, started_at = $6 WHERE id = $1",
+            [
+                id.uuid().into(),
+                BatchStatus::InProgress.code().into(),
+                Chore::Load.code().into(),
+                i64::from(total).into(),
+                model.map(str::to_owned).into(),
+                now.micros().into(),
+            ],
+        )
+        .await?;
+    exactly(touched, 1, "batch")
+}
+
+async fn load(
+    tx: &WriteTx,
+    batch: &BatchRow,
+    (bytes, tasks): (u64, &[NewTask]),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let more = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+    let loaded = batch.loaded.saturating_add(more);
+    let state = batch
+        .ending
+        .map_or(Inserted::Waiting, |ending| Inserted::Ended(ending.of_task(), u64::from(batch.counts.ended()) + 1));
+    let place = Place { batch: batch.id, account: batch.account, first: u64::from(batch.loaded), state, now };
+    insert_tasks(tx, place, tasks).await?;
+    let ended = batch.ending.map(|ending| stopped(ending, more)).unwrap_or_default();
+    let chore = match (loaded < batch.counts.total, batch.ending) {
+        (true, _) => Chore::Load,
+        (false, Some(_)) => Chore::Stop,
+        (false, None) => Chore::None,
+    };
+    tx.run(
+        "UPDATE batch SET loaded = $2, loaded_bytes = $3, chore = $4, \
+         steward = CASE WHEN $4 = chore THEN steward ELSE NULL END WHERE id = $1",
+        [batch.id.uuid().into(), i64::from(loaded).into(), to_i64(bytes).into(), chore.code().into()],
+    )
+    .await?;
+    count(tx, batch.id, ended).await?;
+    let all_ended = loaded == batch.counts.total && batch.counts.plus(ended).left() == 0;
+    if all_ended { begin_to_close(tx, batch.id, now).await } else { Ok(()) }
+}
+
+async fn close(
+    tx: &WriteTx,
+    batch: &BatchRow,
+    (files, sweep_at): (BatchFiles, Timestamp),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.run(
+        "UPDATE batch SET status = $2, output_file = $3, error_file = $4, sweep_at = $5 WHERE id = $1",
+        [
+            batch.id.uuid().into(),
+            batch.counts.outcome(batch.ending, batch.inline).code().into(),
+            files.output.map(FileId::uuid).into(),
+            files.error.map(FileId::uuid).into(),
+            sweep_at.micros().into(),
+        ],
+    )
+    .await?;
+    end_batch(tx, batch.id, now).await
 }
 
 /// The batch, locked, if this node is the one that is to do this for it.

@@ -315,8 +315,7 @@ async fn take(
         pending = TaskStatus::Pending.code(),
         lock = tx.dialect.skip_locked(),
     );
-    let values: [Value; 4] =
-        [node.id.uuid().into(), batch.uuid().into(), now.micros().into(), i64::from(limit).into()];
+    let values: [Value; 4] = [node.id.uuid().into(), batch.uuid().into(), now.micros().into(), i64::from(limit).into()];
     let rows = tx.all(sql, values).await?;
     let mut tasks = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -53,7 +53,12 @@ impl Store {
     }
 
     /// Brings a batch to an early end, if it is not on the way to one already. `None`: there is no such batch.
-    pub async fn stop_batch(&self, id: BatchId, ending: Ending, now: Timestamp) -> Result<Option<Cancelled>, StoreError> {
+    pub async fn stop_batch(
+        &self,
+        id: BatchId,
+        ending: Ending,
+        now: Timestamp,
+    ) -> Result<Option<Cancelled>, StoreError> {
         retried(Rerun::IfRolledBack, || async {
             let tx = self.write().await?;
             // Tasks before their batch: the order in which every verb locks.

@@ -387,11 +387,19 @@ pub(crate) async fn lock_file(tx: &WriteTx, id: FileId) -> Result<Option<LockedF
 
 /// Whether a batch that has not ended reads the file. The caller holds the file's lock, and this is a statement of its
 /// own, so that it sees every batch that was opened before the lock was given.
-///
-/// Always false for now: batches have no input file until `batch.input_file_id` is there. Then it is
-/// `SELECT 1 FROM batch WHERE input_file_id = $1 AND status IN (…not final…) LIMIT 1`.
-async fn is_in_use(_tx: &WriteTx, _id: FileId) -> Result<bool, StoreError> {
-    Ok(false)
+async fn is_in_use(tx: &WriteTx, id: FileId) -> Result<bool, StoreError> {
+    let reading = "SELECT 1 AS one FROM batch WHERE input_file IS NOT NULL AND input_file = $1 \
+                   AND finished_at IS NULL LIMIT 1";
+    Ok(tx.one(reading, [id.uuid().into()]).await?.is_some())
+}
+
+/// Locks a batch's input file, so that it is not deleted before the batch is there. Whether it is this account's and
+/// can be read.
+pub(crate) async fn use_file(tx: &WriteTx, account: AccountId, id: FileId, now: Timestamp) -> Result<bool, StoreError> {
+    let locked = lock_file(tx, id).await?;
+    Ok(locked.is_some_and(|file| {
+        file.account == account && file.deleted_at.is_none() && file.row.expires_at.is_none_or(|at| at > now)
+    }))
 }
 
 async fn mark_deleted(tx: &WriteTx, id: FileId, now: Timestamp) -> Result<(), StoreError> {

@@ -13,8 +13,7 @@ use crate::{
 impl Store {
     /// Ended batches whose tasks have been kept long enough.
     pub async fn batches_to_sweep(&self, limit: u32, now: Timestamp) -> Result<Vec<BatchId>, StoreError> {
-        let sql =
-            "SELECT id FROM batch WHERE sweep_at IS NOT NULL AND sweep_at <= $1 ORDER BY sweep_at LIMIT $2";
+        let sql = "SELECT id FROM batch WHERE sweep_at IS NOT NULL AND sweep_at <= $1 ORDER BY sweep_at LIMIT $2";
         let rows = self.all(sql, [now.micros().into(), i64::from(limit).into()]).await?;
         rows.iter().map(|row| Ok(BatchId::new(row.try_get("", "id")?))).collect()
     }

@@ -36,6 +36,7 @@ impl AccountCaller {
             key: self.key,
             rate_limit_rpm: self.rate_limit_rpm,
             monthly_budget: self.monthly_budget,
+            capped_by: None,
         }
     }
 }

@@ -73,6 +73,11 @@ impl Files {
         Ok(upload)
     }
 
+    /// Begins a file that the platform itself writes. The same id again, after a writer that was killed, gives one file.
+    pub(crate) async fn begin_output(&self, account: AccountId, id: FileId) -> Result<Upload, WriteFileError> {
+        self.begin(account, id, FileContent::Blob).await
+    }
+
     pub(super) async fn begin(
         &self,
         account: AccountId,
