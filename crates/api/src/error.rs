@@ -354,6 +354,9 @@ impl From<RequestError> for ApiError {
             RequestError::BalanceTooLow { needed, available, affordable_output } => {
                 Self::balance_too_low(needed, available, affordable_output)
             }
+            RequestError::CapTooLow => {
+                Self::new(Code::PaymentRequired, "What is left of the batch's highest cost does not cover the request.")
+            }
             RequestError::BudgetTooLow { needed, available } => Self::budget_too_low(needed, available),
             RequestError::CallerGone => Self::unauthorized("This key does not work any more."),
             RequestError::Busy { retry_after } => {
@@ -401,6 +404,12 @@ impl From<SubmitError> for ApiError {
                     Some(_) | None => error,
                 }
             }
+            SubmitError::BadLines(faults) => {
+                let message = faults.first().map(|fault| fault.message.clone()).unwrap_or_default();
+                Self::new(Code::InvalidRequest, message)
+            }
+            SubmitError::NoFile => Self::not_found("file").at("input_file_id"),
+            SubmitError::File(cause) => cause.into(),
             SubmitError::Store(cause) => cause.into(),
             SubmitError::Blob(cause) => Self::blob(&cause),
         }

@@ -306,11 +306,12 @@ async fn take(
     limit: u32,
     now: Timestamp,
 ) -> Result<Vec<ClaimedTask>, StoreError> {
+    // Materialised: a planner that ran the limited query once for every row would find others each time.
     let sql = format!(
-        "UPDATE task SET state = {running}, node_id = $1, epoch = epoch + 1, attempts = attempts + 1 WHERE id IN \
-         (SELECT id FROM task WHERE batch_id = $2 AND state = {pending} AND not_before <= $3 \
-         ORDER BY not_before, idx LIMIT $4{lock}) AND state = {pending} \
-         RETURNING id, epoch, custom_id, model, endpoint, body_offset, body_len, attempts",
+        "WITH picked(pick) AS MATERIALIZED (SELECT id FROM task WHERE batch_id = $2 AND state = {pending} \
+         AND not_before <= $3 ORDER BY not_before, idx LIMIT $4{lock}) \
+         UPDATE task SET state = {running}, node_id = $1, epoch = epoch + 1, attempts = attempts + 1 FROM picked \
+         WHERE id = pick RETURNING id, epoch, custom_id, model, endpoint, body_offset, body_len, attempts",
         running = TaskStatus::Running.code(),
         pending = TaskStatus::Pending.code(),
         lock = tx.dialect.skip_locked(),

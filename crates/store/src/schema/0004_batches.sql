@@ -46,5 +46,6 @@ cost_nano = coalesce((SELECT CAST(sum(t.cost_nano) AS bigint) FROM task t WHERE 
 input_tokens = coalesce((SELECT CAST(sum(t.input_tokens) AS bigint) FROM task t WHERE t.batch_id = batch.id), 0),
 output_tokens = coalesce((SELECT CAST(sum(t.output_tokens) AS bigint) FROM task t WHERE t.batch_id = batch.id), 0);
 DROP INDEX task_ready;
+ALTER TABLE task DROP COLUMN priority;
 CREATE INDEX task_ready ON task (batch_id, not_before, idx) WHERE state = 0;
 CREATE UNIQUE INDEX task_seq ON task (batch_id, seq) WHERE seq IS NOT NULL

@@ -20,12 +20,13 @@ async fn some_of_everything(db: &Db) {
             .unwrap();
     }
     db.batch(account, Priority::High, 3).await;
-    let tasks = db.store.claim(node, Priority::High, 2, now()).await.unwrap();
+    let tasks = db.claim(node, Priority::High, 2, now()).await.unwrap();
     committer.commit(db.ending(&tasks[0], 7, completed())).await.unwrap();
     let done = db.batch(account, Priority::Low, 1).await;
-    let task = db.store.claim(node, Priority::Low, 1, now()).await.unwrap().remove(0);
+    let task = db.claim(node, Priority::Low, 1, now()).await.unwrap().remove(0);
     assert_eq!(task.batch, done);
     committer.commit(db.ending(&task, 8, completed())).await.unwrap();
+    db.do_chores(node).await;
     let late = db.settlement(account, 3);
     db.store.book_late(late.charge_id, &late, now()).await.unwrap();
     let report = db.assert_clean().await;
@@ -82,7 +83,7 @@ both! {
     }
 
     async fn a_budget_and_its_leases(db) {
-        let rule = "a budget's leased part is what nodes have leased";
+        let rule = "what is leased of a budget or a batch's highest cost is what nodes have leased";
         breaks(db, "UPDATE purse SET leased = leased + 1 WHERE kind = 1", rule, 470, 471).await;
     }
 
@@ -101,7 +102,37 @@ both! {
 
     async fn a_batch_that_never_ends(db) {
         let sql = "UPDATE batch SET finished_at = NULL WHERE total = 1";
-        breaks(db, sql, "a batch ends with its last task", 1, 1).await;
+        breaks(db, sql, "a batch whose tasks have all ended is closed or about to be", 4, 0).await;
+    }
+
+    async fn a_batch_that_ends_too_early(db) {
+        let sql = "UPDATE batch SET finished_at = 1 WHERE total = 3";
+        breaks(db, sql, "a batch ends after its last task", 3, 1).await;
+    }
+
+    async fn a_batch_that_costs_more_than_allowed(db) {
+        let sql = "UPDATE batch SET max_cost_nano = 6 WHERE total = 3";
+        breaks(db, sql, "a batch costs at most what its owner allowed", 6, 7).await;
+    }
+
+    async fn a_batch_and_the_cost_of_its_tasks(db) {
+        let sql = "UPDATE batch SET cost_nano = 6 WHERE total = 3";
+        breaks(db, sql, "a batch costs what its tasks cost", 7, 6).await;
+    }
+
+    async fn a_batch_and_its_highest_cost(db) {
+        let sql = "INSERT INTO purse (kind, owner, win, spent) SELECT 3, id, 0, 6 FROM batch WHERE total = 3";
+        breaks(db, sql, "what is counted on a batch's highest cost is what it cost", 7, 6).await;
+    }
+
+    async fn an_order_with_a_gap(db) {
+        let sql = "UPDATE task SET seq = 2 WHERE cost_nano = 7";
+        breaks(db, sql, "a batch's tasks ended in an order without gap", 2, 1).await;
+    }
+
+    async fn a_batch_of_a_node_that_is_gone(db) {
+        let sql = "UPDATE batch SET chore = 3, steward = id WHERE total = 3";
+        breaks(db, sql, "only a node that is alive cares for a batch", 1, 0).await;
     }
 
     async fn a_task_and_its_charge(db) {

@@ -93,11 +93,11 @@ both! {
         let (old, new) = (db.node().await, db.node().await);
         db.lease(old, Purse::Balance(account), 500).await;
         db.batch(account, Priority::High, 2).await;
-        let mut tasks = db.store.claim(old, Priority::High, 2, now()).await.unwrap();
+        let mut tasks = db.claim(old, Priority::High, 2, now()).await.unwrap();
         let (kept, lost) = (tasks.remove(0), tasks.remove(0));
         let requeue = batchin_store::Requeue { claim: lost.claim, not_before: now(), counts: true };
         db.store.requeue(&[requeue]).await.unwrap();
-        let again = db.store.claim(new, Priority::High, 2, now()).await.unwrap().remove(0);
+        let again = db.claim(new, Priority::High, 2, now()).await.unwrap().remove(0);
         assert_eq!(again.claim.task, lost.claim.task);
 
         let committer = db.committer(old);
@@ -122,7 +122,7 @@ both! {
         let node = db.node().await;
         db.lease(node, Purse::Balance(account), 500).await;
         db.batch(account, Priority::High, 2).await;
-        let tasks = db.store.claim(node, Priority::High, 2, now()).await.unwrap();
+        let tasks = db.claim(node, Priority::High, 2, now()).await.unwrap();
         let committer = db.committer(node);
         let plain = db.settlement(account, 10);
         let task = db.ending(&tasks[0], 20, completed());
@@ -182,7 +182,7 @@ both! {
         let node = db.node().await;
         let committer = db.committer(node);
         db.batch(account, Priority::High, 1).await;
-        let task = db.store.claim(node, Priority::High, 1, now()).await.unwrap().remove(0);
+        let task = db.claim(node, Priority::High, 1, now()).await.unwrap().remove(0);
         committer.commit(db.settlement(account, 0)).await.unwrap();
         committer.commit(db.ending(&task, 0, completed())).await.unwrap();
         assert_eq!(committer.commit(db.ending(&task, 0, completed())).await, Err(CommitError::StaleTask));

@@ -91,7 +91,7 @@ async fn a_group_whose_commit_was_not_heard_of_is_charged_once() {
         let node = db.node().await;
         db.lease(node, Purse::Balance(account), 500).await;
         db.batch(account, Priority::High, 2).await;
-        let tasks = db.store.claim(node, Priority::High, 2, now()).await.unwrap();
+        let tasks = db.claim(node, Priority::High, 2, now()).await.unwrap();
         let cut = Cut::new(db).await;
         let options = CommitterOptions { give_up_after: Duration::from_secs(20) };
         let committer = Committer::start(cut.store.clone(), node, options, &db.tasks);
@@ -144,7 +144,7 @@ async fn verbs_whose_commit_was_not_heard_of_are_done_once() {
 
         // A claim that was not heard of is seen among the node's claims.
         cut.lose(1);
-        assert!(store.claim(node, Priority::High, 5, now()).await.is_err());
+        assert!(store.claim(node, &[(id, 5)], now()).await.is_err());
         cut.lost();
         assert_eq!(store.claims_of(node).await.unwrap().len(), 5);
 

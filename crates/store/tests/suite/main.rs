@@ -8,7 +8,9 @@
 mod batches;
 mod budgets;
 mod check;
+mod chores;
 mod commits;
+mod conservation;
 mod files;
 mod idempotency;
 mod leases;

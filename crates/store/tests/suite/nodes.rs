@@ -17,7 +17,7 @@ both! {
         assert_eq!(old.epoch, 1);
         db.lease(old, purse, 700).await;
         db.batch(account, Priority::High, 2).await;
-        let tasks = db.store.claim(old, Priority::High, 2, now()).await.unwrap();
+        let tasks = db.claim(old, Priority::High, 2, now()).await.unwrap();
         let committer = db.committer(old);
         committer.commit(db.settlement(account, 100)).await.unwrap();
 
@@ -25,12 +25,12 @@ both! {
         assert_eq!((new.id, new.epoch), (old.id, 2));
         assert_eq!(committer.commit(db.settlement(account, 1)).await, Err(CommitError::Fenced));
         assert!(matches!(db.store.renew(old, now(), LEASE).await, Err(FencedError::Fenced)));
-        assert!(matches!(db.store.claim(old, Priority::High, 2, now()).await, Err(FencedError::Fenced)));
+        assert!(matches!(db.claim(old, Priority::High, 2, now()).await, Err(FencedError::Fenced)));
         db.store.leave(old).await.unwrap();
         db.store.renew(new, now(), LEASE).await.unwrap();
         assert_eq!(db.available(new, purse).await, nanos(900));
 
-        let again = db.store.claim(new, Priority::High, 2, now()).await.unwrap();
+        let again = db.claim(new, Priority::High, 2, now()).await.unwrap();
         assert_eq!(again.iter().map(|t| t.claim.task).collect::<Vec<_>>(), tasks.iter().map(|t| t.claim.task).collect::<Vec<_>>());
         assert!(again.iter().zip(&tasks).all(|(new, old)| new.claim.epoch > old.claim.epoch && new.attempts == 2));
         db.assert_balance(account, 900).await;
@@ -44,13 +44,13 @@ both! {
         assert_eq!(db.store.live_nodes().await.unwrap(), 2);
         db.lease(node, purse, 700).await;
         db.batch(account, Priority::Low, 3).await;
-        assert_eq!(db.store.claim(node, Priority::Low, 9, now()).await.unwrap().len(), 3);
+        assert_eq!(db.claim(node, Priority::Low, 9, now()).await.unwrap().len(), 3);
         db.store.leave(node).await.unwrap();
         db.store.leave(node).await.unwrap();
         assert_eq!(db.store.live_nodes().await.unwrap(), 1);
         assert!(matches!(db.store.renew(node, now(), LEASE).await, Err(FencedError::Fenced)));
         assert_eq!(db.available(other, purse).await, nanos(1_000));
-        assert_eq!(db.store.claim(other, Priority::Low, 9, now()).await.unwrap().len(), 3);
+        assert_eq!(db.claim(other, Priority::Low, 9, now()).await.unwrap().len(), 3);
         db.assert_clean().await;
     }
 
@@ -62,7 +62,7 @@ both! {
         db.lease(lost, purse, 700).await;
         db.lease(lively, purse, 100).await;
         db.batch(account, Priority::Fill, 1).await;
-        let task = db.store.claim(lost, Priority::Fill, 1, now()).await.unwrap().remove(0);
+        let task = db.claim(lost, Priority::Fill, 1, now()).await.unwrap().remove(0);
 
         let hour = Duration::from_secs(3_600);
         assert_eq!(db.store.reclaim(now(), hour).await.unwrap(), Reclaimed::default());
@@ -75,7 +75,7 @@ both! {
         let late = db.committer(lost).commit(db.ending(&task, 5, completed())).await;
         assert_eq!(late, Err(CommitError::Fenced));
         assert_eq!(db.available(lively, purse).await, nanos(900));
-        let again = db.store.claim(lively, Priority::Fill, 1, now()).await.unwrap().remove(0);
+        let again = db.claim(lively, Priority::Fill, 1, now()).await.unwrap().remove(0);
         assert_eq!((again.claim.task, again.attempts), (task.claim.task, 2));
         let back = db.store.join(lost.id, now(), LEASE).await.unwrap();
         assert!(back.epoch > lost.epoch + 1);

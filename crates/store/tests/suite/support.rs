@@ -7,13 +7,13 @@ use std::{
 };
 
 use batchin_domain::{
-    AccountId, Amount, Balance, BatchId, Class, KeyId, Month, NodeId, PriceVersion, Priority, Purse, RequestId, TaskId,
-    Timestamp, TransferId, Units,
+    AccountId, Amount, Balance, BatchId, Chore, Class, KeyId, Month, NodeId, PriceVersion, Priority, Purse, RequestId,
+    TaskId, Timestamp, TransferId, Units,
 };
 use batchin_store::{
-    BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions, CreditGrant, LeaseAsk,
-    LeaseOutcome, NewBatch, NewKey, NewTask, NewUser, NodeIdentity, Outcome, Role, Settlement, Store, TaskEnd,
-    TaskFinish, UsageRecord,
+    BatchFiles, BatchTerms, BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions,
+    CreditGrant, FencedError, LeaseAsk, LeaseOutcome, NewBatch, NewKey, NewTask, NewTasks, NewUser, NodeIdentity,
+    Outcome, Role, Settlement, Store, StoredResult, TaskEnd, TaskError, TaskFinish, UsageRecord,
 };
 use batchin_tasks::Tasks;
 use futures::FutureExt;
@@ -204,6 +204,7 @@ impl Db {
             key: None,
             month: now().month(),
             budget_held: false,
+            cap_held: false,
             charge: nanos(charge),
             usage: Some(self.usage(charge)),
             task: None,
@@ -251,6 +252,11 @@ impl Db {
     }
 
     pub fn new_batch(&self, account: AccountId, priority: Priority, tasks: usize) -> NewBatch {
+        NewBatch { tasks: NewTasks::Inline(self.new_tasks(0, tasks)), ..self.new_file_batch(account, priority) }
+    }
+
+    /// Tasks `t{first}` and on.
+    pub fn new_tasks(&self, first: usize, number: usize) -> Vec<NewTask> {
         let task = |n: usize| NewTask {
             id: TaskId::new(self.id()),
             custom_id: format!("t{n}"),
@@ -259,15 +265,64 @@ impl Db {
             body_offset: n as u64 * 100,
             body_len: 100,
         };
+        (first..first + number).map(task).collect()
+    }
+
+    /// A batch whose file is yet to be read.
+    pub fn new_file_batch(&self, account: AccountId, priority: Priority) -> NewBatch {
         NewBatch {
             id: BatchId::new(self.id()),
             account,
             key: None,
-            priority,
-            webhook_url: None,
+            terms: BatchTerms {
+                priority,
+                webhook_url: None,
+                window: None,
+                max_cost: None,
+                endpoint: None,
+                metadata: None,
+                output_seconds: None,
+            },
             input_blob: "in".to_owned(),
-            tasks: (0..tasks).map(task).collect(),
+            input_file: None,
+            tasks: NewTasks::File,
             now: now(),
+        }
+    }
+
+    /// Claims the oldest tasks of a rank.
+    pub async fn claim(
+        &self,
+        node: NodeIdentity,
+        rank: Priority,
+        limit: u32,
+        at: Timestamp,
+    ) -> Result<Vec<ClaimedTask>, FencedError> {
+        let mut backlog = self.store.backlog(rank, None, 1_000, at).await.unwrap();
+        backlog.sort_by_key(|row| row.batch);
+        let mut claimed = self.store.claim(node, &[], at).await?;
+        for row in backlog {
+            let room = limit - u32::try_from(claimed.len()).unwrap();
+            if room > 0 {
+                claimed.extend(self.store.claim(node, &[(row.batch, room)], at).await?);
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// Does every chore but reading and loading, until there is none.
+    pub async fn do_chores(&self, node: NodeIdentity) {
+        while let Some(batch) = self.store.take_chore(node).await.unwrap() {
+            match batch.chore {
+                Chore::Stop => {
+                    self.store.stop_tasks(node, batch.id, 0..u64::from(batch.counts.total), now()).await.unwrap();
+                }
+                Chore::Close => {
+                    let times = (now().after(Duration::from_secs(60)), now());
+                    self.store.close_batch(node, batch.id, BatchFiles::default(), times).await.unwrap();
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -280,11 +335,22 @@ impl Db {
 }
 
 pub fn completed() -> TaskEnd {
-    TaskEnd::Completed { result: BlobRange { blob: "out".to_owned(), offset: 7, len: 9 } }
+    let body = BlobRange { blob: "out".to_owned(), offset: 7, len: 9 };
+    TaskEnd::Completed { result: StoredResult { body, head: 5 } }
 }
 
 pub fn failed() -> TaskEnd {
-    TaskEnd::Failed { code: "server_error".to_owned(), message: "no".to_owned() }
+    TaskEnd::Failed(refused())
+}
+
+pub fn refused() -> TaskError {
+    TaskError {
+        code: "server_error".to_owned(),
+        message: "no".to_owned(),
+        status: Some(400),
+        kind: Some("invalid_request_error".to_owned()),
+        param: Some("messages".to_owned()),
+    }
 }
 
 pub fn this_month() -> Month {

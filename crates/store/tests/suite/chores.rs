@@ -1,0 +1,277 @@
+//! Holds: what is done for batches beside running their tasks.
+
+use std::time::Duration;
+
+use batchin_domain::{BatchStatus, Chore, Ending, Priority, Purse, TaskStatus, Window, batch::TaskCounts};
+use batchin_store::{
+    BatchFiles, BatchRow, BatchTerms, ChoreError, CommitError, NewBatch, NewTasks, NodeIdentity, Settlement,
+};
+
+use crate::support::{Db, both, completed, nanos, now};
+
+async fn row(db: &Db, new: &NewBatch) -> BatchRow {
+    db.store.batch(new.account, new.id).await.unwrap().unwrap()
+}
+
+/// A batch made from a file of `total` lines, of which `loaded` are tasks.
+async fn file_batch(
+    db: &Db,
+    node: NodeIdentity,
+    terms: impl FnOnce(&mut BatchTerms),
+    total: u32,
+    loaded: u32,
+) -> NewBatch {
+    let account = db.account(10_000).await;
+    let mut new = db.new_file_batch(account, Priority::Low);
+    terms(&mut new.terms);
+    db.store.create_batch(new.clone()).await.unwrap();
+    let taken = db.store.take_chore(node).await.unwrap().unwrap();
+    assert_eq!((taken.id, taken.chore, taken.status), (new.id, Chore::Read, BatchStatus::Validating));
+    db.store.accept_batch(node, new.id, (total, Some("m")), now()).await.unwrap();
+    let tasks = db.new_tasks(0, loaded as usize);
+    db.store.load_tasks(node, new.id, (0, 10), &tasks, now()).await.unwrap();
+    new
+}
+
+both! {
+    async fn a_file_is_read_loaded_run_and_closed(db) {
+        let node = db.node().await;
+        let new = file_batch(db, node, |_| {}, 5, 3).await;
+        let (account, id) = (new.account, new.id);
+        db.lease(node, Purse::Balance(account), 100).await;
+        let half = row(db, &new).await;
+        assert_eq!((half.status, half.chore, half.loaded, half.loaded_bytes), (BatchStatus::InProgress, Chore::Load, 3, 10));
+        assert_eq!((half.counts.total, half.model.as_deref(), half.inline), (5, Some("m"), false));
+        // What is there runs while the rest is loaded, and the batch does not end with it.
+        let committer = db.committer(node);
+        for task in db.claim(node, Priority::Low, 9, now()).await.unwrap() {
+            committer.commit(db.ending(&task, 2, completed())).await.unwrap();
+        }
+        assert_eq!(row(db, &new).await.status, BatchStatus::InProgress);
+        db.assert_clean().await;
+        // The same piece again is refused, and so is another node's.
+        let piece = db.new_tasks(3, 2);
+        let other = db.node().await;
+        for (node, from) in [(node, 0), (other, 3)] {
+            let again = db.store.load_tasks(node, id, (from, 20), &piece, now()).await;
+            assert!(matches!(again, Err(ChoreError::Lost)), "{again:?}");
+        }
+        db.store.load_tasks(node, id, (3, 20), &piece, now()).await.unwrap();
+        assert_eq!(row(db, &new).await.chore, Chore::None);
+        for task in db.claim(node, Priority::Low, 9, now()).await.unwrap() {
+            committer.commit(db.ending(&task, 2, completed())).await.unwrap();
+        }
+        let ended = row(db, &new).await;
+        assert_eq!((ended.status, ended.chore, ended.usage.cost), (BatchStatus::Finalizing, Chore::Close, nanos(10)));
+        db.do_chores(other).await;
+        let closed = row(db, &new).await;
+        assert_eq!((closed.status, closed.chore), (BatchStatus::Completed, Chore::None));
+        assert_eq!(closed.counts, TaskCounts { total: 5, completed: 5, ..TaskCounts::default() });
+        db.assert_clean().await;
+    }
+
+    async fn a_file_at_fault_ends_its_batch_and_nothing_runs(db) {
+        let node = db.node().await;
+        let account = db.account(0).await;
+        let new = db.new_file_batch(account, Priority::High);
+        db.store.create_batch(new.clone()).await.unwrap();
+        db.store.take_chore(node).await.unwrap().unwrap();
+        db.store.reject_batch(node, new.id, "[1]", now()).await.unwrap();
+        let failed = row(db, &new).await;
+        assert_eq!((failed.status, failed.faults.as_deref(), failed.times.finished), (BatchStatus::Failed, Some("[1]"), Some(now())));
+        assert!(matches!(db.store.reject_batch(node, new.id, "[2]", now()).await, Err(ChoreError::Lost)));
+        assert!(db.store.take_chore(node).await.unwrap().is_none());
+        db.assert_clean().await;
+    }
+
+    async fn a_chore_of_a_node_that_is_gone_is_taken_up(db) {
+        let lost = db.store.join(batchin_domain::NodeId::new(db.id()), now(), Duration::ZERO).await.unwrap();
+        let new = file_batch(db, lost, |_| {}, 3, 1).await;
+        let node = db.node().await;
+        assert!(db.store.take_chore(node).await.unwrap().is_none());
+        db.store.reclaim(now(), Duration::ZERO).await.unwrap();
+        let taken = db.store.take_chore(node).await.unwrap().unwrap();
+        assert_eq!((taken.id, taken.chore, taken.loaded), (new.id, Chore::Load, 1));
+        let piece = db.new_tasks(1, 2);
+        assert!(matches!(db.store.load_tasks(lost, new.id, (1, 9), &piece, now()).await, Err(ChoreError::Lost)));
+        // What is given back undone is found again.
+        db.store.leave_chore(node, new.id).await.unwrap();
+        assert_eq!(db.store.take_chore(node).await.unwrap().unwrap().id, new.id);
+        db.store.load_tasks(node, new.id, (1, 9), &piece, now()).await.unwrap();
+        db.assert_clean().await;
+    }
+
+    async fn a_batch_stopped_while_it_is_read_ends_at_once_and_while_it_is_loaded_with_all_its_lines(db) {
+        let node = db.node().await;
+        let account = db.account(0).await;
+        let unread = db.new_file_batch(account, Priority::High);
+        db.store.create_batch(unread.clone()).await.unwrap();
+        db.store.take_chore(node).await.unwrap().unwrap();
+        assert_eq!(db.store.cancel_batch(account, unread.id, now()).await.unwrap().status, BatchStatus::Cancelled);
+        let accepted = db.store.accept_batch(node, unread.id, (3, None), now()).await;
+        assert!(matches!(accepted, Err(ChoreError::Lost)));
+        assert!(row(db, &unread).await.times.finished.is_some());
+
+        let new = file_batch(db, node, |_| {}, 5, 2).await;
+        assert_eq!(db.store.cancel_batch(new.account, new.id, now()).await.unwrap().stopped, 5);
+        assert!(db.claim(node, Priority::Low, 9, now()).await.unwrap().is_empty());
+        db.store.load_tasks(node, new.id, (2, 20), &db.new_tasks(2, 3), now()).await.unwrap();
+        db.do_chores(node).await;
+        let stopped = row(db, &new).await;
+        assert_eq!(stopped.status, BatchStatus::Cancelled);
+        assert_eq!(stopped.counts, TaskCounts { total: 5, cancelled: 5, ..TaskCounts::default() });
+        let ended = db.store.ended_tasks(new.id, 0, 9).await.unwrap();
+        assert_eq!(ended.iter().map(|task| task.seq).collect::<Vec<_>>(), (1..=5).map(Some).collect::<Vec<_>>());
+        db.assert_clean().await;
+    }
+
+    async fn a_long_batch_is_stopped_bit_by_bit_and_what_ends_meanwhile_counts(db) {
+        let node = db.node().await;
+        let account = db.account(10_000).await;
+        db.lease(node, Purse::Balance(account), 100).await;
+        let new = db.new_batch(account, Priority::High, 1_200);
+        db.store.create_batch(new.clone()).await.unwrap();
+        let claimed = db.claim(node, Priority::High, 2, now()).await.unwrap();
+        db.store.cancel_batch(account, new.id, now()).await.unwrap();
+        assert_eq!(row(db, &new).await.status, BatchStatus::Cancelling);
+        assert!(db.claim(node, Priority::High, 9, now()).await.unwrap().is_empty());
+        let committer = db.committer(node);
+        committer.commit(db.ending(&claimed[0], 4, completed())).await.unwrap();
+        db.store.take_chore(node).await.unwrap().unwrap();
+        db.store.stop_tasks(node, new.id, 0..1_000, now()).await.unwrap();
+        assert_eq!(committer.commit(db.ending(&claimed[1], 4, completed())).await, Err(CommitError::StaleTask));
+        db.assert_clean().await;
+        db.store.stop_tasks(node, new.id, 1_000..2_000, now()).await.unwrap();
+        let last = db.store.stop_tasks(node, new.id, 2_000..3_000, now()).await;
+        assert!(matches!(last, Err(ChoreError::Lost)), "it is to be closed, which is another chore");
+        db.do_chores(node).await;
+        let stopped = row(db, &new).await;
+        assert_eq!((stopped.status, stopped.ending), (BatchStatus::Cancelled, Some(Ending::Cancelled)));
+        assert_eq!(stopped.counts, TaskCounts { total: 1_200, completed: 1, cancelled: 1_199, ..TaskCounts::default() });
+        db.assert_balance(account, 9_996).await;
+        db.assert_clean().await;
+    }
+
+    async fn a_window_that_passes_expires_what_has_not_run(db) {
+        let node = db.node().await;
+        let new = file_batch(db, node, |terms| terms.window = Window::from_hours(2), 2, 2).await;
+        db.lease(node, Purse::Balance(new.account), 100).await;
+        let task = db.claim(node, Priority::Low, 1, now()).await.unwrap().remove(0);
+        db.committer(node).commit(db.ending(&task, 3, completed())).await.unwrap();
+        let later = now().after(Duration::from_secs(2 * 3_600));
+        assert!(db.store.overdue_batches(9, now().after(Duration::from_secs(7_199))).await.unwrap().is_empty());
+        assert_eq!(db.store.overdue_batches(9, later).await.unwrap(), [new.id]);
+        db.store.stop_batch(new.id, Ending::Expired, later).await.unwrap();
+        assert!(db.store.overdue_batches(9, later).await.unwrap().is_empty());
+        assert_eq!(row(db, &new).await.status, BatchStatus::Finalizing);
+        db.do_chores(node).await;
+        let expired = row(db, &new).await;
+        assert_eq!((expired.status, expired.counts.completed, expired.counts.expired), (BatchStatus::Expired, 1, 1));
+        let tasks = db.store.tasks(new.id, 0, 9).await.unwrap();
+        assert_eq!(tasks.iter().map(|t| t.status).collect::<Vec<_>>(), [TaskStatus::Completed, TaskStatus::Expired]);
+        // Too late to be cancelled.
+        assert_eq!(db.store.cancel_batch(new.account, new.id, later).await.unwrap().status, BatchStatus::Expired);
+        db.assert_clean().await;
+    }
+
+    async fn a_highest_cost_is_a_purse(db) {
+        let node = db.node().await;
+        let new = file_batch(db, node, |terms| terms.max_cost = Some(nanos(50)), 2, 2).await;
+        let cap = Purse::Cap(new.id);
+        assert_eq!(db.available(node, cap).await, nanos(50));
+        db.lease(node, Purse::Balance(new.account), 100).await;
+        db.lease(node, cap, 40).await;
+        let claimed = db.claim(node, Priority::Low, 9, now()).await.unwrap();
+        assert!(claimed.iter().all(|task| task.capped));
+        let committer = db.committer(node);
+        committer.commit(Settlement { cap_held: true, ..db.ending(&claimed[0], 30, completed()) }).await.unwrap();
+        db.store.release(node, &[(cap, nanos(10))]).await.unwrap();
+        assert_eq!(db.available(node, cap).await, nanos(20));
+        db.assert_clean().await;
+        assert_eq!(db.store.running_tasks(new.id).await.unwrap(), 1);
+        db.store.stop_batch(new.id, Ending::CostReached, now()).await.unwrap();
+        db.do_chores(node).await;
+        let stopped = row(db, &new).await;
+        assert_eq!((stopped.status, stopped.ending), (BatchStatus::Cancelled, Some(Ending::CostReached)));
+        db.assert_clean().await;
+    }
+
+    async fn a_batch_in_a_hurry_is_claimed_as_high_at_its_own_price(db) {
+        let node = db.node().await;
+        let new = file_batch(db, node, |terms| terms.window = Window::from_hours(2), 2, 2).await;
+        let slow = file_batch(db, node, |_| {}, 1, 1).await;
+        let waiting = db.store.promotable(9).await.unwrap();
+        assert_eq!(waiting.iter().map(|batch| batch.batch).collect::<Vec<_>>(), [new.id]);
+        db.store.promote(&[new.id]).await.unwrap();
+        assert!(db.store.promotable(9).await.unwrap().is_empty());
+        let claimed = db.claim(node, Priority::High, 9, now()).await.unwrap();
+        assert_eq!(claimed.iter().map(|t| (t.batch, t.priority)).collect::<Vec<_>>(), [(new.id, Priority::Low); 2]);
+        assert_eq!(db.claim(node, Priority::Low, 9, now()).await.unwrap()[0].batch, slow.id);
+    }
+
+    async fn a_batch_that_waits_is_not_looked_at_before_its_time(db) {
+        let node = db.node().await;
+        let new = file_batch(db, node, |_| {}, 1, 1).await;
+        let soon = now().after(Duration::from_secs(2));
+        db.store.set_blocked(new.id, Some(("payment_required", soon))).await.unwrap();
+        assert!(db.store.backlog(Priority::Low, None, 9, now()).await.unwrap().is_empty());
+        let backlog = db.store.backlog(Priority::Low, None, 9, soon).await.unwrap();
+        assert_eq!((backlog[0].batch, backlog[0].account, backlog[0].blocked), (new.id, new.account, true));
+        assert!(db.store.backlog(Priority::Low, Some(new.account), 9, soon).await.unwrap().is_empty());
+        assert_eq!(db.claim(node, Priority::Low, 9, soon).await.unwrap().len(), 1);
+    }
+
+    async fn an_ended_batch_is_forgotten_but_for_its_counts(db) {
+        let node = db.node().await;
+        let account = db.account(100).await;
+        db.lease(node, Purse::Balance(account), 50).await;
+        let new = db.new_batch(account, Priority::High, 3);
+        db.store.create_batch(new.clone()).await.unwrap();
+        // Nothing is forgotten of a batch that has not ended.
+        assert_eq!(db.store.sweep_tasks(new.id, 9).await.unwrap(), 0);
+        let committer = db.committer(node);
+        for task in db.claim(node, Priority::High, 3, now()).await.unwrap() {
+            committer.commit(db.ending(&task, 2, completed())).await.unwrap();
+        }
+        db.store.take_chore(node).await.unwrap().unwrap();
+        let day = now().after(Duration::from_secs(86_400));
+        db.store.close_batch(node, new.id, BatchFiles::default(), (day, now())).await.unwrap();
+        assert!(db.store.batches_to_sweep(9, now()).await.unwrap().is_empty());
+        assert_eq!(db.store.batches_to_sweep(9, day).await.unwrap(), [new.id]);
+        assert_eq!(db.store.sweep_tasks(new.id, 2).await.unwrap(), 2);
+        assert_eq!(db.store.sweep_tasks(new.id, 2).await.unwrap(), 1);
+        db.store.swept(new.id).await.unwrap();
+        assert!(db.store.batches_to_sweep(9, day).await.unwrap().is_empty());
+        let kept = row(db, &new).await;
+        assert_eq!((kept.status, kept.counts.completed, kept.usage.cost), (BatchStatus::Completed, 3, nanos(6)));
+        assert!(db.store.tasks(new.id, 0, 9).await.unwrap().is_empty());
+        db.assert_clean().await;
+    }
+
+    async fn batches_come_in_pages_by_cursor(db) {
+        let account = db.account(0).await;
+        let mut ids = Vec::new();
+        for _ in 0..5 {
+            ids.push(db.batch(account, Priority::High, 1).await);
+        }
+        ids.reverse();
+        let page = async |after, limit| {
+            let rows = db.store.batches_after(account, after, limit).await.unwrap();
+            rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+        };
+        assert_eq!(page(None, 2).await, ids[..2]);
+        assert_eq!(page(Some(ids[1]), 2).await, ids[2..4]);
+        assert_eq!(page(Some(ids[3]), 9).await, ids[4..]);
+        let nobodys = batchin_domain::BatchId::new(db.id());
+        assert!(page(Some(nobodys), 9).await.is_empty());
+    }
+
+    async fn a_new_batch_needs_its_file(db) {
+        let account = db.account(0).await;
+        let gone = Some(batchin_domain::FileId::new(db.id()));
+        let new = NewBatch { input_file: gone, tasks: NewTasks::File, ..db.new_file_batch(account, Priority::High) };
+        let refused = db.store.create_batch(new.clone()).await;
+        assert!(matches!(refused, Err(batchin_store::CreateBatchError::NoFile)));
+        assert!(db.store.batch(account, new.id).await.unwrap().is_none());
+    }
+}
