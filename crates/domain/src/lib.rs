@@ -14,6 +14,7 @@ pub mod price;
 pub mod purse;
 pub mod time;
 pub mod usage;
+pub mod webhook;
 
 pub use batch::{BatchStatus, TaskStatus};
 pub use class::{Class, Priority};
