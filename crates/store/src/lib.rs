@@ -20,6 +20,10 @@ mod schema;
 mod sessions;
 mod settle;
 mod usage;
+mod webhook_deliveries;
+mod webhook_log;
+mod webhook_secrets;
+mod webhooks;
 
 pub use accounts::{CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
 pub use batches::{BatchRow, CancelError, Cancelled, CreateBatchError, NewBatch, NewTask, TaskRow, TaskUsage};
@@ -36,3 +40,6 @@ pub use prices::PriceListRow;
 pub use sessions::SessionRow;
 pub use settle::{BlobRange, Outcome, Settlement, StoredAnswer, TaskEnd, TaskFinish, UsageRecord};
 pub use usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, UsageRow};
+pub use webhook_deliveries::{ClaimedDelivery, DeliveryRoom, EndpointId, FinishedTry};
+pub use webhook_log::{DeliveryError, DeliveryFilter, DeliveryRow, TryRow};
+pub use webhook_secrets::SealedSecret;

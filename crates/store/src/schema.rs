@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 use crate::dialect::Dialect;
 
 /// Every migration in order; its number is its position, from one.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/0001_first.sql"), include_str!("schema/0002_webhooks.sql")];
 
 /// Any number that no other program on the same database server uses; the name in ASCII.
 const MIGRATION_LOCK: i64 = 0x62_61_74_63_68_69_6e;

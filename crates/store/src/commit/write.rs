@@ -226,6 +226,9 @@ pub(crate) async fn count_batch(
         )
         .await?;
     exactly(touched, 1, "batch")?;
+    if let Some(ended) = outcome {
+        crate::webhooks::batches_ended(tx, &[(batch, ended)], now).await?;
+    }
     Ok(outcome.unwrap_or(status))
 }
 

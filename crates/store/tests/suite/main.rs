@@ -19,3 +19,4 @@ mod prices;
 mod random;
 mod support;
 mod usage;
+mod webhooks;

@@ -14,25 +14,26 @@ both! {
         let again = connect(&db.url).await;
         again.ping().await.unwrap();
         assert_eq!(again.user(account).await.unwrap().unwrap().balance.nanos(), 5);
-        assert_eq!(db.count("schema_version").await, 1);
+        assert_eq!(db.count("schema_version").await, 2);
         again.close().await.unwrap();
     }
 
     async fn a_newer_database_is_refused(db) {
-        db.raw("INSERT INTO schema_version (version) VALUES (2)").await;
+        db.raw("INSERT INTO schema_version (version) VALUES (3)").await;
         for migrate in [true, false] {
-            assert!(matches!(open(&db.url, migrate).await, Err(ConnectError::TooNew { found: 2, known: 1 })));
+            assert!(matches!(open(&db.url, migrate).await, Err(ConnectError::TooNew { found: 3, known: 2 })));
         }
     }
 
     async fn an_older_database_is_brought_up_to_date_only_when_asked(db) {
         for table in [
             "schema_version", "account", "app_user", "session", "api_key", "node", "purse", "lease", "transfer",
-            "usage_log", "price_list", "idempotency", "batch", "task",
+            "usage_log", "price_list", "idempotency", "batch", "task", "webhook_key", "webhook_secret", "webhook_delivery",
+            "webhook_attempt", "webhook_off",
         ] {
             db.raw(&format!("DROP TABLE {table}")).await;
         }
-        assert!(matches!(open(&db.url, false).await, Err(ConnectError::TooOld { found: 0, known: 1 })));
+        assert!(matches!(open(&db.url, false).await, Err(ConnectError::TooOld { found: 0, known: 2 })));
         open(&db.url, true).await.unwrap();
         open(&db.url, false).await.unwrap();
         assert_eq!(db.count("account").await, 0);
@@ -41,14 +42,15 @@ both! {
     async fn many_that_migrate_at_once_agree(db) {
         for table in [
             "schema_version", "account", "app_user", "session", "api_key", "node", "purse", "lease", "transfer",
-            "usage_log", "price_list", "idempotency", "batch", "task",
+            "usage_log", "price_list", "idempotency", "batch", "task", "webhook_key", "webhook_secret", "webhook_delivery",
+            "webhook_attempt", "webhook_off",
         ] {
             db.raw(&format!("DROP TABLE {table}")).await;
         }
         for opened in futures::future::join_all((0..6).map(|_| open(&db.url, true))).await {
             opened.unwrap().ping().await.unwrap();
         }
-        assert_eq!(db.count("schema_version").await, 1);
+        assert_eq!(db.count("schema_version").await, 2);
     }
 }
 

@@ -1,0 +1,198 @@
+//! Holds: the delivery worker: claims what is due, tries it, and writes down what came of it.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use batchin_domain::webhook::{FailureKind, Next, TryResult, after_try};
+use batchin_store::{ClaimedDelivery, FencedError, FinishedTry, NodeIdentity};
+use batchin_tasks::Tasks;
+use metrics::counter;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    in_flight::{InFlight, Place},
+    payload::{Message, body},
+    sender::Sender,
+    webhooks::{SecretError, Webhooks},
+};
+
+/// Between two looks for what is due; the first try comes within one. A look that finds nothing is one index probe.
+const POLL: Duration = Duration::from_millis(200);
+/// Between two looks at whether this node's lease still holds while something is being sent.
+const LEASE_LOOK: Duration = Duration::from_millis(250);
+/// Before what came of a try is written again, when the database did not take it.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// How long tries under way may go on once the node is to stop; below the patience of a shutdown.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Between two sweeps of what has ended long ago.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// This node in its present epoch, while its lease holds.
+pub type Identity = Arc<dyn Fn() -> Option<NodeIdentity> + Send + Sync>;
+
+/// What the worker is made of.
+pub struct DelivererParts {
+    /// Secrets, store, clock and ids.
+    pub webhooks: Webhooks,
+    /// Sends.
+    pub sender: Sender,
+    /// Whose claims these are.
+    pub identity: Identity,
+    /// How long deliveries that have ended are kept.
+    pub retention: Duration,
+}
+
+/// Delivers events from this node.
+pub struct Deliverer {
+    parts: DelivererParts,
+    in_flight: Arc<InFlight>,
+    tries: Tasks,
+}
+
+impl Deliverer {
+    /// Starts to deliver. `tasks` is asked to stop before the node gives its lease back.
+    pub fn start(parts: DelivererParts, tasks: &Tasks) {
+        let deliverer = Arc::new(Self { parts, in_flight: Arc::default(), tries: tasks.clone() });
+        let sweeping = Arc::clone(&deliverer);
+        tasks.spawn("webhook_sweep", move |stop| async move { sweeping.sweep(stop).await });
+        tasks.spawn("webhook_deliverer", move |stop| deliverer.run(stop));
+    }
+
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // After an error the store may count as ours what we know nothing of.
+        let mut is_unsure = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = poll.tick() => {}
+                () = self.in_flight.freed() => {}
+            }
+            if let Some(node) = (self.parts.identity)() {
+                is_unsure = self.look(node, is_unsure).await.is_err();
+            }
+        }
+    }
+
+    /// Claims what is due and starts its tries.
+    async fn look(self: &Arc<Self>, node: NodeIdentity, is_unsure: bool) -> Result<(), FencedError> {
+        let store = self.parts.webhooks.store();
+        let claimed = async {
+            if is_unsure {
+                let known = self.in_flight.deliveries();
+                store.release_deliveries(node, &known).await.map_err(FencedError::Store)?;
+            }
+            store.claim_deliveries(node, self.in_flight.room(), self.parts.webhooks.now()).await
+        };
+        let claimed = claimed.await.inspect_err(|cause| match cause {
+            // The next look has a new epoch.
+            FencedError::Fenced => {}
+            FencedError::Store(cause) => warn!(error = cause as &dyn Error, "due webhooks could not be claimed"),
+        })?;
+        for delivery in claimed {
+            let place = self.in_flight.take(delivery.id, delivery.endpoint, delivery.account);
+            let this = Arc::clone(self);
+            self.tries.spawn("webhook_try", move |stop| this.deliver(delivery, node, stop, place));
+        }
+        Ok(())
+    }
+
+    async fn deliver(
+        self: Arc<Self>,
+        delivery: ClaimedDelivery,
+        node: NodeIdentity,
+        stop: CancellationToken,
+        _place: Place,
+    ) {
+        let webhooks = &self.parts.webhooks;
+        let (at, began) = (webhooks.now(), Instant::now());
+        let trying = async {
+            let result = self.attempt(&delivery).await;
+            let now = webhooks.now();
+            let next = after_try(&result, delivery.tries, now, webhooks.jitter());
+            let (id, epoch, took) = (delivery.id, delivery.epoch, began.elapsed());
+            self.write_down(FinishedTry { id, epoch, at, took, result, next, now }).await;
+        };
+        let id = delivery.id;
+        tokio::select! {
+            () = trying => {}
+            // Somebody else has it by now, or will.
+            () = self.lost(node) => warn!("{id} was being sent when this node's lease ended"),
+            () = after(&stop, STOP_GRACE) => info!("{id} was being sent when this node stopped; it is sent again"),
+        }
+    }
+
+    async fn attempt(&self, delivery: &ClaimedDelivery) -> TryResult {
+        let now = self.parts.webhooks.now();
+        let secrets = match self.parts.webhooks.secrets(delivery.account, now).await {
+            Ok(secrets) => secrets,
+            Err(cause) => {
+                let why = match &cause {
+                    SecretError::WrongKey => "this node's key does not open the account's secret",
+                    SecretError::Store(_) => "the account's secret could not be read",
+                };
+                error!(error = &cause as &dyn Error, "{} cannot be signed: {why}", delivery.id);
+                return TryResult { status: None, failure: Some(FailureKind::Unsigned), retry_after: None };
+            }
+        };
+        let text = body(delivery.id, delivery.kind, delivery.subject, delivery.created_at);
+        let message = Message::new(&delivery.url, delivery.id, text, &secrets, now);
+        self.parts.sender.send(&message, now).await
+    }
+
+    /// Goes on until it is written: the claim would stay as long as this node lives.
+    async fn write_down(&self, ended: FinishedTry) {
+        let id = ended.id;
+        loop {
+            match self.parts.webhooks.store().finish_try(ended).await {
+                Ok(true) => break,
+                Ok(false) => return warn!("what came of sending {id} is out of date"),
+                Err(cause) => warn!(error = &cause as &dyn Error, "what came of sending {id} could not be stored"),
+            }
+            sleep(WRITE_PAUSE).await;
+        }
+        let outcome = match ended.next {
+            Next::Delivered => "delivered",
+            Next::Off => "off",
+            Next::RetryAt(_) => "retried",
+            Next::Failed => "failed",
+        };
+        counter!("batchin_webhook_tries_total", "outcome" => outcome).increment(1);
+        let failure = ended.result.failure.map(FailureKind::name);
+        debug!(status = ended.result.status, failure, "{id}: {outcome}");
+    }
+
+    /// Returns once this node's epoch is over or its lease does not hold.
+    async fn lost(&self, node: NodeIdentity) {
+        while (self.parts.identity)() == Some(node) {
+            sleep(LEASE_LOOK).await;
+        }
+    }
+
+    async fn sweep(&self, stop: CancellationToken) {
+        let mut ticks = interval(SWEEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let webhooks = &self.parts.webhooks;
+            let before = webhooks.now().before(self.parts.retention);
+            // Until nothing is left, with a pause for others to write.
+            loop {
+                match webhooks.store().sweep_deliveries(before).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(cause) => break warn!(error = &cause as &dyn Error, "old webhooks could not be swept"),
+                }
+                if stop.run_until_cancelled(sleep(POLL)).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn after(stop: &CancellationToken, grace: Duration) {
+    stop.cancelled().await;
+    sleep(grace).await;
+}
