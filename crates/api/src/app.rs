@@ -7,6 +7,7 @@ use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_gateway::Gateway;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
+use batchin_webhooks::Webhooks;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,8 @@ pub struct ApiParts {
     pub gateway: Gateway,
     /// Answers them later.
     pub batches: Batches,
+    /// Tells customers of what has ended.
+    pub webhooks: Webhooks,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Fresh ids and secrets.
@@ -91,6 +94,7 @@ pub(crate) struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) gateway: Gateway,
     pub(crate) batches: Batches,
+    pub(crate) webhooks: Webhooks,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) tasks: Tasks,
     pub(crate) stopping: CancellationToken,
@@ -116,6 +120,7 @@ impl App {
             started_at: parts.clock.now(),
             gateway: parts.gateway,
             batches: parts.batches,
+            webhooks: parts.webhooks,
             ids: parts.ids,
             tasks,
             stopping: parts.stopping,

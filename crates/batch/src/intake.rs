@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, str::FromStr};
 
-use batchin_domain::{Class, Priority};
+use batchin_domain::{Class, Priority, webhook::TargetPolicy};
 use batchin_gateway::{Gateway, Inbound, RequestError};
 use batchin_openai::{Endpoint, Rewrite, rewrite};
 use bytes::{Bytes, BytesMut};
@@ -15,8 +15,6 @@ pub const MAX_TASKS: usize = 100_000;
 pub const MAX_FAULTS: usize = 100;
 /// Longest `custom_id`, in bytes.
 const MAX_CUSTOM_ID: usize = 512;
-/// Longest `webhook_url`, in bytes.
-const MAX_WEBHOOK_URL: usize = 2_048;
 
 /// Something wrong with a batch, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,11 +74,12 @@ struct RawTask<'a> {
 
 impl Order {
     /// Reads and checks a batch. All faults come back at once, up to [`MAX_FAULTS`].
-    pub fn read(gateway: &Gateway, body: &[u8]) -> Result<Self, Vec<TaskFault>> {
+    /// `targets` says where webhooks may go.
+    pub fn read(gateway: &Gateway, targets: &TargetPolicy, body: &[u8]) -> Result<Self, Vec<TaskFault>> {
         let raw: RawOrder<'_> = serde_json::from_slice(body).map_err(|cause| vec![json_fault("", &cause)])?;
         let mut faults = Vec::new();
         let priority = read_priority(raw.priority.as_deref(), &mut faults);
-        let webhook_url = raw.webhook_url.filter(|url| check_webhook(url, &mut faults));
+        let webhook_url = raw.webhook_url.filter(|url| check_webhook(targets, url, &mut faults));
         match raw.tasks.len() {
             0 => faults.push(fault("tasks", "must have at least one task")),
             n if n > MAX_TASKS => faults.push(fault("tasks", format!("must have at most {MAX_TASKS} tasks"))),
@@ -182,26 +181,12 @@ fn read_priority(text: Option<&str>, faults: &mut Vec<TaskFault>) -> Priority {
     })
 }
 
-fn check_webhook(url: &str, faults: &mut Vec<TaskFault>) -> bool {
-    let scheme = url.starts_with("https://") || url.starts_with("http://");
-    let valid = scheme && url.len() <= MAX_WEBHOOK_URL && url.parse::<WebhookUri>().is_ok();
-    if !valid {
-        faults.push(fault("webhook_url", format!("must be an http or https URL of at most {MAX_WEBHOOK_URL} bytes")));
+fn check_webhook(targets: &TargetPolicy, url: &str, faults: &mut Vec<TaskFault>) -> bool {
+    let checked = targets.check(url);
+    if let Err(wrong) = &checked {
+        faults.push(fault("webhook_url", wrong.to_string()));
     }
-    valid
-}
-
-/// The least that a URL must have: a host and no white space.
-struct WebhookUri;
-
-impl FromStr for WebhookUri {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let rest = text.split_once("://").map(|(_, rest)| rest).ok_or(())?;
-        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let clean = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if clean && !host.is_empty() { Ok(Self) } else { Err(()) }
-    }
+    checked.is_ok()
 }
 
 fn request_fault(at: &str, model: &str, cause: RequestError) -> TaskFault {

@@ -1,6 +1,8 @@
 //! Holds: taking a batch in, and what its owner does with it afterwards.
 
-use batchin_domain::{AccountId, BatchId, BatchStatus, TaskId, batch::TaskCounts};
+use std::sync::Arc;
+
+use batchin_domain::{AccountId, BatchId, BatchStatus, TaskId, batch::TaskCounts, webhook::TargetPolicy};
 use batchin_gateway::{Caller, Gateway, endpoint_code};
 use batchin_store::{BatchRow, BlobRange, CancelError, Cancelled, CreateBatchError, NewBatch, NewTask, StoreError};
 use bytes::Bytes;
@@ -28,17 +30,26 @@ pub enum SubmitError {
 pub struct Batches {
     gateway: Gateway,
     blobs: Blobs,
+    /// Where webhooks may go.
+    targets: Arc<TargetPolicy>,
 }
 
 impl Batches {
     /// Batches that run through this gateway and keep their bodies here.
     pub fn new(gateway: Gateway, blobs: Blobs) -> Self {
-        Self { gateway, blobs }
+        Self { gateway, blobs, targets: Arc::default() }
+    }
+
+    /// With these in place of the strictest rules on where webhooks may go.
+    #[must_use]
+    pub fn with_webhook_targets(mut self, targets: TargetPolicy) -> Self {
+        self.targets = Arc::new(targets);
+        self
     }
 
     /// Takes a batch in: every task is checked, the bodies are stored, then the batch is opened in one transaction.
     pub async fn submit(&self, caller: &Caller, body: Bytes) -> Result<BatchRow, SubmitError> {
-        let order = Order::read(&self.gateway, &body).map_err(SubmitError::Invalid)?;
+        let order = Order::read(&self.gateway, &self.targets, &body).map_err(SubmitError::Invalid)?;
         let id = BatchId::new(self.gateway.ids().uuid());
         let now = self.gateway.clock().now();
         let input_blob = format!("batches/{id}/input");

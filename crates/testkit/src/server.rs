@@ -12,6 +12,7 @@ use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
 use batchin_batch::{Batches, Blobs, Worker, WorkerOptions};
 use batchin_domain::{
     AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, TransferId, price::Factor,
+    webhook::TargetPolicy,
 };
 use batchin_gateway::{
     Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
@@ -21,6 +22,7 @@ use batchin_sim::SimServer;
 use batchin_store::{ConnectOptions, CreditGrant, NewKey, NewUser, Role, Store};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fleet, Kind, UpstreamConfig};
+use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
 use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
@@ -33,6 +35,11 @@ use crate::{Backend, Call, TestClock, database::Database, usd, world::RealIds};
 const LEASE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What webhook secrets are sealed with.
+const SECRET_KEY: &str = "the tests' own key, as good as any other";
+/// As long as the server keeps deliveries unless configured.
+const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// What everybody's password is.
 const PASSWORD: &str = "correct horse battery";
 
@@ -44,6 +51,7 @@ pub struct ServerBuilder {
     budget: Option<Amount>,
     settings: ApiSettings,
     worker: bool,
+    targets: TargetPolicy,
 }
 
 /// A user with one key.
@@ -113,7 +121,13 @@ impl ServerBuilder {
         self
     }
 
-    /// Runs batch tasks too.
+    /// Lets webhooks go to receivers on this machine, over plain HTTP.
+    pub fn with_local_webhooks(mut self) -> Self {
+        self.targets = TargetPolicy { allow_http: true, allow: vec!["127.0.0.0/8".parse().unwrap()], own: Vec::new() };
+        self
+    }
+
+    /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
         self
@@ -139,6 +153,7 @@ impl TestServer {
             budget: None,
             settings: ApiSettings::default(),
             worker: false,
+            targets: TargetPolicy::default(),
         }
     }
 
@@ -152,14 +167,18 @@ impl TestServer {
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let gateway = start_gateway(&store, &sim, &clock, &groups).await;
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
+        let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
+        let webhooks = Webhooks::open(store.clone(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
         if builder.worker {
             let options = WorkerOptions { concurrency: 4, max_attempts: 3 };
             Worker::start(gateway.clone(), blobs.clone(), options, &groups[0]);
+            deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
         }
         let stopping = CancellationToken::new();
         let parts = ApiParts {
             gateway: gateway.clone(),
-            batches: Batches::new(gateway.clone(), blobs),
+            batches: Batches::new(gateway.clone(), blobs).with_webhook_targets(builder.targets.clone()),
+            webhooks,
             clock: clock.clone(),
             ids: Arc::new(RealIds),
             settings: builder.settings.clone(),
@@ -274,6 +293,13 @@ async fn start_gateway(store: &Store, sim: &SimServer, clock: &Arc<TestClock>, g
     let (store, tasks) = (store.clone(), beside.clone());
     let parts = GatewayParts { store, fleet, catalog, keeper, dispatcher, clock, ids, tasks };
     Gateway::new(parts, GatewayOptions { max_in_flight: 512 })
+}
+
+fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {
+    let (webhooks, keeper) = (webhooks.clone(), Arc::clone(gateway.keeper()));
+    let identity = Arc::new(move || Some(keeper.epoch()).filter(|epoch| epoch.holds()).map(|epoch| epoch.identity));
+    let sender = Sender::new(targets, Arc::new(SystemLookup)).unwrap();
+    Deliverer::start(DelivererParts { webhooks, sender, identity, retention: RETENTION }, tasks);
 }
 
 /// `chat-model` with the alias `gpt-x`, `embed-model`, and `org/offline-model`, which nobody serves.

@@ -23,6 +23,9 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/v1/usage/by-model"),
     (Method::GET, "/v1/usage/timeseries"),
     (Method::GET, "/v1/topup/history"),
+    (Method::POST, "/v1/webhooks/secret"),
+    (Method::GET, "/v1/webhooks/deliveries"),
+    (Method::POST, "/v1/webhooks/deliveries/evt_00000000000000000000000000000000/replay"),
 ];
 /// Calls that only a key may make.
 const INFERENCE_CALLS: &[(Method, &str)] = &[

@@ -11,3 +11,4 @@ mod keys;
 mod models;
 mod usage;
 mod users;
+mod webhooks;
