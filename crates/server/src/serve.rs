@@ -3,6 +3,7 @@
 mod engine;
 mod listen;
 mod reload;
+mod webhooks;
 
 use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use batchin_scheduler::Policy;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
 use batchin_upstream::Fleet;
+use batchin_webhooks::Webhooks;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -51,17 +53,19 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     config.warnings().iter().for_each(|warning| warn!("{warning}"));
     let store = wiring::connect(&config, migrate).await?;
     let gateway = start_gateway(&config, &store, &node, &groups).await?;
+    let webhooks = webhooks::open(&config, &store).await?;
     let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
     engine::start(&config, &groups.beside);
     if config.server.roles.worker {
         let options =
             WorkerOptions { concurrency: config.batches.concurrency, max_attempts: config.batches.max_attempts };
         Worker::start(gateway.clone(), blobs.clone(), options, &groups.workers);
+        webhooks::start(&config, &webhooks, &gateway, &groups.workers)?;
     }
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
-    let batches = Batches::new(gateway.clone(), blobs);
-    let parts = api_parts(&config, &gateway, batches, (metrics, stopping.clone()));
+    let batches = Batches::new(gateway.clone(), blobs).with_webhook_targets(wiring::webhook_targets(&config));
+    let parts = api_parts(&config, &gateway, (batches, webhooks), (metrics, stopping.clone()));
     let listener = listen::bind(&config.server)?;
     reload::watch(sources, gateway.clone(), listener.tls(), &groups.beside);
     announce(&config, listener.address()?)?;
@@ -101,10 +105,10 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
 fn api_parts(
     config: &Config,
     gateway: &Gateway,
-    batches: Batches,
+    later: (Batches, Webhooks),
     rest: (PrometheusHandle, CancellationToken),
 ) -> ApiParts {
-    let (metrics, stopping) = rest;
+    let ((batches, webhooks), (metrics, stopping)) = (later, rest);
     let settings = ApiSettings {
         internal_token: config.users.internal_token.clone(),
         public_lookup: config.is_lookup_open(),
@@ -120,6 +124,7 @@ fn api_parts(
     ApiParts {
         gateway: gateway.clone(),
         batches,
+        webhooks,
         clock: Arc::new(World),
         ids: Arc::new(World),
         settings,
