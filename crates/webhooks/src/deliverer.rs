@@ -21,6 +21,9 @@ use crate::{
 const POLL: Duration = Duration::from_millis(200);
 /// Between two looks at whether this node's lease still holds while something is being sent.
 const LEASE_LOOK: Duration = Duration::from_millis(250);
+/// Between two looks for claims that the store counts as ours and nobody here knows of: a claim whose commit was not
+/// heard of, or a try that was cut off while the lease did not hold.
+const STRAY_LOOK: Duration = Duration::from_secs(10);
 /// Before what came of a try is written again, when the database did not take it.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 /// How long tries under way may go on once the node is to stop; below the patience of a shutdown.
@@ -62,41 +65,47 @@ impl Deliverer {
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // After an error the store may count as ours what we know nothing of.
-        let mut is_unsure = false;
+        let mut strays_looked = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = poll.tick() => {}
                 () = self.in_flight.freed() => {}
             }
-            if let Some(node) = (self.parts.identity)() {
-                is_unsure = self.look(node, is_unsure).await.is_err();
+            let Some(node) = (self.parts.identity)() else { continue };
+            if strays_looked.elapsed() >= STRAY_LOOK {
+                strays_looked = Instant::now();
+                self.release_strays(node).await;
             }
+            self.look(node).await;
+        }
+    }
+
+    /// Nothing is claimed while this looks, so what is in flight is all that is ours.
+    async fn release_strays(&self, node: NodeIdentity) {
+        match self.parts.webhooks.store().release_deliveries(node, &self.in_flight.deliveries()).await {
+            Ok(0) => {}
+            Ok(released) => warn!("{released} webhook(s) that this node had lost sight of wait again"),
+            Err(cause) => warn!(error = &cause as &dyn Error, "lost webhooks could not be looked for"),
         }
     }
 
     /// Claims what is due and starts its tries.
-    async fn look(self: &Arc<Self>, node: NodeIdentity, is_unsure: bool) -> Result<(), FencedError> {
-        let store = self.parts.webhooks.store();
-        let claimed = async {
-            if is_unsure {
-                let known = self.in_flight.deliveries();
-                store.release_deliveries(node, &known).await.map_err(FencedError::Store)?;
-            }
-            store.claim_deliveries(node, self.in_flight.room(), self.parts.webhooks.now()).await
-        };
-        let claimed = claimed.await.inspect_err(|cause| match cause {
+    async fn look(self: &Arc<Self>, node: NodeIdentity) {
+        let webhooks = &self.parts.webhooks;
+        let claimed = match webhooks.store().claim_deliveries(node, self.in_flight.room(), webhooks.now()).await {
+            Ok(claimed) => claimed,
             // The next look has a new epoch.
-            FencedError::Fenced => {}
-            FencedError::Store(cause) => warn!(error = cause as &dyn Error, "due webhooks could not be claimed"),
-        })?;
+            Err(FencedError::Fenced) => return,
+            Err(FencedError::Store(cause)) => {
+                return warn!(error = &cause as &dyn Error, "due webhooks could not be claimed");
+            }
+        };
         for delivery in claimed {
             let place = self.in_flight.take(delivery.id, delivery.endpoint, delivery.account);
             let this = Arc::clone(self);
             self.tries.spawn("webhook_try", move |stop| this.deliver(delivery, node, stop, place));
         }
-        Ok(())
     }
 
     async fn deliver(
