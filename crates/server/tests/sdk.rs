@@ -26,9 +26,14 @@ const SCRIPT_PATIENCE: Duration = Duration::from_secs(150);
 /// What must happen soon, such as loading the models, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Lets webhooks go to receivers on this machine.
-const LOCAL_WEBHOOKS: &[(&str, &str)] =
-    &[("BATCHIN_WEBHOOKS__ALLOW_HTTP", "true"), ("BATCHIN_WEBHOOKS__ALLOW_CIDRS", "127.0.0.0/8")];
+/// Lets webhooks go to receivers on this machine, and names a proxy that does not answer: they must not use it.
+const LOCAL_WEBHOOKS: &[(&str, &str)] = &[
+    ("BATCHIN_WEBHOOKS__ALLOW_HTTP", "true"),
+    ("BATCHIN_WEBHOOKS__ALLOW_CIDRS", "127.0.0.0/8"),
+    ("http_proxy", "http://127.0.0.1:1"),
+    ("no_proxy", ""),
+    ("NO_PROXY", ""),
+];
 
 /// What was credited to the account that most tests spend from, in cents.
 const CREDIT_CENTS: i64 = 500;
