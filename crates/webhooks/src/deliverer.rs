@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// Between two looks at whether this node's lease still holds while something is being sent.
 const LEASE_LOOK: Duration = Duration::from_millis(250);
 /// Between two looks for claims that the store counts as ours and nobody here knows of: a claim whose commit was not
-/// heard of, or a try that was cut off while the lease did not hold.
+/// heard of, or a try that was cut off or could not begin.
 const STRAY_LOOK: Duration = Duration::from_secs(10);
 /// Before what came of a try is written again, when the database did not take it.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ impl Deliverer {
         let webhooks = &self.parts.webhooks;
         let (at, began) = (webhooks.now(), Instant::now());
         let trying = async {
-            let result = self.attempt(&delivery).await;
+            let Some(result) = self.attempt(&delivery).await else { return };
             let now = webhooks.now();
             let next = after_try(&result, delivery.tries, now, webhooks.jitter());
             let (id, epoch, took) = (delivery.id, delivery.epoch, began.elapsed());
@@ -133,22 +133,24 @@ impl Deliverer {
         }
     }
 
-    async fn attempt(&self, delivery: &ClaimedDelivery) -> TryResult {
+    /// One try; nothing when it could not begin, which costs the receiver none.
+    async fn attempt(&self, delivery: &ClaimedDelivery) -> Option<TryResult> {
         let now = self.parts.webhooks.now();
         let secrets = match self.parts.webhooks.secrets(delivery.account, now).await {
             Ok(secrets) => secrets,
-            Err(cause) => {
-                let why = match &cause {
-                    SecretError::WrongKey => "this node's key does not open the account's secret",
-                    SecretError::Store(_) => "the account's secret could not be read",
-                };
-                error!(error = &cause as &dyn Error, "{} cannot be signed: {why}", delivery.id);
-                return TryResult { status: None, failure: Some(FailureKind::Unsigned), retry_after: None };
+            Err(cause @ SecretError::WrongKey) => {
+                error!(error = &cause as &dyn Error, "{} cannot be signed", delivery.id);
+                return Some(TryResult { status: None, failure: Some(FailureKind::Unsigned), retry_after: None });
+            }
+            Err(cause @ SecretError::Store(_)) => {
+                // The claim has no try any more, and goes back with the next look for such.
+                warn!(error = &cause as &dyn Error, "{} could not be signed", delivery.id);
+                return None;
             }
         };
         let text = body(delivery.id, delivery.kind, delivery.subject, delivery.created_at);
         let message = Message::new(&delivery.url, delivery.id, text, &secrets, now);
-        self.parts.sender.send(&message, now).await
+        Some(self.parts.sender.send(&message, now).await)
     }
 
     /// Goes on until it is written: the claim would stay as long as this node lives.
