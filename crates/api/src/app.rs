@@ -7,6 +7,7 @@ use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_gateway::Gateway;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
+use batchin_webhooks::Webhooks;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -74,6 +75,8 @@ pub struct ApiParts {
     pub batches: Batches,
     /// Files, of clients and of batches.
     pub files: Files,
+    /// Tells customers of what has ended.
+    pub webhooks: Webhooks,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Fresh ids and secrets.
@@ -94,6 +97,7 @@ pub(crate) struct Inner {
     pub(crate) gateway: Gateway,
     pub(crate) batches: Batches,
     pub(crate) files: Files,
+    pub(crate) webhooks: Webhooks,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) tasks: Tasks,
     pub(crate) stopping: CancellationToken,
@@ -120,6 +124,7 @@ impl App {
             gateway: parts.gateway,
             batches: parts.batches,
             files: parts.files,
+            webhooks: parts.webhooks,
             ids: parts.ids,
             tasks,
             stopping: parts.stopping,

@@ -9,7 +9,8 @@ use batchin_batch::{DeleteError, SubmitError, WriteFileError};
 use batchin_domain::Amount;
 use batchin_gateway::{RateInfo, RequestError};
 use batchin_openai::{ErrorBody, InvalidRequest, UpstreamError};
-use batchin_store::{CancelError, CreateUserError, StoreError, UpdateKeyError};
+use batchin_store::{CancelError, CreateUserError, DeliveryError, StoreError, UpdateKeyError};
+use batchin_webhooks::SecretError;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -328,6 +329,27 @@ impl From<CancelError> for ApiError {
         match cause {
             CancelError::NotFound => Self::not_found("batch"),
             CancelError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<DeliveryError> for ApiError {
+    fn from(cause: DeliveryError) -> Self {
+        match cause {
+            DeliveryError::NotFound => Self::not_found("delivery"),
+            DeliveryError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<SecretError> for ApiError {
+    fn from(cause: SecretError) -> Self {
+        match cause {
+            SecretError::WrongKey => {
+                let message = "Webhook secrets cannot be used: the operator must repair `server.secret_key`.";
+                Self::new(Code::ServiceUnavailable, message).permanent()
+            }
+            SecretError::Store(cause) => cause.into(),
         }
     }
 }

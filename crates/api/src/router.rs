@@ -18,7 +18,7 @@ use crate::{
     openai::files,
     openapi::{self as description},
     request_id::RequestIds,
-    v1::{batches, chat, completions, embeddings, keys, models, topup, usage, users},
+    v1::{batches, chat, completions, embeddings, keys, models, topup, usage, users, webhooks},
 };
 
 /// Every route that is documented below `/v1`.
@@ -46,6 +46,9 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(usage::by_model::by_model),
         routes!(usage::timeseries::timeseries),
         routes!(topup::history::history),
+        routes!(webhooks::secret::rotate),
+        routes!(webhooks::list::list),
+        routes!(webhooks::replay::replay),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, str::FromStr};
 
-use batchin_domain::{Amount, Class, Priority, Window};
+use batchin_domain::{Amount, Class, Priority, Window, webhook::TargetPolicy};
 use batchin_gateway::{Checked, Gateway, endpoint_code};
 use batchin_openai::{Endpoint, Rewrite, rewrite};
 use batchin_store::BatchTerms;
@@ -16,8 +16,6 @@ use crate::lines::{LineFault, check_body, check_custom_id};
 pub const MAX_TASKS: usize = 100_000;
 /// Faults reported at once; whoever has more has made the same one over and over.
 pub const MAX_FAULTS: usize = 100;
-/// Longest `webhook_url`, in bytes.
-const MAX_WEBHOOK_URL: usize = 2_048;
 
 /// Something wrong with a batch, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,9 +116,9 @@ pub struct RawTerms<'a> {
 }
 
 impl RawTerms<'_> {
-    /// Checks all of them; every fault is added to `faults`.
-    pub fn check(&self, default: Priority, faults: &mut Vec<TaskFault>) -> BatchTerms {
-        let webhook_url = self.webhook_url.filter(|url| check_webhook(url, faults));
+    /// Checks all of them; every fault is added to `faults`. `targets` says where webhooks may go.
+    pub fn check(&self, targets: &TargetPolicy, default: Priority, faults: &mut Vec<TaskFault>) -> BatchTerms {
+        let webhook_url = self.webhook_url.filter(|url| check_webhook(targets, url, faults));
         BatchTerms {
             priority: read_priority(self.priority, default, faults),
             webhook_url: webhook_url.map(str::to_owned),
@@ -135,7 +133,8 @@ impl RawTerms<'_> {
 
 impl Order {
     /// Reads and checks a batch. All faults come back at once, up to [`MAX_FAULTS`].
-    pub fn read(gateway: &Gateway, body: &[u8]) -> Result<Self, Vec<TaskFault>> {
+    /// `targets` says where webhooks may go.
+    pub fn read(gateway: &Gateway, targets: &TargetPolicy, body: &[u8]) -> Result<Self, Vec<TaskFault>> {
         let raw: RawOrder<'_> = serde_json::from_slice(body).map_err(|cause| vec![json_fault("", &cause)])?;
         let mut faults = Vec::new();
         let terms = RawTerms {
@@ -145,7 +144,7 @@ impl Order {
             max_cost_cents: raw.max_cost_cents.map(RawValue::get),
             metadata: raw.metadata.map(RawValue::get),
         };
-        let terms = terms.check(Priority::High, &mut faults);
+        let terms = terms.check(targets, Priority::High, &mut faults);
         match raw.tasks.len() {
             0 => faults.push(fault("tasks", "must have at least one task")),
             n if n > MAX_TASKS => faults.push(fault("tasks", format!("must have at most {MAX_TASKS} tasks"))),
@@ -294,26 +293,12 @@ fn read_metadata(text: &str, faults: &mut Vec<TaskFault>) -> Option<String> {
     }
 }
 
-fn check_webhook(url: &str, faults: &mut Vec<TaskFault>) -> bool {
-    let scheme = url.starts_with("https://") || url.starts_with("http://");
-    let valid = scheme && url.len() <= MAX_WEBHOOK_URL && url.parse::<WebhookUri>().is_ok();
-    if !valid {
-        faults.push(fault("webhook_url", format!("must be an http or https URL of at most {MAX_WEBHOOK_URL} bytes")));
+fn check_webhook(targets: &TargetPolicy, url: &str, faults: &mut Vec<TaskFault>) -> bool {
+    let checked = targets.check(url);
+    if let Err(wrong) = &checked {
+        faults.push(fault("webhook_url", wrong.to_string()));
     }
-    valid
-}
-
-/// The least that a URL must have: a host and no white space.
-struct WebhookUri;
-
-impl FromStr for WebhookUri {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let rest = text.split_once("://").map(|(_, rest)| rest).ok_or(())?;
-        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let clean = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if clean && !host.is_empty() { Ok(Self) } else { Err(()) }
-    }
+    checked.is_ok()
 }
 
 fn json_fault(at: &str, cause: &serde_json::Error) -> TaskFault {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use batchin_domain::{AccountId, Amount, BatchId, FileId, FilePurpose, Priority, TaskId};
+use batchin_domain::{AccountId, Amount, BatchId, FileId, FilePurpose, Priority, TaskId, webhook::TargetPolicy};
 use batchin_gateway::{Caller, Gateway};
 use batchin_store::{
     BatchRow, BatchTerms, BlobRange, CancelError, Cancelled, CreateBatchError, FileContent, FileRow, NewBatch, NewTask,
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::{
-    BlobError, Blobs, CheckedTask, Files, LineFault, Order, TaskFault, WriteFileError,
+    BlobError, Blobs, CheckedTask, Files, LineFault, Order, RawTerms, TaskFault, WriteFileError,
     files::INPUT_KEPT,
     input::InputError,
     reading::{Question, Verdict, read},
@@ -75,12 +75,31 @@ pub struct Batches {
     files: Files,
     /// Tells this node's steward, if it has one, that there is something to do.
     wake: Arc<Notify>,
+    /// Where webhooks may go.
+    targets: Arc<TargetPolicy>,
 }
 
 impl Batches {
     /// Batches that run through this gateway and keep their bodies here.
     pub fn new(gateway: Gateway, blobs: Blobs, files: Files) -> Self {
-        Self { gateway, blobs, files, wake: Arc::new(Notify::new()) }
+        Self { gateway, blobs, files, wake: Arc::new(Notify::new()), targets: Arc::default() }
+    }
+
+    /// With these in place of the strictest rules on where webhooks may go.
+    #[must_use]
+    pub fn with_webhook_targets(mut self, targets: TargetPolicy) -> Self {
+        self.targets = Arc::new(targets);
+        self
+    }
+
+    /// Checks what is asked of a batch, by this server's rules.
+    pub fn check_terms(
+        &self,
+        terms: &RawTerms<'_>,
+        default: Priority,
+        faults: &mut Vec<TaskFault>,
+    ) -> BatchTerms {
+        terms.check(&self.targets, default, faults)
     }
 
     pub(crate) fn wake(&self) -> Arc<Notify> {
@@ -89,7 +108,7 @@ impl Batches {
 
     /// Takes a batch in: every task is checked, the bodies are stored, then the batch is opened in one transaction.
     pub async fn submit(&self, caller: &Caller, body: Bytes) -> Result<BatchRow, SubmitError> {
-        let Order { terms, lines, tasks } = Order::read(&self.gateway, &body).map_err(SubmitError::Invalid)?;
+        let Order { terms, lines, tasks } = Order::read(&self.gateway, &self.targets, &body).map_err(SubmitError::Invalid)?;
         let id = BatchId::new(self.gateway.ids().uuid());
         let file = self.keep(caller.account, id, lines).await.map_err(SubmitError::File)?;
         let total = tasks.len();
@@ -122,7 +141,7 @@ impl Batches {
 
     /// What an inline batch would cost.
     pub fn estimate(&self, body: &[u8]) -> Result<Estimate, SubmitError> {
-        let order = Order::read(&self.gateway, body).map_err(SubmitError::Invalid)?;
+        let order = Order::read(&self.gateway, &self.targets, body).map_err(SubmitError::Invalid)?;
         let mut estimate = Estimate::default();
         order.tasks.into_iter().for_each(|task| estimate.add(task.checked));
         Ok(estimate)

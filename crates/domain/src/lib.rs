@@ -15,6 +15,7 @@ pub mod price;
 pub mod purse;
 pub mod time;
 pub mod usage;
+pub mod webhook;
 
 pub use batch::{BatchStatus, Chore, Ending, TaskStatus, Window};
 pub use class::{Class, Priority};

@@ -8,6 +8,7 @@ mod list_models;
 mod migrate;
 pub(crate) mod pull;
 mod users;
+mod webhooks;
 
 use std::io::Write;
 
@@ -62,6 +63,7 @@ async fn with_config(command: &Command, config: &Config, out: &mut impl Write) -
         Command::Models(cli::Models::List(report)) => list_models::run(config, report.json, out),
         Command::Models(cli::Models::Pull { name }) => pull::run(name, config, out).await,
         Command::Models(cli::Models::Check(report)) => check_models::run(config, report.json, out).await,
+        Command::Webhooks(command) => webhooks::run(command, config, out).await,
         Command::Ledger(cli::Ledger::Check(report)) => ledger::run(config, report.json, out).await,
         Command::Serve(_) | Command::Doctor(_) | Command::Engine(_) | Command::Config(_) | Command::Batch(_) => {
             anyhow::bail!("this command is run elsewhere")

@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod secret_key;
 mod serve;
 pub mod telemetry;
 pub mod tls;

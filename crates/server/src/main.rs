@@ -45,6 +45,7 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
         | Command::Credits(_)
         | Command::Models(_)
         | Command::Ledger(_)
+        | Command::Webhooks(_)
         | Command::Doctor(_)
         | Command::Engine(_) => commands::run(cli, &mut out),
     }

@@ -3,6 +3,7 @@
 mod engine;
 mod listen;
 mod reload;
+mod webhooks;
 
 use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use batchin_scheduler::Policy;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
 use batchin_upstream::Fleet;
+use batchin_webhooks::Webhooks;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -51,9 +53,11 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     config.warnings().iter().for_each(|warning| warn!("{warning}"));
     let store = wiring::connect(&config, migrate).await?;
     let gateway = start_gateway(&config, &store, &node, &groups).await?;
+    let webhooks = webhooks::open(&config, &store).await?;
     let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
     let files = Files::new(gateway.clone(), blobs.clone(), FilesOptions { max_bytes: config.files.max_bytes });
-    let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone());
+    let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
+        .with_webhook_targets(wiring::webhook_targets(&config));
     engine::start(&config, &groups.beside);
     if config.server.roles.worker {
         let options = WorkerOptions {
@@ -63,10 +67,11 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         };
         Worker::start(gateway.clone(), (blobs, files.clone(), &batches), options, &groups.workers);
         files.keep_swept(&groups.beside);
+        webhooks::start(&config, &webhooks, &gateway, &groups.workers)?;
     }
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
-    let parts = api_parts(&config, &gateway, (batches, files), (metrics, stopping.clone()));
+    let parts = api_parts(&config, &gateway, (batches, files, webhooks), (metrics, stopping.clone()));
     let listener = listen::bind(&config.server)?;
     reload::watch(sources, gateway.clone(), listener.tls(), &groups.beside);
     announce(&config, listener.address()?)?;
@@ -106,10 +111,10 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
 fn api_parts(
     config: &Config,
     gateway: &Gateway,
-    (batches, files): (Batches, Files),
+    later: (Batches, Files, Webhooks),
     rest: (PrometheusHandle, CancellationToken),
 ) -> ApiParts {
-    let (metrics, stopping) = rest;
+    let ((batches, files, webhooks), (metrics, stopping)) = (later, rest);
     let settings = ApiSettings {
         internal_token: config.users.internal_token.clone(),
         public_lookup: config.is_lookup_open(),
@@ -126,6 +131,7 @@ fn api_parts(
         gateway: gateway.clone(),
         batches,
         files,
+        webhooks,
         clock: Arc::new(World),
         ids: Arc::new(World),
         settings,

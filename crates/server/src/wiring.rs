@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use batchin_domain::{Class, IdSource, NodeId, PriceVersion};
+use batchin_domain::{Class, IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
 use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model};
 use batchin_store::{ConnectError, ConnectOptions, Store};
@@ -106,6 +106,14 @@ pub fn blobs_url(config: &Config) -> String {
         Blobs::Folder(folder) => format!("file:{}", folder.display()),
         Blobs::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
     }
+}
+
+/// Where webhooks may go. What this server listens on is its own, if it is one address.
+pub fn webhook_targets(config: &Config) -> TargetPolicy {
+    let webhooks = &config.webhooks;
+    let mut own = webhooks.own_cidrs.clone();
+    own.extend(Some(config.server.listen.ip()).filter(|ip| !ip.is_unspecified()).map(ipnet::IpNet::from));
+    TargetPolicy { allow_http: webhooks.allow_http, allow: webhooks.allow_cidrs.clone(), own }
 }
 
 /// The configured upstreams.

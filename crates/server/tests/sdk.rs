@@ -26,6 +26,15 @@ const SCRIPT_PATIENCE: Duration = Duration::from_secs(150);
 /// What must happen soon, such as loading the models, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Lets webhooks go to receivers on this machine, and names a proxy that does not answer: they must not use it.
+const LOCAL_WEBHOOKS: &[(&str, &str)] = &[
+    ("BATCHIN_WEBHOOKS__ALLOW_HTTP", "true"),
+    ("BATCHIN_WEBHOOKS__ALLOW_CIDRS", "127.0.0.0/8"),
+    ("http_proxy", "http://127.0.0.1:1"),
+    ("no_proxy", ""),
+    ("NO_PROXY", ""),
+];
+
 /// What was credited to the account that most tests spend from, in cents.
 const CREDIT_CENTS: i64 = 500;
 const NANOS_PER_CENT: f64 = 1e7;
@@ -79,7 +88,7 @@ impl Server {
         let folder = TempDir::new().unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();
         std::os::unix::fs::symlink(prepared("BATCHIN_TEST_MODELS"), folder.path().join("data/models")).unwrap();
-        let mut server = Self::start(folder, &[]);
+        let mut server = Self::start(folder, LOCAL_WEBHOOKS);
         for model in [CHAT, EMBED] {
             until("the engine serves", PATIENCE, async || server.serves(model).await.then_some(())).await;
         }
@@ -233,6 +242,16 @@ async fn the_official_python_package_works() {
 #[tokio::test]
 async fn the_official_node_package_works() {
     check_package(Path::new("node"), "openai_node.mjs").await;
+}
+
+#[tokio::test]
+async fn the_official_python_packages_verify_webhooks() {
+    check_package(&prepared("BATCHIN_TEST_PYTHON"), "webhooks_python.py").await;
+}
+
+#[tokio::test]
+async fn the_official_node_packages_verify_webhooks() {
+    check_package(Path::new("node"), "webhooks_node.mjs").await;
 }
 
 /// The events of a stream, as far as it was read.
@@ -433,6 +452,9 @@ const DOCUMENTED: &[&str] = &[
     "GET /readyz",
     "GET /metrics",
     "GET /openapi.json",
+    "POST /v1/webhooks/secret",
+    "GET /v1/webhooks/deliveries",
+    "POST /v1/webhooks/deliveries/{}/replay",
 ];
 
 /// `/v1/keys/{id}` → `/v1/keys/{}`, or with a value in place of the name.

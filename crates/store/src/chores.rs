@@ -194,9 +194,8 @@ impl Step<'_> {
 }
 
 async fn reject(tx: &WriteTx, id: BatchId, faults: &str, now: Timestamp) -> Result<(), StoreError> {
-    let values = [id.uuid().into(), BatchStatus::Failed.code().into(), faults.into()];
-    tx.run("UPDATE batch SET status = $2, faults = $3 WHERE id = $1", values).await?;
-    end_batch(tx, id, now).await
+    tx.run("UPDATE batch SET faults = $2 WHERE id = $1", [id.uuid().into(), faults.into()]).await?;
+    end_batch(tx, id, BatchStatus::Failed, now).await
 }
 
 async fn accept(
@@ -258,17 +257,16 @@ async fn close(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     tx.run(
-        "UPDATE batch SET status = $2, output_file = $3, error_file = $4, sweep_at = $5 WHERE id = $1",
+        "UPDATE batch SET output_file = $2, error_file = $3, sweep_at = $4 WHERE id = $1",
         [
             batch.id.uuid().into(),
-            batch.counts.outcome(batch.ending, batch.inline).code().into(),
             files.output.map(FileId::uuid).into(),
             files.error.map(FileId::uuid).into(),
             sweep_at.micros().into(),
         ],
     )
     .await?;
-    end_batch(tx, batch.id, now).await
+    end_batch(tx, batch.id, batch.counts.outcome(batch.ending, batch.inline), now).await
 }
 
 /// The batch, locked, if this node is the one that is to do this for it.

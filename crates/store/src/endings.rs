@@ -12,6 +12,7 @@ use crate::{
     connect::{Rerun, WriteTx, retried},
     dialect::{Type, runs},
     error::exactly,
+    webhooks::batches_ended,
 };
 
 /// A batch of at most so many tasks is stopped in the transaction that asks for it; a larger one bit by bit, so that
@@ -82,7 +83,7 @@ impl Store {
             )
             .await?;
             if status.is_final() {
-                end_batch(&tx, id, now).await?;
+                end_batch(&tx, id, status, now).await?;
             } else if batch.counts.total <= STOP_AT_ONCE && chore == Chore::Stop {
                 stop(&tx, &batch, ending, (&tasks, now)).await?;
             }
@@ -191,13 +192,19 @@ pub(crate) async fn begin_to_close(tx: &WriteTx, batch: BatchId, now: Timestamp)
     exactly(touched, 1, "batch")
 }
 
-/// What goes with every final status, which has been set.
-pub(crate) async fn end_batch(tx: &WriteTx, batch: BatchId, now: Timestamp) -> Result<(), StoreError> {
+/// Ends a batch for good, and queues the word of it to its owner.
+pub(crate) async fn end_batch(
+    tx: &WriteTx,
+    batch: BatchId,
+    status: BatchStatus,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let touched = tx
         .run(
-            "UPDATE batch SET finished_at = $2, chore = $3, steward = NULL, blocked = NULL WHERE id = $1",
-            [batch.uuid().into(), now.micros().into(), Chore::None.code().into()],
+            "UPDATE batch SET status = $2, finished_at = $3, chore = $4, steward = NULL, blocked = NULL WHERE id = $1",
+            [batch.uuid().into(), status.code().into(), now.micros().into(), Chore::None.code().into()],
         )
         .await?;
-    exactly(touched, 1, "batch")
+    exactly(touched, 1, "batch")?;
+    batches_ended(tx, &[(batch, status)], now).await
 }

@@ -24,6 +24,10 @@ mod schema;
 mod sessions;
 mod settle;
 mod usage;
+mod webhook_deliveries;
+mod webhook_log;
+mod webhook_secrets;
+mod webhooks;
 
 pub use accounts::{CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
 pub use batches::{
@@ -47,3 +51,6 @@ pub use prices::PriceListRow;
 pub use sessions::SessionRow;
 pub use settle::{BlobRange, Outcome, Settlement, StoredAnswer, TaskEnd, TaskError, TaskFinish, UsageRecord};
 pub use usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, UsageRow};
+pub use webhook_deliveries::{ClaimedDelivery, DeliveryRoom, EndpointId, FinishedTry};
+pub use webhook_log::{DeliveryError, DeliveryFilter, DeliveryRow, TryRow};
+pub use webhook_secrets::SealedSecret;

@@ -184,6 +184,7 @@ async fn take_back(tx: &WriteTx, node: NodeId) -> Result<u64, StoreError> {
         )
         .await?;
     tx.run("UPDATE batch SET steward = NULL WHERE chore <> 0 AND steward = $1", [node.uuid().into()]).await?;
+    crate::webhook_deliveries::take_back(tx, node).await?;
     let leases =
         tx.all("SELECT kind, owner, win FROM lease WHERE node_id = $1 ORDER BY kind, owner, win", [node.uuid().into()]);
     for row in leases.await? {

@@ -9,6 +9,7 @@ use crate::dialect::Dialect;
 /// Every migration in order; its number is its position, from one.
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/0001_first.sql"),
+    include_str!("schema/0002_webhooks.sql"),
     include_str!("schema/0003_files.sql"),
     include_str!("schema/0004_batches.sql"),
 ];

@@ -12,7 +12,7 @@ use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
 use batchin_batch::{Batches, Blobs, Files, FilesOptions, Worker, WorkerOptions};
 use batchin_domain::{
     AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp, TransferId,
-    price::Factor,
+    price::Factor, webhook::TargetPolicy,
 };
 use batchin_gateway::{
     Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
@@ -22,6 +22,7 @@ use batchin_sim::SimServer;
 use batchin_store::{ConnectOptions, CreditGrant, NewKey, NewUser, Role, Store};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fleet, Kind, UpstreamConfig};
+use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
 use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
@@ -40,6 +41,9 @@ const MAX_FILE_BYTES: u64 = 100_000_000;
 /// How long what came of a batch is kept.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// What webhook secrets are sealed with.
+const SECRET_KEY: &str = "the tests' own key, as good as any other";
+
 /// What everybody's password is.
 const PASSWORD: &str = "correct horse battery";
 
@@ -52,6 +56,7 @@ pub struct ServerBuilder {
     settings: ApiSettings,
     max_file_bytes: u64,
     worker: bool,
+    targets: TargetPolicy,
 }
 
 /// A user with one key.
@@ -131,7 +136,13 @@ impl ServerBuilder {
         self
     }
 
-    /// Runs batch tasks too.
+    /// Lets webhooks go to receivers on this machine, over plain HTTP.
+    pub fn with_local_webhooks(mut self) -> Self {
+        self.targets = TargetPolicy { allow_http: true, allow: vec!["127.0.0.0/8".parse().unwrap()], own: Vec::new() };
+        self
+    }
+
+    /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
         self
@@ -158,6 +169,7 @@ impl TestServer {
             settings: ApiSettings::default(),
             max_file_bytes: MAX_FILE_BYTES,
             worker: false,
+            targets: TargetPolicy::default(),
         }
     }
 
@@ -173,16 +185,21 @@ impl TestServer {
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes };
         let files = Files::new(gateway.clone(), blobs.clone(), files_options);
-        let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone());
+        let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
+            .with_webhook_targets(builder.targets.clone());
+        let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
+        let webhooks = Webhooks::open(store.clone(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
         if builder.worker {
             let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: RETENTION };
             Worker::start(gateway.clone(), (blobs.clone(), files.clone(), &batches), options, &groups[0]);
+            deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
         }
         let stopping = CancellationToken::new();
         let parts = ApiParts {
             gateway: gateway.clone(),
             batches,
             files: files.clone(),
+            webhooks,
             clock: clock.clone(),
             ids: Arc::new(RealIds),
             settings: builder.settings.clone(),
@@ -309,6 +326,13 @@ async fn start_gateway(store: &Store, sim: &SimServer, clock: &Arc<TestClock>, g
     let (store, tasks) = (store.clone(), beside.clone());
     let parts = GatewayParts { store, fleet, catalog, keeper, dispatcher, clock, ids, tasks };
     Gateway::new(parts, GatewayOptions { max_in_flight: 512 })
+}
+
+fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {
+    let (webhooks, keeper) = (webhooks.clone(), Arc::clone(gateway.keeper()));
+    let identity = Arc::new(move || Some(keeper.epoch()).filter(|epoch| epoch.holds()).map(|epoch| epoch.identity));
+    let sender = Sender::new(targets, Arc::new(SystemLookup)).unwrap();
+    Deliverer::start(DelivererParts { webhooks, sender, identity, retention: RETENTION }, tasks);
 }
 
 /// `chat-model` with the alias `gpt-x`, `embed-model`, and `org/offline-model`, which nobody serves.

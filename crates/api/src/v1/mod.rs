@@ -9,3 +9,4 @@ pub(crate) mod models;
 pub(crate) mod topup;
 pub(crate) mod usage;
 pub(crate) mod users;
+pub(crate) mod webhooks;

@@ -28,6 +28,9 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/openai/v1/files/file-0197f3a0000070008000000000000000"),
     (Method::GET, "/openai/v1/files/file-0197f3a0000070008000000000000000/content"),
     (Method::DELETE, "/openai/v1/files/file-0197f3a0000070008000000000000000"),
+    (Method::POST, "/v1/webhooks/secret"),
+    (Method::GET, "/v1/webhooks/deliveries"),
+    (Method::POST, "/v1/webhooks/deliveries/evt_00000000000000000000000000000000/replay"),
 ];
 /// Calls that only a key may make.
 const INFERENCE_CALLS: &[(Method, &str)] = &[

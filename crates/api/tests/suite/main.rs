@@ -12,3 +12,4 @@ mod keys;
 mod models;
 mod usage;
 mod users;
+mod webhooks;

@@ -113,6 +113,18 @@ pub fn database(reached: Result<String, String>) -> Finding {
     Finding { subject: "database", verdict }
 }
 
+/// Whether the key that seals webhook secrets is there and opens those of the database; `tried` is the outcome of
+/// trying, with what to show when it does not.
+pub fn secret_key(tried: Result<String, String>) -> Finding {
+    let remedy = "give this node the server.secret_key (or the file secret_key in the data folder) that the others \
+                  have or that was in use before; when it is lost, `batchin webhooks forget-secrets`";
+    let verdict = match tried {
+        Ok(what) => Verdict::Fine(what),
+        Err(what) => broken(what, remedy),
+    };
+    Finding { subject: "secret key", verdict }
+}
+
 /// Whether the weights that the engine loads are there; `is_present` answers for one name.
 pub fn weights(config: &Config, is_present: impl Fn(&str) -> bool) -> Vec<Finding> {
     if !config.is_engine_needed() {

@@ -99,6 +99,9 @@ Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, pri
     /// Recompute the ledger
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Repair what webhooks are signed with
+    #[command(subcommand)]
+    Webhooks(Webhooks),
     /// Check a configuration, or print an example
     #[command(subcommand)]
     Config(Config),
@@ -194,6 +197,20 @@ pub enum Credits {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// `batchin webhooks`
+#[derive(Debug, Subcommand)]
+pub enum Webhooks {
+    /// Forget every account's webhook secret, once the server.secret_key that sealed them is lost
+    #[command(after_help = "Examples:\n  batchin webhooks forget-secrets --yes
+
+Accounts make new ones with POST /v1/webhooks/secret; the next delivery to an account without one makes one.")]
+    ForgetSecrets {
+        /// Say that it is meant
+        #[arg(long)]
+        yes: bool,
     },
 }
 

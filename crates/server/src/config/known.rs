@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::document::{Node, Table, Value};
 use super::fault::{Collector, FaultKind, Place};
 use super::setting::Setting;
-use super::{batches, database, engine, files, models, nearest, observability, server, upstreams, users};
+use super::{batches, database, engine, files, models, nearest, observability, server, upstreams, users, webhooks};
 
 /// A `[section]` of settings that are there once.
 pub(crate) struct Section {
@@ -22,6 +22,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { name: "keys", settings: users::KEYS_SETTINGS },
     Section { name: "batches", settings: batches::SETTINGS },
     Section { name: "files", settings: files::SETTINGS },
+    Section { name: "webhooks", settings: webhooks::SETTINGS },
     Section { name: "engine", settings: engine::SETTINGS },
     Section { name: "log", settings: observability::LOG_SETTINGS },
     Section { name: "telemetry", settings: observability::TELEMETRY_SETTINGS },
@@ -35,7 +36,7 @@ pub(crate) const LISTS: &[Section] = &[
 ];
 
 /// Sections of other versions: known, so that nobody looks for a typing error.
-const LATER_SECTIONS: &[&str] = &["stripe", "usdc", "audit", "webhooks"];
+const LATER_SECTIONS: &[&str] = &["stripe", "usdc", "audit"];
 
 /// The settings that are there once, and can therefore come from the environment.
 pub(crate) fn settings() -> impl Iterator<Item = &'static Setting> {

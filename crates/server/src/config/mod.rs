@@ -20,6 +20,7 @@ mod setting;
 mod sources;
 mod upstreams;
 mod users;
+mod webhooks;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -40,6 +41,7 @@ pub use server::{Roles, Server, TlsFiles};
 pub use sources::{Environment, Flags, Sources};
 pub use upstreams::{ENGINE_UPSTREAM, Timeouts, Upstream, UpstreamKind};
 pub use users::{Keys, Users};
+pub use webhooks::Webhooks;
 
 /// A larger file is no configuration.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -64,6 +66,8 @@ pub struct Config {
     pub batches: Batches,
     /// `[files]`
     pub files: Files,
+    /// `[webhooks]`
+    pub webhooks: Webhooks,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
     pub upstreams: Vec<Upstream>,
     /// `[[models]]`, in the order of the file.
@@ -141,6 +145,13 @@ impl Config {
                     .to_owned(),
             );
         }
+        if matches!(self.database.url, DatabaseUrl::Postgres(_)) && self.server.secret_key.is_none() {
+            warnings.push(
+                "server.secret_key is not set: with several nodes on this database it must be set, and be the same on \
+                 all of them, or only the first one delivers webhooks"
+                    .to_owned(),
+            );
+        }
         if self.models.is_empty() {
             warnings.push("no model is served: add [[models]], or set engine.enabled = true".to_owned());
         }
@@ -185,6 +196,7 @@ impl Config {
             keys: Keys::read(&scope),
             batches: Batches::read(&scope),
             files: Files::read(&scope),
+            webhooks: Webhooks::read(&scope),
             upstreams,
             models,
             engine: Engine::read(&scope, weights),

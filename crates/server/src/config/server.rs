@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use batchin_webhooks::MIN_KEY_CHARS;
 use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::fault::FaultKind;
@@ -12,7 +14,7 @@ use super::reader::Scope;
 use super::setting::{Kind, Preset, Setting};
 
 /// `[server]`, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Server {
     /// Where HTTP is answered; port 0 takes any free one.
     pub listen: SocketAddr,
@@ -20,6 +22,8 @@ pub struct Server {
     pub public_url: Url,
     /// Where the default database, blobs and model weights lie.
     pub data_dir: PathBuf,
+    /// What webhook secrets are sealed with; the data folder's own without.
+    pub secret_key: Option<SecretString>,
     /// What this process does.
     pub roles: Roles,
     /// Certificate and key; plain HTTP without.
@@ -71,6 +75,14 @@ pub(crate) const DATA_DIR: Setting = Setting {
     kind: Kind::Path,
     preset: Preset::Text("data"),
     doc: "Folder of the default database, blobs and model weights. Relative paths begin at the working directory.",
+};
+const SECRET_KEY: Setting = Setting {
+    path: "server.secret_key",
+    kind: Kind::Secret,
+    preset: Preset::Absent { example: "\"at least 32 random characters\"" },
+    doc: "What the webhook secrets in the database are sealed with; must be the same on all nodes of one database. \
+          Without it, the first start makes one in the data folder (secret_key), which only suffices for one node. \
+          Keep a copy: without it every account needs a new webhook secret.",
 };
 pub(crate) const ROLES: Setting = Setting {
     path: "server.roles",
@@ -125,6 +137,7 @@ pub(super) const SETTINGS: &[&Setting] = &[
     &LISTEN,
     &PUBLIC_URL,
     &DATA_DIR,
+    &SECRET_KEY,
     &ROLES,
     &TLS_CERT_FILE,
     &TLS_KEY_FILE,
@@ -143,11 +156,12 @@ impl Server {
             listen,
             public_url: scope.optional_url(&PUBLIC_URL).unwrap_or_else(|| url_of(listen, tls.is_some())),
             data_dir: PathBuf::from(scope.text(&DATA_DIR)),
+            secret_key: secret_key(scope),
             roles: roles(scope),
             tls,
             max_body_bytes: scope.size(&MAX_BODY_BYTES),
             max_in_flight: scope.size(&MAX_IN_FLIGHT),
-            trusted_proxies: trusted_proxies(scope),
+            trusted_proxies: networks(scope, &TRUSTED_PROXIES),
             shutdown_grace: Duration::from_secs(scope.integer(&SHUTDOWN_GRACE_SECONDS)),
             node_lease: Duration::from_secs(scope.integer(&NODE_LEASE_SECONDS)),
         }
@@ -179,17 +193,27 @@ fn tls_files(scope: &Scope<'_>) -> Option<TlsFiles> {
     }
 }
 
-fn trusted_proxies(scope: &Scope<'_>) -> Vec<IpNet> {
+fn secret_key(scope: &Scope<'_>) -> Option<SecretString> {
+    let key = scope.secret(&SECRET_KEY);
+    if key.as_ref().is_some_and(|key| key.expose_secret().chars().count() < MIN_KEY_CHARS) {
+        let message = format!("must have at least {MIN_KEY_CHARS} characters, all of them random");
+        scope.fault(&SECRET_KEY, FaultKind::Value, message);
+    }
+    key
+}
+
+/// A list of addresses and networks.
+pub(super) fn networks(scope: &Scope<'_>, setting: &Setting) -> Vec<IpNet> {
     let parse = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     let network = |(text, place): (String, _)| {
         let parsed = parse(&text);
         if parsed.is_none() {
-            let message = format!("{}: \"{text}\" is no address or network such as 10.0.0.0/8", TRUSTED_PROXIES.path);
+            let message = format!("{}: \"{text}\" is no address or network such as 10.0.0.0/8", setting.path);
             scope.faults.add(&place, FaultKind::Value, message);
         }
         parsed
     };
-    scope.list(&TRUSTED_PROXIES).into_iter().filter_map(network).collect()
+    scope.list(setting).into_iter().filter_map(network).collect()
 }
 
 #[expect(clippy::expect_used, reason = "a scheme, an address and a port always make a URL")]

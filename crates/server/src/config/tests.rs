@@ -232,6 +232,31 @@ fn a_secret_comes_from_its_file_and_is_never_printed() {
 }
 
 #[test]
+fn webhooks_reach_what_the_operator_opens() {
+    let text = "[webhooks]\nallow_http = true\nallow_cidrs = [\"10.1.0.0/16\", \"::1\"]\nretention_days = 2\n";
+    let webhooks = load(text).unwrap().webhooks;
+    assert!(webhooks.allow_http && webhooks.own_cidrs.is_empty());
+    assert_eq!(webhooks.allow_cidrs, ["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()]);
+    assert_eq!(webhooks.retention.as_secs(), 2 * 24 * 3_600);
+    assert_snapshot!(faults("[server]\nsecret_key = \"short\"\n[webhooks]\nown_cidrs = [\"10.1\"]\nallow_htp = true\n"), @r#"
+    batchin.toml:2:14: server.secret_key must have at least 32 characters, all of them random
+    batchin.toml:4:14: webhooks.own_cidrs: "10.1" is no address or network such as 10.0.0.0/8
+    batchin.toml:5:1: unknown key webhooks.allow_htp; did you mean allow_http?
+    "#);
+}
+
+#[test]
+fn several_nodes_are_told_to_share_their_secret_key() {
+    let postgres = ("BATCHIN_DATABASE__URL", "postgres://u:p@h/d");
+    let config = load_with("", &[postgres], Flags::default()).unwrap();
+    assert!(config.warnings()[0].starts_with("server.secret_key is not set"), "{:?}", config.warnings());
+    let key = ("BATCHIN_SERVER__SECRET_KEY", "0123456789abcdef0123456789abcdef");
+    let config = load_with("", &[postgres, key], Flags::default()).unwrap();
+    assert_eq!(config.warnings(), Vec::<String>::new());
+    assert!(!shown(&config).contains("0123456789"), "a key is not printed");
+}
+
+#[test]
 fn nothing_is_served_for_free_by_accident() {
     let model = |capabilities: &str, pricing: &str| {
         format!(

@@ -22,3 +22,4 @@ mod prices;
 mod random;
 mod support;
 mod usage;
+mod webhooks;

@@ -14,14 +14,14 @@ both! {
         let again = connect(&db.url).await;
         again.ping().await.unwrap();
         assert_eq!(again.user(account).await.unwrap().unwrap().balance.nanos(), 5);
-        assert_eq!(db.count("schema_version").await, 3);
+        assert_eq!(db.count("schema_version").await, 4);
         again.close().await.unwrap();
     }
 
     async fn a_newer_database_is_refused(db) {
-        db.raw("INSERT INTO schema_version (version) VALUES (4)").await;
+        db.raw("INSERT INTO schema_version (version) VALUES (5)").await;
         for migrate in [true, false] {
-            assert!(matches!(open(&db.url, migrate).await, Err(ConnectError::TooNew { found: 4, known: 3 })));
+            assert!(matches!(open(&db.url, migrate).await, Err(ConnectError::TooNew { found: 5, known: 4 })));
         }
     }
 
@@ -29,10 +29,11 @@ both! {
         for table in [
             "schema_version", "account", "app_user", "session", "api_key", "node", "purse", "lease", "transfer",
             "usage_log", "price_list", "idempotency", "batch", "task", "file",
+            "webhook_key", "webhook_secret", "webhook_delivery", "webhook_attempt", "webhook_off",
         ] {
             db.raw(&format!("DROP TABLE {table}")).await;
         }
-        assert!(matches!(open(&db.url, false).await, Err(ConnectError::TooOld { found: 0, known: 3 })));
+        assert!(matches!(open(&db.url, false).await, Err(ConnectError::TooOld { found: 0, known: 4 })));
         open(&db.url, true).await.unwrap();
         open(&db.url, false).await.unwrap();
         assert_eq!(db.count("account").await, 0);
@@ -42,13 +43,14 @@ both! {
         for table in [
             "schema_version", "account", "app_user", "session", "api_key", "node", "purse", "lease", "transfer",
             "usage_log", "price_list", "idempotency", "batch", "task", "file",
+            "webhook_key", "webhook_secret", "webhook_delivery", "webhook_attempt", "webhook_off",
         ] {
             db.raw(&format!("DROP TABLE {table}")).await;
         }
         for opened in futures::future::join_all((0..6).map(|_| open(&db.url, true))).await {
             opened.unwrap().ping().await.unwrap();
         }
-        assert_eq!(db.count("schema_version").await, 3);
+        assert_eq!(db.count("schema_version").await, 4);
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct CreateBatch {
     /// `high`, `low` or `fill`; the price follows from it.
     #[schema(value_type = Option<String>, example = "low")]
     priority: Option<Priority>,
+    /// Where to tell of its end; see POST /v1/webhooks/secret.
+    #[schema(example = "https://example.com/hook")]
     webhook_url: Option<String>,
     /// How long it may take: whole hours or days, from `1h` to `7d`. Without it, as long as it takes.
     #[schema(example = "24h")]

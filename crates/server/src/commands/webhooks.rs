@@ -1,0 +1,21 @@
+//! Holds: `batchin webhooks`.
+
+use std::io::Write;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    cli::{Outcome, Webhooks},
+    config::Config,
+};
+
+/// Runs a command about webhooks.
+pub(super) async fn run(command: &Webhooks, config: &Config, out: &mut impl Write) -> Result<Outcome> {
+    let Webhooks::ForgetSecrets { yes } = command;
+    if !yes {
+        bail!("every account's receiver will refuse webhooks until it has a new secret; if that is meant, add --yes");
+    }
+    let forgotten = super::store(config).await?.forget_webhook_secrets().await?;
+    writeln!(out, "forgot the webhook secrets of {forgotten} account(s); restart every server")?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,63 @@
+//! Holds: `[webhooks]`: where customers may be told, and for how long it is remembered.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::reader::Scope;
+use super::server::networks;
+use super::setting::{Kind, Preset, Setting};
+
+const SECONDS_PER_DAY: u64 = 24 * 3_600;
+
+/// `[webhooks]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhooks {
+    /// Whether `http` is good enough.
+    pub allow_http: bool,
+    /// Networks that are open although they are private or special.
+    pub allow_cidrs: Vec<IpNet>,
+    /// Public networks of the operator's, which customers must not reach through us.
+    pub own_cidrs: Vec<IpNet>,
+    /// How long deliveries that have ended are kept.
+    pub retention: Duration,
+}
+
+const ALLOW_HTTP: Setting = Setting {
+    path: "webhooks.allow_http",
+    kind: Kind::Flag,
+    preset: Preset::Flag(false),
+    doc: "Whether webhooks may go to http:// and not only to https://.",
+};
+const ALLOW_CIDRS: Setting = Setting {
+    path: "webhooks.allow_cidrs",
+    kind: Kind::TextList,
+    preset: Preset::List(&[]),
+    doc: "Private networks, such as \"10.1.0.0/16\", to which webhooks may go; otherwise only public addresses are \
+          connected to, whatever a name resolves to.",
+};
+const OWN_CIDRS: Setting = Setting {
+    path: "webhooks.own_cidrs",
+    kind: Kind::TextList,
+    preset: Preset::List(&[]),
+    doc: "Your own public addresses, to which webhooks must not go although they are public.",
+};
+const RETENTION_DAYS: Setting = Setting {
+    path: "webhooks.retention_days",
+    kind: Kind::Integer { min: 1, max: 3_650 },
+    preset: Preset::Integer(30),
+    doc: "How long deliveries that have ended can be listed and replayed.",
+};
+
+pub(super) const SETTINGS: &[&Setting] = &[&ALLOW_HTTP, &ALLOW_CIDRS, &OWN_CIDRS, &RETENTION_DAYS];
+
+impl Webhooks {
+    pub(super) fn read(scope: &Scope<'_>) -> Self {
+        Self {
+            allow_http: scope.flag(&ALLOW_HTTP),
+            allow_cidrs: networks(scope, &ALLOW_CIDRS),
+            own_cidrs: networks(scope, &OWN_CIDRS),
+            retention: Duration::from_secs(scope.integer(&RETENTION_DAYS) * SECONDS_PER_DAY),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Holds: webhooks in the running server.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use batchin_gateway::Gateway;
+use batchin_store::Store;
+use batchin_tasks::Tasks;
+use batchin_webhooks::{Deliverer, DelivererParts, Sender, SystemLookup, Webhooks};
+
+use crate::{config::Config, secret_key, wiring, world::World};
+
+/// Opens the accounts' secrets.
+pub(super) async fn open(config: &Config, store: &Store) -> Result<Webhooks> {
+    let key = secret_key::find_or_make(config, &World)?;
+    Webhooks::open(store.clone(), &key, Arc::new(World), Arc::new(World)).await.context("webhook secrets")
+}
+
+/// Starts to deliver, if this node can sign.
+pub(super) fn start(config: &Config, webhooks: &Webhooks, gateway: &Gateway, tasks: &Tasks) -> Result<()> {
+    if !webhooks.can_sign() {
+        return Ok(());
+    }
+    let sender = Sender::new(wiring::webhook_targets(config), Arc::new(SystemLookup))?;
+    let gateway = gateway.clone();
+    let identity = move || {
+        let epoch = gateway.epoch();
+        epoch.holds().then_some(epoch.identity)
+    };
+    let (webhooks, retention) = (webhooks.clone(), config.webhooks.retention);
+    Deliverer::start(DelivererParts { webhooks, sender, identity: Arc::new(identity), retention }, tasks);
+    Ok(())
+}

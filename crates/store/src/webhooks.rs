@@ -1,0 +1,109 @@
+//! Holds: the outbox: events that customers are told of, written with the change that they tell of.
+
+use std::collections::HashMap;
+
+use batchin_domain::{
+    AccountId, BatchId, BatchStatus, Timestamp,
+    webhook::{DeliveryState, EventId, EventKind, origin},
+};
+use sea_orm::Value;
+use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
+
+use crate::{
+    StoreError,
+    connect::WriteTx,
+    dialect::{marks, runs},
+};
+
+/// An event to be told to one URL.
+#[derive(Clone, Debug)]
+pub(crate) struct NewEvent {
+    /// What has happened.
+    pub kind: EventKind,
+    /// What it has happened to.
+    pub subject: Uuid,
+    /// Whom it concerns.
+    pub account: AccountId,
+    /// Where its owner wants to hear of it.
+    pub url: String,
+}
+
+/// Queues the events of batches that became final in this transaction; batches without a URL have none.
+pub(crate) async fn batches_ended(
+    tx: &WriteTx,
+    ended: &[(BatchId, BatchStatus)],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let kinds: HashMap<Uuid, EventKind> = ended
+        .iter()
+        .filter_map(|(batch, status)| EventKind::of_batch(*status).map(|kind| (batch.uuid(), kind)))
+        .collect();
+    let ids: Vec<Uuid> = kinds.keys().copied().collect();
+    let mut rest = ids.as_slice();
+    for run in runs(ids.len()) {
+        let (these, later) = rest.split_at(run);
+        rest = later;
+        let sql = format!(
+            "SELECT id, account_id, webhook_url FROM batch WHERE webhook_url IS NOT NULL AND id IN ({})",
+            marks(run, 1)
+        );
+        for row in tx.all(sql, these.iter().map(|id| Value::from(*id)).collect::<Vec<_>>()).await? {
+            let subject: Uuid = row.try_get("", "id")?;
+            let Some(kind) = kinds.get(&subject).copied() else { continue };
+            let account = AccountId::new(row.try_get("", "account_id")?);
+            let event = NewEvent { kind, subject, account, url: row.try_get("", "webhook_url")? };
+            enqueue(tx, &event, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Queues an event. The same kind of event of the same subject is queued once. What a receiver has switched off is
+/// noted and not sent.
+pub(crate) async fn enqueue(tx: &WriteTx, event: &NewEvent, now: Timestamp) -> Result<(), StoreError> {
+    let (pending, off) = (DeliveryState::Pending.code(), DeliveryState::Off.code());
+    let is_off = "EXISTS (SELECT 1 FROM webhook_off o WHERE o.account_id = $2 AND o.url = $5)";
+    tx.run(
+        format!(
+            "INSERT INTO webhook_delivery (id, account_id, kind, subject, url, endpoint, due_at, created_at, state, \
+             finished_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8, CASE WHEN {is_off} THEN {off} ELSE {pending} END, \
+             CASE WHEN {is_off} THEN $9 ELSE NULL END) ON CONFLICT (id) DO NOTHING"
+        ),
+        [
+            event_id(event.kind, event.subject).uuid().into(),
+            event.account.uuid().into(),
+            event.kind.code().into(),
+            event.subject.into(),
+            event.url.as_str().into(),
+            endpoint_id(event.account, &event.url).into(),
+            now.micros().into(),
+            now.micros().into(),
+            now.micros().into(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// An event's id follows from what it is, so that the transaction that writes it may be run again.
+fn event_id(kind: EventKind, subject: Uuid) -> EventId {
+    EventId::new(named(&[b"batchin event", &kind.code().to_be_bytes(), subject.as_bytes()]))
+}
+
+/// An account's deliveries to one server share what that server can bear.
+pub(crate) fn endpoint_id(account: AccountId, url: &str) -> Uuid {
+    named(&[b"batchin endpoint", account.uuid().as_bytes(), origin(url).as_bytes()])
+}
+
+/// A UUID (version 8) from the hash of what it names.
+fn named(parts: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part);
+    }
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.finalize()[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
+}

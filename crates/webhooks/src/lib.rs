@@ -1,0 +1,21 @@
+//! Holds: telling customers that something ended.
+//!
+//! The store's outbox says what is to be told; here it is signed, sent and tried again. A customer names the URL, so
+//! nothing here connects to an address that the operator has not opened and the public internet does not have.
+
+mod deliverer;
+mod in_flight;
+mod payload;
+mod resolver;
+mod secret;
+mod sender;
+mod vault;
+mod webhooks;
+
+pub use deliverer::{Deliverer, DelivererParts, Identity};
+pub use payload::{Message, body};
+pub use resolver::{Lookup, SystemLookup};
+pub use secret::{WebhookSecret, signature};
+pub use sender::{Sender, SenderError};
+pub use vault::{MIN_KEY_CHARS, MasterKey, ShortKey, Vault, VaultError};
+pub use webhooks::{Rotated, SecretError, Webhooks};

@@ -1,0 +1,118 @@
+//! Holds: accounts' secrets, from the first delivery to their rotation.
+
+use std::{sync::Arc, time::Duration};
+
+use batchin_domain::{AccountId, Clock, IdSource, Timestamp};
+use batchin_store::{Store, StoreError};
+use tracing::error;
+
+use crate::{
+    secret::WebhookSecret,
+    vault::{MasterKey, Sealed, Vault, VaultError},
+};
+
+/// How long an old secret signs beside the new one, so that a receiver can change over without losing an event.
+const OVERLAP: Duration = Duration::from_secs(24 * 3600);
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// This node's key is not the one that the database's secrets were sealed with.
+    #[error("this node's server.secret_key does not open the database's secrets")]
+    WrongKey,
+    /// The store failed.
+    #[error("the secret could not be read or stored")]
+    Store(#[source] StoreError),
+}
+
+/// A new secret, to be shown once.
+#[derive(Clone, Debug)]
+pub struct Rotated {
+    /// The secret.
+    pub secret: WebhookSecret,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Accounts' secrets. Cheap to clone.
+#[derive(Clone)]
+pub struct Webhooks(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    vault: Option<Vault>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+}
+
+impl Webhooks {
+    /// Opens the secrets of a database. With a key that is not theirs everything else goes on, and what needs a secret
+    /// is refused.
+    pub async fn open(
+        store: Store,
+        key: &MasterKey,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+    ) -> Result<Self, StoreError> {
+        let vault = match Vault::open(&store, key, &*ids).await {
+            Ok(vault) => Some(vault),
+            Err(VaultError::Store(cause)) => return Err(cause),
+            Err(cause @ VaultError::OtherKey) => {
+                error!("{cause}: this node delivers no webhooks; give it the same server.secret_key as the others");
+                None
+            }
+        };
+        Ok(Self(Arc::new(Inner { store, vault, clock, ids })))
+    }
+
+    /// Whether this node can sign.
+    pub fn can_sign(&self) -> bool {
+        self.0.vault.is_some()
+    }
+
+    /// Makes an account's secret, or a new one. The old one signs beside it for a day.
+    pub async fn rotate(&self, account: AccountId) -> Result<Rotated, SecretError> {
+        let Inner { store, clock, ids, .. } = &*self.0;
+        let (secret, created_at) = (WebhookSecret::new(ids.secret()), clock.now());
+        let sealed = self.vault()?.seal(account, &secret, &**ids);
+        let until = created_at.after(OVERLAP);
+        store.rotate_webhook_secret(account, sealed, created_at, until).await.map_err(SecretError::Store)?;
+        Ok(Rotated { secret, created_at })
+    }
+
+    /// What an account's deliveries are signed with now, the newest first. An account that has none gets one, so that
+    /// no event goes out without a signature.
+    pub(crate) async fn secrets(&self, account: AccountId, now: Timestamp) -> Result<Vec<WebhookSecret>, SecretError> {
+        let Inner { store, ids, .. } = &*self.0;
+        let vault = self.vault()?;
+        let stored = match store.webhook_secret(account).await.map_err(SecretError::Store)? {
+            Some(stored) => stored,
+            None => {
+                let fresh = vault.seal(account, &WebhookSecret::new(ids.secret()), &**ids);
+                store.ensure_webhook_secret(account, fresh, now).await.map_err(SecretError::Store)?
+            }
+        };
+        let previous = stored.previous.filter(|(_, until)| now < *until).map(|(sealed, _)| sealed);
+        let sealed = std::iter::once(stored.current).chain(previous);
+        let opened = sealed.map(|sealed| vault.unseal(account, &sealed)).collect::<Result<_, Sealed>>();
+        opened.map_err(|_| SecretError::WrongKey)
+    }
+
+    fn vault(&self) -> Result<&Vault, SecretError> {
+        self.0.vault.as_ref().ok_or(SecretError::WrongKey)
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Any number.
+    pub(crate) fn jitter(&self) -> u16 {
+        let [first, second, ..] = self.0.ids.secret();
+        u16::from_le_bytes([first, second])
+    }
+}
