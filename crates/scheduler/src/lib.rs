@@ -9,6 +9,7 @@
 mod baseline;
 mod cool_down;
 mod event;
+mod first_bytes;
 mod gate;
 mod limit;
 mod policy;
