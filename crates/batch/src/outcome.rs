@@ -101,7 +101,10 @@ fn after_request(cause: RequestError, chance: u32) -> Next {
         }
         RequestError::RateLimited(info) => again(info.reset),
         RequestError::Fenced | RequestError::Store(_) => again(Duration::ZERO),
-        RequestError::UpstreamFailed | RequestError::UpstreamTimeout => again(PAUSE),
+        // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
+        RequestError::UpstreamFailed | RequestError::UpstreamTimeout => {
+            fail(502, "upstream_error", None, "The model server failed.".to_owned())
+        }
         RequestError::Stopped => Next::Leave,
         RequestError::Refused { status, error } => Next::Fail {
             status: Some(status),

@@ -15,6 +15,8 @@ const HELD_UP: Duration = Duration::from_millis(2);
 pub(crate) struct Pace {
     /// Choices that go on: so many pieces make one step.
     choices: u32,
+    /// Of those, the ones that end with this burst.
+    ending: u32,
     burst: Option<Burst>,
     /// When the burst before arrived, if that is known.
     before: Option<Instant>,
@@ -41,7 +43,7 @@ pub(crate) struct Step {
 impl Pace {
     /// The pace of a stream of so many choices.
     pub fn new(choices: u32) -> Self {
-        Self { choices: choices.max(1), burst: None, before: None }
+        Self { choices: choices.max(1), ending: 0, burst: None, before: None }
     }
 
     /// A piece with content of `deltas` choices is here; `ends` when a choice ends with it.
@@ -52,18 +54,18 @@ impl Pace {
             burst.last = now;
             burst.deltas = burst.deltas.saturating_add(deltas);
         }
-        if ends {
-            self.choices = self.choices.saturating_sub(1).max(1);
-        }
+        self.ending = self.ending.saturating_add(u32::from(ends));
     }
 
     /// All that has arrived is read, and the reader waits for more: the burst is over.
     pub fn waits(&mut self) -> Option<Step> {
+        let width = self.choices;
+        self.choices = width.saturating_sub(std::mem::take(&mut self.ending)).max(1);
         let burst = self.burst.take()?;
         let known = !burst.held_up;
         let before = std::mem::replace(&mut self.before, known.then_some(burst.began));
         let gap = before.filter(|_| known).map(|before| burst.began.duration_since(before));
-        Some(Step { gap, tokens: burst.deltas.div_ceil(self.choices) })
+        Some(Step { gap, tokens: burst.deltas.div_ceil(width) })
     }
 }
 
@@ -96,7 +98,7 @@ mod tests {
     fn choices_of_one_step_are_one_token_until_they_end() {
         let of = |ms, ends| Some((ms, 1, ends));
         let pieces = [of(0, false), of(0, false), None, of(20, false), of(20, true), None, of(40, false), None];
-        assert_eq!(steps(2, &pieces), [(None, 1), (Some(20), 2), (Some(20), 1)]);
+        assert_eq!(steps(2, &pieces), [(None, 1), (Some(20), 1), (Some(20), 1)]);
     }
 
     #[test]

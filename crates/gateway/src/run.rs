@@ -278,7 +278,8 @@ impl Gateway {
             if !call.stream && call.endpoint.generates() {
                 running.unseen();
             }
-            match running.replica.call(call).await {
+            let called = running.replica.call(call).await;
+            match called {
                 Ok(answer) => {
                     running.first_byte();
                     return Ok(Dispatched { answer, running });

@@ -3,7 +3,7 @@
 //!
 //! Nothing of a try that breaks off is kept or charged; the next upstream begins anew.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, task::Poll, time::Duration};
 
 use batchin_openai::{UpstreamError, Usage};
 use batchin_scheduler::Outcome as Ended;
@@ -173,9 +173,10 @@ async fn watched(
     let prompts = admitted.peek.bound.items.max(1);
     let mut pace = Pace::new(admitted.peek.choices.max(1).saturating_mul(prompts));
     loop {
-        let progress = match futures::poll!(std::pin::pin!(assembly.next())) {
-            std::task::Poll::Ready(progress) => progress,
-            std::task::Poll::Pending => {
+        let here = std::future::poll_fn(|cx| Poll::Ready(assembly.poll_next(cx))).await;
+        let progress = match here {
+            Poll::Ready(progress) => progress,
+            Poll::Pending => {
                 running.paced_by(pace.waits());
                 assembly.next().await
             }

@@ -196,7 +196,6 @@ fn check(chat: bool, answer: &Value, numbers: Vec<usize>) -> Result<(), TestCase
     let chunks = Cuts { numbers, at: 0 }.chunks(answer);
     let mut assembler = Assembler::new(endpoint, "i", "m", 1024 * 1024);
     for chunk in &chunks {
-        prop_assert!(!assembler.is_finished() || chunk["choices"] == json!([]));
         assembler.take(chunk.to_string().as_bytes()).unwrap();
     }
     prop_assert!(assembler.is_finished());
