@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use batchin_gateway::RequestError;
-use batchin_store::TaskError;
+use batchin_gateway::{Again, RequestError, TaskError, UpstreamFailure};
+use batchin_store::TaskError as EndError;
 
 /// Pause before a task is tried again that waits for money: soon enough after a top-up, seldom enough in between.
 const MONEY_PAUSE: Duration = Duration::from_secs(2);
 /// First pause after a failed try; doubles with each, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest pause that a model server may ask for; OpenAI's own client waits no longer either.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 
 /// What becomes of a task after a try without a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,82 +31,162 @@ pub(crate) enum Next {
         counts: bool,
     },
     /// It has failed for good.
-    Fail(TaskError),
+    Fail(EndError),
     /// What is left of the batch's highest cost does not cover it.
     CapReached,
     /// It is no longer ours.
     Leave,
 }
 
-/// Decides after the `attempt`-th try, counted from one, of at most `max_attempts`.
-pub(crate) fn after(cause: RequestError, attempt: u32, max_attempts: u32) -> Next {
+/// Decides after the `attempt`-th try, counted from one, of at most `max_attempts`. `chance` is random, so that tasks
+/// that failed together do not come back together.
+pub(crate) fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u32) -> Next {
+    match cause {
+        TaskError::Preempted => Next::Leave,
+        TaskError::Upstream(failure) => after_upstream(failure, attempt, max_attempts, chance),
+        TaskError::Request(cause) => after_request(cause, chance),
+    }
+}
+
+fn after_upstream(failure: UpstreamFailure, attempt: u32, max_attempts: u32, chance: u32) -> Next {
     let backoff = PAUSE.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(PAUSE_MAX);
-    let fail = |code: &str, message: String| {
-        Next::Fail(TaskError { code: code.to_owned(), message, status: None, kind: None, param: None })
+    let status = failure.status;
+    let pause = |asked: Option<Duration>| asked.unwrap_or_default().min(RETRY_AFTER_MAX) + jittered(backoff, chance);
+    match failure.again {
+        Again::NotAsked(asked) => return Next::Again { pause: pause(asked), counts: false },
+        Again::After(asked) if attempt < max_attempts => return Next::Again { pause: pause(asked), counts: true },
+        Again::After(_) | Again::Never => {}
+    }
+    if let Some(said) = failure.said {
+        return Next::Fail(EndError {
+            status,
+            kind: said.kind,
+            param: said.param,
+            code: said.code.unwrap_or_else(|| "invalid_request".to_owned()),
+            message: said.message,
+        });
+    }
+    let (code, message) = if failure.timed_out {
+        ("upstream_timeout", format!("The model server did not answer in time, {attempt} times."))
+    } else if failure.again == Again::Never {
+        ("upstream_error", "The model server's answer is larger than is taken.".to_owned())
+    } else {
+        ("upstream_error", format!("The model server failed {attempt} times."))
     };
-    let tried_enough = attempt >= max_attempts;
+    let kind = Some("server_error".to_owned());
+    Next::Fail(EndError { status, kind, param: None, code: code.to_owned(), message })
+}
+
+fn after_request(cause: RequestError, chance: u32) -> Next {
+    let again = |pause: Duration| Next::Again { pause: pause + jittered(PAUSE, chance), counts: false };
+    let fail = |status: u16, code: &str, param: Option<String>, message: String| {
+        let kind = Some("invalid_request_error".to_owned());
+        Next::Fail(EndError { status: Some(status), kind, param, code: code.to_owned(), message })
+    };
     match cause {
         RequestError::BalanceTooLow { .. } => Next::WaitForMoney { reason: "payment_required", pause: MONEY_PAUSE },
-        RequestError::CapTooLow => Next::CapReached,
         RequestError::BudgetTooLow { .. } => Next::WaitForMoney { reason: "budget_used_up", pause: MONEY_PAUSE },
         RequestError::Busy { retry_after } | RequestError::NoUpstream { retry_after } => {
-            Next::Again { pause: retry_after.min(PAUSE_MAX), counts: false }
+            again(retry_after.min(PAUSE_MAX))
         }
-        RequestError::RateLimited(info) => Next::Again { pause: info.reset, counts: false },
-        RequestError::Fenced | RequestError::Store(_) => Next::Again { pause: PAUSE, counts: false },
+        RequestError::RateLimited(info) => again(info.reset),
+        RequestError::Fenced | RequestError::Store(_) => again(Duration::ZERO),
+        // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
+        RequestError::UpstreamFailed | RequestError::UpstreamTimeout => {
+            fail(502, "upstream_error", None, "The model server failed.".to_owned())
+        }
         RequestError::Stopped => Next::Leave,
-        RequestError::UpstreamFailed if !tried_enough => Next::Again { pause: backoff, counts: true },
-        RequestError::UpstreamTimeout if !tried_enough => Next::Again { pause: backoff, counts: true },
-        RequestError::UpstreamFailed => fail("upstream_error", format!("The model server failed {attempt} times.")),
-        RequestError::UpstreamTimeout => {
-            fail("upstream_timeout", format!("The model server did not answer in time, {attempt} times."))
-        }
-        RequestError::Refused { status, error } => Next::Fail(TaskError {
-            code: error.code.unwrap_or_else(|| "invalid_request".to_owned()),
-            message: error.message,
+        RequestError::Refused { status, error } => Next::Fail(EndError {
             status: Some(status),
             kind: error.kind,
             param: error.param,
+            code: error.code.unwrap_or_else(|| "invalid_request".to_owned()),
+            message: error.message,
         }),
-        RequestError::Invalid(invalid) => fail("invalid_request", invalid.message),
+        RequestError::CapTooLow => Next::CapReached,
+        RequestError::Invalid(invalid) => fail(400, "invalid_request", invalid.param, invalid.message),
         RequestError::ModelNotFound { model } => {
-            fail("model_not_found", format!("The model `{model}` is no longer served here."))
+            let message = format!("The model `{model}` is no longer served here.");
+            fail(404, "model_not_found", Some("model".to_owned()), message)
         }
         RequestError::NotCapable { model, needs } => {
-            fail("invalid_request", format!("The model `{model}` does not serve {}.", needs.name()))
+            let message = format!("The model `{model}` does not serve {}.", needs.name());
+            fail(400, "invalid_request", Some("model".to_owned()), message)
         }
         RequestError::OverModelLimit { param, asked, limit } => {
-            fail("invalid_request", format!("`{param}` is {asked}; the model has at most {limit}."))
+            let message = format!("`{param}` is {asked}; the model has at most {limit}.");
+            fail(400, "invalid_request", Some(param.to_owned()), message)
         }
-        RequestError::CallerGone => fail("unauthorized", "The account is gone.".to_owned()),
+        RequestError::CallerGone => fail(401, "unauthorized", None, "The account is gone.".to_owned()),
         RequestError::IdempotencyMismatch | RequestError::IdempotencyRunning | RequestError::IdempotencyCut => {
-            fail("conflict", "The task carries an Idempotency-Key.".to_owned())
+            fail(409, "conflict", None, "The task carries an Idempotency-Key.".to_owned())
         }
     }
+}
+
+/// Full jitter: anything from nothing to all of it.
+fn jittered(most: Duration, chance: u32) -> Duration {
+    let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
+    let part = u128::from(micros) * u128::from(chance) / u128::from(u32::MAX);
+    Duration::from_micros(u64::try_from(part).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn failed(status: u16, again: Again) -> TaskError {
+        TaskError::Upstream(UpstreamFailure { status: Some(status), timed_out: false, again, said: None })
+    }
+
+    fn pause_of(next: &Next) -> (Duration, bool) {
+        match next {
+            Next::Again { pause, counts } => (*pause, *counts),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn money_waits_faults_fail_and_failures_are_bounded() {
-        let again = |attempt| after(RequestError::UpstreamFailed, attempt, 3);
-        assert_eq!(again(1), Next::Again { pause: PAUSE, counts: true });
-        assert_eq!(again(2), Next::Again { pause: PAUSE * 2, counts: true });
-        assert!(matches!(again(3), Next::Fail(error) if error.code == "upstream_error"));
+    fn failures_are_tried_again_with_growing_jittered_pauses_up_to_the_bound() {
+        let try_ = |attempt, chance| after(failed(500, Again::After(None)), attempt, 3, chance);
+        assert_eq!(pause_of(&try_(1, u32::MAX)), (PAUSE, true));
+        assert_eq!(pause_of(&try_(2, u32::MAX)), (PAUSE * 2, true));
+        assert_eq!(pause_of(&try_(2, 0)), (Duration::ZERO, true));
+        let Next::Fail(EndError { status, code, .. }) = try_(3, 0) else { panic!("no end") };
+        assert_eq!((status, code.as_str()), (Some(500), "upstream_error"));
+    }
+
+    #[test]
+    fn a_server_s_own_pause_is_obeyed_within_bounds() {
+        let asked = |secs| Again::After(Some(Duration::from_secs(secs)));
+        assert_eq!(pause_of(&after(failed(429, asked(7)), 1, 3, 0)), (Duration::from_secs(7), true));
+        assert_eq!(pause_of(&after(failed(409, asked(3_600)), 1, 3, 0)), (RETRY_AFTER_MAX, true));
+        let down = Again::NotAsked(Some(Duration::from_secs(1)));
+        assert_eq!(pause_of(&after(failed(503, down), 99, 3, 0)), (Duration::from_secs(1), false));
+    }
+
+    #[test]
+    fn faults_fail_at_once_and_what_is_ours_does_not_count() {
         let busy = RequestError::Busy { retry_after: Duration::from_secs(1) };
-        assert!(matches!(after(busy, 99, 3), Next::Again { counts: false, .. }));
+        assert!(!pause_of(&after(busy.into(), 99, 3, 0)).1);
         let gone = RequestError::ModelNotFound { model: "m".to_owned() };
-        assert!(matches!(after(gone, 1, 3), Next::Fail(_)));
-        assert_eq!(after(RequestError::Stopped, 1, 3), Next::Leave);
+        assert!(matches!(after(gone.into(), 1, 3, 0), Next::Fail(EndError { status: Some(404), .. })));
+        assert_eq!(after(RequestError::Stopped.into(), 1, 3, 0), Next::Leave);
+        let body = br#"{"error":{"message":"bad","type":"BadRequestError","param":"n","code":400}}"#;
+        let said = Some(Box::new(batchin_openai::upstream_error_message(400, body)));
+        let refused = UpstreamFailure { status: Some(400), timed_out: false, again: Again::Never, said };
+        let Next::Fail(EndError { status, kind, param, message, .. }) = after(TaskError::Upstream(refused), 1, 3, 0) else {
+            panic!("tried again")
+        };
+        assert_eq!((status, kind.as_deref(), param.as_deref()), (Some(400), Some("BadRequestError"), Some("n")));
+        assert_eq!(message, "bad");
     }
 
     #[test]
     fn pauses_stay_bounded_however_often_a_task_was_tried() {
         for attempt in [1, 17, 40, u32::MAX - 1] {
-            let Next::Again { pause, .. } = after(RequestError::UpstreamFailed, attempt, u32::MAX) else { panic!() };
-            assert!(pause <= PAUSE_MAX);
+            let next = after(failed(500, Again::After(None)), attempt, u32::MAX, u32::MAX);
+            assert!(pause_of(&next).0 <= PAUSE_MAX);
         }
     }
 }

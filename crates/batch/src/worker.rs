@@ -7,7 +7,7 @@ use std::{
 };
 
 use batchin_domain::{AccountId, BatchId, Ending, KeyId, Priority, RequestId};
-use batchin_gateway::{Caller, Gateway, Inbound, RequestError, Running, endpoint_of};
+use batchin_gateway::{Caller, Gateway, Inbound, RequestError, Running, TaskError, endpoint_of};
 use batchin_openai::Endpoint;
 use batchin_scheduler::{Entry, Queue, Verdict, Waiting, shares};
 use batchin_store::{Claim, ClaimedTask, FencedError, NodeIdentity, Requeue, StoreError, TaskEnd, TaskFinish};
@@ -345,7 +345,9 @@ impl Worker {
         let unsettled = match self.gateway.run_task(&caller, ready.inbound.clone(), place).await {
             Ok(unsettled) => unsettled,
             // Preempted in favour of a person; a cancelled batch is noticed when it is claimed no more.
-            Err(RequestError::Stopped) => return self.requeue(task, POLL, false).await,
+            Err(TaskError::Preempted | TaskError::Request(RequestError::Stopped)) => {
+                return self.requeue(task, POLL, false).await;
+            }
             Err(cause) => return self.conclude(task, cause).await,
         };
         let new = NewResult {
@@ -371,8 +373,10 @@ impl Worker {
     }
 
     /// Carries out what a failed try means.
-    async fn conclude(&self, task: &ClaimedTask, cause: RequestError) {
-        match after(cause, task.attempts, self.options.max_attempts) {
+    async fn conclude(&self, task: &ClaimedTask, cause: impl Into<TaskError>) {
+        // The low bits of an id are random.
+        let chance = self.gateway.ids().uuid().as_u128() as u32;
+        match after(cause.into(), task.attempts, self.options.max_attempts, chance) {
             Next::WaitForMoney { reason, pause } => {
                 self.block(task.batch, reason, pause).await;
                 self.requeue(task, Duration::ZERO, false).await;

@@ -13,6 +13,8 @@ use batchin_upstream::{Fleet, Kind, Replica};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::pace::Step;
+
 /// The scheduler is asked for its next deadline at least this often, so that a reload or a lost wake-up heals itself.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
@@ -179,6 +181,18 @@ impl Running {
     /// The first byte arrived.
     pub fn first_byte(&self) {
         self.dispatcher.apply(Event::FirstByte(self.ticket));
+    }
+
+    /// Its answer will come in one piece, and its first byte will not be seen.
+    pub fn unseen(&self) {
+        self.dispatcher.apply(Event::Unseen(self.ticket));
+    }
+
+    /// Tells what a burst of a stream showed.
+    pub(crate) fn paced_by(&self, step: Option<Step>) {
+        if let Some(Step { gap, tokens }) = step {
+            self.dispatcher.apply(Event::Chunk { ticket: self.ticket, gap, tokens });
+        }
     }
 
     /// Tells the time between tokens of an answer that was not streamed, as its mean: enough evidence for one control

@@ -13,9 +13,11 @@ mod escrow;
 mod gateway;
 mod idempotent;
 mod meter;
+mod pace;
 mod reserve;
 mod run;
 mod stream;
+mod task;
 
 pub use admit::Inbound;
 pub use caller::Caller;
@@ -29,3 +31,4 @@ pub use idempotent::IdempotencyKey;
 pub use reserve::RateInfo;
 pub use run::{Checked, Reply, ReplyBody, Unsettled, endpoint_code, endpoint_of};
 pub use stream::MeteredStream;
+pub use task::{Again, TaskError, UpstreamFailure};

@@ -23,9 +23,9 @@ use crate::{
 
 /// Upstreams tried for one request: enough to step over two dead ones, few enough that a request that kills servers
 /// does not go round them all.
-const MAX_ATTEMPTS: usize = 3;
+pub(crate) const MAX_ATTEMPTS: usize = 3;
 /// What a refused client is told to wait when nobody knows better.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The largest answer that is kept for an Idempotency-Key.
 pub(crate) const MAX_KEPT_ANSWER: usize = 1024 * 1024;
 
@@ -65,23 +65,23 @@ pub(crate) struct Bill {
 
 /// A whole answer whose charge is not yet durable. Dropped, nothing is charged.
 pub struct Unsettled {
-    bill: Bill,
-    reservation: Reservation,
+    pub(crate) bill: Bill,
+    pub(crate) reservation: Reservation,
     /// The answer, as the client is to get it.
     pub body: Bytes,
 }
 
 /// When a request came in, and what was in force then.
-struct Arrival {
-    epoch: Arc<Epoch>,
-    catalog: Arc<Catalog>,
-    came_in: Timestamp,
+pub(crate) struct Arrival {
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) came_in: Timestamp,
     began: Instant,
 }
 
 impl Bill {
     /// A bill for a request that may cost at most `hold`.
-    fn open(
+    pub(crate) fn open(
         gateway: Gateway,
         arrival: Arrival,
         caller: &Caller,
@@ -222,7 +222,7 @@ impl Gateway {
             None => IdempotencyGuard::new(self.clone(), None),
         };
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
-        let dispatched = self.dispatch(&inbound, &admitted, None).await?;
+        let dispatched = self.dispatch(&inbound, &admitted).await?;
         let bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
         let body = match dispatched.answer {
             Answer::Events(events) => {
@@ -234,26 +234,6 @@ impl Gateway {
             }
         };
         Ok(Reply { rate, body })
-    }
-
-    /// Runs a batch task, in the place that it was given, up to the point where its answer is there;
-    /// [`Unsettled::settle_task`] makes it durable.
-    pub async fn run_task(
-        &self,
-        caller: &Caller,
-        inbound: Inbound,
-        running: Running,
-    ) -> Result<Unsettled, RequestError> {
-        let arrival = self.arrival()?;
-        let admitted = admit(&arrival.catalog, &inbound)?;
-        let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?;
-        let dispatched = self.dispatch(&inbound, &admitted, Some(running)).await?;
-        let bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
-        match dispatched.answer {
-            Answer::Whole { body, usage, .. } => Ok(whole(bill, reservation, body, usage, dispatched.running)),
-            // A task's call asks for a whole answer; a server that streams all the same does not speak the protocol.
-            Answer::Events(_) => Err(RequestError::UpstreamFailed),
-        }
     }
 
     /// Ends a task that has no answer; nothing is charged.
@@ -290,7 +270,7 @@ impl Gateway {
         })
     }
 
-    fn arrival(&self) -> Result<Arrival, RequestError> {
+    pub(crate) fn arrival(&self) -> Result<Arrival, RequestError> {
         let (began, came_in) = (Instant::now(), self.clock().now());
         Ok(Arrival { epoch: self.live_epoch()?, catalog: self.catalog(), came_in, began })
     }
@@ -300,35 +280,23 @@ impl Gateway {
         if epoch.holds() { Ok(epoch) } else { Err(RequestError::Fenced) }
     }
 
-    /// Sends the request to one upstream after another until one answers; first to where it has a place already.
-    async fn dispatch(
-        &self,
-        inbound: &Inbound,
-        admitted: &Admitted,
-        mut place: Option<Running>,
-    ) -> Result<Dispatched, RequestError> {
+    /// Sends the request to one upstream after another until one answers.
+    async fn dispatch(&self, inbound: &Inbound, admitted: &Admitted) -> Result<Dispatched, RequestError> {
         let mut candidates = self.replicas_of(&admitted.model);
         let mut failed: HashSet<String> = HashSet::new();
         let mut last: Option<CallError> = None;
         for _ in 0..MAX_ATTEMPTS {
             candidates.retain(|replica| !failed.contains(replica.name()));
-            let task = inbound.task.map(|(_, task)| task);
-            let bound = admitted.ceiling.input;
-            let running = match place.take() {
-                Some(running) => running,
-                None => match self.dispatcher().begin(&candidates, inbound.class, bound, task) {
-                    Ok(running) => running,
-                    Err(gate) => return Err(no_room(gate, last)),
-                },
+            let running = match self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, None) {
+                Ok(running) => running,
+                Err(gate) => return Err(no_room(gate, last)),
             };
             let call = call_of(inbound, admitted);
-            let preempted = running.preempted.clone();
-            let called = running.replica.call(call);
-            let result = tokio::select! {
-                result = called => result,
-                () = preempted.cancelled() => return Err(RequestError::Stopped),
-            };
-            match result {
+            if !call.stream && call.endpoint.generates() {
+                running.unseen();
+            }
+            let called = running.replica.call(call).await;
+            match called {
                 Ok(answer) => {
                     running.first_byte();
                     return Ok(Dispatched { answer, running });
@@ -350,7 +318,7 @@ impl Gateway {
     }
 }
 
-fn call_of(inbound: &Inbound, admitted: &Admitted) -> Call {
+pub(crate) fn call_of(inbound: &Inbound, admitted: &Admitted) -> Call {
     let request = inbound.request.uuid().simple();
     let public_id = match inbound.endpoint {
         Endpoint::Chat => format!("chatcmpl_{request}"),
@@ -363,7 +331,7 @@ fn call_of(inbound: &Inbound, admitted: &Admitted) -> Call {
         upstream_model: Some(admitted.model.upstream_model.clone().unwrap_or_else(|| admitted.model.id.clone())),
         public_id,
         public_model: admitted.model.id.clone(),
-        stream: admitted.peek.stream && inbound.task.is_none(),
+        stream: admitted.peek.stream,
         request_id: inbound.request.to_string(),
         class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
         max_tokens: admitted.max_tokens,
@@ -371,7 +339,7 @@ fn call_of(inbound: &Inbound, admitted: &Admitted) -> Call {
 }
 
 /// Meters a whole answer.
-fn whole(
+pub(crate) fn whole(
     mut bill: Bill,
     reservation: Reservation,
     body: Bytes,
@@ -442,7 +410,7 @@ pub(crate) fn unsettled(cause: &CommitError) -> RequestError {
     }
 }
 
-fn no_room(gate: Gate, last: Option<CallError>) -> RequestError {
+pub(crate) fn no_room(gate: Gate, last: Option<CallError>) -> RequestError {
     match (last, gate) {
         (Some(error), _) => final_error(error),
         (None, Gate::Unavailable) => RequestError::NoUpstream { retry_after: RETRY_AFTER },
@@ -450,7 +418,7 @@ fn no_room(gate: Gate, last: Option<CallError>) -> RequestError {
     }
 }
 
-fn ended(error: &CallError) -> Ended {
+pub(crate) fn ended(error: &CallError) -> Ended {
     match (error.kind, error.retry) {
         (CallErrorKind::Timeout, _) => Ended::Timeout,
         (CallErrorKind::Status(429 | 503), Retry::Later(retry_after)) => Ended::Overloaded { retry_after },

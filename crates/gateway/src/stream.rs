@@ -29,6 +29,7 @@ use tracing::warn;
 use crate::{
     dispatch::Running,
     idempotent::IdempotencyGuard,
+    pace::Pace,
     reserve::Reservation,
     run::{Bill, MAX_KEPT_ANSWER},
 };
@@ -69,6 +70,8 @@ pub struct MeteredStream {
     tasks: Tasks,
     /// Frames that wait for the charge, or are left to send after it.
     tail: VecDeque<Bytes>,
+    /// How fast the model server is; its stream is what tells.
+    pace: Pace,
     /// Choices that have not ended.
     choices_left: u32,
     show_usage: bool,
@@ -89,6 +92,7 @@ impl MeteredStream {
         let (guard, place) = rest;
         Self {
             state: State::Flowing(Box::new(events)),
+            pace: Pace::new(bill.admitted.peek.choices.max(1).saturating_mul(bill.admitted.peek.bound.items.max(1))),
             choices_left: bill.admitted.peek.choices.max(1),
             show_usage: bill.admitted.peek.include_usage,
             flushed: Instant::now(),
@@ -244,8 +248,14 @@ impl Stream for MeteredStream {
                         continue;
                     }
                     match events.poll_next(cx) {
-                        Poll::Pending => return Poll::Pending,
+                        Poll::Pending => {
+                            if let Some(open) = &this.open {
+                                open.running.paced_by(this.pace.waits());
+                            }
+                            return Poll::Pending;
+                        }
                         Poll::Ready(Some(Ok(event))) => {
+                            this.pace.piece(event.deltas, event.kind == EventKind::Finish, Instant::now());
                             if let Some(frame) = this.pass(event) {
                                 return Poll::Ready(Some(frame));
                             }

@@ -5,6 +5,7 @@
 //! else stays byte for byte as it came.
 
 mod answer;
+mod assemble;
 mod chunk;
 mod endpoint;
 mod error;
@@ -15,6 +16,7 @@ pub mod sse;
 mod usage;
 
 pub use answer::{AnswerError, WholeAnswer, read_answer, rewrite_answer};
+pub use assemble::{AssembleError, Assembler, NoAnswer};
 pub use chunk::{ChunkError, ChunkFacts, ChunkNames, FramedChunk};
 pub use endpoint::Endpoint;
 pub use error::{ErrorBody, MAX_ERROR_TEXT_CHARS, UpstreamError, upstream_error_message};

@@ -46,6 +46,8 @@ pub struct Peek {
     pub seeded: bool,
     /// `suffix` is present: fill in the middle.
     pub has_suffix: bool,
+    /// The body asks for something that a stream lacks, or has in another form than a whole answer.
+    pub streams_less: bool,
     /// What bounds the number of tokens read.
     pub bound: InputBound,
 }
@@ -156,6 +158,7 @@ struct Found<'a> {
     other_prompt_bytes: u64,
     /// Prompt in a form that no count of bytes bounds.
     has_media: bool,
+    streams_less: bool,
 }
 
 impl<'a> Found<'a> {
@@ -188,6 +191,22 @@ impl<'a> Found<'a> {
             // Extensions of vLLM and SGLang.
             "prompt_embeds" | "input_embeds" | "input_ids" | "image_data" | "audio_data" | "video_data" => {
                 self.has_media |= value.get() != "null";
+                return Ok(());
+            }
+            // Refused in streams (beams, prompt logprobs), in other places there (token ids, hidden states, citations,
+            // transfer of caches), there alone (progress), or in pieces that cannot be joined (audio).
+            "echo"
+            | "use_beam_search"
+            | "prompt_logprobs"
+            | "return_token_ids"
+            | "return_hidden_states"
+            | "return_routed_experts"
+            | "return_progress"
+            | "kv_transfer_params"
+            | "web_search_options"
+            | "audio"
+            | "modalities" => {
+                self.streams_less |= !matches!(value.get(), "null" | "false");
                 return Ok(());
             }
             _ => return Ok(()),
@@ -230,6 +249,8 @@ impl<'a> Found<'a> {
             temperature_zero: scalar::temperature(self.temperature)? == Some(0.0),
             seeded: self.seed.is_some(),
             has_suffix,
+            // Only when all are there is it known which are the best.
+            streams_less: self.streams_less || best_of > n,
             bound,
         })
     }

@@ -74,6 +74,9 @@ pub struct Scrape {
 pub enum Event {
     /// A request was sent. Send it in the same critical section as the decision, or two callers get the same slot.
     Started(Start),
+    /// Its answer will come in one piece, long after its first token. Send it right after `Started`; it counts as
+    /// waiting for its first byte only for as long as others lately waited there.
+    Unseen(Ticket),
     /// Its first byte arrived.
     FirstByte(Ticket),
     /// A later chunk arrived.

@@ -3,7 +3,7 @@
 /// Why a request may not start on a replica now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Gate {
-    /// G1: an interactive or high request waits for its first byte.
+    /// G1: an interactive or high request waits for its first byte, or may do so unseen.
     FirstByte,
     /// G2: too many prompt tokens of batch work wait for their first byte. A shorter prompt may pass.
     Prompt,

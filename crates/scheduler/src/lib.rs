@@ -10,6 +10,7 @@ mod baseline;
 mod cool_down;
 mod deadline;
 mod event;
+mod first_bytes;
 mod gate;
 mod limit;
 mod policy;

@@ -13,6 +13,7 @@ use crate::{
     Outcome, Policy, ReplicaSpec, Scrape, Start, Ticket,
     baseline::Baseline,
     cool_down::CoolDown,
+    first_bytes::FirstBytes,
     limit::{CUT_EVICTING, CUT_OVERLOADED, CUT_SLOW, Limit},
     policy::KV_FULL,
     window::Window,
@@ -46,6 +47,8 @@ pub(crate) struct Flight {
     /// Its cancellation was asked for and has not been confirmed.
     pub cancelling: bool,
     prompt_bound: u32,
+    /// Its first byte will not be seen; from here on it counts as had.
+    unseen_until: Option<Timestamp>,
     /// A stream's first gap holds the rest of its prefill and does not count.
     past_first_gap: bool,
 }
@@ -64,8 +67,12 @@ pub(crate) struct Replica {
     /// When it last began something, in the scheduler's count of starts: rotates among equals.
     pub last_start: u64,
     in_flight: [u32; 4],
+    /// Without a first byte, as far as one will be seen.
     waiting: [u32; 4],
     batch_prompt_waiting: u64,
+    /// Requests whose first byte will not be seen, by the time from which it counts as had, with their class and prompt.
+    unseen: BTreeMap<(Timestamp, Ticket), (Class, u32)>,
+    first_bytes: FirstBytes,
     last_interactive: Option<Timestamp>,
     cool_down: CoolDown,
     scraped: Option<(Scrape, Timestamp)>,
@@ -101,6 +108,8 @@ impl Replica {
             in_flight: [0; 4],
             waiting: [0; 4],
             batch_prompt_waiting: 0,
+            unseen: BTreeMap::new(),
+            first_bytes: FirstBytes::default(),
             last_interactive: None,
             cool_down: CoolDown::default(),
             scraped: None,
@@ -132,8 +141,8 @@ impl Replica {
     pub fn view(&self, policy: &Policy, now: Timestamp) -> ReplicaView {
         ReplicaView {
             in_flight: self.in_flight,
-            waiting: self.waiting,
-            batch_prompt_waiting: self.batch_prompt_waiting,
+            waiting: std::array::from_fn(|class| self.waiting[class] + self.unseen_waiting(class, now)),
+            batch_prompt_waiting: self.batch_prompt_waiting(now),
             limits: LIMITED.map(|class| self.limit(class, policy, now)),
             available: self.available && self.listed,
             cooling: self.cooling(now),
@@ -164,20 +173,41 @@ impl Replica {
             tokens: 0,
             cancelling: false,
             prompt_bound: start.prompt_bound,
+            unseen_until: None,
             past_first_gap: false,
         };
         self.flights.insert(start.ticket, flight);
     }
 
-    pub fn first_byte(&mut self, ticket: Ticket) {
-        let Some(flight) = self.flights.get_mut(&ticket).filter(|flight| !flight.first_byte) else { return };
-        flight.first_byte = true;
-        let (class, started, prompt_bound) = (flight.class, flight.started, flight.prompt_bound);
-        self.stop_waiting(ticket, class, started, prompt_bound);
+    /// The first byte of this request will not be seen. What it would have shown is taken from others: an interactive
+    /// answer of a minute must not stop batch work for a minute.
+    pub fn unseen(&mut self, ticket: Ticket) {
+        let wait = self.first_bytes.nearly_all();
+        let Some(flight) = self.flights.get_mut(&ticket) else { return };
+        if flight.first_byte || flight.unseen_until.is_some() {
+            return;
+        }
+        let until = flight.started.after(wait);
+        flight.unseen_until = Some(until);
+        let (class, prompt) = (flight.class, flight.prompt_bound);
+        self.unseen.insert((until, ticket), (class, prompt));
+        self.waiting[class.index()] -= 1;
+        if is_batch(class) {
+            self.batch_prompt_waiting -= u64::from(prompt);
+        }
     }
 
-    pub fn chunk(&mut self, ticket: Ticket, gap: Option<Duration>, tokens: u32) {
-        self.first_byte(ticket);
+    pub fn first_byte(&mut self, ticket: Ticket, now: Timestamp) {
+        let Some(flight) = self.flights.get_mut(&ticket).filter(|flight| !flight.first_byte) else { return };
+        flight.first_byte = true;
+        if flight.unseen_until.is_none() {
+            self.first_bytes.record(now.since(flight.started));
+        }
+        self.stop_waiting(ticket);
+    }
+
+    pub fn chunk(&mut self, ticket: Ticket, (gap, tokens): (Option<Duration>, u32), now: Timestamp) {
+        self.first_byte(ticket, now);
         let Some(flight) = self.flights.get_mut(&ticket) else { return };
         flight.tokens = flight.tokens.saturating_add(u64::from(tokens));
         let counts = std::mem::replace(&mut flight.past_first_gap, true);
@@ -191,10 +221,10 @@ impl Replica {
 
     /// `None` when nothing by that name is in flight.
     pub fn done(&mut self, ticket: Ticket, outcome: Outcome, policy: &Policy, now: Timestamp) -> Option<Flight> {
-        let flight = self.flights.remove(&ticket)?;
-        if !flight.first_byte {
-            self.stop_waiting(ticket, flight.class, flight.started, flight.prompt_bound);
+        if self.flights.get(&ticket).is_some_and(|flight| !flight.first_byte) {
+            self.stop_waiting(ticket);
         }
+        let flight = self.flights.remove(&ticket)?;
         self.in_flight[flight.class.index()] -= 1;
         self.cancelling -= u32::from(flight.cancelling);
         if flight.class == Class::Interactive {
@@ -275,7 +305,8 @@ impl Replica {
         let scrape = self.scraped.as_ref().map(|(_, at)| at.after(policy.scrape_fresh));
         let linger = self.last_interactive.map(|at| at.after(policy.linger));
         let times = [control, preempt, scrape, linger, self.measuring, self.cool_down.until()];
-        times.into_iter().flatten().filter(|at| *at > now).min()
+        let unseen = self.unseen.keys().map(|(until, _)| *until).find(|until| *until > now);
+        times.into_iter().chain([unseen]).flatten().filter(|at| *at > now).min()
     }
 
     fn batch_in_flight(&self) -> u32 {
@@ -287,15 +318,42 @@ impl Replica {
         self.in_flight[Class::Interactive.index()] + self.in_flight[Class::High.index()]
     }
 
-    fn stop_waiting(&mut self, ticket: Ticket, class: Class, started: Timestamp, prompt_bound: u32) {
-        self.waiting[class.index()] -= 1;
-        match class {
-            Class::Interactive => {
-                self.impatient.remove(&(started, ticket));
+    fn stop_waiting(&mut self, ticket: Ticket) {
+        let Some(flight) = self.flights.get(&ticket) else { return };
+        let class = flight.class;
+        self.impatient.remove(&(flight.started, ticket));
+        match flight.unseen_until {
+            Some(until) => {
+                self.unseen.remove(&(until, ticket));
             }
-            Class::Low | Class::Fill => self.batch_prompt_waiting -= u64::from(prompt_bound),
-            Class::High => {}
+            None => {
+                self.waiting[class.index()] -= 1;
+                if is_batch(class) {
+                    self.batch_prompt_waiting -= u64::from(flight.prompt_bound);
+                }
+            }
         }
+    }
+
+    /// Those whose first byte will not be seen and may not have come yet.
+    fn unseen_now(&self, now: Timestamp) -> impl Iterator<Item = (Class, u32)> {
+        self.unseen.iter().rev().take_while(move |((until, _), _)| now < *until).map(|(_, seen)| *seen)
+    }
+
+    fn unseen_waiting(&self, class: usize, now: Timestamp) -> u32 {
+        self.unseen_now(now).filter(|(of, _)| of.index() == class).map(|_| 1).sum()
+    }
+
+    /// Prompt tokens of low and fill work without a first byte.
+    fn batch_prompt_waiting(&self, now: Timestamp) -> u64 {
+        let unseen = self.unseen_now(now).filter(|(class, _)| is_batch(*class)).map(|(_, prompt)| u64::from(prompt));
+        self.batch_prompt_waiting + unseen.sum::<u64>()
+    }
+
+    /// Whether an interactive or high request waits for its first byte, or may do so unseen.
+    fn urgent_waits(&self, now: Timestamp) -> bool {
+        self.waiting[Class::Interactive.index()] + self.waiting[Class::High.index()] > 0
+            || self.unseen_now(now).any(|(class, _)| !is_batch(class))
     }
 
     fn interactive_about(&self, policy: &Policy, now: Timestamp) -> bool {
@@ -345,4 +403,9 @@ impl Replica {
             self.window.used_up[class.index()] |= reached;
         }
     }
+}
+
+/// Whether it is work that gives way.
+fn is_batch(class: Class) -> bool {
+    matches!(class, Class::Low | Class::Fill)
 }

@@ -98,8 +98,11 @@ impl Scheduler {
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Action> {
         let touched = match event {
             Event::Started(start) => self.started(&start, now),
-            Event::FirstByte(ticket) => self.flight(ticket, |replica| replica.first_byte(ticket)),
-            Event::Chunk { ticket, gap, tokens } => self.flight(ticket, |replica| replica.chunk(ticket, gap, tokens)),
+            Event::Unseen(ticket) => self.flight(ticket, |replica| replica.unseen(ticket)),
+            Event::FirstByte(ticket) => self.flight(ticket, |replica| replica.first_byte(ticket, now)),
+            Event::Chunk { ticket, gap, tokens } => {
+                self.flight(ticket, |replica| replica.chunk(ticket, (gap, tokens), now))
+            }
             Event::Done { ticket, outcome } => self.done(ticket, outcome, now),
             Event::Scraped { replica: id, scrape } => self.replicas.get_mut(&id).map(|replica| {
                 replica.scraped(scrape, &self.policy, now);

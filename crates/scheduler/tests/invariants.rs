@@ -16,6 +16,7 @@ use proptest::prelude::*;
 enum Step {
     Wait { ms: u64 },
     Try { replica: u32, class: Class, prompt: u32 },
+    Unseen { nth: usize },
     FirstByte { nth: usize },
     Chunk { nth: usize, gap_ms: u64, tokens: u32 },
     Done { nth: usize, outcome: Outcome },
@@ -42,6 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0u64..400).prop_map(|ms| Step::Wait { ms }),
         8 => (0u32..3, class, 1u32..2_000).prop_map(|(replica, class, prompt)| Step::Try { replica, class, prompt }),
+        1 => (0usize..50).prop_map(|nth| Step::Unseen { nth }),
         5 => (0usize..50).prop_map(|nth| Step::FirstByte { nth }),
         6 => (0usize..50, 1u64..200, 0u32..4).prop_map(|(nth, gap_ms, tokens)| Step::Chunk { nth, gap_ms, tokens }),
         4 => (0usize..50, outcome).prop_map(|(nth, outcome)| Step::Done { nth, outcome }),
@@ -68,6 +70,7 @@ struct Running {
     class: Class,
     prompt: u32,
     first_byte: bool,
+    unseen: bool,
     cancelled: bool,
 }
 
@@ -123,16 +126,20 @@ impl World {
             prop_assert!(slots.zip(reserve).is_none_or(|(slots, reserve)| total < slots - reserve), "G4");
         }
         if matches!(class, Class::Low | Class::Fill) {
-            let urgent = |one: &&Running| !one.first_byte && matches!(one.class, Class::Interactive | Class::High);
+            let urgent = |one: &&Running| {
+                !one.first_byte && !one.unseen && matches!(one.class, Class::Interactive | Class::High)
+            };
             prop_assert_eq!(self.on(replica).filter(urgent).count(), 0, "G1");
             let budget = if replica == 0 { 256 } else { 1_024 };
-            let ahead = |one: &&Running| !one.first_byte && matches!(one.class, Class::Low | Class::Fill);
+            let ahead =
+                |one: &&Running| !one.first_byte && !one.unseen && matches!(one.class, Class::Low | Class::Fill);
             let waiting: u32 = self.on(replica).filter(ahead).map(|one| one.prompt).sum();
             prop_assert!(waiting == 0 || waiting + prompt <= budget, "G2");
         }
         let ticket = self.next;
         self.next += 1;
-        self.running.insert(ticket, Running { replica, class, prompt, first_byte: false, cancelled: false });
+        self.running
+            .insert(ticket, Running { replica, class, prompt, first_byte: false, unseen: false, cancelled: false });
         let task = Some(TaskId::new(uuid::Uuid::from_u128(u128::from(ticket % 7))));
         self.apply(Event::Started(Start { ticket: Ticket(ticket), replica: id, class, prompt_bound: prompt, task }))
     }
@@ -141,6 +148,12 @@ impl World {
         match step {
             Step::Wait { ms } => self.now = self.now.after(Duration::from_millis(ms)),
             Step::Try { replica, class, prompt } => self.try_start(replica, class, prompt)?,
+            Step::Unseen { nth } => {
+                let Some(ticket) = self.nth(nth) else { return Ok(()) };
+                let one = self.running.get_mut(&ticket).unwrap();
+                one.unseen |= !one.first_byte;
+                self.apply(Event::Unseen(Ticket(ticket)))?;
+            }
             Step::FirstByte { nth } => {
                 let Some(ticket) = self.nth(nth) else { return Ok(()) };
                 self.running.get_mut(&ticket).unwrap().first_byte = true;
@@ -175,7 +188,9 @@ impl World {
             for class in Class::ALL {
                 let of_class = || self.on(replica).filter(|one| one.class == class);
                 prop_assert_eq!(view.in_flight[class.index()] as usize, of_class().count());
-                prop_assert_eq!(view.waiting[class.index()] as usize, of_class().filter(|one| !one.first_byte).count());
+                let waiting = of_class().filter(|one| !one.first_byte).count();
+                let surely = of_class().filter(|one| !one.first_byte && !one.unseen).count();
+                prop_assert!((surely..=waiting).contains(&(view.waiting[class.index()] as usize)));
             }
             prop_assert!(view.limits.iter().all(|limit| *limit >= 1));
             if let Some(slots) = SLOTS[replica as usize] {

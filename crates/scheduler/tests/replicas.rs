@@ -108,6 +108,35 @@ fn each_gate_closes_for_its_own_reason() {
 }
 
 #[test]
+fn an_answer_in_one_piece_holds_batch_work_back_only_as_long_as_others_lately_waited() {
+    let mut s = scheduler([spec(A, 16)]);
+    for ticket in 0..40 {
+        start(&mut s, ticket, A, Class::Fill, ticket * 1_000);
+        first_byte(&mut s, ticket, ticket * 1_000 + 200);
+        done(&mut s, ticket, Outcome::Ok, ticket * 1_000 + 900);
+    }
+    start(&mut s, 100, A, Class::Interactive, 50_000);
+    assert!(s.apply(Event::Unseen(Ticket(100)), at(50_000)).is_empty());
+    assert_eq!(s.may_start(A, Class::Fill, 1, at(50_190)), Err(Gate::FirstByte));
+    let opens = s.next_deadline(at(50_000)).unwrap();
+    assert!((at(50_195)..at(50_220)).contains(&opens), "the driver is woken then");
+    assert_eq!(s.may_start(A, Class::Fill, 1, opens), Ok(()), "no more than others lately waited");
+    start(&mut s, 101, A, Class::Interactive, 51_000);
+    assert_eq!(s.may_start(A, Class::Fill, 1, at(59_000)), Err(Gate::FirstByte), "a stream tells by itself");
+    first_byte(&mut s, 101, 59_000);
+    done(&mut s, 100, Outcome::Ok, 90_000);
+    let mut never_seen = scheduler([spec(A, 16)]);
+    start(&mut never_seen, 1, A, Class::High, 0);
+    let _ = never_seen.apply(Event::Unseen(Ticket(1)), at(0));
+    assert_eq!(never_seen.may_start(A, Class::Low, 1, at(999)), Err(Gate::FirstByte));
+    assert_eq!(never_seen.may_start(A, Class::Low, 1, at(1_000)), Ok(()));
+    start(&mut never_seen, 2, A, Class::Fill, 2_000);
+    let _ = never_seen.apply(Event::Unseen(Ticket(2)), at(2_000));
+    assert_eq!(never_seen.may_start(A, Class::Fill, 1_000, at(2_999)), Err(Gate::Prompt));
+    assert_eq!(never_seen.may_start(A, Class::Fill, 1_000, at(3_000)), Ok(()));
+}
+
+#[test]
 fn a_cpu_engine_takes_fewer_prompt_tokens_and_a_single_slot_still_serves_batches() {
     let mut s = scheduler([ReplicaSpec { cpu: true, ..spec(A, 8) }, spec(B, 1)]);
     start(&mut s, 1, A, Class::Fill, 0);

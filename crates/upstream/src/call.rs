@@ -8,7 +8,12 @@ use batchin_openai::{Endpoint, Rewrite, UpstreamError, Usage, rewrite, upstream_
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 
-use crate::{breaker::Outcome, config::UpstreamConfig, dialect::PriorityOrder, events::Events};
+use crate::{
+    breaker::Outcome,
+    config::UpstreamConfig,
+    dialect::PriorityOrder,
+    events::{Events, StreamError},
+};
 
 /// Most bytes of an answer that is not streamed: 2048 embeddings of 4096 numbers as text stay below.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -118,16 +123,27 @@ impl CallError {
         Self { kind, retry: Retry::OtherReplica, client_error: None }
     }
 
+    /// A stream that ended badly.
+    pub(crate) fn broke_off(error: StreamError) -> Self {
+        match error {
+            StreamError::Stalled => Self::other_replica(CallErrorKind::Timeout),
+            StreamError::Broken(_) => Self::other_replica(CallErrorKind::Reset),
+            StreamError::Truncated | StreamError::BadEvent => Self::other_replica(CallErrorKind::BadAnswer),
+            StreamError::TooLarge => Self { kind: CallErrorKind::TooLarge, retry: Retry::Never, client_error: None },
+        }
+    }
+
     /// Reads a refusal. Statuses that blame the operator's key, account or address never reach the client.
     pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         let kind = CallErrorKind::Status(status.as_u16());
         let retry = match status.as_u16() {
             429 | 503 => Retry::Later(retry_after(headers)),
-            // 402: the operator's own balance at a hosted server. 409 and 408: a race or a pause over there.
-            401..=403 | 407..=409 => Retry::OtherReplica,
+            // 402: the operator's own balance at a hosted server.
+            401..=403 | 407 => Retry::OtherReplica,
             // 501: the model cannot do what the request asks for.
-            400..=499 | 501 => Retry::Never,
-            _ => Retry::OtherReplica,
+            400..=407 | 410..=499 | 501 => Retry::Never,
+            // 408 and 409: a pause or a race over there.
+            _ => retry_after(headers).map_or(Retry::OtherReplica, |after| Retry::Later(Some(after))),
         };
         let client_error = (retry == Retry::Never).then(|| Box::new(upstream_error_message(status.as_u16(), body)));
         Self { kind, retry, client_error }
@@ -280,6 +296,18 @@ mod tests {
         check("retry-after-ms", "250", Some(Duration::from_millis(250)));
         check("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None);
         check("retry-after", "-1", None);
+    }
+
+    #[test]
+    fn a_pause_is_obeyed_whatever_the_status() {
+        let headers = HeaderMap::from_iter([(header::RETRY_AFTER, header::HeaderValue::from_static("7"))]);
+        let refused = |status| CallError::refused(StatusCode::from_u16(status).unwrap(), &headers, b"");
+        for status in [408, 409, 429, 500, 503] {
+            assert_eq!(refused(status).retry, Retry::Later(Some(Duration::from_secs(7))), "{status}");
+        }
+        assert_eq!(refused(400).retry, Retry::Never);
+        assert_eq!(refused(409).outcome(), Outcome::Success, "a race over there is no failure of the server");
+        assert_eq!(refused(500).outcome(), Outcome::Failure);
     }
 
     #[test]

@@ -77,6 +77,15 @@ impl Kind {
         }
     }
 
+    /// Whether tool calls are the same in a stream and in a whole answer. vLLM, SGLang and what else speaks OpenAI's
+    /// protocol read them out of the text by two programs, one for each, which differ on what they take for a call.
+    pub const fn streams_tool_calls_alike(self) -> bool {
+        match self {
+            Kind::LlamaCpp | Kind::Ollama | Kind::Embedded => true,
+            Kind::OpenAi | Kind::Vllm | Kind::Sglang => false,
+        }
+    }
+
     /// llama.cpp refuses `suffix` and `best_of` for being there at all, null or not.
     pub(crate) const fn drops_nulls(self) -> bool {
         matches!(self, Kind::LlamaCpp | Kind::Embedded)

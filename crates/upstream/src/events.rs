@@ -11,7 +11,7 @@ use std::{
 };
 
 use batchin_openai::{
-    ChunkNames, UpstreamError, Usage,
+    AssembleError, Assembler, ChunkFacts, ChunkNames, UpstreamError, Usage,
     sse::{self, Decoder, Item, SseEvent},
 };
 use bytes::Bytes;
@@ -32,7 +32,7 @@ const DONE_FRAME: &[u8] = b"data: [DONE]\n\n";
 /// One event, ready for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The bytes to send on, blank line included, with the public id and model.
+    /// The bytes to send on, blank line included, with the public id and model; empty where they are put together here.
     pub frame: Bytes,
     /// Choices that got content with it; each holds at least one token.
     pub deltas: u32,
@@ -71,8 +71,8 @@ pub enum StreamError {
     /// The connection broke.
     #[error("the connection to the model server broke ({0})")]
     Broken(io::ErrorKind),
-    /// An event is larger than [`sse::MAX_EVENT_BYTES`].
-    #[error("the model server sent too large an event")]
+    /// An event is larger than [`sse::MAX_EVENT_BYTES`], or the answer that is put together larger than agreed.
+    #[error("the model server sent more than is taken")]
     TooLarge,
     /// An event is not what the protocol has.
     #[error("the model server sent an event that cannot be read")]
@@ -86,7 +86,7 @@ pub struct Events {
     /// What may follow `[DONE]`: the end of the body, after which the connection can be used again.
     tail: Option<Incoming>,
     decoder: Decoder,
-    names: ChunkNames,
+    reader: Reader,
     models: Option<(String, String)>,
     /// The event that `call` waited for.
     first: Option<Event>,
@@ -98,6 +98,31 @@ pub struct Events {
     lease: Lease,
 }
 
+/// What becomes of each chunk.
+pub(crate) enum Reader {
+    /// It is passed on under the public names.
+    PassOn(ChunkNames),
+    /// It is put together with the others.
+    Assemble(Box<Assembler>),
+}
+
+impl Reader {
+    /// What the chunk says, and what is to be sent on.
+    fn read(&mut self, data: &[u8], unreadable: StreamError) -> Result<(Bytes, ChunkFacts), StreamError> {
+        match self {
+            Self::PassOn(names) => {
+                let chunk = names.frame(data).map_err(|_| unreadable)?;
+                Ok((chunk.frame, chunk.facts))
+            }
+            Self::Assemble(answer) => match answer.take(data) {
+                Ok(facts) => Ok((Bytes::new(), facts)),
+                Err(AssembleError::NotAChunk) => Err(unreadable),
+                Err(AssembleError::TooLarge) => Err(StreamError::TooLarge),
+            },
+        }
+    }
+}
+
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").field("lease", &self.lease).finish_non_exhaustive()
@@ -106,14 +131,20 @@ impl fmt::Debug for Events {
 
 impl Events {
     /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
-    pub(crate) async fn open(body: Incoming, call: &Call, lease: Lease, deadline: Instant) -> Result<Self, CallError> {
+    pub(crate) async fn open(
+        body: Incoming,
+        call: &Call,
+        reader: Reader,
+        lease: Lease,
+        deadline: Instant,
+    ) -> Result<Self, CallError> {
         let idle = lease.idle_timeout();
         let now = Instant::now();
         let mut events = Self {
             body: Some(body),
             tail: None,
             decoder: Decoder::new(),
-            names: ChunkNames::new(&call.public_id, &call.public_model),
+            reader,
             models: call.upstream_model.clone().map(|upstream| (upstream, call.public_model.clone())),
             first: None,
             at_end: false,
@@ -132,9 +163,9 @@ impl Events {
                 events.lease.began();
                 return Ok(events);
             }
-            Ok(Some(Err(StreamError::Stalled))) | Err(_) => CallError::other_replica(CallErrorKind::Timeout),
-            Ok(Some(Err(StreamError::Broken(_)))) => CallError::other_replica(CallErrorKind::Reset),
-            Ok(Some(Err(_)) | None) => CallError::other_replica(CallErrorKind::BadAnswer),
+            Ok(Some(Err(error))) => CallError::broke_off(error),
+            Err(_) => CallError::other_replica(CallErrorKind::Timeout),
+            Ok(None) => CallError::other_replica(CallErrorKind::BadAnswer),
         };
         events.lease.failed(&failure);
         Err(failure)
@@ -152,6 +183,15 @@ impl Events {
     /// The next event; `None` after [`EventKind::Done`], [`EventKind::Error`] or an error.
     pub async fn next(&mut self) -> Option<Result<Event, StreamError>> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// What has been put together; `None` where chunks are passed on.
+    pub(crate) fn into_answer(mut self) -> Option<Assembler> {
+        let nothing = Reader::PassOn(ChunkNames::new("", ""));
+        match std::mem::replace(&mut self.reader, nothing) {
+            Reader::Assemble(answer) => Some(*answer),
+            Reader::PassOn(_) => None,
+        }
     }
 
     /// As [`next`](Self::next), for bodies that are polled.
@@ -230,8 +270,7 @@ impl Events {
             return Ok(Some(self.failure(batchin_openai::upstream_error_message(500, data))));
         }
         let unreadable = if self.at_end { StreamError::Truncated } else { StreamError::BadEvent };
-        let chunk = self.names.frame(data).map_err(|_| unreadable)?;
-        let facts = chunk.facts;
+        let (frame, facts) = self.reader.read(data, unreadable)?;
         if let Some(error) = facts.error {
             return Ok(Some(self.failure(error)));
         }
@@ -241,7 +280,7 @@ impl Events {
             (false, false, Some(_)) => EventKind::Usage,
             _ => EventKind::Delta,
         };
-        Ok(Some(Event { frame: chunk.frame, deltas: facts.deltas, usage: facts.usage, kind }))
+        Ok(Some(Event { frame, deltas: facts.deltas, usage: facts.usage, kind }))
     }
 
     fn failure(&self, mut error: UpstreamError) -> Event {
@@ -254,7 +293,11 @@ impl Events {
 
     /// The body is at its end and every event in it has been handed out.
     fn ended(&mut self) -> Result<Event, StreamError> {
-        if self.finish_seen {
+        let complete = match &self.reader {
+            Reader::PassOn(_) => self.finish_seen,
+            Reader::Assemble(answer) => answer.is_finished(),
+        };
+        if complete {
             self.body = None;
             return Ok(plain(DONE_FRAME, EventKind::Done));
         }

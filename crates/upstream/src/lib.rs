@@ -4,6 +4,7 @@
 //! worth asking. It never decides who runs next, never charges, and never shows a server's address: what leaves this
 //! crate names an upstream by its configured name alone.
 
+mod assembly;
 mod breaker;
 mod call;
 mod config;
@@ -15,6 +16,7 @@ mod meters;
 mod replica;
 mod transport;
 
+pub use assembly::{Assembly, Progress};
 pub use breaker::{Admission, Breaker, Outcome};
 pub use call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry};
 pub use config::{Address, ConfigError, UpstreamConfig};

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_openai::{AnswerError, Endpoint, read_answer};
+use batchin_openai::{AnswerError, Assembler, ChunkNames, Endpoint, read_answer};
 use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,11 +22,12 @@ use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
+    assembly::Assembly,
     breaker::{Admission, Breaker, Outcome},
     call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, request_body},
     config::UpstreamConfig,
     dialect::Kind,
-    events::Events,
+    events::{Events, Reader},
     fleet::FleetError,
     health::{self, Health, Pulse},
     meters::Meters,
@@ -164,18 +165,33 @@ impl Replica {
     /// Nothing of an answer has reached anybody when this fails, so the call may be made again elsewhere. Dropping
     /// the future, or the stream, closes the connection and thereby cancels the work.
     pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, CallError> {
+        let reader = Reader::PassOn(ChunkNames::new(&call.public_id, &call.public_model));
+        self.send(&call, reader).await
+    }
+
+    /// Sends a call whose answer is streamed here and put together. Returns once the first event has come.
+    ///
+    /// The call must say `stream`, and its body must be one whose streams say as much as a whole answer.
+    pub async fn assemble(self: &Arc<Self>, call: Call) -> Result<Assembly, CallError> {
+        let answer = Assembler::new(call.endpoint, &call.public_id, &call.public_model, MAX_ANSWER_BYTES);
+        match self.send(&call, Reader::Assemble(Box::new(answer))).await? {
+            Answer::Events(events) => Ok(Assembly::new(*events)),
+            Answer::Whole { .. } => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
+        }
+    }
+
+    async fn send(self: &Arc<Self>, call: &Call, reader: Reader) -> Result<Answer, CallError> {
         let mut lease = self.lease()?;
         let started = Instant::now();
-        match self.exchange(&call, started).await {
+        match self.exchange(call, started).await {
             Ok(Reply::Whole(answer)) => {
                 lease.succeeded();
                 Ok(answer)
             }
             Ok(Reply::Head(response)) => {
                 let deadline = started + self.config.first_byte_timeout;
-                Events::open(response.into_body(), &call, lease, deadline)
-                    .await
-                    .map(|events| Answer::Events(Box::new(events)))
+                let events = Events::open(response.into_body(), call, reader, lease, deadline).await?;
+                Ok(Answer::Events(Box::new(events)))
             }
             Err(error) => {
                 lease.failed(&error);

@@ -8,8 +8,8 @@ use batchin_openai::{Endpoint, UpstreamError, Usage, peek};
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal, SimServer, UsageMode, prompt_tokens, token_text};
 use batchin_tasks::Tasks;
 use batchin_upstream::{
-    Answer, BreakerState, Call, CallError, CallErrorKind, Event, EventKind, Events, Fleet, Health, Kind, Replica,
-    Retry, StreamError, UpstreamConfig,
+    Answer, BreakerState, Call, CallError, CallErrorKind, Event, EventKind, Events, Fleet, Health, Kind, Progress,
+    Replica, Retry, StreamError, UpstreamConfig,
 };
 use bytes::Bytes;
 
@@ -596,4 +596,47 @@ fn errors_shown_to_clients_have_our_shape() {
         error.to_body().to_json(),
         r#"{"error":{"message":"m","type":"upstream_error","param":null,"code":null}}"#
     );
+}
+
+/// Takes an assembly to its end.
+async fn put_together(replica: Arc<Replica>, call: Call) -> Result<(serde_json::Value, u64), CallError> {
+    let mut assembly = replica.assemble(call).await?;
+    loop {
+        if let Progress::Whole { answer, deltas } = assembly.next().await? {
+            return Ok((serde_json::from_slice(&answer.body).unwrap(), deltas));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_put_together_to_the_answer_that_comes_whole() {
+    let world = World::of(Kind::Vllm).await;
+    for make in [whole(), completion(false)] {
+        world.sim.queue(Behaviour::Answer(of(7)));
+        let Answer::Whole { body, .. } = world.replica().call(make.clone()).await.unwrap() else { panic!("a stream") };
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        for end in [End::Done, End::WithoutDone] {
+            world.sim.queue(ending(7, end));
+            let streamed = Call { stream: true, ..make.clone() };
+            let (assembled, deltas) = put_together(world.replica(), streamed).await.unwrap();
+            assert_eq!((&assembled, deltas), (&body, 7));
+        }
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_is_no_answer() {
+    let world = World::of(Kind::Vllm).await;
+    let error = r#"{"error":{"message":"boom","code":500}}"#.to_owned();
+    for (end, kind) in [
+        (End::Silent, CallErrorKind::BadAnswer),
+        (End::Cut, CallErrorKind::Reset),
+        (End::ErrorEvent(error), CallErrorKind::Status(500)),
+    ] {
+        world.sim.queue(ending(3, end));
+        let failed = put_together(world.replica(), streaming()).await.unwrap_err();
+        assert_eq!((failed.kind, failed.retry), (kind, Retry::OtherReplica));
+    }
+    world.end().await;
 }

@@ -70,6 +70,27 @@ both! {
         server.stop().await;
     }
 
+    async fn tasks_are_streamed_from_the_model_server_and_stored_whole(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let mut scored = chat("b", 3);
+        scored["request_body"]["prompt_logprobs"] = json!(1);
+        let made = server.post("/v1/batches", json!({ "tasks": [chat("a", 3), scored] })).await.ok();
+        let batch = until_final(&server, made["id"].as_str().unwrap()).await;
+        assert_eq!((&batch["status"], &batch["completed_tasks"]), (&json!("completed"), &json!(2)));
+        let mut streamed: Vec<Value> = server.sim.requests().iter()
+            .map(|request| serde_json::from_slice::<Value>(&request.body).unwrap()["stream"].clone())
+            .collect();
+        streamed.sort_by_key(ToString::to_string);
+        assert_eq!(streamed, [json!(null), json!(true)], "prompt logprobs are not to be had from a stream");
+        for task in batch["tasks"].as_array().unwrap() {
+            let result = &task["result"];
+            assert_eq!((&result["object"], &result["usage"]["completion_tokens"]), (&json!("chat.completion"), &json!(3)));
+            assert_eq!(result["choices"][0]["message"]["content"], "Lorem ipsum dolor ");
+            assert_eq!(result["choices"][0]["finish_reason"], "length");
+        }
+        server.stop().await;
+    }
+
     async fn a_failed_task_shows_its_error(backend) {
         let server = TestServer::start().on(backend).with_worker().await;
         server.sim.script_all(Behaviour::Refuse(Refusal::vllm(400, "prompt too long")));

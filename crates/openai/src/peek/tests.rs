@@ -34,6 +34,7 @@ fn chat_is_read() {
             temperature_zero: true,
             seeded: true,
             has_suffix: false,
+            streams_less: false,
             bound,
         }
     );
@@ -59,6 +60,25 @@ fn larger_limit_counts_and_completions_have_a_default() {
     assert_eq!((found.max_output, found.max_output_stated), (Some(16), false));
     let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","best_of":5,"n":2,"suffix":"z"}"#).unwrap();
     assert_eq!((found.choices, found.has_suffix), (5, true));
+}
+
+#[test]
+fn what_streams_do_not_give_is_noticed() {
+    let less = |members: &str| chat(members).unwrap().streams_less;
+    for member in [
+        r#""echo":true"#,
+        r#""prompt_logprobs":0"#,
+        r#""use_beam_search":true"#,
+        r#""modalities":["text","audio"]"#,
+        r#""best_of":3"#,
+        r#""n":2,"best_of":3"#,
+        r#""return_token_ids":true"#,
+    ] {
+        assert!(less(&format!(",{member}")), "{member}");
+    }
+    for member in [r#""echo":false"#, r#""prompt_logprobs":null"#, r#""n":3,"best_of":3"#, r#""logprobs":true"#] {
+        assert!(!less(&format!(",{member}")), "{member}");
+    }
 }
 
 #[test]

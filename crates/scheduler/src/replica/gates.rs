@@ -23,10 +23,10 @@ impl Replica {
             }),
             Class::Low | Class::Fill => self
                 .slots_gate(policy, now)
-                .and_then(|()| self.first_byte_gate())
+                .and_then(|()| self.first_byte_gate(now))
                 .and_then(|()| self.limit_gate(class, policy, now))
                 .and_then(|()| self.scrape_gate(policy, now))
-                .and_then(|()| self.prompt_gate(prompt_bound, policy)),
+                .and_then(|()| self.prompt_gate(prompt_bound, policy, now)),
         }
     }
 
@@ -43,9 +43,8 @@ impl Replica {
         if full { Err(Gate::Slots) } else { Ok(()) }
     }
 
-    fn first_byte_gate(&self) -> Result<(), Gate> {
-        let urgent = self.waiting[Class::Interactive.index()] + self.waiting[Class::High.index()];
-        if urgent > 0 { Err(Gate::FirstByte) } else { Ok(()) }
+    fn first_byte_gate(&self, now: Timestamp) -> Result<(), Gate> {
+        if self.urgent_waits(now) { Err(Gate::FirstByte) } else { Ok(()) }
     }
 
     fn limit_gate(&self, class: Class, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
@@ -64,9 +63,9 @@ impl Replica {
         if scrape.waiting.is_some_and(|waiting| waiting > 0) { Err(Gate::EngineQueue) } else { Ok(()) }
     }
 
-    fn prompt_gate(&self, prompt_bound: u32, policy: &Policy) -> Result<(), Gate> {
+    fn prompt_gate(&self, prompt_bound: u32, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
         let budget = u64::from(policy.prefill_budget(self.spec.cpu));
-        let waiting = self.batch_prompt_waiting;
+        let waiting = self.batch_prompt_waiting(now);
         let fits = waiting == 0 || waiting + u64::from(prompt_bound) <= budget;
         if fits { Ok(()) } else { Err(Gate::Prompt) }
     }

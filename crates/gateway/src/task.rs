@@ -1,0 +1,207 @@
+//! Holds: a try of a batch task: its answer is streamed from the model server where that shows as much as a whole one,
+//! watched, and put together.
+//!
+//! Nothing of a try that breaks off is kept or charged; the next upstream begins anew.
+
+use std::{collections::HashSet, sync::Arc, task::Poll, time::Duration};
+
+use batchin_openai::{UpstreamError, Usage};
+use batchin_scheduler::Outcome as Ended;
+use batchin_upstream::{Answer, Assembly, Call, CallError, CallErrorKind, Kind, Progress, Retry};
+use bytes::Bytes;
+use metrics::counter;
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::{
+    Caller, Gateway, Inbound, RequestError,
+    admit::{Admitted, admit},
+    dispatch::Running,
+    pace::Pace,
+    reserve::reserve,
+    run::{Bill, MAX_ATTEMPTS, Unsettled, call_of, ended, no_room, whole},
+};
+
+/// Why a try of a task brought no result. Nothing was charged.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// It gave way to interactive work.
+    #[error("the task gave way")]
+    Preempted,
+    /// It did not come to a model server's answer, or the answer could not be stored.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The model servers were asked, and this is what the last one said.
+    #[error("the model server failed")]
+    Upstream(UpstreamFailure),
+}
+
+/// What a model server did with a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamFailure {
+    /// The HTTP status, where it sent one.
+    pub status: Option<u16>,
+    /// It took too long.
+    pub timed_out: bool,
+    /// Whether another try may go better.
+    pub again: Again,
+    /// What it said, without its address, where the task itself is at fault.
+    pub said: Option<Box<UpstreamError>>,
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Any server would say the same.
+    Never,
+    /// Later, and no sooner than the server asked for.
+    After(Option<Duration>),
+    /// Later; no server was asked this time, because it is known to be down.
+    NotAsked(Option<Duration>),
+}
+
+/// An answer, however it came.
+struct Given {
+    body: Bytes,
+    usage: Option<Usage>,
+    /// What a stream showed: tokens at least, and when the first byte came.
+    seen: Option<(u64, Duration)>,
+}
+
+impl Gateway {
+    /// Runs a batch task, in the place that it was given, up to the point where its answer is there;
+    /// [`Unsettled::settle_task`] makes it durable.
+    pub async fn run_task(&self, caller: &Caller, inbound: Inbound, running: Running) -> Result<Unsettled, TaskError> {
+        let arrival = self.arrival()?;
+        let admitted = admit(&arrival.catalog, &inbound)?;
+        let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?;
+        let (given, running) = self.dispatch_task(&inbound, &admitted, running).await?;
+        let mut bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
+        let Some((deltas, ttft)) = given.seen else {
+            return Ok(whole(bill, reservation, given.body, given.usage, running));
+        };
+        bill.ttft = Some(ttft);
+        bill.meter.deltas(u32::try_from(deltas).unwrap_or(u32::MAX));
+        if let Some(usage) = given.usage {
+            bill.meter.report(usage);
+        }
+        running.finish(Ended::Ok);
+        Ok(Unsettled { bill, reservation, body: given.body })
+    }
+
+    /// Tries one upstream after another until one has answered to the end; first where the task has its place.
+    async fn dispatch_task(
+        &self,
+        inbound: &Inbound,
+        admitted: &Admitted,
+        place: Running,
+    ) -> Result<(Given, Running), TaskError> {
+        let began = Instant::now();
+        let mut candidates = self.replicas_of(&admitted.model);
+        let mut failed: HashSet<String> = HashSet::new();
+        let mut last: Option<CallError> = None;
+        let mut place = Some(place);
+        for _ in 0..MAX_ATTEMPTS {
+            candidates.retain(|replica| !failed.contains(replica.name()));
+            let task = inbound.task.map(|(_, task)| task);
+            let running = match place.take() {
+                Some(running) => running,
+                None => match self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, task) {
+                    Ok(running) => running,
+                    Err(gate) => return Err(last.map_or_else(|| no_room(gate, None).into(), failure)),
+                },
+            };
+            let tried = tokio::select! {
+                tried = answer(&running, call_of(inbound, admitted), admitted, began) => tried,
+                () = running.preempted.cancelled() => return Err(TaskError::Preempted),
+            };
+            let error = match tried {
+                Ok(given) => return Ok((given, running)),
+                Err(error) => error,
+            };
+            let upstream = running.replica.name().to_owned();
+            running.finish(ended(&error));
+            counter!("batchin_upstream_failures_total", "upstream" => upstream.clone()).increment(1);
+            info!(upstream, error = %error.kind, "upstream {upstream} failed");
+            if error.retry == Retry::Never {
+                return Err(failure(error));
+            }
+            failed.insert(upstream);
+            last = Some(error);
+        }
+        let none = RequestError::NoUpstream { retry_after: crate::run::RETRY_AFTER };
+        Err(last.map_or_else(|| none.into(), failure))
+    }
+}
+
+/// One try on one upstream.
+async fn answer(running: &Running, mut call: Call, admitted: &Admitted, began: Instant) -> Result<Given, CallError> {
+    let replica = Arc::clone(&running.replica);
+    if call.endpoint.generates() && streams_as_much(admitted, replica.kind()) {
+        call.stream = true;
+        let assembly = replica.assemble(call).await?;
+        running.first_byte();
+        return watched(running, assembly, admitted, began).await;
+    }
+    call.stream = false;
+    if call.endpoint.generates() {
+        running.unseen();
+    }
+    match replica.call(call).await? {
+        Answer::Whole { body, usage, .. } => Ok(Given { body, usage, seen: None }),
+        // The call asked for a whole answer; a server that streams all the same does not speak the protocol.
+        Answer::Events(_) => {
+            Err(CallError { kind: CallErrorKind::BadAnswer, retry: Retry::OtherReplica, client_error: None })
+        }
+    }
+}
+
+/// Whether this body's stream from such a server says as much as its whole answer.
+fn streams_as_much(admitted: &Admitted, kind: Kind) -> bool {
+    let peek = &admitted.peek;
+    !peek.streams_less && (!peek.bound.has_tools || kind.streams_tool_calls_alike())
+}
+
+/// Takes a stream to its end, and tells the scheduler how fast it comes.
+async fn watched(
+    running: &Running,
+    mut assembly: Assembly,
+    admitted: &Admitted,
+    began: Instant,
+) -> Result<Given, CallError> {
+    let ttft = began.elapsed();
+    let prompts = admitted.peek.bound.items.max(1);
+    let mut pace = Pace::new(admitted.peek.choices.max(1).saturating_mul(prompts));
+    loop {
+        let here = std::future::poll_fn(|cx| Poll::Ready(assembly.poll_next(cx))).await;
+        let progress = match here {
+            Poll::Ready(progress) => progress,
+            Poll::Pending => {
+                running.paced_by(pace.waits());
+                assembly.next().await
+            }
+        };
+        match progress? {
+            Progress::Piece { deltas, ends } => pace.piece(deltas, ends, Instant::now()),
+            Progress::Whole { answer, deltas } => {
+                running.paced_by(pace.waits());
+                return Ok(Given { body: answer.body, usage: answer.usage, seen: Some((deltas, ttft)) });
+            }
+        }
+    }
+}
+
+fn failure(error: CallError) -> TaskError {
+    let pause = if let Retry::Later(pause) = error.retry { pause } else { None };
+    let again = match (error.retry, error.kind) {
+        (Retry::Never, _) => Again::Never,
+        (_, CallErrorKind::Unavailable) => Again::NotAsked(pause),
+        _ => Again::After(pause),
+    };
+    TaskError::Upstream(UpstreamFailure {
+        status: if let CallErrorKind::Status(status) = error.kind { Some(status) } else { None },
+        timed_out: error.kind == CallErrorKind::Timeout,
+        again,
+        said: error.client_error,
+    })
+}

@@ -1,0 +1,237 @@
+//! Holds: a whole answer, put together from the chunks of a stream.
+//!
+//! What the server would have sent in one piece, as far as chunks tell it. Texts and lists are joined as they lie in
+//! the JSON, escapes and all: nothing is decoded, and a chunk costs one borrowing pass and no tree. It never guesses
+//! what a body without chunks would have had; bodies whose streams say less are not assembled (see
+//! [`Peek::streams_less`](crate::Peek::streams_less)).
+
+mod choice;
+mod merge;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    ChunkFacts, Endpoint, WholeAnswer,
+    error::from_value,
+    members::quoted,
+    usage::{Usage, parse_usage},
+};
+use choice::{Choice, RawChoice};
+use merge::{Members, Rule};
+
+/// What an entry of a list takes beside its text, for the bound.
+const ENTRY_BYTES: usize = 256;
+
+/// Puts one answer together.
+#[derive(Debug)]
+pub struct Assembler {
+    chat: bool,
+    id: String,
+    model: String,
+    /// Most bytes that are kept.
+    most: usize,
+    size: usize,
+    /// Top-level members beside those that have a field here; the last one that says something counts.
+    head: Members,
+    usage: Option<(Usage, String)>,
+    /// By index.
+    choices: Vec<Choice>,
+}
+
+/// A chunk that cannot be taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssembleError {
+    /// It is not a chunk of an answer.
+    #[error("the event's data is not a chunk")]
+    NotAChunk,
+    /// The answer is larger than was agreed.
+    #[error("the answer is too large")]
+    TooLarge,
+}
+
+/// No chunk had a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream had no answer in it")]
+pub struct NoAnswer;
+
+impl Assembler {
+    /// For an answer of at most `most` bytes that gets these public names.
+    pub fn new(endpoint: Endpoint, id: &str, model: &str, most: usize) -> Self {
+        Self {
+            chat: endpoint == Endpoint::Chat,
+            id: quoted(id),
+            model: quoted(model),
+            most,
+            size: 0,
+            head: Members::default(),
+            usage: None,
+            choices: Vec::new(),
+        }
+    }
+
+    /// Takes in the data of one event.
+    pub fn take(&mut self, data: &[u8]) -> Result<ChunkFacts, AssembleError> {
+        let text = std::str::from_utf8(data).map_err(|_| AssembleError::NotAChunk)?;
+        let mut facts = ChunkFacts::default();
+        let mut failed = false;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let chunk = Chunk { answer: self, facts: &mut facts, failed: &mut failed };
+        let read = deserializer.deserialize_map(chunk).and_then(|()| deserializer.end());
+        read.map_err(|_| AssembleError::NotAChunk)?;
+        if failed {
+            facts.error = serde_json::from_str(text).ok().map(|value| from_value(&value));
+        }
+        if self.size > self.most { Err(AssembleError::TooLarge) } else { Ok(facts) }
+    }
+
+    /// Whether there is an answer and each of its choices has ended.
+    pub fn is_finished(&self) -> bool {
+        !self.choices.is_empty() && self.choices.iter().all(Choice::is_finished)
+    }
+
+    /// The answer as it would have come in one piece.
+    pub fn finish(self) -> Result<WholeAnswer, NoAnswer> {
+        if self.choices.is_empty() {
+            return Err(NoAnswer);
+        }
+        let object = if self.chat { "chat.completion" } else { "text_completion" };
+        let mut out = String::with_capacity(self.size + self.id.len() + self.model.len() + ENTRY_BYTES);
+        out.push_str("{\"id\":");
+        out.push_str(&self.id);
+        out.push_str(",\"object\":\"");
+        out.push_str(object);
+        out.push('"');
+        self.head.write_one("created", &mut out);
+        out.push_str(",\"model\":");
+        out.push_str(&self.model);
+        out.push_str(",\"choices\":[");
+        for (at, choice) in self.choices.iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            choice.write(self.chat, &mut out);
+        }
+        out.push(']');
+        let usage = self.usage.map(|(usage, text)| {
+            out.push_str(",\"usage\":");
+            out.push_str(&text);
+            usage
+        });
+        self.head.write_all(&["created"], &mut out);
+        out.push('}');
+        Ok(WholeAnswer { body: out.into(), usage })
+    }
+
+    /// Counts grow while a stream goes on, and zeros say nothing.
+    fn take_usage(&mut self, raw: &RawValue) -> Option<Usage> {
+        let usage = parse_usage(raw)?;
+        let total = |usage: &Usage| usage.prompt_tokens.saturating_add(usage.completion_tokens);
+        if self.usage.as_ref().is_none_or(|(known, _)| total(&usage) >= total(known)) {
+            self.size += raw.get().len();
+            self.usage = Some((usage, raw.get().to_owned()));
+        }
+        Some(usage)
+    }
+
+    fn choice(&mut self, index: u64) -> &mut Choice {
+        let at = match self.choices.binary_search_by_key(&index, |choice| choice.index) {
+            Ok(at) => at,
+            Err(at) => {
+                self.size += ENTRY_BYTES;
+                self.choices.insert(at, Choice::new(index));
+                at
+            }
+        };
+        &mut self.choices[at]
+    }
+
+    fn take_choice(&mut self, raw: &RawChoice<'_>, facts: &mut ChunkFacts) -> Option<()> {
+        let mut grown = 0;
+        let chat = self.chat;
+        let choice = self.choice(raw.index);
+        facts.has_choices = true;
+        facts.deltas = facts.deltas.saturating_add(u32::from(choice.take(raw, chat, &mut grown)?));
+        facts.finish |= raw.ends();
+        self.size += grown;
+        Some(())
+    }
+}
+
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// One chunk on its way in.
+struct Chunk<'s> {
+    answer: &'s mut Assembler,
+    facts: &'s mut ChunkFacts,
+    failed: &'s mut bool,
+}
+
+impl<'de> Visitor<'de> for Chunk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a chunk")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        let Self { answer, facts, failed } = self;
+        while let Some(Key(key)) = map.next_key()? {
+            match key.as_ref() {
+                "choices" => map.next_value_seed(Choices { answer: &mut *answer, facts: &mut *facts })?,
+                // Ours takes their place, or they mean something in a stream alone.
+                "id" | "model" | "object" | "obfuscation" => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                "usage" => facts.usage = answer.take_usage(map.next_value()?),
+                "error" => *failed |= map.next_value::<&RawValue>()?.get() != "null",
+                _ => {
+                    let value: &RawValue = map.next_value()?;
+                    answer.size += answer.head.take(&key, value.get(), Rule::Last).unwrap_or(0);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Choices<'s> {
+    answer: &'s mut Assembler,
+    facts: &'s mut ChunkFacts,
+}
+
+impl<'de> DeserializeSeed<'de> for Choices<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Choices<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of choices")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<(), S::Error> {
+        while let Some(raw) = seq.next_element::<RawChoice<'de>>()? {
+            let taken = self.answer.take_choice(&raw, self.facts);
+            taken.ok_or_else(|| serde::de::Error::custom("a choice that fits no other"))?;
+        }
+        Ok(())
+    }
+}

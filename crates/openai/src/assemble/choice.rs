@@ -1,0 +1,293 @@
+//! Holds: one choice of an answer that is being put together.
+
+use std::{borrow::Cow, fmt, ops::ControlFlow};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::{
+    ENTRY_BYTES, Key,
+    merge::{Members, Rule, close_object},
+};
+use crate::members::each_member;
+
+/// Parts of a delta that are produced tokens.
+const CONTENT: [&str; 7] =
+    ["content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call", "audio"];
+
+/// A choice as it lies in a chunk.
+#[derive(Default)]
+pub(super) struct RawChoice<'a> {
+    pub index: u64,
+    delta: Option<&'a RawValue>,
+    text: Option<&'a RawValue>,
+    logprobs: Option<&'a RawValue>,
+    finish_reason: Option<&'a RawValue>,
+    rest: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl RawChoice<'_> {
+    /// Whether the choice ends with this chunk.
+    pub fn ends(&self) -> bool {
+        self.finish_reason.is_some_and(|reason| reason.get() != "null")
+    }
+}
+
+/// One choice so far.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub index: u64,
+    /// The message, or `text` of a completion.
+    said: Members,
+    calls: Vec<ToolCall>,
+    function_call: Members,
+    logprobs: Members,
+    has_logprobs: bool,
+    finish_reason: Option<String>,
+    rest: Members,
+}
+
+#[derive(Debug)]
+struct ToolCall {
+    index: Option<u64>,
+    /// `id`, `type` and what else stands beside the call itself.
+    head: Members,
+    /// `function` or `custom`, each with its members.
+    bodies: Vec<(Box<str>, Members)>,
+}
+
+impl Choice {
+    pub fn new(index: u64) -> Self {
+        Self {
+            index,
+            said: Members::default(),
+            calls: Vec::new(),
+            function_call: Members::default(),
+            logprobs: Members::default(),
+            has_logprobs: false,
+            finish_reason: None,
+            rest: Members::default(),
+        }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.finish_reason.is_some()
+    }
+
+    /// Takes in what a chunk adds, and adds its bytes to `grown`. Whether it has content; `None` when it fits nothing.
+    pub fn take(&mut self, raw: &RawChoice<'_>, chat: bool, grown: &mut usize) -> Option<bool> {
+        let mut content = false;
+        if chat && let Some(delta) = raw.delta.filter(|delta| delta.get() != "null") {
+            content |= self.take_delta(delta.get(), grown)?;
+        }
+        if !chat && let Some(text) = raw.text {
+            content |= is_filled(text);
+            *grown += self.said.take("text", text.get(), Rule::Join)?;
+        }
+        if let Some(logprobs) = raw.logprobs.filter(|logprobs| logprobs.get() != "null") {
+            self.has_logprobs = true;
+            *grown += joined(&mut self.logprobs, logprobs.get(), |_| Rule::Join)?;
+        }
+        if raw.ends() {
+            self.finish_reason = raw.finish_reason.map(|reason| reason.get().to_owned());
+        }
+        for (key, value) in &raw.rest {
+            *grown += self.rest.take(key, value.get(), Rule::Last)?;
+        }
+        Some(content)
+    }
+
+    fn take_delta(&mut self, delta: &str, grown: &mut usize) -> Option<bool> {
+        let (mut content, mut fits) = (false, true);
+        let listed = each_member(delta, |key, value| {
+            content |= CONTENT.contains(&key.as_ref()) && is_filled(value);
+            let json = value.get();
+            let added = match key.as_ref() {
+                "tool_calls" if json != "null" => self.take_calls(json),
+                "function_call" if json != "null" => joined(&mut self.function_call, json, first_of_name),
+                "tool_calls" | "function_call" => Some(0),
+                "role" => self.said.take("role", json, Rule::First),
+                key => self.said.take(key, json, Rule::Join),
+            };
+            match added {
+                Some(added) => *grown += added,
+                None => fits = false,
+            }
+            ControlFlow::Continue(())
+        });
+        (listed.is_ok() && fits).then_some(content)
+    }
+
+    fn take_calls(&mut self, json: &str) -> Option<usize> {
+        let parts: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+        parts.into_iter().map(|part| self.take_call(part.get())).sum()
+    }
+
+    fn take_call(&mut self, json: &str) -> Option<usize> {
+        let mut members: Vec<(Cow<'_, str>, &RawValue)> = Vec::new();
+        each_member(json, |key, value| {
+            members.push((key, value));
+            ControlFlow::Continue(())
+        })
+        .ok()?;
+        let of = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| value.get());
+        let index = of("index").and_then(|index| index.parse().ok());
+        let id = of("id").filter(|id| !matches!(*id, "null" | "\"\""));
+        let known = self.calls.iter().rposition(|call| call.goes_on_with(index, id));
+        let mut added = 0;
+        let at = known.unwrap_or_else(|| {
+            added += ENTRY_BYTES;
+            self.calls.push(ToolCall { index, head: Members::default(), bodies: Vec::new() });
+            self.calls.len() - 1
+        });
+        for (key, value) in &members {
+            added += match key.as_ref() {
+                "index" => 0,
+                "function" | "custom" => self.calls[at].take_body(key, value.get())?,
+                "id" | "type" => self.calls[at].head.take(key, value.get(), Rule::First)?,
+                _ => self.calls[at].head.take(key, value.get(), Rule::Last)?,
+            };
+        }
+        Some(added)
+    }
+
+    /// The choice as in a whole answer.
+    pub fn write(&self, chat: bool, out: &mut String) {
+        out.push_str("{\"index\":");
+        out.push_str(&self.index.to_string());
+        if chat {
+            self.write_message(out);
+        } else if self.said.says("text") {
+            self.said.write_one("text", out);
+        } else {
+            out.push_str(",\"text\":\"\"");
+        }
+        out.push_str(",\"logprobs\":");
+        if self.has_logprobs {
+            self.logprobs.write_object(out);
+        } else {
+            out.push_str("null");
+        }
+        out.push_str(",\"finish_reason\":");
+        out.push_str(self.finish_reason.as_deref().unwrap_or("null"));
+        self.rest.write_all(&[], out);
+        out.push('}');
+    }
+
+    fn write_message(&self, out: &mut String) {
+        out.push_str(",\"message\":");
+        let start = out.len();
+        if self.said.says("role") {
+            self.said.write_one("role", out);
+        } else {
+            out.push_str(",\"role\":\"assistant\"");
+        }
+        let calls = !self.calls.is_empty();
+        let function_call = self.function_call.says("name");
+        if self.said.says("content") {
+            self.said.write_one("content", out);
+        } else if calls || function_call || self.said.says("refusal") || !self.said.is("content", "\"\"") {
+            // A stream opens with an empty text also where a whole answer has none.
+            out.push_str(",\"content\":null");
+        } else {
+            out.push_str(",\"content\":\"\"");
+        }
+        self.said.write_all(&["role", "content"], out);
+        if calls {
+            out.push_str(",\"tool_calls\":[");
+            for (at, call) in self.calls.iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                call.write(out);
+            }
+            out.push(']');
+        }
+        if function_call {
+            out.push_str(",\"function_call\":");
+            self.function_call.write_object(out);
+        }
+        close_object(start, out);
+    }
+}
+
+impl ToolCall {
+    /// Whether a part with this index and id belongs here. Some servers number every call 0, or none.
+    fn goes_on_with(&self, index: Option<u64>, id: Option<&str>) -> bool {
+        let same_id = id.is_none_or(|id| !self.head.says("id") || self.head.is("id", id));
+        same_id && (index.is_none() || index == self.index)
+    }
+
+    fn take_body(&mut self, key: &str, json: &str) -> Option<usize> {
+        if json == "null" {
+            return Some(0);
+        }
+        let at = self.bodies.iter().position(|(known, _)| &**known == key).unwrap_or_else(|| {
+            self.bodies.push((key.into(), Members::default()));
+            self.bodies.len() - 1
+        });
+        joined(&mut self.bodies[at].1, json, first_of_name)
+    }
+
+    fn write(&self, out: &mut String) {
+        let start = out.len();
+        self.head.write_all(&[], out);
+        for (key, members) in &self.bodies {
+            out.push_str(",\"");
+            out.push_str(key);
+            out.push_str("\":");
+            members.write_object(out);
+        }
+        close_object(start, out);
+    }
+}
+
+/// A call's name comes whole, its arguments in pieces.
+fn first_of_name(key: &str) -> Rule {
+    if key == "name" { Rule::First } else { Rule::Join }
+}
+
+/// Takes in the members of an object. The bytes that they added.
+fn joined(members: &mut Members, json: &str, rule: impl Fn(&str) -> Rule) -> Option<usize> {
+    let mut added = Some(0);
+    let listed = each_member(json, |key, value| {
+        let more = members.take(&key, value.get(), rule(&key));
+        added = added.zip(more).map(|(sum, more)| sum + more);
+        ControlFlow::Continue(())
+    });
+    added.filter(|_| listed.is_ok())
+}
+
+fn is_filled(value: &RawValue) -> bool {
+    !matches!(value.get(), "null" | "\"\"" | "[]" | "{}")
+}
+
+impl<'de> Deserialize<'de> for RawChoice<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = RawChoice<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a choice")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawChoice<'de>, M::Error> {
+                let mut choice = RawChoice::default();
+                while let Some(Key(key)) = map.next_key()? {
+                    match key.as_ref() {
+                        "index" => choice.index = map.next_value::<Option<u64>>()?.unwrap_or(0),
+                        "delta" => choice.delta = Some(map.next_value()?),
+                        "text" => choice.text = Some(map.next_value()?),
+                        "logprobs" => choice.logprobs = Some(map.next_value()?),
+                        "finish_reason" => choice.finish_reason = Some(map.next_value()?),
+                        _ => choice.rest.push((key, map.next_value()?)),
+                    }
+                }
+                Ok(choice)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
