@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The embedded engine through the whole gateway against llama.cpp's own server: tokens a second over HTTP, 8 and 16
-# requests at once, the same weights (Q8_0), prompts and limits, in interleaved blocks of one run.
+# requests at once, the same weights (Q8_0), threads, slots, context, prompts and limits, in interleaved blocks of one run.
+# Who goes first changes with every block. AT_ONCE="1 8 16" measures other numbers of requests.
 source "$(dirname "$0")/rig.sh"
 : "${MAX_TOKENS:=128}" "${ROUNDS:=4}" "${THREADS:=$CORES}"
 LLAMA_PORT=19996
@@ -48,14 +49,15 @@ start_engine() { # start_engine SLOTS: the gateway with its engine, on all cores
   until curl -fsS -H "Authorization: Bearer $KEY" $GATEWAY/v1/models/$model | grep -q '"status":"always_on"'; do sleep 0.1; done
 }
 for at_once in ${AT_ONCE:-8 16}; do
-  "$llama" -m "$file" --port $LLAMA_PORT -np "$at_once" -t "$THREADS" -c 16384 --cont-batching >"$RUN/llama.log" 2>&1 &
+  "$llama" -m "$file" --port $LLAMA_PORT -np "$at_once" -t "$THREADS" -c 16384 --cont-batching --no-webui >"$RUN/llama.log" 2>&1 &
   llama_pid=$!; pids+=("$llama_pid")
   until_answers http://127.0.0.1:$LLAMA_PORT/health "$llama_pid"
   start_engine "$at_once"
   rate http://127.0.0.1:$LLAMA_PORT $model "$at_once" 0 >/dev/null; rate $GATEWAY $model "$at_once" 0 >/dev/null   # warm
   for block in $(seq "$BENCH_BLOCKS"); do
-    read -r theirs theirs_each < <(rate http://127.0.0.1:$LLAMA_PORT $model "$at_once" "$block")
+    [ $((block % 2)) -eq 0 ] || read -r theirs theirs_each < <(rate http://127.0.0.1:$LLAMA_PORT $model "$at_once" "$block")
     read -r ours ours_each < <(rate $GATEWAY $model "$at_once" "$block")
+    [ $((block % 2)) -eq 1 ] || read -r theirs theirs_each < <(rate http://127.0.0.1:$LLAMA_PORT $model "$at_once" "$block")
     say "$ours $theirs" >>"$RUN/rate.$at_once"
     say "$ours_each $theirs_each" >>"$RUN/each.$at_once"
   done
