@@ -3,7 +3,7 @@
 use batchin_domain::{
     AccountId, Amount, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
 };
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 
 use crate::{
     BlobRange, Store, StoreError,
@@ -12,6 +12,7 @@ use crate::{
     connect::{Rerun, WriteTx, retried},
     dialect::{Dialect, runs},
     error::exactly,
+    row::Row,
 };
 
 /// A batch whose every task has been checked.
@@ -139,7 +140,7 @@ const fn priority_code(priority: Priority) -> i16 {
     }
 }
 
-pub(crate) fn stored_priority(row: &QueryResult) -> Result<Priority, StoreError> {
+pub(crate) fn stored_priority(row: &Row) -> Result<Priority, StoreError> {
     match row.try_get::<i16>("", "priority")? {
         0 => Ok(Priority::High),
         1 => Ok(Priority::Low),
@@ -319,7 +320,7 @@ async fn insert_tasks(tx: &WriteTx, new: &NewBatch) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn batch_row(row: &QueryResult) -> Result<BatchRow, StoreError> {
+fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
     let count = |column: &'static str| -> Result<u32, StoreError> {
         u32::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "batch", column })
     };
@@ -340,7 +341,7 @@ fn batch_row(row: &QueryResult) -> Result<BatchRow, StoreError> {
     })
 }
 
-fn task_row(row: &QueryResult) -> Result<TaskRow, StoreError> {
+fn task_row(row: &Row) -> Result<TaskRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "task", column };
     let unsigned = |column: &'static str| -> Result<Option<u64>, StoreError> {
         let stored: Option<i64> = row.try_get("", column)?;

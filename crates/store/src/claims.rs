@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use batchin_domain::{AccountId, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp};
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     connect::{Rerun, WriteTx, retried},
     dialect::{marks, runs},
     nodes::still,
+    row::Row,
 };
 
 /// A task under a node's claim.
@@ -217,7 +218,7 @@ async fn start_batches(tx: &WriteTx, tasks: &[ClaimedTask], now: Timestamp) -> R
     Ok(())
 }
 
-fn claimed(row: &QueryResult) -> Result<ClaimedTask, StoreError> {
+fn claimed(row: &Row) -> Result<ClaimedTask, StoreError> {
     let unsigned = |column: &'static str| -> Result<u64, StoreError> {
         u64::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "task", column })
     };

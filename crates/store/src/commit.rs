@@ -3,7 +3,7 @@
 
 pub(crate) mod write;
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use batchin_tasks::Tasks;
 use metrics::{counter, histogram};
@@ -134,7 +134,7 @@ impl Writer {
         let began = Instant::now();
         let (settlements, callers): (Vec<_>, Vec<_>) = group.drain(..).unzip();
         histogram!("batchin_commit_group_size").record(u32::try_from(settlements.len()).unwrap_or(u32::MAX));
-        let results = self.until_done(settlements).await;
+        let results = self.until_done(settlements.into()).await;
         histogram!("batchin_commit_seconds").record(began.elapsed().as_secs_f64());
         for (result, caller) in results.into_iter().zip(callers) {
             if let Err(cause) = result {
@@ -145,7 +145,7 @@ impl Writer {
         }
     }
 
-    async fn until_done(&self, settlements: Vec<Settlement>) -> Vec<Result<(), CommitError>> {
+    async fn until_done(&self, settlements: Arc<[Settlement]>) -> Vec<Result<(), CommitError>> {
         let give_up_at = Instant::now() + self.options.give_up_after;
         match self.tried_again(&settlements, Before::Nothing, give_up_at).await {
             Ok(results) => results,
@@ -164,7 +164,8 @@ impl Writer {
     async fn one_by_one(&self, settlements: &[Settlement], give_up_at: Instant) -> Vec<Result<(), CommitError>> {
         let mut results = Vec::with_capacity(settlements.len());
         for settlement in settlements {
-            let alone = self.tried_again(std::slice::from_ref(settlement), Before::Perhaps, give_up_at).await;
+            let alone: Arc<[Settlement]> = Arc::new([settlement.clone()]);
+            let alone = self.tried_again(&alone, Before::Perhaps, give_up_at).await;
             results.push(match alone {
                 Ok(mut one) => one.pop().unwrap_or(Err(CommitError::Unavailable)),
                 Err(cause) => {
@@ -179,7 +180,7 @@ impl Writer {
     /// Writes, and writes again while that fails in passing, until `give_up_at`.
     async fn tried_again(
         &self,
-        settlements: &[Settlement],
+        settlements: &Arc<[Settlement]>,
         mut before: Before,
         give_up_at: Instant,
     ) -> Result<Vec<Result<(), CommitError>>, StoreError> {

@@ -15,10 +15,13 @@ mod idempotency;
 mod keys;
 mod leases;
 mod nodes;
+mod own;
 mod prices;
+mod row;
 mod schema;
 mod sessions;
 mod settle;
+mod tx;
 mod usage;
 
 pub use accounts::{CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
