@@ -21,9 +21,12 @@ use crate::{NodeIdentity, Settlement, Store, StoreError};
 const QUEUE_LEN: usize = 16_384;
 /// The most in one transaction: enough to hide the disk, few enough that nobody waits for somebody else's thousand.
 const GROUP_MAX: usize = 512;
-/// Turns of the runtime that a group waits for more while each brings some: what is ready to be settled now shares one
-/// commit, and nobody waits for what is not.
-const GATHER_TURNS: usize = 8;
+/// Turns of the runtime that a group waits for more: what is about to be settled shares one commit. A turn is as long as
+/// there is work, so that a server that is idle waits for microseconds and a busy one for what it is working on.
+const GATHER_TURNS: usize = 16;
+/// Turns in a row that bring nothing, after which nothing is about to come: an answer takes one to be received, one to
+/// be read and one to be handed in.
+const QUIET_TURNS: usize = 3;
 /// First pause before a failed group is tried again; doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -200,6 +203,7 @@ impl Writer {
 
 /// Lets requests that are ready run, and adds what they hand in.
 async fn gather(jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
+    let mut quiet = 0;
     for _ in 0..GATHER_TURNS {
         tokio::task::yield_now().await;
         let before = group.len();
@@ -208,7 +212,8 @@ async fn gather(jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
         {
             group.push(job);
         }
-        if group.len() == before {
+        quiet = if group.len() == before { quiet + 1 } else { 0 };
+        if quiet == QUIET_TURNS {
             return;
         }
     }
