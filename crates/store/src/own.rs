@@ -186,3 +186,23 @@ impl ToSql for Parameter<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbered_and_plain_parameters_find_their_values() {
+        let connection = Connection::open_in_memory().unwrap();
+        let mut statement = connection.prepare_cached("SELECT ?, $3, ?, $1").unwrap();
+        let found = places(&statement);
+        assert_eq!(found, [0, 2, 1, 0]);
+        bind(&mut statement, &found, &[1_i64.into(), 2_i64.into(), 3_i64.into()]).unwrap();
+        let mut rows = statement.raw_query();
+        let row = rows.next().unwrap().unwrap();
+        let values: Vec<i64> = (0..4).map(|i| row.get(i).unwrap()).collect();
+        assert_eq!(values, [1, 3, 2, 1]);
+        drop(rows);
+        assert!(bind(&mut statement, &found, &[1_i64.into()]).is_err());
+    }
+}
