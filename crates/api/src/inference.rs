@@ -24,6 +24,7 @@ use http::{
 };
 use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Instant, Sleep, sleep_until};
+use utoipa::IntoResponses;
 
 use crate::{
     app::App,
@@ -31,6 +32,7 @@ use crate::{
     body::{self, Place, Received},
     error::{ApiError, rate_headers},
     idempotent,
+    openapi::ErrorObject,
 };
 
 /// Silence after which a stream says that it is still there: half of what common proxies allow.
@@ -41,6 +43,42 @@ const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const OPENAI_PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+
+/// How an inference call can be refused, for the description of the API.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes what ApiError makes")]
+pub(crate) enum Refusals {
+    /// The request is at fault
+    #[response(status = 400)]
+    Invalid(ErrorObject),
+    /// The key is missing or does not work
+    #[response(status = 401)]
+    Unauthorized(ErrorObject),
+    /// The balance or the key's budget does not cover the request
+    #[response(status = 402)]
+    TooPoor(ErrorObject),
+    /// No such model
+    #[response(status = 404)]
+    NoSuchModel(ErrorObject),
+    /// The Idempotency-Key was used for something else
+    #[response(status = 409)]
+    OtherRequest(ErrorObject),
+    /// The body is over its limit
+    #[response(status = 413)]
+    TooLarge(ErrorObject),
+    /// The key's rate limit is used up
+    #[response(status = 429)]
+    TooMany(ErrorObject),
+    /// The model server failed
+    #[response(status = 502)]
+    Failed(ErrorObject),
+    /// No model server can serve it now
+    #[response(status = 503)]
+    Unavailable(ErrorObject),
+    /// The model server took too long
+    #[response(status = 504)]
+    TooLate(ErrorObject),
+}
 
 /// Answers an inference call.
 pub(crate) async fn answer(

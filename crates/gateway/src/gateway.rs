@@ -9,7 +9,7 @@ use batchin_tasks::Tasks;
 use batchin_upstream::{Fleet, Replica};
 use tokio::sync::Semaphore;
 
-use crate::{Catalog, Dispatcher, Epoch, Keeper, Model};
+use crate::{Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters};
 
 /// What the gateway works with.
 pub struct GatewayParts {
@@ -42,6 +42,7 @@ struct Inner {
     parts: GatewayParts,
     catalog: ArcSwap<Catalog>,
     in_flight: Arc<Semaphore>,
+    meters: Meters,
 }
 
 /// The pipeline. Cheap to clone.
@@ -55,7 +56,7 @@ impl Gateway {
     pub fn new(parts: GatewayParts, options: GatewayOptions) -> Self {
         let catalog = ArcSwap::from_pointee(parts.catalog.clone());
         let in_flight = Arc::new(Semaphore::new(options.max_in_flight));
-        Self { inner: Arc::new(Inner { parts, catalog, in_flight }) }
+        Self { inner: Arc::new(Inner { parts, catalog, in_flight, meters: Meters::default() }) }
     }
 
     /// The models in force.
@@ -117,6 +118,10 @@ impl Gateway {
     /// Work beside requests.
     pub fn tasks(&self) -> &Tasks {
         &self.inner.parts.tasks
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.inner.meters
     }
 
     pub(crate) fn in_flight(&self) -> &Arc<Semaphore> {

@@ -13,6 +13,7 @@ mod escrow;
 mod gateway;
 mod idempotent;
 mod meter;
+mod meters;
 mod pace;
 mod reserve;
 mod run;

@@ -8,7 +8,7 @@ use batchin_scheduler::{Gate, Outcome as Ended};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Events, Replica, Retry};
 use bytes::Bytes;
-use metrics::{counter, histogram};
+use metrics::counter;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::{debug, info};
 
@@ -18,6 +18,7 @@ use crate::{
     dispatch::Running,
     idempotent::{IdempotencyGuard, Turn},
     meter::Meter,
+    meters,
     reserve::{Reservation, reserve, take_request},
 };
 
@@ -139,25 +140,13 @@ impl Bill {
 
     /// Counts the request in the metrics, and logs it without content.
     pub(crate) fn note(&self, outcome: Outcome) {
-        let model = self.admitted.model.id.clone();
-        let class = self.inbound.class.name();
-        let (units, elapsed) = (self.meter.units(), self.began.elapsed());
-        counter!("batchin_requests_total", "model" => model.clone(), "class" => class, "outcome" => outcome.name())
-            .increment(1);
-        counter!("batchin_prompt_tokens_total", "model" => model.clone(), "class" => class).increment(units.input);
-        counter!("batchin_completion_tokens_total", "model" => model.clone(), "class" => class).increment(units.output);
-        histogram!("batchin_request_seconds", "model" => model.clone(), "class" => class).record(elapsed.as_secs_f64());
-        if let Some(ttft) = self.ttft {
-            histogram!("batchin_ttft_seconds", "model" => model.clone(), "class" => class).record(ttft.as_secs_f64());
-            if units.output > 1 {
-                let tpot = elapsed.saturating_sub(ttft).as_secs_f64() / (units.output - 1) as f64;
-                histogram!("batchin_tpot_seconds", "model" => model, "class" => class).record(tpot);
-            }
-        }
+        let (units, elapsed, class) = (self.meter.units(), self.began.elapsed(), self.inbound.class);
+        let ended = meters::Ended { class, outcome, units, elapsed, ttft: self.ttft };
+        self.gateway.meters().note(&self.admitted.model.id, &ended);
         // The usage log has every request durably; a second line for each is for whoever looks for a fault.
         debug!(
             target: "batchin::requests",
-            request = %self.inbound.request, model = %self.admitted.model.id, class, outcome = outcome.name(),
+            request = %self.inbound.request, model = %self.admitted.model.id, class = class.name(), outcome = outcome.name(),
             prompt_tokens = units.input, completion_tokens = units.output,
             "{} answered in {elapsed:?}", self.inbound.endpoint.name()
         );

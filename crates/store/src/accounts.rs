@@ -1,12 +1,13 @@
 //! Holds: users and the accounts that pay for them; an account's id is its user's.
 
 use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::Counters, ledger::Movement};
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 
 use crate::{
     Store, StoreError,
     connect::{Rerun, WriteTx, retried},
     error::exactly,
+    row::Row,
 };
 
 /// What a user may do.
@@ -126,7 +127,7 @@ pub struct Credited {
 const USER_COLUMNS: &str = "SELECT u.id, u.email, u.name, u.password_hash, u.role, u.disabled, u.created_at, \
      a.posted_credit - a.posted_debit AS balance FROM app_user u JOIN account a ON a.id = u.id";
 
-fn user(row: &QueryResult) -> Result<User, StoreError> {
+fn user(row: &Row) -> Result<User, StoreError> {
     let role = match row.try_get::<i16>("", "role")? {
         0 => Role::User,
         1 => Role::Admin,
@@ -280,7 +281,7 @@ impl Store {
                 [account.uuid().into(), movement_code(Movement::Grant).into(), i64::from(limit).into()],
             )
             .await?;
-        let credited = |row: &QueryResult| {
+        let credited = |row: &Row| {
             Ok(Credited {
                 id: TransferId::new(row.try_get("", "id")?),
                 amount: stored_amount(row, "transfer", "amount")?,
@@ -325,10 +326,6 @@ pub(crate) const fn movement_code(movement: Movement) -> i16 {
     }
 }
 
-pub(crate) fn stored_amount(
-    row: &QueryResult,
-    table: &'static str,
-    column: &'static str,
-) -> Result<Amount, StoreError> {
+pub(crate) fn stored_amount(row: &Row, table: &'static str, column: &'static str) -> Result<Amount, StoreError> {
     Amount::from_nanos(row.try_get("", column)?).ok_or(StoreError::Corrupt { table, column })
 }

@@ -4,7 +4,7 @@ use batchin_domain::{
     AccountId, Amount, BatchId, BatchStatus, Chore, Ending, FileId, KeyId, Priority, TaskId, TaskStatus, Timestamp,
     Window, batch::TaskCounts,
 };
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 
 use crate::{
     BlobRange, Store, StoreError, TaskError,
@@ -13,6 +13,7 @@ use crate::{
     dialect::runs,
     error::exactly,
     files::use_file,
+    row::Row,
 };
 
 /// What an owner asks of a batch, however it was made.
@@ -212,7 +213,7 @@ const fn priority_code(priority: Priority) -> i16 {
     }
 }
 
-pub(crate) fn stored_priority(row: &QueryResult) -> Result<Priority, StoreError> {
+pub(crate) fn stored_priority(row: &Row) -> Result<Priority, StoreError> {
     match row.try_get::<i16>("", "priority")? {
         0 => Ok(Priority::High),
         1 => Ok(Priority::Low),
@@ -454,11 +455,11 @@ pub(crate) fn to_i64(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn unsigned(row: &QueryResult, table: &'static str, column: &'static str) -> Result<u64, StoreError> {
+pub(crate) fn unsigned(row: &Row, table: &'static str, column: &'static str) -> Result<u64, StoreError> {
     u64::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table, column })
 }
 
-pub(crate) fn counts(row: &QueryResult) -> Result<TaskCounts, StoreError> {
+pub(crate) fn counts(row: &Row) -> Result<TaskCounts, StoreError> {
     let count = |column| count(row, column);
     Ok(TaskCounts {
         total: count("total")?,
@@ -469,11 +470,11 @@ pub(crate) fn counts(row: &QueryResult) -> Result<TaskCounts, StoreError> {
     })
 }
 
-fn count(row: &QueryResult, column: &'static str) -> Result<u32, StoreError> {
+fn count(row: &Row, column: &'static str) -> Result<u32, StoreError> {
     u32::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "batch", column })
 }
 
-fn batch_row(row: &QueryResult) -> Result<BatchRow, StoreError> {
+fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
     const TABLE: &str = "batch";
     let corrupt = |column| StoreError::Corrupt { table: TABLE, column };
     let at = |column: &str| -> Result<_, StoreError> {
@@ -528,7 +529,7 @@ fn batch_row(row: &QueryResult) -> Result<BatchRow, StoreError> {
     })
 }
 
-fn task_row(row: &QueryResult) -> Result<TaskRow, StoreError> {
+fn task_row(row: &Row) -> Result<TaskRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "task", column };
     let unsigned = |column: &'static str| -> Result<Option<u64>, StoreError> {
         let stored: Option<i64> = row.try_get("", column)?;

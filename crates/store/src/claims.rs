@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use batchin_domain::{
     AccountId, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
 };
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     connect::{Rerun, WriteTx, retried},
     dialect::marks,
     nodes::still,
+    row::Row,
 };
 
 /// A task under a node's claim.
@@ -122,7 +123,7 @@ impl Store {
         let after = after.map_or(Uuid::nil(), AccountId::uuid);
         let values = [priority_value(rank), after.into(), now.micros().into(), i64::from(limit).into()];
         let rows = self.all(sql, values).await?;
-        let backlog = |row: &QueryResult| -> Result<Backlog, StoreError> {
+        let backlog = |row: &Row| -> Result<Backlog, StoreError> {
             Ok(Backlog {
                 batch: BatchId::new(row.try_get("", "id")?),
                 account: AccountId::new(row.try_get("", "account_id")?),
@@ -243,7 +244,7 @@ impl Store {
             BatchStatus::Validating.code()
         );
         let rows = self.all(sql, [priority_value(Priority::Low), i64::from(limit).into()]).await?;
-        let promotable = |row: &QueryResult| -> Result<Promotable, StoreError> {
+        let promotable = |row: &Row| -> Result<Promotable, StoreError> {
             Ok(Promotable {
                 batch: BatchId::new(row.try_get("", "id")?),
                 created_at: Timestamp::from_micros(row.try_get("", "created_at")?),

@@ -4,7 +4,7 @@
 mod tasks;
 pub(crate) mod write;
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use batchin_tasks::Tasks;
 use metrics::{counter, histogram};
@@ -22,9 +22,12 @@ use crate::{NodeIdentity, Settlement, Store, StoreError};
 const QUEUE_LEN: usize = 16_384;
 /// The most in one transaction: enough to hide the disk, few enough that nobody waits for somebody else's thousand.
 const GROUP_MAX: usize = 512;
-/// Turns of the runtime that a group waits for more while each brings some: what is ready to be settled now shares one
-/// commit, and nobody waits for what is not.
-const GATHER_TURNS: usize = 8;
+/// Turns of the runtime that a group waits for more: what is about to be settled shares one commit. A turn is as long as
+/// there is work, so that a server that is idle waits for microseconds and a busy one for what it is working on.
+const GATHER_TURNS: usize = 16;
+/// Turns in a row that bring nothing, after which nothing is about to come: an answer takes one to be received, one to
+/// be read and one to be handed in.
+const QUIET_TURNS: usize = 3;
 /// First pause before a failed group is tried again; doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -135,7 +138,7 @@ impl Writer {
         let began = Instant::now();
         let (settlements, callers): (Vec<_>, Vec<_>) = group.drain(..).unzip();
         histogram!("batchin_commit_group_size").record(u32::try_from(settlements.len()).unwrap_or(u32::MAX));
-        let results = self.until_done(settlements).await;
+        let results = self.until_done(settlements.into()).await;
         histogram!("batchin_commit_seconds").record(began.elapsed().as_secs_f64());
         for (result, caller) in results.into_iter().zip(callers) {
             if let Err(cause) = result {
@@ -146,7 +149,7 @@ impl Writer {
         }
     }
 
-    async fn until_done(&self, settlements: Vec<Settlement>) -> Vec<Result<(), CommitError>> {
+    async fn until_done(&self, settlements: Arc<[Settlement]>) -> Vec<Result<(), CommitError>> {
         let give_up_at = Instant::now() + self.options.give_up_after;
         match self.tried_again(&settlements, Before::Nothing, give_up_at).await {
             Ok(results) => results,
@@ -165,7 +168,8 @@ impl Writer {
     async fn one_by_one(&self, settlements: &[Settlement], give_up_at: Instant) -> Vec<Result<(), CommitError>> {
         let mut results = Vec::with_capacity(settlements.len());
         for settlement in settlements {
-            let alone = self.tried_again(std::slice::from_ref(settlement), Before::Perhaps, give_up_at).await;
+            let alone: Arc<[Settlement]> = Arc::new([settlement.clone()]);
+            let alone = self.tried_again(&alone, Before::Perhaps, give_up_at).await;
             results.push(match alone {
                 Ok(mut one) => one.pop().unwrap_or(Err(CommitError::Unavailable)),
                 Err(cause) => {
@@ -180,7 +184,7 @@ impl Writer {
     /// Writes, and writes again while that fails in passing, until `give_up_at`.
     async fn tried_again(
         &self,
-        settlements: &[Settlement],
+        settlements: &Arc<[Settlement]>,
         mut before: Before,
         give_up_at: Instant,
     ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
@@ -200,6 +204,7 @@ impl Writer {
 
 /// Lets requests that are ready run, and adds what they hand in.
 async fn gather(jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
+    let mut quiet = 0;
     for _ in 0..GATHER_TURNS {
         tokio::task::yield_now().await;
         let before = group.len();
@@ -208,7 +213,8 @@ async fn gather(jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
         {
             group.push(job);
         }
-        if group.len() == before {
+        quiet = if group.len() == before { quiet + 1 } else { 0 };
+        if quiet == QUIET_TURNS {
             return;
         }
     }

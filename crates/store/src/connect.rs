@@ -1,27 +1,29 @@
 //! Holds: the connection, its pragmas, and how transactions begin.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, str::FromStr, sync::Arc, time::Duration};
 
 use sea_orm::{
-    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait, Value,
+    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait, Value, sqlx::sqlite::SqliteConnectOptions,
 };
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 
-use crate::{StoreError, dialect::Dialect, error::is_passing, schema};
+pub(crate) use crate::tx::WriteTx;
+use crate::{StoreError, dialect::Dialect, error::is_passing, own::OwnConnection, row::Row, schema, tx::Tx};
 
 /// How long a statement waits for another process's write lock on SQLite before it fails as busy.
-const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a verb waits for a pooled connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// SQLite has one writer at a time; more readers than cores gain nothing.
 const SQLITE_CONNECTIONS: u32 = 5;
 /// Page cache of one connection, in KiB as SQLite writes it: the pages that the next commit touches stay, whatever a
 /// report reads in between.
-const SQLITE_CACHE: &str = "-8192";
+pub(crate) const SQLITE_CACHE: &str = "-8192";
 /// A connection that has been idle for longer is tried before it is used; one in use would have shown that it is gone.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// PostgreSQL ends a transaction whose node was stopped in the middle of it, so that its locks hold nobody up.
@@ -80,14 +82,8 @@ pub struct Store {
     pub(crate) dialect: Dialect,
     /// SQLite: one permit, so that our own writers queue fairly instead of spinning on the file lock.
     writers: Arc<Semaphore>,
-}
-
-/// A write transaction and its place in the queue of writers.
-pub(crate) struct WriteTx {
-    pub(crate) dialect: Dialect,
-    tx: DatabaseTransaction,
-    // Dropped after `tx`, whose rollback is under way by then.
-    _permit: OwnedSemaphorePermit,
+    /// SQLite: the connection that groups are written on.
+    own: Option<Arc<OwnConnection>>,
 }
 
 /// Whether a verb may be run again when nothing was heard of its commit.
@@ -117,42 +113,11 @@ where
     }
 }
 
-impl WriteTx {
-    pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        self.tx.commit().await.map_err(StoreError::of_commit)
-    }
-
-    /// Runs a statement; returns how many rows it touched.
-    pub(crate) async fn run(
-        &self,
-        sql: impl Into<String>,
-        values: impl IntoIterator<Item = Value>,
-    ) -> Result<u64, StoreError> {
-        let done: ExecResult = self.tx.execute_raw(self.dialect.statement(sql, values)).await?;
-        Ok(done.rows_affected())
-    }
-
-    pub(crate) async fn all(
-        &self,
-        sql: impl Into<String>,
-        values: impl IntoIterator<Item = Value>,
-    ) -> Result<Vec<QueryResult>, StoreError> {
-        Ok(self.tx.query_all_raw(self.dialect.statement(sql, values)).await?)
-    }
-
-    pub(crate) async fn one(
-        &self,
-        sql: impl Into<String>,
-        values: impl IntoIterator<Item = Value>,
-    ) -> Result<Option<QueryResult>, StoreError> {
-        Ok(self.tx.query_one_raw(self.dialect.statement(sql, values)).await?)
-    }
-}
-
 impl Store {
     /// Opens the database; with `migrate` brings it up to date first. A SQLite file is created if it is not there.
     pub async fn connect(options: ConnectOptions, migrate: bool) -> Result<Self, ConnectError> {
         let sqlite = options.url.starts_with("sqlite:");
+        let own = if sqlite { Some(own_connection(&options.url)?) } else { None };
         if !sqlite && !options.url.starts_with("postgres://") && !options.url.starts_with("postgresql://") {
             return Err(ConnectError::UnknownScheme);
         }
@@ -184,7 +149,7 @@ impl Store {
             _ => Dialect::Sqlite,
         };
         let writers = if sqlite { 1 } else { Semaphore::MAX_PERMITS };
-        let store = Self { db, dialect, writers: Arc::new(Semaphore::new(writers)) };
+        let store = Self { db, dialect, writers: Arc::new(Semaphore::new(writers)), own };
         store.bring_up_to_date(migrate).await?;
         Ok(store)
     }
@@ -192,9 +157,9 @@ impl Store {
     async fn bring_up_to_date(&self, migrate: bool) -> Result<(), ConnectError> {
         if migrate {
             let run = retried(Rerun::Harmless, || async {
-                let tx = self.write().await?;
-                schema::migrate(&tx.tx, self.dialect).await?;
-                tx.commit().await
+                let (tx, _turn) = self.begin().await?;
+                schema::migrate(&tx, self.dialect).await?;
+                tx.commit().await.map_err(StoreError::of_commit)
             });
             run.await.map_err(ConnectError::Migrate)?;
         }
@@ -214,38 +179,75 @@ impl Store {
 
     /// Lets go of all connections.
     pub async fn close(self) -> Result<(), StoreError> {
+        if let Some(own) = &self.own {
+            own.close();
+        }
         self.db.close().await.map_err(StoreError::from)
     }
 
     pub(crate) async fn write(&self) -> Result<WriteTx, StoreError> {
-        let closed = || StoreError::Database(DbErr::Custom("the store is closed".to_owned()));
-        let permit = Arc::clone(&self.writers).acquire_owned().await.map_err(|_| closed())?;
+        let (tx, turn) = self.begin().await?;
+        Ok(WriteTx::new(self.dialect, Tx::Pooled(tx), turn))
+    }
+
+    async fn begin(&self) -> Result<(DatabaseTransaction, OwnedSemaphorePermit), StoreError> {
+        let permit = self.turn().await?;
         let options = TransactionOptions {
             // Deferred transactions that turn into writers can fail half way; immediate ones wait at the start.
             sqlite_transaction_mode: (self.dialect == Dialect::Sqlite).then_some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
-        let tx = self.db.begin_with_options(options).await?;
-        Ok(WriteTx { dialect: self.dialect, tx, _permit: permit })
+        Ok((self.db.begin_with_options(options).await?, permit))
+    }
+
+    /// Runs one write transaction to its end: on SQLite all of it on one thread, where a statement is a call and not a
+    /// message to another thread and back.
+    pub(crate) async fn write_whole<T, W, F>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(WriteTx) -> F + Send + 'static,
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let Some(own) = &self.own else { return work(self.write().await?).await };
+        let (own, permit, here) = (Arc::clone(own), self.turn().await?, Handle::current());
+        let written = tokio::task::spawn_blocking(move || {
+            let tx = WriteTx::new(Dialect::Sqlite, Tx::Own(own.begin()?), permit);
+            here.block_on(work(tx))
+        });
+        written.await.map_err(|cause| StoreError::Database(DbErr::Custom(cause.to_string())))?
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let closed = |_| StoreError::Database(DbErr::Custom("the store is closed".to_owned()));
+        Arc::clone(&self.writers).acquire_owned().await.map_err(closed)
     }
 
     pub(crate) async fn all(
         &self,
         sql: impl Into<String>,
         values: impl IntoIterator<Item = Value>,
-    ) -> Result<Vec<QueryResult>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         let statement = self.dialect.statement(sql, values);
-        retried(Rerun::Harmless, || async { Ok(self.db.query_all_raw(statement.clone()).await?) }).await
+        let rows = retried(Rerun::Harmless, || async { Ok(self.db.query_all_raw(statement.clone()).await?) }).await?;
+        Ok(rows.into_iter().map(Row::Pooled).collect())
     }
 
     pub(crate) async fn one(
         &self,
         sql: impl Into<String>,
         values: impl IntoIterator<Item = Value>,
-    ) -> Result<Option<QueryResult>, StoreError> {
+    ) -> Result<Option<Row>, StoreError> {
         let statement = self.dialect.statement(sql, values);
-        retried(Rerun::Harmless, || async { Ok(self.db.query_one_raw(statement.clone()).await?) }).await
+        let row = retried(Rerun::Harmless, || async { Ok(self.db.query_one_raw(statement.clone()).await?) }).await?;
+        Ok(row.map(Row::Pooled))
     }
+}
+
+/// Where SQLite's file is, as the pool reads its URL.
+fn own_connection(url: &str) -> Result<Arc<OwnConnection>, ConnectError> {
+    let options = SqliteConnectOptions::from_str(url);
+    let options = options.map_err(|cause| ConnectError::Open(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(cause)))))?;
+    Ok(Arc::new(OwnConnection::at(options.get_filename().to_owned())))
 }
 
 /// Opens the pool. On a new SQLite file, whoever comes while another process turns its journal to WAL finds it locked

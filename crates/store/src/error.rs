@@ -8,6 +8,9 @@ pub enum StoreError {
     /// The database did not do what it was asked to.
     #[error("the database failed")]
     Database(#[source] DbErr),
+    /// SQLite did not write what it was asked to.
+    #[error("the database failed")]
+    Writer(#[source] rusqlite::Error),
     /// The connection was lost while committing: what the verb did may or may not be there.
     #[error("the database was lost while committing")]
     Unsure(#[source] DbErr),
@@ -37,6 +40,12 @@ impl From<DbErr> for StoreError {
     }
 }
 
+impl From<rusqlite::Error> for StoreError {
+    fn from(cause: rusqlite::Error) -> Self {
+        Self::Writer(cause)
+    }
+}
+
 impl StoreError {
     /// Whether a unique constraint refused the row.
     pub(crate) fn is_duplicate(&self) -> bool {
@@ -49,6 +58,10 @@ impl StoreError {
         match self {
             Self::Unsure(_) => true,
             Self::Database(cause) => is_passing(cause),
+            Self::Writer(cause) => {
+                use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+                matches!(cause.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+            }
             Self::RowCount { .. } | Self::Corrupt { .. } => false,
         }
     }

@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use batchin_domain::{AccountId, FileId, FilePurpose, Timestamp};
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 
 use crate::{
     Store, StoreError,
     connect::{Rerun, WriteTx, retried},
+    row::Row,
 };
 
 /// Its bytes are still coming.
@@ -422,7 +423,7 @@ const fn content_code(content: FileContent) -> i16 {
     }
 }
 
-fn due_file(row: &QueryResult) -> Result<DueFile, StoreError> {
+fn due_file(row: &Row) -> Result<DueFile, StoreError> {
     Ok(DueFile {
         id: FileId::new(row.try_get("", "id")?),
         since: Timestamp::from_micros(row.try_get("", "since")?),
@@ -430,7 +431,7 @@ fn due_file(row: &QueryResult) -> Result<DueFile, StoreError> {
     })
 }
 
-fn file_row(row: &QueryResult) -> Result<FileRow, StoreError> {
+fn file_row(row: &Row) -> Result<FileRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "file", column };
     Ok(FileRow {
         id: FileId::new(row.try_get("", "id")?),

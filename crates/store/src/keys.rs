@@ -1,12 +1,13 @@
 //! Holds: API keys, known by the hash of their secret.
 
 use batchin_domain::{AccountId, Amount, KeyId, Month, PurseKind, Timestamp};
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 
 use crate::{
     Store, StoreError,
     connect::{Rerun, retried},
     error::exactly,
+    row::Row,
 };
 
 /// A key to be created.
@@ -92,12 +93,12 @@ pub enum UpdateKeyError {
     Store(#[source] StoreError),
 }
 
-fn rpm(row: &QueryResult) -> Result<u32, StoreError> {
+fn rpm(row: &Row) -> Result<u32, StoreError> {
     let stored: i64 = row.try_get("", "rate_limit_rpm")?;
     u32::try_from(stored).map_err(|_| StoreError::Corrupt { table: "api_key", column: "rate_limit_rpm" })
 }
 
-fn budget(row: &QueryResult) -> Result<Option<Amount>, StoreError> {
+fn budget(row: &Row) -> Result<Option<Amount>, StoreError> {
     let stored: Option<i64> = row.try_get("", "budget_nano")?;
     stored
         .map(|nanos| Amount::from_nanos(nanos).ok_or(StoreError::Corrupt { table: "api_key", column: "budget_nano" }))
@@ -271,7 +272,7 @@ impl Store {
     }
 }
 
-fn key_row(row: &QueryResult) -> Result<KeyRow, StoreError> {
+fn key_row(row: &Row) -> Result<KeyRow, StoreError> {
     Ok(KeyRow {
         id: KeyId::new(row.try_get("", "id")?),
         name: row.try_get("", "name")?,

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp};
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 
 use crate::{
     Store, StoreError,
@@ -15,6 +15,7 @@ use crate::{
     dialect::Dialect,
     error::exactly,
     leases::{lock_available, parts, set_aside},
+    row::Row,
 };
 
 /// A node as one life of it.
@@ -150,7 +151,7 @@ impl Store {
     /// How many nodes are alive; at least one.
     pub async fn live_nodes(&self) -> Result<u32, StoreError> {
         let row = self.one("SELECT count(*) AS n FROM node WHERE alive = $1", [true.into()]).await?;
-        let count: i64 = row.map_or(Ok(1), |row: QueryResult| row.try_get("", "n"))?;
+        let count: i64 = row.map_or(Ok(1), |row: Row| row.try_get("", "n"))?;
         Ok(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
     }
 }

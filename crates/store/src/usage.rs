@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, RequestId, Timestamp, Units};
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 
-use crate::{Outcome, Store, StoreError, accounts::stored_amount};
+use crate::{Outcome, Store, StoreError, accounts::stored_amount, row::Row};
 
 /// Which usage is asked about.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ fn condition(filter: &UsageFilter) -> (String, Vec<Value>) {
     (sql, values)
 }
 
-fn count(row: &QueryResult, column: &'static str) -> Result<u64, StoreError> {
+fn count(row: &Row, column: &'static str) -> Result<u64, StoreError> {
     let stored: i64 = row.try_get("", column)?;
     u64::try_from(stored).map_err(|_| StoreError::Corrupt { table: "usage_log", column })
 }
@@ -127,7 +127,7 @@ fn micros(stored: i64) -> Duration {
     Duration::from_micros(u64::try_from(stored).unwrap_or(0))
 }
 
-fn totals(row: &QueryResult) -> Result<Totals, StoreError> {
+fn totals(row: &Row) -> Result<Totals, StoreError> {
     Ok(Totals {
         requests: count(row, "requests")?,
         input_tokens: count(row, "input")?,
@@ -136,7 +136,7 @@ fn totals(row: &QueryResult) -> Result<Totals, StoreError> {
     })
 }
 
-fn usage_row(row: &QueryResult) -> Result<UsageRow, StoreError> {
+fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
     let outcome = Outcome::from_code(row.try_get("", "outcome")?);
     Ok(UsageRow {
         request: RequestId::new(row.try_get("", "request_id")?),

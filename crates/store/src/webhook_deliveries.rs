@@ -12,7 +12,7 @@ use batchin_domain::{
     AccountId, NodeId, Timestamp,
     webhook::{DeliveryState, EventId, EventKind, Next, TryResult},
 };
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     dialect::{Dialect, marks},
     error::exactly,
     nodes::still,
+    row::Row,
 };
 
 /// Tries of one delivery that are remembered; replays make more than the schedule does.
@@ -301,7 +302,7 @@ async fn take(tx: &WriteTx, node: NodeIdentity, ids: &[Uuid]) -> Result<Vec<Clai
     Ok(claimed)
 }
 
-fn claimed_delivery(row: &QueryResult) -> Result<ClaimedDelivery, StoreError> {
+fn claimed_delivery(row: &Row) -> Result<ClaimedDelivery, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "webhook_delivery", column };
     Ok(ClaimedDelivery {
         id: EventId::new(row.try_get("", "id")?),
@@ -317,7 +318,7 @@ fn claimed_delivery(row: &QueryResult) -> Result<ClaimedDelivery, StoreError> {
 }
 
 /// Ends the claim if it is in force.
-async fn end_try(tx: &WriteTx, ended: &FinishedTry) -> Result<Option<QueryResult>, StoreError> {
+async fn end_try(tx: &WriteTx, ended: &FinishedTry) -> Result<Option<Row>, StoreError> {
     let (state, due_at) = match ended.next {
         Next::Delivered => (DeliveryState::Delivered, None),
         Next::Off => (DeliveryState::Off, None),

@@ -6,13 +6,14 @@ use batchin_domain::{
     AccountId, Timestamp,
     webhook::{DeliveryState, EventId, EventKind, FailureKind},
 };
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
     connect::{Rerun, retried},
     dialect::marks,
+    row::Row,
 };
 
 /// A delivery as its account sees it.
@@ -163,7 +164,7 @@ impl Store {
     }
 }
 
-fn delivery_row(row: &QueryResult) -> Result<DeliveryRow, StoreError> {
+fn delivery_row(row: &Row) -> Result<DeliveryRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "webhook_delivery", column };
     let state = DeliveryState::from_code(row.try_get("", "state")?).ok_or(corrupt("state"))?;
     let due_at = Timestamp::from_micros(row.try_get("", "due_at")?);
@@ -180,7 +181,7 @@ fn delivery_row(row: &QueryResult) -> Result<DeliveryRow, StoreError> {
     })
 }
 
-fn try_row(row: &QueryResult) -> Result<TryRow, StoreError> {
+fn try_row(row: &Row) -> Result<TryRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "webhook_attempt", column };
     let status: Option<i32> = row.try_get("", "status")?;
     let failure: Option<i16> = row.try_get("", "failure")?;

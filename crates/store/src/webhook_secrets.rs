@@ -1,11 +1,11 @@
 //! Holds: the secrets that deliveries are signed with. They come and go sealed; the key to them is not in the database.
 
 use batchin_domain::{AccountId, Timestamp};
-use sea_orm::QueryResult;
 
 use crate::{
     Store, StoreError,
     connect::{Rerun, WriteTx, retried},
+    row::Row,
 };
 
 /// An account's secret, and the one before while both count.
@@ -119,7 +119,7 @@ async fn one_secret(tx: &WriteTx, account: AccountId) -> Result<SealedSecret, St
     sealed_secret(&row.ok_or(StoreError::RowCount { table: "webhook_secret", expected: 1, touched: 0 })?)
 }
 
-fn sealed_secret(row: &QueryResult) -> Result<SealedSecret, StoreError> {
+fn sealed_secret(row: &Row) -> Result<SealedSecret, StoreError> {
     let previous: Option<Vec<u8>> = row.try_get("", "previous")?;
     let until: Option<i64> = row.try_get("", "previous_until")?;
     Ok(SealedSecret {

@@ -113,7 +113,7 @@ fn check_sql(file: &File<'_>, faults: &mut Vec<Fault>) {
         return;
     }
     for (line, text) in file.production() {
-        let names_orm = ["sea_orm::", "sqlx::", "sea_query::"].iter().any(|path| text.contains(path));
+        let names_orm = ["sea_orm::", "sqlx::", "rusqlite::", "sea_query::"].iter().any(|path| text.contains(path));
         let is_sql = |(verb, after): &(&str, &str)| text.contains(&format!("\"{verb}{after}"));
         if names_orm || SQL.iter().any(is_sql) {
             faults.push(file.fault(line, "only store knows SQL; add a business verb there and call it"));

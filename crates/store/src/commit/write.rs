@@ -2,7 +2,10 @@
 //!
 //! Rows are locked in the order node, task, batch, account, purse, lease, here and everywhere.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use batchin_domain::{AccountId, Purse, PurseKind, TaskStatus, ledger::Movement};
 use sea_orm::Value;
@@ -22,10 +25,20 @@ use crate::{
 pub(super) async fn group(
     store: &Store,
     node: NodeIdentity,
-    settlements: &[Settlement],
+    settlements: &Arc<[Settlement]>,
     before: Before,
 ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
-    let tx = store.write().await?;
+    let settlements = Arc::clone(settlements);
+    store.write_whole(move |tx| group_in(tx, node, settlements, before)).await
+}
+
+async fn group_in(
+    tx: WriteTx,
+    node: NodeIdentity,
+    settlements: Arc<[Settlement]>,
+    before: Before,
+) -> Result<Vec<Result<(), CommitError>>, StoreError> {
+    let settlements = &*settlements;
     if !still(&tx, node).await? {
         return Ok(vec![Err(CommitError::Fenced); settlements.len()]);
     }
@@ -131,10 +144,7 @@ async fn post_charges(tx: &WriteTx, node: NodeIdentity, fresh: &[&Settlement]) -
         let purses: Vec<_> = purses.iter().filter(|(purse, _)| purse.kind() == kind).map(|(p, s)| (*p, *s)).collect();
         post_to_purses(tx, node, kind, &purses).await?;
     }
-    for now in in_runs(&charged) {
-        insert_transfers(tx, now, &mut next_seq).await?;
-    }
-    Ok(())
+    insert_transfers(tx, &charged, &mut next_seq).await
 }
 
 /// Posts each account's sum; returns the sequence number that each account's first new charge gets.
@@ -267,43 +277,24 @@ async fn insert_transfers(
         ]);
         *seq += 1;
     }
-    let sql = format!(
-        "INSERT INTO transfer (id, account_id, seq, movement, amount, request_id, price_version, created_at) {}",
-        tx.dialect.rows(charged.len(), COLUMNS)
-    );
-    exactly(tx.run(sql, values).await?, charged.len() as u64, "transfer")
+    let sql = |rows| {
+        format!(
+            "INSERT INTO transfer (id, account_id, seq, movement, amount, request_id, price_version, created_at) {}",
+            tx.dialect.rows(rows, COLUMNS)
+        )
+    };
+    exactly(tx.run_over(values, COLUMNS, sql).await?, charged.len() as u64, "transfer")
 }
 
 async fn write_usage(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
-    const COLUMNS: usize = 18;
     let used = latest_usage(fresh);
+    let mut values: Vec<Value> = Vec::with_capacity(used.len() * USAGE_COLUMNS);
+    for (settlement, usage) in &used {
+        values.extend(usage_values(settlement, usage));
+    }
     let larger = tx.dialect.larger();
-    for now in in_runs(&used) {
-        let run = now.len();
-        let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS);
-        for (settlement, usage) in now {
-            values.extend([
-                usage.request.uuid().into(),
-                settlement.account.uuid().into(),
-                settlement.key.map(batchin_domain::KeyId::uuid).into(),
-                usage.model.as_str().into(),
-                usage.endpoint.into(),
-                i16::try_from(usage.class.index()).unwrap_or(i16::MAX).into(),
-                usage.task.map(|(batch, _)| batch.uuid()).into(),
-                usage.task.map(|(_, task)| task.uuid()).into(),
-                to_i64(usage.units.input).into(),
-                to_i64(usage.units.output).into(),
-                to_i64(usage.units.cached).into(),
-                usage.cost.nanos().into(),
-                usage.price_version.0.into(),
-                usage.outcome.code().into(),
-                usage.estimated.into(),
-                usage.created_at.micros().into(),
-                i64::try_from(usage.latency.as_micros()).unwrap_or(i64::MAX).into(),
-                usage.ttft.map(|ttft| i64::try_from(ttft.as_micros()).unwrap_or(i64::MAX)).into(),
-            ]);
-        }
-        let sql = format!(
+    let sql = |rows| {
+        format!(
             "INSERT INTO usage_log (request_id, account_id, key_id, model, endpoint, class, batch_id, task_id, \
              input_tokens, output_tokens, cached_tokens, cost_nano, price_version, outcome, estimated, created_at, \
              latency_us, ttft_us) {} ON CONFLICT (request_id) DO UPDATE SET \
@@ -315,12 +306,37 @@ async fn write_usage(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreErr
              estimated = CASE WHEN excluded.outcome = {running} THEN usage_log.estimated ELSE excluded.estimated END, \
              latency_us = {larger}(usage_log.latency_us, excluded.latency_us), \
              ttft_us = coalesce(usage_log.ttft_us, excluded.ttft_us)",
-            tx.dialect.rows(run, COLUMNS),
+            tx.dialect.rows(rows, USAGE_COLUMNS),
             running = Outcome::Running.code(),
-        );
-        exactly(tx.run(sql, values).await?, run as u64, "usage_log")?;
-    }
-    Ok(())
+        )
+    };
+    exactly(tx.run_over(values, USAGE_COLUMNS, sql).await?, used.len() as u64, "usage_log")
+}
+
+/// Columns of a new row of the usage log.
+const USAGE_COLUMNS: usize = 18;
+
+fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE_COLUMNS] {
+    [
+        usage.request.uuid().into(),
+        settlement.account.uuid().into(),
+        settlement.key.map(batchin_domain::KeyId::uuid).into(),
+        usage.model.as_str().into(),
+        usage.endpoint.into(),
+        i16::try_from(usage.class.index()).unwrap_or(i16::MAX).into(),
+        usage.task.map(|(batch, _)| batch.uuid()).into(),
+        usage.task.map(|(_, task)| task.uuid()).into(),
+        to_i64(usage.units.input).into(),
+        to_i64(usage.units.output).into(),
+        to_i64(usage.units.cached).into(),
+        usage.cost.nanos().into(),
+        usage.price_version.0.into(),
+        usage.outcome.code().into(),
+        usage.estimated.into(),
+        usage.created_at.micros().into(),
+        i64::try_from(usage.latency.as_micros()).unwrap_or(i64::MAX).into(),
+        usage.ttft.map(|ttft| i64::try_from(ttft.as_micros()).unwrap_or(i64::MAX)).into(),
+    ]
 }
 
 /// One row per request: usage only grows, so of several in a group, in whatever order, the largest is the latest.
