@@ -105,6 +105,7 @@ where
             Ok(created) => encode(&created),
             Err(error) => Err(error),
         };
+        batchin_faults::point("creation.made");
         let noted = match &created {
             Ok(body) => {
                 let body = (keep == Keep::Answer).then(|| body.clone());
@@ -116,6 +117,7 @@ where
         if let Err(cause) = noted {
             warn!(error = &cause as &dyn std::error::Error, "the answer to an Idempotency-Key could not be noted");
         }
+        batchin_faults::point("creation.noted");
         // Nobody listens when the client went away.
         let _ = done.send(created);
     });

@@ -43,6 +43,7 @@ impl Batches {
         let now = self.gateway.clock().now();
         let input_blob = format!("batches/{id}/input");
         self.blobs.put(&input_blob, order.bodies).await.map_err(SubmitError::Blob)?;
+        batchin_faults::point("batch.stored");
         let tasks: Vec<NewTask> = order.tasks.into_iter().map(|task| self.new_task(task)).collect();
         let total = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         let new = NewBatch {
@@ -62,6 +63,7 @@ impl Batches {
             }
             return Err(SubmitError::Store(cause));
         }
+        batchin_faults::point("batch.created");
         counter!("batchin_batches_total", "priority" => order.priority.class().name()).increment(1);
         info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
         Ok(BatchRow {

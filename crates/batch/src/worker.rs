@@ -154,6 +154,9 @@ impl Worker {
             let limit = u32::try_from(room).unwrap_or(u32::MAX);
             match self.gateway.store().claim(node, priority, limit, now).await {
                 Ok(tasks) => {
+                    if !tasks.is_empty() {
+                        batchin_faults::point("task.claimed");
+                    }
                     any |= !tasks.is_empty();
                     self.make_ready(queues, tasks).await;
                 }
@@ -271,9 +274,11 @@ impl Worker {
             Err(RequestError::Stopped) => return self.requeue(task, POLL, false).await,
             Err(cause) => return self.conclude(task, cause).await,
         };
+        batchin_faults::point("task.answered");
         let Some(result) = self.results.write(unsettled.body.clone()).await else {
             return self.requeue(task, Duration::from_secs(1), false).await;
         };
+        batchin_faults::point("result.written");
         let finish = TaskFinish {
             batch: task.batch,
             task: task.claim.task,
@@ -281,7 +286,10 @@ impl Worker {
             end: TaskEnd::Completed { result },
         };
         match unsettled.settle_task(finish).await {
-            Ok(()) => self.unblock(task.batch).await,
+            Ok(()) => {
+                batchin_faults::point("task.finished");
+                self.unblock(task.batch).await;
+            }
             Err(cause) => self.conclude(task, cause).await,
         }
     }
@@ -303,8 +311,9 @@ impl Worker {
                     epoch: task.claim.epoch,
                     end: TaskEnd::Failed { code, message },
                 };
+                batchin_faults::point("task.failing");
                 match self.gateway.fail_task(&caller, finish).await {
-                    Ok(()) | Err(RequestError::Stopped) => {}
+                    Ok(()) | Err(RequestError::Stopped) => batchin_faults::point("task.failed"),
                     Err(cause) => {
                         warn!(error = &cause as &dyn std::error::Error, "a task's end could not be stored");
                         self.requeue(task, Duration::from_secs(1), false).await;
@@ -319,10 +328,12 @@ impl Worker {
         self.lock().claims.remove(&task.claim);
         let not_before = self.gateway.clock().now().after(pause);
         let back = [Requeue { claim: task.claim, not_before, counts }];
+        batchin_faults::point("task.requeueing");
         if let Err(cause) = self.gateway.store().requeue(&back).await {
             // The claim ends with this node's lease at the latest.
             warn!(error = &cause as &dyn std::error::Error, "a task could not be given back");
         }
+        batchin_faults::point("task.requeued");
     }
 
     async fn hand_back(&self, claims: Vec<Claim>) {
@@ -334,6 +345,7 @@ impl Worker {
         if let Err(cause) = self.gateway.store().requeue(&back).await {
             warn!(error = &cause as &dyn std::error::Error, "claimed tasks could not be given back");
         }
+        batchin_faults::point("claims.returned");
     }
 
     async fn block(&self, batch: BatchId, reason: &str) {
@@ -343,6 +355,7 @@ impl Worker {
         if let Err(cause) = self.gateway.store().set_blocked(batch, Some(reason)).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
+        batchin_faults::point("batch.blocked");
     }
 
     async fn unblock(&self, batch: BatchId) {
@@ -352,6 +365,7 @@ impl Worker {
         if let Err(cause) = self.gateway.store().set_blocked(batch, None).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it goes on");
         }
+        batchin_faults::point("batch.unblocked");
     }
 
     /// Whose budget and balance the task counts for.

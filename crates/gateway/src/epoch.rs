@@ -95,6 +95,7 @@ impl Keeper {
         let (clock, ids) = world;
         let asked = Instant::now();
         let identity = store.join(options.node, clock.now(), options.lease).await?;
+        batchin_faults::point("node.joined");
         let epoch = Self::fresh(&store, &ids, identity, options.lease, writers);
         epoch.extend(asked, options.lease);
         info!(node = %identity.id, epoch = identity.epoch, "node {} joined with epoch {}", identity.id, identity.epoch);
@@ -137,7 +138,10 @@ impl Keeper {
             // Rule 1: this node's clock starts when it asks.
             let asked = Instant::now();
             match self.store.renew(epoch.identity, self.clock.now(), self.options.lease).await {
-                Ok(()) => epoch.extend(asked, self.options.lease),
+                Ok(()) => {
+                    batchin_faults::point("node.renewed");
+                    epoch.extend(asked, self.options.lease);
+                }
                 Err(FencedError::Fenced) => self.rejoin(&epoch).await,
                 Err(FencedError::Store(cause)) => {
                     warn!(error = &cause as &dyn std::error::Error, "the node's lease could not be renewed");
@@ -154,6 +158,7 @@ impl Keeper {
         let asked = Instant::now();
         match self.store.join(self.options.node, self.clock.now(), self.options.lease).await {
             Ok(identity) => {
+                batchin_faults::point("node.rejoined");
                 let epoch = Self::fresh(&self.store, &self.ids, identity, self.options.lease, &self.writers);
                 epoch.extend(asked, self.options.lease);
                 self.current.store(Arc::new(epoch));
@@ -237,9 +242,11 @@ impl Keeper {
         counter!("batchin_late_usage_total").increment(1);
         error!(nanos = settlement.charge.nanos(), "usage came after its node was fenced; it is ours to bear");
         let id = TransferId::new(self.ids.uuid());
+        batchin_faults::point("late.booking");
         if let Err(cause) = self.store.book_late(id, settlement, self.clock.now()).await {
             error!(error = &cause as &dyn std::error::Error, "late usage could not be booked");
         }
+        batchin_faults::point("late.booked");
     }
 
     /// Ends the epoch in good order, once what was handed in is written. Call it when nothing settles any more.
@@ -247,7 +254,10 @@ impl Keeper {
         let epoch = self.current.load_full();
         epoch.committer.close();
         self.writers.shutdown(patience).await;
+        batchin_faults::point("node.leaving");
         epoch.escrow.give_requests_back().await;
-        self.store.leave(epoch.identity).await
+        self.store.leave(epoch.identity).await?;
+        batchin_faults::point("node.left");
+        Ok(())
     }
 }

@@ -204,6 +204,7 @@ impl Escrow {
                 LeaseOutcome::Short { recalling: true, .. } if began.elapsed() < RECALL_PATIENCE => {
                     // Others are asked once; when all have answered, what they hold is in use.
                     recall = false;
+                    batchin_faults::point("lease.recalled");
                     tokio::time::sleep(RECALL_PAUSE).await;
                 }
                 LeaseOutcome::Short { available, .. } => {
@@ -226,7 +227,10 @@ impl Escrow {
         loop {
             tries += 1;
             match self.store.lease(ask).await {
-                Ok(outcome) => return Ok(outcome),
+                Ok(outcome) => {
+                    batchin_faults::point("lease.granted");
+                    return Ok(outcome);
+                }
                 Err(FencedError::Fenced) => return Err(EscrowError::Fenced),
                 Err(FencedError::Store(cause)) if cause.is_passing() && tries < GRANT_TRIES => {}
                 Err(FencedError::Store(cause)) => return Err(EscrowError::Store(cause)),
@@ -318,9 +322,10 @@ impl Escrow {
         if returns.is_empty() {
             return;
         }
+        batchin_faults::point("lease.returning");
         match self.store.release(self.node, &returns).await {
             // The epoch is over: the store has taken everything back already.
-            Ok(()) | Err(FencedError::Fenced) => {}
+            Ok(()) | Err(FencedError::Fenced) => batchin_faults::point("lease.returned"),
             Err(FencedError::Store(cause)) => {
                 // Whether it was committed is unknown; keeping the amounts out of use is safe, and they are back with
                 // the node's next epoch at the latest.

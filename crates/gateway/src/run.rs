@@ -306,6 +306,7 @@ impl Gateway {
             };
             let call = call_of(inbound, admitted);
             let preempted = running.preempted.clone();
+            batchin_faults::point("upstream.calling");
             let called = running.replica.call(call);
             let result = tokio::select! {
                 result = called => result,
@@ -313,6 +314,7 @@ impl Gateway {
             };
             match result {
                 Ok(answer) => {
+                    batchin_faults::point("upstream.answered");
                     running.first_byte();
                     return Ok(Dispatched { answer, running });
                 }
@@ -407,6 +409,7 @@ impl Unsettled {
         // From here on the charge stands whether or not anybody waits for it.
         self.reservation.settle(charge);
         keeper.settle(&epoch, settlement).await.map_err(|cause| unsettled(&cause))?;
+        batchin_faults::point("answer.charged");
         self.bill.note(Outcome::Completed);
         Ok(self.body)
     }

@@ -128,6 +128,7 @@ impl Store {
             let values = values.iter().cloned().chain([id.into()]).collect::<Vec<_>>();
             // One transaction each: purses are locked in order, and two nodes' together would not be.
             let tasks = retried(Rerun::Harmless, || self.give_up(NodeId::new(id), &one, &values)).await?;
+            batchin_faults::point("node.given_up");
             reclaimed.nodes += u64::from(tasks.is_some());
             reclaimed.tasks += tasks.unwrap_or(0);
         }

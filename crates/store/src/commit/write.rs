@@ -57,6 +57,7 @@ pub(super) async fn group(
     post_charges(&tx, node, &fresh).await?;
     write_usage(&tx, &fresh).await?;
     remember_answers(&tx, &fresh).await?;
+    batchin_faults::point("commit.written");
     tx.commit().await?;
     Ok(results)
 }
