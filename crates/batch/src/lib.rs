@@ -12,5 +12,5 @@ mod worker;
 
 pub use blobs::{BlobError, Blobs, OpenBlobsError};
 pub use intake::{MAX_FAULTS, MAX_TASKS, Order, TaskFault};
-pub use submit::{Batches, SubmitError};
+pub use submit::{Batches, Remember, SubmitError};
 pub use worker::{Worker, WorkerOptions};

@@ -2,7 +2,10 @@
 
 use batchin_domain::{AccountId, BatchId, BatchStatus, TaskId, batch::TaskCounts};
 use batchin_gateway::{Caller, Gateway, endpoint_code};
-use batchin_store::{BatchRow, BlobRange, CancelError, Cancelled, CreateBatchError, NewBatch, NewTask, StoreError};
+use batchin_store::{
+    BatchRow, BlobRange, CancelError, Cancelled, CreateBatchError, IdempotencyScope, NewBatch, NewTask, StoreError,
+    StoredAnswer,
+};
 use bytes::Bytes;
 use metrics::counter;
 use tracing::{info, warn};
@@ -30,14 +33,23 @@ pub struct Batches {
     blobs: Blobs,
 }
 
+/// Says what to remember of a batch for its request's Idempotency-Key.
+pub type Remember = Box<dyn FnOnce(&BatchRow) -> (IdempotencyScope, StoredAnswer) + Send>;
+
 impl Batches {
     /// Batches that run through this gateway and keep their bodies here.
     pub fn new(gateway: Gateway, blobs: Blobs) -> Self {
         Self { gateway, blobs }
     }
 
-    /// Takes a batch in: every task is checked, the bodies are stored, then the batch is opened in one transaction.
-    pub async fn submit(&self, caller: &Caller, body: Bytes) -> Result<BatchRow, SubmitError> {
+    /// Takes a batch in: every task is checked, the bodies are stored, then the batch is opened in one transaction, which
+    /// also remembers the answer, so that nobody who asks again after a crash opens a second batch.
+    pub async fn submit(
+        &self,
+        caller: &Caller,
+        body: Bytes,
+        remember: Option<Remember>,
+    ) -> Result<BatchRow, SubmitError> {
         let order = Order::read(&self.gateway, &body).map_err(SubmitError::Invalid)?;
         let id = BatchId::new(self.gateway.ids().uuid());
         let now = self.gateway.clock().now();
@@ -46,6 +58,15 @@ impl Batches {
         batchin_faults::point("batch.stored");
         let tasks: Vec<NewTask> = order.tasks.into_iter().map(|task| self.new_task(task)).collect();
         let total = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        let row = BatchRow {
+            id,
+            priority: order.priority,
+            status: BatchStatus::Pending,
+            counts: TaskCounts { total, ..TaskCounts::default() },
+            blocked: None,
+            created_at: now,
+            finished_at: None,
+        };
         let new = NewBatch {
             id,
             account: caller.account,
@@ -54,6 +75,7 @@ impl Batches {
             webhook_url: order.webhook_url,
             input_blob: input_blob.clone(),
             tasks,
+            answer: remember.map(|remember| remember(&row)),
             now,
         };
         if let Err(CreateBatchError::Store(cause)) = self.gateway.store().create_batch(new).await {
@@ -66,15 +88,7 @@ impl Batches {
         batchin_faults::point("batch.created");
         counter!("batchin_batches_total", "priority" => order.priority.class().name()).increment(1);
         info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
-        Ok(BatchRow {
-            id,
-            priority: order.priority,
-            status: BatchStatus::Pending,
-            counts: TaskCounts { total, ..TaskCounts::default() },
-            blocked: None,
-            created_at: now,
-            finished_at: None,
-        })
+        Ok(row)
     }
 
     fn new_task(&self, task: crate::intake::OrderTask) -> NewTask {

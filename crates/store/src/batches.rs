@@ -6,12 +6,13 @@ use batchin_domain::{
 use sea_orm::{QueryResult, Value};
 
 use crate::{
-    BlobRange, Store, StoreError,
+    BlobRange, IdempotencyScope, Store, StoreError, StoredAnswer,
     accounts::stored_amount,
     commit::write::count_batch,
     connect::{Rerun, WriteTx, retried},
     dialect::{Dialect, runs},
     error::exactly,
+    idempotency::remember,
 };
 
 /// A batch whose every task has been checked.
@@ -31,6 +32,8 @@ pub struct NewBatch {
     pub input_blob: String,
     /// Its tasks, in the order given.
     pub tasks: Vec<NewTask>,
+    /// The answer to remember, with the batch, for the request's Idempotency-Key.
+    pub answer: Option<(IdempotencyScope, StoredAnswer)>,
     /// When.
     pub now: Timestamp,
 }
@@ -159,6 +162,9 @@ impl Store {
             let tx = self.write().await?;
             if insert_batch(&tx, &new).await? {
                 insert_tasks(&tx, &new).await?;
+                if let Some((scope, answer)) = &new.answer {
+                    remember(&tx, scope, answer).await?;
+                }
                 tx.commit().await?;
             }
             Ok(())

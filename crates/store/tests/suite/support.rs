@@ -267,6 +267,7 @@ impl Db {
             webhook_url: None,
             input_blob: "in".to_owned(),
             tasks: (0..tasks).map(task).collect(),
+            answer: None,
             now: now(),
         }
     }
