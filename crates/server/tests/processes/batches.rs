@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{Account, Address, Backend, PATIENCE, Settings, TOKEN, World, chat, nanos, on_both, until};
+use crate::harness::{Account, Address, PATIENCE, Settings, TOKEN, World, chat, nanos, on_both, until};
 
 fn task(custom_id: &str, model: &str, max_tokens: i64) -> Value {
     json!({"custom_id": custom_id, "model": model, "request_body": chat(model, max_tokens)})
