@@ -93,6 +93,16 @@ impl Fence {
         Self { deadline: asked.after(lease) }
     }
 
+    /// One that ends at this point of its node's clock.
+    pub const fn until(deadline: Timestamp) -> Self {
+        Self { deadline }
+    }
+
+    /// When it ends.
+    pub const fn deadline(self) -> Timestamp {
+        self.deadline
+    }
+
     /// Whether the node may still send and settle.
     pub fn holds_at(&self, now: Timestamp) -> bool {
         now < self.deadline

@@ -6,13 +6,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use batchin_domain::{Clock, IdSource, NodeId, TransferId};
+use batchin_domain::{Clock, IdSource, NodeId, Timestamp, TransferId, escrow::Fence};
 use batchin_store::{
     CommitError, Committer, CommitterOptions, FencedError, NodeIdentity, Settlement, Store, StoreError,
 };
@@ -43,21 +43,27 @@ pub struct Epoch {
     pub escrow: Escrow,
     /// The way to the ledger.
     pub committer: Committer,
+    /// When this node asked for it: the origin of its own clock, which no operator sets back.
     began: Instant,
-    /// Milliseconds after `began` at which this node must fall silent.
-    deadline_ms: AtomicU64,
+    /// The end of the [`Fence`], in microseconds of that clock.
+    deadline: AtomicI64,
 }
 
 impl Epoch {
     /// Whether this node may still send and spend.
     pub fn holds(&self) -> bool {
-        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        elapsed < self.deadline_ms.load(Ordering::Acquire)
+        let fence = Fence::until(Timestamp::from_micros(self.deadline.load(Ordering::Acquire)));
+        fence.holds_at(self.at(Instant::now()))
     }
 
     fn extend(&self, asked: Instant, lease: Duration) {
-        let deadline = (asked + lease).saturating_duration_since(self.began);
-        self.deadline_ms.store(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+        let fence = Fence::new(self.at(asked), lease);
+        self.deadline.store(fence.deadline().micros(), Ordering::Release);
+    }
+
+    /// A point in time by this node's own clock.
+    fn at(&self, instant: Instant) -> Timestamp {
+        Timestamp::from_micros(0).after(instant.saturating_duration_since(self.began))
     }
 }
 
@@ -96,8 +102,7 @@ impl Keeper {
         let asked = Instant::now();
         let identity = store.join(options.node, clock.now(), options.lease).await?;
         batchin_faults::point("node.joined");
-        let epoch = Self::fresh(&store, &ids, identity, options.lease, writers);
-        epoch.extend(asked, options.lease);
+        let epoch = Self::fresh((&store, &ids), identity, asked, options.lease, writers);
         info!(node = %identity.id, epoch = identity.epoch, "node {} joined with epoch {}", identity.id, identity.epoch);
         let current = ArcSwap::from_pointee(epoch);
         let keeper = Arc::new(Self { store, clock, ids, options, writers: writers.clone(), current });
@@ -113,21 +118,24 @@ impl Keeper {
         self.current.load_full()
     }
 
+    /// An epoch whose lease was asked for at `asked`.
     fn fresh(
-        store: &Store,
-        ids: &Arc<dyn IdSource>,
+        (store, ids): (&Store, &Arc<dyn IdSource>),
         identity: NodeIdentity,
+        asked: Instant,
         lease: Duration,
         writers: &Tasks,
     ) -> Epoch {
         let options = CommitterOptions { give_up_after: lease };
-        Epoch {
+        let epoch = Epoch {
             identity,
             escrow: Escrow::new(store.clone(), identity, Arc::clone(ids)),
             committer: Committer::start(store.clone(), identity, options, writers),
-            began: Instant::now(),
-            deadline_ms: AtomicU64::new(0),
-        }
+            began: asked,
+            deadline: AtomicI64::new(0),
+        };
+        epoch.extend(asked, lease);
+        epoch
     }
 
     async fn keep(&self, stop: CancellationToken) {
@@ -159,8 +167,8 @@ impl Keeper {
         match self.store.join(self.options.node, self.clock.now(), self.options.lease).await {
             Ok(identity) => {
                 batchin_faults::point("node.rejoined");
-                let epoch = Self::fresh(&self.store, &self.ids, identity, self.options.lease, &self.writers);
-                epoch.extend(asked, self.options.lease);
+                let world = (&self.store, &self.ids);
+                let epoch = Self::fresh(world, identity, asked, self.options.lease, &self.writers);
                 self.current.store(Arc::new(epoch));
                 old.committer.close();
             }
