@@ -4,6 +4,7 @@
 //! finishes exactly once: its result, its charge and its end are one transaction under the claim's epoch.
 
 mod blobs;
+mod depth;
 mod intake;
 mod outcome;
 mod results;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::{
-    Blobs,
+    Blobs, depth,
     outcome::{Next, after},
     results::ResultWriter,
 };
@@ -89,6 +89,8 @@ impl Worker {
             freed: Notify::new(),
             state: Mutex::default(),
         });
+        let store = worker.gateway.store().clone();
+        tasks.spawn("queue_depth", move |stop| depth::watch(store, stop));
         let watching = Arc::clone(&worker);
         tasks.spawn("claim_watch", move |stop| async move { watching.watch(stop).await });
         tasks.spawn("batch_worker", move |stop| worker.run(stop));
