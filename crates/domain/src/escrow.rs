@@ -37,6 +37,11 @@ impl Lease {
         Amount::from_nanos(self.free).unwrap_or(Amount::ZERO)
     }
 
+    /// Whether a request has something set aside of it.
+    pub const fn is_held(&self) -> bool {
+        self.held > 0
+    }
+
     /// Whether nothing is left of it: neither free nor held.
     pub const fn is_empty(&self) -> bool {
         self.free == 0 && self.held == 0

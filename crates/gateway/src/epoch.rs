@@ -149,8 +149,17 @@ impl Keeper {
                 Ok(()) => {
                     batchin_faults::point("node.renewed");
                     epoch.extend(asked, self.options.lease);
+                    if epoch.escrow.is_worth_leaving() {
+                        info!("starting a new epoch, to free what an outage left locked up");
+                        self.rejoin(&epoch).await;
+                    }
                 }
-                Err(FencedError::Fenced) => self.rejoin(&epoch).await,
+                Err(FencedError::Fenced) => {
+                    let ended = epoch.identity.epoch;
+                    error!(epoch = ended, "epoch {ended} was ended from outside; joining anew");
+                    counter!("batchin_node_fenced_total").increment(1);
+                    self.rejoin(&epoch).await;
+                }
                 Err(FencedError::Store(cause)) => {
                     warn!(error = &cause as &dyn std::error::Error, "the node's lease could not be renewed");
                 }
@@ -159,10 +168,8 @@ impl Keeper {
         }
     }
 
-    /// Somebody ended this epoch: another process with the same identity, or this one was away too long.
+    /// Starts a new epoch, which takes back what the old one had.
     async fn rejoin(&self, old: &Epoch) {
-        error!(epoch = old.identity.epoch, "epoch {} was ended from outside; joining anew", old.identity.epoch);
-        counter!("batchin_node_fenced_total").increment(1);
         let asked = Instant::now();
         match self.store.join(self.options.node, self.clock.now(), self.options.lease).await {
             Ok(identity) => {
@@ -241,6 +248,10 @@ impl Keeper {
             Err(CommitError::Fenced) => {
                 self.book_late(&late).await;
                 Err(CommitError::Fenced)
+            }
+            Err(CommitError::Unavailable) => {
+                epoch.escrow.note_unsure();
+                Err(CommitError::Unavailable)
             }
             other => other,
         }

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -57,6 +60,8 @@ pub struct Escrow {
     ids: Arc<dyn IdSource>,
     /// std mutexes: held for one map look-up, never across an await.
     shards: [Mutex<HashMap<Purse, Arc<Pot>>>; SHARDS],
+    /// The store may count more as leased than this node knows of: something failed whose outcome is unknown.
+    unsure: AtomicBool,
 }
 
 /// One purse's lease.
@@ -163,7 +168,7 @@ impl Pot {
 
 impl Escrow {
     pub(crate) fn new(store: Store, node: NodeIdentity, ids: Arc<dyn IdSource>) -> Self {
-        Self { store, node, ids, shards: std::array::from_fn(|_| Mutex::default()) }
+        Self { store, node, ids, shards: std::array::from_fn(|_| Mutex::default()), unsure: AtomicBool::new(false) }
     }
 
     /// Sets an amount aside, leasing more if need be.
@@ -233,9 +238,27 @@ impl Escrow {
                 }
                 Err(FencedError::Fenced) => return Err(EscrowError::Fenced),
                 Err(FencedError::Store(cause)) if cause.is_passing() && tries < GRANT_TRIES => {}
-                Err(FencedError::Store(cause)) => return Err(EscrowError::Store(cause)),
+                Err(FencedError::Store(cause)) => {
+                    self.note_unsure();
+                    return Err(EscrowError::Store(cause));
+                }
             }
         }
+    }
+
+    /// Something was leased, returned or charged, or was not: the database did not say.
+    pub(crate) fn note_unsure(&self) {
+        self.unsure.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a new epoch would free what only the store still counts as leased, at a moment when nothing is lost by it:
+    /// no request has used a purse for a while.
+    pub(crate) fn is_worth_leaving(&self) -> bool {
+        let is_quiet = |pot: Arc<Pot>| {
+            let state = pot.lock();
+            !state.lease.is_held() && state.last_used.elapsed() >= IDLE
+        };
+        self.unsure.load(Ordering::Relaxed) && self.pots().into_iter().all(is_quiet)
     }
 
     fn shard(&self, purse: Purse) -> MutexGuard<'_, HashMap<Purse, Arc<Pot>>> {
@@ -328,7 +351,8 @@ impl Escrow {
             Ok(()) | Err(FencedError::Fenced) => batchin_faults::point("lease.returned"),
             Err(FencedError::Store(cause)) => {
                 // Whether it was committed is unknown; keeping the amounts out of use is safe, and they are back with
-                // the node's next epoch at the latest.
+                // the node's next epoch.
+                self.note_unsure();
                 warn!(error = &cause as &dyn std::error::Error, "leases could not be given back");
             }
         }

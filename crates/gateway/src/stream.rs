@@ -209,6 +209,7 @@ impl Open {
         self.running.finish(ended);
         if let Some(flush) = self.flush {
             if !matches!(flush.done.await, Ok(Ok(()))) {
+                self.bill.epoch.escrow.note_unsure();
                 self.bill.charged = self.bill.charged.saturating_sub(flush.amount);
             }
             batchin_faults::point("stream.flushed");
