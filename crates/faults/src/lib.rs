@@ -27,29 +27,37 @@ pub struct Plan {
 
 /// Takes the process's plan; a second one changes nothing.
 pub fn plan(plan: Plan) {
-    #[cfg(feature = "enabled")]
     planned::plan(plan);
-    #[cfg(not(feature = "enabled"))]
-    let _ = plan;
 }
 
 /// A place between two outside effects. The process dies here, as by `kill -9`, if its plan says so.
 #[inline]
 pub fn point(name: &'static str) {
-    #[cfg(feature = "enabled")]
     planned::point(name);
-    #[cfg(not(feature = "enabled"))]
-    let _ = name;
 }
 
 /// How far the clock is ahead.
 #[inline]
 pub fn clock_ahead() -> Duration {
-    #[cfg(feature = "enabled")]
-    return planned::clock_ahead();
-    #[cfg(not(feature = "enabled"))]
-    Duration::ZERO
+    planned::clock_ahead()
 }
 
 #[cfg(feature = "enabled")]
 mod planned;
+
+#[cfg(not(feature = "enabled"))]
+mod planned {
+    use std::time::Duration;
+
+    use crate::Plan;
+
+    pub(crate) fn plan(_: Plan) {}
+
+    #[inline]
+    pub(crate) fn point(_: &'static str) {}
+
+    #[inline]
+    pub(crate) fn clock_ahead() -> Duration {
+        Duration::ZERO
+    }
+}
