@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A private PostgreSQL for tests: `start DIR` prints its URL, `stop DIR` ends it and removes DIR.
+# A private PostgreSQL for tests: `start DIR` prints its URL, `stop DIR` ends it and removes DIR. `crash DIR` ends it as
+# if the power had failed; the next start finds it at the same URL.
 set -euo pipefail
 
 usage() {
-    echo "usage: $0 start|stop DIR" >&2
+    echo "usage: $0 start|crash|stop DIR" >&2
     exit 2
 }
 [ $# -eq 2 ] || usage
@@ -47,6 +48,9 @@ start() {
     fi
     for _ in 1 2 3 4 5 6 7 8; do
         port=$((20000 + RANDOM % 12000))
+        if [ -f "$dir/url" ]; then
+            port=$(sed 's/.*:\([0-9]*\)\/.*/\1/' "$dir/url")
+        fi
         if as_owner "$bin/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w -t 30 start -o \
             "-p $port -k $dir -c listen_addresses=127.0.0.1 -c max_connections=300 -c fsync=on" >/dev/null 2>&1; then
             echo "postgres://postgres@127.0.0.1:$port/postgres" | tee "$dir/url"
@@ -57,15 +61,20 @@ start() {
     exit 1
 }
 
+crash() {
+    as_owner "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null
+}
+
 stop() {
     if [ -d "$dir/data" ]; then
-        as_owner "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1 || true
+        crash 2>&1 || true
     fi
     rm -rf "$dir"
 }
 
 case $verb in
 start) start ;;
+crash) crash ;;
 stop) stop ;;
 *) usage ;;
 esac

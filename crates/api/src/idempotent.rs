@@ -59,18 +59,19 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Carries a creation out, or gives the first answer again.
+/// Carries a creation out, or gives the first answer again. The work is told the scope, so that it can remember its
+/// answer together with what it creates.
 pub(crate) async fn once<T, W>(
     app: &App,
     headers: &HeaderMap,
     creation: Creation<'_>,
-    work: W,
+    work: impl FnOnce(Option<IdempotencyScope>) -> W,
 ) -> Result<Response, ApiError>
 where
     T: Serialize + Send + 'static,
     W: Future<Output = Result<T, ApiError>> + Send + 'static,
 {
-    let Some(key) = key(headers)? else { return Ok(json(encode(&work.await?)?)) };
+    let Some(key) = key(headers)? else { return Ok(json(encode(&work(None).await?)?)) };
     let scope = IdempotencyScope { account: creation.account, key };
     let fingerprint: [u8; 32] = Sha256::digest(creation.body).into();
     let began = Instant::now();
@@ -78,7 +79,10 @@ where
         let node = app.gateway.epoch().identity;
         let begun = app.store().begin_idempotent(&scope, creation.route, fingerprint, node, app.now()).await?;
         match begun {
-            Begun::First => return first(app, scope, creation.keep, work).await,
+            Begun::First => {
+                let work = work(Some(scope.clone()));
+                return first(app, scope, creation.keep, work).await;
+            }
             Begun::Done(StoredAnswer { body: Some(body), .. }) => {
                 let mut response = json(body);
                 response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
@@ -105,10 +109,12 @@ where
             Ok(created) => encode(&created),
             Err(error) => Err(error),
         };
+        batchin_faults::point("creation.made");
         let noted = match &created {
             Ok(body) => {
                 let body = (keep == Keep::Answer).then(|| body.clone());
                 let answer = StoredAnswer { status: 200, content_type: "application/json".to_owned(), body };
+                // Changes nothing where the work has remembered it.
                 creating.store().remember_answer(&scope, &answer).await
             }
             Err(_) => creating.store().forget_idempotent(&scope).await,
@@ -116,10 +122,17 @@ where
         if let Err(cause) = noted {
             warn!(error = &cause as &dyn std::error::Error, "the answer to an Idempotency-Key could not be noted");
         }
+        batchin_faults::point("creation.noted");
         // Nobody listens when the client went away.
         let _ = done.send(created);
     });
     outcome.await.map_err(|_| ApiError::internal())?.map(json)
+}
+
+/// What is remembered of a creation's answer.
+pub(crate) fn remembered<T: Serialize>(created: &T) -> StoredAnswer {
+    let body = serde_json::to_vec(created).ok();
+    StoredAnswer { status: 200, content_type: "application/json".to_owned(), body }
 }
 
 fn encode<T: Serialize>(created: &T) -> Result<Vec<u8>, ApiError> {

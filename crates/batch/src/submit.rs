@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use batchin_domain::{AccountId, Amount, BatchId, FileId, FilePurpose, Priority, TaskId, webhook::TargetPolicy};
 use batchin_gateway::{Caller, Gateway};
 use batchin_store::{
-    BatchRow, BatchTerms, BlobRange, CancelError, Cancelled, CreateBatchError, FileContent, FileRow, NewBatch, NewTask,
-    NewTasks, StoreError,
+    BatchRow, BatchTerms, BlobRange, CancelError, Cancelled, CreateBatchError, FileContent, FileRow, IdempotencyScope,
+    NewBatch, NewTask, NewTasks, StoreError, StoredAnswer,
 };
 use bytes::Bytes;
 use metrics::counter;
@@ -79,6 +79,9 @@ pub struct Batches {
     targets: Arc<TargetPolicy>,
 }
 
+/// Says what to remember of a batch for its request's Idempotency-Key.
+pub type Remember = Box<dyn FnOnce(&BatchRow) -> (IdempotencyScope, StoredAnswer) + Send>;
+
 impl Batches {
     /// Batches that run through this gateway and keep their bodies here.
     pub fn new(gateway: Gateway, blobs: Blobs, files: Files) -> Self {
@@ -106,11 +109,18 @@ impl Batches {
         Arc::clone(&self.wake)
     }
 
-    /// Takes a batch in: every task is checked, the bodies are stored, then the batch is opened in one transaction.
-    pub async fn submit(&self, caller: &Caller, body: Bytes) -> Result<BatchRow, SubmitError> {
+    /// Takes a batch in: every task is checked, the bodies are stored, then the batch is opened in one transaction, which
+    /// also remembers the answer, so that nobody who asks again after a crash opens a second batch.
+    pub async fn submit(
+        &self,
+        caller: &Caller,
+        body: Bytes,
+        remember: Option<Remember>,
+    ) -> Result<BatchRow, SubmitError> {
         let Order { terms, lines, tasks } = Order::read(&self.gateway, &self.targets, &body).map_err(SubmitError::Invalid)?;
         let id = BatchId::new(self.gateway.ids().uuid());
         let file = self.keep(caller.account, id, lines).await.map_err(SubmitError::File)?;
+        batchin_faults::point("batch.stored");
         let total = tasks.len();
         let new_task = |task: crate::intake::OrderTask| NewTask {
             id: TaskId::new(self.gateway.ids().uuid()),
@@ -121,7 +131,7 @@ impl Batches {
             body_len: task.len,
         };
         let tasks = NewTasks::Inline(tasks.into_iter().map(new_task).collect());
-        let row = self.open(caller, id, (terms, tasks), &file).await;
+        let row = self.open(caller, id, (terms, tasks, &file), remember).await;
         if row.is_err()
             && let Err(cause) = self.files.delete(caller.account, file.id).await
         {
@@ -133,10 +143,15 @@ impl Batches {
     }
 
     /// Opens a batch whose file is yet to be read.
-    pub async fn submit_file(&self, caller: &Caller, order: FileOrder) -> Result<BatchRow, SubmitError> {
+    pub async fn submit_file(
+        &self,
+        caller: &Caller,
+        order: FileOrder,
+        remember: Option<Remember>,
+    ) -> Result<BatchRow, SubmitError> {
         let file = self.input(caller.account, order.file).await?;
         let id = BatchId::new(self.gateway.ids().uuid());
-        self.open(caller, id, (order.terms, NewTasks::File), &file).await
+        self.open(caller, id, (order.terms, NewTasks::File, &file), remember).await
     }
 
     /// What an inline batch would cost.
@@ -187,11 +202,10 @@ impl Batches {
         &self,
         caller: &Caller,
         id: BatchId,
-        (terms, tasks): (BatchTerms, NewTasks),
-        file: &FileRow,
+        (terms, tasks, file): (BatchTerms, NewTasks, &FileRow),
+        remember: Option<Remember>,
     ) -> Result<BatchRow, SubmitError> {
-        let priority = terms.priority;
-        let new = NewBatch {
+        let mut new = NewBatch {
             id,
             account: caller.account,
             key: caller.key,
@@ -199,18 +213,20 @@ impl Batches {
             input_blob: file.blob.clone(),
             input_file: Some(file.id),
             tasks,
+            answer: None,
             now: self.gateway.clock().now(),
         };
-        let store = self.gateway.store();
-        match store.create_batch(new).await {
+        let row = new.row();
+        new.answer = remember.map(|remember| remember(&row));
+        match self.gateway.store().create_batch(new).await {
             Ok(()) => {}
             Err(CreateBatchError::NoFile) => return Err(SubmitError::NoFile),
             Err(CreateBatchError::Store(cause)) => return Err(SubmitError::Store(cause)),
         }
-        counter!("batchin_batches_total", "priority" => priority.class().name()).increment(1);
+        batchin_faults::point("batch.created");
+        counter!("batchin_batches_total", "priority" => row.terms.priority.class().name()).increment(1);
         self.wake.notify_one();
-        let row = store.batch(caller.account, id).await.map_err(SubmitError::Store)?;
-        row.ok_or(SubmitError::Store(StoreError::RowCount { table: "batch", expected: 1, touched: 0 }))
+        Ok(row)
     }
 
     /// A task's answer.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::{
-    Batches, BlobError, Blobs, Files,
+    Batches, BlobError, Blobs, Files, depth,
     outcome::{Next, after},
     results::{NewResult, ResultWriter},
     steward::{Steward, StewardParts},
@@ -113,6 +113,8 @@ impl Worker {
             freed: Notify::new(),
             state: Mutex::default(),
         });
+        let store = worker.gateway.store().clone();
+        tasks.spawn("queue_depth", move |stop| depth::watch(store, stop));
         let watching = Arc::clone(&worker);
         tasks.spawn("claim_watch", move |stop| async move { watching.watch(stop).await });
         tasks.spawn("batch_worker", move |stop| worker.run(stop));
@@ -181,6 +183,9 @@ impl Worker {
             }
             match self.claim_rank(rank, u32::try_from(room).unwrap_or(u32::MAX), node).await {
                 Ok(tasks) => {
+                    if !tasks.is_empty() {
+                        batchin_faults::point("task.claimed");
+                    }
                     any |= !tasks.is_empty();
                     self.make_ready(queues, (tasks, rank)).await;
                 }
@@ -350,6 +355,7 @@ impl Worker {
             }
             Err(cause) => return self.conclude(task, cause).await,
         };
+        batchin_faults::point("task.answered");
         let new = NewResult {
             batch: task.batch,
             task: task.claim.task,
@@ -360,6 +366,7 @@ impl Worker {
         let Some(result) = self.results.write(new).await else {
             return self.requeue(task, Duration::from_secs(1), false).await;
         };
+        batchin_faults::point("result.written");
         let finish = TaskFinish {
             batch: task.batch,
             task: task.claim.task,
@@ -367,7 +374,10 @@ impl Worker {
             end: TaskEnd::Completed { result },
         };
         match unsettled.settle_task(finish).await {
-            Ok(()) => self.unblock(task.batch).await,
+            Ok(()) => {
+                batchin_faults::point("task.finished");
+                self.unblock(task.batch).await;
+            }
             Err(cause) => self.conclude(task, cause).await,
         }
     }
@@ -391,8 +401,9 @@ impl Worker {
                     epoch: task.claim.epoch,
                     end: TaskEnd::Failed(error),
                 };
+                batchin_faults::point("task.failing");
                 match self.gateway.fail_task(&caller, finish).await {
-                    Ok(()) | Err(RequestError::Stopped) => {}
+                    Ok(()) | Err(RequestError::Stopped) => batchin_faults::point("task.failed"),
                     Err(cause) => {
                         warn!(error = &cause as &dyn std::error::Error, "a task's end could not be stored");
                         self.requeue(task, Duration::from_secs(1), false).await;
@@ -407,10 +418,12 @@ impl Worker {
         self.lock().claims.remove(&task.claim);
         let not_before = self.gateway.clock().now().after(pause);
         let back = [Requeue { claim: task.claim, not_before, counts }];
+        batchin_faults::point("task.requeueing");
         if let Err(cause) = self.gateway.store().requeue(&back).await {
             // The claim ends with this node's lease at the latest.
             warn!(error = &cause as &dyn std::error::Error, "a task could not be given back");
         }
+        batchin_faults::point("task.requeued");
     }
 
     async fn hand_back(&self, claims: Vec<Claim>) {
@@ -422,6 +435,7 @@ impl Worker {
         if let Err(cause) = self.gateway.store().requeue(&back).await {
             warn!(error = &cause as &dyn std::error::Error, "claimed tasks could not be given back");
         }
+        batchin_faults::point("claims.returned");
     }
 
     /// The task could cost more than is left of what its batch may cost. What runs of the batch may give some back; when
@@ -455,6 +469,7 @@ impl Worker {
         if let Err(cause) = self.gateway.store().set_blocked(batch, Some((reason, until))).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
+        batchin_faults::point("batch.blocked");
     }
 
     async fn unblock(&self, batch: BatchId) {
@@ -464,6 +479,7 @@ impl Worker {
         if let Err(cause) = self.gateway.store().set_blocked(batch, None).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it goes on");
         }
+        batchin_faults::point("batch.unblocked");
     }
 
     /// Whose budget and balance the task counts for.

@@ -37,6 +37,11 @@ impl Lease {
         Amount::from_nanos(self.free).unwrap_or(Amount::ZERO)
     }
 
+    /// Whether a request has something set aside of it.
+    pub const fn is_held(&self) -> bool {
+        self.held > 0
+    }
+
     /// Whether nothing is left of it: neither free nor held.
     pub const fn is_empty(&self) -> bool {
         self.free == 0 && self.held == 0
@@ -91,6 +96,16 @@ impl Fence {
     /// A lease that was asked for at `asked` and lasts `lease`.
     pub fn new(asked: Timestamp, lease: Duration) -> Self {
         Self { deadline: asked.after(lease) }
+    }
+
+    /// One that ends at this point of its node's clock.
+    pub const fn until(deadline: Timestamp) -> Self {
+        Self { deadline }
+    }
+
+    /// When it ends.
+    pub const fn deadline(self) -> Timestamp {
+        self.deadline
     }
 
     /// Whether the node may still send and settle.

@@ -6,13 +6,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use batchin_domain::{Clock, IdSource, NodeId, TransferId};
+use batchin_domain::{Clock, IdSource, NodeId, Timestamp, TransferId, escrow::Fence};
 use batchin_store::{
     CommitError, Committer, CommitterOptions, FencedError, NodeIdentity, Settlement, Store, StoreError,
 };
@@ -43,21 +43,27 @@ pub struct Epoch {
     pub escrow: Escrow,
     /// The way to the ledger.
     pub committer: Committer,
+    /// When this node asked for it: the origin of its own clock, which no operator sets back.
     began: Instant,
-    /// Milliseconds after `began` at which this node must fall silent.
-    deadline_ms: AtomicU64,
+    /// The end of the [`Fence`], in microseconds of that clock.
+    deadline: AtomicI64,
 }
 
 impl Epoch {
     /// Whether this node may still send and spend.
     pub fn holds(&self) -> bool {
-        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        elapsed < self.deadline_ms.load(Ordering::Acquire)
+        let fence = Fence::until(Timestamp::from_micros(self.deadline.load(Ordering::Acquire)));
+        fence.holds_at(self.at(Instant::now()))
     }
 
     fn extend(&self, asked: Instant, lease: Duration) {
-        let deadline = (asked + lease).saturating_duration_since(self.began);
-        self.deadline_ms.store(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+        let fence = Fence::new(self.at(asked), lease);
+        self.deadline.store(fence.deadline().micros(), Ordering::Release);
+    }
+
+    /// A point in time by this node's own clock.
+    fn at(&self, instant: Instant) -> Timestamp {
+        Timestamp::from_micros(0).after(instant.saturating_duration_since(self.began))
     }
 }
 
@@ -95,8 +101,8 @@ impl Keeper {
         let (clock, ids) = world;
         let asked = Instant::now();
         let identity = store.join(options.node, clock.now(), options.lease).await?;
-        let epoch = Self::fresh(&store, &ids, identity, options.lease, writers);
-        epoch.extend(asked, options.lease);
+        batchin_faults::point("node.joined");
+        let epoch = Self::fresh((&store, &ids), identity, asked, options.lease, writers);
         info!(node = %identity.id, epoch = identity.epoch, "node {} joined with epoch {}", identity.id, identity.epoch);
         let current = ArcSwap::from_pointee(epoch);
         let keeper = Arc::new(Self { store, clock, ids, options, writers: writers.clone(), current });
@@ -112,21 +118,24 @@ impl Keeper {
         self.current.load_full()
     }
 
+    /// An epoch whose lease was asked for at `asked`.
     fn fresh(
-        store: &Store,
-        ids: &Arc<dyn IdSource>,
+        (store, ids): (&Store, &Arc<dyn IdSource>),
         identity: NodeIdentity,
+        asked: Instant,
         lease: Duration,
         writers: &Tasks,
     ) -> Epoch {
         let options = CommitterOptions { give_up_after: lease };
-        Epoch {
+        let epoch = Epoch {
             identity,
             escrow: Escrow::new(store.clone(), identity, Arc::clone(ids)),
             committer: Committer::start(store.clone(), identity, options, writers),
-            began: Instant::now(),
-            deadline_ms: AtomicU64::new(0),
-        }
+            began: asked,
+            deadline: AtomicI64::new(0),
+        };
+        epoch.extend(asked, lease);
+        epoch
     }
 
     async fn keep(&self, stop: CancellationToken) {
@@ -137,8 +146,20 @@ impl Keeper {
             // Rule 1: this node's clock starts when it asks.
             let asked = Instant::now();
             match self.store.renew(epoch.identity, self.clock.now(), self.options.lease).await {
-                Ok(()) => epoch.extend(asked, self.options.lease),
-                Err(FencedError::Fenced) => self.rejoin(&epoch).await,
+                Ok(()) => {
+                    batchin_faults::point("node.renewed");
+                    epoch.extend(asked, self.options.lease);
+                    if epoch.escrow.is_worth_leaving() {
+                        info!("starting a new epoch, to free what an outage left locked up");
+                        self.rejoin(&epoch).await;
+                    }
+                }
+                Err(FencedError::Fenced) => {
+                    let ended = epoch.identity.epoch;
+                    error!(epoch = ended, "epoch {ended} was ended from outside; joining anew");
+                    counter!("batchin_node_fenced_total").increment(1);
+                    self.rejoin(&epoch).await;
+                }
                 Err(FencedError::Store(cause)) => {
                     warn!(error = &cause as &dyn std::error::Error, "the node's lease could not be renewed");
                 }
@@ -147,15 +168,14 @@ impl Keeper {
         }
     }
 
-    /// Somebody ended this epoch: another process with the same identity, or this one was away too long.
+    /// Starts a new epoch, which takes back what the old one had.
     async fn rejoin(&self, old: &Epoch) {
-        error!(epoch = old.identity.epoch, "epoch {} was ended from outside; joining anew", old.identity.epoch);
-        counter!("batchin_node_fenced_total").increment(1);
         let asked = Instant::now();
         match self.store.join(self.options.node, self.clock.now(), self.options.lease).await {
             Ok(identity) => {
-                let epoch = Self::fresh(&self.store, &self.ids, identity, self.options.lease, &self.writers);
-                epoch.extend(asked, self.options.lease);
+                batchin_faults::point("node.rejoined");
+                let world = (&self.store, &self.ids);
+                let epoch = Self::fresh(world, identity, asked, self.options.lease, &self.writers);
                 self.current.store(Arc::new(epoch));
                 old.committer.close();
             }
@@ -230,6 +250,10 @@ impl Keeper {
                 self.book_late(&late).await;
                 Err(CommitError::Fenced)
             }
+            Err(CommitError::Unavailable) => {
+                epoch.escrow.note_unsure();
+                Err(CommitError::Unavailable)
+            }
             other => other,
         }
     }
@@ -238,9 +262,11 @@ impl Keeper {
         counter!("batchin_late_usage_total").increment(1);
         error!(nanos = settlement.charge.nanos(), "usage came after its node was fenced; it is ours to bear");
         let id = TransferId::new(self.ids.uuid());
+        batchin_faults::point("late.booking");
         if let Err(cause) = self.store.book_late(id, settlement, self.clock.now()).await {
             error!(error = &cause as &dyn std::error::Error, "late usage could not be booked");
         }
+        batchin_faults::point("late.booked");
     }
 
     /// Ends the epoch in good order, once what was handed in is written. Call it when nothing settles any more.
@@ -248,7 +274,10 @@ impl Keeper {
         let epoch = self.current.load_full();
         epoch.committer.close();
         self.writers.shutdown(patience).await;
+        batchin_faults::point("node.leaving");
         epoch.escrow.give_requests_back().await;
-        self.store.leave(epoch.identity).await
+        self.store.leave(epoch.identity).await?;
+        batchin_faults::point("node.left");
+        Ok(())
     }
 }

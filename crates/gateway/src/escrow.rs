@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -57,6 +60,8 @@ pub struct Escrow {
     ids: Arc<dyn IdSource>,
     /// std mutexes: held for one map look-up, never across an await.
     shards: [Mutex<HashMap<Purse, Arc<Pot>>>; SHARDS],
+    /// The store may count more as leased than this node knows of: something failed whose outcome is unknown.
+    unsure: AtomicBool,
 }
 
 /// One purse's lease.
@@ -163,7 +168,7 @@ impl Pot {
 
 impl Escrow {
     pub(crate) fn new(store: Store, node: NodeIdentity, ids: Arc<dyn IdSource>) -> Self {
-        Self { store, node, ids, shards: std::array::from_fn(|_| Mutex::default()) }
+        Self { store, node, ids, shards: std::array::from_fn(|_| Mutex::default()), unsure: AtomicBool::new(false) }
     }
 
     /// Sets an amount aside, leasing more if need be.
@@ -204,6 +209,7 @@ impl Escrow {
                 LeaseOutcome::Short { recalling: true, .. } if began.elapsed() < RECALL_PATIENCE => {
                     // Others are asked once; when all have answered, what they hold is in use.
                     recall = false;
+                    batchin_faults::point("lease.recalled");
                     tokio::time::sleep(RECALL_PAUSE).await;
                 }
                 LeaseOutcome::Short { available, .. } => {
@@ -226,12 +232,33 @@ impl Escrow {
         loop {
             tries += 1;
             match self.store.lease(ask).await {
-                Ok(outcome) => return Ok(outcome),
+                Ok(outcome) => {
+                    batchin_faults::point("lease.granted");
+                    return Ok(outcome);
+                }
                 Err(FencedError::Fenced) => return Err(EscrowError::Fenced),
                 Err(FencedError::Store(cause)) if cause.is_passing() && tries < GRANT_TRIES => {}
-                Err(FencedError::Store(cause)) => return Err(EscrowError::Store(cause)),
+                Err(FencedError::Store(cause)) => {
+                    self.note_unsure();
+                    return Err(EscrowError::Store(cause));
+                }
             }
         }
+    }
+
+    /// Something was leased, returned or charged, or was not: the database did not say.
+    pub(crate) fn note_unsure(&self) {
+        self.unsure.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a new epoch would free what only the store still counts as leased, at a moment when nothing is lost by it:
+    /// no request has used a purse for a while.
+    pub(crate) fn is_worth_leaving(&self) -> bool {
+        let is_quiet = |pot: Arc<Pot>| {
+            let state = pot.lock();
+            !state.lease.is_held() && state.last_used.elapsed() >= IDLE
+        };
+        self.unsure.load(Ordering::Relaxed) && self.pots().into_iter().all(is_quiet)
     }
 
     fn shard(&self, purse: Purse) -> MutexGuard<'_, HashMap<Purse, Arc<Pot>>> {
@@ -318,12 +345,14 @@ impl Escrow {
         if returns.is_empty() {
             return;
         }
+        batchin_faults::point("lease.returning");
         match self.store.release(self.node, &returns).await {
             // The epoch is over: the store has taken everything back already.
-            Ok(()) | Err(FencedError::Fenced) => {}
+            Ok(()) | Err(FencedError::Fenced) => batchin_faults::point("lease.returned"),
             Err(FencedError::Store(cause)) => {
                 // Whether it was committed is unknown; keeping the amounts out of use is safe, and they are back with
-                // the node's next epoch at the latest.
+                // the node's next epoch.
+                self.note_unsure();
                 warn!(error = &cause as &dyn std::error::Error, "leases could not be given back");
             }
         }

@@ -44,7 +44,10 @@ impl Gateway {
             let now = self.clock().now();
             let path = inbound.endpoint.path();
             match self.store().begin_idempotent(&scope, path, fingerprint, epoch.identity, now).await {
-                Ok(Begun::First) => return Ok(Turn::First(scope)),
+                Ok(Begun::First) => {
+                    batchin_faults::point("idempotency.begun");
+                    return Ok(Turn::First(scope));
+                }
                 Ok(Begun::Done(answer)) if answer.body.is_some() => return Ok(Turn::Replay(answer)),
                 Ok(Begun::Done(_)) => return Err(RequestError::IdempotencyCut),
                 Ok(Begun::Mismatch) => return Err(RequestError::IdempotencyMismatch),
@@ -62,9 +65,11 @@ impl Gateway {
     pub(crate) fn forget_idempotent(&self, scope: IdempotencyScope) {
         let store = self.store().clone();
         self.tasks().spawn("forget_idempotent", move |_| async move {
+            batchin_faults::point("idempotency.forgetting");
             if let Err(cause) = store.forget_idempotent(&scope).await {
                 warn!(error = &cause as &dyn std::error::Error, "an Idempotency-Key could not be released");
             }
+            batchin_faults::point("idempotency.forgotten");
         });
     }
 }

@@ -284,9 +284,11 @@ impl Gateway {
             if !call.stream && call.endpoint.generates() {
                 running.unseen();
             }
+            batchin_faults::point("upstream.calling");
             let called = running.replica.call(call).await;
             match called {
                 Ok(answer) => {
+                    batchin_faults::point("upstream.answered");
                     running.first_byte();
                     return Ok(Dispatched { answer, running });
                 }
@@ -381,6 +383,7 @@ impl Unsettled {
         // From here on the charge stands whether or not anybody waits for it.
         self.reservation.settle(charge);
         keeper.settle(&epoch, settlement).await.map_err(|cause| unsettled(&cause))?;
+        batchin_faults::point("answer.charged");
         self.bill.note(Outcome::Completed);
         Ok(self.body)
     }

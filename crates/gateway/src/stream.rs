@@ -134,6 +134,7 @@ impl MeteredStream {
         }
         self.keep(&event.frame);
         self.flush_if_due();
+        batchin_faults::point("stream.passing");
         Some(event.frame)
     }
 
@@ -210,10 +211,12 @@ impl Open {
             Outcome::UpstreamFailed => Ended::Failed,
         };
         self.running.finish(ended);
-        if let Some(flush) = self.flush
-            && !matches!(flush.done.await, Ok(Ok(())))
-        {
-            self.bill.charged = self.bill.charged.saturating_sub(flush.amount);
+        if let Some(flush) = self.flush {
+            if !matches!(flush.done.await, Ok(Ok(()))) {
+                self.bill.epoch.escrow.note_unsure();
+                self.bill.charged = self.bill.charged.saturating_sub(flush.amount);
+            }
+            batchin_faults::point("stream.flushed");
         }
         let mut settlement = self.bill.settlement(outcome, &self.reservation);
         settlement.answer = self.guard.take().map(|scope: IdempotencyScope| {
@@ -223,7 +226,9 @@ impl Open {
         });
         self.reservation.settle(settlement.charge);
         let keeper = Arc::clone(self.bill.gateway.keeper());
+        batchin_faults::point("stream.ended");
         keeper.settle(&self.bill.epoch, settlement).await?;
+        batchin_faults::point("stream.charged");
         self.bill.note(outcome);
         Ok(())
     }
@@ -289,6 +294,7 @@ impl Drop for MeteredStream {
             (_, None) => return,
         };
         self.tasks.spawn("settle_abandoned", move |_| async move {
+            batchin_faults::point("stream.abandoned");
             if let Err(cause) = settling.await {
                 warn!(error = %cause, "an abandoned stream could not be settled");
             }

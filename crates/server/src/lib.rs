@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod faults;
 mod secret_key;
 mod serve;
 pub mod telemetry;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use batchin_server::cli::{self, Batch, Cli, Command, Config, Outcome, batch};
 use batchin_server::config::Environment;
-use batchin_server::{commands, tls};
+use batchin_server::{commands, faults, tls};
 use clap::Parser as _;
 
 #[global_allocator]
@@ -14,7 +14,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     tls::install_crypto_provider();
-    let outcome = dispatch(&Cli::parse()).unwrap_or_else(|error| {
+    let cli = Cli::parse();
+    let outcome = faults::plan(&Environment::of_process()).and_then(|()| dispatch(&cli)).unwrap_or_else(|error| {
         // Nothing is left to do when standard error is closed.
         let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
         error.downcast_ref::<batch::BatchError>().map_or(Outcome::Failed, batch::BatchError::outcome)

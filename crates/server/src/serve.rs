@@ -91,6 +91,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
         .context("this node cannot join the database")?;
     let (fingerprint, body) = wiring::price_list(config);
     let version = store.publish_prices(&fingerprint, &body, clock.now()).await.context("prices")?;
+    batchin_faults::point("prices.published");
     let catalog = wiring::catalog(config, version)?;
     let seed = u64::from_le_bytes(ids.secret()[..8].try_into().context("a seed has eight bytes")?);
     let fleet = Fleet::new(wiring::upstreams(config)?, &groups.beside, seed)?;

@@ -13,6 +13,7 @@ impl Clock for World {
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+            .after(batchin_faults::clock_ahead())
     }
 }
 

@@ -103,6 +103,9 @@ pub enum GrantError {
     /// Grants are above zero.
     #[error("a grant must be above zero")]
     Nothing,
+    /// Another grant has this reference.
+    #[error("the reference belongs to another grant")]
+    ReferenceTaken,
     /// The account cannot hold that much.
     #[error("the account would hold more than can be counted")]
     Overflow,
@@ -145,20 +148,27 @@ fn user(row: &Row) -> Result<User, StoreError> {
     })
 }
 
-pub(crate) async fn lock_counters(tx: &WriteTx, account: AccountId) -> Result<Option<Counters>, StoreError> {
+async fn lock_account(tx: &WriteTx, account: AccountId) -> Result<Option<(Counters, bool)>, StoreError> {
     let sql = format!(
-        "SELECT posted_debit, posted_credit, pending_debit FROM account WHERE id = $1{}",
+        "SELECT posted_debit, posted_credit, pending_debit, frozen FROM account WHERE id = $1{}",
         tx.dialect.for_update()
     );
     let row = tx.one(sql, [account.uuid().into()]).await?;
     row.map(|row| {
-        Ok(Counters {
+        let counters = Counters {
             posted_debit: row.try_get("", "posted_debit")?,
             posted_credit: row.try_get("", "posted_credit")?,
             pending_debit: row.try_get("", "pending_debit")?,
-        })
+        };
+        Ok((counters, row.try_get("", "frozen")?))
     })
     .transpose()
+}
+
+/// Locks the account and says what can be leased of its balance: nothing while it is frozen. `None`: no account.
+pub(crate) async fn lock_balance(tx: &WriteTx, account: AccountId) -> Result<Option<Amount>, StoreError> {
+    let locked = lock_account(tx, account).await?;
+    Ok(locked.map(|(counters, frozen)| if frozen { Amount::ZERO } else { counters.available() }))
 }
 
 impl Store {
@@ -240,7 +250,7 @@ impl Store {
         .await
     }
 
-    /// Lets a user in or keeps them out; sessions end at once, keys within the time that they are cached for.
+    /// Lets a user in or keeps them out; sessions stop at once, keys within the time that they are cached for.
     pub async fn set_user_disabled(&self, id: AccountId, disabled: bool) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
@@ -251,25 +261,38 @@ impl Store {
         .await
     }
 
-    /// Books credit from the operator. A reference that was booked before changes nothing and is no error.
+    /// Books credit from the operator. The same grant under the same reference again changes nothing and is no error.
     pub async fn grant_credit(&self, grant: CreditGrant) -> Result<(), GrantError> {
         if grant.amount.is_zero() {
             return Err(GrantError::Nothing);
         }
         let booked = retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
-            let Some(counters) = lock_counters(&tx, grant.account).await? else {
+            let Some((counters, _)) = lock_account(&tx, grant.account).await? else {
                 return Ok(Err(GrantError::NoAccount));
             };
             let Ok(after) = counters.credit(grant.amount) else { return Ok(Err(GrantError::Overflow)) };
             match book_credit(&tx, &grant, after).await {
                 Ok(()) => tx.commit().await.map(Ok),
-                // The same reference, or this very grant in a commit that went unheard.
-                Err(cause) if cause.is_duplicate() => Ok(Ok(())),
+                Err(cause) if cause.is_duplicate() => {
+                    drop(tx);
+                    // The same once more, or this very grant in a commit that went unheard.
+                    let same = self.is_booked(&grant).await?;
+                    Ok(if same { Ok(()) } else { Err(GrantError::ReferenceTaken) })
+                }
                 Err(cause) => Err(cause),
             }
         });
         booked.await.map_err(GrantError::Store)?
+    }
+
+    /// Whether the movement with this grant's id or reference gave the same account as much.
+    async fn is_booked(&self, grant: &CreditGrant) -> Result<bool, StoreError> {
+        let sql = "SELECT account_id, amount FROM transfer WHERE id = $1 OR reference = $2";
+        let rows = self.all(sql, [grant.id.uuid().into(), grant.reference.clone().into()]).await?;
+        let [row] = rows.as_slice() else { return Ok(false) };
+        let account = AccountId::new(row.try_get("", "account_id")?);
+        Ok((account, stored_amount(row, "transfer", "amount")?) == (grant.account, grant.amount))
     }
 
     /// Credits of an account, newest first.

@@ -7,12 +7,13 @@ use batchin_domain::{
 use sea_orm::Value;
 
 use crate::{
-    BlobRange, Store, StoreError, TaskError,
+    BlobRange, IdempotencyScope, Store, StoreError, StoredAnswer, TaskError,
     accounts::stored_amount,
     connect::{Rerun, WriteTx, retried},
     dialect::runs,
     error::exactly,
     files::use_file,
+    idempotency::remember,
     row::Row,
 };
 
@@ -61,8 +62,56 @@ pub struct NewBatch {
     pub input_file: Option<FileId>,
     /// Its tasks.
     pub tasks: NewTasks,
+    /// The answer to remember, with the batch, for the request's Idempotency-Key.
+    pub answer: Option<(IdempotencyScope, StoredAnswer)>,
     /// When.
     pub now: Timestamp,
+}
+
+impl NewBatch {
+    /// The batch as its owner sees it once it is open.
+    pub fn row(&self) -> BatchRow {
+        let (status, chore, total) = self.beginning();
+        let times = BatchTimes {
+            created: self.now,
+            started: None,
+            ending: None,
+            finalizing: None,
+            finished: None,
+            expires: self.terms.window.map(|window| self.now.after(window.duration())),
+        };
+        BatchRow {
+            id: self.id,
+            account: self.account,
+            status,
+            chore,
+            inline: matches!(self.tasks, NewTasks::Inline(_)),
+            terms: self.terms.clone(),
+            model: None,
+            input_blob: self.input_blob.clone(),
+            input_file: self.input_file,
+            output_file: None,
+            error_file: None,
+            counts: TaskCounts { total, ..TaskCounts::default() },
+            loaded: total,
+            loaded_bytes: 0,
+            ending: None,
+            faults: None,
+            blocked: None,
+            usage: TaskUsage { input_tokens: 0, cached_tokens: 0, output_tokens: 0, cost: Amount::ZERO },
+            times,
+        }
+    }
+
+    /// Where it stands at first, and how many tasks it is known to have.
+    fn beginning(&self) -> (BatchStatus, Chore, u32) {
+        match &self.tasks {
+            NewTasks::Inline(tasks) => {
+                (BatchStatus::Pending, Chore::None, u32::try_from(tasks.len()).unwrap_or(u32::MAX))
+            }
+            NewTasks::File => (BatchStatus::Validating, Chore::Read, 0),
+        }
+    }
 }
 
 /// One task of a batch.
@@ -242,6 +291,9 @@ impl Store {
                         Place { batch: new.id, account: new.account, first: 0, state: Inserted::Waiting, now: new.now };
                     insert_tasks(&tx, place, tasks).await?;
                 }
+                if let Some((scope, answer)) = &new.answer {
+                    remember(&tx, scope, answer).await?;
+                }
                 tx.commit().await?;
             }
             Ok(true)
@@ -348,10 +400,7 @@ impl Store {
 
 /// Whether the batch is new.
 async fn insert_batch(tx: &WriteTx, new: &NewBatch) -> Result<bool, StoreError> {
-    let (status, chore, total) = match &new.tasks {
-        NewTasks::Inline(tasks) => (BatchStatus::Pending, Chore::None, tasks.len() as u64),
-        NewTasks::File => (BatchStatus::Validating, Chore::Read, 0),
-    };
+    let (status, chore, total) = new.beginning();
     let terms = &new.terms;
     let expires_at = terms.window.map(|window| new.now.after(window.duration()).micros());
     let inserted = tx
@@ -369,7 +418,7 @@ async fn insert_batch(tx: &WriteTx, new: &NewBatch) -> Result<bool, StoreError> 
                 chore.code().into(),
                 matches!(new.tasks, NewTasks::Inline(_)).into(),
                 terms.endpoint.into(),
-                to_i64(total).into(),
+                i64::from(total).into(),
                 terms.webhook_url.clone().into(),
                 new.input_blob.as_str().into(),
                 new.input_file.map(FileId::uuid).into(),

@@ -138,7 +138,9 @@ impl Writer {
         let began = Instant::now();
         let (settlements, callers): (Vec<_>, Vec<_>) = group.drain(..).unzip();
         histogram!("batchin_commit_group_size").record(u32::try_from(settlements.len()).unwrap_or(u32::MAX));
+        batchin_faults::point("commit.gathered");
         let results = self.until_done(settlements.into()).await;
+        batchin_faults::point("commit.durable");
         histogram!("batchin_commit_seconds").record(began.elapsed().as_secs_f64());
         for (result, caller) in results.into_iter().zip(callers) {
             if let Err(cause) = result {

@@ -1,11 +1,11 @@
 //! Holds: leasing from purses to nodes, and back.
 
-use batchin_domain::{Amount, BatchId, KeyId, Minute, Purse, PurseKind, escrow::grant_size, ledger::Counters};
+use batchin_domain::{Amount, BatchId, KeyId, Minute, Purse, PurseKind, escrow::grant_size};
 use uuid::Uuid;
 
 use crate::{
     FencedError, NodeIdentity, Store, StoreError,
-    accounts::lock_counters,
+    accounts::lock_balance,
     connect::{Rerun, WriteTx, retried},
     dialect::Dialect,
     error::exactly,
@@ -179,7 +179,7 @@ async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreErro
 /// Locks the purse's row, making it first where it is a window's, and says what can be leased. `None`: no owner.
 pub(crate) async fn lock_available(tx: &WriteTx, purse: Purse) -> Result<Option<Amount>, StoreError> {
     let limit = match purse {
-        Purse::Balance(account) => return Ok(lock_counters(tx, account).await?.map(Counters::available)),
+        Purse::Balance(account) => return lock_balance(tx, account).await,
         Purse::Budget(key, _) => key_limit(tx, key, "coalesce(budget_nano, 9223372036854775807)").await?,
         Purse::Requests(key, _) => key_limit(tx, key, "rate_limit_rpm").await?,
         Purse::Cap(batch) => batch_limit(tx, batch).await?,

@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp};
-use sea_orm::Value;
+use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp, escrow::may_reclaim};
 
 use crate::{
     Store, StoreError,
@@ -119,27 +118,34 @@ impl Store {
 
     /// Gives up nodes whose lease ended longer than `grace` ago and takes back what they had.
     pub async fn reclaim(&self, now: Timestamp, grace: Duration) -> Result<Reclaimed, StoreError> {
-        let overdue =
-            format!("SELECT id FROM node WHERE alive = $1 AND expires_at + $2 <= {}", self.dialect.shared_now(3));
-        let values = [true.into(), micros(grace).into(), now.micros().into()];
         let mut reclaimed = Reclaimed::default();
-        for row in self.all(overdue.clone(), values.clone()).await? {
-            let id: uuid::Uuid = row.try_get("", "id")?;
-            let one = format!("{overdue} AND id = $4{}", self.dialect.skip_locked());
-            let values = values.iter().cloned().chain([id.into()]).collect::<Vec<_>>();
+        let alive = self.all(self.leases_sql(), [now.micros().into(), true.into()]).await?;
+        for row in &alive {
+            if !is_overdue(row, grace)? {
+                continue;
+            }
+            let id = NodeId::new(row.try_get("", "id")?);
             // One transaction each: purses are locked in order, and two nodes' together would not be.
-            let tasks = retried(Rerun::Harmless, || self.give_up(NodeId::new(id), &one, &values)).await?;
+            let tasks = retried(Rerun::Harmless, || self.give_up(id, now, grace)).await?;
+            batchin_faults::point("node.given_up");
             reclaimed.nodes += u64::from(tasks.is_some());
             reclaimed.tasks += tasks.unwrap_or(0);
         }
         Ok(reclaimed)
     }
 
-    /// Ends a node's epoch if the query still finds it; returns how many tasks wait again.
-    async fn give_up(&self, id: NodeId, overdue: &str, values: &[Value]) -> Result<Option<u64>, StoreError> {
+    /// Nodes that are alive, when their leases end, and the present by the same clock.
+    fn leases_sql(&self) -> String {
+        format!("SELECT id, expires_at, {} AS present FROM node WHERE alive = $2", self.dialect.shared_now(1))
+    }
+
+    /// Ends a node's epoch if it is still overdue; returns how many tasks wait again.
+    async fn give_up(&self, id: NodeId, now: Timestamp, grace: Duration) -> Result<Option<u64>, StoreError> {
         let tx = self.write().await?;
-        if tx.one(overdue, values.to_vec()).await?.is_none() {
-            return Ok(None);
+        let one = format!("{} AND id = $3{}", self.leases_sql(), tx.dialect.skip_locked());
+        match tx.one(one, [now.micros().into(), true.into(), id.uuid().into()]).await? {
+            Some(row) if is_overdue(&row, grace)? => {}
+            _ => return Ok(None),
         }
         let ended = "UPDATE node SET alive = $2, epoch = epoch + 1 WHERE id = $1";
         exactly(tx.run(ended, [id.uuid().into(), false.into()]).await?, 1, "node")?;
@@ -154,6 +160,11 @@ impl Store {
         let count: i64 = row.map_or(Ok(1), |row: Row| row.try_get("", "n"))?;
         Ok(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
     }
+}
+
+fn is_overdue(row: &crate::row::Row, grace: Duration) -> Result<bool, StoreError> {
+    let at = |column| row.try_get("", column).map(Timestamp::from_micros);
+    Ok(may_reclaim(at("expires_at")?, at("present")?, grace))
 }
 
 /// Refuses to go on if the epoch is over; holds off whoever wants to end it until this transaction is done.

@@ -10,7 +10,7 @@ mod world;
 
 pub use batchin_sim as sim;
 pub use call::{Call, Reply, streamed};
-pub use database::Backend;
+pub use database::{Backend, Cluster, Database};
 pub use server::{Account, RETENTION, ServerBuilder, TestServer};
 pub use world::TestClock;
 

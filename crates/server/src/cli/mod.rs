@@ -81,7 +81,7 @@ Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, pri
     /// Bring the database up to date and exit
     #[command(after_help = "Examples:\n  batchin migrate\n  batchin migrate --config batchin.toml")]
     Migrate,
-    /// Make and list users
+    /// Make and list users, keep them out, let them in again
     #[command(subcommand)]
     User(User),
     /// Make API keys
@@ -153,6 +153,18 @@ pub enum User {
     /// List users
     #[command(after_help = "Examples:\n  batchin user list\n  batchin user list --json")]
     List(Report),
+    /// Keep a user out: sessions and keys stop within a second, on every node; batches that were submitted go on
+    #[command(after_help = "Examples:\n  batchin user disable ann@example.org")]
+    Disable {
+        /// Email, which names the user
+        email: String,
+    },
+    /// Let a user in again: keys, and sessions that have not ended, work as before
+    #[command(after_help = "Examples:\n  batchin user enable ann@example.org")]
+    Enable {
+        /// Email, which names the user
+        email: String,
+    },
 }
 
 /// `batchin key`

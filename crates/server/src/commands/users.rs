@@ -53,7 +53,17 @@ pub(super) async fn user(command: &User, config: &Config, out: &mut impl Write) 
             Ok(Outcome::Done)
         }
         User::List(Report { json }) => list(config, *json, out).await,
+        User::Disable { email } => set_disabled(email, true, config, out).await,
+        User::Enable { email } => set_disabled(email, false, config, out).await,
     }
+}
+
+async fn set_disabled(email: &str, disabled: bool, config: &Config, out: &mut impl Write) -> Result<Outcome> {
+    let store = super::store(config).await?;
+    let user = super::user_of(&store, email).await?;
+    store.set_user_disabled(user.id, disabled).await?;
+    writeln!(out, "{} is {}", user.email, if disabled { "disabled" } else { "enabled" })?;
+    Ok(Outcome::Done)
 }
 
 async fn list(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {

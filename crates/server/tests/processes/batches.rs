@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{Account, Address, Backend, PATIENCE, Settings, TOKEN, World, chat, nanos, on_both, until};
+use crate::harness::{Account, Address, PATIENCE, Settings, TOKEN, World, chat, nanos, on_both, until};
 
 fn task(custom_id: &str, model: &str, max_tokens: i64) -> Value {
     json!({"custom_id": custom_id, "model": model, "request_body": chat(model, max_tokens)})
@@ -97,6 +97,12 @@ on_both! {
         })
         .await;
         assert_eq!((&batch["status"], &batch["blocked"]), (&json!("in_progress"), &json!("payment_required")));
+        let waiting = |priority: &str, tasks: u32| format!("batchin_batch_tasks_waiting{{priority=\"{priority}\"}} {tasks}\n");
+        until("what waits is seen in the metrics", async || {
+            let metrics = String::from_utf8(account.get(at, "/metrics").await.body.to_vec()).unwrap();
+            (metrics.contains(&waiting("high", 5)) && metrics.contains(&waiting("low", 0))).then_some(())
+        })
+        .await;
         until("what can be paid for is done", async || (account.balance(at).await == 0).then_some(())).await;
         let batch = account.batch(at, &id).await;
         assert_eq!((&batch["completed_tasks"], &batch["failed_tasks"]), (&json!(10), &json!(0)), "{batch}");

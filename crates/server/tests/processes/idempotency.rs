@@ -1,6 +1,6 @@
 //! A request that carries an Idempotency-Key is carried out and charged once.
 
-use crate::harness::{Backend, Settings, TOKEN, World, chat, on_both};
+use crate::harness::{Settings, TOKEN, World, chat, on_both};
 
 on_both! {
     async fn two_at_once_are_one(backend) {

@@ -1,29 +1,18 @@
 //! `kill -9` at any moment loses no acknowledged charge and doubles none.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{Account, Address, Backend, Load, PATIENCE, Settings, World, books_balance, chat, on_both, until};
+use crate::harness::{Backend, Load, PATIENCE, Settings, World, books_balance, chat, each_task_once, on_both, until};
 
 /// Kills on each database.
-const KILLS: usize = 15;
+const KILLS: usize = 30;
 /// How long a server lives, in milliseconds: sometimes only its first requests, sometimes several group commits.
 const LIFE_MS: std::ops::Range<u64> = 20..600;
 const CLIENTS: usize = 8;
 const TASKS: usize = 40;
-
-/// Waits for the batch's end; every task must have one result and one charge.
-async fn each_task_once(account: &Account, at: &Address, batch: &str) {
-    until("the batch ends", async || (account.batch(at, batch).await["status"] == "completed").then_some(())).await;
-    let rows: Vec<Value> = account.usage(at).await;
-    assert_eq!(rows.iter().filter(|row| row["batch_id"] == batch).count(), TASKS, "each task is charged once");
-    let results = account.results(at, batch).await;
-    let named: HashSet<&str> = results.iter().map(|line| line["custom_id"].as_str().unwrap()).collect();
-    assert_eq!((results.len(), named.len()), (TASKS, TASKS), "each task has one result");
-}
 
 on_both! {
     async fn what_was_acknowledged_is_charged_once(backend) {
@@ -41,7 +30,7 @@ on_both! {
         }
         let acknowledged = load.stop().await;
         assert!(acknowledged.len() > KILLS, "the clients were served: {}", acknowledged.len());
-        each_task_once(&account, &node.address, &batch).await;
+        each_task_once(&account, &node.address, &batch, TASKS).await;
         books_balance(&world, &account, &node.address, &acknowledged).await;
     }
 }
@@ -56,7 +45,7 @@ async fn what_a_dead_server_had_goes_to_the_others() {
     let load = Load::start(&account, &[&dying.address, &other.address], CLIENTS);
     timeout(PATIENCE, world.sim().until_calls(50)).await.expect("clients are served");
     dying.kill().await;
-    each_task_once(&account, &other.address, &batch).await;
+    each_task_once(&account, &other.address, &batch, TASKS).await;
     let acknowledged = load.stop().await;
     books_balance(&world, &account, &other.address, &acknowledged).await;
 

@@ -8,9 +8,12 @@
 mod batches;
 mod budgets;
 mod connections;
+mod failpoints;
 mod harness;
 mod idempotency;
 mod kills;
+mod months;
+mod outages;
 mod overspend;
 mod rate_limits;
 mod reload;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::harness::{Account, Address, Backend, Settings, TOKEN, World, chat, nanos, on_both, until};
+use crate::harness::{Account, Address, Settings, TOKEN, World, chat, nanos, on_both, until};
 
 const ANSWER: i64 = 10 * TOKEN;
 const CLIENTS: usize = 8;

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::harness::{Backend, Settings, TOKEN, World, chat, on_both};
+use crate::harness::{Settings, TOKEN, World, chat, on_both};
 
 /// How long the load lasts.
 const LOAD: Duration = Duration::from_secs(8);

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::harness::{Account, Address, Backend, PATIENCE, Settings, TOKEN, World, chat, on_both, text_of, until};
+use crate::harness::{Account, Address, PATIENCE, Settings, TOKEN, World, chat, on_both, text_of, until};
 
 const ANSWER: i64 = 10 * TOKEN;
 const CLIENTS: usize = 12;

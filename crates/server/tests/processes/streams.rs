@@ -5,9 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{
-    Account, Address, Backend, PATIENCE, Settings, TOKEN, World, chat, nanos, on_both, text_of, until,
-};
+use crate::harness::{Account, Address, PATIENCE, Settings, TOKEN, World, chat, nanos, on_both, text_of, until};
 
 /// The only row of the usage log, once it is there and has ended.
 async fn only_row(account: &Account, at: &Address) -> Value {

@@ -67,6 +67,7 @@ async fn group_in(
     post_charges(&tx, node, &fresh).await?;
     write_usage(&tx, &fresh).await?;
     remember_answers(&tx, &fresh).await?;
+    batchin_faults::point("commit.written");
     tx.commit().await?;
     Ok(results)
 }

@@ -142,6 +142,18 @@ both! {
         db.assert_clean().await;
     }
 
+    async fn a_reference_names_one_grant(db) {
+        let (ann, bob) = (db.account(0).await, db.account(0).await);
+        let grant = |account, amount| CreditGrant { reference: Some("pay-1".to_owned()), ..db.grant(account, amount) };
+        db.store.grant_credit(grant(ann, 100)).await.unwrap();
+        for other in [grant(bob, 100), grant(ann, 99)] {
+            assert!(matches!(db.store.grant_credit(other).await, Err(GrantError::ReferenceTaken)));
+        }
+        db.assert_balance(ann, 100).await;
+        db.assert_balance(bob, 0).await;
+        assert_eq!(db.assert_clean().await.transfers, 1);
+    }
+
     async fn a_grant_is_above_zero_to_somebody_and_countable(db) {
         let user = db.account(1).await;
         let nothing = CreditGrant { amount: Amount::ZERO, ..db.grant(user, 1) };

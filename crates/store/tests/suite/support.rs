@@ -286,6 +286,7 @@ impl Db {
             input_blob: "in".to_owned(),
             input_file: None,
             tasks: NewTasks::File,
+            answer: None,
             now: now(),
         }
     }

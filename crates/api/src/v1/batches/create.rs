@@ -4,8 +4,10 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use batchin_batch::Remember;
 use batchin_domain::Priority;
 use batchin_gateway::Caller;
+use batchin_store::{BatchRow, IdempotencyScope};
 use bytes::Bytes;
 use utoipa::ToSchema;
 
@@ -15,7 +17,7 @@ use crate::{
     auth::AccountCaller,
     body,
     error::ApiError,
-    idempotent::{Creation, Keep, once},
+    idempotent::{Creation, Keep, once, remembered},
     openapi::ErrorObject,
 };
 
@@ -78,9 +80,18 @@ pub(crate) async fn create(
     let (parts, body) = request.into_parts();
     let body = body::read(&app.bodies, &parts.headers, body, app.settings.max_inline_batch_bytes).await?.bytes;
     let creation = Creation { account: caller.account, route: "/v1/batches", body: &body, keep: Keep::Answer };
-    once(&app, &parts.headers, creation, submit(app.clone(), caller.caller(), body.clone())).await
+    let work = |scope| submit(app.clone(), caller.caller(), body.clone(), scope);
+    once(&app, &parts.headers, creation, work).await
 }
 
-async fn submit(app: App, caller: Caller, body: Bytes) -> Result<BatchObject, ApiError> {
-    Ok(app.batches.submit(&caller, body).await?.into())
+async fn submit(
+    app: App,
+    caller: Caller,
+    body: Bytes,
+    scope: Option<IdempotencyScope>,
+) -> Result<BatchObject, ApiError> {
+    let remember = scope.map(|scope| -> Remember {
+        Box::new(move |batch: &BatchRow| (scope, remembered(&BatchObject::from(batch.clone()))))
+    });
+    Ok(app.batches.submit(&caller, body, remember).await?.into())
 }

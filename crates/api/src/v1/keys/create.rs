@@ -95,7 +95,7 @@ pub(crate) async fn create(
     let body = body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes;
     let wanted = Wanted::parse(&body, app.settings.default_rate_limit_rpm)?;
     let creation = Creation { account: caller.account, route: "/v1/keys", body: &body, keep: Keep::Nothing };
-    once(&app, &parts.headers, creation, make(app.clone(), caller, wanted)).await
+    once(&app, &parts.headers, creation, |_| make(app.clone(), caller, wanted)).await
 }
 
 async fn make(app: App, caller: AccountCaller, wanted: Wanted) -> Result<CreatedKey, ApiError> {

@@ -69,6 +69,11 @@ impl Account {
         Self { email: email.to_owned(), key: key.to_owned(), funded, http }
     }
 
+    /// The same user, who was given so many nano-dollars.
+    pub fn funded(self, funded: i64) -> Self {
+        Self { funded, ..self }
+    }
+
     /// The same user with another key.
     pub fn with_key(&self, key: &str) -> Self {
         Self::new(&self.email, key, self.funded)
@@ -102,10 +107,20 @@ impl Account {
         self.try_chat(at, body).await.unwrap()
     }
 
+    /// A POST under an Idempotency-Key.
+    pub async fn try_post_once(
+        &self,
+        at: &Address,
+        path: &str,
+        body: &Value,
+        key: &str,
+    ) -> Result<Reply, reqwest::Error> {
+        Self::sent(self.request(Method::POST, at, path).header("idempotency-key", key).json(body)).await
+    }
+
     /// A chat under an Idempotency-Key.
     pub async fn try_chat_once(&self, at: &Address, body: &Value, key: &str) -> Result<Reply, reqwest::Error> {
-        let request = self.request(Method::POST, at, "/v1/chat/completions").header("idempotency-key", key);
-        Self::sent(request.json(body)).await
+        self.try_post_once(at, "/v1/chat/completions", body, key).await
     }
 
     pub async fn chat_once(&self, at: &Address, body: &Value, key: &str) -> Reply {
@@ -172,6 +187,13 @@ impl Account {
         let batch = self.post(at, "/v1/batches", &json!({"priority": priority, "tasks": tasks})).await;
         assert_eq!(batch.status, 200, "{batch:?}");
         batch.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Its batches, newest first.
+    pub async fn batches(&self, at: &Address) -> Vec<Value> {
+        let batches = self.get(at, &format!("/v1/batches?limit={PAGE}")).await;
+        assert_eq!(batches.status, 200, "{batches:?}");
+        serde_json::from_slice(&batches.body).unwrap()
     }
 
     /// A batch as it stands.

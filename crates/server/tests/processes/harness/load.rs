@@ -1,11 +1,14 @@
 //! Holds: customers who never stop asking, and the books that must balance after whatever happened meanwhile.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-use super::{Account, Address, Settings, TOKEN, World, chat, nanos};
+use super::{Account, Address, Settings, TOKEN, World, chat, nanos, until};
 
 /// Nano-dollars of every answer of the models that are asked.
 pub const ANSWER: i64 = 10 * TOKEN;
@@ -66,13 +69,14 @@ async fn ask(account: Account, at: Address, stop: watch::Receiver<bool>, first: 
     acknowledged
 }
 
-async fn whole(account: &Account, at: &Address) -> Option<String> {
+/// Asks for a whole answer; its id once it has come.
+pub async fn whole(account: &Account, at: &Address) -> Option<String> {
     let reply = account.try_chat(at, &chat("brief", 10)).await.ok()?;
     (reply.status == 200).then(|| reply.json()["id"].as_str().unwrap().to_owned())
 }
 
-/// A stream is acknowledged with its `[DONE]`.
-async fn streamed(account: &Account, at: &Address) -> Option<String> {
+/// Asks for a stream, which is acknowledged with its `[DONE]`; the answer's id then.
+pub async fn streamed(account: &Account, at: &Address) -> Option<String> {
     let mut events = account.try_stream(at, chat("flowing", 10)).await.ok()?;
     let mut id = None;
     while let Ok(Some(data)) = events.next().await {
@@ -90,11 +94,18 @@ fn plain(id: &str) -> String {
     id.rsplit('_').next().unwrap_or_default().replace('-', "")
 }
 
-/// Acknowledged ≤ charged ≤ run, and each charge once. Returns the rows of the usage log.
+/// Acknowledged ≤ charged ≤ run, and each charge once, with nothing leased any more. Returns the rows of the usage log.
 pub async fn books_balance(world: &World, account: &Account, at: &Address, acknowledged: &[String]) -> Vec<Value> {
     let ledger = world.settled().await;
-    let rows = account.usage(at).await;
+    let run = i64::try_from(world.sim().calls()).unwrap() * ANSWER;
+    let rows = charged_once(account, at, acknowledged, run).await;
     assert_eq!(ledger.usage_rows, u64::try_from(rows.len()).unwrap());
+    rows
+}
+
+/// Acknowledged ≤ charged ≤ run, in nano-dollars, and each charge once. Returns the rows of the usage log.
+pub async fn charged_once(account: &Account, at: &Address, acknowledged: &[String], run: i64) -> Vec<Value> {
+    let rows = account.usage(at).await;
     let mut costs: HashMap<String, i64> = HashMap::new();
     for row in &rows {
         let cost = nanos(&row["cost_cents"]);
@@ -105,7 +116,16 @@ pub async fn books_balance(world: &World, account: &Account, at: &Address, ackno
     }
     let charged = account.funded - account.balance(at).await;
     assert_eq!(charged, costs.values().sum::<i64>());
-    let run = i64::try_from(world.sim().calls()).unwrap() * ANSWER;
     assert!(charged <= run, "{charged} nano-dollars charged for {run} that were run");
     rows
+}
+
+/// Waits for the batch's end; every task must have one result and one charge.
+pub async fn each_task_once(account: &Account, at: &Address, batch: &str, tasks: usize) {
+    until("the batch ends", async || (account.batch(at, batch).await["status"] == "completed").then_some(())).await;
+    let rows: Vec<Value> = account.usage(at).await;
+    assert_eq!(rows.iter().filter(|row| row["batch_id"] == batch).count(), tasks, "each task is charged once");
+    let results = account.results(at, batch).await;
+    let named: HashSet<&str> = results.iter().map(|line| line["custom_id"].as_str().unwrap()).collect();
+    assert_eq!((results.len(), named.len()), (tasks, tasks), "each task has one result");
 }

@@ -1,7 +1,6 @@
 //! Holds: what the tests have in common: a database, a simulated model server, server processes and clients.
 
 mod account;
-mod database;
 mod ledger;
 mod load;
 mod node;
@@ -12,12 +11,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+pub use batchin_testkit::{Backend, Cluster, both as on_both};
+
 pub use self::{
     account::{Account, chat, nanos, text_of},
-    database::Backend,
     ledger::Ledger,
-    load::{Load, books_balance},
-    node::{Address, Node},
+    load::{ANSWER, Load, books_balance, charged_once, each_task_once, streamed, whole},
+    node::{Address, Environment, Node},
     settings::{CENT, Settings, TOKEN},
     world::World,
 };
@@ -43,22 +43,3 @@ pub async fn until_within<T>(patience: Duration, what: &str, mut look: impl Asyn
         sleep(LOOK).await;
     }
 }
-
-/// Runs each body on SQLite and on PostgreSQL.
-macro_rules! on_both {
-    ($(async fn $name:ident($backend:ident) $body:block)+) => {$(
-        mod $name {
-            use super::*;
-            async fn body($backend: Backend) $body
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn sqlite() {
-                body(Backend::Sqlite).await;
-            }
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn postgres() {
-                body(Backend::Postgres).await;
-            }
-        }
-    )+};
-}
-pub(crate) use on_both;

@@ -1,6 +1,7 @@
 //! Holds: one server process, and what can be done to it.
 
 use std::{
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -33,8 +34,12 @@ pub struct Node {
     config: PathBuf,
     data: PathBuf,
     log: PathBuf,
+    environment: Environment,
     running: Option<Running>,
 }
+
+/// Variables that a server is started with; nothing else of the test's own environment reaches it.
+pub type Environment = Vec<(&'static str, String)>;
 
 struct Running {
     child: Child,
@@ -43,15 +48,37 @@ struct Running {
 }
 
 impl Node {
-    pub(super) async fn start(config: &Path, data: PathBuf, log: PathBuf) -> Self {
-        let address = Address::default();
-        let mut node = Self { address, config: config.to_owned(), data, log, running: None };
-        node.start_again().await;
-        node
+    /// Not started yet.
+    pub(super) fn new(config: &Path, data: PathBuf, log: PathBuf, environment: Environment) -> Self {
+        Self { address: Address::default(), config: config.to_owned(), data, log, environment, running: None }
     }
 
     /// Starts it on the same data folder. Ready when this returns.
     pub async fn start_again(&mut self) {
+        assert!(self.spawn(&[]).await, "the server says where it listens");
+    }
+
+    /// Starts it, to die when it reaches the point for the `hit`-th time. Whether it lived until it was ready.
+    pub async fn start_to_die(&mut self, point: &str, hit: u32) -> bool {
+        self.spawn(&[("BATCHIN_FAULT_DIE_AT", format!("{point}:{hit}"))]).await
+    }
+
+    /// Waits until it has died at the point that it was started to die at.
+    pub async fn died_at(&mut self, point: &str) {
+        let ended = self.wait_for_death().await.unwrap_or_else(|| panic!("{point} was never reached"));
+        self.running = None;
+        assert_eq!(ended.signal(), Some(Signal::KILL.as_raw()), "it died of something else: {ended}");
+        let said = self.log().lines().rev().find_map(|line| line.strip_prefix("died at ").map(ToOwned::to_owned));
+        assert_eq!(said.as_deref(), Some(point));
+    }
+
+    /// Waits until it has ended; `None` if it does not in time.
+    pub async fn wait_for_death(&mut self) -> Option<ExitStatus> {
+        let running = self.running.as_mut().expect("the node runs");
+        timeout(PATIENCE, running.child.wait()).await.ok().map(Result::unwrap)
+    }
+
+    async fn spawn(&mut self, more: &[(&'static str, String)]) -> bool {
         assert!(self.running.is_none(), "the node runs already");
         let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_batchin"))
@@ -60,6 +87,7 @@ impl Node {
             .arg("--data")
             .arg(&self.data)
             .env_clear()
+            .envs(self.environment.iter().chain(more).map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -70,8 +98,11 @@ impl Node {
         let mut line = String::new();
         timeout(PATIENCE, stdout.read_line(&mut line)).await.expect("the server starts in time").unwrap();
         let url = line.trim().strip_prefix("listening on ");
-        *self.address.0.lock().unwrap() = url.expect("the server says where it listens").to_owned();
+        if let Some(url) = url {
+            url.clone_into(&mut self.address.0.lock().unwrap());
+        }
         self.running = Some(Running { child, _stdout: stdout });
+        url.is_some()
     }
 
     /// `kill -9`.
@@ -85,6 +116,11 @@ impl Node {
         self.signal(Signal::TERM);
         let mut running = self.running.take().expect("the node runs");
         timeout(PATIENCE, running.child.wait()).await.expect("the server ends in time").unwrap()
+    }
+
+    /// SIGTERM.
+    pub fn stop(&self) {
+        self.signal(Signal::TERM);
     }
 
     /// SIGSTOP: it stands still.

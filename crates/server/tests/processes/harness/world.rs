@@ -4,13 +4,15 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use batchin_sim::SimServer;
+use batchin_testkit::{Cluster, Database};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::{Account, Backend, CENT, Ledger, Node, Settings, database::Database, until};
+use super::{Account, Backend, CENT, Environment, Ledger, Node, Settings, until};
 
 /// Lines of each server's log that a failed test shows.
 const LOG_LINES: usize = 40;
@@ -21,6 +23,7 @@ pub struct World {
     pub sims: Vec<SimServer>,
     config: PathBuf,
     blobs: PathBuf,
+    environment: Environment,
     nodes: AtomicU64,
     accounts: AtomicU64,
     // After what uses them.
@@ -38,6 +41,15 @@ impl World {
     pub async fn with_sims(backend: Backend, sims: usize, settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::new(backend, folder.path());
+        Self::on(database, folder, sims, settings).await
+    }
+
+    /// On a PostgreSQL that is only this test's.
+    pub async fn on_cluster(cluster: &Cluster, settings: Settings) -> Self {
+        Self::on(cluster.database(), tempfile::tempdir().unwrap(), 1, settings).await
+    }
+
+    async fn on(database: Database, folder: TempDir, sims: usize, settings: Settings) -> Self {
         let mut servers = Vec::new();
         for _ in 0..sims {
             servers.push(SimServer::start().await.unwrap());
@@ -46,6 +58,7 @@ impl World {
             sims: servers,
             config: folder.path().join("batchin.toml"),
             blobs: folder.path().join("blobs"),
+            environment: Environment::new(),
             nodes: AtomicU64::new(0),
             accounts: AtomicU64::new(0),
             database,
@@ -53,6 +66,12 @@ impl World {
         };
         world.configure(&settings);
         world
+    }
+
+    /// Whatever is started from now on goes by a clock that is so far ahead.
+    pub fn with_clock_ahead(mut self, by: Duration) -> Self {
+        self.environment.push(("BATCHIN_FAULT_CLOCK_AHEAD", by.as_secs().to_string()));
+        self
     }
 
     /// The only model server, or the first.
@@ -71,10 +90,17 @@ impl World {
 
     /// Starts one more server.
     pub async fn node(&self) -> Node {
+        let mut node = self.new_node();
+        node.start_again().await;
+        node
+    }
+
+    /// One more server, not yet started.
+    pub fn new_node(&self) -> Node {
         let number = self.nodes.fetch_add(1, Ordering::Relaxed);
         let data = self.folder.path().join(format!("node-{number}"));
         let log = self.folder.path().join(format!("node-{number}.log"));
-        Node::start(&self.config, data, log).await
+        Node::new(&self.config, data, log, self.environment.clone())
     }
 
     /// Starts several servers.
@@ -88,12 +114,18 @@ impl World {
 
     /// A user with so many cents and a key without limits worth the name.
     pub async fn account(&self, cents: u32) -> Account {
+        let account = self.beggar().await;
+        self.grant(&account.email, cents).await;
+        account.funded(i64::from(cents) * CENT)
+    }
+
+    /// The same without a cent.
+    pub async fn beggar(&self) -> Account {
         let number = self.accounts.fetch_add(1, Ordering::Relaxed);
         let email = format!("user-{number}@example.org");
         self.command(&["user", "create", &email]).await;
-        self.grant(&email, cents).await;
         let key = self.key(&email, &["--rpm", "10000000"]).await;
-        Account::new(&email, &key, i64::from(cents) * CENT)
+        Account::new(&email, &key, 0)
     }
 
     /// One more key of a user.
@@ -122,7 +154,7 @@ impl World {
     }
 
     /// Runs a command beside the servers and returns what it prints.
-    async fn command(&self, arguments: &[&str]) -> String {
+    pub async fn command(&self, arguments: &[&str]) -> String {
         let ran = Command::new(env!("CARGO_BIN_EXE_batchin"))
             .args(arguments)
             .arg("--config")
@@ -130,6 +162,7 @@ impl World {
             .arg("--data")
             .arg(self.folder.path().join("command"))
             .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output()

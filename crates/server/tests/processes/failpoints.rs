@@ -1,0 +1,127 @@
+//! A server that dies between any two outside effects, and starts again, has lost nothing and doubled nothing.
+
+mod scene;
+mod stage;
+
+use std::{collections::BTreeSet, path::Path};
+
+use self::{
+    scene::{Play, Scene},
+    stage::Stage,
+};
+use crate::harness::{Backend, on_both};
+
+/// Every point at which a process can be made to die: its name, the how-manieth time, and what is going on. A point of
+/// the source that is missing here fails a test, and so does one that its scene does not reach.
+const POINTS: &[(&str, u32, Scene)] = &[
+    // What is leased for a request: one of the key's minute, of the key's month, of the balance.
+    ("lease.granted", 1, Scene::Whole),
+    ("lease.granted", 2, Scene::Whole),
+    ("lease.granted", 3, Scene::Whole),
+    ("upstream.calling", 1, Scene::Whole),
+    ("upstream.answered", 1, Scene::Whole),
+    ("commit.gathered", 1, Scene::Whole),
+    ("commit.written", 1, Scene::Whole),
+    ("commit.durable", 1, Scene::Whole),
+    ("answer.charged", 1, Scene::Whole),
+    ("upstream.answered", 1, Scene::Stream),
+    ("stream.passing", 3, Scene::Stream),
+    ("stream.ended", 1, Scene::Stream),
+    ("commit.durable", 1, Scene::Stream),
+    ("stream.charged", 1, Scene::Stream),
+    ("stream.flushed", 1, Scene::LongStream),
+    ("stream.abandoned", 1, Scene::LeftStream),
+    ("idempotency.begun", 1, Scene::Once),
+    ("upstream.answered", 1, Scene::Once),
+    ("commit.written", 1, Scene::Once),
+    ("commit.durable", 1, Scene::Once),
+    ("answer.charged", 1, Scene::Once),
+    ("idempotency.forgetting", 1, Scene::RefusedOnce),
+    ("idempotency.forgotten", 1, Scene::RefusedOnce),
+    ("batch.stored", 1, Scene::Batch),
+    ("batch.created", 1, Scene::Batch),
+    ("task.claimed", 1, Scene::Batch),
+    ("upstream.calling", 2, Scene::Batch),
+    ("task.answered", 1, Scene::Batch),
+    ("result.written", 1, Scene::Batch),
+    ("commit.written", 1, Scene::Batch),
+    ("commit.durable", 1, Scene::Batch),
+    ("task.finished", 2, Scene::Batch),
+    ("creation.made", 1, Scene::BatchOnce),
+    ("creation.noted", 1, Scene::BatchOnce),
+    ("task.requeueing", 1, Scene::FailingTask),
+    ("task.requeued", 1, Scene::FailingTask),
+    ("task.failing", 1, Scene::FailingTask),
+    ("task.failed", 1, Scene::FailingTask),
+    ("batch.blocked", 1, Scene::PoorBatch),
+    ("batch.unblocked", 1, Scene::PoorBatch),
+    ("node.joined", 1, Scene::Start),
+    ("prices.published", 1, Scene::Start),
+    ("node.renewed", 1, Scene::Quiet),
+    ("lease.returning", 1, Scene::Quiet),
+    ("task.requeueing", 1, Scene::Stop),
+    ("claims.returned", 1, Scene::Stop),
+    ("node.leaving", 1, Scene::Stop),
+    ("lease.returned", 1, Scene::Stop),
+    ("node.left", 1, Scene::Stop),
+    ("lease.recalled", 1, Scene::AskOther),
+    ("lease.returning", 1, Scene::GiveOther),
+    ("lease.returned", 1, Scene::GiveOther),
+    ("node.given_up", 1, Scene::DeadOther),
+    ("node.rejoined", 1, Scene::Stalled),
+    ("late.booking", 1, Scene::Stalled),
+    ("late.booked", 1, Scene::Stalled),
+];
+
+/// Dies at every point of these scenes, one after the other, on one database.
+async fn die_at_each(backend: Backend, play: Play) {
+    let mut stage = Stage::new(backend).await;
+    for (point, hit, scene) in POINTS.iter().filter(|(_, _, scene)| scene.play() == play) {
+        stage.die_at(point, *hit, *scene).await;
+    }
+}
+
+on_both! {
+    async fn while_requests_are_answered(backend) {
+        die_at_each(backend, Play::Requests).await;
+    }
+
+    async fn while_batches_run(backend) {
+        die_at_each(backend, Play::Batches).await;
+    }
+
+    async fn while_the_server_comes_and_goes(backend) {
+        die_at_each(backend, Play::Server).await;
+    }
+}
+
+/// A file of SQLite is one server's, so that only PostgreSQL sees these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_servers_share_an_account() {
+    die_at_each(Backend::Postgres, Play::Servers).await;
+}
+
+#[test]
+fn every_point_of_the_source_is_in_the_table() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(crates).unwrap() {
+        points_in(&entry.unwrap().path().join("src"), &mut found);
+    }
+    let table: BTreeSet<String> = POINTS.iter().map(|(point, _, _)| (*point).to_owned()).collect();
+    assert_eq!(found, table);
+}
+
+/// Collects the names of the points in every source file below a folder.
+fn points_in(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            points_in(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let calls = text.split("batchin_faults::point(").skip(1);
+            found.extend(calls.map(|call| call.split('"').nth(1).expect("a literal name").to_owned()));
+        }
+    }
+}

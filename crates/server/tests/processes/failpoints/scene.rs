@@ -1,0 +1,63 @@
+//! Holds: what is going on when a process dies.
+
+/// One kind of work that a server is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scene {
+    /// A whole answer.
+    Whole,
+    /// A stream.
+    Stream,
+    /// A stream that lasts until its usage has been flushed.
+    LongStream,
+    /// A stream whose client goes away.
+    LeftStream,
+    /// A request that carries an Idempotency-Key.
+    Once,
+    /// The same, of a model that only fails.
+    RefusedOnce,
+    /// A batch.
+    Batch,
+    /// A batch that is submitted under an Idempotency-Key.
+    BatchOnce,
+    /// A batch, one of whose tasks only fails.
+    FailingTask,
+    /// A batch of somebody who has no money.
+    PoorBatch,
+    /// The server starts.
+    Start,
+    /// Nothing happens any more after a request.
+    Quiet,
+    /// The server is told to stop while a batch runs.
+    Stop,
+    /// The server asks for what another one has leased.
+    AskOther,
+    /// Another server asks for what this one has leased.
+    GiveOther,
+    /// Another server has died.
+    DeadOther,
+    /// The server has stood still for longer than its lease, in the middle of a request.
+    Stalled,
+}
+
+/// Scenes that are played together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Play {
+    Requests,
+    Batches,
+    Server,
+    Servers,
+}
+
+impl Scene {
+    /// The play that it belongs to.
+    pub const fn play(self) -> Play {
+        match self {
+            Self::Whole | Self::Stream | Self::LongStream | Self::LeftStream | Self::Once | Self::RefusedOnce => {
+                Play::Requests
+            }
+            Self::Batch | Self::BatchOnce | Self::FailingTask | Self::PoorBatch => Play::Batches,
+            Self::Start | Self::Quiet | Self::Stop => Play::Server,
+            Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,
+        }
+    }
+}
