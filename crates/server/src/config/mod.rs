@@ -11,7 +11,7 @@ mod example;
 mod fault;
 mod known;
 mod models;
-mod nearest;
+pub(crate) mod nearest;
 mod observability;
 mod reader;
 mod server;
