@@ -6,6 +6,6 @@ mod retry;
 mod upload;
 
 pub(super) use answers::{Created, Detail, Estimate, LineFault, Listed};
-pub(super) use client::{Client, ResultStream, Submission};
+pub(super) use client::{Client, Submission};
 pub use retry::ClientError;
 pub(super) use retry::{Patience, Retries};

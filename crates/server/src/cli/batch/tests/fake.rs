@@ -25,7 +25,7 @@ pub(super) struct Book {
     pub(super) faults: Option<Value>,
     /// Uploads that are received and answered with 503.
     pub(super) busy_uploads: usize,
-    polls: u64,
+    pub(super) polls: u64,
 }
 
 type Shared = Arc<Mutex<Book>>;
