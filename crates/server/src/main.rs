@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use batchin_server::cli::{self, Batch, Cli, Command, Config, Outcome, batch};
+use batchin_server::cli::{self, Cli, Command, Config, Outcome, batch};
 use batchin_server::config::Environment;
 use batchin_server::{commands, faults, tls};
 use clap::Parser as _;
@@ -30,14 +30,11 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
         Command::Config(Config::Example) => Ok(cli::config::example(&mut out)?),
         Command::Batch(command) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let terminal = batch::Terminal { out: &mut out, is_interactive: io::stderr().is_terminal() };
+            let is_interactive = io::stderr().is_terminal();
+            let interrupts = batch::Interrupts::of_process(is_interactive && io::stdin().is_terminal());
+            let terminal = batch::Terminal { out: &mut out, is_interactive, interrupts };
             let environment = Environment::of_process();
-            Ok(runtime.block_on(async {
-                match command {
-                    Batch::Run(run) => batch::run(run, &environment, terminal).await,
-                    Batch::Watch(watch) => batch::watch(watch, &environment, terminal).await,
-                }
-            })?)
+            Ok(runtime.block_on(batch::execute(command, &environment, terminal))?)
         }
         Command::Serve(_)
         | Command::Migrate

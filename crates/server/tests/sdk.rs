@@ -370,7 +370,7 @@ async fn a_batch_is_answered_by_real_models_and_billed_to_the_nano_dollar() {
     let sample = root().join("examples/sample.jsonl");
     let out = server.folder.path().join("results.jsonl");
     let [sample_path, out_path] = [&sample, &out].map(|path| path.to_str().unwrap());
-    server.says(&["batch", "run", sample_path, "--priority", "low", "--out", out_path]);
+    server.says(&["batch", "run", sample_path, "--priority", "low", "--ordered", "--out", out_path]);
 
     let read = |path| -> Vec<Value> {
         let text = std::fs::read_to_string(path).unwrap();

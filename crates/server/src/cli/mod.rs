@@ -8,10 +8,11 @@ pub mod doctor;
 
 use std::path::PathBuf;
 
-use batchin_domain::{Amount, Priority};
+use batchin_domain::Amount;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Flags, Sources};
+pub use batch::arguments::{Batch, BatchCancel, BatchList, BatchResults, BatchRun, BatchWatch, Delivery};
 
 /// How a command ended, as the shell sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,65 +244,6 @@ pub enum Models {
     Check(Report),
 }
 
-/// `batchin batch`
-#[derive(Debug, Subcommand)]
-pub enum Batch {
-    /// Submit a file of JSON lines, show progress, write the results
-    #[command(after_help = "A line is one of
-  {\"custom_id\": \"a\", \"model\": \"M\", \"request_body\": {\"messages\": […]}}
-  {\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {\"model\": \"M\", \"messages\": […]}}
-  {\"prompt\": \"…\"}   {\"messages\": […]}   {\"input\": \"…\"}      with --model
-
-BATCHIN_API_KEY is the key, BATCHIN_BASE_URL the server (http://127.0.0.1:8080 without). A lost connection is waited
-out; nothing is submitted twice. Ctrl-C asks whether to cancel.
-
-Examples:
-  batchin batch run prompts.jsonl --model smollm2-135m-instruct
-  batchin batch run tasks.jsonl --priority fill --out results.jsonl")]
-    Run(BatchRun),
-    /// Follow a batch that was submitted before, and write its results
-    #[command(after_help = "Examples:\n  batchin batch watch 01890a5d-ac96-774b-bcce-b302099a8057 --out results.jsonl")]
-    Watch(BatchWatch),
-}
-
-/// `batchin batch run`
-#[derive(Debug, Clone, Args)]
-pub struct BatchRun {
-    /// File of JSON lines; - reads standard input
-    pub file: PathBuf,
-    /// Model of the lines that name none
-    #[arg(long)]
-    pub model: Option<String>,
-    /// high, low or fill; the server's default without
-    #[arg(long, value_parser = priority)]
-    pub priority: Option<Priority>,
-    /// Where and how results are delivered, and where the server is
-    #[command(flatten)]
-    pub delivery: Delivery,
-}
-
-/// `batchin batch watch`
-#[derive(Debug, Clone, Args)]
-pub struct BatchWatch {
-    /// Ids of batches, as `batch run` printed them
-    #[arg(required = true, value_name = "ID")]
-    pub ids: Vec<String>,
-    /// Where and how results are delivered, and where the server is
-    #[command(flatten)]
-    pub delivery: Delivery,
-}
-
-/// Where results go and where the server is.
-#[derive(Debug, Clone, Args)]
-pub struct Delivery {
-    /// Write the results to this file as JSON lines, rather than print the answers
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Print the results as JSON lines, rather than as text
-    #[arg(long, conflicts_with = "out")]
-    pub json: bool,
-}
-
 /// `batchin ledger`
 #[derive(Debug, Subcommand)]
 pub enum Ledger {
@@ -363,10 +305,6 @@ impl Cli {
 
 fn cents(text: &str) -> Result<Amount, batchin_domain::money::ParseCentsError> {
     Amount::parse_cents(text)
-}
-
-fn priority(text: &str) -> Result<Priority, &'static str> {
-    text.parse().map_err(|()| "must be high, low or fill")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod fault;
 mod files;
 mod known;
 mod models;
-mod nearest;
+pub(crate) mod nearest;
 mod observability;
 mod reader;
 mod server;

@@ -7,6 +7,7 @@
 
 mod batches;
 mod budgets;
+mod command_line;
 mod connections;
 mod failpoints;
 mod harness;

@@ -28,15 +28,19 @@ fn room() -> DeliveryRoom {
 
 /// A batch that wants to be told at `url`.
 async fn telling(db: &Db, account: AccountId, url: &str, tasks: usize) -> NewBatch {
-    let new = NewBatch { webhook_url: Some(url.to_owned()), ..db.new_batch(account, Priority::High, tasks) };
+    let mut new = db.new_batch(account, Priority::High, tasks);
+    new.terms.webhook_url = Some(url.to_owned());
     db.store.create_batch(new.clone()).await.unwrap();
     new
 }
 
 /// An event that happens then.
 async fn event(db: &Db, account: AccountId, url: &str, when: Timestamp) {
-    let batch = telling(db, account, url, 1).await;
-    db.store.cancel_batch(account, batch.id, when).await.unwrap();
+    // One that is cancelled before its file has been read ends there and then.
+    let mut new = db.new_file_batch(account, Priority::High);
+    new.terms.webhook_url = Some(url.to_owned());
+    db.store.create_batch(new.clone()).await.unwrap();
+    db.store.cancel_batch(account, new.id, when).await.unwrap();
 }
 
 async fn log_of(db: &Db, account: AccountId) -> Vec<DeliveryRow> {
@@ -60,13 +64,15 @@ both! {
         let committer = db.committer(node);
         db.batch(account, Priority::High, 1).await;
         let (good, bad) = (telling(db, account, HOOK, 1).await, telling(db, account, HOOK, 1).await);
-        let stopped = NewBatch { priority: Priority::Fill, ..telling(db, account, HOOK, 2).await };
+        let stopped = telling(db, account, HOOK, 2).await;
         db.store.cancel_batch(account, stopped.id, now()).await.unwrap();
         db.store.cancel_batch(account, stopped.id, now()).await.unwrap();
-        for task in db.store.claim(node, Priority::High, 9, now()).await.unwrap() {
+        db.do_chores(node).await;
+        for task in db.claim(node, Priority::High, 9, now()).await.unwrap() {
             assert_eq!(log_of(db, account).await.iter().filter(|row| row.subject == task.batch.uuid()).count(), 0);
             let end = if task.batch == bad.id { failed() } else { completed() };
             committer.commit(db.ending(&task, 0, end)).await.unwrap();
+            db.do_chores(node).await;
         }
         let log = log_of(db, account).await;
         let kind_of = |batch: &NewBatch| {

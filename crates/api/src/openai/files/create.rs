@@ -63,7 +63,7 @@ pub(crate) async fn create(
     let said = form.fingerprint();
     let creation =
         Creation { account: caller.account, route: "/openai/v1/files", body: said.as_bytes(), keep: Keep::Answer };
-    once(&app, &parts.headers, creation, finish(form)).await
+    once(&app, &parts.headers, creation, |_| finish(form)).await
 }
 
 async fn finish(form: Form) -> Result<FileObject, ApiError> {

@@ -47,7 +47,7 @@ pub(crate) async fn rotate(
     let (parts, body) = request.into_parts();
     let body = body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes;
     let creation = Creation { account: caller.account, route: "/v1/webhooks/secret", body: &body, keep: Keep::Nothing };
-    once(&app, &parts.headers, creation, make(app.clone(), caller.account)).await
+    once(&app, &parts.headers, creation, |_| make(app.clone(), caller.account)).await
 }
 
 async fn make(app: App, account: AccountId) -> Result<CreatedSecret, ApiError> {

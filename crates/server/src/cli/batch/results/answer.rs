@@ -1,63 +1,9 @@
-//! Holds: delivering results: to a file as they came, or to a person as answers.
-
-use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+//! Holds: a result line as a person reads it.
 
 use serde_json::Value;
 
-use super::client::Client;
-use super::progress::Progress;
-use super::{BatchError, Delivery};
-
-/// Fetches the results of every batch and delivers them, in the order of the batches.
-pub(super) async fn deliver(
-    client: &Client,
-    ids: &[String],
-    delivery: &Delivery,
-    out: &mut dyn Write,
-) -> Result<(), BatchError> {
-    let progress = Progress::new(false, 0);
-    let mut spools = Vec::with_capacity(ids.len());
-    for id in ids {
-        spools.push(client.results(id, &progress).await?);
-    }
-    let written = match &delivery.out {
-        Some(path) => to_file(spools, path),
-        None if delivery.json => copy(spools, out),
-        None => spools.into_iter().try_for_each(|spool| print(spool, out)),
-    };
-    written.map_err(BatchError::Output)
-}
-
-/// Written beside its place and moved there whole, so that a file under that name is always complete.
-fn to_file(spools: Vec<File>, path: &Path) -> io::Result<()> {
-    let part = PathBuf::from(format!("{}.part", path.display()));
-    let mut file = BufWriter::new(File::create(&part)?);
-    copy(spools, &mut file)?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(part, path)
-}
-
-fn copy(spools: Vec<File>, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
-    for mut spool in spools {
-        io::copy(&mut spool, out)?;
-    }
-    out.flush()
-}
-
-fn print(spool: File, out: &mut dyn Write) -> io::Result<()> {
-    for line in BufReader::new(spool).lines() {
-        let line = line?;
-        if !line.trim().is_empty() {
-            writeln!(out, "{}", described(&line))?;
-        }
-    }
-    out.flush()
-}
-
 /// `custom_id: answer`; a line that is not understood is shown as it came.
-fn described(line: &str) -> String {
+pub(super) fn described(line: &str) -> String {
     let Ok(result) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
     let Some(name) = result.get("custom_id").and_then(Value::as_str) else { return line.to_owned() };
     if let Some(error) = result.get("error").filter(|error| !error.is_null()) {

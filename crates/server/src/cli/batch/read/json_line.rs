@@ -1,0 +1,163 @@
+//! Holds: one JSON line, turned into a task.
+//!
+//! Three shapes are understood: OpenAI's, the API's own, and a bare body with a model from the command line.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::Task;
+
+type Members = BTreeMap<String, Box<RawValue>>;
+
+/// Calls that a task may name, as the platform documents them.
+const URLS: [&str; 6] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/audio/speech",
+    "/v1/images/generations",
+    "/v1/video/generate",
+];
+
+/// Longest `custom_id` in bytes, as the API has it.
+const MAX_CUSTOM_ID: usize = 512;
+
+/// What a row is called and which model it goes to when it does not say so itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Defaults<'a> {
+    pub custom_id: Option<&'a str>,
+    pub line: u64,
+    pub model: Option<&'a str>,
+}
+
+/// The members of a body that decide where it goes. A member that stands twice is refused by serde.
+#[derive(Deserialize)]
+struct Probe<'a> {
+    #[serde(borrow)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream: Option<&'a RawValue>,
+    messages: Option<IgnoredAny>,
+    prompt: Option<IgnoredAny>,
+    input: Option<IgnoredAny>,
+}
+
+/// The task, or what is wrong with the line.
+pub(super) fn parse(content: &str, defaults: Defaults<'_>) -> Result<Task, String> {
+    let mut members: Members = serde_json::from_str(content).map_err(|error| not_json(&error))?;
+    let custom_id = text(&mut members, "custom_id")?;
+    let named = text(&mut members, "model")?;
+    let url = text(&mut members, "url")?.map(|url| known_url(&url)).transpose()?;
+    let (body, named) = if let Some(body) = members.remove("request_body") {
+        refuse_others(&members, "custom_id, model, request_body, url")?;
+        (body, named)
+    } else if let Some(body) = members.remove("body") {
+        if text(&mut members, "method")?.is_some_and(|method| method != "POST") {
+            return Err("method must be \"POST\"".to_owned());
+        }
+        refuse_others(&members, "custom_id, method, url, body")?;
+        let inside = model_of(&body)?;
+        (body, named.or(inside))
+    } else {
+        (serde_json::value::to_raw_value(&members).map_err(|error| error.to_string())?, named)
+    };
+    finish(Parts { custom_id, named, url, body }, defaults)
+}
+
+/// A chat of one message.
+pub(super) fn chat(prompt: &str, defaults: Defaults<'_>) -> Result<Task, String> {
+    let body = serde_json::json!({ "messages": [{ "role": "user", "content": prompt }] });
+    let body = serde_json::value::to_raw_value(&body).map_err(|error| error.to_string())?;
+    finish(Parts { custom_id: None, named: None, url: None, body }, defaults)
+}
+
+struct Parts {
+    custom_id: Option<String>,
+    named: Option<String>,
+    url: Option<&'static str>,
+    body: Box<RawValue>,
+}
+
+fn finish(parts: Parts, defaults: Defaults<'_>) -> Result<Task, String> {
+    let Parts { custom_id, named, url, body } = parts;
+    let kind = kind_of(&body, url)?;
+    let model = named
+        .or_else(|| defaults.model.map(str::to_owned))
+        .ok_or("names no model; add \"model\" to it, or give --model")?;
+    let custom_id = match (custom_id, defaults.custom_id) {
+        (Some(own), _) => own,
+        (None, Some(given)) => given.to_owned(),
+        (None, None) => format!("line-{}", defaults.line),
+    };
+    if custom_id.len() > MAX_CUSTOM_ID {
+        return Err(format!("custom_id has {} bytes; at most {MAX_CUSTOM_ID} are allowed", custom_id.len()));
+    }
+    Ok(Task { custom_id, model, url, kind, body })
+}
+
+/// serde's own words end in a place within the one line, which is kept as the column.
+fn not_json(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    match error.classify() {
+        serde_json::error::Category::Data => "is not a JSON object".to_owned(),
+        _ => format!("is not valid JSON at column {}: {what}", error.column()),
+    }
+}
+
+fn text(members: &mut Members, name: &str) -> Result<Option<String>, String> {
+    let Some(raw) = members.remove(name) else { return Ok(None) };
+    match serde_json::from_str::<String>(raw.get()) {
+        Ok(text) if text.is_empty() => Err(format!("{name} must not be empty")),
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(format!("{name} must be a text")),
+    }
+}
+
+fn refuse_others(members: &Members, known: &str) -> Result<(), String> {
+    match members.keys().next() {
+        Some(name) => Err(format!("unknown field \"{name}\"; known are {known}")),
+        None => Ok(()),
+    }
+}
+
+/// With or without `/v1`, as the API takes it.
+fn known_url(url: &str) -> Result<&'static str, String> {
+    let found = URLS.into_iter().find(|known| *known == url || known.strip_prefix("/v1") == Some(url));
+    found.ok_or_else(|| format!("url \"{url}\" is none of {}", URLS.join(", ")))
+}
+
+fn kind_of(body: &RawValue, url: Option<&'static str>) -> Result<&'static str, String> {
+    if !body.get().starts_with('{') {
+        return Err("the request body must be an object".to_owned());
+    }
+    let probe: Probe<'_> = serde_json::from_str(body.get()).map_err(|error| {
+        let text = error.to_string();
+        format!("the request body has a {}", text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what))
+    })?;
+    if probe.stream.is_some_and(|stream| stream.get() == "true") {
+        return Err("stream must not be true: a task's answer is stored whole".to_owned());
+    }
+    let inferred = match (probe.messages.is_some(), probe.prompt.is_some(), probe.input.is_some()) {
+        (true, _, _) => Some("/v1/chat/completions"),
+        (_, true, _) => Some("/v1/completions"),
+        (_, _, true) => Some("/v1/embeddings"),
+        (false, false, false) => None,
+    };
+    url.or(inferred).ok_or_else(|| "the request body has none of messages, prompt, input".to_owned())
+}
+
+fn model_of(body: &RawValue) -> Result<Option<String>, String> {
+    if !body.get().starts_with('{') {
+        return Err("body must be an object".to_owned());
+    }
+    let probe: Probe<'_> = serde_json::from_str(body.get()).map_err(|error| error.to_string())?;
+    match probe.model.map(|raw| serde_json::from_str::<String>(raw.get())) {
+        None => Ok(None),
+        Some(Ok(model)) if !model.is_empty() => Ok(Some(model)),
+        Some(_) => Err("model must be a text that is not empty".to_owned()),
+    }
+}

@@ -1,0 +1,8 @@
+//! Holds: results on their way from the server to a file or to a person.
+
+mod answer;
+mod seen;
+mod sink;
+
+pub(super) use seen::{LineHead, Seen};
+pub(super) use sink::{Form, Sink, Target};

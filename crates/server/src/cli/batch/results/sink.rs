@@ -1,0 +1,214 @@
+//! Holds: where result lines go: to a file or a stream, as they come or in the order of the input.
+//!
+//! In order, a line that is early waits in a file; memory has eight bytes for each task.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::answer;
+
+/// What is written for a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli::batch) enum Form {
+    /// The line itself.
+    Json,
+    /// The answer, for a person.
+    Text,
+}
+
+/// Where it is written.
+pub(in crate::cli::batch) enum Target<'a> {
+    /// Written beside its place and moved there when it is whole.
+    File(PathBuf),
+    Stream(&'a mut dyn Write),
+}
+
+/// Takes result lines, each once.
+pub(in crate::cli::batch) struct Sink<'a> {
+    open: Open<'a>,
+    form: Form,
+    /// Written with the next [`Sink::flush`].
+    ready: Vec<u8>,
+    waiting: Option<Waiting>,
+}
+
+enum Open<'a> {
+    File { part: PathBuf, file: File, path: PathBuf },
+    Stream(&'a mut dyn Write),
+}
+
+/// Lines that came before their turn.
+struct Waiting {
+    file: File,
+    end: u64,
+    /// One more than where the line of each index begins; 0 when it is not here.
+    places: Vec<u64>,
+    next: usize,
+}
+
+impl<'a> Sink<'a> {
+    /// `folder` is for lines that wait for their turn.
+    pub(in crate::cli::batch) fn new(
+        target: Target<'a>,
+        form: Form,
+        is_ordered: bool,
+        folder: &Path,
+    ) -> io::Result<Self> {
+        let open = match target {
+            Target::Stream(out) => Open::Stream(out),
+            Target::File(path) => {
+                let part = PathBuf::from(format!("{}.part", path.display()));
+                Open::File { file: File::create(&part)?, part, path }
+            }
+        };
+        let waiting = is_ordered.then(|| tempfile::tempfile_in(folder)).transpose()?;
+        let waiting = waiting.map(|file| Waiting { file, end: 0, places: Vec::new(), next: 0 });
+        Ok(Self { open, form, ready: Vec::new(), waiting })
+    }
+
+    /// A line without its newline.
+    pub(in crate::cli::batch) fn take(&mut self, index: u64, line: &[u8]) -> io::Result<()> {
+        let Some(mut waiting) = self.waiting.take() else {
+            self.write(line);
+            return Ok(());
+        };
+        let index = usize::try_from(index).map_err(io::Error::other)?;
+        if index > waiting.next {
+            waiting.keep(index, line)?;
+        } else {
+            self.write(line);
+            if index == waiting.next {
+                waiting.next += 1;
+            }
+            while let Some(line) = waiting.remove(waiting.next)? {
+                self.write(&line);
+                if self.is_full() {
+                    self.flush()?;
+                }
+                waiting.next += 1;
+            }
+        }
+        self.waiting = Some(waiting);
+        Ok(())
+    }
+
+    /// Writes what has its turn.
+    pub(in crate::cli::batch) fn flush(&mut self) -> io::Result<()> {
+        match &mut self.open {
+            Open::File { file, .. } => file.write_all(&self.ready)?,
+            Open::Stream(out) => {
+                out.write_all(&self.ready)?;
+                out.flush()?;
+            }
+        }
+        self.ready.clear();
+        Ok(())
+    }
+
+    /// Whether enough has come together to be written.
+    pub(in crate::cli::batch) fn is_full(&self) -> bool {
+        self.ready.len() >= 1024 * 1024
+    }
+
+    /// Nothing more comes: the lines behind gaps are written too, and the file gets its name.
+    pub(in crate::cli::batch) fn finish(mut self) -> io::Result<()> {
+        if let Some(mut waiting) = self.waiting.take() {
+            for index in waiting.next..waiting.places.len() {
+                if let Some(line) = waiting.remove(index)? {
+                    self.write(&line);
+                }
+                if self.is_full() {
+                    self.flush()?;
+                }
+            }
+        }
+        self.flush()?;
+        if let Open::File { part, file, path } = self.open {
+            file.sync_all()?;
+            fs::rename(part, path)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &[u8]) {
+        match self.form {
+            Form::Json => self.ready.extend_from_slice(line),
+            Form::Text => {
+                self.ready.extend_from_slice(answer::described(&String::from_utf8_lossy(line)).as_bytes());
+            }
+        }
+        self.ready.push(b'\n');
+    }
+}
+
+impl Waiting {
+    fn keep(&mut self, index: usize, line: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(line.len()).map_err(io::Error::other)?;
+        self.file.write_all_at(&length.to_le_bytes(), self.end)?;
+        self.file.write_all_at(line, self.end + 4)?;
+        if self.places.len() <= index {
+            self.places.resize(index + 1, 0);
+        }
+        if let Some(place) = self.places.get_mut(index) {
+            *place = self.end + 1;
+        }
+        self.end += 4 + u64::from(length);
+        Ok(())
+    }
+
+    fn remove(&mut self, index: usize) -> io::Result<Option<Vec<u8>>> {
+        let place = self.places.get_mut(index).map_or(0, std::mem::take);
+        let Some(start) = place.checked_sub(1) else { return Ok(None) };
+        let mut length = [0; 4];
+        self.file.read_exact_at(&mut length, start)?;
+        let mut line = vec![0; usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut line, start + 4)?;
+        Ok(Some(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(index: usize) -> String {
+        format!("line {index} {}", "x".repeat(index % 7))
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_becomes_the_order_of_the_input(
+            order in (0_usize..60).prop_flat_map(|n| Just((0..n).collect::<Vec<_>>()).prop_shuffle()),
+            gaps in proptest::collection::btree_set(0_usize..60, 0..5),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut out = Vec::new();
+            let mut sink = Sink::new(Target::Stream(&mut out), Form::Json, true, folder.path()).unwrap();
+            for index in order.iter().filter(|index| !gaps.contains(index)) {
+                sink.take(u64::try_from(*index).unwrap(), text(*index).as_bytes()).unwrap();
+            }
+            sink.finish().unwrap();
+            let expected: String =
+                (0..order.len()).filter(|index| !gaps.contains(index)).map(|index| text(index) + "\n").collect();
+            prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_has_its_name_only_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let mut sink = Sink::new(Target::File(path.clone()), Form::Json, false, folder.path()).unwrap();
+        sink.take(5, b"five").unwrap();
+        sink.flush().unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("out.jsonl.part")).unwrap(), "five\n");
+        assert!(!path.exists());
+        sink.take(2, b"two").unwrap();
+        sink.finish().unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "five\ntwo\n");
+    }
+}

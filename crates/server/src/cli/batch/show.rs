@@ -1,0 +1,43 @@
+//! Holds: lists and estimates as a person reads them.
+
+use std::fmt::Write as _;
+
+use serde_json::value::RawValue;
+
+use super::talk::{Estimate, Listed};
+
+/// A table of batches.
+pub(super) fn list(batches: &[Listed]) -> String {
+    if batches.is_empty() {
+        return "no batches\n".to_owned();
+    }
+    let mut text =
+        format!("{:<36}  {:<11}  {:<8}  {:>15}  {:>7}  CREATED\n", "ID", "STATUS", "PRIORITY", "TASKS", "FAILED");
+    for Listed { id, priority, created_at, counts } in batches {
+        let done = format!("{}/{}", counts.completed_tasks + counts.failed_tasks, counts.total_tasks);
+        let (status, failed) = (&counts.status, counts.failed_tasks);
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "{id:<36}  {status:<11}  {priority:<8}  {done:>15}  {failed:>7}  {created_at}");
+    }
+    text
+}
+
+/// What a batch will cost.
+pub(super) fn estimate(estimate: &Estimate) -> String {
+    let Estimate { total_tasks, input_tokens, .. } = estimate;
+    let cost = cost(&estimate.max_cost_cents, estimate.expected_cost_cents.as_deref());
+    let mut text = format!("{total_tasks} tasks, {input_tokens} prompt tokens: {cost}\n");
+    for model in &estimate.by_model {
+        let cost = self::cost(&model.max_cost_cents, model.expected_cost_cents.as_deref());
+        let _ =
+            writeln!(text, "  {}: {} tasks, {} prompt tokens: {cost}", model.model, model.tasks, model.input_tokens);
+    }
+    text
+}
+
+fn cost(most: &RawValue, expected: Option<&RawValue>) -> String {
+    match expected {
+        Some(expected) if expected.get() != "null" => format!("at most {most} cents, about {expected} expected"),
+        _ => format!("at most {most} cents"),
+    }
+}

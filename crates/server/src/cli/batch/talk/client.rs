@@ -1,0 +1,144 @@
+//! Holds: the client: a server's address, a key, and the calls.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Method, RequestBuilder, Response};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::retry::{Failure, accepted, answer, persist};
+use super::{ClientError, Created, Detail, Patience};
+use crate::cli::batch::progress::Progress;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two reads of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(in crate::cli::batch) struct Client {
+    http: reqwest::Client,
+    /// Without a bound on an answer: sending a gigabyte takes its time.
+    pub(super) uploads: reqwest::Client,
+    base: String,
+    key: SecretString,
+}
+
+/// Which call makes a batch, and its JSON.
+pub(in crate::cli::batch) struct Submission {
+    pub path: &'static str,
+    pub body: Bytes,
+}
+
+/// Result lines as they arrive.
+pub(in crate::cli::batch) struct ResultStream(Response);
+
+impl Client {
+    /// None when `base_url` is no address; `/v1` at its end is allowed.
+    pub(in crate::cli::batch) fn new(base_url: &str, key: &str) -> Option<Self> {
+        let url = Url::parse(base_url).ok()?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        let base = base_url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let builder = || reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
+        let http = builder().read_timeout(READ_TIMEOUT).build().ok()?;
+        Some(Self { http, uploads: builder().build().ok()?, base, key: SecretString::from(key) })
+    }
+
+    /// Makes a batch once: a try whose answer was lost is repeated under the same `key`.
+    pub(in crate::cli::batch) async fn create(
+        &self,
+        submission: Submission,
+        key: &str,
+        progress: &Progress,
+    ) -> Result<Created, ClientError> {
+        let is_repeated = std::cell::Cell::new(false);
+        let attempt = async || {
+            let request = self.post(submission.path, submission.body.clone()).header("idempotency-key", key);
+            // The first try may still be under way on the server; then the second gets 409 until it is done.
+            match answer(request).await {
+                Err(Failure::Final(error @ ClientError::Refused { status: 409, .. })) if is_repeated.get() => {
+                    Err(Failure::Temporary { error, wait: None })
+                }
+                other => {
+                    is_repeated.set(true);
+                    other
+                }
+            }
+        };
+        persist(attempt, Patience::Short, progress).await
+    }
+
+    pub(in crate::cli::batch) async fn estimate(
+        &self,
+        body: Bytes,
+        progress: &Progress,
+    ) -> Result<Box<RawValue>, ClientError> {
+        let attempt = async || answer(self.post("/v1/batches/estimate", body.clone())).await;
+        persist(attempt, Patience::Short, progress).await
+    }
+
+    /// The counts alone.
+    pub(in crate::cli::batch) async fn detail(&self, id: &str, progress: &Progress) -> Result<Detail, ClientError> {
+        let path = format!("/v1/batches/{id}?limit=0");
+        persist(async || answer(self.request(Method::GET, &path)).await, Patience::Long, progress).await
+    }
+
+    pub(in crate::cli::batch) async fn list(
+        &self,
+        limit: u32,
+        offset: u32,
+        progress: &Progress,
+    ) -> Result<Box<RawValue>, ClientError> {
+        let path = format!("/v1/batches?limit={limit}&offset={offset}");
+        persist(async || answer(self.request(Method::GET, &path)).await, Patience::Short, progress).await
+    }
+
+    pub(in crate::cli::batch) async fn cancel(
+        &self,
+        id: &str,
+        progress: &Progress,
+    ) -> Result<Box<RawValue>, ClientError> {
+        let path = format!("/v1/batches/{id}/cancel");
+        persist(async || answer(self.request(Method::POST, &path)).await, Patience::Short, progress).await
+    }
+
+    /// Result lines after a cursor, from the first try that the server answers.
+    pub(in crate::cli::batch) async fn results(
+        &self,
+        id: &str,
+        after: Option<u64>,
+        progress: &Progress,
+    ) -> Result<ResultStream, ClientError> {
+        let after = after.map_or_else(String::new, |after| format!("?after={after}"));
+        let path = format!("/v1/batches/{id}/results{after}");
+        let attempt = async || accepted(self.request(Method::GET, &path)).await.map(ResultStream);
+        persist(attempt, Patience::Long, progress).await
+    }
+
+    pub(in crate::cli::batch) async fn delete_file(&self, id: &str, progress: &Progress) -> Result<(), ClientError> {
+        let path = format!("/openai/v1/files/{id}");
+        let attempt = async || accepted(self.request(Method::DELETE, &path)).await.map(|_| ());
+        persist(attempt, Patience::Short, progress).await
+    }
+
+    pub(super) fn authorized(&self, http: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {
+        http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.expose_secret())
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.authorized(&self.http, method, path)
+    }
+
+    fn post(&self, path: &str, body: Bytes) -> RequestBuilder {
+        self.request(Method::POST, path).header("content-type", "application/json").body(body)
+    }
+}
+
+impl ResultStream {
+    /// None at the proper end; an error where the connection broke.
+    pub(in crate::cli::batch) async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.0.chunk().await.map_err(ClientError::Unreachable)
+    }
+}
