@@ -134,7 +134,7 @@ pub(crate) fn cents(name: &'static str, raw: &str) -> Result<Amount, ApiError> {
     Amount::parse_cents(raw).map_err(|fault| invalid(name, &fault.to_string()))
 }
 
-fn invalid(name: &str, message: &str) -> ApiError {
+pub(crate) fn invalid(name: &str, message: &str) -> ApiError {
     let shown = echo(name);
     ApiError::new(Code::InvalidRequest, format!("`{shown}` {message}.")).at(shown)
 }

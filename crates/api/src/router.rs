@@ -37,6 +37,7 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(models::list::list),
         routes!(models::show::show),
         routes!(batches::create::create, batches::list::list),
+        routes!(batches::estimate::estimate),
         routes!(batches::show::show),
         routes!(batches::cancel::cancel),
         routes!(batches::results::results),

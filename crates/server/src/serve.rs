@@ -53,16 +53,19 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let gateway = start_gateway(&config, &store, &node, &groups).await?;
     let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
     let files = Files::new(gateway.clone(), blobs.clone(), FilesOptions { max_bytes: config.files.max_bytes });
+    let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone());
     engine::start(&config, &groups.beside);
     if config.server.roles.worker {
-        let options =
-            WorkerOptions { concurrency: config.batches.concurrency, max_attempts: config.batches.max_attempts };
-        Worker::start(gateway.clone(), blobs.clone(), options, &groups.workers);
+        let options = WorkerOptions {
+            concurrency: config.batches.concurrency,
+            max_attempts: config.batches.max_attempts,
+            retention: config.batches.retention,
+        };
+        Worker::start(gateway.clone(), (blobs, files.clone(), &batches), options, &groups.workers);
         files.keep_swept(&groups.beside);
     }
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
-    let batches = Batches::new(gateway.clone(), blobs);
     let parts = api_parts(&config, &gateway, (batches, files), (metrics, stopping.clone()));
     let listener = listen::bind(&config.server)?;
     reload::watch(sources, gateway.clone(), listener.tls(), &groups.beside);

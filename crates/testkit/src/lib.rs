@@ -11,7 +11,7 @@ mod world;
 pub use batchin_sim as sim;
 pub use call::{Call, Reply, streamed};
 pub use database::Backend;
-pub use server::{Account, ServerBuilder, TestServer};
+pub use server::{Account, RETENTION, ServerBuilder, TestServer};
 pub use world::TestClock;
 
 /// Decimal dollars as money: `usd("1.00")`.

@@ -37,6 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Largest upload, in bytes: more than any test sends but the one that sends too much.
 const MAX_FILE_BYTES: u64 = 100_000_000;
 
+/// How long what came of a batch is kept.
+pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
+
 /// What everybody's password is.
 const PASSWORD: &str = "correct horse battery";
 
@@ -168,16 +171,17 @@ impl TestServer {
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let gateway = start_gateway(&store, &sim, &clock, &groups).await;
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
-        if builder.worker {
-            let options = WorkerOptions { concurrency: 4, max_attempts: 3 };
-            Worker::start(gateway.clone(), blobs.clone(), options, &groups[0]);
-        }
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes };
         let files = Files::new(gateway.clone(), blobs.clone(), files_options);
+        let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone());
+        if builder.worker {
+            let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: RETENTION };
+            Worker::start(gateway.clone(), (blobs.clone(), files.clone(), &batches), options, &groups[0]);
+        }
         let stopping = CancellationToken::new();
         let parts = ApiParts {
             gateway: gateway.clone(),
-            batches: Batches::new(gateway.clone(), blobs.clone()),
+            batches,
             files: files.clone(),
             clock: clock.clone(),
             ids: Arc::new(RealIds),

@@ -62,6 +62,7 @@ impl KeyBook {
             key: Some(record.id),
             rate_limit_rpm: Some(record.rate_limit_rpm),
             monthly_budget: record.monthly_budget,
+            capped_by: None,
         }))
     }
 

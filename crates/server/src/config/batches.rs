@@ -1,5 +1,7 @@
 //! Holds: `[batches]`: how much a batch may bring and how its tasks are run.
 
+use std::time::Duration;
+
 use super::reader::Scope;
 use super::setting::{Kind, Preset, Setting};
 
@@ -12,6 +14,8 @@ pub struct Batches {
     pub concurrency: usize,
     /// How often a task is tried before it fails.
     pub max_attempts: u32,
+    /// How long what came of a batch is kept after its end.
+    pub retention: Duration,
 }
 
 const MAX_INLINE_BYTES: Setting = Setting {
@@ -33,7 +37,14 @@ const MAX_ATTEMPTS: Setting = Setting {
     doc: "How often a task is tried before it fails. Giving way to interactive work does not count.",
 };
 
-pub(super) const SETTINGS: &[&Setting] = &[&MAX_INLINE_BYTES, &CONCURRENCY, &MAX_ATTEMPTS];
+const RETENTION_HOURS: Setting = Setting {
+    path: "batches.retention_hours",
+    kind: Kind::Integer { min: 1, max: 87_600 },
+    preset: Preset::Integer(720),
+    doc: "How long a batch's tasks, results and output files are kept after its end; its counts and its cost stay.",
+};
+
+pub(super) const SETTINGS: &[&Setting] = &[&MAX_INLINE_BYTES, &CONCURRENCY, &MAX_ATTEMPTS, &RETENTION_HOURS];
 
 impl Batches {
     pub(super) fn read(scope: &Scope<'_>) -> Self {
@@ -41,6 +52,7 @@ impl Batches {
             max_inline_bytes: scope.size(&MAX_INLINE_BYTES),
             concurrency: scope.size(&CONCURRENCY),
             max_attempts: scope.count(&MAX_ATTEMPTS),
+            retention: Duration::from_secs(scope.integer(&RETENTION_HOURS).saturating_mul(3_600)),
         }
     }
 }

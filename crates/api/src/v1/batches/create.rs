@@ -29,6 +29,15 @@ pub(crate) struct CreateBatch {
     #[schema(value_type = Option<String>, example = "low")]
     priority: Option<Priority>,
     webhook_url: Option<String>,
+    /// How long it may take: whole hours or days, from `1h` to `7d`. Without it, as long as it takes.
+    #[schema(example = "24h")]
+    completion_window: Option<String>,
+    /// It stops before it costs more.
+    #[schema(value_type = Option<f64>)]
+    max_cost_cents: Option<()>,
+    /// At most 16 pairs of texts.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<()>,
 }
 
 /// A request to be made later.

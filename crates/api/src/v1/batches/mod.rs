@@ -2,6 +2,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod create;
+pub(crate) mod estimate;
 pub(crate) mod list;
 pub(crate) mod results;
 pub(crate) mod show;
@@ -9,8 +10,11 @@ mod task;
 
 use batchin_store::BatchRow;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::cents::Cents;
 
 /// A batch.
 #[derive(Serialize, ToSchema)]
@@ -27,13 +31,37 @@ pub(crate) struct BatchObject {
     completed_tasks: u32,
     failed_tasks: u32,
     cancelled_tasks: u32,
-    /// Why it waits, if it does.
+    expired_tasks: u32,
+    /// Why it waits, if it does: `payment_required`, `budget_used_up` or `max_cost`.
     #[schema(required = true)]
     blocked: Option<String>,
+    /// Prompt tokens of the tasks that have ended.
+    input_tokens: u64,
+    /// Completion tokens of the tasks that have ended.
+    output_tokens: u64,
+    /// What the tasks that have ended cost.
+    cost_cents: Cents,
+    /// The most that it may cost.
+    #[schema(required = true)]
+    max_cost_cents: Option<Cents>,
+    /// Why it ended before all tasks had run: `cancelled`, `expired` or `max_cost_reached`.
+    #[schema(required = true)]
+    ended_early: Option<&'static str>,
+    #[schema(required = true, example = "24h")]
+    completion_window: Option<String>,
+    #[schema(required = true, format = DateTime)]
+    expires_at: Option<String>,
     #[schema(format = DateTime)]
     created_at: String,
     #[schema(required = true, format = DateTime)]
     finished_at: Option<String>,
+    /// What is wrong with its file, of which nothing has run: line, code, message and member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    faults: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Box<RawValue>>,
 }
 
 impl From<BatchRow> for BatchObject {
@@ -41,14 +69,24 @@ impl From<BatchRow> for BatchObject {
         Self {
             id: row.id.uuid(),
             status: row.status.name(),
-            priority: row.priority.class().name(),
+            priority: row.terms.priority.class().name(),
             total_tasks: row.counts.total,
             completed_tasks: row.counts.completed,
             failed_tasks: row.counts.failed,
             cancelled_tasks: row.counts.cancelled,
+            expired_tasks: row.counts.expired,
             blocked: row.blocked,
-            created_at: row.created_at.to_string(),
-            finished_at: row.finished_at.map(|at| at.to_string()),
+            input_tokens: row.usage.input_tokens,
+            output_tokens: row.usage.output_tokens,
+            cost_cents: row.usage.cost.into(),
+            max_cost_cents: row.terms.max_cost.map(Cents::from),
+            ended_early: row.ending.map(batchin_domain::Ending::name),
+            completion_window: row.terms.window.map(|window| window.to_string()),
+            expires_at: row.times.expires.map(|at| at.to_string()),
+            created_at: row.times.created.to_string(),
+            finished_at: row.times.finished.map(|at| at.to_string()),
+            faults: row.faults.and_then(|json| RawValue::from_string(json).ok()),
+            metadata: row.terms.metadata.and_then(|json| RawValue::from_string(json).ok()),
         }
     }
 }

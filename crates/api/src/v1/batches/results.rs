@@ -5,13 +5,13 @@ use axum::{
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
-use batchin_domain::{BatchId, TaskStatus};
+use batchin_domain::BatchId;
 use bytes::Bytes;
 use futures::stream;
 use http::header::CONTENT_TYPE;
 
 use super::{
-    show::{after, tasks},
+    show::{after, bounded},
     task::with_answers,
 };
 use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText, query::Parameters};
@@ -26,10 +26,11 @@ struct BrokenOff;
 
 /// Results as JSON lines
 ///
-/// One line for every task that has ended, in the order of the batch, also while it runs.
+/// One line for every task that has ended, in the order in which they ended, also while the batch runs. `seq` in the
+/// last line seen, given as `after`, goes on from there: nothing is left out and nothing comes twice.
 #[utoipa::path(get, path = "/v1/batches/{id}/results", tag = "Batches", params(
     ("id" = Uuid, Path),
-    ("after" = Option<u64>, Query, description = "The index of the last task seen")), responses(
+    ("after" = Option<u64>, Query, description = "The `seq` of the last task seen")), responses(
     (status = 200, description = "A task on each line", content_type = "application/x-ndjson", body = String),
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
     (status = 404, description = "No such batch in this account", body = ErrorObject)))]
@@ -42,20 +43,20 @@ pub(crate) async fn results(
     let id: BatchId = id.id("batch")?;
     let after = after(&Parameters::parse(query.as_deref(), &["after"])?)?;
     app.store().batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
-    let pages = stream::try_unfold(Some((app, after)), move |at| async move {
+    let pages = stream::try_unfold(Some((app, after.unwrap_or(0))), move |at| async move {
         let Some((app, after)) = at else { return Ok(None) };
         // The cause was logged where it became an API error.
         let (lines, next) = page(&app, id, after).await.map_err(|_| BrokenOff)?;
-        Ok::<_, BrokenOff>(Some((lines, next.map(|next| (app, Some(next))))))
+        Ok::<_, BrokenOff>(Some((lines, next.map(|next| (app, next)))))
     });
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pages)).into_response())
 }
 
-/// Lines of one page, and the index after which the next one begins.
-async fn page(app: &App, batch: BatchId, after: Option<u64>) -> Result<(Bytes, Option<u64>), ApiError> {
-    let (mut rows, more) = tasks(app, batch, after, PAGE).await?;
-    let next = rows.last().filter(|_| more).map(|row| row.index);
-    rows.retain(|row| !matches!(row.status, TaskStatus::Pending | TaskStatus::Running));
+/// Lines of one page, and the `seq` after which the next one begins.
+async fn page(app: &App, batch: BatchId, after: u64) -> Result<(Bytes, Option<u64>), ApiError> {
+    let rows = app.store().ended_tasks(batch, after, PAGE + 1).await?;
+    let (rows, more) = bounded(rows, PAGE);
+    let next = rows.last().filter(|_| more).and_then(|row| row.seq);
     let mut lines = Vec::new();
     for task in with_answers(app, rows).await? {
         serde_json::to_writer(&mut lines, &task).map_err(|_| ApiError::internal())?;

@@ -31,26 +31,20 @@ pub(crate) struct BatchDetail {
     next_after: Option<u64>,
 }
 
-/// Tasks of a batch after an index, bounded in number and in bytes of answers; whether there may be more.
-pub(super) async fn tasks(
-    app: &App,
-    batch: BatchId,
-    after: Option<u64>,
-    limit: u32,
-) -> Result<(Vec<TaskRow>, bool), ApiError> {
-    let from = after.map_or(0, |after| after.saturating_add(1));
-    let mut rows = app.store().tasks(batch, from, limit.saturating_add(1)).await?;
+/// Rows of at most `limit` tasks and of a bounded number of bytes of answers; whether there are more. `rows` may have
+/// one beyond the limit, to tell.
+pub(super) fn bounded(mut rows: Vec<TaskRow>, limit: u32) -> (Vec<TaskRow>, bool) {
     let asked = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut bytes = 0_u64;
     let fits = |row: &&TaskRow| {
-        bytes = bytes.saturating_add(row.result.as_ref().map_or(0, |range| range.len));
+        bytes = bytes.saturating_add(row.result.as_ref().map_or(0, |result| result.body.len));
         bytes <= MAX_ANSWER_BYTES
     };
     // One answer always fits: a page without any would lead nowhere.
     let fitting = rows.iter().take(asked).take_while(fits).count().max(1);
     let more = rows.len() > fitting;
     rows.truncate(fitting);
-    Ok((rows, more))
+    (rows, more)
 }
 
 /// `after`: the index of the last task seen.
@@ -84,7 +78,12 @@ pub(crate) async fn show(
     let after = after(&parameters)?;
     let batch = app.store().batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
     // Somebody who only wants the counts asks for no tasks.
-    let (rows, more) = if limit == 0 { (Vec::new(), false) } else { tasks(&app, id, after, limit).await? };
+    let (rows, more) = if limit == 0 {
+        (Vec::new(), false)
+    } else {
+        let from = after.map_or(0, |after| after.saturating_add(1));
+        bounded(app.store().tasks(id, from, limit.saturating_add(1)).await?, limit)
+    };
     let next_after = rows.last().filter(|_| more).map(|row| row.index);
     Ok(Json(BatchDetail { batch: batch.into(), tasks: with_answers(&app, rows).await?, next_after }))
 }

@@ -20,6 +20,9 @@ pub(super) struct TaskObject {
     custom_id: String,
     /// Its place in the batch, from zero.
     index: u64,
+    /// Its place in the order in which the batch's tasks ended, from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
     model: String,
     /// `pending`, `running`, `completed`, `failed`, `cancelled` or `expired`.
     #[schema(example = "completed")]
@@ -43,6 +46,12 @@ pub(super) struct TaskError {
     #[schema(example = "context_length_exceeded")]
     code: String,
     message: String,
+    /// The HTTP status of the answer, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<u16>,
+    /// The field at fault, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    param: Option<String>,
 }
 
 /// What a task consumed.
@@ -60,8 +69,8 @@ pub(super) async fn with_answers(app: &App, rows: Vec<TaskRow>) -> Result<Vec<Ta
 
 async fn object(app: &App, row: TaskRow) -> Result<TaskObject, ApiError> {
     let result = match &row.result {
-        Some(range) => {
-            let bytes = app.batches.read(range).await.map_err(|cause| ApiError::blob(&cause))?;
+        Some(result) => {
+            let bytes = app.batches.read(&result.body).await.map_err(|cause| ApiError::blob(&cause))?;
             Some(json(bytes)?)
         }
         None => None,
@@ -69,10 +78,16 @@ async fn object(app: &App, row: TaskRow) -> Result<TaskObject, ApiError> {
     Ok(TaskObject {
         custom_id: row.custom_id,
         index: row.index,
+        seq: row.seq,
         model: row.model,
         status: row.status.name(),
         result,
-        error: row.error.map(|(code, message)| TaskError { code, message }),
+        error: row.error.map(|error| TaskError {
+            code: error.code,
+            message: error.message,
+            status_code: error.status,
+            param: error.param,
+        }),
         cost_cents: row.usage.map(|usage| usage.cost.into()),
         usage: row.usage.map(|usage| TaskTokens {
             prompt_tokens: usage.input_tokens,
