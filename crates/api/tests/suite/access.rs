@@ -28,6 +28,10 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/openai/v1/files/file-0197f3a0000070008000000000000000"),
     (Method::GET, "/openai/v1/files/file-0197f3a0000070008000000000000000/content"),
     (Method::DELETE, "/openai/v1/files/file-0197f3a0000070008000000000000000"),
+    (Method::POST, "/openai/v1/batches"),
+    (Method::GET, "/openai/v1/batches"),
+    (Method::GET, "/openai/v1/batches/batch_0197f3a0000070008000000000000000"),
+    (Method::POST, "/openai/v1/batches/batch_0197f3a0000070008000000000000000/cancel"),
 ];
 /// Calls that only a key may make.
 const INFERENCE_CALLS: &[(Method, &str)] = &[

@@ -10,5 +10,6 @@ mod files;
 mod inference;
 mod keys;
 mod models;
+mod openai_batches;
 mod usage;
 mod users;
