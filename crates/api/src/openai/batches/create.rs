@@ -98,7 +98,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes;
-    let order = read(&Fields::parse(&body, KNOWN)?)?;
+    let order = read(&app, &Fields::parse(&body, KNOWN)?)?;
     let creation = Creation { account: caller.account, route: "/openai/v1/batches", body: &body, keep: Keep::Answer };
     once(&app, &parts.headers, creation, submit(app.clone(), caller.caller(), order)).await
 }
@@ -108,7 +108,7 @@ async fn submit(app: App, caller: Caller, order: FileOrder) -> Result<BatchObjec
 }
 
 /// Reads the members; all their faults come back together.
-fn read(fields: &Fields<'_>) -> Result<FileOrder, SubmitError> {
+fn read(app: &App, fields: &Fields<'_>) -> Result<FileOrder, SubmitError> {
     let mut faults = Vec::new();
     let file = required("input_file_id", fields, &mut faults);
     let endpoint = text("endpoint", fields, &mut faults).and_then(|url| endpoint(&url, &mut faults));
@@ -122,7 +122,7 @@ fn read(fields: &Fields<'_>) -> Result<FileOrder, SubmitError> {
         max_cost_cents: fields.value("max_cost_cents"),
         metadata: fields.value("metadata"),
     };
-    let mut terms = terms.check(PRIORITY, &mut faults);
+    let mut terms = app.batches.check_terms(&terms, PRIORITY, &mut faults);
     terms.endpoint = endpoint;
     terms.output_seconds = fields.value("output_expires_after").and_then(|raw| expiry(raw, &mut faults));
     if !faults.is_empty() {
