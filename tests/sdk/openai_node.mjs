@@ -186,6 +186,73 @@ const once = {
     told(await refused(OpenAI.NotFoundError, () => files.content(made.id)), 404, "not_found");
   },
 
+  async "batches"() {
+    const api = client("/openai/v1");
+    const request = (custom_id, changes = {}) => ({
+      custom_id,
+      method: "POST",
+      url: "/v1/chat/completions",
+      body: { model: chatModel, messages: user("Name three colours."), max_tokens: 8, ...changes },
+    });
+    const submit = async (lines, options = {}) => {
+      const text = lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+      const file = await api.files.create({ file: await OpenAI.toFile(Buffer.from(text), "in.jsonl"), purpose: "batch" });
+      const asked = { input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h", ...options };
+      return api.batches.create(asked);
+    };
+    const until = async (status, batch) => {
+      const last = performance.now() + 60_000;
+      while (batch.status !== status) {
+        const goesOn = ["validating", "in_progress", "finalizing", "cancelling"].includes(batch.status);
+        assert.ok(goesOn && performance.now() < last, JSON.stringify(batch));
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        batch = await api.batches.retrieve(batch.id);
+      }
+      return batch;
+    };
+    const linesOf = async (id) => {
+      const text = id ? await (await api.files.content(id)).text() : "";
+      return text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+    };
+
+    const tooLong = { messages: user("word ".repeat(9_000)) };
+    const lines = [request("a"), request("too long", tooLong), request("b")];
+    const made = await submit(lines, { metadata: { team: "a" } });
+    assert.match(made.id, /^batch_[0-9a-f]{32}$/);
+    assert.deepEqual([made.object, made.metadata.team, made.errors], ["batch", "a", null]);
+    assert.equal(made.expires_at, made.created_at + 86_400);
+    const done = await until("completed", made);
+    assert.deepEqual(done.request_counts, { total: 3, completed: 2, failed: 1 });
+    const good = await linesOf(done.output_file_id);
+    assert.deepEqual(good.map((line) => line.custom_id).sort(), ["a", "b"]);
+    assert.ok(good.every((line) => line.response.body.choices[0].message.content));
+    const output = good.reduce((sum, line) => sum + line.response.body.usage.completion_tokens, 0);
+    assert.equal(done.usage.output_tokens, output);
+    const [bad] = await linesOf(done.error_file_id);
+    assert.equal(bad.response.body.error.code, "context_length_exceeded");
+
+    const failed = await until("failed", await submit([request("a", { model: "gpt-99" })]));
+    const [fault] = failed.errors.data;
+    assert.deepEqual([fault.line, fault.code, fault.param], [1, "model_not_found", "body.model"]);
+
+    const long = Array.from({ length: 40 }, (_, at) => request(String(at), { max_tokens: 1_500, ignore_eos: true }));
+    const running = await until("in_progress", await submit(long));
+    const used = await refused(OpenAI.ConflictError, () => api.files.delete(running.input_file_id));
+    assert.equal(used.headers.get("x-should-retry"), "false");
+    const stopped = await api.batches.cancel(running.id);
+    assert.ok(stopped.cancelling_at);
+    const cancelled = await until("cancelled", stopped);
+    const [kept, left] = [await linesOf(cancelled.output_file_id), await linesOf(cancelled.error_file_id)];
+    assert.equal(new Set([...kept, ...left].map((line) => line.custom_id)).size, 40);
+    assert.ok(left.every((line) => line.error.code === "batch_cancelled"));
+    assert.deepEqual(cancelled.request_counts, { total: 40, completed: kept.length, failed: left.length });
+
+    const listed = (await collect(await api.batches.list({ limit: 2 }))).map((batch) => batch.id);
+    assert.deepEqual(listed, [cancelled.id, failed.id, done.id]);
+    const strange = client("/openai/v1", { apiKey: poorKey });
+    told(await refused(OpenAI.NotFoundError, () => strange.batches.retrieve(done.id)), 404, "not_found");
+  },
+
   async "timeouts and leaving"() {
     const long = { model: chatModel, messages: user("Tell a long story."), max_tokens: 1_500, ignore_eos: true };
     const began = performance.now();

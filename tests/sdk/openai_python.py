@@ -263,6 +263,104 @@ def check_files():
     told(refused(openai.NotFoundError, lambda: files.content(made.id)), 404, "not_found")
 
 
+def request(custom_id, **body):
+    """A line of a batch's file."""
+    body = {"model": CHAT, "messages": user("Name three colours."), "max_tokens": 8, **body}
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
+def lines_of(api, file_id):
+    return [json.loads(line) for line in api.files.content(file_id).text.splitlines()]
+
+
+def ended(api, batch, status):
+    """The batch when it has come to where it is to be."""
+    until = time.monotonic() + 60
+    while batch.status != status:
+        assert time.monotonic() < until and batch.status in ("validating", "in_progress", "finalizing", "cancelling"), batch
+        time.sleep(0.2)
+        batch = api.batches.retrieve(batch.id)
+    return batch
+
+
+def check_batches():
+    api = client("/openai/v1")
+
+    def submit(*lines, **options):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        file = api.files.create(file=("in.jsonl", text.encode()), purpose="batch")
+        asked = {"endpoint": "/v1/chat/completions", "completion_window": "24h", **options}
+        return api.batches.create(input_file_id=file.id, **asked)
+
+    # Whole: results, errors, usage, files.
+    made = submit(
+        request("a"),
+        request("too long", messages=user("word " * 9_000)),
+        request("b"),
+        metadata={"team": "a"},
+        output_expires_after={"anchor": "created_at", "seconds": 3_600},
+    )
+    assert made.id.startswith("batch_") and made.object == "batch" and made.status in ("validating", "in_progress")
+    assert made.metadata == {"team": "a"} and made.completion_window == "24h" and made.errors is None
+    assert made.expires_at == made.created_at + 86_400 and abs(made.created_at - time.time()) < 300
+    batch = ended(api, made, "completed")
+    counts = batch.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (3, 2, 1), batch
+    assert made.created_at <= batch.in_progress_at <= batch.finalizing_at <= batch.completed_at, batch
+    assert batch.model == CHAT and batch.cancelled_at is None
+    good = lines_of(api, batch.output_file_id)
+    assert {line["custom_id"] for line in good} == {"a", "b"}
+    answers = [line["response"]["body"] for line in good]
+    assert all(answer["object"] == "chat.completion" and answer["choices"][0]["message"]["content"] for answer in answers)
+    usage = batch.usage
+    assert usage.input_tokens == sum(answer["usage"]["prompt_tokens"] for answer in answers)
+    assert usage.output_tokens == sum(answer["usage"]["completion_tokens"] for answer in answers)
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
+    [bad] = lines_of(api, batch.error_file_id)
+    assert bad["custom_id"] == "too long" and bad["response"]["status_code"] == 400, bad
+    assert bad["response"]["body"]["error"]["code"] == "context_length_exceeded", bad
+    output = api.files.retrieve(batch.output_file_id)
+    assert output.purpose == "batch_output" and output.expires_at == output.created_at + 3_600
+
+    # At fault: every line is told, and nothing runs.
+    batch = ended(api, submit(request("a", model="gpt-99"), request("a"), request("b", stream=True)), "failed")
+    faults = [(fault.line, fault.code, fault.param) for fault in batch.errors.data]
+    assert faults[0] == (1, "model_not_found", "body.model"), faults
+    assert {line for line, _, _ in faults} == {1, 2, 3}, faults
+    assert batch.request_counts.total == 0 and batch.failed_at and batch.output_file_id is None
+
+    # Cancelled: each request stands in one of the files.
+    made = ended(api, submit(*(request(str(number), max_tokens=1_500, ignore_eos=True) for number in range(40))), "in_progress")
+    error = refused(openai.ConflictError, lambda: api.files.delete(made.input_file_id))
+    assert error.response.headers["x-should-retry"] == "false"
+    stopped = api.batches.cancel(made.id)
+    assert stopped.status in ("cancelling", "cancelled") and stopped.cancelling_at, stopped
+    batch = ended(api, stopped, "cancelled")
+    good = lines_of(api, batch.output_file_id) if batch.output_file_id else []
+    bad = lines_of(api, batch.error_file_id)
+    assert sorted(int(line["custom_id"]) for line in good + bad) == list(range(40))
+    assert all(line["error"]["code"] == "batch_cancelled" for line in bad)
+    counts = batch.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (40, len(good), len(bad)), batch
+    assert api.files.delete(made.input_file_id).deleted
+
+    # Pages follow each other, newest first.
+    listed = [batch.id for batch in api.batches.list(limit=2)]
+    assert len(listed) == 3 and listed[0] == batch.id, listed
+    strange = client("/openai/v1", POOR_KEY)
+    told(refused(openai.NotFoundError, lambda: strange.batches.retrieve(batch.id)), 404, "not_found")
+    assert list(strange.batches.list()) == []
+
+
+def check_langchain():
+    from langchain_openai import ChatOpenAI
+
+    model = ChatOpenAI(model=CHAT, base_url=URL + "/openai/v1", api_key=KEY, max_tokens=16, temperature=0)
+    answer = model.invoke("Name three colours.")
+    assert answer.content and answer.usage_metadata["output_tokens"] > 0, answer
+    assert "".join(chunk.content for chunk in model.stream("Name three colours.")) == answer.content
+
+
 def check_timeouts():
     long = {"model": CHAT, "messages": user("Tell a long story."), "max_tokens": 1_500, "extra_body": {"ignore_eos": True}}
     began = time.monotonic()
@@ -309,6 +407,8 @@ ONCE = [
     check_idempotency_key,
     check_passed_through,
     check_files,
+    check_batches,
+    check_langchain,
     check_timeouts,
     check_async,
 ]

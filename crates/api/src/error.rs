@@ -5,7 +5,7 @@
 use std::{borrow::Cow, error::Error, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use batchin_batch::{DeleteError, SubmitError, WriteFileError};
+use batchin_batch::{DeleteError, LineFault, SubmitError, WriteFileError};
 use batchin_domain::Amount;
 use batchin_gateway::{RateInfo, RequestError};
 use batchin_openai::{ErrorBody, InvalidRequest, UpstreamError};
@@ -376,8 +376,10 @@ impl From<RequestError> for ApiError {
             RequestError::BalanceTooLow { needed, available, affordable_output } => {
                 Self::balance_too_low(needed, available, affordable_output)
             }
+            // Only a batch's tasks have a cap, and the worker deals with it: no client is ever told this.
             RequestError::CapTooLow => {
-                Self::new(Code::PaymentRequired, "What is left of the batch's highest cost does not cover the request.")
+                let message = "What is left of the batch's highest cost does not cover this request.";
+                Self::new(Code::PaymentRequired, message).permanent()
             }
             RequestError::BudgetTooLow { needed, available } => Self::budget_too_low(needed, available),
             RequestError::CallerGone => Self::unauthorized("This key does not work any more."),
@@ -426,14 +428,11 @@ impl From<SubmitError> for ApiError {
                     Some(_) | None => error,
                 }
             }
-            SubmitError::BadLines(faults) => {
-                let message = faults.first().map(|fault| fault.message.clone()).unwrap_or_default();
-                Self::new(Code::InvalidRequest, message)
-            }
-            SubmitError::NoFile => Self::not_found("file").at("input_file_id"),
+            SubmitError::BadLines(faults) => Self::bad_lines(faults),
+            SubmitError::NoFile => Self::not_found("input file").at("input_file_id"),
             SubmitError::File(cause) => cause.into(),
-            SubmitError::Store(cause) => cause.into(),
             SubmitError::Blob(cause) => Self::blob(&cause),
+            SubmitError::Store(cause) => cause.into(),
         }
     }
 }
@@ -470,6 +469,28 @@ impl ApiError {
     pub(crate) fn blob(cause: &(dyn Error + 'static)) -> Self {
         error!(error = cause, "a blob could not be read or written");
         Self::unavailable("The storage of batches and files does not answer; try again in a moment.")
+    }
+
+    /// The first fault of a batch's file, and how many more there are.
+    fn bad_lines(faults: Vec<LineFault>) -> Self {
+        let more = match faults.len().saturating_sub(1) {
+            0 => String::new(),
+            1 => "; and 1 more fault".to_owned(),
+            more => format!("; and {more} more faults"),
+        };
+        // Whoever reports faults has at least one.
+        let Some(first) = faults.into_iter().next() else { return Self::internal() };
+        let what = first.message.trim_end_matches('.');
+        let message = match (first.line, &first.param) {
+            (Some(line), Some(param)) => format!("Line {line}, {param}: {what}{more}."),
+            (Some(line), None) => format!("Line {line}: {what}{more}."),
+            (None, _) => sentence(format!("{what}{more}.")),
+        };
+        let error = Self::new(Code::InvalidRequest, message);
+        match first.param {
+            Some(param) => error.at(param),
+            None => error,
+        }
     }
 
     pub(crate) fn idempotency_mismatch() -> Self {

@@ -106,7 +106,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn value(&self, name: &str) -> Option<&'a str> {
+    /// The JSON of a member, if there is one; `null` is none.
+    pub(crate) fn value(&self, name: &str) -> Option<&'a str> {
         self.raw(name).filter(|raw| *raw != "null")
     }
 }

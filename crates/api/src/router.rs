@@ -15,7 +15,7 @@ use crate::{
     app::{ApiParts, App},
     error::{ApiError, Code},
     health, metrics,
-    openai::files,
+    openai::{batches as openai_batches, files},
     openapi::{self as description},
     request_id::RequestIds,
     v1::{batches, chat, completions, embeddings, keys, models, topup, usage, users, webhooks},
@@ -53,11 +53,14 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
 }
 
 /// Routes that are documented and answer in exactly OpenAI's shapes, each at its one path.
-fn file_routes() -> Vec<UtoipaMethodRouter<App>> {
+fn openai_only_routes() -> Vec<UtoipaMethodRouter<App>> {
     vec![
         routes!(files::create::create, files::list::list),
         routes!(files::show::show, files::delete::delete),
         routes!(files::content::content),
+        routes!(openai_batches::create::create, openai_batches::list::list),
+        routes!(openai_batches::show::show),
+        routes!(openai_batches::cancel::cancel),
     ]
 }
 
@@ -92,7 +95,7 @@ pub fn router(parts: ApiParts) -> Router {
             let bare = whole.clone().filter_map(|path| path.strip_prefix("/v1"));
             router = at_each(router, whole.chain(bare), &methods);
         }
-        for (_, paths, methods) in file_routes() {
+        for (_, paths, methods) in openai_only_routes() {
             router = at_each(router, paths.paths.keys().map(String::as_str), &methods);
         }
         for (path, methods) in openai_routes() {
@@ -130,7 +133,7 @@ pub fn openapi_json() -> String {
 
 fn description_of_routes() -> openapi::OpenApi {
     let mut router = OpenApiRouter::<App>::with_openapi(description::Description::openapi());
-    for route in v1_routes().into_iter().chain(file_routes()).chain(own_routes()) {
+    for route in v1_routes().into_iter().chain(openai_only_routes()).chain(own_routes()) {
         router = router.routes(route);
     }
     let mut whole = router.into_openapi();

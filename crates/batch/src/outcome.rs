@@ -175,7 +175,8 @@ mod tests {
         let body = br#"{"error":{"message":"bad","type":"BadRequestError","param":"n","code":400}}"#;
         let said = Some(Box::new(batchin_openai::upstream_error_message(400, body)));
         let refused = UpstreamFailure { status: Some(400), timed_out: false, again: Again::Never, said };
-        let Next::Fail(EndError { status, kind, param, message, .. }) = after(TaskError::Upstream(refused), 1, 3, 0) else {
+        let Next::Fail(EndError { status, kind, param, message, .. }) = after(TaskError::Upstream(refused), 1, 3, 0)
+        else {
             panic!("tried again")
         };
         assert_eq!((status, kind.as_deref(), param.as_deref()), (Some(400), Some("BadRequestError"), Some("n")));

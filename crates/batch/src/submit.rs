@@ -96,13 +96,18 @@ impl Batches {
     }
 
     /// Checks what is asked of a batch, by this server's rules.
+    pub fn check_terms(&self, terms: &RawTerms<'_>, default: Priority, faults: &mut Vec<TaskFault>) -> BatchTerms {
+        terms.check(&self.targets, default, faults)
+    }
+
+    /// Checks what is asked of a batch, by this server's rules.
     pub fn check_terms(
         &self,
-        terms: &RawTerms<'_>,
+        terms: &crate::RawTerms<'_>,
         default: Priority,
         faults: &mut Vec<TaskFault>,
     ) -> BatchTerms {
-        terms.check(&self.targets, default, faults)
+        terms.check(default, faults)
     }
 
     pub(crate) fn wake(&self) -> Arc<Notify> {
@@ -117,7 +122,8 @@ impl Batches {
         body: Bytes,
         remember: Option<Remember>,
     ) -> Result<BatchRow, SubmitError> {
-        let Order { terms, lines, tasks } = Order::read(&self.gateway, &self.targets, &body).map_err(SubmitError::Invalid)?;
+        let Order { terms, lines, tasks } =
+            Order::read(&self.gateway, &self.targets, &body).map_err(SubmitError::Invalid)?;
         let id = BatchId::new(self.gateway.ids().uuid());
         let file = self.keep(caller.account, id, lines).await.map_err(SubmitError::File)?;
         batchin_faults::point("batch.stored");

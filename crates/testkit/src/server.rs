@@ -185,8 +185,8 @@ impl TestServer {
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes };
         let files = Files::new(gateway.clone(), blobs.clone(), files_options);
-        let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
-            .with_webhook_targets(builder.targets.clone());
+        let batches =
+            Batches::new(gateway.clone(), blobs.clone(), files.clone()).with_webhook_targets(builder.targets.clone());
         let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
         let webhooks = Webhooks::open(store.clone(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
         if builder.worker {

@@ -31,6 +31,10 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::POST, "/v1/webhooks/secret"),
     (Method::GET, "/v1/webhooks/deliveries"),
     (Method::POST, "/v1/webhooks/deliveries/evt_00000000000000000000000000000000/replay"),
+    (Method::POST, "/openai/v1/batches"),
+    (Method::GET, "/openai/v1/batches"),
+    (Method::GET, "/openai/v1/batches/batch_0197f3a0000070008000000000000000"),
+    (Method::POST, "/openai/v1/batches/batch_0197f3a0000070008000000000000000/cancel"),
 ];
 /// Calls that only a key may make.
 const INFERENCE_CALLS: &[(Method, &str)] = &[

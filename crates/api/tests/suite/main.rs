@@ -10,6 +10,7 @@ mod files;
 mod inference;
 mod keys;
 mod models;
+mod openai_batches;
 mod usage;
 mod users;
 mod webhooks;

@@ -1,7 +1,6 @@
 //! Holds: stopping a batch.
 
 use axum::{Json, extract::State};
-use batchin_domain::BatchId;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -32,7 +31,7 @@ pub(crate) async fn cancel(
     caller: AccountCaller,
     id: PathText,
 ) -> Result<Json<CancelledBatch>, ApiError> {
-    let id: BatchId = id.id("batch")?;
+    let id = id.batch()?;
     let cancelled = app.batches.cancel(caller.account, id).await?;
     let (status, stopped_tasks) = (cancelled.status.name(), cancelled.stopped);
     Ok(Json(CancelledBatch { id: id.uuid(), status, stopped_tasks }))

@@ -40,7 +40,7 @@ pub(crate) async fn results(
     id: PathText,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let id: BatchId = id.id("batch")?;
+    let id = id.batch()?;
     let after = after(&Parameters::parse(query.as_deref(), &["after"])?)?;
     app.store().batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
     let pages = stream::try_unfold(Some((app, after.unwrap_or(0))), move |at| async move {

@@ -4,7 +4,6 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
-use batchin_domain::BatchId;
 use batchin_store::TaskRow;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -72,7 +71,7 @@ pub(crate) async fn show(
     id: PathText,
     RawQuery(query): RawQuery,
 ) -> Result<Json<BatchDetail>, ApiError> {
-    let id: BatchId = id.id("batch")?;
+    let id = id.batch()?;
     let parameters = Parameters::parse(query.as_deref(), &["limit", "after"])?;
     let limit = parameters.count("limit", 0..=MAX_TASKS, MAX_TASKS)?;
     let after = after(&parameters)?;

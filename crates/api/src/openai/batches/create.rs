@@ -1,0 +1,188 @@
+//! Holds: making a batch of a file.
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use batchin_batch::{FileOrder, RawTerms, Remember, SubmitError, TaskFault};
+use batchin_domain::Priority;
+use batchin_gateway::{Caller, endpoint_code};
+use batchin_openai::Endpoint;
+use batchin_store::{BatchRow, IdempotencyScope};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::BatchObject;
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    body,
+    cents::Cents,
+    error::ApiError,
+    fields::Fields,
+    idempotent::{Creation, Keep, once, remembered},
+    openapi::ErrorObject,
+};
+
+/// The metadata at its largest, every character escaped, and room for the rest.
+const MAX_BODY_BYTES: usize = 256 * 1024;
+/// What may be said about when output files go, in seconds.
+const EXPIRY_SECONDS: std::ops::RangeInclusive<u32> = 3_600..=2_592_000;
+/// OpenAI's batches are half price, and so are ours of this priority.
+const PRIORITY: Priority = Priority::Low;
+
+const KNOWN: &[&str] = &[
+    "input_file_id",
+    "endpoint",
+    "completion_window",
+    "metadata",
+    "output_expires_after",
+    "priority",
+    "webhook_url",
+    "max_cost_cents",
+];
+
+/// A file to be run.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the body, which is read field by field")]
+pub(crate) struct CreateBatchOfFile {
+    /// An uploaded file with the purpose `batch`.
+    #[schema(example = "file-0197f3a000007000800000000000000a")]
+    input_file_id: String,
+    /// The kind of call of every line. Ours: without it, lines may differ.
+    #[schema(example = "/v1/chat/completions")]
+    endpoint: Option<String>,
+    /// How long it may take: whole hours or days, from `1h` to `7d`.
+    #[schema(example = "24h")]
+    completion_window: String,
+    /// At most 16 pairs of texts.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<()>,
+    output_expires_after: Option<ExpiresAfter>,
+    /// Ours: `high`, `low` or `fill`; `low`, which is half price, without it.
+    #[schema(example = "low")]
+    priority: Option<String>,
+    /// Ours: whom to tell when it has ended.
+    webhook_url: Option<String>,
+    /// Ours: it stops before it costs more.
+    max_cost_cents: Option<Cents>,
+}
+
+/// When a batch's output and error files go by themselves.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ExpiresAfter {
+    /// `created_at`, which is when the files are written.
+    #[schema(example = "created_at")]
+    anchor: String,
+    #[schema(minimum = 3600, maximum = 2_592_000)]
+    seconds: u32,
+}
+
+/// Run a file
+///
+/// The file is read after the answer: every line is checked before any of them runs. What is wrong is told in `errors`
+/// of the batch, which has then `failed`.
+#[utoipa::path(post, path = "/openai/v1/batches", tag = "Batches", request_body = CreateBatchOfFile,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Same key, same body: the first answer again")),
+    responses(
+    (status = 200, description = "The batch", body = BatchObject),
+    (status = 400, description = "A field is at fault", body = ErrorObject),
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "No such file in this account", body = ErrorObject),
+    (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
+    (status = 413, description = "The body is over 262,144 bytes", body = ErrorObject)))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    caller: AccountCaller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes;
+    let order = read(&app, &Fields::parse(&body, KNOWN)?)?;
+    let creation = Creation { account: caller.account, route: "/openai/v1/batches", body: &body, keep: Keep::Answer };
+    let work = |scope| submit(app.clone(), caller.caller(), order, scope);
+    once(&app, &parts.headers, creation, work).await
+}
+
+async fn submit(
+    app: App,
+    caller: Caller,
+    order: FileOrder,
+    scope: Option<IdempotencyScope>,
+) -> Result<BatchObject, ApiError> {
+    let remember = scope.map(|scope| -> Remember {
+        Box::new(move |batch: &BatchRow| (scope, remembered(&BatchObject::from(batch.clone()))))
+    });
+    Ok(app.batches.submit_file(&caller, order, remember).await?.into())
+}
+
+/// Reads the members; all their faults come back together.
+fn read(app: &App, fields: &Fields<'_>) -> Result<FileOrder, SubmitError> {
+    let mut faults = Vec::new();
+    let file = required("input_file_id", fields, &mut faults);
+    let endpoint = text("endpoint", fields, &mut faults).and_then(|url| endpoint(&url, &mut faults));
+    let window = required("completion_window", fields, &mut faults);
+    let priority = text("priority", fields, &mut faults);
+    let webhook_url = text("webhook_url", fields, &mut faults);
+    let terms = RawTerms {
+        priority: priority.as_deref(),
+        webhook_url: webhook_url.as_deref(),
+        completion_window: window.as_deref(),
+        max_cost_cents: fields.value("max_cost_cents"),
+        metadata: fields.value("metadata"),
+    };
+    let mut terms = app.batches.check_terms(&terms, PRIORITY, &mut faults);
+    terms.endpoint = endpoint;
+    terms.output_seconds = fields.value("output_expires_after").and_then(|raw| expiry(raw, &mut faults));
+    if !faults.is_empty() {
+        return Err(SubmitError::Invalid(faults));
+    }
+    // What is no id names no file.
+    let file = file.and_then(|id| id.parse().ok()).ok_or(SubmitError::NoFile)?;
+    Ok(FileOrder { file, terms })
+}
+
+fn required(name: &'static str, fields: &Fields<'_>, faults: &mut Vec<TaskFault>) -> Option<String> {
+    if fields.value(name).is_none() {
+        faults.push(fault(name, "is missing"));
+    }
+    text(name, fields, faults)
+}
+
+fn text(name: &'static str, fields: &Fields<'_>, faults: &mut Vec<TaskFault>) -> Option<String> {
+    let read = fields.value(name).map(serde_json::from_str);
+    read.transpose().unwrap_or_else(|_| {
+        faults.push(fault(name, "must be a string"));
+        None
+    })
+}
+
+fn endpoint(url: &str, faults: &mut Vec<TaskFault>) -> Option<i16> {
+    let endpoint = Endpoint::from_url(url);
+    if endpoint.is_none() {
+        let served = Endpoint::ALL.map(Endpoint::path).join(", ");
+        faults.push(fault("endpoint", format!("must be one of {served}, or left out if lines differ")));
+    }
+    endpoint.map(endpoint_code)
+}
+
+fn expiry(raw: &str, faults: &mut Vec<TaskFault>) -> Option<u32> {
+    let Ok(after) = serde_json::from_str::<ExpiresAfter>(raw) else {
+        let message = "must be an object of `anchor`, a string, and `seconds`, a whole number";
+        faults.push(fault("output_expires_after", message));
+        return None;
+    };
+    if after.anchor != "created_at" {
+        faults.push(fault("output_expires_after.anchor", "must be \"created_at\""));
+    }
+    if !EXPIRY_SECONDS.contains(&after.seconds) {
+        let message = format!("must be from {} to {}", EXPIRY_SECONDS.start(), EXPIRY_SECONDS.end());
+        faults.push(fault("output_expires_after.seconds", message));
+    }
+    Some(after.seconds)
+}
+
+fn fault(param: &'static str, message: impl Into<String>) -> TaskFault {
+    TaskFault { param: param.to_owned(), message: message.into() }
+}

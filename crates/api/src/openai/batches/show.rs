@@ -1,0 +1,20 @@
+//! Holds: one batch.
+
+use axum::{Json, extract::State};
+
+use super::BatchObject;
+use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+
+/// A batch
+#[utoipa::path(get, path = "/openai/v1/batches/{id}", tag = "Batches", params(("id" = String, Path)), responses(
+    (status = 200, description = "The batch", body = BatchObject),
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "No such batch in this account", body = ErrorObject)))]
+pub(crate) async fn show(
+    State(app): State<App>,
+    caller: AccountCaller,
+    id: PathText,
+) -> Result<Json<BatchObject>, ApiError> {
+    let batch = app.store().batch(caller.account, id.batch()?).await?;
+    Ok(Json(batch.ok_or_else(|| ApiError::not_found("batch"))?.into()))
+}
