@@ -100,16 +100,6 @@ impl Batches {
         terms.check(&self.targets, default, faults)
     }
 
-    /// Checks what is asked of a batch, by this server's rules.
-    pub fn check_terms(
-        &self,
-        terms: &crate::RawTerms<'_>,
-        default: Priority,
-        faults: &mut Vec<TaskFault>,
-    ) -> BatchTerms {
-        terms.check(default, faults)
-    }
-
     pub(crate) fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.wake)
     }
