@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CORES=$(nproc)
 GATEWAY_CORE=0            # the measured side has this core for itself
 LOAD_CORES=1-$((CORES - 1)); [ "$CORES" -gt 2 ] || LOAD_CORES=$((CORES - 1))
-SIM_PORT=19999 NGINX_PORT=19998 GATEWAY_PORT=19997
+SIM_PORT=19999 NGINX_PORT=19998 GATEWAY_PORT=19997 ABSENT_PORT=19996
 GATEWAY=http://127.0.0.1:$GATEWAY_PORT NGINX=http://127.0.0.1:$NGINX_PORT
 : "${BATCHIN:=$PWD/target/release/batchin}" "${SIM:=$PWD/target/release/sim}" "${LOAD:=$PWD/target/release/examples/load}"
 MESSAGES='[{"role":"system","content":"You answer in one short paragraph, in plain words, without lists."},{"role":"user","content":"Why does the moon look larger near the horizon than high in the sky, although nothing about the moon itself has changed? Say in your answer which of the explanations is generally thought to be the best one today."}]'
@@ -111,6 +111,29 @@ std_output = 0.08
 id = "stream"
 upstreams = ["sim"]
 upstream_model = "sim:tokens=${STREAM_TOKENS:-200},gap_ms=${STREAM_GAP_MS:-5}"
+capabilities = ["chat"]
+context_length = 8192
+max_output_tokens = 4096
+[models.pricing]
+std_input = 0.02
+std_output = 0.08
+[[models]]
+id = "instant"
+upstreams = ["sim"]
+upstream_model = "sim:tokens=${ANSWER_TOKENS:-8}"
+capabilities = ["chat"]
+context_length = 8192
+max_output_tokens = 4096
+[models.pricing]
+std_input = 0.02
+std_output = 0.08
+[[upstreams]]
+name = "absent"
+kind = "vllm"
+base_url = "http://127.0.0.1:$ABSENT_PORT/v1"
+[[models]]
+id = "absent"
+upstreams = ["absent"]
 capabilities = ["chat"]
 context_length = 8192
 max_output_tokens = 4096

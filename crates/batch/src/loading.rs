@@ -4,7 +4,7 @@
 
 use batchin_domain::{TaskId, Timestamp};
 use batchin_gateway::{Gateway, endpoint_code, endpoint_of};
-use batchin_store::{BatchRow, ChoreError, NewTask, NodeIdentity};
+use batchin_store::{BatchRow, ChoreError, NewTask, NodeIdentity, Piece};
 use serde::Deserialize;
 
 use crate::{
@@ -70,8 +70,9 @@ pub(crate) async fn load(
         if tasks.is_empty() {
             return Err(LoadError::Changed);
         }
-        let place = (loaded, input.used());
-        store.load_tasks(node, batch.id, place, &tasks, now()).await.map_err(LoadError::Chore)?;
+        let piece = Piece { from: loaded, bytes: input.used(), tasks: &tasks };
+        store.load_tasks(node, batch.id, piece, now()).await.map_err(LoadError::Chore)?;
+        batchin_faults::point("batch.loaded");
         loaded = loaded.saturating_add(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
         tasks.clear();
     }

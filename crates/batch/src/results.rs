@@ -34,7 +34,9 @@ pub(crate) struct NewResult {
     pub body: Bytes,
 }
 
-type Job = (NewResult, oneshot::Sender<Option<StoredResult>>);
+/// Hears where its result lies.
+type Waiting = oneshot::Sender<Option<StoredResult>>;
+type Job = (NewResult, Waiting);
 
 /// The way to the writer of results. Cheap to clone.
 #[derive(Clone)]
@@ -75,7 +77,7 @@ impl ResultWriter {
 struct Segment {
     bytes: BytesMut,
     /// Head, offset and length of each body, and who waits for it.
-    waiting: Vec<((u64, u64, u64), oneshot::Sender<Option<StoredResult>>)>,
+    waiting: Vec<((u64, u64, u64), Waiting)>,
 }
 
 async fn write_all(blobs: Blobs, ids: Arc<dyn IdSource>, mut jobs: mpsc::Receiver<Job>) {
@@ -101,7 +103,7 @@ async fn write_all(blobs: Blobs, ids: Arc<dyn IdSource>, mut jobs: mpsc::Receive
 }
 
 impl Segment {
-    fn add(&mut self, result: &NewResult, done: oneshot::Sender<Option<StoredResult>>) {
+    fn add(&mut self, result: &NewResult, done: Waiting) {
         let began = self.bytes.len();
         let custom_id = serde_json::Value::from(result.custom_id.as_str());
         let head = format!(

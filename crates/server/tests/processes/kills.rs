@@ -5,7 +5,9 @@ use std::time::Duration;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{sleep, timeout};
 
-use crate::harness::{Backend, Load, PATIENCE, Settings, World, books_balance, chat, each_task_once, on_both, until};
+use crate::harness::{
+    Backend, Load, PATIENCE, Settings, TOKEN, World, books_balance, chat, each_task_once, on_both, until, until_within,
+};
 
 /// Kills on each database.
 const KILLS: usize = 30;
@@ -62,4 +64,64 @@ async fn what_a_dead_server_had_goes_to_the_others() {
     let answered = async || (poor.chat(&other.address, &chat("fixed", 100)).await.status == 200).then_some(());
     until("the money can be spent elsewhere", answered).await;
     world.settled().await;
+}
+
+/// Tasks of the batch that is killed again and again.
+const LONG_BATCH: usize = 5_000;
+const BATCH_KILLS: usize = 10;
+/// Tasks that a server runs at once by default: what a death repeats at most.
+const IN_FLIGHT: u64 = 64;
+/// How soon after a restart work must go on.
+const GOES_ON: Duration = Duration::from_secs(2);
+
+on_both! {
+    async fn a_long_batch_repeats_only_what_was_in_flight(backend) {
+        let settings = Settings { lease_seconds: 1, ..Settings::default() };
+        let world = World::new(backend, settings.model("task", "sim:tokens=2,first_ms=5")).await;
+        let mut node = world.node().await;
+        let account = world.account(100_000).await;
+        let line = |index: usize| {
+            let body = chat("task", 2);
+            let line = serde_json::json!({"custom_id": format!("task-{index}"), "method": "POST",
+                "url": "/v1/chat/completions", "body": body});
+            format!("{line}\n")
+        };
+        let file = account.upload(&node.address, (0..LONG_BATCH).map(line).collect()).await;
+        let order = serde_json::json!({"input_file_id": file, "completion_window": "24h", "priority": "high"});
+        let made = account.post(&node.address, "/openai/v1/batches", &order).await;
+        let batch = made.json()["id"].as_str().unwrap().to_owned();
+        let mut random = StdRng::seed_from_u64(11);
+        let mut kills = 0;
+        let completed = async |account: &crate::harness::Account, at: &crate::harness::Address| {
+            account.batch(at, &batch).await["completed_tasks"].as_u64().unwrap()
+        };
+        for _ in 0..BATCH_KILLS {
+            sleep(Duration::from_millis(random.random_range(50..400))).await;
+            if completed(&account, &node.address).await == LONG_BATCH as u64 {
+                break;
+            }
+            node.kill().await;
+            kills += 1;
+            world.ledger().await;
+            node.start_again().await;
+            let before = completed(&account, &node.address).await;
+            until_within(GOES_ON, "work goes on", async || {
+                (completed(&account, &node.address).await > before).then_some(())
+            })
+            .await;
+        }
+        assert_eq!(kills, BATCH_KILLS, "the batch outlived the kills");
+        let ended = async || (account.batch(&node.address, &batch).await["status"] == "completed").then_some(());
+        until_within(Duration::from_secs(120), "the batch ends", ended).await;
+        let done = account.batch(&node.address, &batch).await;
+        assert_eq!(done["completed_tasks"], LONG_BATCH, "{done}");
+        let calls = world.sim().calls();
+        let most = LONG_BATCH as u64 + kills as u64 * IN_FLIGHT;
+        assert!(calls <= most, "only what was in flight ran again: {calls} calls");
+        let results = account.results(&node.address, &batch).await;
+        let named: std::collections::HashSet<_> = results.iter().map(|line| line["custom_id"].to_string()).collect();
+        assert_eq!((results.len(), named.len()), (LONG_BATCH, LONG_BATCH), "each task has one result");
+        assert_eq!(100_000 * crate::harness::CENT - account.balance(&node.address).await, LONG_BATCH as i64 * 2 * TOKEN);
+        world.settled().await;
+    }
 }

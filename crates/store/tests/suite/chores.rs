@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchin_domain::{BatchStatus, Chore, Ending, Priority, Purse, TaskStatus, Window, batch::TaskCounts};
 use batchin_store::{
-    BatchFiles, BatchRow, BatchTerms, ChoreError, CommitError, NewBatch, NewTasks, NodeIdentity, Settlement,
+    BatchFiles, BatchRow, BatchTerms, ChoreError, CommitError, NewBatch, NewTasks, NodeIdentity, Piece, Settlement,
 };
 
 use crate::support::{Db, both, completed, nanos, now};
@@ -29,7 +29,7 @@ async fn file_batch(
     assert_eq!((taken.id, taken.chore, taken.status), (new.id, Chore::Read, BatchStatus::Validating));
     db.store.accept_batch(node, new.id, (total, Some("m")), now()).await.unwrap();
     let tasks = db.new_tasks(0, loaded as usize);
-    db.store.load_tasks(node, new.id, (0, 10), &tasks, now()).await.unwrap();
+    db.store.load_tasks(node, new.id, Piece { from: 0, bytes: 10, tasks: &tasks }, now()).await.unwrap();
     new
 }
 
@@ -53,10 +53,10 @@ both! {
         let piece = db.new_tasks(3, 2);
         let other = db.node().await;
         for (node, from) in [(node, 0), (other, 3)] {
-            let again = db.store.load_tasks(node, id, (from, 20), &piece, now()).await;
+            let again = db.store.load_tasks(node, id, Piece { from, bytes: 20, tasks: &piece }, now()).await;
             assert!(matches!(again, Err(ChoreError::Lost)), "{again:?}");
         }
-        db.store.load_tasks(node, id, (3, 20), &piece, now()).await.unwrap();
+        db.store.load_tasks(node, id, Piece { from: 3, bytes: 20, tasks: &piece }, now()).await.unwrap();
         assert_eq!(row(db, &new).await.chore, Chore::None);
         for task in db.claim(node, Priority::Low, 9, now()).await.unwrap() {
             committer.commit(db.ending(&task, 2, completed())).await.unwrap();
@@ -93,11 +93,11 @@ both! {
         let taken = db.store.take_chore(node).await.unwrap().unwrap();
         assert_eq!((taken.id, taken.chore, taken.loaded), (new.id, Chore::Load, 1));
         let piece = db.new_tasks(1, 2);
-        assert!(matches!(db.store.load_tasks(lost, new.id, (1, 9), &piece, now()).await, Err(ChoreError::Lost)));
+        assert!(matches!(db.store.load_tasks(lost, new.id, Piece { from: 1, bytes: 9, tasks: &piece }, now()).await, Err(ChoreError::Lost)));
         // What is given back undone is found again.
         db.store.leave_chore(node, new.id).await.unwrap();
         assert_eq!(db.store.take_chore(node).await.unwrap().unwrap().id, new.id);
-        db.store.load_tasks(node, new.id, (1, 9), &piece, now()).await.unwrap();
+        db.store.load_tasks(node, new.id, Piece { from: 1, bytes: 9, tasks: &piece }, now()).await.unwrap();
         db.assert_clean().await;
     }
 
@@ -115,7 +115,7 @@ both! {
         let new = file_batch(db, node, |_| {}, 5, 2).await;
         assert_eq!(db.store.cancel_batch(new.account, new.id, now()).await.unwrap().stopped, 5);
         assert!(db.claim(node, Priority::Low, 9, now()).await.unwrap().is_empty());
-        db.store.load_tasks(node, new.id, (2, 20), &db.new_tasks(2, 3), now()).await.unwrap();
+        db.store.load_tasks(node, new.id, Piece { from: 2, bytes: 20, tasks: &db.new_tasks(2, 3) }, now()).await.unwrap();
         db.do_chores(node).await;
         let stopped = row(db, &new).await;
         assert_eq!(stopped.status, BatchStatus::Cancelled);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use batchin_domain::{AccountId, BatchId, Chore, Ending, NodeId, Priority, Purse, TaskStatus};
-use batchin_store::{BatchFiles, BatchRow, ClaimedTask, Committer, NodeIdentity, Requeue};
+use batchin_store::{BatchFiles, BatchRow, ClaimedTask, Committer, NodeIdentity, Piece, Requeue};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::support::{Db, both, completed, failed, now};
@@ -90,7 +90,9 @@ impl Run<'_> {
             Chore::Load => {
                 let number = self.rng.random_range(1..=LINES - batch.loaded);
                 let tasks = self.db.new_tasks(batch.loaded as usize, number as usize);
-                store.load_tasks(self.node, batch.id, (batch.loaded, 1), &tasks, now()).await
+                store
+                    .load_tasks(self.node, batch.id, Piece { from: batch.loaded, bytes: 1, tasks: &tasks }, now())
+                    .await
             }
             Chore::Stop => {
                 let from = u64::from(self.rng.random_range(0..LINES));

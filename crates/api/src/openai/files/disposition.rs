@@ -34,7 +34,7 @@ mod tests {
         check("in put.jsonl", "attachment; filename=\"in put.jsonl\"");
         check(
             "a\"; filename=\"b\\.sh",
-            "attachment; filename=\"a__; filename=_b_.sh\"; filename*=UTF-8''a%22%3B%20filename%3D%22b%5C.sh",
+            "attachment; filename=\"a_; filename=_b_.sh\"; filename*=UTF-8''a%22%3B%20filename%3D%22b%5C.sh",
         );
         check("grün 100%.txt", "attachment; filename=\"gr_n 100_.txt\"; filename*=UTF-8''gr%C3%BCn%20100%25.txt");
         check("a\r\nb", "attachment; filename=\"a__b\"; filename*=UTF-8''a%0D%0Ab");

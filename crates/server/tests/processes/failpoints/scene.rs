@@ -25,6 +25,8 @@ pub enum Scene {
     PoorBatch,
     /// The server starts.
     Start,
+    /// A batch made from a file.
+    FileBatch,
     /// Nothing happens any more after a request.
     Quiet,
     /// The server is told to stop while a batch runs.
@@ -55,7 +57,7 @@ impl Scene {
             Self::Whole | Self::Stream | Self::LongStream | Self::LeftStream | Self::Once | Self::RefusedOnce => {
                 Play::Requests
             }
-            Self::Batch | Self::BatchOnce | Self::FailingTask | Self::PoorBatch => Play::Batches,
+            Self::Batch | Self::FileBatch | Self::BatchOnce | Self::FailingTask | Self::PoorBatch => Play::Batches,
             Self::Start | Self::Quiet | Self::Stop => Play::Server,
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,
         }

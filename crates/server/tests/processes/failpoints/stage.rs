@@ -111,6 +111,17 @@ impl Stage {
                 after = After::RefusedOnce(key);
             }
             Scene::Batch => drop(account.try_post(&at, "/v1/batches", &batch(&["task"; 4])).await),
+            Scene::FileBatch => {
+                let lines = |index: usize| {
+                    let body = chat("task", 10);
+                    let line = json!({"custom_id": format!("task-{index}"), "method": "POST",
+                        "url": "/v1/chat/completions", "body": body});
+                    format!("{line}\n")
+                };
+                let file = account.upload(&at, (0..4).map(lines).collect()).await;
+                let order = json!({"input_file_id": file, "completion_window": "24h", "priority": "high"});
+                drop(account.try_post(&at, "/openai/v1/batches", &order).await);
+            }
             Scene::BatchOnce => {
                 drop(account.try_post_once(&at, "/v1/batches", &batch(&["task"; 2]), &key).await);
                 after = After::BatchOnce(key);

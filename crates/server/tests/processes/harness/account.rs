@@ -189,6 +189,16 @@ impl Account {
         batch.json()["id"].as_str().unwrap().to_owned()
     }
 
+    /// Uploads a batch's lines; returns the file's id.
+    pub async fn upload(&self, at: &Address, lines: String) -> String {
+        let part = reqwest::multipart::Part::text(lines).file_name("lines.jsonl");
+        let form = reqwest::multipart::Form::new().text("purpose", "batch").part("file", part);
+        let request = self.request(Method::POST, at, "/openai/v1/files").multipart(form);
+        let uploaded = Self::sent(request).await.unwrap();
+        assert_eq!(uploaded.status, 200, "{uploaded:?}");
+        uploaded.json()["id"].as_str().unwrap().to_owned()
+    }
+
     /// Its batches, newest first.
     pub async fn batches(&self, at: &Address) -> Vec<Value> {
         let batches = self.get(at, &format!("/v1/batches?limit={PAGE}")).await;
