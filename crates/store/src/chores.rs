@@ -10,11 +10,12 @@ use batchin_domain::{BatchId, BatchStatus, Chore, FileId, Timestamp};
 
 use crate::{
     BatchRow, FencedError, NewTask, NodeIdentity, Store, StoreError,
-    batches::{Inserted, Place, insert_tasks, lock_batch, to_i64},
+    batches::{lock_batch, to_i64},
     connect::{Rerun, WriteTx, retried},
     endings::{begin_to_close, count, end_batch, lock_unended, stop, stopped},
     error::exactly,
     nodes::still,
+    openings::{Inserted, Place, insert_tasks},
 };
 
 /// Why a chore's verb was refused.

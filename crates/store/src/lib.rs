@@ -18,6 +18,7 @@ mod idempotency;
 mod keys;
 mod leases;
 mod nodes;
+mod openings;
 mod own;
 mod prices;
 mod retention;
@@ -33,9 +34,7 @@ mod webhook_secrets;
 mod webhooks;
 
 pub use accounts::{CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
-pub use batches::{
-    BatchRow, BatchTerms, BatchTimes, CreateBatchError, NewBatch, NewTask, NewTasks, StoredResult, TaskRow, TaskUsage,
-};
+pub use batches::{BatchRow, BatchTerms, BatchTimes, StoredResult, TaskRow, TaskUsage};
 pub use check::{CheckReport, Fault};
 pub use chores::{BatchFiles, ChoreError, Piece};
 pub use claims::{Backlog, Claim, ClaimedTask, Promotable, Requeue};
@@ -50,6 +49,7 @@ pub use idempotency::{Begun, IdempotencyScope};
 pub use keys::{KeyChange, KeyRecord, KeyRow, NewKey, UpdateKeyError};
 pub use leases::{LeaseAsk, LeaseOutcome};
 pub use nodes::{FencedError, NodeIdentity, Reclaimed};
+pub use openings::{CreateBatchError, NewBatch, NewTask, NewTasks};
 pub use prices::PriceListRow;
 pub use sessions::SessionRow;
 pub use settle::{BlobRange, Outcome, Settlement, StoredAnswer, TaskEnd, TaskError, TaskFinish, UsageRecord};

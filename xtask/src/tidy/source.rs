@@ -109,7 +109,8 @@ fn check_marks(file: &File<'_>, faults: &mut Vec<Fault>) {
 }
 
 fn check_sql(file: &File<'_>, faults: &mut Vec<Fault>) {
-    if matches!(file.krate, "store" | "xtask") {
+    // The tests' databases are made and cut off by their cluster's own tools.
+    if matches!(file.krate, "store" | "testkit" | "xtask") {
         return;
     }
     for (line, text) in file.production() {

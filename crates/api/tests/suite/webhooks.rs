@@ -54,18 +54,21 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     Sha256::digest([pad(0x5c), inner.to_vec()].concat()).into()
 }
 
+/// Statuses to answer with, and what `Retry-After` says.
+type Script = Arc<Mutex<VecDeque<(u16, Option<&'static str>)>>>;
+
 /// A customer's server: it keeps what it gets and answers as scripted, with 204 when nothing is.
 struct Receiver {
     url: String,
     got: Arc<Mutex<Vec<Got>>>,
-    script: Arc<Mutex<VecDeque<(u16, Option<&'static str>)>>>,
+    script: Script,
     tasks: Tasks,
 }
 
 impl Receiver {
     async fn start() -> Self {
         let got: Arc<Mutex<Vec<Got>>> = Arc::default();
-        let script: Arc<Mutex<VecDeque<(u16, Option<&'static str>)>>> = Arc::default();
+        let script: Script = Arc::default();
         let (keep, answers) = (Arc::clone(&got), Arc::clone(&script));
         let hook = async move |headers: HeaderMap, body: Bytes| {
             keep.lock().unwrap().push(Got { headers, body });

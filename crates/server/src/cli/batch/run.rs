@@ -82,7 +82,7 @@ fn read(run: &BatchRun) -> Result<Prepared, BatchError> {
     let rows: Rows<'_> = match form {
         Form::JsonLines => Box::new(JsonLines::new(input, model)),
         Form::Table { template, delimiter } => {
-            let options = TableOptions { template, id_column: run.id_column.as_deref(), model, delimiter };
+            let options = TableOptions { template: *template, id_column: run.id_column.as_deref(), model, delimiter };
             Box::new(Table::new(input, options).map_err(|error| match error {
                 TableError::Broken(source) => unreadable(source),
                 TableError::Header(faults) => {
@@ -104,7 +104,7 @@ fn read(run: &BatchRun) -> Result<Prepared, BatchError> {
 /// What the file is.
 enum Form {
     JsonLines,
-    Table { template: Template, delimiter: u8 },
+    Table { template: Box<Template>, delimiter: u8 },
 }
 
 impl Form {
@@ -121,7 +121,7 @@ impl Form {
             }
             Some(source) => {
                 let template = Template::new(&source).map_err(|text| BatchError::Usage { text })?;
-                Ok(Self::Table { template, delimiter: if ending == "tsv" { b'\t' } else { b',' } })
+                Ok(Self::Table { template: Box::new(template), delimiter: if ending == "tsv" { b'\t' } else { b',' } })
             }
         }
     }
