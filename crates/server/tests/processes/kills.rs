@@ -77,7 +77,7 @@ const GOES_ON: Duration = Duration::from_secs(2);
 on_both! {
     async fn a_long_batch_repeats_only_what_was_in_flight(backend) {
         let settings = Settings { lease_seconds: 1, ..Settings::default() };
-        let world = World::new(backend, settings.model("task", "sim:tokens=2,first_ms=5")).await;
+        let world = World::new(backend, settings.model("task", "sim:tokens=2,first_ms=80")).await;
         let mut node = world.node().await;
         let account = world.account(100_000).await;
         let line = |index: usize| {
@@ -96,7 +96,7 @@ on_both! {
             account.batch(at, &batch).await["completed_tasks"].as_u64().unwrap()
         };
         for _ in 0..BATCH_KILLS {
-            sleep(Duration::from_millis(random.random_range(50..400))).await;
+            sleep(Duration::from_millis(random.random_range(50..300))).await;
             if completed(&account, &node.address).await == LONG_BATCH as u64 {
                 break;
             }
