@@ -15,6 +15,7 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::DELETE, "/v1/keys/0197f3a0-0000-7000-8000-000000000000"),
     (Method::POST, "/v1/batches"),
     (Method::GET, "/v1/batches"),
+    (Method::POST, "/v1/batches/estimate"),
     (Method::GET, "/v1/batches/0197f3a0-0000-7000-8000-000000000000"),
     (Method::POST, "/v1/batches/0197f3a0-0000-7000-8000-000000000000/cancel"),
     (Method::GET, "/v1/batches/0197f3a0-0000-7000-8000-000000000000/results"),

@@ -75,6 +75,27 @@ both! {
         server.stop().await;
     }
 
+    async fn an_estimate_says_what_a_batch_costs_at_most_and_stores_nothing(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let embed = json!({ "custom_id": "c", "model": "embed-model", "request_body": { "input": "c" } });
+        let tasks = json!([chat("a", 3), chat("b", 5), embed]);
+        let body = json!({ "priority": "low", "tasks": tasks });
+        let estimate = server.post("/v1/batches/estimate", body.clone()).await.ok();
+        assert_eq!((&estimate["total_tasks"], estimate["by_model"].as_array().unwrap().len()), (&json!(3), 2));
+        let (most, expected) = (estimate["max_cost_cents"].as_f64(), estimate["expected_cost_cents"].as_f64());
+        assert!(expected > Some(0.0) && expected <= most, "{estimate}");
+        assert_eq!(server.get("/v1/batches").await.ok(), json!([]));
+        let made = server.post("/v1/batches", body).await.ok();
+        let batch = until_final(&server, made["id"].as_str().unwrap()).await;
+        assert!(batch["cost_cents"].as_f64() > Some(0.0) && batch["cost_cents"].as_f64() <= most, "{batch}");
+
+        let wrong = server.post("/v1/batches/estimate", json!({ "tasks": [] })).await;
+        assert_eq!(wrong.error(StatusCode::BAD_REQUEST, "invalid_request")["param"], "tasks");
+        let file = json!({ "input_file_id": "file-0197f3a0000070008000000000000000" });
+        server.post("/v1/batches/estimate", file).await.error(StatusCode::NOT_FOUND, "not_found");
+        server.stop().await;
+    }
+
     async fn tasks_are_streamed_from_the_model_server_and_stored_whole(backend) {
         let server = TestServer::start().on(backend).with_worker().await;
         let mut scored = chat("b", 3);
