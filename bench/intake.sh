@@ -5,7 +5,7 @@
 #   bench/intake.sh [sqlite|postgres]    both without it; LINES_OF_FILE=100000 for a shorter one
 source "$(dirname "$0")/rig.sh"
 : "${LINES_OF_FILE:=1000000}"
-GATEWAY_CORES=0-$((CORES - 1))
+GATEWAY_CORES=0-$((CORES - 1)) LOAD_CORES=0-$((CORES - 1))
 build
 machine
 python3 - "$LINES_OF_FILE" >"$RUN/input.jsonl" <<'PY'

@@ -27,7 +27,7 @@ const MAX_INLINE_BYTES: Setting = Setting {
 const CONCURRENCY: Setting = Setting {
     path: "batches.concurrency",
     kind: Kind::Integer { min: 1, max: 10_000 },
-    preset: Preset::Integer(64),
+    preset: Preset::Integer(256),
     doc: "Most tasks that this process runs at once; the upstreams' slots and interactive requests limit it further.",
 };
 const MAX_ATTEMPTS: Setting = Setting {

@@ -69,14 +69,14 @@ async fn what_a_dead_server_had_goes_to_the_others() {
 /// Tasks of the batch that is killed again and again.
 const LONG_BATCH: usize = 5_000;
 const BATCH_KILLS: usize = 10;
-/// Tasks that a server runs at once by default: what a death repeats at most.
-const IN_FLIGHT: u64 = 64;
+/// Tasks that the model server takes at once: what a death repeats at most.
+const IN_FLIGHT: u32 = 64;
 /// How soon after a restart work must go on.
 const GOES_ON: Duration = Duration::from_secs(2);
 
 on_both! {
     async fn a_long_batch_repeats_only_what_was_in_flight(backend) {
-        let settings = Settings { lease_seconds: 1, ..Settings::default() };
+        let settings = Settings { lease_seconds: 1, slots: IN_FLIGHT, ..Settings::default() };
         let world = World::new(backend, settings.model("task", "sim:tokens=2,first_ms=80")).await;
         let mut node = world.node().await;
         let account = world.account(100_000).await;
@@ -116,7 +116,7 @@ on_both! {
         let done = account.batch(&node.address, &batch).await;
         assert_eq!(done["completed_tasks"], LONG_BATCH, "{done}");
         let calls = world.sim().calls();
-        let most = LONG_BATCH as u64 + kills as u64 * IN_FLIGHT;
+        let most = LONG_BATCH as u64 + kills as u64 * u64::from(IN_FLIGHT);
         assert!(calls <= most, "only what was in flight ran again: {calls} calls");
         let results = account.results(&node.address, &batch).await;
         let named: std::collections::HashSet<_> = results.iter().map(|line| line["custom_id"].to_string()).collect();
