@@ -128,7 +128,8 @@ impl Blobs {
             self.delete(blob.location.as_ref()).await?;
         }
         let Some(root) = &self.folder else { return Ok(()) };
-        match tokio::fs::remove_dir(root.join(folder)).await {
+        // With what writers that were killed left beside the blobs.
+        match tokio::fs::remove_dir_all(root.join(folder)).await {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(BlobError::LeftOver(cause)),
             _ => Ok(()),
         }

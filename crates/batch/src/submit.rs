@@ -189,7 +189,7 @@ impl Batches {
 
     /// Keeps an inline batch's tasks as a file.
     async fn keep(&self, account: AccountId, id: BatchId, lines: Bytes) -> Result<FileRow, WriteFileError> {
-        let mut upload = self.files.upload(account).await?;
+        let mut upload = self.files.begin_output(account, FileId::new(self.gateway.ids().uuid())).await?;
         upload.write(lines).await?;
         upload.finish(FilePurpose::Batch, format!("batch_{id}_input.jsonl"), Some(INPUT_KEPT)).await
     }

@@ -74,8 +74,6 @@ struct State {
     /// Claims that the store counted as ours at the last look and that this worker knew nothing of.
     strays: HashSet<Claim>,
     keys: HashMap<KeyId, (Caller, Instant)>,
-    /// Batches that said that they wait for money.
-    blocked: HashSet<BatchId>,
     /// Where the last look at each rank ended.
     looked: HashMap<Priority, AccountId>,
 }
@@ -376,7 +374,7 @@ impl Worker {
         match unsettled.settle_task(finish).await {
             Ok(()) => {
                 batchin_faults::point("task.finished");
-                self.unblock(task.batch).await;
+                self.unblock(task).await;
             }
             Err(cause) => self.conclude(task, cause).await,
         }
@@ -464,7 +462,6 @@ impl Worker {
     }
 
     async fn block(&self, batch: BatchId, reason: &str, pause: Duration) {
-        self.lock().blocked.insert(batch);
         let until = self.gateway.clock().now().after(pause);
         if let Err(cause) = self.gateway.store().set_blocked(batch, Some((reason, until))).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
@@ -472,11 +469,12 @@ impl Worker {
         batchin_faults::point("batch.blocked");
     }
 
-    async fn unblock(&self, batch: BatchId) {
-        if !self.lock().blocked.remove(&batch) {
+    /// A task that was claimed to see whether its batch still waits has run: it waits no longer.
+    async fn unblock(&self, task: &ClaimedTask) {
+        if !task.blocked {
             return;
         }
-        if let Err(cause) = self.gateway.store().set_blocked(batch, None).await {
+        if let Err(cause) = self.gateway.store().set_blocked(task.batch, None).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it goes on");
         }
         batchin_faults::point("batch.unblocked");

@@ -38,6 +38,8 @@ pub struct ClaimedTask {
     pub priority: Priority,
     /// Whether its batch has a highest cost.
     pub capped: bool,
+    /// Whether its batch says that it waits for something: this task shows whether it still does.
+    pub blocked: bool,
     /// The model as asked for.
     pub model: String,
     /// The kind of call, as its stored number.
@@ -98,6 +100,7 @@ struct Terms {
     key: Option<KeyId>,
     priority: Priority,
     capped: bool,
+    blocked: bool,
     input_blob: String,
 }
 
@@ -277,7 +280,7 @@ async fn terms_of(tx: &WriteTx, shares: &[(BatchId, u32)]) -> Result<HashMap<Bat
         return Ok(HashMap::new());
     }
     let sql = format!(
-        "SELECT id, account_id, key_id, priority, status, max_cost_nano, input_blob FROM batch \
+        "SELECT id, account_id, key_id, priority, status, max_cost_nano, blocked, input_blob FROM batch \
          WHERE id IN ({}) AND status IN ({}, {})",
         marks(shares.len(), 1),
         BatchStatus::Pending.code(),
@@ -291,6 +294,7 @@ async fn terms_of(tx: &WriteTx, shares: &[(BatchId, u32)]) -> Result<HashMap<Bat
             key: row.try_get::<Option<_>>("", "key_id")?.map(KeyId::new),
             priority: stored_priority(&row)?,
             capped: row.try_get::<Option<i64>>("", "max_cost_nano")?.is_some(),
+            blocked: row.try_get::<Option<String>>("", "blocked")?.is_some(),
             input_blob: row.try_get("", "input_blob")?,
         };
         let pending = row.try_get::<i16>("", "status")? == BatchStatus::Pending.code();
@@ -330,6 +334,7 @@ async fn take(
             key: terms.key,
             priority: terms.priority,
             capped: terms.capped,
+            blocked: terms.blocked,
             model: row.try_get("", "model")?,
             endpoint: row.try_get("", "endpoint")?,
             body: BlobRange {

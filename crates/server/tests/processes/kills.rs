@@ -69,14 +69,14 @@ async fn what_a_dead_server_had_goes_to_the_others() {
 /// Tasks of the batch that is killed again and again.
 const LONG_BATCH: usize = 5_000;
 const BATCH_KILLS: usize = 10;
-/// Tasks that the model server takes at once: what a death repeats at most.
+/// Tasks between their claim's start and their charge at once: what a death repeats at most.
 const IN_FLIGHT: u32 = 64;
 /// How soon after a restart work must go on.
 const GOES_ON: Duration = Duration::from_secs(2);
 
 on_both! {
     async fn a_long_batch_repeats_only_what_was_in_flight(backend) {
-        let settings = Settings { lease_seconds: 1, slots: IN_FLIGHT, ..Settings::default() };
+        let settings = Settings { lease_seconds: 1, tasks_at_once: IN_FLIGHT, ..Settings::default() };
         let world = World::new(backend, settings.model("task", "sim:tokens=2,first_ms=80")).await;
         let mut node = world.node().await;
         let account = world.account(100_000).await;

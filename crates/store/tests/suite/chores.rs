@@ -218,7 +218,8 @@ both! {
         let backlog = db.store.backlog(Priority::Low, None, 9, soon).await.unwrap();
         assert_eq!((backlog[0].batch, backlog[0].account, backlog[0].blocked), (new.id, new.account, true));
         assert!(db.store.backlog(Priority::Low, Some(new.account), 9, soon).await.unwrap().is_empty());
-        assert_eq!(db.claim(node, Priority::Low, 9, soon).await.unwrap().len(), 1);
+        let probe = db.claim(node, Priority::Low, 9, soon).await.unwrap();
+        assert_eq!(probe.iter().map(|task| task.blocked).collect::<Vec<_>>(), [true]);
     }
 
     async fn an_ended_batch_is_forgotten_but_for_its_counts(db) {

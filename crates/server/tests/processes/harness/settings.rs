@@ -22,6 +22,8 @@ pub struct Settings {
     pub max_in_flight: u32,
     /// `batches.max_attempts`.
     pub max_attempts: u32,
+    /// `batches.concurrency`.
+    pub tasks_at_once: u32,
     /// What is served.
     pub models: Vec<Model>,
 }
@@ -45,6 +47,7 @@ impl Default for Settings {
             slots: 512,
             max_in_flight: 2_048,
             max_attempts: 3,
+            tasks_at_once: 256,
             models: Vec::new(),
         };
         settings.model("fixed", "sim:tokens=10")
@@ -76,8 +79,8 @@ impl Settings {
         let mut text = format!(
             "[server]\nnode_lease_seconds = {}\nshutdown_grace_seconds = {}\nmax_in_flight = {}\n\
              [database]\nurl = \"{database}\"\n[blobs]\nurl = \"file:{blobs}\"\n[engine]\nenabled = false\n\
-             [batches]\nmax_attempts = {}\n[log]\nlevel = \"info,batchin::requests=warn\"\n",
-            self.lease_seconds, self.grace_seconds, self.max_in_flight, self.max_attempts,
+             [batches]\nmax_attempts = {}\nconcurrency = {}\n[log]\nlevel = \"info,batchin::requests=warn\"\n",
+            self.lease_seconds, self.grace_seconds, self.max_in_flight, self.max_attempts, self.tasks_at_once,
         );
         for (index, url) in upstreams.iter().enumerate() {
             let slots = self.slots;
