@@ -9,6 +9,7 @@ mod batches;
 mod budgets;
 mod command_line;
 mod connections;
+mod expiry;
 mod failpoints;
 mod harness;
 mod idempotency;

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::harness::{Backend, CENT, PATIENCE, Settings, TOKEN, World, chat, text_of, until};
+use crate::harness::{Backend, CENT, PATIENCE, Settings, TOKEN, World, chat, each_task_once, on_both, text_of, until};
+
+fn one_task(model: &str) -> [serde_json::Value; 1] {
+    [serde_json::json!({"custom_id": "task", "model": model, "request_body": chat(model, 10)})]
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_stalled_server_had_is_the_others_and_its_late_usage_is_ours() {
@@ -87,4 +91,40 @@ async fn a_single_server_goes_on_after_it_stood_still() {
     let charged = account.funded - account.balance(&node.address).await;
     assert_eq!((charged, ledger.late), ((tokens + 10) * TOKEN, 0), "{rest:?}");
     assert!(rest.iter().any(|data| data == "[DONE]" || data.contains("\"error\"")), "no silent end: {rest:?}");
+}
+
+/// The worker that stood still had a task whose result it delivers when another one has run it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_late_result_of_a_stalled_worker_is_refused() {
+    let settings = Settings { lease_seconds: 1, ..Settings::default() }.model("slow", "sim:tokens=10,first_ms=1500");
+    let world = World::new(Backend::Postgres, settings).await;
+    let stalled = world.node().await;
+    let account = world.account(100).await;
+    let batch = account.submit(&stalled.address, "high", &one_task("slow")).await;
+    timeout(PATIENCE, world.sim().until_calls(1)).await.expect("the task runs");
+    stalled.freeze();
+    let alive = world.node().await;
+    each_task_once(&account, &alive.address, &batch, 1).await;
+    assert_eq!(world.sim().calls(), 2, "it ran once on each");
+    let charged = account.funded - account.balance(&alive.address).await;
+    stalled.thaw();
+    let answered = async || (account.chat(&stalled.address, &chat("fixed", 10)).await.status == 200).then_some(());
+    until("the stalled server serves again", answered).await;
+    let ledger = world.settled().await;
+    assert_eq!((charged, ledger.usage_rows), (10 * TOKEN, 2), "the task's one charge, and one request after it");
+    each_task_once(&account, &alive.address, &batch, 1).await;
+}
+
+on_both! {
+    async fn a_task_that_outlives_its_lease_on_a_live_worker_runs_once(backend) {
+        let settings = Settings { lease_seconds: 1, ..Settings::default() }.model("slow", "sim:tokens=10,first_ms=4000");
+        let world = World::new(backend, settings).await;
+        let node = world.node().await;
+        let account = world.account(100).await;
+        let batch = account.submit(&node.address, "high", &one_task("slow")).await;
+        each_task_once(&account, &node.address, &batch, 1).await;
+        assert_eq!(world.sim().calls(), 1);
+        assert_eq!(account.funded - account.balance(&node.address).await, 10 * TOKEN);
+        world.settled().await;
+    }
 }

@@ -17,7 +17,7 @@ pub use self::{
     account::{Account, chat, nanos, text_of},
     ledger::Ledger,
     load::{ANSWER, Load, books_balance, charged_once, each_task_once, streamed, whole},
-    node::{Address, Environment, Node},
+    node::{Address, CLOCK_AHEAD, Environment, Node},
     settings::{CENT, Settings, TOKEN},
     world::World,
 };

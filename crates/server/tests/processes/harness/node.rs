@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +16,9 @@ use tokio::{
 };
 
 use super::PATIENCE;
+
+/// How many seconds a server's clock is ahead.
+pub const CLOCK_AHEAD: &str = "BATCHIN_FAULT_CLOCK_AHEAD";
 
 /// Where a node is; follows it over restarts.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +55,11 @@ impl Node {
     /// Not started yet.
     pub(super) fn new(config: &Path, data: PathBuf, log: PathBuf, environment: Environment) -> Self {
         Self { address: Address::default(), config: config.to_owned(), data, log, environment, running: None }
+    }
+
+    /// From its next start on it goes by a clock that is so far ahead.
+    pub fn set_clock_ahead(&mut self, by: Duration) {
+        self.environment.push((CLOCK_AHEAD, by.as_secs().to_string()));
     }
 
     /// Starts it on the same data folder. Ready when this returns.

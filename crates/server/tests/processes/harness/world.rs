@@ -12,7 +12,7 @@ use batchin_testkit::{Cluster, Database};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::{Account, Backend, CENT, Environment, Ledger, Node, Settings, until};
+use super::{Account, Backend, CENT, CLOCK_AHEAD, Environment, Ledger, Node, Settings, until};
 
 /// Lines of each server's log that a failed test shows.
 const LOG_LINES: usize = 40;
@@ -70,7 +70,7 @@ impl World {
 
     /// Whatever is started from now on goes by a clock that is so far ahead.
     pub fn with_clock_ahead(mut self, by: Duration) -> Self {
-        self.environment.push(("BATCHIN_FAULT_CLOCK_AHEAD", by.as_secs().to_string()));
+        self.environment.push((CLOCK_AHEAD, by.as_secs().to_string()));
         self
     }
 
