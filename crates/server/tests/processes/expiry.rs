@@ -12,7 +12,6 @@ use crate::harness::{Account, Backend, Node, Settings, World, until};
 /// Past the shortest window, which is an hour.
 const AHEAD: Duration = Duration::from_secs(2 * 3_600);
 
-#[expect(clippy::disallowed_methods, reason = "the tests are told where the packages are like the server is")]
 fn prepared(name: &str) -> PathBuf {
     std::env::var_os(name).map(PathBuf::from).unwrap_or_else(|| panic!("{name} is not set: run with `make test`"))
 }
