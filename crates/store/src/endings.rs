@@ -66,6 +66,7 @@ impl Store {
             let tasks = lock_unended(&tx, id, 0..u64::from(STOP_AT_ONCE)).await?;
             let Some(batch) = lock_batch(&tx, id).await? else { return Ok(None) };
             if batch.status.is_final() || batch.status == BatchStatus::Finalizing || batch.ending.is_some() {
+                tx.leave().await?;
                 return Ok(Some(Cancelled { status: batch.status, stopped: 0 }));
             }
             let status = if batch.status == BatchStatus::Validating { ending.of_batch() } else { ending.on_the_way() };

@@ -38,6 +38,18 @@ impl WriteTx {
         }
     }
 
+    /// Ends it without a trace, and its locks with it: of a transaction that is dropped they linger on PostgreSQL until
+    /// its connection is used again, and who skips locked rows would not see what nobody is at.
+    pub(crate) async fn leave(self) -> Result<(), StoreError> {
+        match self.tx {
+            Tx::Pooled(tx) => Ok(tx.rollback().await?),
+            Tx::Own(tx) => {
+                drop(tx);
+                Ok(())
+            }
+        }
+    }
+
     /// Runs a statement; returns how many rows it touched.
     pub(crate) async fn run(
         &self,
