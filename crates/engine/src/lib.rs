@@ -15,6 +15,8 @@ mod generate;
 mod http;
 #[cfg(feature = "llama")]
 mod instruction_sets;
+#[cfg(kernels)]
+mod kernels;
 #[cfg(feature = "llama")]
 mod metrics;
 #[cfg(feature = "llama")]
