@@ -1,4 +1,5 @@
-//! Holds: the few calls into llama.cpp for which `llama-cpp-2` has no safe form. The only unsafe code of the project.
+//! Holds: the few calls into llama.cpp for which `llama-cpp-2` has no safe form. With the kernels, the only
+//! unsafe code of the project.
 
 #![expect(unsafe_code, reason = "these functions exist only as C functions")]
 

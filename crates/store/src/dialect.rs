@@ -132,13 +132,17 @@ impl Dialect {
         }
     }
 
-    /// Replaces the type names of the schema: `{uuid}`, `{bytes}`.
-    pub(crate) fn schema(self, sql: &str) -> String {
-        let (uuid, bytes) = match self {
-            Self::Sqlite => ("blob", "blob"),
-            Self::Postgres => ("uuid", "bytea"),
+    /// A statement of the schema with this database's names for `{uuid}` and `{bytes}`; `None` if there is nothing in
+    /// it, or if it begins with the name of the other database: `{sqlite}`, `{postgres}`.
+    pub(crate) fn schema(self, statement: &str) -> Option<String> {
+        let (own, other, uuid, bytes) = match self {
+            Self::Sqlite => ("{sqlite}", "{postgres}", "blob", "blob"),
+            Self::Postgres => ("{postgres}", "{sqlite}", "uuid", "bytea"),
         };
-        sql.replace("{uuid}", uuid).replace("{bytes}", bytes)
+        let statement = statement.trim();
+        let statement = statement.strip_prefix(own).unwrap_or(statement);
+        let applies = !statement.is_empty() && !statement.starts_with(other);
+        applies.then(|| statement.replace("{uuid}", uuid).replace("{bytes}", bytes))
     }
 }
 

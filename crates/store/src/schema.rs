@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0002_webhooks.sql"),
     include_str!("schema/0003_files.sql"),
     include_str!("schema/0004_batches.sql"),
+    include_str!("schema/0005_grants.sql"),
 ];
 
 /// Any number that no other program on the same database server uses; the name in ASCII.
@@ -25,8 +26,8 @@ pub(crate) async fn migrate(tx: &DatabaseTransaction, dialect: Dialect) -> Resul
     tx.execute_unprepared("CREATE TABLE IF NOT EXISTS schema_version (version bigint NOT NULL)").await?;
     let current = version(tx, dialect).await?;
     for (number, sql) in MIGRATIONS.iter().enumerate().skip(current) {
-        for statement in dialect.schema(sql).split(";\n").map(str::trim).filter(|s| !s.is_empty()) {
-            tx.execute_unprepared(statement).await?;
+        for statement in sql.split(";\n").filter_map(|statement| dialect.schema(statement)) {
+            tx.execute_unprepared(&statement).await?;
         }
         let number = i64::try_from(number + 1).map_err(|e| DbErr::Custom(e.to_string()))?;
         tx.execute_raw(dialect.statement("INSERT INTO schema_version (version) VALUES ($1)", [number.into()])).await?;
