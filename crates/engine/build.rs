@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     // Where it installed its cmake files: OUT/lib/cmake. What it was built from stands in OUT/build.
-    let installed = env::var("DEP_LLAMA_GGML_CMAKE_DIR").map_err(|_| "llama-cpp-sys-2 does not say where its ggml is")?;
+    let installed =
+        env::var("DEP_LLAMA_GGML_CMAKE_DIR").map_err(|_| "llama-cpp-sys-2 does not say where its ggml is")?;
     let out = Path::new(&installed).ancestors().nth(2).ok_or("llama-cpp-sys-2 has no output folder")?;
     let cache = fs::read_to_string(out.join("build/CMakeCache.txt"))?;
     let source = cache
