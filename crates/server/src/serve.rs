@@ -58,7 +58,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let files = Files::new(gateway.clone(), blobs.clone(), FilesOptions { max_bytes: config.files.max_bytes });
     let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
         .with_webhook_targets(wiring::webhook_targets(&config));
-    engine::start(&config, &groups.beside);
+    engine::start(&config, gateway.fleet(), &groups.beside);
     if config.server.roles.worker {
         let options = WorkerOptions {
             concurrency: config.batches.concurrency,

@@ -2,8 +2,9 @@
 
 use std::{ffi::OsString, sync::Arc};
 
-use batchin_engine::{EngineOptions, Supervisor, SupervisorOptions};
+use batchin_engine::{EngineOptions, EngineState, Supervisor, SupervisorOptions};
 use batchin_tasks::Tasks;
+use batchin_upstream::Fleet;
 use batchin_weights::KnownModel;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -11,15 +12,15 @@ use tracing::{error, info};
 use crate::{commands::pull, config::Config, wiring};
 
 /// Starts the engine if some model needs it. Until it answers, its models show as offline.
-pub(super) fn start(config: &Config, tasks: &Tasks) {
+pub(super) fn start(config: &Config, fleet: &Fleet, tasks: &Tasks) {
     if !config.is_engine_needed() {
         return;
     }
-    let (config, group) = (config.clone(), tasks.clone());
-    tasks.spawn("engine_start", move |stop| bring_up(config, group, stop));
+    let (config, fleet, group) = (config.clone(), fleet.clone(), tasks.clone());
+    tasks.spawn("engine_start", move |stop| bring_up(config, fleet, group, stop));
 }
 
-async fn bring_up(config: Config, tasks: Tasks, stop: CancellationToken) {
+async fn bring_up(config: Config, fleet: Fleet, tasks: Tasks, stop: CancellationToken) {
     let known: Vec<&'static KnownModel> =
         config.engine.models.iter().filter_map(|id| batchin_weights::find(id)).collect();
     for model in &known {
@@ -37,9 +38,14 @@ async fn bring_up(config: Config, tasks: Tasks, stop: CancellationToken) {
     let options = wiring::engine_options(&config, &known);
     match supervisor_options(&options) {
         Ok(options) => {
-            let supervisor = Supervisor::start(options, &tasks);
-            if supervisor.ready().await {
+            let mut state = Supervisor::start(options, &tasks).state();
+            // Its models are served as soon as it answers, not when the next round of probes is due.
+            while state.wait_for(|state| *state == EngineState::Ready).await.is_ok() {
                 info!("the engine answers");
+                fleet.probe_all().await;
+                if state.wait_for(|state| *state != EngineState::Ready).await.is_err() {
+                    return;
+                }
             }
         }
         Err(cause) => error!("the engine does not start: {cause}"),
