@@ -153,22 +153,24 @@ impl Store {
         let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.write().await?;
             if !still(&tx, node).await? {
-                return Ok(false);
+                return tx.leave().await.map(|()| false);
             }
             // Tasks before their batch: the order in which every verb locks.
             let tasks = match &step {
                 Step::Stop(indices) => lock_unended(&tx, id, indices.clone()).await?,
                 _ => Vec::new(),
             };
-            let Some(batch) = charged_with(&tx, node, id, step.chore()).await? else { return Ok(false) };
+            let Some(batch) = charged_with(&tx, node, id, step.chore()).await? else {
+                return tx.leave().await.map(|()| false);
+            };
             match &step {
                 Step::Reject(faults) => reject(&tx, id, faults, now).await?,
                 Step::Accept(total, model) => accept(&tx, id, (*total, *model), now).await?,
-                Step::Load(piece) if batch.loaded != piece.from => return Ok(false),
+                Step::Load(piece) if batch.loaded != piece.from => return tx.leave().await.map(|()| false),
                 Step::Load(piece) => load(&tx, &batch, *piece, now).await?,
                 Step::Stop(_) => match batch.ending {
                     Some(ending) => stop(&tx, &batch, ending, (&tasks, now)).await?,
-                    None => return Ok(false),
+                    None => return tx.leave().await.map(|()| false),
                 },
                 Step::Close(files, sweep_at) => close(&tx, &batch, (*files, *sweep_at), now).await?,
             }
