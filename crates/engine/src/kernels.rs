@@ -4,8 +4,8 @@
 //!
 //! ggml's product for Q8_0 takes rows as they lie in the file and works in 256 bits, with as many instructions around
 //! each sum as in it. Here 16 rows are interleaved when a model is loaded, so that one instruction adds 64 products to
-//! 16 sums. Its attention looks at every cell of the cache for every head, whoever the cell belongs to; here the cells
-//! of a token are found once for all heads. What the processor cannot do stays with ggml.
+//! 16 sums. Its attention looks at every cell of the cache for every head, whoever the cell belongs to; here a token's
+//! cells are listed first, 32 at a look, and only those are computed with. What the processor cannot do stays with ggml.
 
 #![expect(unsafe_code, reason = "vector instructions on memory that ggml owns")]
 
