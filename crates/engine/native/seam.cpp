@@ -71,8 +71,12 @@ bool packs(const ggml_tensor * weights) {
     return weights->type == GGML_TYPE_Q8_0 && ggml_n_dims(weights) == 2 && weights->ne[1] % ROWS == 0;
 }
 
-// Takes pieces of work until there are none left; every thread of the graph calls it.
+// Waits until every thread of the graph is here, and then takes pieces of work until there are none left.
 template <typename F> void share(const ggml_compute_params * params, int64_t pieces, F && each) {
+    if (params->ith == 0) {
+        ggml_threadpool_chunk_set(params->threadpool, params->nth);
+    }
+    ggml_barrier(params->threadpool);
     for (int64_t at = params->ith; at < pieces; at = ggml_threadpool_chunk_add(params->threadpool, 1)) {
         each(at);
     }
@@ -98,10 +102,6 @@ class product : public ggml::cpu::tensor_traits {
             const char *  row = static_cast<const char *>(x->data) + i1 * x->nb[1] + i2 * x->nb[2] + i3 * x->nb[3];
             kernels.quantize(scratch, reinterpret_cast<const float *>(row), width, token, tokens);
         }
-        if (params->ith == 0) {
-            ggml_threadpool_chunk_set(params->threadpool, params->nth);
-        }
-        ggml_barrier(params->threadpool);
         const batchin_product whole = { static_cast<const uint8_t *>(weights->data), static_cast<size_t>(weights->ne[1]),
                                         static_cast<size_t>(width), scratch, static_cast<size_t>(tokens),
                                         static_cast<float *>(op->data) };
@@ -131,10 +131,6 @@ class attention : public ggml::cpu::tensor_traits {
         const int64_t each  = tokens * streams * k->ne[2] >= 4 * params->nth ? shared : 1;
         const int64_t parts = q->ne[2] / each;
         uint8_t *           scratch = aligned(params->wdata) + params->ith * scratch_size(op);
-        if (params->ith == 0) {
-            ggml_threadpool_chunk_set(params->threadpool, params->nth);
-        }
-        ggml_barrier(params->threadpool);
         share(params, tokens * streams * parts, [&](int64_t at) {
             const int64_t head = at % parts * each, token = at / parts % tokens, stream = at / parts / tokens;
             batchin_attention one;

@@ -38,9 +38,10 @@ async fn bring_up(config: Config, fleet: Fleet, tasks: Tasks, stop: Cancellation
     let options = wiring::engine_options(&config, &known);
     match supervisor_options(&options) {
         Ok(options) => {
-            let mut state = Supervisor::start(options, &tasks).state();
+            let supervisor = Supervisor::start(options, &tasks);
+            let mut state = supervisor.state();
             // Its models are served as soon as it answers, not when the next round of probes is due.
-            while state.wait_for(|state| *state == EngineState::Ready).await.is_ok() {
+            while supervisor.ready().await {
                 info!("the engine answers");
                 fleet.probe_all().await;
                 if state.wait_for(|state| *state != EngineState::Ready).await.is_err() {
