@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 // `Kernels` in src/kernels.rs.
 struct batchin_kernels {
@@ -241,5 +242,10 @@ ggml_backend_buffer_type_t buffer_type() {
 // To be called once, before ggml is asked for its buffer types, which is when a model is loaded.
 extern "C" void batchin_install_kernels(const batchin_kernels * given) {
     kernels = *given;
-    ggml_backend_cpu_get_extra_buffer_types().push_back(buffer_type());
+    std::vector<ggml_backend_buffer_type_t> & types = ggml_backend_cpu_get_extra_buffer_types();
+    // Every processor with AMX has what these kernels need. ggml's own code for AMX would go before them, and crashes:
+    // GCC up to 12.3 drops the stores of the tile configuration that it loads (ggml-org/llama.cpp#20824).
+    const auto is_amx = [](ggml_backend_buffer_type_t type) { return strcmp(ggml_backend_buft_name(type), "AMX") == 0; };
+    types.erase(std::remove_if(types.begin(), types.end(), is_amx), types.end());
+    types.insert(types.begin(), buffer_type());
 }
