@@ -6,11 +6,10 @@ use std::{future::Future, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use batchin_domain::AccountId;
-use batchin_store::{Begun, IdempotencyScope, StoredAnswer};
+use batchin_gateway::{IdempotencyGuard, Keyed, RequestError, Turn};
+use batchin_store::{IdempotencyScope, StoredAnswer};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
 use crate::{
@@ -21,9 +20,7 @@ use crate::{
 /// Longest key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 /// How long a second request waits for the first one's answer.
-const WAIT: Duration = Duration::from_secs(30);
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -73,60 +70,48 @@ where
 {
     let Some(key) = key(headers)? else { return Ok(json(encode(&work(None).await?)?)) };
     let scope = IdempotencyScope { account: creation.account, key };
-    let fingerprint: [u8; 32] = Sha256::digest(creation.body).into();
-    let began = Instant::now();
-    loop {
-        let node = app.gateway.epoch().identity;
-        let begun = app.store().begin_idempotent(&scope, creation.route, fingerprint, node, app.now()).await?;
-        match begun {
-            Begun::First => {
-                let work = work(Some(scope.clone()));
-                return first(app, scope, creation.keep, work).await;
-            }
-            Begun::Done(StoredAnswer { body: Some(body), .. }) => {
-                let mut response = json(body);
-                response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-                return Ok(response);
-            }
-            Begun::Done(_) => return Err(cannot_repeat()),
-            Begun::Mismatch => return Err(ApiError::idempotency_mismatch()),
-            Begun::Running if began.elapsed() < WAIT => tokio::time::sleep(LOOK).await,
-            Begun::Running => return Err(ApiError::idempotency_running()),
+    let keyed = Keyed { scope, route: creation.route, body: creation.body, patience: PATIENCE };
+    match app.gateway.begin_idempotent(app.gateway.epoch().identity, keyed).await {
+        Ok(Turn::First(guard)) => {
+            let work = work(Some(guard.scope().clone()));
+            let created = app.tasks.see_through("idempotent_creation", first(app.clone(), guard, creation.keep, work));
+            created.await.ok_or_else(ApiError::internal)?.map(json)
         }
+        Ok(Turn::Replay(answer)) => {
+            let mut response = json(answer.body.unwrap_or_default());
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
+        }
+        Err(RequestError::IdempotencyCut) => Err(cannot_repeat()),
+        Err(cause) => Err(cause.into()),
     }
 }
 
-/// Runs to its end even when the client goes away: what was created must be remembered.
-async fn first<T, W>(app: &App, scope: IdempotencyScope, keep: Keep, work: W) -> Result<Response, ApiError>
-where
-    T: Serialize + Send + 'static,
-    W: Future<Output = Result<T, ApiError>> + Send + 'static,
-{
-    let (done, outcome) = oneshot::channel();
-    let creating = app.clone();
-    app.tasks.spawn("idempotent_creation", move |_| async move {
-        let created = match work.await {
-            Ok(created) => encode(&created),
-            Err(error) => Err(error),
-        };
-        batchin_faults::point("creation.made");
-        let noted = match &created {
-            Ok(body) => {
-                let body = (keep == Keep::Answer).then(|| body.clone());
-                let answer = StoredAnswer { status: 200, content_type: "application/json".to_owned(), body };
-                // Changes nothing where the work has remembered it.
-                creating.store().remember_answer(&scope, &answer).await
+/// Carries it out and remembers what was created.
+async fn first<T: Serialize>(
+    app: App,
+    guard: IdempotencyGuard,
+    keep: Keep,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<Vec<u8>, ApiError> {
+    let created = match work.await {
+        Ok(created) => encode(&created),
+        Err(error) => Err(error),
+    };
+    batchin_faults::point("creation.made");
+    match &created {
+        Ok(body) => {
+            let body = (keep == Keep::Answer).then(|| body.clone());
+            let answer = StoredAnswer { status: 200, content_type: "application/json".to_owned(), body };
+            // Changes nothing where the work has remembered it.
+            if let Err(cause) = app.store().remember_answer(&guard.keep(), &answer).await {
+                warn!(error = &cause as &dyn std::error::Error, "the answer to an Idempotency-Key could not be noted");
             }
-            Err(_) => creating.store().forget_idempotent(&scope).await,
-        };
-        if let Err(cause) = noted {
-            warn!(error = &cause as &dyn std::error::Error, "the answer to an Idempotency-Key could not be noted");
         }
-        batchin_faults::point("creation.noted");
-        // Nobody listens when the client went away.
-        let _ = done.send(created);
-    });
-    outcome.await.map_err(|_| ApiError::internal())?.map(json)
+        Err(_) => guard.release().await,
+    }
+    batchin_faults::point("creation.noted");
+    created
 }
 
 /// What is remembered of a creation's answer.

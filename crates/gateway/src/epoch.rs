@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use batchin_domain::{Clock, IdSource, NodeId, Timestamp, TransferId, escrow::Fence};
+use batchin_domain::{Clock, IdSource, NodeId, Timestamp, escrow::Fence};
 use batchin_store::{
     CommitError, Committer, CommitterOptions, FencedError, NodeIdentity, Settlement, Store, StoreError,
 };
@@ -40,7 +40,7 @@ pub struct Epoch {
     /// The node and its epoch.
     pub identity: NodeIdentity,
     /// What it has leased.
-    pub escrow: Escrow,
+    pub escrow: Arc<Escrow>,
     /// The way to the ledger.
     pub committer: Committer,
     /// When this node asked for it: the origin of its own clock, which no operator sets back.
@@ -67,6 +67,38 @@ impl Epoch {
     }
 }
 
+/// What becomes of settlements that fail, whoever waits for them.
+struct Failed {
+    store: Store,
+    escrow: Arc<Escrow>,
+    tasks: Tasks,
+}
+
+impl Failed {
+    fn note(&self, settlement: &Settlement, cause: CommitError) {
+        match cause {
+            CommitError::Fenced => self.book_late(settlement),
+            CommitError::Unavailable => self.escrow.note_unsure(),
+            CommitError::StaleTask => {}
+        }
+    }
+
+    /// What comes too late is booked as our loss.
+    fn book_late(&self, settlement: &Settlement) {
+        counter!("batchin_late_usage_total").increment(1);
+        error!(nanos = settlement.charge.nanos(), "usage came after its node was fenced; it is ours to bear");
+        let (store, settlement) = (self.store.clone(), settlement.clone());
+        self.tasks.spawn("book_late", move |_| async move {
+            batchin_faults::point("late.booking");
+            // Nothing was charged under this id.
+            if let Err(cause) = store.book_late(settlement.charge_id, &settlement, settlement.now).await {
+                error!(error = &cause as &dyn std::error::Error, "late usage could not be booked");
+            }
+            batchin_faults::point("late.booked");
+        });
+    }
+}
+
 /// How the keeper behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct KeeperOptions {
@@ -84,13 +116,13 @@ pub struct Keeper {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     options: KeeperOptions,
-    /// Waits for committers: ended after everything that settles.
+    /// Waits for committers and for leases that were asked for: ended after everything that spends.
     writers: Tasks,
     current: ArcSwap<Epoch>,
 }
 
 impl Keeper {
-    /// Joins and starts to keep the lease. `writers` must be shut down after the tasks that settle.
+    /// Joins and starts to keep the lease. `writers` must be shut down after the tasks that spend and settle.
     pub async fn start(
         store: Store,
         world: (Arc<dyn Clock>, Arc<dyn IdSource>),
@@ -126,10 +158,13 @@ impl Keeper {
         lease: Duration,
         writers: &Tasks,
     ) -> Epoch {
-        let options = CommitterOptions { give_up_after: lease };
+        let escrow = Arc::new(Escrow::new(store.clone(), identity, Arc::clone(ids), writers.clone()));
+        let failed = Failed { store: store.clone(), escrow: Arc::clone(&escrow), tasks: writers.clone() };
+        let on_failure = Arc::new(move |settlement: &Settlement, cause| failed.note(settlement, cause));
+        let options = CommitterOptions { give_up_after: lease, on_failure };
         let epoch = Epoch {
             identity,
-            escrow: Escrow::new(store.clone(), identity, Arc::clone(ids)),
+            escrow,
             committer: Committer::start(store.clone(), identity, options, writers),
             began: asked,
             deadline: AtomicI64::new(0),
@@ -228,45 +263,6 @@ impl Keeper {
         for cause in [minutes.err(), answers.err()].into_iter().flatten() {
             warn!(error = &cause as &dyn std::error::Error, "old rows could not be swept");
         }
-    }
-
-    /// Settles under an epoch. What comes too late is booked as our loss.
-    pub(crate) async fn settle(&self, epoch: &Epoch, settlement: Settlement) -> Result<(), CommitError> {
-        let late = Settlement {
-            charge_id: settlement.charge_id,
-            account: settlement.account,
-            key: settlement.key,
-            month: settlement.month,
-            budget_held: settlement.budget_held,
-            charge: settlement.charge,
-            usage: settlement.usage.clone(),
-            task: None,
-            cap_held: false,
-            answer: None,
-            now: settlement.now,
-        };
-        match epoch.committer.commit(settlement).await {
-            Err(CommitError::Fenced) => {
-                self.book_late(&late).await;
-                Err(CommitError::Fenced)
-            }
-            Err(CommitError::Unavailable) => {
-                epoch.escrow.note_unsure();
-                Err(CommitError::Unavailable)
-            }
-            other => other,
-        }
-    }
-
-    async fn book_late(&self, settlement: &Settlement) {
-        counter!("batchin_late_usage_total").increment(1);
-        error!(nanos = settlement.charge.nanos(), "usage came after its node was fenced; it is ours to bear");
-        let id = TransferId::new(self.ids.uuid());
-        batchin_faults::point("late.booking");
-        if let Err(cause) = self.store.book_late(id, settlement, self.clock.now()).await {
-            error!(error = &cause as &dyn std::error::Error, "late usage could not be booked");
-        }
-        batchin_faults::point("late.booked");
     }
 
     /// Ends the epoch in good order, once what was handed in is written. Call it when nothing settles any more.

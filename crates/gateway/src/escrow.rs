@@ -16,6 +16,7 @@ use batchin_domain::{
     escrow::{LEASE_HORIZON, Lease},
 };
 use batchin_store::{FencedError, LeaseAsk, LeaseOutcome, NodeIdentity, Store, StoreError};
+use batchin_tasks::Tasks;
 use metrics::{counter, gauge};
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::warn;
@@ -51,6 +52,9 @@ pub enum EscrowError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] StoreError),
+    /// What asked the store ended without a word.
+    #[error("the asking was interrupted")]
+    Interrupted,
 }
 
 /// All leases of one epoch of this node.
@@ -58,6 +62,8 @@ pub struct Escrow {
     store: Store,
     node: NodeIdentity,
     ids: Arc<dyn IdSource>,
+    /// What asks the store runs here, to its end.
+    tasks: Tasks,
     /// std mutexes: held for one map look-up, never across an await.
     shards: [Mutex<HashMap<Purse, Arc<Pot>>>; SHARDS],
     /// The store may count more as leased than this node knows of: something failed whose outcome is unknown.
@@ -70,7 +76,7 @@ struct Pot {
     /// std mutex: held for a few additions.
     state: Mutex<PotState>,
     /// One caller at a time asks the store; the others find what it brought.
-    filling: Semaphore,
+    filling: Arc<Semaphore>,
 }
 
 struct PotState {
@@ -152,6 +158,12 @@ impl Pot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether asking the store would be in vain: there is enough here, or the pot is dead.
+    fn needs_nothing_for(&self, amount: Amount) -> bool {
+        let state = self.lock();
+        state.dead || state.lease.free() >= amount
+    }
+
     /// `None`: not enough here. `Some(None)`: this pot is dead.
     fn try_hold(self: &Arc<Self>, amount: Amount) -> Option<Option<Hold>> {
         let mut state = self.lock();
@@ -167,12 +179,17 @@ impl Pot {
 }
 
 impl Escrow {
-    pub(crate) fn new(store: Store, node: NodeIdentity, ids: Arc<dyn IdSource>) -> Self {
-        Self { store, node, ids, shards: std::array::from_fn(|_| Mutex::default()), unsure: AtomicBool::new(false) }
+    /// `tasks` must be shut down after everything that spends and before the node leaves.
+    pub(crate) fn new(store: Store, node: NodeIdentity, ids: Arc<dyn IdSource>, tasks: Tasks) -> Self {
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self { store, node, ids, tasks, shards, unsure: AtomicBool::new(false) }
     }
 
     /// Sets an amount aside, leasing more if need be.
-    pub async fn hold(&self, purse: Purse, amount: Amount) -> Result<Hold, EscrowError> {
+    ///
+    /// A caller may stop waiting at any time: what was leased for it is then free for others, and is given back like
+    /// everything that lies idle.
+    pub async fn hold(self: &Arc<Self>, purse: Purse, amount: Amount) -> Result<Hold, EscrowError> {
         loop {
             let pot = self.pot(purse);
             match pot.try_hold(amount) {
@@ -180,9 +197,24 @@ impl Escrow {
                 Some(None) => continue,
                 None => {}
             }
-            let Ok(_turn) = pot.filling.acquire().await else { return Err(EscrowError::Fenced) };
-            if let Some(hold) = self.fill(&pot, amount).await? {
-                return Ok(hold);
+            let Ok(turn) = Arc::clone(&pot.filling).acquire_owned().await else { return Err(EscrowError::Fenced) };
+            // Whoever had the turn before may have brought enough.
+            if pot.needs_nothing_for(amount) {
+                continue;
+            }
+            let escrow = Arc::clone(self);
+            let filled = self.tasks.see_through("escrow_fill", async move {
+                let _turn = turn;
+                escrow.fill(&pot, amount).await
+            });
+            match filled.await {
+                Some(Ok(None)) => {}
+                Some(Ok(Some(hold))) => return Ok(hold),
+                Some(Err(cause)) => return Err(cause),
+                None => {
+                    self.note_unsure();
+                    return Err(EscrowError::Interrupted);
+                }
             }
         }
     }
@@ -279,7 +311,7 @@ impl Escrow {
                     last_used: now,
                     dead: false,
                 }),
-                filling: Semaphore::new(1),
+                filling: Arc::new(Semaphore::new(1)),
             })
         };
         Arc::clone(self.shard(purse).entry(purse).or_insert_with(fresh))

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use batchin_domain::AccountId;
-use batchin_store::{Begun, IdempotencyScope, StoredAnswer};
+use batchin_store::{Begun, IdempotencyScope, NodeIdentity, Store, StoredAnswer};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{Epoch, Gateway, Inbound, RequestError};
+use crate::{Gateway, RequestError};
 
-/// How long a second request waits for the first one's answer: as long as clients wait.
-const WAIT: Duration = Duration::from_secs(600);
 /// Between two looks; doubles up to [`LOOK_MAX`].
 const LOOK: Duration = Duration::from_millis(20);
 const LOOK_MAX: Duration = Duration::from_secs(1);
@@ -20,85 +17,109 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(pub String);
 
+/// A request that carries a key.
+pub struct Keyed<'a> {
+    /// Whose it is, and its key.
+    pub scope: IdempotencyScope,
+    /// Which call: a key is good for one.
+    pub route: &'static str,
+    /// What was sent: a key is good for one body.
+    pub body: &'a [u8],
+    /// How long it waits for the answer of a first one that still runs.
+    pub patience: Duration,
+}
+
 /// What became of a request that carries a key.
-pub(crate) enum Turn {
-    /// It is ours to carry out.
-    First(IdempotencyScope),
+pub enum Turn {
+    /// It is the caller's to carry out.
+    First(IdempotencyGuard),
     /// It was carried out before.
     Replay(StoredAnswer),
 }
 
 impl Gateway {
-    /// Begins a request under its key, or waits for whoever began it before.
-    pub(crate) async fn begin_idempotent(
-        &self,
-        epoch: &Epoch,
-        account: AccountId,
-        key: &IdempotencyKey,
-        inbound: &Inbound,
-    ) -> Result<Turn, RequestError> {
-        let scope = IdempotencyScope { account, key: key.0.clone() };
-        let fingerprint: [u8; 32] = Sha256::digest(&inbound.body).into();
+    /// Begins a request under its key, or waits for whoever began it before. The caller may stop waiting at any time.
+    pub async fn begin_idempotent(&self, node: NodeIdentity, keyed: Keyed<'_>) -> Result<Turn, RequestError> {
+        let fingerprint: [u8; 32] = Sha256::digest(keyed.body).into();
         let (began, mut pause) = (Instant::now(), LOOK);
         loop {
-            let now = self.clock().now();
-            let path = inbound.endpoint.path();
-            match self.store().begin_idempotent(&scope, path, fingerprint, epoch.identity, now).await {
-                Ok(Begun::First) => {
-                    batchin_faults::point("idempotency.begun");
-                    return Ok(Turn::First(scope));
-                }
-                Ok(Begun::Done(answer)) if answer.body.is_some() => return Ok(Turn::Replay(answer)),
-                Ok(Begun::Done(_)) => return Err(RequestError::IdempotencyCut),
-                Ok(Begun::Mismatch) => return Err(RequestError::IdempotencyMismatch),
-                Ok(Begun::Running) if began.elapsed() < WAIT => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LOOK_MAX);
-                }
-                Ok(Begun::Running) => return Err(RequestError::IdempotencyRunning),
-                Err(cause) => return Err(RequestError::Store(cause)),
+            let begin = self.clone().begin(node, keyed.scope.clone(), keyed.route, fingerprint);
+            let begun = self.tasks().see_through("begin_idempotent", begin).await;
+            if let Some(turn) = begun.ok_or(RequestError::Fenced)?? {
+                return Ok(turn);
             }
+            if began.elapsed() >= keyed.patience {
+                return Err(RequestError::IdempotencyRunning);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_MAX);
         }
     }
 
-    /// Lets a request that did nothing be tried again under its key.
-    pub(crate) fn forget_idempotent(&self, scope: IdempotencyScope) {
-        let store = self.store().clone();
-        self.tasks().spawn("forget_idempotent", move |_| async move {
-            batchin_faults::point("idempotency.forgetting");
-            if let Err(cause) = store.forget_idempotent(&scope).await {
-                warn!(error = &cause as &dyn std::error::Error, "an Idempotency-Key could not be released");
+    /// `None`: somebody else is carrying it out.
+    async fn begin(
+        self,
+        node: NodeIdentity,
+        scope: IdempotencyScope,
+        route: &'static str,
+        fingerprint: [u8; 32],
+    ) -> Result<Option<Turn>, RequestError> {
+        let now = self.clock().now();
+        match self.store().begin_idempotent(&scope, route, fingerprint, node, now).await {
+            Ok(Begun::First) => {
+                batchin_faults::point("idempotency.begun");
+                Ok(Some(Turn::First(IdempotencyGuard { gateway: self, node, scope, is_owed: true })))
             }
-            batchin_faults::point("idempotency.forgotten");
-        });
+            Ok(Begun::Done(answer)) if answer.body.is_some() => Ok(Some(Turn::Replay(answer))),
+            Ok(Begun::Done(_)) => Err(RequestError::IdempotencyCut),
+            Ok(Begun::Mismatch) => Err(RequestError::IdempotencyMismatch),
+            Ok(Begun::Running) => Ok(None),
+            Err(cause) => Err(RequestError::Store(cause)),
+        }
     }
 }
 
-/// Releases a key unless its request was charged.
-pub(crate) struct IdempotencyGuard {
+/// A key whose request is being carried out; dropped, it is free for another try.
+#[must_use = "a dropped guard lets go of its key"]
+pub struct IdempotencyGuard {
     gateway: Gateway,
-    scope: Option<IdempotencyScope>,
+    node: NodeIdentity,
+    scope: IdempotencyScope,
+    is_owed: bool,
 }
 
 impl IdempotencyGuard {
-    pub(crate) fn new(gateway: Gateway, scope: Option<IdempotencyScope>) -> Self {
-        Self { gateway, scope }
+    /// The key.
+    pub fn scope(&self) -> &IdempotencyScope {
+        &self.scope
     }
 
-    /// The settlement takes it over.
-    pub(crate) fn take(&mut self) -> Option<IdempotencyScope> {
-        self.scope.take()
+    /// The key stays taken: its answer is about to be remembered.
+    pub fn keep(mut self) -> IdempotencyScope {
+        self.is_owed = false;
+        self.scope.clone()
     }
 
-    pub(crate) fn is_some(&self) -> bool {
-        self.scope.is_some()
+    /// Lets go of the key, and waits until that is done.
+    pub async fn release(mut self) {
+        self.is_owed = false;
+        forget(self.gateway.store().clone(), self.node, self.scope.clone()).await;
     }
 }
 
 impl Drop for IdempotencyGuard {
     fn drop(&mut self) {
-        if let Some(scope) = self.scope.take() {
-            self.gateway.forget_idempotent(scope);
+        if self.is_owed {
+            let forgetting = forget(self.gateway.store().clone(), self.node, self.scope.clone());
+            self.gateway.tasks().spawn("forget_idempotent", move |_| forgetting);
         }
     }
+}
+
+async fn forget(store: Store, node: NodeIdentity, scope: IdempotencyScope) {
+    batchin_faults::point("idempotency.forgetting");
+    if let Err(cause) = store.forget_idempotent(&scope, node).await {
+        warn!(error = &cause as &dyn std::error::Error, "an Idempotency-Key could not be released");
+    }
+    batchin_faults::point("idempotency.forgotten");
 }

@@ -28,7 +28,7 @@ pub use epoch::{Epoch, Keeper, KeeperOptions};
 pub use error::RequestError;
 pub use escrow::{Escrow, EscrowError};
 pub use gateway::{Gateway, GatewayOptions, GatewayParts};
-pub use idempotent::IdempotencyKey;
+pub use idempotent::{IdempotencyGuard, IdempotencyKey, Keyed, Turn};
 pub use reserve::RateInfo;
 pub use run::{Checked, Reply, ReplyBody, Unsettled, endpoint_code, endpoint_of};
 pub use stream::MeteredStream;

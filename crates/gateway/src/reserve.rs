@@ -128,7 +128,7 @@ fn refusal(cause: EscrowError, short: impl FnOnce(Amount) -> RequestError) -> Re
     match cause {
         EscrowError::Short { available } => short(available),
         EscrowError::Gone => RequestError::CallerGone,
-        EscrowError::Fenced => RequestError::Fenced,
+        EscrowError::Fenced | EscrowError::Interrupted => RequestError::Fenced,
         EscrowError::Store(cause) => RequestError::Store(cause),
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     Caller, Catalog, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
     admit::{Admitted, admit},
     dispatch::Running,
-    idempotent::{IdempotencyGuard, Turn},
+    idempotent::{IdempotencyGuard, Keyed, Turn},
     meter::Meter,
     meters,
     reserve::{Reservation, reserve, take_request},
@@ -27,6 +27,8 @@ use crate::{
 pub(crate) const MAX_ATTEMPTS: usize = 3;
 /// What a refused client is told to wait when nobody knows better.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a request under an Idempotency-Key waits for the first one's answer: as long as clients wait.
+const IDEMPOTENT_PATIENCE: Duration = Duration::from_secs(600);
 /// The largest answer that is kept for an Idempotency-Key.
 pub(crate) const MAX_KEPT_ANSWER: usize = 1024 * 1024;
 
@@ -203,12 +205,17 @@ impl Gateway {
         let admitted = admit(&arrival.catalog, &inbound)?;
         let place = Arc::clone(self.in_flight()).try_acquire_owned();
         let place = place.map_err(|_| RequestError::Busy { retry_after: RETRY_AFTER })?;
-        let mut guard = match &inbound.idempotency {
-            Some(key) => match self.begin_idempotent(&epoch, caller.account, key, &inbound).await? {
-                Turn::Replay(answer) => return Ok(Reply { rate, body: ReplyBody::Replay(answer) }),
-                Turn::First(scope) => IdempotencyGuard::new(self.clone(), Some(scope)),
-            },
-            None => IdempotencyGuard::new(self.clone(), None),
+        let guard = match &inbound.idempotency {
+            Some(key) => {
+                let scope = IdempotencyScope { account: caller.account, key: key.0.clone() };
+                let route = inbound.endpoint.path();
+                let keyed = Keyed { scope, route, body: &inbound.body, patience: IDEMPOTENT_PATIENCE };
+                match self.begin_idempotent(epoch.identity, keyed).await? {
+                    Turn::Replay(answer) => return Ok(Reply { rate, body: ReplyBody::Replay(answer) }),
+                    Turn::First(guard) => Some(guard),
+                }
+            }
+            None => None,
         };
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
         let dispatched = self.dispatch(&inbound, &admitted).await?;
@@ -219,7 +226,7 @@ impl Gateway {
             }
             Answer::Whole { body, usage, .. } => {
                 let unsettled = whole(bill, reservation, body, usage, dispatched.running);
-                ReplyBody::Whole(unsettled.settle(guard.take(), None).await?)
+                ReplyBody::Whole(unsettled.settle(guard.map(IdempotencyGuard::keep), None).await?)
             }
         };
         Ok(Reply { rate, body })
@@ -241,7 +248,7 @@ impl Gateway {
             answer: None,
             now,
         };
-        self.keeper().settle(&epoch, settlement).await.map_err(|cause| unsettled(&cause))
+        epoch.committer.commit(settlement).await.map_err(|cause| unsettled(&cause))
     }
 
     /// Checks a body against the catalogue, without running it: the upper bound of its prompt's tokens.
@@ -355,7 +362,7 @@ fn open(
     mut bill: Bill,
     reservation: Reservation,
     upstream: (Box<Events>, Running),
-    guard: IdempotencyGuard,
+    guard: Option<IdempotencyGuard>,
     place: OwnedSemaphorePermit,
 ) -> MeteredStream {
     let (events, running) = upstream;
@@ -378,11 +385,9 @@ impl Unsettled {
             (scope, StoredAnswer { status: 200, content_type: "application/json".to_owned(), body })
         });
         let charge = settlement.charge;
-        let keeper = Arc::clone(self.bill.gateway.keeper());
-        let epoch = Arc::clone(&self.bill.epoch);
         // From here on the charge stands whether or not anybody waits for it.
         self.reservation.settle(charge);
-        keeper.settle(&epoch, settlement).await.map_err(|cause| unsettled(&cause))?;
+        self.bill.epoch.committer.commit(settlement).await.map_err(|cause| unsettled(&cause))?;
         batchin_faults::point("answer.charged");
         self.bill.note(Outcome::Completed);
         Ok(self.body)

@@ -7,15 +7,13 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use batchin_domain::Amount;
 use batchin_openai::{ErrorBody, sse};
 use batchin_scheduler::Outcome as Ended;
-use batchin_store::{CommitError, IdempotencyScope, Outcome, StoredAnswer};
+use batchin_store::{CommitError, Outcome, Settlement, StoredAnswer};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Event, EventKind, Events, StreamError};
 use bytes::{Bytes, BytesMut};
@@ -44,14 +42,14 @@ struct Open {
     bill: Bill,
     reservation: Reservation,
     running: Running,
-    guard: IdempotencyGuard,
+    guard: Option<IdempotencyGuard>,
     /// The last flush: whether it became durable is known before the next charge is made.
     flush: Option<Flush>,
 }
 
 struct Flush {
     done: oneshot::Receiver<Result<(), CommitError>>,
-    amount: Amount,
+    settlement: Settlement,
 }
 
 enum State {
@@ -87,7 +85,7 @@ impl MeteredStream {
         reservation: Reservation,
         events: Events,
         running: Running,
-        rest: (IdempotencyGuard, OwnedSemaphorePermit),
+        rest: (Option<IdempotencyGuard>, OwnedSemaphorePermit),
     ) -> Self {
         let (guard, place) = rest;
         Self {
@@ -180,10 +178,10 @@ impl MeteredStream {
         if amount.is_zero() {
             return;
         }
-        if let Some(done) = open.bill.epoch.committer.try_submit(settlement) {
+        if let Some(done) = open.bill.epoch.committer.try_submit(settlement.clone()) {
             open.bill.charged = open.bill.charged.saturating_add(amount);
             open.reservation.settle_part(amount);
-            open.flush = Some(Flush { done, amount });
+            open.flush = Some(Flush { done, settlement });
         }
     }
 
@@ -204,7 +202,7 @@ impl MeteredStream {
 
 impl Open {
     /// Charges what was consumed; what was held and not used is free again.
-    async fn settle(mut self, outcome: Outcome, kept: Option<Vec<u8>>) -> Result<(), CommitError> {
+    async fn settle(self, outcome: Outcome, kept: Option<Vec<u8>>) -> Result<(), CommitError> {
         let ended = match outcome {
             Outcome::Completed | Outcome::Running => Ended::Ok,
             Outcome::ClientGone => Ended::Cancelled,
@@ -212,22 +210,21 @@ impl Open {
         };
         self.running.finish(ended);
         if let Some(flush) = self.flush {
-            if !matches!(flush.done.await, Ok(Ok(()))) {
-                self.bill.epoch.escrow.note_unsure();
-                self.bill.charged = self.bill.charged.saturating_sub(flush.amount);
+            if !matches!(flush.done.await, Ok(Ok(()) | Err(CommitError::Fenced))) {
+                // Whether it is written is unknown. Under the same id it is charged once, and only once.
+                let _ = self.bill.epoch.committer.commit(flush.settlement).await;
             }
             batchin_faults::point("stream.flushed");
         }
         let mut settlement = self.bill.settlement(outcome, &self.reservation);
-        settlement.answer = self.guard.take().map(|scope: IdempotencyScope| {
+        settlement.answer = self.guard.map(|guard| {
             // An answer that was cut off is not given again as if it were whole.
             let body = kept.filter(|_| outcome == Outcome::Completed);
-            (scope, StoredAnswer { status: 200, content_type: "text/event-stream".to_owned(), body })
+            (guard.keep(), StoredAnswer { status: 200, content_type: "text/event-stream".to_owned(), body })
         });
         self.reservation.settle(settlement.charge);
-        let keeper = Arc::clone(self.bill.gateway.keeper());
         batchin_faults::point("stream.ended");
-        keeper.settle(&self.bill.epoch, settlement).await?;
+        self.bill.epoch.committer.commit(settlement).await?;
         batchin_faults::point("stream.charged");
         self.bill.note(outcome);
         Ok(())

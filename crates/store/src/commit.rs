@@ -46,12 +46,17 @@ pub enum CommitError {
     Unavailable,
 }
 
+/// Hears of every settlement that did not become durable, whether or not its caller still waits. It must not block.
+pub type OnFailure = Arc<dyn Fn(&Settlement, CommitError) + Send + Sync>;
+
 /// How the writer behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct CommitterOptions {
     /// How long a group is tried again before its callers are told that it failed; the node's lease is the natural value,
     /// since a node that cannot renew must fall silent anyway.
     pub give_up_after: Duration,
+    /// What else happens to settlements that fail.
+    pub on_failure: OnFailure,
 }
 
 type Job = (Settlement, oneshot::Sender<Result<(), CommitError>>);
@@ -61,17 +66,18 @@ type Job = (Settlement, oneshot::Sender<Result<(), CommitError>>);
 pub struct Committer {
     queue: mpsc::Sender<Job>,
     close: CancellationToken,
+    on_failure: OnFailure,
 }
 
 impl Committer {
     /// Starts the writer for one epoch of a node.
     pub fn start(store: Store, node: NodeIdentity, options: CommitterOptions, tasks: &Tasks) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_LEN);
-        let close = CancellationToken::new();
+        let (close, on_failure) = (CancellationToken::new(), Arc::clone(&options.on_failure));
         let writer = Writer { store, node, options };
         let closing = close.clone();
         tasks.spawn("group_commit", move |_| writer.run(jobs, closing));
-        Self { queue, close }
+        Self { queue, close, on_failure }
     }
 
     /// Hands in a settlement and waits until it is durable. Dropping the future after it was handed in does not take
@@ -89,13 +95,18 @@ impl Committer {
         // Without a yield where there is room, so that a caller that goes away now has handed it in.
         match self.queue.try_send((settlement, done)) {
             Ok(()) => Ok(wait),
-            Err(mpsc::error::TrySendError::Full(job)) => {
-                self.queue.send(job).await.map_err(|_| CommitError::Fenced)?;
-                Ok(wait)
-            }
-            // Closed writers belong to epochs that have ended.
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(CommitError::Fenced),
+            Err(mpsc::error::TrySendError::Full(job)) => match self.queue.send(job).await {
+                Ok(()) => Ok(wait),
+                Err(mpsc::error::SendError(job)) => Err(self.too_late(&job)),
+            },
+            Err(mpsc::error::TrySendError::Closed(job)) => Err(self.too_late(&job)),
         }
+    }
+
+    /// Closed writers belong to epochs that have ended.
+    fn too_late(&self, (settlement, _): &Job) -> CommitError {
+        (self.on_failure)(settlement, CommitError::Fenced);
+        CommitError::Fenced
     }
 
     /// Hands in a settlement if there is room for it; what can wait for the next one need not wait for room.
@@ -139,12 +150,14 @@ impl Writer {
         let (settlements, callers): (Vec<_>, Vec<_>) = group.drain(..).unzip();
         histogram!("batchin_commit_group_size").record(u32::try_from(settlements.len()).unwrap_or(u32::MAX));
         batchin_faults::point("commit.gathered");
-        let results = self.until_done(settlements.into()).await;
+        let settlements: Arc<[Settlement]> = settlements.into();
+        let results = self.until_done(Arc::clone(&settlements)).await;
         batchin_faults::point("commit.durable");
         histogram!("batchin_commit_seconds").record(began.elapsed().as_secs_f64());
-        for (result, caller) in results.into_iter().zip(callers) {
+        for ((result, settlement), caller) in results.into_iter().zip(&*settlements).zip(callers) {
             if let Err(cause) = result {
                 counter!("batchin_commit_failures_total", "reason" => reason(cause)).increment(1);
+                (self.options.on_failure)(settlement, cause);
             }
             // A caller that went away has its charge all the same.
             let _ = caller.send(result);

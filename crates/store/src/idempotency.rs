@@ -59,13 +59,14 @@ impl Store {
         .await
     }
 
-    /// Forgets a request that did nothing, so that trying again tries again.
-    pub async fn forget_idempotent(&self, scope: &IdempotencyScope) -> Result<(), StoreError> {
+    /// Forgets a request that did nothing, so that trying again tries again; unless another node has taken it over.
+    pub async fn forget_idempotent(&self, scope: &IdempotencyScope, node: NodeIdentity) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
             tx.run(
-                "DELETE FROM idempotency WHERE account_id = $1 AND idem_key = $2 AND status IS NULL",
-                [scope.account.uuid().into(), scope.key.as_str().into()],
+                "DELETE FROM idempotency \
+                 WHERE account_id = $1 AND idem_key = $2 AND status IS NULL AND node_id = $3 AND node_epoch = $4",
+                [scope.account.uuid().into(), scope.key.as_str().into(), node.id.uuid().into(), node.epoch.into()],
             )
             .await?;
             tx.commit().await

@@ -38,7 +38,7 @@ pub use batches::{BatchRow, BatchTerms, BatchTimes, StoredResult, TaskRow, TaskU
 pub use check::{CheckReport, Fault};
 pub use chores::{BatchFiles, ChoreError, Piece};
 pub use claims::{Backlog, Claim, ClaimedTask, Promotable, Requeue};
-pub use commit::{CommitError, Committer, CommitterOptions};
+pub use commit::{CommitError, Committer, CommitterOptions, OnFailure};
 pub use connect::{ConnectError, ConnectOptions, Store};
 pub use endings::{CancelError, Cancelled};
 pub use error::StoreError;

@@ -6,6 +6,7 @@
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
+use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, error, info_span, warn};
 
@@ -38,6 +39,20 @@ impl Tasks {
             }
         };
         tokio::spawn(self.tracker.track_future(guarded.instrument(info_span!("task", name))));
+    }
+
+    /// Runs `work` to its end even when the caller stops waiting for it, as a request does whose client leaves: what has an
+    /// outside effect must hear what became of it. What it brings and nobody takes is dropped. `None`: it panicked.
+    pub async fn see_through<W>(&self, name: &'static str, work: W) -> Option<W::Output>
+    where
+        W: Future<Output: Send> + Send + 'static,
+    {
+        let (done, outcome) = oneshot::channel();
+        self.spawn(name, move |_| async move {
+            // Nobody listens any more: dropped here.
+            let _ = done.send(work.await);
+        });
+        outcome.await.ok()
     }
 
     /// The signal that shutdown has begun.

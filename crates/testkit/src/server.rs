@@ -92,6 +92,7 @@ pub struct TestServer {
     pub clock: Arc<TestClock>,
     /// Fires to make the server say that it stops.
     pub stopping: CancellationToken,
+    router: axum::Router,
     base: String,
     http: reqwest::Client,
     groups: [Tasks; 3],
@@ -206,7 +207,8 @@ impl TestServer {
             metrics: Arc::new(|| "batchin_up 1\n".to_owned()),
             stopping: stopping.clone(),
         };
-        let base = listen(router(parts), &groups[1]).await;
+        let router = router(parts);
+        let base = listen(router.clone(), &groups[1]).await;
         let owner = new_account(&store, &clock, "ada@example.com", builder.rpm, builder.budget).await;
         let server = Self {
             sim,
@@ -217,6 +219,7 @@ impl TestServer {
             blobs,
             clock,
             stopping,
+            router,
             base,
             http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(),
             groups,
@@ -251,6 +254,11 @@ impl TestServer {
     /// The address of a path.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
+    }
+
+    /// The router itself, for a test that takes a request apart.
+    pub fn router(&self) -> axum::Router {
+        self.router.clone()
     }
 
     /// A call without a key.

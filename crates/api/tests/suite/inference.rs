@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 /// What `chat-model` charges for this usage.
-fn cost(usage: &Value) -> i64 {
+pub(crate) fn cost(usage: &Value) -> i64 {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let count = |name: &str| usage[name].as_u64().unwrap();
     let units = Units { input: count("prompt_tokens"), output: count("completion_tokens"), cached: 0 };

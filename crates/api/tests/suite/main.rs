@@ -9,6 +9,7 @@ mod edges;
 mod files;
 mod inference;
 mod keys;
+mod leaving;
 mod models;
 mod openai_batches;
 mod usage;

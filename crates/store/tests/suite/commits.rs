@@ -1,6 +1,6 @@
 //! Holds: the group commit.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use batchin_domain::{Priority, Purse, Units};
 use batchin_store::{CommitError, CommitterOptions, Outcome, Page, Settlement, UsageFilter};
@@ -221,10 +221,29 @@ both! {
         assert_eq!((row.created_at, row.latency, row.ttft), (now(), sent.latency, None));
     }
 
+    async fn a_settlement_that_fails_is_heard_of_when_nobody_waits_for_it(db) {
+        let account = db.account(100).await;
+        let node = db.node().await;
+        let (heard, failures) = std::sync::mpsc::channel();
+        let on_failure = Arc::new(move |settlement: &Settlement, cause| {
+            heard.send((settlement.charge_id, cause)).unwrap();
+        });
+        let options = CommitterOptions { give_up_after: Duration::from_secs(20), on_failure };
+        let committer = batchin_store::Committer::start(db.store.clone(), node, options, &db.tasks);
+        db.store.leave(node).await.unwrap();
+        let (in_time, too_late) = (db.settlement(account, 1), db.settlement(account, 1));
+        let expected = [in_time.charge_id, too_late.charge_id].map(|id| (id, CommitError::Fenced));
+        drop(committer.submit(in_time).await.unwrap());
+        committer.close();
+        db.tasks.shutdown(Duration::from_secs(20)).await;
+        assert_eq!(committer.submit(too_late).await.unwrap_err(), CommitError::Fenced);
+        assert_eq!(failures.try_iter().collect::<Vec<_>>(), expected);
+    }
+
     async fn a_writer_that_cannot_write_gives_up_in_time(db) {
         let account = db.account(100).await;
         let node = db.node().await;
-        let options = CommitterOptions { give_up_after: Duration::from_millis(200) };
+        let options = CommitterOptions { give_up_after: Duration::from_millis(200), on_failure: Arc::new(|_, _| ()) };
         let committer = batchin_store::Committer::start(db.store.clone(), node, options, &db.tasks);
         db.store.clone().close().await.unwrap();
         let began = tokio::time::Instant::now();

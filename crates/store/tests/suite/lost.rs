@@ -93,7 +93,7 @@ async fn a_group_whose_commit_was_not_heard_of_is_charged_once() {
         db.batch(account, Priority::High, 2).await;
         let tasks = db.claim(node, Priority::High, 2, now()).await.unwrap();
         let cut = Cut::new(db).await;
-        let options = CommitterOptions { give_up_after: Duration::from_secs(20) };
+        let options = CommitterOptions { give_up_after: Duration::from_secs(20), on_failure: Arc::new(|_, _| ()) };
         let committer = Committer::start(cut.store.clone(), node, options, &db.tasks);
         cut.lose(3);
         let group = [

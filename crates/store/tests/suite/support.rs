@@ -2,7 +2,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -240,7 +243,7 @@ impl Db {
     }
 
     pub fn committer(&self, node: NodeIdentity) -> Committer {
-        let options = CommitterOptions { give_up_after: Duration::from_secs(20) };
+        let options = CommitterOptions { give_up_after: Duration::from_secs(20), on_failure: Arc::new(|_, _| ()) };
         Committer::start(self.store.clone(), node, options, &self.tasks)
     }
 
