@@ -4,7 +4,7 @@
 mod tasks;
 pub(crate) mod write;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, future::Future, sync::Arc, time::Duration};
 
 use batchin_tasks::Tasks;
 use metrics::{counter, histogram};
@@ -59,7 +59,8 @@ pub struct CommitterOptions {
     pub on_failure: OnFailure,
 }
 
-type Job = (Settlement, oneshot::Sender<Result<(), CommitError>>);
+/// Boxed, because it is moved through a queue and two lists.
+type Job = (Box<Settlement>, oneshot::Sender<Result<(), CommitError>>);
 
 /// The way to the writer. Cheap to clone.
 #[derive(Clone)]
@@ -80,26 +81,28 @@ impl Committer {
         Self { queue, close, on_failure }
     }
 
-    /// Hands in a settlement and waits until it is durable. Dropping the future after it was handed in does not take
-    /// it back.
-    pub async fn commit(&self, settlement: Settlement) -> Result<(), CommitError> {
-        self.submit(settlement).await?.await.unwrap_or(Err(CommitError::Unavailable))
+    /// Hands in a settlement, at once, and waits until it is durable. Dropping the future does not take it back.
+    pub fn commit(&self, settlement: Settlement) -> impl Future<Output = Result<(), CommitError>> {
+        let submitted = self.submit(settlement);
+        async { submitted.await?.await.unwrap_or(Err(CommitError::Unavailable)) }
     }
 
-    /// Hands in a settlement; the receiver hears when it is durable.
-    pub async fn submit(
+    /// Hands in a settlement, at once where there is room; the receiver hears when it is durable.
+    pub fn submit(
         &self,
         settlement: Settlement,
-    ) -> Result<oneshot::Receiver<Result<(), CommitError>>, CommitError> {
+    ) -> impl Future<Output = Result<oneshot::Receiver<Result<(), CommitError>>, CommitError>> {
         let (done, wait) = oneshot::channel();
-        // Without a yield where there is room, so that a caller that goes away now has handed it in.
-        match self.queue.try_send((settlement, done)) {
-            Ok(()) => Ok(wait),
-            Err(mpsc::error::TrySendError::Full(job)) => match self.queue.send(job).await {
+        let handed_in = self.queue.try_send((Box::new(settlement), done));
+        async move {
+            match handed_in {
                 Ok(()) => Ok(wait),
-                Err(mpsc::error::SendError(job)) => Err(self.too_late(&job)),
-            },
-            Err(mpsc::error::TrySendError::Closed(job)) => Err(self.too_late(&job)),
+                Err(mpsc::error::TrySendError::Full(job)) => match self.queue.send(job).await {
+                    Ok(()) => Ok(wait),
+                    Err(mpsc::error::SendError(job)) => Err(self.too_late(&job)),
+                },
+                Err(mpsc::error::TrySendError::Closed(job)) => Err(self.too_late(&job)),
+            }
         }
     }
 
@@ -112,7 +115,7 @@ impl Committer {
     /// Hands in a settlement if there is room for it; what can wait for the next one need not wait for room.
     pub fn try_submit(&self, settlement: Settlement) -> Option<oneshot::Receiver<Result<(), CommitError>>> {
         let (done, wait) = oneshot::channel();
-        self.queue.try_send((settlement, done)).ok().map(|()| wait)
+        self.queue.try_send((Box::new(settlement), done)).ok().map(|()| wait)
     }
 
     /// No more settlements: the writer commits what it has and ends. What is handed in later is refused as fenced.
@@ -150,7 +153,7 @@ impl Writer {
         let (settlements, callers): (Vec<_>, Vec<_>) = group.drain(..).unzip();
         histogram!("batchin_commit_group_size").record(u32::try_from(settlements.len()).unwrap_or(u32::MAX));
         batchin_faults::point("commit.gathered");
-        let settlements: Arc<[Settlement]> = settlements.into();
+        let settlements: Arc<[Box<Settlement>]> = settlements.into();
         let results = self.until_done(Arc::clone(&settlements)).await;
         batchin_faults::point("commit.durable");
         histogram!("batchin_commit_seconds").record(began.elapsed().as_secs_f64());
@@ -164,7 +167,7 @@ impl Writer {
         }
     }
 
-    async fn until_done(&self, settlements: Arc<[Settlement]>) -> Vec<Result<(), CommitError>> {
+    async fn until_done(&self, settlements: Arc<[Box<Settlement>]>) -> Vec<Result<(), CommitError>> {
         let give_up_at = Instant::now() + self.options.give_up_after;
         match self.tried_again(&settlements, Before::Nothing, give_up_at).await {
             Ok(results) => results,
@@ -180,10 +183,10 @@ impl Writer {
     }
 
     /// One entry that the database refuses must not take its group down with it.
-    async fn one_by_one(&self, settlements: &[Settlement], give_up_at: Instant) -> Vec<Result<(), CommitError>> {
+    async fn one_by_one(&self, settlements: &[Box<Settlement>], give_up_at: Instant) -> Vec<Result<(), CommitError>> {
         let mut results = Vec::with_capacity(settlements.len());
         for settlement in settlements {
-            let alone: Arc<[Settlement]> = Arc::new([settlement.clone()]);
+            let alone: Arc<[Box<Settlement>]> = Arc::new([settlement.clone()]);
             let alone = self.tried_again(&alone, Before::Perhaps, give_up_at).await;
             results.push(match alone {
                 Ok(mut one) => one.pop().unwrap_or(Err(CommitError::Unavailable)),
@@ -199,7 +202,7 @@ impl Writer {
     /// Writes, and writes again while that fails in passing, until `give_up_at`.
     async fn tried_again(
         &self,
-        settlements: &Arc<[Settlement]>,
+        settlements: &Arc<[Box<Settlement>]>,
         mut before: Before,
         give_up_at: Instant,
     ) -> Result<Vec<Result<(), CommitError>>, StoreError> {

@@ -25,7 +25,7 @@ use crate::{
 pub(super) async fn group(
     store: &Store,
     node: NodeIdentity,
-    settlements: &Arc<[Settlement]>,
+    settlements: &Arc<[Box<Settlement>]>,
     before: Before,
 ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
     let settlements = Arc::clone(settlements);
@@ -35,7 +35,7 @@ pub(super) async fn group(
 async fn group_in(
     tx: WriteTx,
     node: NodeIdentity,
-    settlements: Arc<[Settlement]>,
+    settlements: Arc<[Box<Settlement>]>,
     before: Before,
 ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
     let settlements = &*settlements;
@@ -57,7 +57,7 @@ async fn group_in(
             results.push(Err(CommitError::StaleTask));
         } else {
             results.push(Ok(()));
-            fresh.push(settlement);
+            fresh.push(&**settlement);
         }
     }
     if fresh.is_empty() {
@@ -73,7 +73,7 @@ async fn group_in(
 }
 
 /// Which of these settlements are in the ledger already.
-async fn known_charges(tx: &WriteTx, settlements: &[Settlement]) -> Result<HashSet<Uuid>, StoreError> {
+async fn known_charges(tx: &WriteTx, settlements: &[Box<Settlement>]) -> Result<HashSet<Uuid>, StoreError> {
     let mut known = HashSet::new();
     for settlement in settlements {
         let id = settlement.charge_id.uuid();
@@ -98,7 +98,7 @@ async fn known_charges(tx: &WriteTx, settlements: &[Settlement]) -> Result<HashS
 }
 
 /// The (task, epoch) pairs of this group that are still running under that epoch; locks them.
-async fn current_claims(tx: &WriteTx, settlements: &[Settlement]) -> Result<HashSet<(Uuid, i64)>, StoreError> {
+async fn current_claims(tx: &WriteTx, settlements: &[Box<Settlement>]) -> Result<HashSet<(Uuid, i64)>, StoreError> {
     let ids: BTreeSet<Uuid> = settlements.iter().filter_map(|s| s.task.as_ref()).map(|t| t.task.uuid()).collect();
     let ids: Vec<Uuid> = ids.into_iter().collect();
     let mut current = HashSet::with_capacity(ids.len());
@@ -154,32 +154,48 @@ async fn post_to_accounts(
     sums: &[(AccountId, (i64, i64))],
 ) -> Result<HashMap<AccountId, i64>, StoreError> {
     const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
-    let mut next_seq = HashMap::with_capacity(sums.len());
-    for now in in_runs(sums) {
-        if tx.dialect == Dialect::Postgres && now.len() > 1 {
-            // An UPDATE of many rows locks them in no order.
-            let sql = format!("SELECT 1 FROM account WHERE id IN ({}) ORDER BY id FOR UPDATE", marks(now.len(), 1));
-            tx.run(sql, now.iter().map(|(account, _)| account.uuid().into()).collect::<Vec<_>>()).await?;
+    let mut last_seq = HashMap::with_capacity(sums.len());
+    let values = |(account, (sum, count)): &(AccountId, (i64, i64))| -> [Value; 3] {
+        [account.uuid().into(), (*sum).into(), (*count).into()]
+    };
+    match tx.dialect {
+        // What updates many rows at once, or returns them, goes through a temporary table there.
+        Dialect::Sqlite => {
+            for one in sums {
+                let sql = "UPDATE account SET posted_debit = posted_debit + $2, pending_debit = pending_debit - $2, \
+                           last_seq = last_seq + $3 WHERE id = $1";
+                exactly(tx.run(sql, values(one)).await?, 1, "account")?;
+                let row = tx.one("SELECT last_seq FROM account WHERE id = $1", [one.0.uuid().into()]).await?;
+                let row = row.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
+                last_seq.insert(one.0, row.try_get("", "last_seq")?);
+            }
         }
-        let sql = format!(
-            "WITH v(owner, amount, charges) AS ({}) UPDATE account SET posted_debit = posted_debit + v.amount, \
-             pending_debit = pending_debit - v.amount, last_seq = last_seq + v.charges FROM v \
-             WHERE account.id = v.owner RETURNING id, last_seq",
-            tx.dialect.values(now.len(), &COLUMNS)
-        );
-        let values = now.iter().flat_map(|(account, (sum, count))| -> [Value; 3] {
-            [account.uuid().into(), (*sum).into(), (*count).into()]
-        });
-        let rows = tx.all(sql, values.collect::<Vec<_>>()).await?;
-        exactly(rows.len() as u64, now.len() as u64, "account")?;
-        for row in rows {
-            next_seq.insert(AccountId::new(row.try_get("", "id")?), row.try_get("", "last_seq")?);
+        Dialect::Postgres => {
+            for now in in_runs(sums) {
+                if now.len() > 1 {
+                    // An UPDATE of many rows locks them in no order.
+                    let ids = marks(now.len(), 1);
+                    let sql = format!("SELECT 1 FROM account WHERE id IN ({ids}) ORDER BY id FOR UPDATE");
+                    tx.run(sql, now.iter().map(|(account, _)| account.uuid().into()).collect::<Vec<_>>()).await?;
+                }
+                let sql = format!(
+                    "WITH v(owner, amount, charges) AS ({}) UPDATE account SET posted_debit = posted_debit + v.amount, \
+                     pending_debit = pending_debit - v.amount, last_seq = last_seq + v.charges FROM v \
+                     WHERE account.id = v.owner RETURNING id, last_seq",
+                    tx.dialect.values(now.len(), &COLUMNS)
+                );
+                let rows = tx.all(sql, now.iter().flat_map(values).collect::<Vec<_>>()).await?;
+                exactly(rows.len() as u64, now.len() as u64, "account")?;
+                for row in rows {
+                    last_seq.insert(AccountId::new(row.try_get("", "id")?), row.try_get("", "last_seq")?);
+                }
+            }
         }
     }
     for (account, (_, count)) in sums {
-        next_seq.entry(*account).and_modify(|seq| *seq = *seq - count + 1);
+        last_seq.entry(*account).and_modify(|seq| *seq = *seq - count + 1);
     }
-    Ok(next_seq)
+    Ok(last_seq)
 }
 
 /// Counts charges for their keys' months and their batches, and takes what was held there from what is leased.
@@ -191,27 +207,31 @@ async fn post_to_purses(
 ) -> Result<(), StoreError> {
     const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
     let code = kind.code();
-    for now in in_runs(purses) {
-        let values = now.iter().flat_map(|(purse, (spent, _))| -> [Value; 4] {
-            [code.into(), purse.owner().into(), purse.window().into(), (*spent).into()]
-        });
-        let sql = format!(
+    let values = purses.iter().flat_map(|(purse, (spent, _))| -> [Value; 4] {
+        [code.into(), purse.owner().into(), purse.window().into(), (*spent).into()]
+    });
+    let sql = |rows| {
+        format!(
             "INSERT INTO purse (kind, owner, win, spent) {} ON CONFLICT (kind, owner, win) \
              DO UPDATE SET spent = purse.spent + excluded.spent",
-            tx.dialect.rows(now.len(), 4)
-        );
-        exactly(tx.run(sql, values.collect::<Vec<_>>()).await?, now.len() as u64, "purse")?;
-    }
+            tx.dialect.rows(rows, 4)
+        )
+    };
+    exactly(tx.run_over(values.collect(), 4, sql).await?, purses.len() as u64, "purse")?;
     let held: Vec<_> =
         purses.iter().filter(|(_, (_, held))| *held > 0).map(|(purse, (_, held))| (*purse, *held)).collect();
-    for now in in_runs(&held) {
-        let sql = format!(
+    let sql = |rows| match rows {
+        1 => format!("UPDATE purse SET leased = leased - $3 WHERE kind = {code} AND owner = $1 AND win = $2"),
+        _ => format!(
             "WITH v(owner, win, amount) AS ({}) UPDATE purse SET leased = leased - v.amount FROM v \
              WHERE purse.kind = {code} AND purse.owner = v.owner AND purse.win = v.win",
-            tx.dialect.values(now.len(), &COLUMNS)
-        );
-        exactly(tx.run(sql, amounts(now)).await?, now.len() as u64, "purse")?;
-    }
+            tx.dialect.values(rows, &COLUMNS)
+        ),
+    };
+    let values = held
+        .iter()
+        .flat_map(|(purse, amount)| -> [Value; 3] { [purse.owner().into(), purse.window().into(), (*amount).into()] });
+    exactly(tx.run_over(values.collect(), COLUMNS.len(), sql).await?, held.len() as u64, "purse")?;
     post_to_leases(tx, node, kind, &held).await
 }
 
@@ -223,27 +243,23 @@ async fn post_to_leases(
     kind: PurseKind,
     charged: &[(Purse, i64)],
 ) -> Result<(), StoreError> {
-    const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
-    for now in in_runs(charged) {
-        let sql = format!(
-            "WITH v(owner, win, amount) AS ({}) UPDATE lease SET outstanding = outstanding - v.amount FROM v \
-             WHERE lease.kind = {} AND lease.owner = v.owner AND lease.win = v.win AND lease.node_id = ${}",
-            tx.dialect.values(now.len(), &COLUMNS),
-            kind.code(),
-            now.len() * COLUMNS.len() + 1,
-        );
-        let mut values = amounts(now);
-        values.push(node.id.uuid().into());
-        exactly(tx.run(sql, values).await?, now.len() as u64, "lease")?;
-    }
-    Ok(())
-}
-
-fn amounts(purses: &[(Purse, i64)]) -> Vec<Value> {
-    let one = |(purse, amount): &(Purse, i64)| -> [Value; 3] {
-        [purse.owner().into(), purse.window().into(), (*amount).into()]
+    const COLUMNS: [Type; 4] = [Type::Uuid, Type::BigInt, Type::BigInt, Type::Uuid];
+    let code = kind.code();
+    let sql = |rows| match rows {
+        1 => format!(
+            "UPDATE lease SET outstanding = outstanding - $3 \
+             WHERE kind = {code} AND owner = $1 AND win = $2 AND node_id = $4"
+        ),
+        _ => format!(
+            "WITH v(owner, win, amount, node) AS ({}) UPDATE lease SET outstanding = outstanding - v.amount FROM v \
+             WHERE lease.kind = {code} AND lease.owner = v.owner AND lease.win = v.win AND lease.node_id = v.node",
+            tx.dialect.values(rows, &COLUMNS)
+        ),
     };
-    purses.iter().flat_map(one).collect()
+    let values = charged.iter().flat_map(|(purse, amount)| -> [Value; 4] {
+        [purse.owner().into(), purse.window().into(), (*amount).into(), node.id.uuid().into()]
+    });
+    exactly(tx.run_over(values.collect(), COLUMNS.len(), sql).await?, charged.len() as u64, "lease")
 }
 
 /// The slice in pieces of [`runs`].
