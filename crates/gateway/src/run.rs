@@ -1,6 +1,6 @@
 //! Holds: the pipeline: admit → reserve → dispatch → meter → settle.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{Amount, Class, Timestamp, TransferId};
 use batchin_openai::Endpoint;
@@ -210,7 +210,7 @@ impl Gateway {
                 let scope = IdempotencyScope { account: caller.account, key: key.0.clone() };
                 let route = inbound.endpoint.path();
                 let keyed = Keyed { scope, route, body: &inbound.body, patience: IDEMPOTENT_PATIENCE };
-                match self.begin_idempotent(epoch.identity, keyed).await? {
+                match Box::pin(self.begin_idempotent(epoch.identity, keyed)).await? {
                     Turn::Replay(answer) => return Ok(Reply { rate, body: ReplyBody::Replay(answer) }),
                     Turn::First(guard) => Some(guard),
                 }
@@ -279,10 +279,8 @@ impl Gateway {
     /// Sends the request to one upstream after another until one answers.
     async fn dispatch(&self, inbound: &Inbound, admitted: &Admitted) -> Result<Dispatched, RequestError> {
         let mut candidates = self.replicas_of(&admitted.model);
-        let mut failed: HashSet<String> = HashSet::new();
         let mut last: Option<CallError> = None;
         for _ in 0..MAX_ATTEMPTS {
-            candidates.retain(|replica| !failed.contains(replica.name()));
             let running = match self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, None) {
                 Ok(running) => running,
                 Err(gate) => return Err(no_room(gate, last)),
@@ -307,7 +305,7 @@ impl Gateway {
                     if error.retry == Retry::Never {
                         return Err(final_error(error));
                     }
-                    failed.insert(replica.name().to_owned());
+                    candidates.retain(|other| other.name() != replica.name());
                     last = Some(error);
                 }
             }

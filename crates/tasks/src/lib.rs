@@ -41,9 +41,10 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(guarded.instrument(info_span!("task", name))));
     }
 
-    /// Runs `work` to its end even when the caller stops waiting for it, as a request does whose client leaves: what has an
-    /// outside effect must hear what became of it. What it brings and nobody takes is dropped. `None`: it panicked.
-    pub async fn see_through<W>(&self, name: &'static str, work: W) -> Option<W::Output>
+    /// Runs `work` to its end, from now on, even when the caller stops waiting for it, as a request does whose client
+    /// leaves: what has an outside effect must hear what became of it. What it brings and nobody takes is dropped.
+    /// `None`: it panicked.
+    pub fn see_through<W>(&self, name: &'static str, work: W) -> impl Future<Output = Option<W::Output>> + use<W>
     where
         W: Future<Output: Send> + Send + 'static,
     {
@@ -52,7 +53,7 @@ impl Tasks {
             // Nobody listens any more: dropped here.
             let _ = done.send(work.await);
         });
-        outcome.await.ok()
+        async { outcome.await.ok() }
     }
 
     /// The signal that shutdown has begun.

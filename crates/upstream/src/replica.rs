@@ -190,7 +190,8 @@ impl Replica {
             }
             Ok(Reply::Head(response)) => {
                 let deadline = started + self.config.first_byte_timeout;
-                let events = Events::open(response.into_body(), call, reader, lease, deadline).await?;
+                // Boxed: whole answers, which are most, need no room for it in their futures.
+                let events = Box::pin(Events::open(response.into_body(), call, reader, lease, deadline)).await?;
                 Ok(Answer::Events(Box::new(events)))
             }
             Err(error) => {
@@ -207,7 +208,7 @@ impl Replica {
         let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(|error| unsent(&error))?;
         self.meters.first_byte(started.elapsed());
         if !response.status().is_success() {
-            return Err(self.refusal(response).await.renamed(call));
+            return Err(Box::pin(self.refusal(response)).await.renamed(call));
         }
         if call.stream && call.endpoint.generates() {
             return Ok(Reply::Head(response));
