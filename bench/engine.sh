@@ -63,6 +63,6 @@ for at_once in ${AT_ONCE:-8 16}; do
   done
   say "engine, $at_once requests at once, at most $MAX_TOKENS tokens each, $THREADS threads:"
   numbers "  through the whole gateway" tokens/s "  llama-server" <"$RUN/rate.$at_once"
-  numbers "  tokens of an answer" tokens "  llama-server's" <"$RUN/each.$at_once" | head -2
+  numbers "  tokens of an answer" tokens "  llama-server's" <"$RUN/each.$at_once" | sed -n 1,2p
   end "$GATEWAY_PID"; end "$llama_pid"
 done

@@ -15,10 +15,10 @@ if [ ! -x "$server" ]; then
     python3 -m pip download --quiet --no-deps --no-binary :all: --dest "$folder" "llama-cpp-python==$version" >&2
   fi
   tar -xzf "$sdist" -C "$folder" --strip-components=3 "llama_cpp_python-$version/vendor/llama.cpp" --one-top-level=source
-  # Its code for AMX crashes when GCC up to 12.3 has compiled it (ggml-org/llama.cpp#20824).
+  # GCC up to 12.3 drops the stores of the AMX tile configuration, and the server would crash (ggml-org/llama.cpp#20824).
   flags=()
   if grep -q amx_int8 /proc/cpuinfo; then
-    flags=(-DCMAKE_C_FLAGS="-mno-amx-tile -mno-amx-int8" -DCMAKE_CXX_FLAGS="-mno-amx-tile -mno-amx-int8")
+    flags=(-DCMAKE_C_FLAGS="-fno-tree-dse -fno-dse" -DCMAKE_CXX_FLAGS="-fno-tree-dse -fno-dse")
   fi
   echo "building llama-server; this takes some minutes" >&2
   cmake -S "$folder/source" -B "$folder/build" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF \
