@@ -71,7 +71,7 @@ where
     let Some(key) = key(headers)? else { return Ok(json(encode(&work(None).await?)?)) };
     let scope = IdempotencyScope { account: creation.account, key };
     let keyed = Keyed { scope, route: creation.route, body: creation.body, patience: PATIENCE };
-    match app.gateway.begin_idempotent(app.gateway.epoch().identity, keyed).await {
+    match app.gateway.begin_idempotent(|| app.gateway.epoch().identity, keyed).await {
         Ok(Turn::First(guard)) => {
             let work = work(Some(guard.scope().clone()));
             let created = app.tasks.see_through("idempotent_creation", first(app.clone(), guard, creation.keep, work));

@@ -39,11 +39,16 @@ pub enum Turn {
 
 impl Gateway {
     /// Begins a request under its key, or waits for whoever began it before. The caller may stop waiting at any time.
-    pub async fn begin_idempotent(&self, node: NodeIdentity, keyed: Keyed<'_>) -> Result<Turn, RequestError> {
+    /// `node` is asked with each try: who carries a request out under an epoch that has ended would lose its key to others.
+    pub async fn begin_idempotent(
+        &self,
+        node: impl Fn() -> NodeIdentity,
+        keyed: Keyed<'_>,
+    ) -> Result<Turn, RequestError> {
         let fingerprint: [u8; 32] = Sha256::digest(keyed.body).into();
         let (began, mut pause) = (Instant::now(), LOOK);
         loop {
-            let begin = self.clone().begin(node, keyed.scope.clone(), keyed.route, fingerprint);
+            let begin = self.clone().begin(node(), keyed.scope.clone(), keyed.route, fingerprint);
             let begun = self.tasks().see_through("begin_idempotent", begin).await;
             if let Some(turn) = begun.ok_or(RequestError::Fenced)?? {
                 return Ok(turn);

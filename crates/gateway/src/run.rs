@@ -210,7 +210,7 @@ impl Gateway {
                 let scope = IdempotencyScope { account: caller.account, key: key.0.clone() };
                 let route = inbound.endpoint.path();
                 let keyed = Keyed { scope, route, body: &inbound.body, patience: IDEMPOTENT_PATIENCE };
-                match Box::pin(self.begin_idempotent(epoch.identity, keyed)).await? {
+                match Box::pin(self.begin_idempotent(|| epoch.identity, keyed)).await? {
                     Turn::Replay(answer) => return Ok(Reply { rate, body: ReplyBody::Replay(answer) }),
                     Turn::First(guard) => Some(guard),
                 }
