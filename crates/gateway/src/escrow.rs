@@ -158,12 +158,6 @@ impl Pot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether asking the store would be in vain: there is enough here, or the pot is dead.
-    fn needs_nothing_for(&self, amount: Amount) -> bool {
-        let state = self.lock();
-        state.dead || state.lease.free() >= amount
-    }
-
     /// `None`: not enough here. `Some(None)`: this pot is dead.
     fn try_hold(self: &Arc<Self>, amount: Amount) -> Option<Option<Hold>> {
         let mut state = self.lock();
@@ -198,10 +192,6 @@ impl Escrow {
                 None => {}
             }
             let Ok(turn) = Arc::clone(&pot.filling).acquire_owned().await else { return Err(EscrowError::Fenced) };
-            // Whoever had the turn before may have brought enough.
-            if pot.needs_nothing_for(amount) {
-                continue;
-            }
             let escrow = Arc::clone(self);
             let filled = self.tasks.see_through("escrow_fill", async move {
                 let _turn = turn;

@@ -74,6 +74,8 @@ impl WriteTx {
         sql: impl Fn(usize) -> String,
     ) -> Result<u64, StoreError> {
         let tx = match &self.tx {
+            // Not even prepared.
+            _ if values.is_empty() => return Ok(0),
             Tx::Own(tx) => return tx.run_each(&sql(1), values.chunks(columns)),
             Tx::Pooled(tx) => tx,
         };

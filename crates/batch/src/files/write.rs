@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchin_domain::{AccountId, FileId, FilePurpose};
 use batchin_store::{FileContent, FileDetails, FileRow, FinishFileError, NewFile, StoreError};
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
 use super::{Files, blob_of};
@@ -129,13 +129,9 @@ impl Upload {
     /// Goes on when whoever waits goes away: a blob that is on the way to its place cannot be called back, and must
     /// not arrive there after its row is gone.
     pub(super) async fn complete(self, details: FileDetails) -> Result<FileRow, WriteFileError> {
-        let (done, outcome) = oneshot::channel();
         let tasks = self.files.gateway.tasks().clone();
-        tasks.spawn("file_finish", move |_| async move {
-            // Nobody listens when the caller went away.
-            let _ = done.send(self.make_whole(details).await);
-        });
-        outcome.await.unwrap_or(Err(WriteFileError::Interrupted))
+        let made = tasks.see_through("file_finish", self.make_whole(details));
+        made.await.unwrap_or(Err(WriteFileError::Interrupted))
     }
 
     async fn make_whole(mut self, details: FileDetails) -> Result<FileRow, WriteFileError> {
