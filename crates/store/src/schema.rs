@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0003_files.sql"),
     include_str!("schema/0004_batches.sql"),
     include_str!("schema/0005_grants.sql"),
+    include_str!("schema/0006_usage.sql"),
 ];
 
 /// Any number that no other program on the same database server uses; the name in ASCII.

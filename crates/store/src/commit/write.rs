@@ -314,7 +314,7 @@ async fn write_usage(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreErr
         format!(
             "INSERT INTO usage_log (request_id, account_id, key_id, model, endpoint, class, batch_id, task_id, \
              input_tokens, output_tokens, cached_tokens, cost_nano, price_version, outcome, estimated, created_at, \
-             latency_us, ttft_us) {} ON CONFLICT (request_id) DO UPDATE SET \
+             latency_us, ttft_us) {} ON CONFLICT (account_id, created_at, request_id) DO UPDATE SET \
              input_tokens = {larger}(usage_log.input_tokens, excluded.input_tokens), \
              output_tokens = {larger}(usage_log.output_tokens, excluded.output_tokens), \
              cached_tokens = {larger}(usage_log.cached_tokens, excluded.cached_tokens), \

@@ -44,20 +44,20 @@ both! {
         let again = connect(&db.url).await;
         again.ping().await.unwrap();
         assert_eq!(again.user(account).await.unwrap().unwrap().balance.nanos(), 5);
-        assert_eq!(db.count("schema_version").await, 5);
+        assert_eq!(db.count("schema_version").await, 6);
         again.close().await.unwrap();
     }
 
     async fn a_newer_database_is_refused(db) {
-        db.raw("INSERT INTO schema_version (version) VALUES (6)").await;
+        db.raw("INSERT INTO schema_version (version) VALUES (7)").await;
         for migrate in [true, false] {
-            assert!(matches!(open(&db.url, migrate).await, Err(ConnectError::TooNew { found: 6, known: 5 })));
+            assert!(matches!(open(&db.url, migrate).await, Err(ConnectError::TooNew { found: 7, known: 6 })));
         }
     }
 
     async fn an_older_database_is_brought_up_to_date_only_when_asked(db) {
         drop_all(db).await;
-        assert!(matches!(open(&db.url, false).await, Err(ConnectError::TooOld { found: 0, known: 5 })));
+        assert!(matches!(open(&db.url, false).await, Err(ConnectError::TooOld { found: 0, known: 6 })));
         open(&db.url, true).await.unwrap();
         open(&db.url, false).await.unwrap();
         assert_eq!(db.count("account").await, 0);
@@ -68,7 +68,7 @@ both! {
         for opened in futures::future::join_all((0..6).map(|_| open(&db.url, true))).await {
             opened.unwrap().ping().await.unwrap();
         }
-        assert_eq!(db.count("schema_version").await, 5);
+        assert_eq!(db.count("schema_version").await, 6);
     }
 }
 
