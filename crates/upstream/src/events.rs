@@ -16,12 +16,12 @@ use batchin_openai::{
 };
 use bytes::Bytes;
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use crate::{
     call::{Call, CallError, CallErrorKind},
     replica::Lease,
+    transport::AnswerBody,
 };
 
 /// What passes through while a server says nothing.
@@ -82,9 +82,9 @@ pub enum StreamError {
 /// The events of one answer, in order.
 pub struct Events {
     /// `None` once the stream is over, so that the connection is let go.
-    body: Option<Incoming>,
+    body: Option<AnswerBody>,
     /// What may follow `[DONE]`: the end of the body, after which the connection can be used again.
-    tail: Option<Incoming>,
+    tail: Option<AnswerBody>,
     decoder: Decoder,
     reader: Reader,
     models: Option<(String, String)>,
@@ -132,7 +132,7 @@ impl fmt::Debug for Events {
 impl Events {
     /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
     pub(crate) async fn open(
-        body: Incoming,
+        body: AnswerBody,
         call: &Call,
         reader: Reader,
         lease: Lease,
@@ -362,7 +362,7 @@ impl Drop for Events {
 }
 
 /// The body, unless it is at its end.
-fn unended(mut body: Incoming, cx: &mut Context<'_>) -> Option<Incoming> {
+fn unended(mut body: AnswerBody, cx: &mut Context<'_>) -> Option<AnswerBody> {
     match Pin::new(&mut body).poll_frame(cx) {
         Poll::Ready(None | Some(Err(_))) => None,
         Poll::Ready(Some(Ok(_))) | Poll::Pending => Some(body),

@@ -3,7 +3,7 @@
 //! It sends a call and classifies what comes back; it never picks a server and never retries by itself.
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -14,11 +14,9 @@ use std::{
 use batchin_openai::{AnswerError, Assembler, ChunkNames, Endpoint, read_answer};
 use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
@@ -31,7 +29,7 @@ use crate::{
     fleet::FleetError,
     health::{self, Health, Pulse},
     meters::Meters,
-    transport::{Targets, Transport},
+    transport::{AnswerBody, SendError, Targets, Transport},
 };
 
 /// Most bytes of a refusal that are read; its message lies within.
@@ -39,6 +37,11 @@ const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
 /// How long a body may take to end after its last event. Opening a connection costs less than waiting longer.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Headers of a call, room for which is made at once.
+const CALL_HEADERS: usize = 6;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One model server.
 pub struct Replica {
@@ -165,8 +168,7 @@ impl Replica {
     /// Nothing of an answer has reached anybody when this fails, so the call may be made again elsewhere. Dropping
     /// the future, or the stream, closes the connection and thereby cancels the work.
     pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, CallError> {
-        let reader = Reader::PassOn(ChunkNames::new(&call.public_id, &call.public_model));
-        self.send(&call, reader).await
+        self.send(&call, || Reader::PassOn(ChunkNames::new(&call.public_id, &call.public_model))).await
     }
 
     /// Sends a call whose answer is streamed here and put together. Returns once the first event has come.
@@ -174,13 +176,13 @@ impl Replica {
     /// The call must say `stream`, and its body must be one whose streams say as much as a whole answer.
     pub async fn assemble(self: &Arc<Self>, call: Call) -> Result<Assembly, CallError> {
         let answer = Assembler::new(call.endpoint, &call.public_id, &call.public_model, MAX_ANSWER_BYTES);
-        match self.send(&call, Reader::Assemble(Box::new(answer))).await? {
+        match self.send(&call, || Reader::Assemble(Box::new(answer))).await? {
             Answer::Events(events) => Ok(Assembly::new(*events)),
             Answer::Whole { .. } => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
         }
     }
 
-    async fn send(self: &Arc<Self>, call: &Call, reader: Reader) -> Result<Answer, CallError> {
+    async fn send(self: &Arc<Self>, call: &Call, reader: impl FnOnce() -> Reader) -> Result<Answer, CallError> {
         let mut lease = self.lease()?;
         let started = Instant::now();
         match self.exchange(call, started).await {
@@ -191,7 +193,7 @@ impl Replica {
             Ok(Reply::Head(response)) => {
                 let deadline = started + self.config.first_byte_timeout;
                 // Boxed: whole answers, which are most, need no room for it in their futures.
-                let events = Box::pin(Events::open(response.into_body(), call, reader, lease, deadline)).await?;
+                let events = Box::pin(Events::open(response.into_body(), call, reader(), lease, deadline)).await?;
                 Ok(Answer::Events(Box::new(events)))
             }
             Err(error) => {
@@ -205,7 +207,7 @@ impl Replica {
         let deadline = started + self.config.first_byte_timeout;
         let sent = self.transport.send(self.request(call));
         let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
-        let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(|error| unsent(&error))?;
+        let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(unsent)?;
         self.meters.first_byte(started.elapsed());
         if !response.status().is_success() {
             return Err(Box::pin(self.refusal(response)).await.renamed(call));
@@ -222,7 +224,7 @@ impl Replica {
         }
     }
 
-    async fn refusal(&self, response: Response<Incoming>) -> CallError {
+    async fn refusal(&self, response: Response<AnswerBody>) -> CallError {
         let (head, body) = response.into_parts();
         // A refusal is one even when its text cannot be read.
         let text = collect(body, MAX_REFUSAL_BYTES, self.config.idle_timeout).await.unwrap_or_default();
@@ -234,9 +236,10 @@ impl Replica {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.targets.call(call.endpoint);
         let headers = request.headers_mut();
+        headers.reserve(CALL_HEADERS);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Ok(id) = HeaderValue::try_from(call.request_id.as_str()) {
-            headers.insert("x-request-id", id);
+            headers.insert(X_REQUEST_ID, id);
         }
         if let Some(authorization) = &self.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
@@ -309,7 +312,7 @@ impl Replica {
 
 enum Reply {
     Whole(Answer),
-    Head(Response<Incoming>),
+    Head(Response<AnswerBody>),
 }
 
 /// A call under way. It counts while it lives and reports how the call went exactly once.
@@ -348,7 +351,7 @@ impl Lease {
     }
 
     /// Reads a finished stream's body to its end, so that its connection can be used again.
-    pub(crate) fn drain(&self, body: Incoming) {
+    pub(crate) fn drain(&self, body: AnswerBody) {
         // A stream can be dropped after its runtime; then there is no connection left to save.
         if tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -388,7 +391,7 @@ impl Drop for Lease {
 }
 
 /// The whole body. One that comes in one piece is not copied.
-async fn collect(mut body: Incoming, most: usize, idle: Duration) -> Result<Bytes, CallError> {
+async fn collect(mut body: AnswerBody, most: usize, idle: Duration) -> Result<Bytes, CallError> {
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
     loop {
@@ -419,18 +422,9 @@ async fn collect(mut body: Incoming, most: usize, idle: Duration) -> Result<Byte
     Ok(all.map_or(first, BytesMut::freeze))
 }
 
-/// Why no answer began.
-fn unsent(error: &legacy::Error) -> CallError {
-    if !error.is_connect() {
-        return CallError::other_replica(CallErrorKind::Reset);
-    }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut kind = io::ErrorKind::Other;
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            kind = error.kind();
-        }
-        cause = error.source();
-    }
-    CallError::other_replica(CallErrorKind::Connect(kind))
+fn unsent(error: SendError) -> CallError {
+    CallError::other_replica(match error {
+        SendError::Connect(kind) => CallErrorKind::Connect(kind),
+        SendError::Broken => CallErrorKind::Reset,
+    })
 }
