@@ -258,11 +258,15 @@ pub(crate) fn echo(text: &str) -> String {
 
 /// How a key stands with its rate limit.
 pub(crate) fn rate_headers(rate: RateInfo, headers: &mut HeaderMap) {
-    headers.insert(LIMIT_REQUESTS, HeaderValue::from(rate.limit));
-    headers.insert(REMAINING_REQUESTS, HeaderValue::from(rate.remaining));
     let tenths = rate.reset.as_millis().div_ceil(100);
-    if let Ok(reset) = HeaderValue::try_from(format!("{}.{}s", tenths / 10, tenths % 10)) {
-        headers.insert(RESET_REQUESTS, reset);
+    let values = [
+        (LIMIT_REQUESTS, HeaderValue::from_str(itoa::Buffer::new().format(rate.limit))),
+        (REMAINING_REQUESTS, HeaderValue::from_str(itoa::Buffer::new().format(rate.remaining))),
+        (RESET_REQUESTS, HeaderValue::from_str(&format!("{}.{}s", tenths / 10, tenths % 10))),
+    ];
+    for (name, value) in values {
+        // Digits always make a value.
+        value.ok().and_then(|value| headers.insert(name, value));
     }
 }
 

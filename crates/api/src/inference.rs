@@ -37,6 +37,8 @@ use crate::{
 
 /// Silence after which a stream says that it is still there: half of what common proxies allow.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Headers of an answer, room for which is made at once.
+const ANSWER_HEADERS: usize = 8;
 /// A comment, which clients of server-sent events pass over.
 const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
 
@@ -98,7 +100,9 @@ pub(crate) async fn answer(
     let reply = app.gateway.answer(&caller.0, inbound).await?;
     let mut response = render(reply, place);
     let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    response.headers_mut().insert(OPENAI_PROCESSING_MS, HeaderValue::from(elapsed));
+    if let Ok(elapsed) = HeaderValue::from_str(itoa::Buffer::new().format(elapsed)) {
+        response.headers_mut().insert(OPENAI_PROCESSING_MS, elapsed);
+    }
     Ok(response)
 }
 
@@ -107,6 +111,7 @@ fn render(reply: Reply, place: Place) -> Response {
     match body {
         ReplyBody::Whole(bytes) => {
             let mut response = Response::new(Body::from(bytes));
+            response.headers_mut().reserve(ANSWER_HEADERS);
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             with_rate(response, rate)
         }

@@ -43,8 +43,8 @@ pub struct Running {
     done: bool,
     /// Where it runs.
     pub replica: Arc<Replica>,
-    /// Fires when interactive work needs its place.
-    pub preempted: CancellationToken,
+    /// Fires when interactive work needs its place; only a task's can be needed.
+    preempted: Option<CancellationToken>,
 }
 
 impl Dispatcher {
@@ -102,8 +102,8 @@ impl Dispatcher {
         let replica = replica.map(Arc::clone).ok_or(Gate::Unavailable)?;
         let ticket = Ticket(state.next_ticket);
         state.next_ticket += 1;
-        let preempted = CancellationToken::new();
-        if task.is_some() {
+        let preempted = task.map(|_| CancellationToken::new());
+        if let Some(preempted) = &preempted {
             state.cancels.insert(ticket, preempted.clone());
         }
         let start = Start { ticket, replica: chosen, class, prompt_bound, task };
@@ -118,16 +118,21 @@ impl Dispatcher {
         self.room.notified().await;
     }
 
-    fn apply(&self, event: Event) {
+    /// Tells of what happened, all of it now.
+    fn apply<const N: usize>(&self, events: [Event; N]) {
         let mut state = self.lock();
         let now = self.clock.now();
-        let actions = state.scheduler.apply(event, now);
-        carry_out(&state, &actions);
-        if let Event::Done { ticket, .. } = event {
-            state.cancels.remove(&ticket);
+        let mut may_open = false;
+        for event in events {
+            let actions = state.scheduler.apply(event, now);
+            carry_out(&state, &actions);
+            if let Event::Done { ticket, .. } = event {
+                state.cancels.remove(&ticket);
+            }
+            may_open |= !matches!(event, Event::Chunk { .. });
         }
         // Requests in flight make thousands of events a second; who was not refused is not to look at any of them.
-        let may_open = !matches!(event, Event::Chunk { .. }) && std::mem::take(&mut state.refused);
+        may_open = may_open && std::mem::take(&mut state.refused);
         drop(state);
         if may_open {
             self.room.notify_one();
@@ -146,7 +151,7 @@ impl Dispatcher {
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return;
             }
-            self.apply(Event::Tick);
+            self.apply([Event::Tick]);
         }
     }
 
@@ -180,46 +185,56 @@ fn carry_out(state: &State, actions: &[Action]) {
 impl Running {
     /// The first byte arrived.
     pub fn first_byte(&self) {
-        self.dispatcher.apply(Event::FirstByte(self.ticket));
+        self.dispatcher.apply([Event::FirstByte(self.ticket)]);
     }
 
     /// Its answer will come in one piece, and its first byte will not be seen.
     pub fn unseen(&self) {
-        self.dispatcher.apply(Event::Unseen(self.ticket));
+        self.dispatcher.apply([Event::Unseen(self.ticket)]);
     }
 
     /// Tells what a burst of a stream showed.
     pub(crate) fn paced_by(&self, step: Option<Step>) {
         if let Some(Step { gap, tokens }) = step {
-            self.dispatcher.apply(Event::Chunk { ticket: self.ticket, gap, tokens });
+            self.dispatcher.apply([Event::Chunk { ticket: self.ticket, gap, tokens }]);
         }
     }
 
-    /// Tells the time between tokens of an answer that was not streamed, as its mean: enough evidence for one control
-    /// decision.
-    pub fn paced(&self, tokens: u64, elapsed: Duration) {
-        const EVIDENCE: u32 = 3;
-        let Ok(count) = u32::try_from(tokens) else { return };
-        if count < EVIDENCE {
-            return;
+    /// Waits until interactive work needs its place.
+    pub(crate) async fn preempted(&self) {
+        match &self.preempted {
+            Some(preempted) => preempted.cancelled().await,
+            None => std::future::pending().await,
         }
-        let gap = Some(elapsed / count);
-        for _ in 0..EVIDENCE {
-            self.dispatcher.apply(Event::Chunk { ticket: self.ticket, gap, tokens: 1 });
+    }
+
+    /// It ended well, with an answer that was not streamed. The time between its tokens is told as its mean: enough
+    /// evidence for one control decision.
+    pub(crate) fn finish_whole(mut self, tokens: u64, elapsed: Duration) {
+        const EVIDENCE: u32 = 3;
+        self.done = true;
+        let ticket = self.ticket;
+        let done = Event::Done { ticket, outcome: Outcome::Ok };
+        match u32::try_from(tokens) {
+            Ok(count) if count >= EVIDENCE => {
+                let chunk = Event::Chunk { ticket, gap: Some(elapsed / count), tokens: 1 };
+                self.dispatcher.apply([chunk, chunk, chunk, done]);
+            }
+            Ok(_) | Err(_) => self.dispatcher.apply([done]),
         }
     }
 
     /// It ended.
     pub fn finish(mut self, outcome: Outcome) {
         self.done = true;
-        self.dispatcher.apply(Event::Done { ticket: self.ticket, outcome });
+        self.dispatcher.apply([Event::Done { ticket: self.ticket, outcome }]);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.done {
-            self.dispatcher.apply(Event::Done { ticket: self.ticket, outcome: Outcome::Cancelled });
+            self.dispatcher.apply([Event::Done { ticket: self.ticket, outcome: Outcome::Cancelled }]);
         }
     }
 }

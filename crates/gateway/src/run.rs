@@ -350,8 +350,7 @@ pub(crate) fn whole(
         }
         None => {}
     }
-    running.paced(bill.meter.units().output, bill.began.elapsed());
-    running.finish(Ended::Ok);
+    running.finish_whole(bill.meter.units().output, bill.began.elapsed());
     Unsettled { bill, reservation, body }
 }
 

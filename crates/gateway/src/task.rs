@@ -113,7 +113,7 @@ impl Gateway {
             };
             let tried = tokio::select! {
                 tried = answer(&running, call_of(inbound, admitted), admitted, began) => tried,
-                () = running.preempted.cancelled() => return Err(TaskError::Preempted),
+                () = running.preempted() => return Err(TaskError::Preempted),
             };
             let error = match tried {
                 Ok(given) => return Ok((given, running)),

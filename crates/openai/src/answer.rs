@@ -79,12 +79,11 @@ struct Facts {
 }
 
 fn named(body: &Bytes, text: &str, members: &[Member<'_>], id: Option<&str>, model: &str) -> Bytes {
-    let (id, model) = (id.map(quoted), quoted(model));
     let changes: Vec<Change> = members
         .iter()
         .map(|member| match member.key.as_ref() {
-            "id" => id.as_ref().map_or(Change::Remove, |id| Change::to(member, id.clone())),
-            "model" => Change::to(member, model.clone()),
+            "id" => id.map_or(Change::Remove, |id| Change::to_text(member, id)),
+            "model" => Change::to_text(member, model),
             _ => Change::Keep,
         })
         .collect();
@@ -93,10 +92,10 @@ fn named(body: &Bytes, text: &str, members: &[Member<'_>], id: Option<&str>, mod
     if let Some(id) = id
         && missing("id")
     {
-        added.push(("id", id));
+        added.push(("id", quoted(id)));
     }
     if missing("model") {
-        added.push(("model", model));
+        added.push(("model", quoted(model)));
     }
     if added.is_empty() && changes.iter().all(|change| matches!(change, Change::Keep)) {
         return body.clone();

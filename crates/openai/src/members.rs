@@ -98,7 +98,21 @@ fn end_of_string(bytes: &[u8], from: usize) -> usize {
 
 /// A string as JSON, quotes included.
 pub(crate) fn quoted(text: &str) -> String {
+    if is_plain(text) {
+        return ["\"", text, "\""].concat();
+    }
     serde_json::Value::from(text).to_string()
+}
+
+/// Whether this valid JSON is the string, spelled as [`quoted`] spells it.
+pub(crate) fn is_quoted(json: &str, text: &str) -> bool {
+    let inner = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    if is_plain(text) { inner == Some(text) } else { json == quoted(text) }
+}
+
+/// Whether a string stands in JSON as it is.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 struct Members<'s, F> {
@@ -159,6 +173,17 @@ mod tests {
         assert_eq!(keys("\"text\""), Err(InvalidJson::NotAnObject));
         assert!(matches!(keys("{} x"), Err(InvalidJson::Syntax { line: 1, .. })));
         assert!(matches!(keys(""), Err(InvalidJson::Syntax { .. })));
+    }
+
+    #[test]
+    fn strings_are_quoted_as_json_has_them() {
+        for text in ["", "m", "org/model:7b", "é", "a\"b", "a\\b", "a\nb", "\u{7f}", "\u{1}"] {
+            let json = quoted(text);
+            assert_eq!(json, serde_json::to_string(text).unwrap());
+            assert!(is_quoted(&json, text), "{json}");
+            assert!(!is_quoted(&format!("\"{text}x\""), text) && !is_quoted("\"", text) && !is_quoted("null", text));
+        }
+        assert!(!is_quoted("\"\\u006d\"", "m"), "another spelling");
     }
 
     #[test]

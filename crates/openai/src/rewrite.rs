@@ -8,7 +8,7 @@ use std::{borrow::Cow, ops::ControlFlow, ops::Range};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::members::{each_member, quoted, range_in};
+use crate::members::{each_member, is_quoted, quoted, range_in};
 
 /// What to change in a request before it goes to a model server. The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,13 +83,17 @@ impl Change {
     pub(crate) fn to(member: &Member<'_>, value: String) -> Self {
         if member.value.get() == value { Change::Keep } else { Change::Set(value) }
     }
+
+    pub(crate) fn to_text(member: &Member<'_>, text: &str) -> Self {
+        if is_quoted(member.value.get(), text) { Change::Keep } else { Change::Set(quoted(text)) }
+    }
 }
 
 impl Rewrite<'_> {
     fn change(&self, member: &Member<'_>) -> Change {
         let key = member.key.as_ref();
         match key {
-            "model" if let Some(model) = self.model => return Change::to(member, quoted(model)),
+            "model" if let Some(model) = self.model => return Change::to_text(member, model),
             "stream" if let Some(stream) = self.stream => {
                 let absent_means_the_same = member.is_null() && !stream;
                 if !absent_means_the_same {
