@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing for what is named: build, test, lint. Says nothing when nothing is missing.
+# Installs what is missing for what is named: build, test, lint, or LLVM's tools of a version (llvm-22). Says nothing
+# when nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,6 +30,7 @@ for what in "$@"; do
       python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
       ;;
     lint) python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv) ;;
+    llvm-*) need "llvm-profdata-${what#llvm-}" "$what" ;;
     *) echo "setup.sh: unknown part $what" >&2; exit 2 ;;
   esac
 done
