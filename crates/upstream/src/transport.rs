@@ -297,6 +297,12 @@ impl Targets {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
     use crate::dialect::Kind;
 
@@ -362,5 +368,38 @@ mod tests {
         assert_eq!(idle.young(began + IDLE_CONNECTION_LIFE).len(), 1);
         assert!(idle.take(later + IDLE_CONNECTION_LIFE).is_none(), "it has been idle for too long");
         assert!(idle.young(began).is_empty());
+    }
+
+    /// Answers one call on each connection and closes it, without a word about that in the answer.
+    async fn closing_after_each_answer(listener: TcpListener, answers: usize) {
+        let host = format!("host: {}\r\n", listener.local_addr().unwrap());
+        for _ in 0..answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut request, mut piece) = (Vec::new(), [0; 1_024]);
+            while !request.ends_with(b"question") {
+                let read = stream.read(&mut piece).await.unwrap();
+                assert!(read > 0, "the call broke off");
+                request.extend_from_slice(&piece[..read]);
+            }
+            let head = String::from_utf8_lossy(&request);
+            assert!(head.starts_with("POST /v1/x HTTP/1.1\r\n") && head.contains(&host), "{head}");
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nanswer").await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_may_close_its_connections_between_calls() {
+        const CALLS: usize = 20;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let transport = Transport::new(&UpstreamConfig::new("a", Kind::OpenAi, &base).unwrap()).unwrap();
+        let client = async {
+            for _ in 0..CALLS {
+                let request = Request::post("/v1/x").body(Full::new(Bytes::from_static(b"question"))).unwrap();
+                let answer = transport.send(request).await.unwrap();
+                assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "answer");
+            }
+        };
+        tokio::join!(closing_after_each_answer(listener, CALLS), client);
     }
 }

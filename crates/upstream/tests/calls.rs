@@ -12,10 +12,6 @@ use batchin_upstream::{
     Replica, Retry, StreamError, UpstreamConfig,
 };
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
 
 /// A test that waits longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -226,43 +222,6 @@ async fn whole_answers_need_one_connection() {
     }
     assert_eq!((world.sim.calls(), world.sim.inference_connections()), (10, 1));
     world.end().await;
-}
-
-/// Answers one call on each connection and closes it, without a word about it in the answer.
-async fn closing_after_each_answer(listener: TcpListener, answers: usize) {
-    const ANSWER: &str = r#"{"id":"1","object":"chat.completion","model":"m","choices":[]}"#;
-    for _ in 0..answers {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let (mut request, mut piece) = (Vec::new(), [0; 4_096]);
-        while !request.ends_with(b"}]}") {
-            let read = stream.read(&mut piece).await.unwrap();
-            request.extend_from_slice(&piece[..read]);
-        }
-        let head = String::from_utf8_lossy(&request).to_lowercase();
-        let host = format!("host: {}\r\n", listener.local_addr().unwrap());
-        assert!(head.starts_with("post /v1/chat/completions http/1.1\r\n") && head.contains(&host), "{head}");
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ANSWER}", ANSWER.len());
-        stream.write_all(answer.as_bytes()).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_server_may_close_its_connections_at_any_time() {
-    const CALLS: usize = 20;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = UpstreamConfig::new("a", Kind::OpenAi, &format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let tasks = Tasks::new();
-    let replica = Fleet::new(vec![config], &tasks, 1).unwrap().replica("a").unwrap();
-    let server = closing_after_each_answer(listener, CALLS);
-    let client = async {
-        for _ in 0..CALLS {
-            let called = tokio::time::timeout(PATIENCE, replica.call(chat(CHAT))).await.expect("the call hangs");
-            called.unwrap();
-        }
-    };
-    tokio::join!(server, client);
-    assert_eq!((replica.outstanding(), replica.status().breaker), (0, BreakerState::Closed));
-    assert_eq!(tasks.shutdown(PATIENCE).await, 0);
 }
 
 #[tokio::test]
