@@ -1,8 +1,8 @@
 //! Holds: the connections to one server, kept from one call to the next.
 //!
 //! Plain TCP, TLS or a Unix socket behind one call, with HTTP/1.1 on each. Dropping an answer before its end closes the
-//! connection, which is how a call is cancelled. hyper-util's client does the same for any number of servers, and takes a
-//! tenth of a whole request's time for it (ARCHITECTURE.md).
+//! connection, which is how a call is cancelled. hyper-util's client does the same for any number of servers, and more for each
+//! call than one server needs (ARCHITECTURE.md).
 
 use std::{
     collections::VecDeque,
