@@ -122,17 +122,16 @@ impl Dispatcher {
     fn apply<const N: usize>(&self, events: [Event; N]) {
         let mut state = self.lock();
         let now = self.clock.now();
-        let mut may_open = false;
         for event in events {
             let actions = state.scheduler.apply(event, now);
             carry_out(&state, &actions);
             if let Event::Done { ticket, .. } = event {
                 state.cancels.remove(&ticket);
             }
-            may_open |= !matches!(event, Event::Chunk { .. });
         }
         // Requests in flight make thousands of events a second; who was not refused is not to look at any of them.
-        may_open = may_open && std::mem::take(&mut state.refused);
+        let matters = |event: &Event| !matches!(event, Event::Chunk { .. });
+        let may_open = events.iter().any(matters) && std::mem::take(&mut state.refused);
         drop(state);
         if may_open {
             self.room.notify_one();

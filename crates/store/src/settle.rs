@@ -58,7 +58,7 @@ pub struct UsageRecord {
     pub outcome: Outcome,
     /// Whether we counted because the upstream did not.
     pub estimated: bool,
-    /// When it came in.
+    /// When it came in: the same in every flush, since the account, this and the request name the row.
     pub created_at: Timestamp,
     /// Time from admission to the end.
     pub latency: Duration,

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, timeout_at};
 use crate::{
     call::{Call, CallError, CallErrorKind},
     replica::Lease,
-    transport::AnswerBody,
+    transport::{AnswerBody, io_kind},
 };
 
 /// What passes through while a server says nothing.
@@ -330,7 +330,10 @@ impl Events {
                 }
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(StreamError::Broken(io_kind(&error)))),
+            Poll::Ready(Some(Err(error))) => {
+                let kind = io_kind(&error).unwrap_or(io::ErrorKind::UnexpectedEof);
+                Poll::Ready(Err(StreamError::Broken(kind)))
+            }
             Poll::Ready(None) => {
                 self.at_end = true;
                 Poll::Ready(Ok(()))
@@ -371,15 +374,4 @@ fn unended(mut body: AnswerBody, cx: &mut Context<'_>) -> Option<AnswerBody> {
 
 fn plain(frame: &'static [u8], kind: EventKind) -> Event {
     Event { frame: Bytes::from_static(frame), deltas: 0, usage: None, kind }
-}
-
-fn io_kind(error: &hyper::Error) -> io::ErrorKind {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return error.kind();
-        }
-        cause = error.source();
-    }
-    io::ErrorKind::UnexpectedEof
 }

@@ -152,16 +152,20 @@ async fn established(stream: impl Read + Write + Send + Unpin + 'static) -> Resu
     Ok(sender)
 }
 
-/// The machine's own fault that is behind an error.
-fn kind_of(error: &(dyn Error + 'static)) -> io::ErrorKind {
+/// The machine's own fault behind an error, if there is one.
+pub(crate) fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return error.kind();
+            return Some(error.kind());
         }
         cause = error.source();
     }
-    io::ErrorKind::Other
+    None
+}
+
+fn kind_of(error: &(dyn Error + 'static)) -> io::ErrorKind {
+    io_kind(error).unwrap_or(io::ErrorKind::Other)
 }
 
 fn host(base: &Uri, default_port: u16) -> HeaderValue {
