@@ -298,7 +298,7 @@ impl Worker {
                 let mut place = None;
                 let popped = queue.pop_where(now, |ready, class| {
                     let task = Some(ready.task.claim.task);
-                    match self.gateway.dispatcher().begin(&replicas, class, ready.prompt_bound, task) {
+                    match self.gateway.dispatcher().begin(&replicas, class, ready.prompt_bound, task, false) {
                         Ok(running) => {
                             place = Some(running);
                             Verdict::Start

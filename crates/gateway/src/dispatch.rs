@@ -83,13 +83,14 @@ impl Dispatcher {
         state.scheduler.set_replicas(specs, now);
     }
 
-    /// Picks a replica and starts on it, in one step.
+    /// Picks a replica and starts on it, in one step. `unseen` as for [`Running::unseen`].
     pub fn begin(
         self: &Arc<Self>,
         candidates: &[Arc<Replica>],
         class: Class,
         prompt_bound: u64,
         task: Option<TaskId>,
+        unseen: bool,
     ) -> Result<Running, Gate> {
         let mut state = self.lock();
         let now = self.clock.now();
@@ -107,8 +108,10 @@ impl Dispatcher {
             state.cancels.insert(ticket, preempted.clone());
         }
         let start = Start { ticket, replica: chosen, class, prompt_bound, task };
-        let actions = state.scheduler.apply(Event::Started(start), now);
-        carry_out(&state, &actions);
+        for event in std::iter::once(Event::Started(start)).chain(unseen.then_some(Event::Unseen(ticket))) {
+            let actions = state.scheduler.apply(event, now);
+            carry_out(&state, &actions);
+        }
         drop(state);
         Ok(Running { dispatcher: Arc::clone(self), ticket, done: false, replica, preempted })
     }

@@ -281,20 +281,21 @@ impl Gateway {
         let mut candidates = self.replicas_of(&admitted.model);
         let mut last: Option<CallError> = None;
         for _ in 0..MAX_ATTEMPTS {
-            let running = match self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, None) {
+            let unseen = !admitted.peek.stream && inbound.endpoint.generates();
+            let begun = self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, None, unseen);
+            let running = match begun {
                 Ok(running) => running,
                 Err(gate) => return Err(no_room(gate, last)),
             };
             let call = call_of(inbound, admitted);
-            if !call.stream && call.endpoint.generates() {
-                running.unseen();
-            }
             batchin_faults::point("upstream.calling");
             let called = running.replica.call(call).await;
             match called {
                 Ok(answer) => {
                     batchin_faults::point("upstream.answered");
-                    running.first_byte();
+                    if !unseen {
+                        running.first_byte();
+                    }
                     return Ok(Dispatched { answer, running });
                 }
                 Err(error) => {
@@ -314,7 +315,8 @@ impl Gateway {
     }
 }
 
-pub(crate) fn call_of(inbound: &Inbound, admitted: &Admitted) -> Call {
+pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted) -> Call<'a> {
+    let model = &*admitted.model;
     let request = inbound.request.uuid().simple();
     let public_id = match inbound.endpoint {
         Endpoint::Chat => format!("chatcmpl_{request}"),
@@ -324,9 +326,9 @@ pub(crate) fn call_of(inbound: &Inbound, admitted: &Admitted) -> Call {
     Call {
         endpoint: inbound.endpoint,
         body: inbound.body.clone(),
-        upstream_model: Some(admitted.model.upstream_model.clone().unwrap_or_else(|| admitted.model.id.clone())),
+        upstream_model: Some(model.upstream_model.as_ref().unwrap_or(&model.id)),
         public_id,
-        public_model: admitted.model.id.clone(),
+        public_model: &model.id,
         stream: admitted.peek.stream,
         request_id: inbound.request.to_string(),
         class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),

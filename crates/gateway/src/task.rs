@@ -106,10 +106,12 @@ impl Gateway {
             let task = inbound.task.map(|(_, task)| task);
             let running = match place.take() {
                 Some(running) => running,
-                None => match self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, task) {
-                    Ok(running) => running,
-                    Err(gate) => return Err(last.map_or_else(|| no_room(gate, None).into(), failure)),
-                },
+                None => {
+                    match self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, task, false) {
+                        Ok(running) => running,
+                        Err(gate) => return Err(last.map_or_else(|| no_room(gate, None).into(), failure)),
+                    }
+                }
             };
             let tried = tokio::select! {
                 tried = answer(&running, call_of(inbound, admitted), admitted, began) => tried,
@@ -135,7 +137,12 @@ impl Gateway {
 }
 
 /// One try on one upstream.
-async fn answer(running: &Running, mut call: Call, admitted: &Admitted, began: Instant) -> Result<Given, CallError> {
+async fn answer(
+    running: &Running,
+    mut call: Call<'_>,
+    admitted: &Admitted,
+    began: Instant,
+) -> Result<Given, CallError> {
     let replica = Arc::clone(&running.replica);
     batchin_faults::point("upstream.calling");
     if call.endpoint.generates() && streams_as_much(admitted, replica.kind()) {

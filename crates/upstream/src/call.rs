@@ -20,17 +20,17 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// One request for a model server, checked by [`batchin_openai::peek`] before.
 #[derive(Clone)]
-pub struct Call {
+pub struct Call<'a> {
     /// Which call.
     pub endpoint: Endpoint,
     /// The client's body; it is copied only where it must be changed.
     pub body: Bytes,
     /// The server's own name of the model, where it differs from the client's.
-    pub upstream_model: Option<String>,
+    pub upstream_model: Option<&'a str>,
     /// The id that the client sees, such as `chatcmpl_…`; not used for embeddings.
     pub public_id: String,
     /// The model's name that the client sees.
-    pub public_model: String,
+    pub public_model: &'a str,
     /// Whether the answer is streamed. The body's own `stream` is set to this.
     pub stream: bool,
     /// Passed on as `x-request-id`.
@@ -42,7 +42,7 @@ pub struct Call {
 }
 
 /// The body is a customer's text and stays out of debug prints.
-impl fmt::Debug for Call {
+impl fmt::Debug for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("endpoint", &self.endpoint)
@@ -164,9 +164,9 @@ impl CallError {
     }
 
     /// This error with the public name of the model in its text.
-    pub(crate) fn renamed(mut self, call: &Call) -> Self {
-        if let (Some(error), Some(upstream)) = (&mut self.client_error, &call.upstream_model) {
-            error.rename_model(upstream, &call.public_model);
+    pub(crate) fn renamed(mut self, call: &Call<'_>) -> Self {
+        if let (Some(error), Some(upstream)) = (&mut self.client_error, call.upstream_model) {
+            error.rename_model(upstream, call.public_model);
         }
         self
     }
@@ -190,12 +190,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The body as this upstream wants it.
-pub(crate) fn request_body(call: &Call, config: &UpstreamConfig) -> Bytes {
+pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig) -> Bytes {
     let kind = config.kind;
     let generates = call.endpoint.generates();
     let priority = call.class_priority.filter(|_| config.priority_enabled && generates);
     let edit = Rewrite {
-        model: call.upstream_model.as_deref(),
+        model: call.upstream_model,
         stream: generates.then_some(call.stream),
         include_usage: call.stream && generates,
         max_tokens: call.max_tokens.filter(|_| generates),
@@ -216,13 +216,13 @@ mod tests {
     use super::*;
     use crate::dialect::Kind;
 
-    fn call(body: &'static str, stream: bool) -> Call {
+    fn call(body: &'static str, stream: bool) -> Call<'static> {
         Call {
             endpoint: Endpoint::Chat,
             body: Bytes::from_static(body.as_bytes()),
             upstream_model: None,
             public_id: "chatcmpl_1".into(),
-            public_model: "m".into(),
+            public_model: "m",
             stream,
             request_id: "r".into(),
             class_priority: Some(5),

@@ -133,7 +133,7 @@ impl Events {
     /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
     pub(crate) async fn open(
         body: AnswerBody,
-        call: &Call,
+        call: &Call<'_>,
         reader: Reader,
         lease: Lease,
         deadline: Instant,
@@ -145,7 +145,7 @@ impl Events {
             tail: None,
             decoder: Decoder::new(),
             reader,
-            models: call.upstream_model.clone().map(|upstream| (upstream, call.public_model.clone())),
+            models: call.upstream_model.map(|upstream| (upstream.to_owned(), call.public_model.to_owned())),
             first: None,
             at_end: false,
             finish_seen: false,

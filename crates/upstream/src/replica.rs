@@ -167,24 +167,24 @@ impl Replica {
     ///
     /// Nothing of an answer has reached anybody when this fails, so the call may be made again elsewhere. Dropping
     /// the future, or the stream, closes the connection and thereby cancels the work.
-    pub async fn call(self: &Arc<Self>, call: Call) -> Result<Answer, CallError> {
-        self.send(&call, || Reader::PassOn(ChunkNames::new(&call.public_id, &call.public_model))).await
+    pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Result<Answer, CallError> {
+        self.send(&call, || Reader::PassOn(ChunkNames::new(&call.public_id, call.public_model))).await
     }
 
     /// Sends a call whose answer is streamed here and put together. Returns once the first event has come.
     ///
     /// The call must say `stream`, and its body must be one whose streams say as much as a whole answer.
-    pub async fn assemble(self: &Arc<Self>, call: Call) -> Result<Assembly, CallError> {
-        let answer = Assembler::new(call.endpoint, &call.public_id, &call.public_model, MAX_ANSWER_BYTES);
+    pub async fn assemble(self: &Arc<Self>, call: Call<'_>) -> Result<Assembly, CallError> {
+        let answer = Assembler::new(call.endpoint, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
         match self.send(&call, || Reader::Assemble(Box::new(answer))).await? {
             Answer::Events(events) => Ok(Assembly::new(*events)),
             Answer::Whole { .. } => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
         }
     }
 
-    async fn send(self: &Arc<Self>, call: &Call, reader: impl FnOnce() -> Reader) -> Result<Answer, CallError> {
-        let mut lease = self.lease()?;
+    async fn send(self: &Arc<Self>, call: &Call<'_>, reader: impl FnOnce() -> Reader) -> Result<Answer, CallError> {
         let started = Instant::now();
+        let mut lease = self.lease(started)?;
         match self.exchange(call, started).await {
             Ok(Reply::Whole(answer)) => {
                 lease.succeeded();
@@ -203,9 +203,9 @@ impl Replica {
         }
     }
 
-    async fn exchange(&self, call: &Call, started: Instant) -> Result<Reply, CallError> {
+    async fn exchange(&self, call: &Call<'_>, started: Instant) -> Result<Reply, CallError> {
         let deadline = started + self.config.first_byte_timeout;
-        let sent = self.transport.send(self.request(call));
+        let sent = self.transport.send(self.request(call), started);
         let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
         let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(unsent)?;
         self.meters.first_byte(started.elapsed());
@@ -217,7 +217,7 @@ impl Replica {
         }
         let body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
         let id = (call.endpoint != Endpoint::Embeddings).then_some(call.public_id.as_str());
-        match read_answer(&body, id, &call.public_model) {
+        match read_answer(&body, id, call.public_model) {
             Ok(read) => Ok(Reply::Whole(Answer::Whole { status: StatusCode::OK, body: read.body, usage: read.usage })),
             Err(AnswerError::NotAnObject) => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
             Err(AnswerError::Refused(error)) => Err(CallError::reported(error).renamed(call)),
@@ -231,7 +231,7 @@ impl Replica {
         CallError::refused(head.status, &head.headers, &text)
     }
 
-    fn request(&self, call: &Call) -> Request<Full<Bytes>> {
+    fn request(&self, call: &Call<'_>) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(request_body(call, &self.config)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.targets.call(call.endpoint);
@@ -255,7 +255,7 @@ impl Replica {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
         let answered = health::answered(async {
-            let Ok(response) = self.transport.send(request).await else { return false };
+            let Ok(response) = self.transport.send(request, Instant::now()).await else { return false };
             let status = response.status();
             // Reading the body to its end keeps the connection for calls.
             let read = collect(response.into_body(), MAX_REFUSAL_BYTES, self.config.idle_timeout).await;
@@ -268,8 +268,7 @@ impl Replica {
         changed
     }
 
-    fn lease(self: &Arc<Self>) -> Result<Lease, CallError> {
-        let now = Instant::now();
+    fn lease(self: &Arc<Self>, now: Instant) -> Result<Lease, CallError> {
         let mut breaker = self.breaker();
         let (next, admission) = breaker.admit(now);
         *breaker = next;

@@ -1,8 +1,9 @@
 //! Holds: the connections to one server, kept from one call to the next.
 //!
 //! Plain TCP, TLS or a Unix socket behind one call, with HTTP/1.1 on each. Dropping an answer before its end closes the
-//! connection, which is how a call is cancelled. hyper-util's client does the same for any number of servers, and more for each
-//! call than one server needs (ARCHITECTURE.md).
+//! connection, which is how a call is cancelled. A connection has no task of its own: whoever waits for its answer moves its
+//! bytes. hyper-util's client does the same for any number of servers, and more for each call than one server needs
+//! (ARCHITECTURE.md).
 
 use std::{
     collections::VecDeque,
@@ -10,9 +11,9 @@ use std::{
     future::poll_fn,
     io,
     path::PathBuf,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -22,15 +23,15 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::{
     body::Incoming,
-    client::conn::http1::{SendRequest, handshake},
-    rt::{Executor, Read, Write},
+    client::conn::{
+        TrySendError,
+        http1::{SendRequest, handshake},
+    },
+    rt::{Read, Write},
 };
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::connect::HttpConnector,
-    rt::{TokioExecutor, TokioIo},
-};
-use tokio::{net::UnixStream, time::Instant};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use tokio::{net::UnixStream, task::coop::unconstrained, time::Instant};
 use tower::Service;
 
 use batchin_openai::Endpoint;
@@ -38,6 +39,7 @@ use batchin_openai::Endpoint;
 use crate::{
     config::{Address, UpstreamConfig},
     dialect::HealthPath,
+    gathered::Gathered,
 };
 
 /// Idle connections kept to one server; as many as calls at once on a large replica.
@@ -51,8 +53,6 @@ const DEFAULT_PREFIX: &str = "/v1";
 
 /// What names the server where its address has no host.
 const UNIX_HOST: HeaderValue = HeaderValue::from_static("localhost");
-
-type Sender = SendRequest<Full<Bytes>>;
 
 /// The connections to one server.
 pub(crate) struct Transport {
@@ -100,17 +100,21 @@ impl Transport {
     }
 
     /// Sends a request to a path of the server; returns with the head of its answer.
-    pub(crate) async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<AnswerBody>, SendError> {
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        now: Instant,
+    ) -> Result<Response<AnswerBody>, SendError> {
         request.headers_mut().insert(HOST, self.host.clone());
         loop {
-            let (mut sender, used) = match self.idle.take(Instant::now()) {
-                Some(sender) => (sender, true),
+            let (mut connection, used) = match self.idle.take(now) {
+                Some(connection) => (connection, true),
                 // Boxed: most calls need no room for it in their futures.
                 None => (Box::pin(self.connector.connect()).await.map_err(SendError::Connect)?, false),
             };
-            match sender.try_send_request(request).await {
+            match connection.ask(request).await {
                 Ok(response) => {
-                    let connection = Some((sender, Arc::clone(&self.idle)));
+                    let connection = Some((connection, Arc::clone(&self.idle)));
                     return Ok(response.map(|incoming| AnswerBody { incoming, connection }));
                 }
                 // A server may close a connection just when it is used again. What comes back was not sent.
@@ -124,15 +128,63 @@ impl Transport {
 }
 
 impl Connector {
-    async fn connect(&self) -> Result<Sender, io::ErrorKind> {
+    async fn connect(&self) -> Result<Connection, io::ErrorKind> {
         match self {
-            Self::Tcp(tcp, to) => established(reached(tcp.clone(), to).await?).await,
-            Self::Tls(tls, to) => established(reached(tls.clone(), to).await?).await,
+            Self::Tcp(tcp, to) => {
+                let stream = reached(tcp.clone(), to).await?.into_inner();
+                Connection::over(TokioIo::new(Gathered(stream))).await
+            }
+            Self::Tls(tls, to) => Connection::over(reached(tls.clone(), to).await?).await,
             Self::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| error.kind())?;
-                established(TokioIo::new(stream)).await
+                Connection::over(TokioIo::new(Gathered(stream))).await
             }
         }
+    }
+}
+
+/// One connection. Dropped, it closes.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// Reads and writes; `None` once the connection has ended, of which `sender` and the answer know why.
+    driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Connection {
+    async fn over(stream: impl Read + Write + Send + Unpin + 'static) -> Result<Self, io::ErrorKind> {
+        let (sender, driver) = handshake(stream).await.map_err(|error| kind_of(&error))?;
+        let driver = Box::pin(async move { drop(driver.await) });
+        let mut connection = Self { sender, driver: Some(driver) };
+        connection.rest();
+        Ok(connection)
+    }
+
+    /// Moves what can be moved now, and has the task woken when there is more.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.driver.as_mut().is_some_and(|driver| driver.as_mut().poll(cx).is_ready()) {
+            self.driver = None;
+        }
+    }
+
+    /// Makes it ready for the next call, and has it wake nobody until then.
+    fn rest(&mut self) {
+        let mut driven = pin!(unconstrained(poll_fn(|cx| Poll::Ready(self.drive(cx)))));
+        let _ = driven.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Sends a request; returns with the head of its answer.
+    async fn ask(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+        // What the answer comes through is filled by the driver, in this task, so that it need not wake it; and it must not
+        // count as work of the task, which would then have to be woken to go on.
+        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
+        poll_fn(|cx| {
+            self.drive(cx);
+            answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        })
+        .await
     }
 }
 
@@ -143,13 +195,6 @@ where
 {
     poll_fn(|cx| connector.poll_ready(cx)).await.map_err(|error| kind_of(&*error.into()))?;
     connector.call(to.clone()).await.map_err(|error| kind_of(&*error.into()))
-}
-
-async fn established(stream: impl Read + Write + Send + Unpin + 'static) -> Result<Sender, io::ErrorKind> {
-    let (sender, connection) = handshake(stream).await.map_err(|error| kind_of(&error))?;
-    // It ends with its sender and the answer under way, so nobody need wait for it. What fails, the answer shows.
-    TokioExecutor::new().execute(async move { drop(connection.await) });
-    Ok(sender)
 }
 
 /// The machine's own fault behind an error, if there is one.
@@ -196,24 +241,21 @@ struct Idle {
 }
 
 struct Kept {
-    sender: Sender,
+    connection: Connection,
     since: Instant,
 }
 
 impl Idle {
-    /// One that a request can be sent on.
-    fn take(&self, now: Instant) -> Option<Sender> {
-        let mut kept = self.young(now);
-        // The last one used has the longest to live. One whose answer has only just ended may need a moment, and one that
-        // the server closed is never ready again.
-        let place = kept.iter().rposition(|one| one.sender.is_ready())?;
-        kept.remove(place).map(|one| one.sender)
+    /// The last one used, which has the longest to live. That the server has closed it shows when it is used.
+    fn take(&self, now: Instant) -> Option<Connection> {
+        self.young(now).pop_back().map(|one| one.connection)
     }
 
-    fn keep(&self, sender: Sender, since: Instant) {
+    fn keep(&self, mut connection: Connection, since: Instant) {
+        connection.rest();
         let mut kept = self.young(since);
-        if kept.len() < MAX_IDLE_CONNECTIONS && !sender.is_closed() {
-            kept.push_back(Kept { sender, since });
+        if kept.len() < MAX_IDLE_CONNECTIONS && connection.sender.is_ready() {
+            kept.push_back(Kept { connection, since });
         }
     }
 
@@ -230,7 +272,8 @@ impl Idle {
 /// An answer's body. Read to its end it leaves its connection for the next call; dropped before, it closes it.
 pub(crate) struct AnswerBody {
     incoming: Incoming,
-    connection: Option<(Sender, Arc<Idle>)>,
+    /// Until the answer is whole.
+    connection: Option<(Connection, Arc<Idle>)>,
 }
 
 impl Body for AnswerBody {
@@ -239,14 +282,18 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(cx));
+        if let Some((connection, _)) = &mut this.connection {
+            connection.drive(cx);
+        }
+        // The driver, which fills it, wakes the task.
+        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(&mut Context::from_waker(Waker::noop())));
         let is_whole = match &frame {
             Some(Ok(_)) => this.incoming.is_end_stream(),
             Some(Err(_)) => false,
             None => true,
         };
-        if is_whole && let Some((sender, idle)) = this.connection.take() {
-            idle.keep(sender, Instant::now());
+        if is_whole && let Some((connection, idle)) = this.connection.take() {
+            idle.keep(connection, Instant::now());
         }
         Poll::Ready(frame)
     }
@@ -347,24 +394,19 @@ mod tests {
     }
 
     /// A connection, and its other end, which says nothing.
-    async fn connection() -> (Sender, tokio::io::DuplexStream) {
+    async fn connection() -> (Connection, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(1_024);
-        let mut sender = established(TokioIo::new(ours)).await.unwrap();
-        poll_fn(|cx| sender.poll_ready(cx)).await.unwrap();
-        (sender, theirs)
+        (Connection::over(TokioIo::new(ours)).await.unwrap(), theirs)
     }
 
     #[tokio::test]
-    async fn connections_are_taken_while_they_are_open_and_young() {
+    async fn connections_are_kept_while_they_are_open_and_young() {
         let (idle, began) = (Idle::default(), Instant::now());
         assert!(idle.take(began).is_none());
         let ((first, _first), (second, closing)) = (connection().await, connection().await);
         idle.keep(first, began);
-        idle.keep(second, began);
         drop(closing);
-        while idle.young(began)[1].sender.is_ready() {
-            tokio::task::yield_now().await;
-        }
+        idle.keep(second, began);
         let first = idle.take(began).unwrap();
         assert!(idle.take(began).is_none(), "the server closed the other one");
         let later = began + IDLE_CONNECTION_LIFE / 2;
@@ -400,7 +442,7 @@ mod tests {
         let client = async {
             for _ in 0..CALLS {
                 let request = Request::post("/v1/x").body(Full::new(Bytes::from_static(b"question"))).unwrap();
-                let answer = transport.send(request).await.unwrap();
+                let answer = transport.send(request, Instant::now()).await.unwrap();
                 assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "answer");
             }
         };

@@ -40,7 +40,7 @@ impl World {
         self.fleet.replica("gpu-1").unwrap()
     }
 
-    async fn call(&self, call: Call) -> Result<Answer, CallError> {
+    async fn call(&self, call: Call<'_>) -> Result<Answer, CallError> {
         tokio::time::timeout(PATIENCE, self.replica().call(call)).await.expect("the call hangs")
     }
 
@@ -49,7 +49,7 @@ impl World {
         all(events(self.call(streaming()).await.unwrap())).await
     }
 
-    async fn refused(&self, behaviour: Behaviour, call: Call) -> CallError {
+    async fn refused(&self, behaviour: Behaviour, call: Call<'_>) -> CallError {
         self.sim.script_all(behaviour);
         self.call(call).await.expect_err("the call succeeded")
     }
@@ -63,14 +63,14 @@ impl World {
 
 const CHAT: &str = r#"{"model":"qwen","messages":[{"role":"user","content":"one two three"}]}"#;
 
-fn chat(body: &'static str) -> Call {
+fn chat(body: &'static str) -> Call<'static> {
     let peeked = peek(Endpoint::Chat, body.as_bytes()).unwrap();
     Call {
         endpoint: Endpoint::Chat,
         body: Bytes::from_static(body.as_bytes()),
-        upstream_model: Some("Qwen/Qwen3".to_owned()),
+        upstream_model: Some("Qwen/Qwen3"),
         public_id: "chatcmpl_1".to_owned(),
-        public_model: "qwen".to_owned(),
+        public_model: "qwen",
         stream: peeked.stream,
         request_id: "req-1".to_owned(),
         class_priority: None,
@@ -78,15 +78,15 @@ fn chat(body: &'static str) -> Call {
     }
 }
 
-fn whole() -> Call {
+fn whole() -> Call<'static> {
     chat(CHAT)
 }
 
-fn streaming() -> Call {
+fn streaming() -> Call<'static> {
     Call { stream: true, ..whole() }
 }
 
-fn completion(stream: bool) -> Call {
+fn completion(stream: bool) -> Call<'static> {
     let body = Bytes::from_static(br#"{"model":"qwen","prompt":"a b","max_tokens":100}"#);
     Call { endpoint: Endpoint::Completions, body, stream, ..whole() }
 }
@@ -609,7 +609,7 @@ fn errors_shown_to_clients_have_our_shape() {
 }
 
 /// Takes an assembly to its end.
-async fn put_together(replica: Arc<Replica>, call: Call) -> Result<(serde_json::Value, u64), CallError> {
+async fn put_together(replica: Arc<Replica>, call: Call<'_>) -> Result<(serde_json::Value, u64), CallError> {
     let mut assembly = replica.assemble(call).await?;
     loop {
         if let Progress::Whole { answer, deltas } = assembly.next().await? {
