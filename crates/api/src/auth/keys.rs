@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,8 +11,8 @@ use batchin_domain::{Clock, KeyId, Timestamp};
 use batchin_gateway::Caller;
 use batchin_store::{Store, StoreError};
 use batchin_tasks::Tasks;
-use moka::future::Cache;
-use tokio::time::{MissedTickBehavior, interval};
+use quick_cache::sync::Cache;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -20,7 +21,7 @@ use crate::error::ApiError;
 /// A revoked key must stop within a second everywhere; half of that leaves room for a slow look-up.
 const REMEMBERED_FOR: Duration = Duration::from_millis(500);
 /// Keys and non-keys remembered at once.
-const MAX_REMEMBERED: u64 = 50_000;
+const MAX_REMEMBERED: usize = 50_000;
 /// Uses noted before they are written; those beyond are written with the key's next one.
 const MAX_NOTED: usize = 10_000;
 /// Between two writes of when keys were last used.
@@ -30,16 +31,26 @@ const WRITE_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct KeyBook {
     store: Store,
     clock: Arc<dyn Clock>,
-    /// Also knows what is no key, so that a client with a wrong one does not reach the database each time.
-    known: Cache<[u8; 32], Option<Caller>>,
+    known: Cache<[u8; 32], Known>,
     /// std mutex: held for one insertion, or to take all of it; never across an await.
     used: Mutex<HashMap<KeyId, Timestamp>>,
 }
 
+/// What a hash proved when it was looked up.
+#[derive(Clone)]
+struct Known {
+    /// `None` for what is no key, so that a client with a wrong one does not reach the database each time.
+    caller: Result<Option<Caller>, Unanswered>,
+    until: Instant,
+}
+
+/// The database did not say.
+#[derive(Clone, Copy)]
+struct Unanswered;
+
 impl KeyBook {
     pub(crate) fn start(store: Store, clock: Arc<dyn Clock>, tasks: &Tasks) -> Arc<Self> {
-        let known = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED_FOR).build();
-        let book = Arc::new(Self { store, clock, known, used: Mutex::new(HashMap::new()) });
+        let book = Arc::new(Self { store, clock, known: Cache::new(MAX_REMEMBERED), used: Mutex::new(HashMap::new()) });
         let writing = Arc::clone(&book);
         tasks.spawn("key_last_used", move |stop| async move { writing.write(stop).await });
         book
@@ -47,15 +58,31 @@ impl KeyBook {
 
     /// Whom a key's hash proves; many askers at once make one look-up.
     pub(crate) async fn caller(&self, hash: [u8; 32]) -> Result<Option<Caller>, ApiError> {
-        if let Some(known) = self.known.get(&hash).await {
-            return Ok(known);
-        }
-        // Boxed, so that requests with a known key, which are nearly all, carry no room for the look-up.
-        let found = Box::pin(self.known.try_get_with(hash, self.look_up(hash))).await;
-        found.map_err(|cause: Arc<StoreError>| {
-            warn!(error = &*cause as &dyn std::error::Error, "a key could not be looked up");
-            ApiError::unavailable("The database does not answer; try again in a moment.")
-        })
+        let now = Instant::now();
+        let known = match self.known.get(&hash).filter(|known| now < known.until) {
+            Some(known) => known,
+            // Boxed, so that requests with a known key, which are nearly all, carry no room for the look-up.
+            None => Box::pin(self.newly_known(hash, now)).await,
+        };
+        let unanswered = |_| ApiError::unavailable("The database does not answer; try again in a moment.");
+        known.caller.map_err(unanswered)
+    }
+
+    async fn newly_known(&self, hash: [u8; 32], now: Instant) -> Known {
+        // Of those that find it too old one removes it; all of them wait for the look-up of whoever asks first.
+        self.known.remove_if(&hash, |known| known.until <= now);
+        let looked_up = async {
+            Ok::<_, Infallible>(match self.look_up(hash).await {
+                Ok(caller) => Known { caller: Ok(caller), until: now + REMEMBERED_FOR },
+                Err(cause) => {
+                    warn!(error = &cause as &dyn std::error::Error, "a key could not be looked up");
+                    // For those that wait now, lest each tries in turn; whoever comes later asks anew.
+                    Known { caller: Err(Unanswered), until: now }
+                }
+            })
+        };
+        let Ok(known) = self.known.get_or_insert_async(&hash, looked_up).await;
+        known
     }
 
     async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Caller>, StoreError> {
