@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
 use batchin_domain::{Class, RequestId};
@@ -85,17 +85,16 @@ pub(crate) enum Refusals {
 /// Answers an inference call.
 pub(crate) async fn answer(
     app: &App,
-    caller: &InferenceCaller,
     endpoint: Endpoint,
-    request: Request,
+    request: RequestId,
+    call: Request,
 ) -> Result<Response, ApiError> {
+    let (mut parts, body) = call.into_parts();
+    let caller = InferenceCaller::from_request_parts(&mut parts, app).await?;
     let began = Instant::now();
-    let (mut parts, body) = request.into_parts();
     let idempotency = idempotent::key(&parts.headers)?.map(IdempotencyKey);
     let Received { bytes: body, place } =
         body::read(&app.bodies, &parts.headers, body, app.settings.max_body_bytes).await?;
-    let request = parts.extensions.remove::<RequestId>();
-    let request = request.unwrap_or_else(|| RequestId::new(app.ids.uuid()));
     let inbound = Inbound { endpoint, body, request, class: Class::Interactive, task: None, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound).await?;
     let mut response = render(reply, place);

@@ -9,6 +9,7 @@ mod cents;
 pub mod contact;
 mod error;
 mod fields;
+mod front;
 mod health;
 mod idempotent;
 mod inference;
@@ -28,5 +29,6 @@ mod v1;
 
 pub use app::{ApiParts, ApiSettings};
 pub use error::{ApiError, Code};
+pub use front::Api;
 pub use router::{openapi_json, router};
 pub use secret::Secret;

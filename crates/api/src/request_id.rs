@@ -1,22 +1,17 @@
-//! Holds: the outermost layer: every answer names its request, and a panic is an answer too.
+//! Holds: what is around every answer: it names its request, and a panic is an answer too.
 
 use std::{
     any::Any,
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use axum::{
-    extract::Request,
-    response::{IntoResponse, Response},
-};
-use batchin_domain::{IdSource, RequestId};
-use http::{HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use batchin_domain::RequestId;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
 use tracing::error;
 
 use crate::error::ApiError;
@@ -28,41 +23,9 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Ours, where `x-request-id` is the client's own.
 const X_BATCHIN_REQUEST_ID: HeaderName = HeaderName::from_static("x-batchin-request-id");
 
-/// Puts a [`RequestId`] into the request's extensions and names it in the answer.
-#[derive(Clone)]
-pub(crate) struct RequestIds {
-    pub(crate) ids: Arc<dyn IdSource>,
-}
-
-#[derive(Clone)]
-pub(crate) struct Named<S> {
-    inner: S,
-    ids: Arc<dyn IdSource>,
-}
-
-impl<S> Layer<S> for RequestIds {
-    type Service = Named<S>;
-
-    fn layer(&self, inner: S) -> Named<S> {
-        Named { inner, ids: Arc::clone(&self.ids) }
-    }
-}
-
-impl<S: Service<Request, Response = Response>> Service<Request> for Named<S> {
-    type Response = Response;
-    type Error = S::Error;
-    type Future = NamedFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        let id = RequestId::new(self.ids.uuid());
-        let client = request.headers().get(X_REQUEST_ID).filter(|value| is_sane(value)).cloned();
-        request.extensions_mut().insert(id);
-        NamedFuture { inner: self.inner.call(request), id, client }
-    }
+/// The name that a client gave its request, if it can be given back.
+pub(crate) fn of_client(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(X_REQUEST_ID).filter(|value| is_sane(value)).cloned()
 }
 
 fn is_sane(value: &HeaderValue) -> bool {
@@ -71,7 +34,8 @@ fn is_sane(value: &HeaderValue) -> bool {
 }
 
 pin_project! {
-    pub(crate) struct NamedFuture<F> {
+    /// An answer to come, which will name its request.
+    pub struct Named<F> {
         #[pin]
         inner: F,
         id: RequestId,
@@ -79,7 +43,14 @@ pin_project! {
     }
 }
 
-impl<F: Future<Output = Result<Response, E>>, E> Future for NamedFuture<F> {
+impl<F> Named<F> {
+    /// `client` is what [`of_client`] found.
+    pub(crate) fn new(inner: F, id: RequestId, client: Option<HeaderValue>) -> Self {
+        Self { inner, id, client }
+    }
+}
+
+impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
     type Output = Result<Response, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -1,6 +1,6 @@
 //! Holds: which path leads to which handler. The paths themselves stand at the handlers.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::MethodRouter};
@@ -14,10 +14,10 @@ use utoipa_axum::{
 use crate::{
     app::{ApiParts, App},
     error::{ApiError, Code},
+    front::Api,
     health, metrics,
     openai::{batches as openai_batches, files},
     openapi::{self as description},
-    request_id::RequestIds,
     v1::{batches, chat, completions, embeddings, keys, models, topup, usage, users, webhooks},
 };
 
@@ -81,9 +81,9 @@ fn openai_routes() -> [(&'static str, MethodRouter<App>); 5] {
     ]
 }
 
-/// The whole HTTP API. Serve it with the peer's address as `ConnectInfo<SocketAddr>`.
-pub fn router(parts: ApiParts) -> Router {
-    let (ids, serves) = (Arc::clone(&parts.ids), parts.settings.serves);
+/// The whole HTTP API.
+pub fn router(parts: ApiParts) -> Api {
+    let serves = parts.settings.serves;
     let app = App::new(parts);
     let mut router = Router::new();
     for (_, paths, methods) in own_routes() {
@@ -102,7 +102,8 @@ pub fn router(parts: ApiParts) -> Router {
             router = router.route(path, methods);
         }
     }
-    router.fallback(unknown_path).method_not_allowed_fallback(other_method).layer(RequestIds { ids }).with_state(app)
+    let router = router.fallback(unknown_path).method_not_allowed_fallback(other_method).with_state(app.clone());
+    Api::new(router, app)
 }
 
 fn at_each<'a>(router: Router<App>, paths: impl Iterator<Item = &'a str>, methods: &MethodRouter<App>) -> Router<App> {

@@ -1,13 +1,14 @@
 //! Holds: the server of a test, from its database to its socket.
 
 use std::{
-    future::{Future, IntoFuture},
-    net::SocketAddr,
+    convert::Infallible,
+    future::{Future, IntoFuture, ready},
     pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
+use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
 use batchin_batch::{Batches, Blobs, Files, FilesOptions, Worker, WorkerOptions};
 use batchin_domain::{
@@ -92,7 +93,7 @@ pub struct TestServer {
     pub clock: Arc<TestClock>,
     /// Fires to make the server say that it stops.
     pub stopping: CancellationToken,
-    router: axum::Router,
+    router: batchin_api::Api,
     base: String,
     http: reqwest::Client,
     groups: [Tasks; 3],
@@ -257,7 +258,7 @@ impl TestServer {
     }
 
     /// The router itself, for a test that takes a request apart.
-    pub fn router(&self) -> axum::Router {
+    pub fn router(&self) -> batchin_api::Api {
         self.router.clone()
     }
 
@@ -374,10 +375,12 @@ fn models() -> Vec<Model> {
     ]
 }
 
-async fn listen(router: axum::Router, tasks: &Tasks) -> String {
+async fn listen(router: batchin_api::Api, tasks: &Tasks) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let service = tower::service_fn(move |stream: IncomingStream<'_, TcpListener>| {
+        ready(Ok::<_, Infallible>(router.clone().for_peer(*stream.remote_addr())))
+    });
     tasks.spawn("http", move |stop| async move {
         let stopped = async move { stop.cancelled().await };
         axum::serve(listener, service).with_graceful_shutdown(stopped).await.unwrap();

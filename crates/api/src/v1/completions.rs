@@ -1,13 +1,15 @@
 //! Holds: continuing a text.
 
 use axum::{
+    Extension,
     extract::{Request, State},
     response::Response,
 };
+use batchin_domain::RequestId;
 use batchin_openai::Endpoint;
 use utoipa::ToSchema;
 
-use crate::{app::App, auth::InferenceCaller, error::ApiError, inference};
+use crate::{app::App, error::ApiError, inference};
 
 /// A text to be continued.
 #[derive(ToSchema)]
@@ -36,8 +38,8 @@ pub(crate) struct CompletionRequest {
     inference::Refusals))]
 pub(crate) async fn create(
     State(app): State<App>,
-    caller: InferenceCaller,
+    Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    inference::answer(&app, &caller, Endpoint::Completions, request).await
+    inference::answer(&app, Endpoint::Completions, id, request).await
 }

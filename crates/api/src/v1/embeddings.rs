@@ -1,13 +1,15 @@
 //! Holds: embedding texts.
 
 use axum::{
+    Extension,
     extract::{Request, State},
     response::Response,
 };
+use batchin_domain::RequestId;
 use batchin_openai::Endpoint;
 use utoipa::ToSchema;
 
-use crate::{app::App, auth::InferenceCaller, error::ApiError, inference};
+use crate::{app::App, error::ApiError, inference};
 
 /// Texts to be embedded.
 #[derive(ToSchema)]
@@ -32,8 +34,8 @@ pub(crate) struct EmbeddingsRequest {
     inference::Refusals))]
 pub(crate) async fn create(
     State(app): State<App>,
-    caller: InferenceCaller,
+    Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    inference::answer(&app, &caller, Endpoint::Embeddings, request).await
+    inference::answer(&app, Endpoint::Embeddings, id, request).await
 }

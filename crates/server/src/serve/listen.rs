@@ -1,6 +1,8 @@
 //! Holds: the listener, with or without TLS.
 
 use std::{
+    convert::Infallible,
+    future::{Ready, ready},
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
@@ -8,8 +10,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use axum::Router;
-use axum_server::{Handle, accept::NoDelayAcceptor, tls_rustls::RustlsConfig};
+use axum_server::{Handle, accept::Accept, tls_rustls::RustlsConfig};
+use batchin_api::Api;
+use batchin_upstream::Gathered;
+use tokio::net::TcpStream;
+use tower::service_fn;
 
 use crate::{config, tls::Certificate};
 
@@ -65,12 +70,11 @@ impl Bound {
     }
 
     /// Serves until its handle says to stop and every request has ended.
-    pub(super) async fn serve(self, router: Router) -> io::Result<()> {
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    pub(super) async fn serve(self, api: Api) -> io::Result<()> {
+        let service = service_fn(move |peer| ready(Ok::<_, Infallible>(api.clone().for_peer(peer))));
         match self.tls {
             None => {
-                // Small answers must not wait for the other side's acknowledgement.
-                let mut server = axum_server::from_tcp(self.tcp)?.acceptor(NoDelayAcceptor::new()).handle(self.handle);
+                let mut server = axum_server::from_tcp(self.tcp)?.acceptor(Prompt).handle(self.handle);
                 server
                     .http_builder()
                     .http1()
@@ -88,5 +92,19 @@ impl Bound {
                 server.serve(service).await
             }
         }
+    }
+}
+
+/// Accepts without TLS, for answers that leave at once: small ones must not wait for the other side's acknowledgement.
+#[derive(Clone, Copy)]
+struct Prompt;
+
+impl<S> Accept<TcpStream, S> for Prompt {
+    type Stream = Gathered<TcpStream>;
+    type Service = S;
+    type Future = Ready<io::Result<(Self::Stream, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        ready(stream.set_nodelay(true).map(|()| (Gathered(stream), service)))
     }
 }
