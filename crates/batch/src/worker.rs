@@ -7,7 +7,7 @@ use std::{
 };
 
 use batchin_domain::{AccountId, BatchId, Ending, KeyId, Priority, RequestId};
-use batchin_gateway::{Caller, Gateway, Inbound, RequestError, Running, TaskError, endpoint_of};
+use batchin_gateway::{Caller, Gateway, Inbound, RequestError, Running, TaskError, Work, endpoint_of};
 use batchin_openai::Endpoint;
 use batchin_scheduler::{Entry, Queue, Verdict, Waiting, shares};
 use batchin_store::{Claim, ClaimedTask, FencedError, NodeIdentity, Requeue, StoreError, TaskEnd, TaskFinish};
@@ -298,7 +298,8 @@ impl Worker {
                 let mut place = None;
                 let popped = queue.pop_where(now, |ready, class| {
                     let task = Some(ready.task.claim.task);
-                    match self.gateway.dispatcher().begin(&replicas, class, ready.prompt_bound, task, false) {
+                    let work = Work { class, prompt_bound: ready.prompt_bound, task, unseen: false };
+                    match self.gateway.dispatcher().begin(&replicas, work) {
                         Ok(running) => {
                             place = Some(running);
                             Verdict::Start

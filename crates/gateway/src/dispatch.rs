@@ -36,6 +36,19 @@ struct State {
     refused: bool,
 }
 
+/// What is to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Its class.
+    pub class: Class,
+    /// Upper bound of its prompt's tokens.
+    pub prompt_bound: u64,
+    /// The batch task that it is an attempt of.
+    pub task: Option<TaskId>,
+    /// Whether its first byte will not be seen: see [`Running::unseen`].
+    pub unseen: bool,
+}
+
 /// A request in flight, as the scheduler knows it. Dropped without an outcome, it counts as cancelled.
 pub struct Running {
     dispatcher: Arc<Dispatcher>,
@@ -83,15 +96,9 @@ impl Dispatcher {
         state.scheduler.set_replicas(specs, now);
     }
 
-    /// Picks a replica and starts on it, in one step. `unseen` as for [`Running::unseen`].
-    pub fn begin(
-        self: &Arc<Self>,
-        candidates: &[Arc<Replica>],
-        class: Class,
-        prompt_bound: u64,
-        task: Option<TaskId>,
-        unseen: bool,
-    ) -> Result<Running, Gate> {
+    /// Picks a replica and starts on it, in one step.
+    pub fn begin(self: &Arc<Self>, candidates: &[Arc<Replica>], work: Work) -> Result<Running, Gate> {
+        let Work { class, prompt_bound, task, unseen } = work;
         let mut state = self.lock();
         let now = self.clock.now();
         let prompt_bound = u32::try_from(prompt_bound).unwrap_or(u32::MAX);

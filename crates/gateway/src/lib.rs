@@ -23,7 +23,7 @@ mod task;
 pub use admit::Inbound;
 pub use caller::Caller;
 pub use catalog::{Availability, Capability, Catalog, CatalogError, Model};
-pub use dispatch::{Dispatcher, Running};
+pub use dispatch::{Dispatcher, Running, Work};
 pub use epoch::{Epoch, Keeper, KeeperOptions};
 pub use error::RequestError;
 pub use escrow::{Escrow, EscrowError};

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use crate::{
     Caller, Catalog, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
     admit::{Admitted, admit},
-    dispatch::Running,
+    dispatch::{Running, Work},
     idempotent::{IdempotencyGuard, Keyed, Turn},
     meter::Meter,
     meters,
@@ -280,10 +280,10 @@ impl Gateway {
     async fn dispatch(&self, inbound: &Inbound, admitted: &Admitted) -> Result<Dispatched, RequestError> {
         let mut candidates = self.replicas_of(&admitted.model);
         let mut last: Option<CallError> = None;
+        let unseen = !admitted.peek.stream && inbound.endpoint.generates();
+        let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task: None, unseen };
         for _ in 0..MAX_ATTEMPTS {
-            let unseen = !admitted.peek.stream && inbound.endpoint.generates();
-            let begun = self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, None, unseen);
-            let running = match begun {
+            let running = match self.dispatcher().begin(&candidates, work) {
                 Ok(running) => running,
                 Err(gate) => return Err(no_room(gate, last)),
             };

@@ -16,7 +16,7 @@ use tracing::info;
 use crate::{
     Caller, Gateway, Inbound, RequestError,
     admit::{Admitted, admit},
-    dispatch::Running,
+    dispatch::{Running, Work},
     pace::Pace,
     reserve::reserve,
     run::{Bill, MAX_ATTEMPTS, Unsettled, call_of, ended, no_room, whole},
@@ -101,17 +101,16 @@ impl Gateway {
         let mut failed: HashSet<String> = HashSet::new();
         let mut last: Option<CallError> = None;
         let mut place = Some(place);
+        let task = inbound.task.map(|(_, task)| task);
+        let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task, unseen: false };
         for _ in 0..MAX_ATTEMPTS {
             candidates.retain(|replica| !failed.contains(replica.name()));
-            let task = inbound.task.map(|(_, task)| task);
             let running = match place.take() {
                 Some(running) => running,
-                None => {
-                    match self.dispatcher().begin(&candidates, inbound.class, admitted.ceiling.input, task, false) {
-                        Ok(running) => running,
-                        Err(gate) => return Err(last.map_or_else(|| no_room(gate, None).into(), failure)),
-                    }
-                }
+                None => match self.dispatcher().begin(&candidates, work) {
+                    Ok(running) => running,
+                    Err(gate) => return Err(last.map_or_else(|| no_room(gate, None).into(), failure)),
+                },
             };
             let tried = tokio::select! {
                 tried = answer(&running, call_of(inbound, admitted), admitted, began) => tried,

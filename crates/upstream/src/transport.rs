@@ -168,8 +168,11 @@ impl Connection {
 
     /// Makes it ready for the next call, and has it wake nobody until then.
     fn rest(&mut self) {
-        let mut driven = pin!(unconstrained(poll_fn(|cx| Poll::Ready(self.drive(cx)))));
-        let _ = driven.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let driven = pin!(unconstrained(poll_fn(|cx| {
+            self.drive(cx);
+            Poll::Ready(())
+        })));
+        let _ = driven.poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Sends a request; returns with the head of its answer.
