@@ -15,7 +15,7 @@ help: ## What can be made
 
 run: ## Build, fetch the small models, start the server, run a sample batch, keep serving until Ctrl-C
 	@scripts/setup.sh build
-	@cargo build --release --locked --package batchin-server
+	@scripts/build.sh --package batchin-server
 	@DATA=$(DATA) LISTEN=$(LISTEN) scripts/run.sh target/release/batchin
 
 test: ## Install what the tests need, start it, run everything, stop it
@@ -31,7 +31,7 @@ fmt: ## Format the code
 
 build: ## The release binary, in target/release/batchin
 	@scripts/setup.sh build
-	@cargo build --release --locked --package batchin-server
+	@scripts/build.sh --package batchin-server
 
 bench: ## Every measurement in bench/, one after another
 	@bench/all.sh

@@ -49,7 +49,9 @@ build() { # the release binaries; BENCH_NO_BUILD=1 takes what is there
   scripts/setup.sh build
   install wrk wrk; PATH=$PATH:/usr/sbin install nginx nginx-light; install curl curl; install taskset util-linux
   [ -n "${BENCH_NO_BUILD:-}" ] && return
-  cargo build --release --locked --quiet -p batchin-server -p batchin-sim --bins --example load
+  # Apart: together, the tests' features would be on in the server.
+  scripts/build.sh --quiet -p batchin-server
+  scripts/build.sh --quiet -p batchin-sim --bins --example load
 }
 
 # The arguments of a later start win over those of an earlier one.

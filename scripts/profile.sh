@@ -1,45 +1,53 @@
 #!/usr/bin/env bash
-# The release binary, built with a profile: once with counters in it, then, with what they counted under load, once more.
-# The compiler then knows which code is hot. Takes more than twice as long as `make build`; every request costs less
-# (bench/README.md).
+# Counts under load what the release binary does, and writes that down in scripts/batchin.profdata, with which
+# scripts/build.sh builds: the compiler then knows which code is hot, and each request costs less (bench/README.md).
 #
-#   scripts/release.sh                     for processors of the level x86-64-v3
-#   TARGET_CPU=native scripts/release.sh   for this one
-#
-# The binary is target/release-profiled/batchin. The load is that of bench/: chat on both databases, streams, batches.
+# The load is that of bench/: chat on both databases, streams, batches. The counts fit the functions that they were taken
+# of: they age as those change, and those of a crate end when its dependencies change. A build with old ones is right and
+# slower. Takes three quarters of an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${TARGET_CPU:=x86-64-v3}"
-profile=$PWD/target/release-profiled
+work=$PWD/target/profile
 triple=$(rustc -vV | sed -n 's/^host: //p')
 version=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 
-# What counters mean is known to the LLVM that the compiler is made with: rustup has its tools, and so may Debian.
-merge() {
-  local tool; tool=$(rustc --print sysroot)/lib/rustlib/$triple/bin/llvm-profdata
-  if [ ! -x "$tool" ] && ! rustup component add llvm-tools >/dev/null 2>&1; then
-    scripts/setup.sh "llvm-$version"
-    tool=llvm-profdata-$version
-  fi
-  "$tool" merge "$@"
-}
+# Functions that ran less often are built as if nothing were known of them, as is all that the load does not reach, the
+# engine's kernels among it. That keeps the file small.
+LEAST_RUNS=1000
 
-# A target of its own keeps the counters out of build scripts and macros.
-build() { # build FLAGS
-  RUSTFLAGS="-C target-cpu=$TARGET_CPU $1" cargo build --release --locked --target "$triple" --package batchin-server --bin batchin
-}
+# What counters mean is known to the LLVM that the compiler is made with: rustup has its tools, and so may Debian.
+profdata=$(rustc --print sysroot)/lib/rustlib/$triple/bin/llvm-profdata
+if [ ! -x "$profdata" ] && ! rustup component add llvm-tools >/dev/null 2>&1; then
+  scripts/setup.sh "llvm-$version"
+  profdata=llvm-profdata-$version
+fi
 
 scripts/setup.sh build test
-mkdir -p "$profile"
-rm -rf "$profile/counts"
-build "-C profile-generate=$profile/counts"
-cp "target/$triple/release/batchin" "$profile/counting"
-cargo build --release --locked --package batchin-sim --bins --example load
+rm -rf "$work/counts"
+mkdir -p "$work/counts"
+# Counted as it is used, without --target, since names hold that too; what build scripts and macros count goes nowhere.
+LLVM_PROFILE_FILE=/dev/null RUSTFLAGS="-C target-cpu=native -C profile-generate=$work/counts" \
+  cargo build --release --locked --target-dir "$work/build" --package batchin-server
+scripts/build.sh --package batchin-sim --bins --example load
 for measurement in chat "chat postgres" stream "batch sqlite"; do
   read -ra words <<<"$measurement"
-  BATCHIN=$profile/counting BENCH_NO_BUILD=1 BENCH_BLOCKS=1 BENCH_SECONDS=8 SIZES=5000 BATCHES=1 "bench/${words[0]}.sh" "${words[@]:1}"
+  BATCHIN=$work/build/release/batchin BENCH_NO_BUILD=1 BENCH_BLOCKS=1 BENCH_SECONDS=8 SIZES=5000 BATCHES=1 \
+    "bench/${words[0]}.sh" "${words[@]:1}"
 done
-merge --output "$profile/profile" "$profile/counts"
-build "-C profile-use=$profile/profile"
-cp "target/$triple/release/batchin" "$profile/batchin"
-echo "$profile/batchin"
+
+# Records of the text form are parted by empty lines: a name, a hash, how many counters, their values, and tables of values.
+"$profdata" merge --text --output "$work/all" "$work/counts"
+awk -v least="$LEAST_RUNS" '
+  BEGIN { RS = ""; FS = "\n"; ORS = "\n\n" }
+  NR == 1 { while ($1 ~ /^[#:]/) { print $1; sub(/^[^\n]*\n/, "") } }
+  {
+    most = 0; counted = 0
+    for (i = 1; i <= NF; i++) {
+      if ($i ~ /^# Num Value Kinds/) break
+      if (counted && $i + 0 > most) most = $i + 0
+      if ($i == "# Counter Values:") counted = 1
+    }
+    if (most >= least) print
+  }' "$work/all" >"$work/hot"
+"$profdata" merge --sparse --output scripts/batchin.profdata "$work/hot"
+ls -l scripts/batchin.profdata

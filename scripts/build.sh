@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# cargo build --release with the profile that scripts/profile.sh took.
+#
+#   scripts/build.sh --package batchin-server                         for this processor
+#   TARGET_CPU=x86-64-v3 scripts/build.sh --package batchin-server    for all of that level
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export RUSTFLAGS="-C target-cpu=${TARGET_CPU:-native} -C profile-use=$PWD/scripts/batchin.profdata"
+exec cargo build --release --locked "$@"
