@@ -5,6 +5,10 @@
 #   TARGET_CPU=x86-64-v3 scripts/build.sh --package batchin-server    for all of that level
 set -euo pipefail
 cd "$(dirname "$0")/.."
+: "${PROFILE:=profile-use=$PWD/scripts/batchin.profdata}"
 # Functions that have changed since the profile was taken are built without it, and that is no news to whoever builds.
-export RUSTFLAGS="-C target-cpu=${TARGET_CPU:-native} -C profile-use=$PWD/scripts/batchin.profdata -C llvm-args=-no-pgo-warn-mismatch"
+flags=(-C "target-cpu=${TARGET_CPU:-native}" -C "$PROFILE" -C llvm-args=-no-pgo-warn-mismatch)
+# Not RUSTFLAGS, which a space in a folder's name would cut.
+CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${flags[*]}")
+export CARGO_ENCODED_RUSTFLAGS
 exec cargo build --release --locked "$@"

@@ -26,8 +26,8 @@ scripts/setup.sh build test
 rm -rf "$work/counts"
 mkdir -p "$work/counts"
 # Counted as it is used, without --target, since names hold that too; what build scripts and macros count goes nowhere.
-LLVM_PROFILE_FILE=/dev/null RUSTFLAGS="-C target-cpu=native -C profile-generate=$work/counts" \
-  cargo build --release --locked --target-dir "$work/build" --package batchin-server
+LLVM_PROFILE_FILE=/dev/null PROFILE="profile-generate=$work/counts" \
+  scripts/build.sh --target-dir "$work/build" --package batchin-server
 scripts/build.sh --package batchin-sim --bins --example load
 for measurement in chat "chat postgres" stream "batch sqlite"; do
   read -ra words <<<"$measurement"
