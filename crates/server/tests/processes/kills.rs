@@ -77,7 +77,7 @@ const GOES_ON: Duration = Duration::from_secs(2);
 on_both! {
     async fn a_long_batch_repeats_only_what_was_in_flight(backend) {
         let settings = Settings { lease_seconds: 1, tasks_at_once: IN_FLIGHT, ..Settings::default() };
-        let world = World::new(backend, settings.model("task", "sim:tokens=2,first_ms=80")).await;
+        let world = World::new(backend, settings.model("task", "sim:tokens=2,first_ms=160")).await;
         let mut node = world.node().await;
         let account = world.account(100_000).await;
         let line = |index: usize| {
