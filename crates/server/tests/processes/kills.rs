@@ -66,7 +66,8 @@ async fn what_a_dead_server_had_goes_to_the_others() {
     world.settled().await;
 }
 
-/// Tasks of the batch that is killed again and again.
+/// Tasks of the batch that is killed again and again. Each takes long enough that the last kill comes before the batch's
+/// end, also where a server starts slowly.
 const LONG_BATCH: usize = 5_000;
 const BATCH_KILLS: usize = 10;
 /// Tasks between their claim's start and their charge at once: what a death repeats at most.
