@@ -137,8 +137,8 @@ fn serve(options: EngineOptions, stop: Stop) -> Result<(), EngineError> {
     let backend = Arc::new(LlamaBackend::init().map_err(EngineError::Backend)?);
     instruction_sets::report(&native::system_info());
     #[cfg(kernels)]
-    if crate::kernels::install() {
-        info!("products with Q8_0 weights and attention run on the engine's own AVX-512 kernels");
+    if let Some(level) = crate::kernels::install() {
+        info!("products with Q8_0 weights and attention run on the engine's own kernels for {}", level.name());
     }
     let died = CancellationToken::new();
     let mut served: Vec<ServedModel> = Vec::with_capacity(options.models.len());
