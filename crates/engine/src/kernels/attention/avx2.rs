@@ -14,6 +14,7 @@ use super::{Attention, HIDDEN, Seen};
 
 /// Heads that are computed together: with four cells each, sums in twelve of sixteen registers.
 const HEADS: usize = 3;
+const _: () = assert!(HEADS <= super::HEADS, "the scratch memory is for no more");
 
 /// Lanes of 32 bits.
 const LANES: usize = 8;
