@@ -17,7 +17,8 @@ use super::{Attention, HEADS, HIDDEN, Seen};
 /// # Safety
 ///
 /// `attention` describes what is there: queries and outputs in single precision, keys, values and mask in half; `cells`
-/// a multiple of 32, both widths of 16. `scratch` has [`scratch_size`](super::scratch_size) bytes for this thread alone. AVX-512 is there.
+/// a multiple of 32, both widths of 16. `scratch` has [`scratch_size`](super::scratch_size) bytes for this thread alone.
+/// AVX-512 is there.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(in crate::kernels) unsafe extern "C" fn attend(attention: *const Attention, scratch: *mut u8) {
     // SAFETY: by contract of this function, for all of it.
