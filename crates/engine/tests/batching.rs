@@ -5,8 +5,10 @@
 mod support;
 
 use batchin_engine::ModelKind;
+use bytes::Bytes;
 use futures::future::join_all;
-use http_body_util::BodyExt;
+use http::{HeaderValue, Request};
+use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use support::{CHAT, Engine, ask, model, post_request, text_of};
 
@@ -28,18 +30,24 @@ async fn one_slot(waiting_limit: usize) -> Engine {
     Engine::start(vec![chat], |options| options.waiting_limit = waiting_limit).await
 }
 
-fn endless(class: &str) -> Value {
+/// As the gateway asks for work of a class.
+fn of_class(class: &'static str, body: &Value) -> Request<Full<Bytes>> {
+    let mut request = post_request(CHAT_PATH, body.to_string().into());
+    request.headers_mut().insert("x-batchin-class", HeaderValue::from_static(class));
+    request
+}
+
+fn endless() -> Value {
     let mut question = ask("Tell me a very long story.", 3000);
     question["ignore_eos"] = json!(true);
-    question["x-batchin-class"] = json!(class);
     question
 }
 
 /// A stream whose first bytes have arrived, so that it certainly has a slot.
-async fn running(engine: &Engine, body: &Value) -> hyper::body::Incoming {
+async fn running(engine: &Engine, class: &'static str, body: &Value) -> hyper::body::Incoming {
     let mut body = body.clone();
     body["stream"] = json!(true);
-    let response = engine.send(post_request(CHAT_PATH, body.to_string().into())).await;
+    let response = engine.send(of_class(class, &body)).await;
     assert_eq!(response.status(), 200);
     let mut stream = response.into_body();
     stream.frame().await.unwrap().unwrap();
@@ -94,7 +102,7 @@ async fn twins_that_arrive_together_share_their_beginning() {
 async fn two_hundred_cancelled_requests_leave_all_slots_free() {
     let engine = Engine::chat().await;
     let bodies = (0..200).map(|i| {
-        let mut body = endless("interactive");
+        let mut body = endless();
         body["stream"] = json!(i % 2 == 0);
         body
     });
@@ -110,7 +118,7 @@ async fn two_hundred_cancelled_requests_leave_all_slots_free() {
 #[tokio::test]
 async fn a_disconnect_in_mid_stream_frees_the_slot() {
     let engine = one_slot(4).await;
-    let stream = running(&engine, &endless("interactive")).await;
+    let stream = running(&engine, "interactive", &endless()).await;
     assert_eq!(engine.load().await, (1, 0));
     drop(stream);
     engine.until("the slot is free", async || engine.load().await == (0, 0)).await;
@@ -122,8 +130,7 @@ async fn an_interactive_request_goes_before_a_running_fill_which_goes_on_later()
     let mut fill = ask("Tell me about the sea.", 60);
     fill["ignore_eos"] = json!(true);
     let alone = engine.post(CHAT_PATH, fill.clone()).await;
-    fill["x-batchin-class"] = json!("fill");
-    let mut stream = running(&engine, &fill).await;
+    let mut stream = running(&engine, "fill", &fill).await;
     let urgent = engine.post(CHAT_PATH, ask("Name the capital of France.", 8)).await;
     assert!(text_of(&urgent).contains("Paris"));
     assert_eq!(engine.metric("requests_preempted_total").await, 1.0);
@@ -144,8 +151,8 @@ async fn an_interactive_request_goes_before_a_running_fill_which_goes_on_later()
 #[tokio::test]
 async fn what_waits_is_bounded() {
     let engine = &one_slot(2).await;
-    let running = running(engine, &endless("interactive")).await;
-    let waiting = || engine.send(post_request(CHAT_PATH, endless("low").to_string().into()));
+    let running = running(engine, "interactive", &endless()).await;
+    let waiting = || engine.send(of_class("low", &endless()));
     let patient = async {
         futures::future::join(waiting(), waiting()).await;
     };

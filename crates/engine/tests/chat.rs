@@ -44,6 +44,39 @@ async fn a_stream_says_the_same_as_the_whole() {
 }
 
 #[tokio::test]
+async fn a_stream_counts_as_it_goes_when_asked() {
+    let engine = Engine::chat().await;
+    let mut question = ask("Tell me about the sea.", 20);
+    question["n"] = json!(2);
+    question["stream_options"] = json!({"include_usage": true, "continuous_usage_stats": true});
+    let events = engine.stream(CHAT_PATH, question).await;
+    let counts = |name: &str| events.iter().map(|event| event["usage"][name].as_u64().unwrap()).collect::<Vec<_>>();
+    let (prompt, completion) = (counts("prompt_tokens"), counts("completion_tokens"));
+    assert!(prompt.windows(2).all(|pair| pair[0] == pair[1]), "{prompt:?}");
+    assert!(completion.is_sorted() && completion[0] < 4 && completion.last() == Some(&40), "{completion:?}");
+}
+
+#[tokio::test]
+async fn asked_for_no_tokens_the_prompts_are_counted() {
+    let engine = Engine::chat().await;
+    let request = json!({"model": CHAT, "prompt": ["one two three", "four"], "max_tokens": 0.0, "best_of": 0});
+    let answer = engine.post(TEXT_PATH, request.clone()).await;
+    let choice = |index: u64| json!({"index": index, "text": "", "logprobs": null, "finish_reason": "length"});
+    assert_eq!(answer["choices"], json!([choice(0), choice(1)]));
+    assert!(answer["usage"]["prompt_tokens"].as_u64() > Some(3), "{answer}");
+    assert_eq!(answer["usage"]["completion_tokens"], 0);
+    assert_eq!(engine.stream(TEXT_PATH, request).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_text_that_was_cut_inside_of_an_emoji_is_answered() {
+    let engine = Engine::chat().await;
+    let body = format!(r#"{{"model":"{CHAT}","max_tokens":2,"messages":[{{"role":"user","content":"Hi \ud83d"}}]}}"#);
+    let (status, text) = engine.post_bytes(CHAT_PATH, body.into()).await;
+    assert_eq!(status, 200, "{text}");
+}
+
+#[tokio::test]
 async fn a_stop_string_ends_the_text_before_it() {
     let engine = Engine::chat().await;
     let request = json!({"model": CHAT, "prompt": "1, 2, 3, 4, 5, 6,", "temperature": 0, "max_tokens": 40});

@@ -73,8 +73,8 @@ pub(crate) struct TokenLogprob {
 /// News about one choice of a request.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// More text. Only for streams; may be empty when only log probabilities are new.
-    Delta { choice: usize, text: String, logprobs: Vec<TokenLogprob> },
+    /// More text. Only for streams; may be empty when only log probabilities are new. `tokens` have been generated so far.
+    Delta { choice: usize, text: String, logprobs: Vec<TokenLogprob>, tokens: usize },
     /// The end. Carries the text since the last delta, which for a request that does not stream is all of it.
     Done { choice: usize, text: String, logprobs: Vec<TokenLogprob>, finish: Finish, usage: Usage },
     /// The engine could not go on.
@@ -90,6 +90,16 @@ pub(crate) struct Sink {
     pub(crate) choice: usize,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) streams: bool,
+}
+
+impl Sink {
+    /// The end of a choice that was to have no tokens.
+    pub(crate) fn end_unbegun(&self, prompt: usize) {
+        let usage = Usage { prompt, cached: 0, completion: 0 };
+        let (choice, text, finish) = (self.choice, String::new(), Finish::Length);
+        // The channel has room, and its other end is still here.
+        let _ = self.events.try_send(Event::Done { choice, text, logprobs: Vec::new(), finish, usage });
+    }
 }
 
 impl Sequence {
@@ -123,7 +133,7 @@ impl Sequence {
     pub(super) fn flush(&mut self) {
         if self.sink.streams && self.text.has_news() {
             let (text, logprobs) = self.text.take();
-            self.send(Event::Delta { choice: self.sink.choice, text, logprobs });
+            self.send(Event::Delta { choice: self.sink.choice, text, logprobs, tokens: self.generated() });
         }
     }
 

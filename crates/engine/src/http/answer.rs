@@ -23,8 +23,20 @@ pub(super) struct Frame {
     include_usage: bool,
     /// Choices of each prompt.
     n: usize,
+    /// The prompts' tokens, where every chunk is to say what was counted so far.
+    counted: Option<usize>,
     /// The beginning of every chunk, as far as its choice's index.
     head: String,
+}
+
+/// Where a chunk stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pub(super) choice: usize,
+    /// Characters of its choice before it.
+    pub(super) offset: usize,
+    /// Tokens that all choices have so far.
+    pub(super) tokens: usize,
 }
 
 /// A finished choice.
@@ -63,7 +75,12 @@ impl Frame {
         let head = format!(
             r#"{{"id":"{id}","object":"{object}","created":{created},"model":{model_json},"choices":[{{"index":"#
         );
-        Self { shape, id, created, model: model.to_owned(), include_usage, n, head }
+        Self { shape, id, created, model: model.to_owned(), include_usage, n, counted: None, head }
+    }
+
+    /// The same, but each chunk tells what was counted so far of prompts with so many tokens.
+    pub(super) fn counting(self, prompt: usize) -> Self {
+        Self { counted: Some(prompt), ..self }
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -85,7 +102,7 @@ impl Frame {
     }
 
     fn whole_choice(&self, done: Done) -> Value {
-        let logprobs = logprobs_json(self.shape, &done.logprobs);
+        let logprobs = logprobs_json(self.shape, &done.logprobs, 0);
         match self.shape {
             Shape::Completion => json!({
                 "index": done.choice, "text": done.text, "logprobs": logprobs,
@@ -102,12 +119,14 @@ impl Frame {
     }
 
     /// Writes one chunk as a server-sent event.
-    pub(super) fn chunk(&self, out: &mut String, choice: usize, delta: &Delta<'_>, logprobs: &[TokenLogprob]) {
+    pub(super) fn chunk(&self, out: &mut String, place: Place, delta: &Delta<'_>, logprobs: &[TokenLogprob]) {
         out.push_str("data: ");
         out.push_str(&self.head);
-        out.push_str(itoa::Buffer::new().format(choice));
+        out.push_str(itoa::Buffer::new().format(place.choice));
         match (self.shape, delta) {
-            (Shape::Chat { .. }, Delta::Role) => out.push_str(r#","delta":{"role":"assistant","content":""}"#),
+            (Shape::Chat { .. }, Delta::Role) => {
+                out.push_str(r#","delta":{"role":"assistant","content":"","refusal":null}"#)
+            }
             (Shape::Chat { .. }, Delta::Text(text)) => {
                 out.push_str(r#","delta":{"content":"#);
                 push_json(out, text);
@@ -127,14 +146,21 @@ impl Frame {
         out.push_str(r#","logprobs":"#);
         match logprobs {
             [] => out.push_str("null"),
-            some => out.push_str(&logprobs_json(self.shape, some).to_string()),
+            some => out.push_str(&logprobs_json(self.shape, some, place.offset).to_string()),
         }
         out.push_str(r#","finish_reason":"#);
         match delta {
             Delta::Finish(reason) => push_json(out, reason),
             Delta::Role | Delta::Text(_) | Delta::Call { .. } => out.push_str("null"),
         }
-        out.push_str(if self.include_usage { "}],\"usage\":null}\n\n" } else { "}]}\n\n" });
+        match self.counted {
+            Some(prompt) => {
+                out.push_str("}],\"usage\":");
+                out.push_str(&usage_json(prompt, 0, place.tokens).to_string());
+                out.push_str("}\n\n");
+            }
+            None => out.push_str(if self.include_usage { "}],\"usage\":null}\n\n" } else { "}]}\n\n" }),
+        }
     }
 
     /// Writes what ends a stream: usage if it was asked for, and the end mark.
@@ -164,13 +190,17 @@ impl Frame {
                 cached += usage.cached;
             }
         }
-        json!({
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        })
+        usage_json(prompt, cached, completion)
     }
+}
+
+fn usage_json(prompt: usize, cached: usize, completion: usize) -> Value {
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    })
 }
 
 pub(super) fn finish_reason(finish: Finish, called: bool) -> &'static str {
@@ -183,7 +213,7 @@ pub(super) fn finish_reason(finish: Finish, called: bool) -> &'static str {
 
 fn message(text: String, tools: bool) -> (Value, bool) {
     if !tools {
-        return (json!({"role": "assistant", "content": text}), false);
+        return (json!({"role": "assistant", "content": text, "refusal": null}), false);
     }
     let mut parser = ToolCallParser::default();
     let mut pieces = parser.push(&text);
@@ -202,6 +232,7 @@ fn message(text: String, tools: bool) -> (Value, bool) {
     message.insert("role".to_owned(), "assistant".into());
     let silent = content.is_empty() && !calls.is_empty();
     message.insert("content".to_owned(), if silent { Value::Null } else { content.into() });
+    message.insert("refusal".to_owned(), Value::Null);
     let called = !calls.is_empty();
     if called {
         message.insert("tool_calls".to_owned(), calls.into());
@@ -217,8 +248,13 @@ fn push_json(out: &mut String, text: &str) {
     out.push_str(&Value::from(text).to_string());
 }
 
-/// `null`, the chat form or the older parallel lists.
-fn logprobs_json(shape: Shape, logprobs: &[TokenLogprob]) -> Value {
+/// Characters that begin in these bytes, which may begin or end inside of one.
+pub(super) fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count()
+}
+
+/// `null`, the chat form or the older parallel lists, whose offsets are in characters of a text that has `offset` already.
+fn logprobs_json(shape: Shape, logprobs: &[TokenLogprob], offset: usize) -> Value {
     if logprobs.is_empty() {
         return Value::Null;
     }
@@ -240,9 +276,9 @@ fn logprobs_json(shape: Shape, logprobs: &[TokenLogprob]) -> Value {
             let tops = logprobs.iter().map(|token| {
                 token.top.iter().map(|(bytes, logprob)| (text(bytes), Value::from(*logprob))).collect::<Map<_, _>>()
             });
-            let offsets = logprobs.iter().scan(0, |at, token| {
+            let offsets = logprobs.iter().scan(offset, |at, token| {
                 let here = *at;
-                *at += token.bytes.len();
+                *at += characters(&token.bytes);
                 Some(here)
             });
             json!({
@@ -261,7 +297,8 @@ mod tests {
 
     fn chunk(shape: Shape, delta: &Delta<'_>) -> Value {
         let mut out = String::new();
-        Frame::new(shape, "m\"1", true, 1).chunk(&mut out, 3, delta, &[]);
+        let place = Place { choice: 3, ..Place::default() };
+        Frame::new(shape, "m\"1", true, 1).chunk(&mut out, place, delta, &[]);
         serde_json::from_str(out.strip_prefix("data: ").unwrap()).unwrap()
     }
 
@@ -280,9 +317,31 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_tells_what_was_counted_so_far() {
+        let mut out = String::new();
+        let place = Place { choice: 1, offset: 0, tokens: 7 };
+        Frame::new(Shape::Completion, "m", true, 2).counting(5).chunk(&mut out, place, &Delta::Text("a"), &[]);
+        let chunk: Value = serde_json::from_str(out.strip_prefix("data: ").unwrap()).unwrap();
+        let usage = &chunk["usage"];
+        assert_eq!(
+            (&usage["prompt_tokens"], &usage["completion_tokens"], &usage["total_tokens"]),
+            (&json!(5), &json!(7), &json!(12))
+        );
+    }
+
+    #[test]
+    fn offsets_count_characters() {
+        let token = |text: &[u8]| TokenLogprob { bytes: text.to_vec(), logprob: -1.0, top: Vec::new() };
+        let smile = "😀".as_bytes();
+        let tokens = ["日本".as_bytes(), b"x", &smile[..2], &smile[2..], b"y"].map(token);
+        let offsets = &logprobs_json(Shape::Completion, &tokens, 10)["text_offset"];
+        assert_eq!(*offsets, json!([10, 12, 13, 14, 14]));
+    }
+
+    #[test]
     fn a_pure_call_has_no_content() {
         let (message, called) = message("<tool_call>{\"name\":\"f\"}</tool_call>".to_owned(), true);
-        assert!(called && message["content"].is_null());
+        assert!(called && message["content"].is_null() && message.as_object().unwrap().contains_key("refusal"));
         assert_eq!(message["tool_calls"][0]["function"]["name"], "f");
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Map, Value, error::Category, value::RawValue};
 
 use super::error::ApiError;
@@ -23,7 +26,9 @@ pub(super) struct GenerateBody {
     pub(super) suffix: Option<String>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
+    #[serde(default, deserialize_with = "whole")]
     pub(super) max_tokens: Option<u32>,
+    #[serde(default, deserialize_with = "whole")]
     pub(super) max_completion_tokens: Option<u32>,
     pub(super) temperature: Option<f32>,
     pub(super) top_p: Option<f32>,
@@ -31,13 +36,16 @@ pub(super) struct GenerateBody {
     pub(super) min_p: Option<f32>,
     pub(super) seed: Option<i64>,
     pub(super) stop: Option<OneOrMany>,
+    #[serde(default, deserialize_with = "whole")]
     pub(super) n: Option<usize>,
+    #[serde(default, deserialize_with = "whole")]
     pub(super) best_of: Option<usize>,
     pub(super) echo: Option<bool>,
     pub(super) frequency_penalty: Option<f32>,
     pub(super) presence_penalty: Option<f32>,
     pub(super) logit_bias: Option<BTreeMap<String, f32>>,
     pub(super) logprobs: Option<Logprobs>,
+    #[serde(default, deserialize_with = "whole")]
     pub(super) top_logprobs: Option<usize>,
     pub(super) response_format: Option<ResponseFormat>,
     // As text: the order of a tool's members is part of the prompt, and `Value` would sort them.
@@ -45,8 +53,6 @@ pub(super) struct GenerateBody {
     pub(super) tool_choice: Option<Value>,
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
     pub(super) ignore_eos: Option<bool>,
-    #[serde(rename = "x-batchin-class")]
-    pub(super) class: Option<String>,
 }
 
 /// `prompt` in its four forms.
@@ -77,6 +83,8 @@ pub(super) enum Logprobs {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct StreamOptions {
     pub(super) include_usage: Option<bool>,
+    /// As vLLM has it: what was counted so far on every chunk.
+    pub(super) continuous_usage_stats: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,10 +108,51 @@ pub(super) struct EmbeddingsBody {
     pub(super) dimensions: Option<usize>,
 }
 
+/// A whole number, also one that is written `16.0`: JSON has one kind of number, and some clients' languages too.
+fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<Option<T>, D::Error> {
+    /// All floats below are exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let Some(number) = Option::<serde_json::Number>::deserialize(from)? else { return Ok(None) };
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..EXACT).contains(float));
+    let count = number.as_u64().or_else(|| float().map(|float| float as u64));
+    let fitting = count.and_then(|count| T::try_from(count).ok());
+    fitting.map(Some).ok_or_else(|| D::Error::custom("expected a whole number within bounds"))
+}
+
+/// Puts U+FFFD in the place of each half of a surrogate pair: JavaScript and Python write one where a text was cut inside
+/// of an emoji, and it stands for no character. Escapes keep their length, so positions stay right.
+fn mend_surrogates(bytes: Bytes) -> Bytes {
+    let unit = |at: usize| {
+        let digits = bytes.get(at + 2..at + 6).filter(|_| bytes.get(at..at + 2) == Some(b"\\u"))?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut lone = Vec::new();
+    let mut from = 0;
+    while let Some(at) = memchr::memchr(b'\\', &bytes[from..]).map(|found| from + found) {
+        from = match (unit(at), unit(at + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => at + 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                lone.push(at);
+                at + 6
+            }
+            _ => at + 2,
+        }
+        .min(bytes.len());
+    }
+    if lone.is_empty() {
+        return bytes;
+    }
+    let mut mended = Vec::from(&bytes[..]);
+    for at in lone {
+        mended[at..at + 6].copy_from_slice(b"\\ufffd");
+    }
+    mended.into()
+}
+
 /// Reads a whole body, within the limit.
 pub(super) async fn read(body: Incoming) -> Result<Bytes, ApiError> {
     match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(collected) => Ok(mend_surrogates(collected.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(BODY_LIMIT)),
         Err(_) => Err(ApiError::malformed("The body could not be read to its end.")),
     }
@@ -168,6 +217,28 @@ mod tests {
     fn unknown_fields_are_ignored() {
         let body: GenerateBody = parse(br#"{"user": "u", "store": false, "max_tokens": 3, "stop": ["a"]}"#).unwrap();
         assert_eq!(body.max_tokens, Some(3));
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_floats() {
+        let body: GenerateBody = parse(br#"{"max_tokens": 16.0, "n": 1, "best_of": null}"#).unwrap();
+        assert_eq!((body.max_tokens, body.n, body.best_of), (Some(16), Some(1), None));
+        for wrong in ["1.5", "-1", "-1.0", "1e300", "4294967296", "\"1\""] {
+            let text = error(&format!(r#"{{"max_tokens": {wrong}}}"#));
+            assert!(text.contains(r#""param":"max_tokens""#) && text.contains("expected"), "{text}");
+        }
+    }
+
+    #[test]
+    fn half_a_pair_stands_for_a_missing_character() {
+        let mended = |text: &str| {
+            let bytes = mend_surrogates(Bytes::from(text.to_owned()));
+            serde_json::from_slice::<String>(&bytes).unwrap_or_else(|error| panic!("{text}: {error}"))
+        };
+        assert_eq!(mended(r#""a\ud83d\ude00b""#), "a😀b");
+        assert_eq!(mended(r#""a\ud83d""#), "a\u{fffd}");
+        assert_eq!(mended(r#""\udc00\ud800x\uD83D\ud83d\ude00""#), "\u{fffd}\u{fffd}x\u{fffd}😀");
+        assert_eq!(mended(r#""\\ud800""#), r"\ud800");
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) async fn chat(service: &Service, request: Request<Incoming>) -> Resul
     let (parts, incoming) = request.into_parts();
     let mut body: GenerateBody = body::parse(&body::read(incoming).await?)?;
     let (served, queue, template) = generator(service, &body)?;
-    let class = class(&parts.headers, &body)?;
+    let class = class(&parts.headers)?;
     let template =
         template.ok_or_else(|| ApiError::invalid("model", "This model has no chat template; use /v1/completions."))?;
     let messages = body.messages.take().ok_or_else(|| ApiError::invalid("messages", "`messages` is required."))?;
@@ -100,11 +100,11 @@ pub(super) async fn completion(
     let (parts, incoming) = request.into_parts();
     let mut body: GenerateBody = body::parse(&body::read(incoming).await?)?;
     let (served, queue, _) = generator(service, &body)?;
-    let class = class(&parts.headers, &body)?;
+    let class = class(&parts.headers)?;
     if body.echo == Some(true) {
         return Err(ApiError::invalid("echo", "`echo` is not supported."));
     }
-    if body.best_of.is_some_and(|best_of| best_of != 1) {
+    if body.best_of.is_some_and(|best_of| best_of > 1) {
         return Err(ApiError::invalid("best_of", "`best_of` is not supported beyond 1."));
     }
     let prompt = body.prompt.take().ok_or_else(|| ApiError::invalid("prompt", "`prompt` is required."))?;
@@ -134,10 +134,10 @@ fn generator<'a>(
     }
 }
 
-/// The class from the body or, failing that, the header.
-fn class(headers: &http::HeaderMap, body: &GenerateBody) -> Result<Class, ApiError> {
+/// The class from the header: a body is the client's, and clients do not choose theirs.
+fn class(headers: &http::HeaderMap) -> Result<Class, ApiError> {
     const NAME: &str = "x-batchin-class";
-    let named = body.class.as_deref().or_else(|| headers.get(NAME).map(|value| value.to_str().unwrap_or_default()));
+    let named = headers.get(NAME).map(|value| value.to_str().unwrap_or_default());
     named.map_or(Ok(Class::default()), |name| {
         Class::from_name(name).ok_or_else(|| ApiError::invalid(NAME, "The class is interactive, high, low or fill."))
     })
@@ -233,18 +233,25 @@ async fn respond(
     if choices == 0 || choices > MAX_CHOICES {
         return Err(ApiError::invalid("prompt", format!("A request has between 1 and {MAX_CHOICES} answers.")));
     }
-    if plan.max_new == 0 {
+    if plan.max_new == 0 && matches!(plan.frame.shape(), Shape::Chat { .. }) {
         return Err(ApiError::invalid("max_tokens", "`max_tokens` must be at least 1."));
     }
     let params = sampling::params(&body, served.model.n_vocab())?;
     let stops = sampling::stops(&body)?;
     let streams = body.stream == Some(true);
+    let counts = body.stream_options.as_ref().and_then(|options| options.continuous_usage_stats) == Some(true);
+    let frame = if counts { plan.frame.counting(plan.prompts.iter().map(Vec::len).sum()) } else { plan.frame };
     // Every token makes at most one event, and every choice one more for its end.
     let (events, inbox) = mpsc::channel(choices * (plan.max_new + 1));
     let guard = CancelOnDrop { cancelled: Cancelled::default() };
     let mut sequences = Vec::with_capacity(choices);
     let prompts = plan.prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, n));
     for (choice, prompt) in prompts.enumerate() {
+        let sink = Sink { choice, events: events.clone(), streams };
+        if plan.max_new == 0 {
+            sink.end_unbegun(prompt.len());
+            continue;
+        }
         let grammar =
             plan.grammar.as_ref().map(|(param, text)| sampling::compile(param, &served.model, text)).transpose()?;
         let seed = params.seed.wrapping_add(choice as u64);
@@ -257,17 +264,20 @@ async fn respond(
             ignore_eos: body.ignore_eos == Some(true),
             sampler: Sampler::new(crate::generate::SamplingParams { seed, ..params.clone() }, grammar),
             text: TextOut::new(stops.clone()),
-            sink: Sink { choice, events: events.clone(), streams },
+            sink,
             cancelled: guard.cancelled.clone(),
             cached: None,
         });
     }
     drop(events);
-    queue.push(sequences).map_err(|_| ApiError::unavailable("Too many requests wait for this model."))?;
-    if streams {
-        return Ok(event_stream(stream::Answer::new(guard, inbox, plan.frame, choices)));
+    // Asked for no tokens, the prompts are counted and that is all.
+    if !sequences.is_empty() {
+        queue.push(sequences).map_err(|_| ApiError::unavailable("Too many requests wait for this model."))?;
     }
-    let whole = collect(guard, inbox, plan.frame, choices).await?;
+    if streams {
+        return Ok(event_stream(stream::Answer::new(guard, inbox, frame, choices)));
+    }
+    let whole = collect(guard, inbox, frame, choices).await?;
     let mut response = Response::new(http_body_util::Full::new(Bytes::from(whole)).boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)

@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
-/// Fields of a message that OpenAI's API knows. Others are most likely a mistake, which silence would hide.
+/// Fields of a message that templates may look at. Clients send back what they were given with more in it: what their
+/// helpers parsed, other servers' details, marks for caches.
 const KNOWN_FIELDS: [&str; 11] = [
     "role",
     "content",
@@ -28,10 +29,7 @@ pub(super) fn normalise(messages: Vec<Map<String, Value>>) -> Result<Vec<Value>,
 }
 
 fn normalise_one(path: &str, mut message: Map<String, Value>) -> Result<Value, ApiError> {
-    if let Some(unknown) = message.keys().find(|key| !KNOWN_FIELDS.contains(&key.as_str())) {
-        let param = format!("{path}.{}", unknown.chars().take(64).collect::<String>());
-        return Err(ApiError::invalid(param, "A message has no such field."));
-    }
+    message.retain(|key, _| KNOWN_FIELDS.contains(&key.as_str()));
     let role = match message.get("role").and_then(Value::as_str) {
         // OpenAI's newer name; templates know the old one.
         Some("developer") => "system",
@@ -69,16 +67,19 @@ fn normalise_one(path: &str, mut message: Map<String, Value>) -> Result<Value, A
 fn join(path: &str, parts: Vec<Value>) -> Result<String, ApiError> {
     let mut texts = Vec::with_capacity(parts.len());
     for (at, mut part) in parts.into_iter().enumerate() {
-        let text = part.get_mut("text").map(Value::take);
-        match (part.get("type").and_then(Value::as_str), text) {
-            (Some("text"), Some(Value::String(text))) => texts.push(text),
-            (Some("text"), _) => {
-                let param = format!("{path}.content[{at}].text");
-                return Err(ApiError::invalid(param, "A text part needs `text`."));
-            }
+        let member = match part.get("type").and_then(Value::as_str) {
+            Some("text") => "text",
+            Some("refusal") => "refusal",
             _ => {
                 let param = format!("{path}.content[{at}].type");
-                return Err(ApiError::invalid(param, "This model reads parts of type `text` only."));
+                return Err(ApiError::invalid(param, "This model reads parts of type `text` and `refusal` only."));
+            }
+        };
+        match part.get_mut(member).map(Value::take) {
+            Some(Value::String(text)) => texts.push(text),
+            _ => {
+                let param = format!("{path}.content[{at}].{member}");
+                return Err(ApiError::invalid(param, format!("A part of type `{member}` needs `{member}`.")));
             }
         }
     }
@@ -116,6 +117,14 @@ mod tests {
     }
 
     #[test]
+    fn what_clients_send_back_with_more_in_it_is_taken() {
+        let parts = json!([{"type": "refusal", "refusal": "no"}]);
+        let message = json!({"role": "assistant", "content": parts, "refusal": null, "parsed": null,
+            "reasoning_details": [], "cache_control": {"type": "ephemeral"}});
+        assert_eq!(run(json!([message])).unwrap(), [json!({"role": "assistant", "content": "no", "refusal": null})]);
+    }
+
+    #[test]
     fn arguments_of_calls_become_objects() {
         let call =
             json!({"role": "assistant", "content": null, "tool_calls": [{"function": {"arguments": "{\"a\":1}"}}]});
@@ -127,7 +136,7 @@ mod tests {
         check_error(json!({"role": "wizard", "content": "x"}), ".role");
         check_error(json!({"role": "user"}), ".content");
         check_error(json!({"role": "user", "content": 1}), ".content");
-        check_error(json!({"role": "user", "content": "x", "colour": 1}), ".colour");
+        check_error(json!({"role": "user", "content": [{"type": "refusal"}]}), ".content[0].refusal");
         check_error(json!({"role": "user", "content": [{"type": "image_url"}]}), ".content[0].type");
         assert!(run(json!([])).unwrap_err().to_json().contains(r#""param":"messages""#));
     }

@@ -1,6 +1,7 @@
 //! Holds: the sampling fields of a request, checked. Pure but for the seed of a request that names none.
 
 use llama_cpp_2::{model::LlamaModel, sampling::LlamaSampler, token::LlamaToken};
+use serde_json::{Value, json};
 
 use super::{
     body::{GenerateBody, Logprobs, OneOrMany, ResponseFormat},
@@ -117,6 +118,51 @@ pub(super) fn response_grammar(format: Option<&ResponseFormat>) -> Result<Option
 
 /// Translates a JSON schema; `param` is blamed when it cannot be.
 pub(super) fn grammar_of(param: &str, schema: &str) -> Result<String, ApiError> {
+    if let Ok(schema) = serde_json::from_str(schema) {
+        check_patterns(param, &schema)?;
+    }
+    translate(param, schema)
+}
+
+/// llama.cpp takes any text where it cannot translate a `pattern`; nobody who asked for one wants that.
+fn check_patterns(path: &str, schema: &Value) -> Result<(), ApiError> {
+    /// Members that have schemas by name, as lists, and as such.
+    const NAMED: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
+    let Value::Object(members) = schema else { return Ok(()) };
+    for (name, value) in members {
+        let at = format!("{path}.{name}");
+        match value {
+            Value::String(pattern) if name == "pattern" => check_pattern(&at, pattern)?,
+            Value::Object(schemas) if NAMED.contains(&name.as_str()) => {
+                for (name, schema) in schemas {
+                    check_patterns(&format!("{at}.{name}"), schema)?;
+                }
+            }
+            // What is no schema is not looked at: these hold values.
+            _ if ["const", "enum", "default", "examples"].contains(&name.as_str()) => {}
+            Value::Array(schemas) => {
+                for (index, schema) in schemas.iter().enumerate() {
+                    check_patterns(&format!("{at}[{index}]"), schema)?;
+                }
+            }
+            other => check_patterns(&at, other)?,
+        }
+    }
+    Ok(())
+}
+
+/// A pattern is held to where it makes another grammar than one that cannot be translated, as none without anchors can.
+fn check_pattern(param: &str, pattern: &str) -> Result<(), ApiError> {
+    let with = |pattern: &str| translate(param, &json!({"type": "string", "pattern": pattern}).to_string());
+    if with(pattern)? == with("x")? {
+        let message = "This `pattern` cannot be held to: it must begin with ^ and end with $, and have no look-around, \
+                       back references, anchors or escapes within that a grammar has no word for.";
+        return Err(ApiError::invalid(param, message));
+    }
+    Ok(())
+}
+
+fn translate(param: &str, schema: &str) -> Result<String, ApiError> {
     llama_cpp_2::json_schema_to_grammar(schema)
         .map_err(|_| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
 }
@@ -126,4 +172,27 @@ pub(super) fn compile(param: &str, model: &LlamaModel, grammar: &str) -> Result<
     LlamaSampler::grammar(model, grammar, "root")
         .map(Grammar)
         .map_err(|_| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(schema: &Value) -> Option<String> {
+        let answer = grammar_of("schema", &schema.to_string()).err()?.to_json();
+        let error: Value = serde_json::from_str(&answer).unwrap();
+        Some(error["error"]["param"].as_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_pattern_is_held_to_or_named() {
+        let of = |pattern: &str| json!({"type": "object", "properties": {"pattern": {"type": "string", "pattern": pattern}}});
+        assert_eq!(refused(&of("^[a-z]{2,4}$")), None);
+        for pattern in ["abc", "^abc", "^(?=a)b$", "^a\\bc$", "^(a)\\1$"] {
+            assert_eq!(refused(&of(pattern)).as_deref(), Some("schema.properties.pattern.pattern"), "{pattern}");
+        }
+        let deep = json!({"$defs": {"x": {"anyOf": [{"type": "null"}, {"type": "string", "pattern": "x"}]}}, "$ref": "#/$defs/x"});
+        assert_eq!(refused(&deep).as_deref(), Some("schema.$defs.x.anyOf[1].pattern"));
+        assert_eq!(refused(&json!({"enum": [{"pattern": "x"}]})), None);
+    }
 }

@@ -11,7 +11,7 @@ use http_body::{Body, Frame as BodyFrame};
 use tokio::sync::mpsc;
 
 use super::{
-    answer::{Delta, Frame, Shape, finish_reason},
+    answer::{Delta, Frame, Place, Shape, characters, finish_reason},
     error::ApiError,
     generation::CancelOnDrop,
 };
@@ -26,6 +26,8 @@ pub(super) struct Answer {
     inbox: mpsc::Receiver<Event>,
     frame: Frame,
     choices: Vec<Choice>,
+    /// Tokens of all choices so far.
+    tokens: usize,
     open: usize,
     usages: Vec<(usize, Usage)>,
     out: String,
@@ -36,6 +38,9 @@ struct Choice {
     begun: bool,
     tools: Option<ToolCallParser>,
     calls: usize,
+    tokens: usize,
+    /// Characters of the tokens whose log probabilities were told.
+    characters: usize,
 }
 
 impl Answer {
@@ -47,6 +52,7 @@ impl Answer {
             inbox,
             frame,
             choices: std::iter::repeat_with(choice).take(choices).collect(),
+            tokens: 0,
             open: choices,
             usages: Vec::with_capacity(choices),
             out: String::new(),
@@ -55,8 +61,12 @@ impl Answer {
 
     fn write(&mut self, event: Event) {
         match event {
-            Event::Delta { choice, text, logprobs } => self.write_text(choice, &text, &logprobs),
+            Event::Delta { choice, text, logprobs, tokens } => {
+                self.count(choice, tokens);
+                self.write_text(choice, &text, &logprobs);
+            }
             Event::Done { choice, text, logprobs, finish, usage } => {
+                self.count(choice, usage.completion);
                 self.write_text(choice, &text, &logprobs);
                 self.write_end(choice, finish);
                 self.usages.push((choice, usage));
@@ -69,33 +79,41 @@ impl Answer {
         }
     }
 
+    fn count(&mut self, choice: usize, tokens: usize) {
+        self.tokens += tokens - self.choices[choice].tokens;
+        self.choices[choice].tokens = tokens;
+    }
+
     fn write_text(&mut self, choice: usize, text: &str, logprobs: &[TokenLogprob]) {
-        let Self { frame, choices, out, .. } = self;
+        let Self { frame, choices, out, tokens, .. } = self;
         let state = &mut choices[choice];
+        let place = Place { choice, offset: state.characters, tokens: *tokens };
         if !state.begun && matches!(frame.shape(), Shape::Chat { .. }) {
-            frame.chunk(out, choice, &Delta::Role, &[]);
+            frame.chunk(out, place, &Delta::Role, &[]);
         }
         state.begun = true;
+        state.characters += logprobs.iter().map(|token| characters(&token.bytes)).sum::<usize>();
         match &mut state.tools {
             Some(parser) => {
                 let pieces = parser.push(text);
-                write_pieces(frame, out, (choice, state), pieces);
+                write_pieces(frame, out, (place, state), pieces);
             }
             None if text.is_empty() && logprobs.is_empty() => {}
-            None => frame.chunk(out, choice, &Delta::Text(text), logprobs),
+            None => frame.chunk(out, place, &Delta::Text(text), logprobs),
         }
     }
 
     fn write_end(&mut self, choice: usize, finish: Finish) {
-        let Self { frame, choices, out, .. } = self;
+        let Self { frame, choices, out, tokens, .. } = self;
         let state = &mut choices[choice];
+        let place = Place { choice, offset: state.characters, tokens: *tokens };
         let mut called = false;
         if let Some(parser) = &mut state.tools {
             let pieces = parser.finish();
             called = parser.called();
-            write_pieces(frame, out, (choice, state), pieces);
+            write_pieces(frame, out, (place, state), pieces);
         }
-        frame.chunk(out, choice, &Delta::Finish(finish_reason(finish, called)), &[]);
+        frame.chunk(out, place, &Delta::Finish(finish_reason(finish, called)), &[]);
     }
 
     /// The status is long sent; the error goes where clients look for it, and the stream ends.
@@ -105,14 +123,14 @@ impl Answer {
     }
 }
 
-fn write_pieces(frame: &Frame, out: &mut String, (choice, state): (usize, &mut Choice), pieces: Vec<Piece>) {
+fn write_pieces(frame: &Frame, out: &mut String, (place, state): (Place, &mut Choice), pieces: Vec<Piece>) {
     for piece in pieces {
         match piece {
-            Piece::Text(text) => frame.chunk(out, choice, &Delta::Text(&text), &[]),
+            Piece::Text(text) => frame.chunk(out, place, &Delta::Text(&text), &[]),
             Piece::Call { name, arguments } => {
                 let at = state.calls;
                 state.calls += 1;
-                frame.chunk(out, choice, &Delta::Call { at, name: &name, arguments: &arguments }, &[]);
+                frame.chunk(out, place, &Delta::Call { at, name: &name, arguments: &arguments }, &[]);
             }
         }
     }
