@@ -412,6 +412,9 @@ impl From<RequestError> for ApiError {
     }
 }
 
+/// Before another batch is tried when too many are open: batches end in minutes.
+const OPEN_BATCHES_PAUSE: Duration = Duration::from_secs(30);
+
 impl From<SubmitError> for ApiError {
     fn from(cause: SubmitError) -> Self {
         match cause {
@@ -434,6 +437,14 @@ impl From<SubmitError> for ApiError {
             }
             SubmitError::BadLines(faults) => Self::bad_lines(faults),
             SubmitError::NoFile => Self::not_found("input file").at("input_file_id"),
+            SubmitError::TooManyOpen { open, most, unpaid } => {
+                let credit = if unpaid { ", or add credit: more are allowed with some" } else { "" };
+                let message = format!(
+                    "{open} batches of this account have not ended and at most {most} may be open; wait for some to end, \
+                     cancel some{credit}."
+                );
+                Self::new(Code::RateLimitExceeded, message).retry_after(OPEN_BATCHES_PAUSE)
+            }
             SubmitError::File(cause) => cause.into(),
             SubmitError::Blob(cause) => Self::blob(&cause),
             SubmitError::Store(cause) => cause.into(),

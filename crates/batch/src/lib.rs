@@ -25,5 +25,5 @@ pub use files::{
 pub use intake::{CheckedTask, MAX_FAULTS, MAX_TASKS, Order, RawTerms, TaskFault};
 pub use lines::LineFault;
 pub use reading::MAX_LINES;
-pub use submit::{Batches, Estimate, FileOrder, Remember, SubmitError};
+pub use submit::{Batches, Estimate, FileOrder, OpenLimits, Remember, SubmitError};
 pub use worker::{Worker, WorkerOptions};

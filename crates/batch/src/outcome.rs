@@ -2,26 +2,34 @@
 
 use std::time::Duration;
 
+use batchin_domain::Amount;
 use batchin_gateway::{Again, RequestError, TaskError, UpstreamFailure};
 use batchin_store::TaskError as EndError;
 
-/// Pause before a task is tried again that waits for money: soon enough after a top-up, seldom enough in between.
-const MONEY_PAUSE: Duration = Duration::from_secs(2);
 /// First pause after a failed try; doubles with each, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The longest pause that a model server may ask for; OpenAI's own client waits no longer either.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 
+/// What does not cover a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purse {
+    /// The account's balance.
+    Balance,
+    /// The key's budget of the month.
+    Budget,
+}
+
 /// What becomes of a task after a try without a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// It waits for money; its batch says so.
     WaitForMoney {
-        /// What its batch says.
-        reason: &'static str,
-        /// Until the next try.
-        pause: Duration,
+        /// Whose.
+        purse: Purse,
+        /// What it needs.
+        needed: Amount,
     },
     /// It is tried again.
     Again {
@@ -84,8 +92,8 @@ fn after_request(cause: RequestError, chance: u32) -> Next {
         Next::Fail(EndError { status: Some(status), kind, param, code: code.to_owned(), message })
     };
     match cause {
-        RequestError::BalanceTooLow { .. } => Next::WaitForMoney { reason: "payment_required", pause: MONEY_PAUSE },
-        RequestError::BudgetTooLow { .. } => Next::WaitForMoney { reason: "budget_used_up", pause: MONEY_PAUSE },
+        RequestError::BalanceTooLow { needed, .. } => Next::WaitForMoney { purse: Purse::Balance, needed },
+        RequestError::BudgetTooLow { needed, .. } => Next::WaitForMoney { purse: Purse::Budget, needed },
         RequestError::Busy { retry_after } | RequestError::NoUpstream { retry_after } => {
             again(retry_after.min(PAUSE_MAX))
         }

@@ -32,6 +32,16 @@ pub enum SubmitError {
     /// There is no such file, or it is somebody else's, deleted or expired.
     #[error("there is no such input file")]
     NoFile,
+    /// The account has as many batches that have not ended as it may.
+    #[error("the account has {open} open batches")]
+    TooManyOpen {
+        /// How many it has.
+        open: u64,
+        /// How many it may have.
+        most: u64,
+        /// Whether more are allowed to who has credit.
+        unpaid: bool,
+    },
     /// The bodies could not be stored.
     #[error("the batch's bodies could not be stored")]
     File(#[source] WriteFileError),
@@ -67,6 +77,21 @@ pub struct Estimate {
     pub models: BTreeMap<String, Estimate>,
 }
 
+/// How many batches of an account may be open at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenLimits {
+    /// With credit.
+    pub funded: u64,
+    /// Without any: enough to try things out, and little for every node to look at.
+    pub unfunded: u64,
+}
+
+impl Default for OpenLimits {
+    fn default() -> Self {
+        Self { funded: 1_000, unfunded: 10 }
+    }
+}
+
 /// Batches. Cheap to clone.
 #[derive(Clone)]
 pub struct Batches {
@@ -77,6 +102,7 @@ pub struct Batches {
     wake: Arc<Notify>,
     /// Where webhooks may go.
     targets: Arc<TargetPolicy>,
+    limits: OpenLimits,
 }
 
 /// Says what to remember of a batch for its request's Idempotency-Key.
@@ -85,7 +111,14 @@ pub type Remember = Box<dyn FnOnce(&BatchRow) -> (IdempotencyScope, StoredAnswer
 impl Batches {
     /// Batches that run through this gateway and keep their bodies here.
     pub fn new(gateway: Gateway, blobs: Blobs, files: Files) -> Self {
-        Self { gateway, blobs, files, wake: Arc::new(Notify::new()), targets: Arc::default() }
+        Self {
+            gateway,
+            blobs,
+            files,
+            wake: Arc::new(Notify::new()),
+            targets: Arc::default(),
+            limits: OpenLimits::default(),
+        }
     }
 
     /// With these in place of the strictest rules on where webhooks may go.
@@ -93,6 +126,20 @@ impl Batches {
     pub fn with_webhook_targets(mut self, targets: TargetPolicy) -> Self {
         self.targets = Arc::new(targets);
         self
+    }
+
+    /// With these in place of the usual limits.
+    #[must_use]
+    pub fn with_open_limits(mut self, limits: OpenLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Whether the account may open one more. Several at once may pass together; it bounds what waits, not what is spent.
+    async fn has_room(&self, account: AccountId) -> Result<(), SubmitError> {
+        let (open, funded) = self.gateway.store().open_batches(account).await.map_err(SubmitError::Store)?;
+        let most = if funded { self.limits.funded } else { self.limits.unfunded };
+        if open < most { Ok(()) } else { Err(SubmitError::TooManyOpen { open, most, unpaid: !funded }) }
     }
 
     /// Checks what is asked of a batch, by this server's rules.
@@ -114,6 +161,7 @@ impl Batches {
     ) -> Result<BatchRow, SubmitError> {
         let Order { terms, lines, tasks } =
             Order::read(&self.gateway, &self.targets, &body).map_err(SubmitError::Invalid)?;
+        self.has_room(caller.account).await?;
         let id = BatchId::new(self.gateway.ids().uuid());
         let file = self.keep(caller.account, id, lines).await.map_err(SubmitError::File)?;
         batchin_faults::point("batch.stored");
@@ -146,6 +194,7 @@ impl Batches {
         remember: Option<Remember>,
     ) -> Result<BatchRow, SubmitError> {
         let file = self.input(caller.account, order.file).await?;
+        self.has_room(caller.account).await?;
         let id = BatchId::new(self.gateway.ids().uuid());
         self.open(caller, id, (order.terms, NewTasks::File, &file), remember).await
     }

@@ -1,45 +1,59 @@
 //! Holds: the worker: claims tasks, runs what the gates let through, and ends each exactly once.
 
+mod claiming;
+mod queues;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use batchin_domain::{AccountId, BatchId, Ending, KeyId, Priority, RequestId};
-use batchin_gateway::{Caller, Gateway, Inbound, RequestError, Running, TaskError, Work, endpoint_of};
-use batchin_openai::Endpoint;
-use batchin_scheduler::{Entry, Queue, Verdict, Waiting, shares};
-use batchin_store::{Claim, ClaimedTask, FencedError, NodeIdentity, Requeue, StoreError, TaskEnd, TaskFinish};
+use batchin_domain::{AccountId, Amount, BatchId, Ending, KeyId, Priority};
+use batchin_gateway::{Caller, Gateway, RequestError, Running, TaskError, Work};
+use batchin_scheduler::Verdict;
+use batchin_store::{
+    Claim, ClaimedTask, MoneyWait, Requeue, StoreError, TaskEnd, TaskFinish, Unpaid, WAITS_FOR_BALANCE,
+    WAITS_FOR_BUDGET,
+};
 use batchin_tasks::Tasks;
-use bytes::Bytes;
 use metrics::gauge;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::{
-    Batches, BlobError, Blobs, Files, depth,
-    outcome::{Next, after},
+    Batches, Blobs, Files, depth,
+    outcome::{Next, Purse, after},
     results::{NewResult, ResultWriter},
     steward::{Steward, StewardParts},
 };
+use queues::{Queues, Ready};
 
 /// Between two looks at the durable queue while nothing else wakes the worker.
 const POLL: Duration = Duration::from_millis(100);
 /// Between two looks at which claims still stand: how long a cancelled task may go on.
 const CLAIM_LOOK: Duration = Duration::from_millis(300);
-/// Claimed tasks kept ready beyond those that run, so that a freed slot is filled without asking the database: as many
-/// again as may run, and at least these.
+/// Claimed tasks of each model kept ready beyond those that run, so that a freed slot is filled without asking the
+/// database: as many again as may run, and at least these.
 const LEAST_READY: usize = 64;
-/// Batches looked at for tasks in one go.
-const BACKLOG: u32 = 512;
+/// Of what a node runs at once, one model leaves this part to the others: one whose server hangs must not have it all.
+const LEFT_TO_OTHERS: usize = 8;
+/// What a batch says whose highest cost is in use by tasks that run.
+const WAITS_FOR_CAP: &str = "max_cost";
 /// Before a batch is looked at again whose highest cost is in use by tasks that run.
 const CAP_PAUSE: Duration = Duration::from_millis(500);
+/// Before a batch without money is asked again while something of its account is set aside, here or on another node:
+/// longer than a node keeps a lease that it does not use.
+const HELD_PAUSE: Duration = Duration::from_secs(5);
+/// Before it is asked again though nothing woke it. Credit does; whoever books it may die before.
+const UNWOKEN_PAUSE: Duration = Duration::from_secs(600);
+/// Other batches of an account that go on when one of them could be paid for.
+const GO_ON: u32 = 32;
+/// Accounts remembered whose batches wait for money.
+const MOST_UNPAID: usize = 16_384;
 /// How long a key's limits are remembered.
 const KEY_AGE: Duration = Duration::from_secs(1);
-/// A rough output when a body sets no limit: only the order between accounts depends on it.
-const ASSUMED_OUTPUT: u32 = 256;
 
 /// The worker's bounds.
 #[derive(Clone, Copy, Debug)]
@@ -69,20 +83,19 @@ pub struct Worker {
 struct State {
     /// Every claim that this worker knows it has, waiting or running, and how its run is stopped.
     claims: HashMap<Claim, CancellationToken>,
-    /// Claims whose tasks run.
-    running: usize,
+    /// Claims whose tasks run, by model.
+    running: HashMap<String, usize>,
+    /// Claims that were lost since the queues were last looked through.
+    lost: HashSet<Claim>,
+    /// Accounts whose batches wait for money, as far as this node has seen: when one of their holds ends, they are asked.
+    unpaid: HashSet<AccountId>,
     /// Claims that the store counted as ours at the last look and that this worker knew nothing of.
     strays: HashSet<Claim>,
     keys: HashMap<KeyId, (Caller, Instant)>,
-    /// Where the last look at each rank ended.
+    /// Where the last look at each rank ended that did not see all of it.
     looked: HashMap<Priority, AccountId>,
-}
-
-/// A claimed task whose body has been read.
-struct Ready {
-    task: ClaimedTask,
-    inbound: Inbound,
-    prompt_bound: u64,
+    /// The last account of each rank and model that got a share when there was no room for all.
+    turns: HashMap<(Priority, String), AccountId>,
 }
 
 impl Worker {
@@ -119,13 +132,12 @@ impl Worker {
     }
 
     async fn run(self: Arc<Self>, stop: CancellationToken) {
-        // One queue a model: a closed gate of one model says nothing about another's.
-        let mut queues: HashMap<String, Queue<Ready>> = HashMap::new();
+        let mut queues = Queues::new(self.options.concurrency.max(LEAST_READY));
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut node = self.gateway.epoch().identity;
         // The durable queue is looked at when it is time, and again while the last look found something.
-        let (mut polled, mut more) = (true, true);
+        let (mut polled, mut found) = (true, HashSet::new());
         while !stop.is_cancelled() {
             let current = self.gateway.epoch().identity;
             if current != node {
@@ -137,15 +149,14 @@ impl Worker {
                 drop(state);
                 node = current;
             }
-            // A claim is a transaction: one for half of what is kept ready, and not one for every task that ends.
-            let waiting: usize = queues.values().map(Queue::len).sum();
-            if polled || (more && waiting <= self.ready() / 2) {
-                more = self.claim(&mut queues, node).await;
+            self.drop_lost(&mut queues).await;
+            if polled || found.iter().any(|model: &String| queues.is_hungry(model)) {
+                found = self.claim(&mut queues, node, polled).await;
             }
             polled = false;
             let started = self.start_ready(&mut queues, &stop);
-            queues.retain(|_, queue| !queue.is_empty());
-            if more && started {
+            queues.drop_empty();
+            if started && !found.is_empty() {
                 continue;
             }
             tokio::select! {
@@ -155,144 +166,39 @@ impl Worker {
                 _ = poll.tick() => polled = true,
             }
         }
-        let now = self.gateway.clock().now();
-        let mut waiting = Vec::new();
-        for mut queue in queues.into_values() {
-            while let Some(popped) = queue.pop_where(now, |_, _| Verdict::Start) {
-                waiting.push(popped.item.task.claim);
-            }
-        }
-        self.hand_back(waiting).await;
+        let waiting = queues.take_models(|_| true);
+        self.hand_back(waiting.into_iter().map(|ready| ready.task.claim).collect()).await;
     }
 
-    /// How many claimed tasks are kept ready.
-    fn ready(&self) -> usize {
-        self.options.concurrency.max(LEAST_READY)
-    }
-
-    /// Claims what there is room for. Whether anything was claimed.
-    async fn claim(&self, queues: &mut HashMap<String, Queue<Ready>>, node: NodeIdentity) -> bool {
-        let mut any = false;
-        for rank in [Priority::High, Priority::Low, Priority::Fill] {
-            let waiting: usize = queues.values().map(Queue::len).sum();
-            let room = self.ready().saturating_sub(waiting);
-            if room == 0 {
-                return any;
-            }
-            match self.claim_rank(rank, u32::try_from(room).unwrap_or(u32::MAX), node).await {
-                Ok(tasks) => {
-                    if !tasks.is_empty() {
-                        batchin_faults::point("task.claimed");
-                    }
-                    any |= !tasks.is_empty();
-                    self.make_ready(queues, (tasks, rank)).await;
-                }
-                Err(FencedError::Fenced) => return false,
-                Err(FencedError::Store(cause)) => {
-                    warn!(error = &cause as &dyn std::error::Error, "tasks could not be claimed");
-                    return false;
-                }
+    /// Takes out of the queues what is claimed no more, and ends what waits for a model that is served no more.
+    async fn drop_lost(&self, queues: &mut Queues) {
+        let lost = std::mem::take(&mut self.lock().lost);
+        if !lost.is_empty() {
+            let gone = queues.forget(|claim| lost.contains(claim));
+            let mut state = self.lock();
+            for ready in gone {
+                state.claims.remove(&ready.task.claim);
             }
         }
-        any
-    }
-
-    /// Claims tasks of a rank, shared among the accounts that have some.
-    async fn claim_rank(&self, rank: Priority, room: u32, node: NodeIdentity) -> Result<Vec<ClaimedTask>, FencedError> {
-        let (store, now) = (self.gateway.store(), self.gateway.clock().now());
-        let after = self.lock().looked.get(&rank).copied();
-        let mut backlog = store.backlog(rank, after, BACKLOG, now).await.map_err(FencedError::Store)?;
-        if backlog.is_empty() && after.is_some() {
-            backlog = store.backlog(rank, None, BACKLOG, now).await.map_err(FencedError::Store)?;
+        let catalog = self.gateway.catalog();
+        for Ready { task, model, .. } in queues.take_models(|model| catalog.find(model).is_none()) {
+            self.conclude(&task, RequestError::ModelNotFound { model }).await;
         }
-        let cut = backlog.len() >= usize::try_from(BACKLOG).unwrap_or(usize::MAX);
-        let waiting =
-            |row: batchin_store::Backlog| Waiting { batch: row.batch, account: row.account, probe: row.blocked };
-        let waiting: Vec<Waiting> = backlog.into_iter().map(waiting).collect();
-        let shares = shares(&waiting, room, cut);
-        match shares.last {
-            Some(last) => self.lock().looked.insert(rank, last),
-            None => self.lock().looked.remove(&rank),
-        };
-        if shares.take.is_empty() {
-            return Ok(Vec::new());
-        }
-        store.claim(node, &shares.take, now).await
-    }
-
-    async fn make_ready(
-        &self,
-        queues: &mut HashMap<String, Queue<Ready>>,
-        (tasks, rank): (Vec<ClaimedTask>, Priority),
-    ) {
-        self.lock().claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
-        for (task, body) in self.with_bodies(tasks).await {
-            let body = match body {
-                Ok(body) => body,
-                Err(cause) => {
-                    error!(error = &*cause as &dyn std::error::Error, "a task's body could not be read");
-                    self.requeue(&task, Duration::from_secs(5), true).await;
-                    continue;
-                }
-            };
-            let inbound = Inbound {
-                endpoint: endpoint_of(task.endpoint).unwrap_or(Endpoint::Chat),
-                body,
-                request: RequestId::new(self.gateway.ids().uuid()),
-                class: task.priority.class(),
-                task: Some((task.batch, task.claim.task)),
-                idempotency: None,
-            };
-            let prompt_bound = match self.gateway.check(&inbound) {
-                Ok(checked) => checked.prompt_bound,
-                Err(cause) => {
-                    self.conclude(&task, cause).await;
-                    continue;
-                }
-            };
-            let cost = batchin_scheduler::cost_units(u32::try_from(prompt_bound).unwrap_or(u32::MAX), ASSUMED_OUTPUT);
-            // A promoted task runs with those of its rank, at its own price.
-            let entry = Entry { account: task.account, weight: 1, priority: rank, cost, latest_start: None };
-            let model = task.model.clone();
-            let ready = Ready { task, inbound, prompt_bound };
-            if let Err(full) = queues.entry(model).or_default().push(entry, ready) {
-                self.requeue(&full.0.task, POLL, false).await;
-            }
-        }
-    }
-
-    /// Reads the bodies of tasks, those of one file together.
-    async fn with_bodies(&self, tasks: Vec<ClaimedTask>) -> Vec<(ClaimedTask, Result<Bytes, Arc<BlobError>>)> {
-        let mut all = Vec::with_capacity(tasks.len());
-        let mut rest = tasks.into_iter().peekable();
-        while let Some(first) = rest.next() {
-            let mut these = vec![first];
-            while let Some(next) = rest.next_if(|next| these[0].batch == next.batch) {
-                these.push(next);
-            }
-            let parts: Vec<_> =
-                these.iter().map(|task| task.body.offset..task.body.offset.saturating_add(task.body.len)).collect();
-            match self.blobs.read_parts(&these[0].body.blob, &parts).await {
-                Ok(bodies) => all.extend(these.into_iter().zip(bodies.into_iter().map(Ok))),
-                Err(cause) => {
-                    let cause = Arc::new(cause);
-                    all.extend(these.into_iter().map(|task| (task, Err(Arc::clone(&cause)))));
-                }
-            }
-        }
-        all
     }
 
     /// Starts what the gates let through. Whether anything started.
-    fn start_ready(self: &Arc<Self>, queues: &mut HashMap<String, Queue<Ready>>, stop: &CancellationToken) -> bool {
+    fn start_ready(self: &Arc<Self>, queues: &mut Queues, stop: &CancellationToken) -> bool {
         let mut any = false;
         let catalog = self.gateway.catalog();
-        for (model, queue) in queues.iter_mut() {
-            let Some(model) = catalog.find(model) else { continue };
+        let all = self.options.concurrency;
+        let each = if catalog.models().len() > 1 { all - all.div_ceil(LEFT_TO_OTHERS).min(all - 1) } else { all };
+        for (id, queue) in queues.each_mut() {
+            let Some(model) = catalog.find(id) else { continue };
             let replicas = self.gateway.replicas_of(model);
             loop {
-                if self.lock().running >= self.options.concurrency {
-                    return any;
+                let (of_model, of_all) = self.lock().running(id);
+                if of_model >= each || of_all >= all {
+                    break;
                 }
                 let now = self.gateway.clock().now();
                 let mut place = None;
@@ -312,47 +218,59 @@ impl Worker {
                 any = true;
             }
         }
-        gauge!("batchin_batch_tasks_running").set(self.lock().running as f64);
+        gauge!("batchin_batch_tasks_running").set(self.lock().running("").1 as f64);
         any
     }
 
     fn spawn(self: &Arc<Self>, ready: Ready, place: Running, stop: CancellationToken) {
         let cancelled = {
             let mut state = self.lock();
-            state.running += 1;
+            *state.running.entry(ready.model.clone()).or_default() += 1;
             state.claims.entry(ready.task.claim).or_default().clone()
         };
         let worker = Arc::clone(self);
         self.runs.spawn("batch_task", move |_| async move {
             let claim = ready.task.claim;
-            tokio::select! {
-                () = worker.run_one(&ready, place) => {}
+            let held = tokio::select! {
+                held = worker.run_one(&ready, place) => held,
                 // Cancelled by its owner or taken from this node: whoever did that has dealt with it.
-                () = cancelled.cancelled() => {}
+                () = cancelled.cancelled() => true,
                 // Dropping the run closes the upstream's connection; the task goes on elsewhere or after the restart.
-                () = stop.cancelled() => worker.requeue(&ready.task, Duration::ZERO, false).await,
-            }
-            let mut state = worker.lock();
-            state.running -= 1;
-            state.claims.remove(&claim);
-            drop(state);
+                () = stop.cancelled() => {
+                    worker.requeue(&ready.task, Duration::ZERO, false).await;
+                    false
+                }
+            };
+            worker.lock().ended(&ready.model, &claim);
             worker.freed.notify_one();
+            if held {
+                worker.wake_unpaid(&ready.task).await;
+            }
         });
     }
 
-    async fn run_one(&self, ready: &Ready, place: Running) {
+    /// Runs a task to an end. Whether money was set aside for it that is free now or spent.
+    async fn run_one(&self, ready: &Ready, place: Running) -> bool {
         let task = &ready.task;
         let caller = match self.caller(task).await {
             Ok(caller) => caller,
-            Err(cause) => return self.conclude(task, RequestError::Store(cause)).await,
+            Err(cause) => {
+                self.conclude(task, RequestError::Store(cause)).await;
+                return false;
+            }
         };
         let unsettled = match self.gateway.run_task(&caller, ready.inbound.clone(), place).await {
             Ok(unsettled) => unsettled,
             // Preempted in favour of a person; a cancelled batch is noticed when it is claimed no more.
             Err(TaskError::Preempted | TaskError::Request(RequestError::Stopped)) => {
-                return self.requeue(task, POLL, false).await;
+                self.requeue(task, POLL, false).await;
+                return true;
             }
-            Err(cause) => return self.conclude(task, cause).await,
+            Err(cause) => {
+                let held = matches!(cause, TaskError::Upstream(_));
+                self.conclude(task, cause).await;
+                return held;
+            }
         };
         batchin_faults::point("task.answered");
         let new = NewResult {
@@ -363,7 +281,8 @@ impl Worker {
             body: unsettled.body.clone(),
         };
         let Some(result) = self.results.write(new).await else {
-            return self.requeue(task, Duration::from_secs(1), false).await;
+            self.requeue(task, Duration::from_secs(1), false).await;
+            return true;
         };
         batchin_faults::point("result.written");
         let finish = TaskFinish {
@@ -379,6 +298,7 @@ impl Worker {
             }
             Err(cause) => self.conclude(task, cause).await,
         }
+        true
     }
 
     /// Carries out what a failed try means.
@@ -386,8 +306,8 @@ impl Worker {
         // The low bits of an id are random.
         let chance = self.gateway.ids().uuid().as_u128() as u32;
         match after(cause.into(), task.attempts, self.options.max_attempts, chance) {
-            Next::WaitForMoney { reason, pause } => {
-                self.block(task.batch, reason, pause).await;
+            Next::WaitForMoney { purse, needed } => {
+                self.await_money(task, purse, needed).await;
                 self.requeue(task, Duration::ZERO, false).await;
             }
             Next::CapReached => self.cap_reached(task).await,
@@ -452,7 +372,7 @@ impl Worker {
         match stopped.await {
             Ok(true) => {}
             Ok(false) => {
-                self.block(task.batch, "max_cost", CAP_PAUSE).await;
+                self.wait_for_cap(task.batch).await;
                 self.requeue(task, Duration::ZERO, false).await;
             }
             Err(cause) => {
@@ -462,20 +382,58 @@ impl Worker {
         }
     }
 
-    async fn block(&self, batch: BatchId, reason: &str, pause: Duration) {
-        let until = self.gateway.clock().now().after(pause);
-        if let Err(cause) = self.gateway.store().set_blocked(batch, Some((reason, until))).await {
+    async fn wait_for_cap(&self, batch: BatchId) {
+        let until = self.gateway.clock().now().after(CAP_PAUSE);
+        if let Err(cause) = self.gateway.store().set_blocked(batch, Some((WAITS_FOR_CAP, until))).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
         batchin_faults::point("batch.blocked");
     }
 
-    /// A task that was claimed to see whether its batch still waits has run: it waits no longer.
-    async fn unblock(&self, task: &ClaimedTask) {
-        if !task.blocked {
+    /// Lets the task's batch wait until there is money.
+    async fn await_money(&self, task: &ClaimedTask, purse: Purse, needed: Amount) {
+        let now = self.gateway.clock().now();
+        self.lock().note_unpaid(task.account);
+        let stored = async {
+            let wait = match (purse, task.key) {
+                (Purse::Budget, Some(key)) => match self.caller(task).await?.monthly_budget {
+                    Some(limit) => MoneyWait::Budget { key, month: now.month(), limit },
+                    // It has just been lifted.
+                    None => return Ok(()),
+                },
+                (Purse::Balance, _) | (Purse::Budget, None) => MoneyWait::Balance,
+            };
+            let (soon, later) = (now.after(HELD_PAUSE), now.after(UNWOKEN_PAUSE));
+            let unpaid = Unpaid { batch: task.batch, account: task.account, wait, needed, soon, later };
+            self.gateway.store().await_money(unpaid).await
+        };
+        if let Err(cause) = stored.await {
+            warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
+        }
+        batchin_faults::point("batch.blocked");
+    }
+
+    /// A hold of the task's account has ended: what waits for money may find some.
+    async fn wake_unpaid(&self, task: &ClaimedTask) {
+        if !self.lock().unpaid.remove(&task.account) {
             return;
         }
-        if let Err(cause) = self.gateway.store().set_blocked(task.batch, None).await {
+        for reason in [WAITS_FOR_BALANCE, WAITS_FOR_BUDGET] {
+            if let Err(cause) = self.gateway.store().wake_waiting(task.account, reason, None).await {
+                warn!(error = &cause as &dyn std::error::Error, "batches that wait for money could not be woken");
+            }
+        }
+    }
+
+    /// A task that was claimed to see whether its batch still waits has run: it waits no longer.
+    async fn unblock(&self, task: &ClaimedTask) {
+        let Some(reason) = task.blocked.as_deref() else { return };
+        let (store, now) = (self.gateway.store(), self.gateway.clock().now());
+        let gone_on = match reason {
+            WAITS_FOR_CAP => store.set_blocked(task.batch, None).await,
+            reason => store.paid((task.batch, task.account), reason, GO_ON, now).await,
+        };
+        if let Err(cause) = gone_on {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it goes on");
         }
         batchin_faults::point("batch.unblocked");
@@ -519,7 +477,16 @@ impl Worker {
     fn compare(&self, before: &[Claim], claims: &HashSet<Claim>) -> Vec<Claim> {
         let mut state = self.lock();
         let lost = before.iter().filter(|claim| !claims.contains(claim));
-        lost.filter_map(|claim| state.claims.get(claim)).for_each(CancellationToken::cancel);
+        let lost: Vec<Claim> = lost.filter(|claim| state.claims.contains_key(claim)).copied().collect();
+        for claim in lost {
+            if let Some(run) = state.claims.get(&claim) {
+                run.cancel();
+            }
+            state.lost.insert(claim);
+        }
+        if !state.lost.is_empty() {
+            self.freed.notify_one();
+        }
         let unknown: HashSet<Claim> =
             claims.iter().filter(|claim| !state.claims.contains_key(claim)).copied().collect();
         let strays = unknown.intersection(&state.strays).copied().collect();
@@ -529,6 +496,32 @@ impl Worker {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How many tasks of a model run, and how many in all.
+    fn running(&self, model: &str) -> (usize, usize) {
+        (self.running.get(model).copied().unwrap_or(0), self.running.values().sum())
+    }
+
+    /// Who is forgotten is asked again all the same, only later.
+    fn note_unpaid(&mut self, account: AccountId) {
+        if self.unpaid.len() >= MOST_UNPAID {
+            self.unpaid.clear();
+        }
+        self.unpaid.insert(account);
+    }
+
+    /// A task of a model runs no longer.
+    fn ended(&mut self, model: &str, claim: &Claim) {
+        self.claims.remove(claim);
+        if let Some(running) = self.running.get_mut(model) {
+            *running -= 1;
+            if *running == 0 {
+                self.running.remove(model);
+            }
+        }
     }
 }
 

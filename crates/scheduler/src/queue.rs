@@ -153,6 +153,16 @@ impl<T> Queue<T> {
         Some(node.item)
     }
 
+    /// Takes out all items that are `gone`. Looks at every item.
+    pub fn remove_where(&mut self, gone: impl Fn(&T) -> bool) -> Vec<T> {
+        let is_gone = |(place, (priority, account)): (&Place, &(Priority, AccountId))| {
+            let item = self.lanes[lane_of(*priority)].item(*account, *place);
+            item.is_some_and(&gone).then_some(*place)
+        };
+        let places: Vec<Place> = self.places.iter().filter_map(is_gone).collect();
+        places.into_iter().filter_map(|place| self.remove(place)).collect()
+    }
+
     /// Items waiting as high, low and fill; promoted ones count as high.
     pub fn len_per_class(&self) -> [usize; 3] {
         self.lanes.each_ref().map(Lane::len)

@@ -15,8 +15,6 @@ pub struct Waiting {
     pub batch: BatchId,
     /// Whose.
     pub account: AccountId,
-    /// It waited for something lately: one task shows whether it still does.
-    pub probe: bool,
 }
 
 /// What a node takes, and where it looks next.
@@ -47,7 +45,6 @@ fn share_within(batches: &[Waiting], room: u32, take: &mut Vec<(BatchId, u32)>) 
     let Some(number) = u32::try_from(chosen).ok().filter(|number| *number > 0) else { return };
     let (each, rest) = (room / number, room % number);
     for (waiting, index) in batches.iter().zip(0..number) {
-        let share = each + u32::from(index < rest);
-        take.push((waiting.batch, if waiting.probe { 1 } else { share }));
+        take.push((waiting.batch, each + u32::from(index < rest)));
     }
 }

@@ -12,7 +12,7 @@ fn waiting(batches: &[u8]) -> Vec<Waiting> {
         for _ in 0..*number {
             next += 1;
             let (batch, account) = (BatchId::new(Uuid::from_u128(next)), AccountId::new(Uuid::from_u128(account)));
-            all.push(Waiting { batch, account, probe: false });
+            all.push(Waiting { batch, account });
         }
     }
     all
@@ -46,12 +46,4 @@ proptest! {
         prop_assert!(of_last >= room / 2);
         prop_assert_eq!(shares.last, Some(all.last().unwrap().account));
     }
-}
-
-#[test]
-fn a_batch_that_waited_is_probed_with_one_task() {
-    let mut all = waiting(&[1, 1]);
-    all[0].probe = true;
-    let shares = shares(&all, 100, false);
-    assert_eq!(shares.take, [(all[0].batch, 1), (all[1].batch, 50)]);
 }

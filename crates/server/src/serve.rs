@@ -57,7 +57,8 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
     let files = Files::new(gateway.clone(), blobs.clone(), FilesOptions { max_bytes: config.files.max_bytes });
     let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
-        .with_webhook_targets(wiring::webhook_targets(&config));
+        .with_webhook_targets(wiring::webhook_targets(&config))
+        .with_open_limits(config.batches.open);
     engine::start(&config, gateway.fleet(), &groups.beside);
     if config.server.roles.worker {
         let options = WorkerOptions {

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use batchin_domain::{AccountId, BatchId, NodeId, Priority, TaskId, Timestamp};
-use batchin_store::{BatchTerms, ConnectOptions, NewBatch, NewTask, NewTasks, NewUser, NodeIdentity, Role, Store};
+use batchin_store::{
+    BatchTerms, ConnectOptions, NewBatch, NewTask, NewTasks, NewUser, NodeIdentity, Role, Share, Store,
+};
 use sea_orm::{ConnectionTrait, Database};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -89,8 +91,9 @@ async fn measure(store: &Store, node: NodeIdentity, account: AccountId, first: u
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        let backlog = store.backlog(Priority::High, None, 512, now()).await.unwrap();
-        let claimed = store.claim(node, &[(backlog.last().unwrap().batch, CLAIM)], now()).await.unwrap();
+        let backlog = store.backlog(Priority::High, None, &[], 512, now()).await.unwrap();
+        let share = Share { batch: backlog.last().unwrap().batch, model: "m".to_owned(), tasks: CLAIM };
+        let claimed = store.claim(node, &[share], now()).await.unwrap();
         times.push(began.elapsed());
         assert_eq!(claimed.len(), CLAIM as usize);
     }

@@ -4,7 +4,7 @@ use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::
 use sea_orm::Value;
 
 use crate::{
-    Store, StoreError,
+    Store, StoreError, WAITS_FOR_BALANCE,
     connect::{Rerun, WriteTx, retried},
     error::exactly,
     row::Row,
@@ -283,7 +283,10 @@ impl Store {
                 Err(cause) => Err(cause),
             }
         });
-        booked.await.map_err(GrantError::Store)?
+        booked.await.map_err(GrantError::Store)??;
+        // The credit stands. Where waking fails, who waits is asked again by and by.
+        let _ = self.wake_waiting(grant.account, WAITS_FOR_BALANCE, None).await;
+        Ok(())
     }
 
     /// Whether the movement with this grant's id or reference gave the same account as much.

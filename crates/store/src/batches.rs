@@ -152,12 +152,12 @@ const fn priority_code(priority: Priority) -> i16 {
     }
 }
 
-pub(crate) fn stored_priority(row: &Row) -> Result<Priority, StoreError> {
-    match row.try_get::<i16>("", "priority")? {
+pub(crate) fn stored_priority(row: &Row, column: &'static str) -> Result<Priority, StoreError> {
+    match row.try_get::<i16>("", column)? {
         0 => Ok(Priority::High),
         1 => Ok(Priority::Low),
         2 => Ok(Priority::Fill),
-        _ => Err(StoreError::Corrupt { table: "batch", column: "priority" }),
+        _ => Err(StoreError::Corrupt { table: "batch", column }),
     }
 }
 
@@ -307,7 +307,7 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
         chore: Chore::from_code(row.try_get("", "chore")?).ok_or(corrupt("chore"))?,
         inline: row.try_get("", "inline")?,
         terms: BatchTerms {
-            priority: stored_priority(row)?,
+            priority: stored_priority(row, "priority")?,
             webhook_url: row.try_get("", "webhook_url")?,
             window: window.and_then(|hours| Window::from_hours(u16::try_from(hours).ok()?)),
             max_cost: max_cost.map(amount).transpose()?,

@@ -4,7 +4,7 @@
 //! node's lease does, so a slow task on a live node is never run twice. What is asked here touches batches that are not
 //! over and tasks that wait, and never the history.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use batchin_domain::{
     AccountId, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
@@ -36,10 +36,12 @@ pub struct ClaimedTask {
     pub key: Option<KeyId>,
     /// What its price follows from.
     pub priority: Priority,
+    /// What it runs with: its priority, or high once its batch was promoted.
+    pub rank: Priority,
     /// Whether its batch has a highest cost.
     pub capped: bool,
-    /// Whether its batch says that it waits for something: this task shows whether it still does.
-    pub blocked: bool,
+    /// What its batch says that it waits for: this task shows whether it still does.
+    pub blocked: Option<String>,
     /// The model as asked for.
     pub model: String,
     /// The kind of call, as its stored number.
@@ -70,15 +72,35 @@ pub struct Requeue {
     pub counts: bool,
 }
 
-/// A batch with tasks that could be claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Tasks of a batch for one model that could be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// Names it.
+    /// The batch.
     pub batch: BatchId,
     /// Whose.
     pub account: AccountId,
-    /// It waited for something when it was last looked at; one task shows whether it still does.
-    pub blocked: bool,
+    /// The model, as its tasks have it.
+    pub model: String,
+}
+
+/// A batch that waits for something; one of its tasks shows whether it still does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What could be claimed.
+    pub of: Backlog,
+    /// What it was told to wait for.
+    pub reason: String,
+}
+
+/// What is to be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Of which batch.
+    pub batch: BatchId,
+    /// For which model.
+    pub model: String,
+    /// At most so many tasks.
+    pub tasks: u32,
 }
 
 /// A batch whose window may pass before all its tasks have run.
@@ -99,55 +121,74 @@ struct Terms {
     account: AccountId,
     key: Option<KeyId>,
     priority: Priority,
+    rank: Priority,
     capped: bool,
-    blocked: bool,
+    blocked: Option<String>,
     input_blob: String,
 }
 
+// States are written out, since a partial index is not used for a parameter.
+
+/// Batches whose tasks run.
+const OPEN: &str = "b.status IN (0, 1)";
+/// Of batch `b` and model `m`, something is due at `$3`.
+const HAS_TASKS: &str = "EXISTS (SELECT 1 FROM task t WHERE t.batch_id = b.id AND t.model = m.model AND t.state = 0 AND t.not_before <= $3)";
+const _: () = assert!(BatchStatus::Pending.code() == 0 && BatchStatus::InProgress.code() == 1);
+const _: () = assert!(TaskStatus::Pending.code() == 0);
+
 impl Store {
-    /// Batches of a rank that have tasks to claim, ordered by account and age, from the account after `after` on. The
-    /// rank is the batch's priority, or high once it has been promoted.
+    /// What could be claimed of a rank, ordered by account, batch and model, from the account after `after` on, but nothing
+    /// for the models in `without`. The rank is the batch's priority, or high once it has been promoted. What waits for
+    /// something is not among it: see [`Store::probes`].
     pub async fn backlog(
         &self,
         rank: Priority,
         after: Option<AccountId>,
+        without: &[String],
         limit: u32,
         now: Timestamp,
     ) -> Result<Vec<Backlog>, StoreError> {
-        // States are written out, since a partial index is not used for a parameter.
+        let others = if without.is_empty() {
+            String::new()
+        } else {
+            format!(" AND m.model NOT IN ({})", marks(without.len(), 5))
+        };
         let sql = format!(
-            "SELECT b.id, b.account_id, b.blocked FROM batch b WHERE b.status IN ({}, {}) AND b.rank = $1 \
-             AND b.account_id > $2 AND b.blocked_until <= $3 AND EXISTS (SELECT 1 FROM task t WHERE t.batch_id = b.id \
-             AND t.state = {} AND t.not_before <= $3) ORDER BY b.rank, b.account_id, b.id LIMIT $4",
-            BatchStatus::Pending.code(),
-            BatchStatus::InProgress.code(),
-            TaskStatus::Pending.code()
+            "SELECT b.id, b.account_id, m.model FROM batch b JOIN batch_model m ON m.batch_id = b.id \
+             WHERE {OPEN} AND b.blocked IS NULL AND b.rank = $1 AND b.account_id > $2{others} AND {HAS_TASKS} \
+             ORDER BY b.rank, b.account_id, b.id, m.model LIMIT $4",
         );
         let after = after.map_or(Uuid::nil(), AccountId::uuid);
         let values = [priority_value(rank), after.into(), now.micros().into(), i64::from(limit).into()];
-        let rows = self.all(sql, values).await?;
-        let backlog = |row: &Row| -> Result<Backlog, StoreError> {
-            Ok(Backlog {
-                batch: BatchId::new(row.try_get("", "id")?),
-                account: AccountId::new(row.try_get("", "account_id")?),
-                blocked: row.try_get::<Option<String>>("", "blocked")?.is_some(),
-            })
-        };
-        rows.iter().map(backlog).collect()
+        let values = values.into_iter().chain(without.iter().map(|model| model.as_str().into()));
+        self.all(sql, values.collect::<Vec<_>>()).await?.iter().map(backlog).collect()
     }
 
-    /// Claims up to so many tasks of each batch, oldest first.
+    /// Batches that wait for something and are due to be looked at, longest due first.
+    pub async fn probes(&self, limit: u32, now: Timestamp) -> Result<Vec<Probe>, StoreError> {
+        // The numbers of parameters are those of HAS_TASKS.
+        let sql = format!(
+            "SELECT b.id, b.account_id, b.blocked, m.model FROM batch b JOIN batch_model m ON m.batch_id = b.id \
+             WHERE {OPEN} AND b.blocked IS NOT NULL AND b.blocked_until <= $1 AND {} \
+             ORDER BY b.blocked_until, b.id, m.model LIMIT $2",
+            HAS_TASKS.replace("$3", "$1"),
+        );
+        let rows = self.all(sql, [now.micros().into(), i64::from(limit).into()]).await?;
+        rows.iter().map(|row| Ok(Probe { of: backlog(row)?, reason: row.try_get("", "blocked")? })).collect()
+    }
+
+    /// Claims up to so many tasks of each share, oldest first.
     ///
     /// After an error, tasks may be claimed that the caller knows nothing of: [`Store::claims_of`] tells.
     pub async fn claim(
         &self,
         node: NodeIdentity,
-        shares: &[(BatchId, u32)],
+        shares: &[Share],
         now: Timestamp,
     ) -> Result<Vec<ClaimedTask>, FencedError> {
         // Every transaction locks rows in one order.
         let mut shares = shares.to_vec();
-        shares.sort_unstable_by_key(|(batch, _)| *batch);
+        shares.sort_unstable_by(|a, b| (a.batch, &a.model).cmp(&(b.batch, &b.model)));
         let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.write().await?;
             if !still(&tx, node).await? {
@@ -155,12 +196,12 @@ impl Store {
             }
             let terms = terms_of(&tx, &shares).await?;
             let mut tasks = Vec::new();
-            let mut begun = Vec::new();
-            for (batch, limit) in &shares {
-                let Some((terms, pending)) = terms.get(batch) else { continue };
-                let claimed = take(&tx, node, (*batch, terms), *limit, now).await?;
+            let mut begun = BTreeSet::new();
+            for share in &shares {
+                let Some((terms, pending)) = terms.get(&share.batch) else { continue };
+                let claimed = take(&tx, node, (share, terms), now).await?;
                 if *pending && !claimed.is_empty() {
-                    begun.push(*batch);
+                    begun.insert(share.batch);
                 }
                 tasks.extend(claimed);
             }
@@ -275,26 +316,28 @@ impl Store {
 }
 
 /// The batches of these shares whose tasks may run, and whether none has yet.
-async fn terms_of(tx: &WriteTx, shares: &[(BatchId, u32)]) -> Result<HashMap<BatchId, (Terms, bool)>, StoreError> {
+async fn terms_of(tx: &WriteTx, shares: &[Share]) -> Result<HashMap<BatchId, (Terms, bool)>, StoreError> {
     if shares.is_empty() {
         return Ok(HashMap::new());
     }
+    let batches: BTreeSet<BatchId> = shares.iter().map(|share| share.batch).collect();
     let sql = format!(
-        "SELECT id, account_id, key_id, priority, status, max_cost_nano, blocked, input_blob FROM batch \
+        "SELECT id, account_id, key_id, priority, rank, status, max_cost_nano, blocked, input_blob FROM batch \
          WHERE id IN ({}) AND status IN ({}, {})",
-        marks(shares.len(), 1),
+        marks(batches.len(), 1),
         BatchStatus::Pending.code(),
         BatchStatus::InProgress.code()
     );
-    let values: Vec<Value> = shares.iter().map(|(batch, _)| batch.uuid().into()).collect();
-    let mut terms = HashMap::with_capacity(shares.len());
+    let mut terms = HashMap::with_capacity(batches.len());
+    let values: Vec<Value> = batches.into_iter().map(|batch| batch.uuid().into()).collect();
     for row in tx.all(sql, values).await? {
         let one = Terms {
             account: AccountId::new(row.try_get("", "account_id")?),
             key: row.try_get::<Option<_>>("", "key_id")?.map(KeyId::new),
-            priority: stored_priority(&row)?,
+            priority: stored_priority(&row, "priority")?,
+            rank: stored_priority(&row, "rank")?,
             capped: row.try_get::<Option<i64>>("", "max_cost_nano")?.is_some(),
-            blocked: row.try_get::<Option<String>>("", "blocked")?.is_some(),
+            blocked: row.try_get("", "blocked")?,
             input_blob: row.try_get("", "input_blob")?,
         };
         let pending = row.try_get::<i16>("", "status")? == BatchStatus::Pending.code();
@@ -303,38 +346,52 @@ async fn terms_of(tx: &WriteTx, shares: &[(BatchId, u32)]) -> Result<HashMap<Bat
     Ok(terms)
 }
 
+fn backlog(row: &Row) -> Result<Backlog, StoreError> {
+    Ok(Backlog {
+        batch: BatchId::new(row.try_get("", "id")?),
+        account: AccountId::new(row.try_get("", "account_id")?),
+        model: row.try_get("", "model")?,
+    })
+}
+
 /// Puts tasks of a batch under the node's claim.
 async fn take(
     tx: &WriteTx,
     node: NodeIdentity,
-    (batch, terms): (BatchId, &Terms),
-    limit: u32,
+    (share, terms): (&Share, &Terms),
     now: Timestamp,
 ) -> Result<Vec<ClaimedTask>, StoreError> {
     // Materialised: a planner that ran the limited query once for every row would find others each time.
     let sql = format!(
-        "WITH picked(pick) AS MATERIALIZED (SELECT id FROM task WHERE batch_id = $2 AND state = {pending} \
-         AND not_before <= $3 ORDER BY not_before, idx LIMIT $4{lock}) \
+        "WITH picked(pick) AS MATERIALIZED (SELECT id FROM task WHERE batch_id = $2 AND model = $5 \
+         AND state = {pending} AND not_before <= $3 ORDER BY not_before, idx LIMIT $4{lock}) \
          UPDATE task SET state = {running}, node_id = $1, epoch = epoch + 1, attempts = attempts + 1 FROM picked \
          WHERE id = pick RETURNING id, epoch, custom_id, model, endpoint, body_offset, body_len, attempts",
         running = TaskStatus::Running.code(),
         pending = TaskStatus::Pending.code(),
         lock = tx.dialect.skip_locked(),
     );
-    let values: [Value; 4] = [node.id.uuid().into(), batch.uuid().into(), now.micros().into(), i64::from(limit).into()];
+    let values: [Value; 5] = [
+        node.id.uuid().into(),
+        share.batch.uuid().into(),
+        now.micros().into(),
+        i64::from(share.tasks).into(),
+        share.model.as_str().into(),
+    ];
     let rows = tx.all(sql, values).await?;
     let mut tasks = Vec::with_capacity(rows.len());
     for row in &rows {
         let number = |column| unsigned(row, "task", column);
         tasks.push(ClaimedTask {
             claim: Claim { task: TaskId::new(row.try_get("", "id")?), epoch: row.try_get("", "epoch")? },
-            batch,
+            batch: share.batch,
             custom_id: row.try_get("", "custom_id")?,
             account: terms.account,
             key: terms.key,
             priority: terms.priority,
+            rank: terms.rank,
             capped: terms.capped,
-            blocked: terms.blocked,
+            blocked: terms.blocked.clone(),
             model: row.try_get("", "model")?,
             endpoint: row.try_get("", "endpoint")?,
             body: BlobRange {
@@ -349,7 +406,7 @@ async fn take(
     Ok(tasks)
 }
 
-async fn start_batches(tx: &WriteTx, batches: &[BatchId], now: Timestamp) -> Result<(), StoreError> {
+async fn start_batches(tx: &WriteTx, batches: &BTreeSet<BatchId>, now: Timestamp) -> Result<(), StoreError> {
     for batch in batches {
         tx.run(
             "UPDATE batch SET status = $2, started_at = $3 WHERE id = $1 AND status = $4",

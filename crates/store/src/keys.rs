@@ -4,7 +4,7 @@ use batchin_domain::{AccountId, Amount, KeyId, Month, PurseKind, Timestamp};
 use sea_orm::Value;
 
 use crate::{
-    Store, StoreError,
+    Store, StoreError, WAITS_FOR_BUDGET,
     connect::{Rerun, retried},
     error::exactly,
     row::Row,
@@ -215,7 +215,13 @@ impl Store {
         });
         match run.await {
             Ok(0) => Err(UpdateKeyError::NotFound),
-            Ok(touched) => exactly(touched, 1, "api_key").map_err(UpdateKeyError::Store),
+            Ok(touched) => {
+                if change.monthly_budget.is_some() {
+                    // The budget stands. Where waking fails, who waits is asked again by and by.
+                    let _ = self.wake_waiting(account, WAITS_FOR_BUDGET, Some(id)).await;
+                }
+                exactly(touched, 1, "api_key").map_err(UpdateKeyError::Store)
+            }
             Err(cause) => Err(UpdateKeyError::Store(cause)),
         }
     }

@@ -1,5 +1,7 @@
 //! Holds: opening batches, and making their tasks.
 
+use std::collections::BTreeSet;
+
 use batchin_domain::{
     AccountId, Amount, BatchId, BatchStatus, Chore, FileId, KeyId, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
 };
@@ -210,6 +212,9 @@ pub(crate) struct Place {
 
 pub(crate) async fn insert_tasks(tx: &WriteTx, place: Place, tasks: &[NewTask]) -> Result<(), StoreError> {
     const COLUMNS: usize = 13;
+    if matches!(place.state, Inserted::Waiting) {
+        note_models(tx, place.batch, tasks).await?;
+    }
     let mut index = place.first;
     let mut rest = tasks;
     for run in runs(tasks.len()) {
@@ -244,6 +249,16 @@ pub(crate) async fn insert_tasks(tx: &WriteTx, place: Place, tasks: &[NewTask]) 
             tx.dialect.rows(run, COLUMNS)
         );
         exactly(tx.run(sql, values).await?, run as u64, "task")?;
+    }
+    Ok(())
+}
+
+/// Which models a batch has tasks for: nodes ask by model, since one that is down must not keep others' room.
+async fn note_models(tx: &WriteTx, batch: BatchId, tasks: &[NewTask]) -> Result<(), StoreError> {
+    let models: BTreeSet<&str> = tasks.iter().map(|task| task.model.as_str()).collect();
+    for model in models {
+        let sql = "INSERT INTO batch_model (batch_id, model) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        tx.run(sql, [batch.uuid().into(), model.into()]).await?;
     }
     Ok(())
 }

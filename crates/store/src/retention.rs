@@ -42,6 +42,7 @@ impl Store {
             let (kind, owner, win) = parts(Purse::Cap(batch));
             let gone = "DELETE FROM purse WHERE kind = $1 AND owner = $2 AND win = $3 AND leased = 0";
             tx.run(gone, [kind.into(), owner.into(), win.into()]).await?;
+            tx.run("DELETE FROM batch_model WHERE batch_id = $1", [batch.uuid().into()]).await?;
             tx.run("UPDATE batch SET sweep_at = NULL WHERE id = $1", [batch.uuid().into()]).await?;
             tx.commit().await
         })

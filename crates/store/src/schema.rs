@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0004_batches.sql"),
     include_str!("schema/0005_grants.sql"),
     include_str!("schema/0006_usage.sql"),
+    include_str!("schema/0007_waiting.sql"),
 ];
 
 /// Any number that no other program on the same database server uses; the name in ASCII.

@@ -176,6 +176,10 @@ impl<T> Lane<T> {
         self.remove(id, place).map_or(Pop::Nothing, |node| Pop::Start(place, node))
     }
 
+    pub fn item(&self, account: AccountId, place: Place) -> Option<&T> {
+        self.node(account, place).map(|node| &node.item)
+    }
+
     fn node(&self, account: AccountId, place: Place) -> Option<&Node<T>> {
         self.accounts.get(&account)?.items.get(&place)
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use batchin_batch::OpenLimits;
+
 use super::reader::Scope;
 use super::setting::{Kind, Preset, Setting};
 
@@ -16,6 +18,8 @@ pub struct Batches {
     pub max_attempts: u32,
     /// How long what came of a batch is kept after its end.
     pub retention: Duration,
+    /// How many batches of an account may be open at once.
+    pub open: OpenLimits,
 }
 
 const MAX_INLINE_BYTES: Setting = Setting {
@@ -44,7 +48,21 @@ const RETENTION_HOURS: Setting = Setting {
     doc: "How long a batch's tasks, results and output files are kept after its end; its counts and its cost stay.",
 };
 
-pub(super) const SETTINGS: &[&Setting] = &[&MAX_INLINE_BYTES, &CONCURRENCY, &MAX_ATTEMPTS, &RETENTION_HOURS];
+const MAX_OPEN: Setting = Setting {
+    path: "batches.max_open_per_account",
+    kind: Kind::Integer { min: 1, max: 1_000_000 },
+    preset: Preset::Integer(1_000),
+    doc: "Most batches of one account that have not ended; another one is answered with 429.",
+};
+const MAX_OPEN_UNFUNDED: Setting = Setting {
+    path: "batches.max_open_without_credit",
+    kind: Kind::Integer { min: 0, max: 1_000_000 },
+    preset: Preset::Integer(10),
+    doc: "The same for an account that has no credit.",
+};
+
+pub(super) const SETTINGS: &[&Setting] =
+    &[&MAX_INLINE_BYTES, &CONCURRENCY, &MAX_ATTEMPTS, &RETENTION_HOURS, &MAX_OPEN, &MAX_OPEN_UNFUNDED];
 
 impl Batches {
     pub(super) fn read(scope: &Scope<'_>) -> Self {
@@ -53,6 +71,7 @@ impl Batches {
             concurrency: scope.size(&CONCURRENCY),
             max_attempts: scope.count(&MAX_ATTEMPTS),
             retention: Duration::from_secs(scope.integer(&RETENTION_HOURS).saturating_mul(3_600)),
+            open: OpenLimits { funded: scope.integer(&MAX_OPEN), unfunded: scope.integer(&MAX_OPEN_UNFUNDED) },
         }
     }
 }

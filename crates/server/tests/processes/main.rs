@@ -20,6 +20,7 @@ mod overspend;
 mod rate_limits;
 mod reload;
 mod revocation;
+mod rooms;
 mod saturation;
 mod shutdown;
 mod stalls;

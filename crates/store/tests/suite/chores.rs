@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use batchin_domain::{BatchStatus, Chore, Ending, Priority, Purse, TaskStatus, Window, batch::TaskCounts};
 use batchin_store::{
-    BatchFiles, BatchRow, BatchTerms, ChoreError, CommitError, NewBatch, NewTasks, NodeIdentity, Piece, Settlement,
+    BatchFiles, BatchRow, BatchTerms, ChoreError, CommitError, NewBatch, NewTasks, NodeIdentity, Piece, Probe, Requeue,
+    Settlement, Share,
 };
 
 use crate::support::{Db, both, completed, nanos, now};
@@ -213,13 +214,23 @@ both! {
         let node = db.node().await;
         let new = file_batch(db, node, |_| {}, 1, 1).await;
         let soon = now().after(Duration::from_secs(2));
-        db.store.set_blocked(new.id, Some(("payment_required", soon))).await.unwrap();
-        assert!(db.store.backlog(Priority::Low, None, 9, now()).await.unwrap().is_empty());
-        let backlog = db.store.backlog(Priority::Low, None, 9, soon).await.unwrap();
-        assert_eq!((backlog[0].batch, backlog[0].account, backlog[0].blocked), (new.id, new.account, true));
-        assert!(db.store.backlog(Priority::Low, Some(new.account), 9, soon).await.unwrap().is_empty());
-        let probe = db.claim(node, Priority::Low, 9, soon).await.unwrap();
-        assert_eq!(probe.iter().map(|task| task.blocked).collect::<Vec<_>>(), [true]);
+        db.store.set_blocked(new.id, Some(("max_cost", soon))).await.unwrap();
+        for at in [now(), soon] {
+            assert!(db.store.backlog(Priority::Low, None, &[], 9, at).await.unwrap().is_empty());
+        }
+        assert!(db.store.probes(9, now()).await.unwrap().is_empty());
+        let probes = db.store.probes(9, soon).await.unwrap();
+        let [Probe { of, reason }] = probes.as_slice() else { panic!("{probes:?}") };
+        assert_eq!((of.batch, of.account, reason.as_str()), (new.id, new.account, "max_cost"));
+        let share = Share { batch: of.batch, model: of.model.clone(), tasks: 1 };
+        let probe = db.store.claim(node, &[share], soon).await.unwrap();
+        assert_eq!(probe.iter().map(|task| (task.blocked.as_deref(), task.rank)).collect::<Vec<_>>(), [(Some("max_cost"), Priority::Low)]);
+        db.store.set_blocked(new.id, None).await.unwrap();
+        db.store.requeue(&[Requeue { claim: probe[0].claim, not_before: now(), counts: false }]).await.unwrap();
+        assert_eq!(db.store.backlog(Priority::Low, None, &[], 9, soon).await.unwrap(), std::slice::from_ref(of));
+        assert!(db.store.backlog(Priority::Low, Some(new.account), &[], 9, soon).await.unwrap().is_empty());
+        let without = [of.model.clone(), "another".to_owned()];
+        assert!(db.store.backlog(Priority::Low, None, &without, 9, soon).await.unwrap().is_empty());
     }
 
     async fn an_ended_batch_is_forgotten_but_for_its_counts(db) {

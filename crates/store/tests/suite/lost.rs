@@ -11,7 +11,7 @@ use std::{
 
 use batchin_domain::{NodeId, Priority, Purse};
 use batchin_store::{
-    Begun, CancelError, Committer, CommitterOptions, IdempotencyScope, LeaseOutcome, Store, StoreError,
+    Begun, CancelError, Committer, CommitterOptions, IdempotencyScope, LeaseOutcome, Share, Store, StoreError,
 };
 use futures::future::join_all;
 use tokio::{
@@ -144,7 +144,7 @@ async fn verbs_whose_commit_was_not_heard_of_are_done_once() {
 
         // A claim that was not heard of is seen among the node's claims.
         cut.lose(1);
-        assert!(store.claim(node, &[(id, 5)], now()).await.is_err());
+        assert!(store.claim(node, &[Share { batch: id, model: "m".to_owned(), tasks: 5 }], now()).await.is_err());
         cut.lost();
         assert_eq!(store.claims_of(node).await.unwrap().len(), 5);
 

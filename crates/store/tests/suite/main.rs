@@ -22,4 +22,5 @@ mod prices;
 mod random;
 mod support;
 mod usage;
+mod waiting;
 mod webhooks;

@@ -14,9 +14,9 @@ use batchin_domain::{
     TaskId, Timestamp, TransferId, Units,
 };
 use batchin_store::{
-    BatchFiles, BatchTerms, BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions,
+    Backlog, BatchFiles, BatchTerms, BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions,
     CreditGrant, FencedError, LeaseAsk, LeaseOutcome, NewBatch, NewKey, NewTask, NewTasks, NewUser, NodeIdentity,
-    Outcome, Role, Settlement, Store, StoredResult, TaskEnd, TaskError, TaskFinish, UsageRecord,
+    Outcome, Role, Settlement, Share, Store, StoredResult, TaskEnd, TaskError, TaskFinish, UsageRecord,
 };
 use batchin_tasks::Tasks;
 use futures::FutureExt;
@@ -302,13 +302,13 @@ impl Db {
         limit: u32,
         at: Timestamp,
     ) -> Result<Vec<ClaimedTask>, FencedError> {
-        let mut backlog = self.store.backlog(rank, None, 1_000, at).await.unwrap();
-        backlog.sort_by_key(|row| row.batch);
+        let mut backlog = self.store.backlog(rank, None, &[], 1_000, at).await.unwrap();
+        backlog.sort_by(|a, b| (a.batch, &a.model).cmp(&(b.batch, &b.model)));
         let mut claimed = self.store.claim(node, &[], at).await?;
-        for row in backlog {
-            let room = limit - u32::try_from(claimed.len()).unwrap();
-            if room > 0 {
-                claimed.extend(self.store.claim(node, &[(row.batch, room)], at).await?);
+        for Backlog { batch, model, .. } in backlog {
+            let tasks = limit - u32::try_from(claimed.len()).unwrap();
+            if tasks > 0 {
+                claimed.extend(self.store.claim(node, &[Share { batch, model, tasks }], at).await?);
             }
         }
         Ok(claimed)

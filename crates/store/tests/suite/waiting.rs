@@ -1,0 +1,102 @@
+//! Holds: batches that wait for money, and what wakes them.
+
+use std::time::Duration;
+
+use batchin_domain::{AccountId, BatchId, Priority, Purse, Timestamp};
+use batchin_store::{KeyChange, MoneyWait, NewBatch, Unpaid};
+
+use crate::support::{Db, both, nanos, now, this_month};
+
+fn soon() -> Timestamp {
+    now().after(Duration::from_secs(5))
+}
+
+fn later() -> Timestamp {
+    now().after(Duration::from_secs(600))
+}
+
+async fn wait(db: &Db, account: AccountId, batch: BatchId, wait: MoneyWait, needed: i64) {
+    let unpaid = Unpaid { batch, account, wait, needed: nanos(needed), soon: soon(), later: later() };
+    db.store.await_money(unpaid).await.unwrap();
+}
+
+/// The batches that are due to be asked.
+async fn due(db: &Db, at: Timestamp) -> Vec<BatchId> {
+    db.store.probes(99, at).await.unwrap().into_iter().map(|probe| probe.of.batch).collect()
+}
+
+both! {
+    async fn who_waits_for_credit_is_woken_by_credit_and_by_nothing_else(db) {
+        let (account, other) = (db.account(10).await, db.account(0).await);
+        let batches = [db.batch(account, Priority::Low, 1).await, db.batch(account, Priority::High, 1).await];
+        let of_other = db.batch(other, Priority::High, 1).await;
+        for batch in batches {
+            wait(db, account, batch, MoneyWait::Balance, 11).await;
+        }
+        wait(db, other, of_other, MoneyWait::Balance, 1).await;
+        assert!(due(db, soon()).await.is_empty(), "nothing is set aside that could come back");
+        let said = db.store.batch(account, batches[0]).await.unwrap().unwrap().blocked;
+        assert_eq!(said.as_deref(), Some("payment_required"));
+        assert!(db.store.backlog(Priority::Low, None, &[], 9, later()).await.unwrap().is_empty());
+        db.store.grant_credit(db.grant(account, 5)).await.unwrap();
+        assert_eq!(due(db, now()).await, batches);
+        assert_eq!(due(db, later()).await.len(), 3, "who was not woken is asked once in a while");
+    }
+
+    async fn while_something_is_set_aside_one_is_asked_soon_and_answers_for_all(db) {
+        let account = db.account(100).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 60).await;
+        let batches = [db.batch(account, Priority::Low, 1).await, db.batch(account, Priority::Low, 1).await];
+        for batch in batches {
+            wait(db, account, batch, MoneyWait::Balance, 50).await;
+        }
+        assert!(due(db, now()).await.is_empty());
+        assert_eq!(due(db, soon()).await, batches);
+        db.store.release(node, &[(Purse::Balance(account), nanos(60))]).await.unwrap();
+        // What lies there covers it: who comes too late to hear of it looks after it.
+        wait(db, account, batches[0], MoneyWait::Balance, 50).await;
+        assert_eq!(due(db, now()).await, batches);
+        // All of it is not enough: the one that was asked takes the other along.
+        wait(db, account, batches[0], MoneyWait::Balance, 101).await;
+        assert!(due(db, soon()).await.is_empty());
+
+        db.store.wake_waiting(account, "payment_required", None).await.unwrap();
+        db.store.paid((batches[1], account), "payment_required", 0, now()).await.unwrap();
+        assert_eq!(due(db, now()).await, batches[..1]);
+        db.store.paid((batches[1], account), "payment_required", 1, now()).await.unwrap();
+        assert!(due(db, later()).await.is_empty());
+        assert_eq!(db.store.backlog(Priority::Low, None, &[], 9, now()).await.unwrap().len(), 2);
+    }
+
+    async fn a_higher_budget_wakes_the_batches_of_its_key(db) {
+        let account = db.account(10_000).await;
+        let key = db.key(account, 10, Some(100)).await;
+        let budget = MoneyWait::Budget { key, month: this_month(), limit: nanos(100) };
+        let new = NewBatch { key: Some(key), ..db.new_batch(account, Priority::High, 1) };
+        let plain = db.batch(account, Priority::High, 1).await;
+        db.store.create_batch(new.clone()).await.unwrap();
+        wait(db, account, new.id, budget, 101).await;
+        wait(db, account, plain, MoneyWait::Balance, 20_000).await;
+        assert!(due(db, soon()).await.is_empty());
+        db.store.grant_credit(db.grant(account, 5)).await.unwrap();
+        assert_eq!(due(db, now()).await, [plain]);
+        let change = KeyChange { monthly_budget: Some(Some(nanos(200))), ..KeyChange::default() };
+        db.store.update_key(account, key, change).await.unwrap();
+        let mut both = [plain, new.id];
+        both.sort_unstable();
+        assert_eq!(due(db, now()).await, both);
+    }
+
+    async fn open_batches_are_counted_until_they_end(db) {
+        let (account, poor) = (db.account(1).await, db.account(0).await);
+        let batch = db.batch(account, Priority::High, 1).await;
+        db.batch(account, Priority::Low, 1).await;
+        assert_eq!(db.store.open_batches(account).await.unwrap(), (2, true));
+        assert_eq!(db.store.open_batches(poor).await.unwrap(), (0, false));
+        let node = db.node().await;
+        db.store.cancel_batch(account, batch, now()).await.unwrap();
+        db.do_chores(node).await;
+        assert_eq!(db.store.open_batches(account).await.unwrap(), (1, true));
+    }
+}
