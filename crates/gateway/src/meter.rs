@@ -32,32 +32,24 @@ impl Meter {
         self.deltas = self.deltas.saturating_add(u64::from(deltas));
     }
 
-    /// The upstream says what it counted. Counts grow; zeros before the last chunk say nothing.
+    /// The upstream says what it counted. Counts grow, and what it does not tell undoes nothing.
     pub fn report(&mut self, usage: Usage) {
-        let empty = usage.prompt_tokens == 0 && usage.completion_tokens == 0;
-        let larger = self.reported.is_none_or(|known| {
-            usage.prompt_tokens.saturating_add(usage.completion_tokens)
-                >= known.prompt_tokens.saturating_add(known.completion_tokens)
-        });
-        if !empty && larger {
-            self.reported = Some(usage);
-        }
+        self.reported = Some(self.reported.map_or(usage, |known| known.merged(usage)));
     }
 
-    /// Whether the counts are ours.
+    /// Whether a count is ours.
     pub fn is_estimated(&self) -> bool {
-        self.reported.is_none_or(|usage| usage.completion_tokens < self.deltas)
+        let told = self.reported.unwrap_or_default();
+        told.prompt_tokens.is_none() || told.completion_tokens.is_none_or(|count| count < self.deltas)
     }
 
     /// What was consumed so far.
     pub fn units(&self) -> Units {
-        match self.reported {
-            Some(usage) => Units {
-                input: usage.prompt_tokens,
-                output: usage.completion_tokens.max(self.deltas),
-                cached: usage.cached_tokens,
-            },
-            None => Units { input: self.guessed_input, output: self.deltas, cached: 0 },
+        let told = self.reported.unwrap_or_default();
+        Units {
+            input: told.prompt_tokens.unwrap_or(self.guessed_input),
+            output: told.completion_tokens.unwrap_or(0).max(self.deltas),
+            cached: told.cached_tokens,
         }
     }
 
@@ -72,10 +64,6 @@ mod tests {
     use batchin_domain::Rate;
 
     use super::*;
-
-    fn usage(prompt_tokens: u64, completion_tokens: u64) -> Usage {
-        Usage { prompt_tokens, completion_tokens, ..Usage::default() }
-    }
 
     fn meter(hold: i64) -> Meter {
         let rate = Rate::from_pico(1_000);
@@ -92,11 +80,11 @@ mod tests {
     }
 
     #[test]
-    fn what_the_upstream_counted_wins_and_zeros_do_not() {
+    fn what_the_upstream_counted_wins_and_what_it_does_not_tell_is_kept() {
         let mut meter = meter(1_000);
         meter.deltas(5);
-        meter.report(usage(12, 6));
-        meter.report(usage(0, 0));
+        meter.report(Usage::of(12, 6));
+        meter.report(Usage { completion_tokens: Some(2), ..Usage::default() });
         assert_eq!(meter.units(), Units { input: 12, output: 6, cached: 0 });
         assert!(!meter.is_estimated());
     }
@@ -104,7 +92,7 @@ mod tests {
     #[test]
     fn nothing_is_charged_beyond_the_hold() {
         let mut meter = meter(15);
-        meter.report(usage(12, 6));
+        meter.report(Usage::of(12, 6));
         assert_eq!(meter.cost().nanos(), 15);
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     error::{UpstreamError, from_value},
     members::{each_member, quoted, range_in},
     rewrite::{Change, Member, splice},
+    said::choices_bytes,
     usage::{Usage, parse_usage},
 };
 
@@ -20,6 +21,8 @@ pub struct WholeAnswer {
     pub body: Bytes,
     /// What the server counted, when it says so.
     pub usage: Option<Usage>,
+    /// Bytes of text in its choices: content, reasoning, refusals, tool calls' names and arguments; 0 for embeddings.
+    pub text_bytes: u64,
 }
 
 /// The body of a successful status is no answer.
@@ -41,7 +44,11 @@ pub fn read_answer(body: &Bytes, id: Option<&str>, model: &str) -> Result<WholeA
     each_member(text, |key, value| {
         match key.as_ref() {
             "usage" => facts.usage = parse_usage(value),
-            "choices" | "data" => facts.has_result = true,
+            "choices" => {
+                facts.has_result = true;
+                facts.text_bytes = choices_bytes(value.get());
+            }
+            "data" => (facts.has_result, facts.embeds) = (true, true),
             "error" if value.get() != "null" => facts.has_error = true,
             _ => {}
         }
@@ -53,7 +60,10 @@ pub fn read_answer(body: &Bytes, id: Option<&str>, model: &str) -> Result<WholeA
         let value = serde_json::from_str(text).map_err(|_| AnswerError::NotAnObject)?;
         return Err(AnswerError::Refused(from_value(&value)));
     }
-    Ok(WholeAnswer { body: named(body, text, &members, id, model), usage: facts.usage })
+    if let (true, Some(usage)) = (facts.embeds, &mut facts.usage) {
+        usage.completion_tokens.get_or_insert(0);
+    }
+    Ok(WholeAnswer { body: named(body, text, &members, id, model), usage: facts.usage, text_bytes: facts.text_bytes })
 }
 
 /// Sets the top-level `id` and `model` of an answer or a stream chunk; other bytes stay, and so does a body that is
@@ -74,7 +84,9 @@ pub fn rewrite_answer(body: &Bytes, id: Option<&str>, model: &str) -> Bytes {
 #[derive(Default)]
 struct Facts {
     usage: Option<Usage>,
+    text_bytes: u64,
     has_result: bool,
+    embeds: bool,
     has_error: bool,
 }
 
@@ -115,8 +127,15 @@ mod tests {
         let answer = read_answer(&body, Some("chatcmpl_1"), "qwen").unwrap();
         let expected = r#"{"id":"chatcmpl_1","model":"qwen","choices":[{"x":1.0}],"usage":{"prompt_tokens":2,"completion_tokens":1}}"#;
         assert_eq!(answer.body, expected);
-        assert_eq!(answer.usage, Some(Usage { prompt_tokens: 2, completion_tokens: 1, ..Usage::default() }));
+        assert_eq!((answer.usage, answer.text_bytes), (Some(Usage::of(2, 1)), 0));
         assert_eq!(rewrite_answer(&body, Some("chatcmpl_1"), "qwen"), expected);
+    }
+
+    #[test]
+    fn embeddings_have_no_completion() {
+        let body = Bytes::from_static(br#"{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":2}}"#);
+        let answer = read_answer(&body, None, "m").unwrap();
+        assert_eq!((answer.usage, answer.text_bytes), (Some(Usage::of(2, 0)), 0));
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub struct Assembler {
     /// Top-level members beside those that have a field here; the last one that says something counts.
     head: Members,
     usage: Option<(Usage, String)>,
+    text_bytes: u64,
     /// By index.
     choices: Vec<Choice>,
 }
@@ -73,6 +74,7 @@ impl Assembler {
             size: 0,
             head: Members::default(),
             usage: None,
+            text_bytes: 0,
             choices: Vec::new(),
         }
     }
@@ -127,16 +129,20 @@ impl Assembler {
         });
         self.head.write_all(&["created"], &mut out);
         out.push('}');
-        Ok(WholeAnswer { body: out.into(), usage })
+        Ok(WholeAnswer { body: out.into(), usage, text_bytes: self.text_bytes })
     }
 
     /// Counts grow while a stream goes on, and zeros say nothing.
     fn take_usage(&mut self, raw: &RawValue) -> Option<Usage> {
         let usage = parse_usage(raw)?;
-        let total = |usage: &Usage| usage.prompt_tokens.saturating_add(usage.completion_tokens);
-        if self.usage.as_ref().is_none_or(|(known, _)| total(&usage) >= total(known)) {
-            self.size += raw.get().len();
-            self.usage = Some((usage, raw.get().to_owned()));
+        match &mut self.usage {
+            // Counts that tell less than what is known add nothing to the answer.
+            Some((known, _)) if known.merged(usage) == *known && usage != *known => {}
+            known => {
+                self.size += raw.get().len();
+                let all = known.as_ref().map_or(usage, |(known, _)| known.merged(usage));
+                *known = Some((all, raw.get().to_owned()));
+            }
         }
         Some(usage)
     }
@@ -158,8 +164,11 @@ impl Assembler {
         let chat = self.chat;
         let choice = self.choice(raw.index);
         facts.has_choices = true;
-        facts.deltas = facts.deltas.saturating_add(u32::from(choice.take(raw, chat, &mut grown)?));
+        let said = choice.take(raw, chat, &mut grown)?;
+        facts.deltas = facts.deltas.saturating_add(u32::from(said.content));
+        facts.text_bytes = facts.text_bytes.saturating_add(said.bytes());
         facts.finish |= raw.ends();
+        self.text_bytes = self.text_bytes.saturating_add(said.bytes());
         self.size += grown;
         Some(())
     }

@@ -1,19 +1,15 @@
 //! Holds: what a stream chunk says, and the frame that carries it on to the client.
 //!
-//! One borrowing pass and one allocation per chunk; the text of a delta is looked at only for being empty.
+//! One borrowing pass and one allocation per chunk; the text of a delta is measured, not decoded.
 
-use std::{fmt, ops::ControlFlow, ops::Range};
+use std::{ops::ControlFlow, ops::Range};
 
 use bytes::Bytes;
-use serde::{
-    Deserialize,
-    de::{SeqAccess, Visitor},
-};
-use serde_json::value::RawValue;
 
 use crate::{
     error::{UpstreamError, from_value},
-    members::{each_member, quoted, range_in},
+    members::{each_item, each_member, quoted, range_in},
+    said::{Said, tool_calls_bytes},
     usage::{Usage, parse_usage},
 };
 
@@ -24,6 +20,8 @@ pub struct ChunkFacts {
     pub has_choices: bool,
     /// Choices whose delta has content: text, reasoning, a refusal or a tool call. At least one token each.
     pub deltas: u32,
+    /// Bytes of text in it, as in [`WholeAnswer`](crate::WholeAnswer).
+    pub text_bytes: u64,
     /// Counts so far or in all, when the chunk carries them.
     pub usage: Option<Usage>,
     /// Some choice has a finish reason.
@@ -130,13 +128,14 @@ fn read(text: &str) -> Result<(ChunkFacts, Places), ChunkError> {
             "model" => places.model = Some(range_in(text, value.get())),
             "usage" => facts.usage = parse_usage(value),
             "error" if value.get() != "null" => failed = Some(value),
-            "choices" if value.get() != "null" => match serde_json::from_str::<Choices>(value.get()) {
-                Ok(choices) => {
+            "choices" if value.get() != "null" => match read_choices(value.get()) {
+                Some(choices) => {
                     facts.has_choices = choices.count > 0;
                     facts.deltas = choices.deltas;
+                    facts.text_bytes = choices.text_bytes;
                     facts.finish = choices.finish;
                 }
-                Err(_) => bad_choices = true,
+                None => bad_choices = true,
             },
             _ => {}
         }
@@ -156,78 +155,56 @@ fn read(text: &str) -> Result<(ChunkFacts, Places), ChunkError> {
 struct Choices {
     count: u32,
     deltas: u32,
+    text_bytes: u64,
     finish: bool,
 }
 
-impl<'de> Deserialize<'de> for Choices {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Choices;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of choices")
-            }
-
-            fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Choices, S::Error> {
-                let mut all = Choices::default();
-                while let Some(choice) = seq.next_element::<Choice<'de>>()? {
-                    all.count = all.count.saturating_add(1);
-                    all.deltas = all.deltas.saturating_add(u32::from(choice.has_content()));
-                    all.finish |= choice.finish_reason.is_some();
-                }
-                Ok(all)
-            }
+/// `None` when it is no list of choices.
+fn read_choices(json: &str) -> Option<Choices> {
+    let (mut all, mut fits) = (Choices::default(), true);
+    each_item(json, |choice| match read_choice(choice.get()) {
+        Some(choice) => {
+            all.count = all.count.saturating_add(1);
+            all.deltas = all.deltas.saturating_add(u32::from(choice.content));
+            all.text_bytes = all.text_bytes.saturating_add(choice.text_bytes);
+            all.finish |= choice.ends;
         }
-        deserializer.deserialize_seq(All)
-    }
+        None => fits = false,
+    })
+    .ok()?;
+    fits.then_some(all)
 }
 
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(borrow)]
-    delta: Option<Delta<'a>>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    finish_reason: Option<&'a RawValue>,
+struct Choice {
+    content: bool,
+    text_bytes: u64,
+    ends: bool,
 }
 
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    refusal: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tool_calls: Option<&'a RawValue>,
-    #[serde(borrow)]
-    function_call: Option<&'a RawValue>,
-    #[serde(borrow)]
-    audio: Option<&'a RawValue>,
+fn read_choice(json: &str) -> Option<Choice> {
+    let (mut said, mut fits, mut ends) = (Said::default(), true, false);
+    each_member(json, |key, value| {
+        match key.as_ref() {
+            "delta" if value.get() != "null" => fits &= read_delta(value.get(), &mut said).is_some(),
+            "text" => said.member("content", value),
+            "finish_reason" => ends = value.get() != "null",
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    })
+    .ok()?;
+    fits.then_some(Choice { content: said.content, text_bytes: said.bytes(), ends })
 }
 
-impl Choice<'_> {
-    fn has_content(&self) -> bool {
-        let filled = |raw: &&RawValue| !matches!(raw.get(), "\"\"" | "[]" | "{}");
-        let delta = self.delta.as_ref().is_some_and(|delta| {
-            let parts = [
-                delta.content,
-                delta.reasoning,
-                delta.reasoning_content,
-                delta.refusal,
-                delta.tool_calls,
-                delta.function_call,
-                delta.audio,
-            ];
-            parts.into_iter().flatten().any(|raw| filled(&raw))
-        });
-        delta || self.text.as_ref().is_some_and(filled)
-    }
+fn read_delta(json: &str, said: &mut Said) -> Option<()> {
+    each_member(json, |key, value| {
+        said.member(&key, value);
+        if key == "tool_calls" {
+            said.add(tool_calls_bytes(value.get()));
+        }
+        ControlFlow::Continue(())
+    })
+    .ok()
 }
 
 #[cfg(test)]
@@ -258,7 +235,7 @@ mod tests {
         let end = facts(r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":null}"#);
         assert_eq!((end.finish, end.has_choices, end.usage), (true, true, None));
         let usage = facts(r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#);
-        assert_eq!((usage.finish, usage.has_choices, usage.usage.unwrap().completion_tokens), (false, false, 2));
+        assert_eq!((usage.finish, usage.has_choices, usage.usage.unwrap().completion_tokens), (false, false, Some(2)));
         let zero = facts(r#"{"choices":[{"text":"a"}],"usage":{"prompt_tokens":0,"completion_tokens":0}}"#);
         assert_eq!(zero.usage, None);
         let failed = facts(r#"{"error":{"message":"boom at /a/b","code":500}}"#);

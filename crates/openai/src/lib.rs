@@ -12,6 +12,7 @@ mod error;
 mod members;
 mod peek;
 mod rewrite;
+mod said;
 pub mod sse;
 mod usage;
 

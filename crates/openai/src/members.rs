@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, ops::ControlFlow, ops::Range};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -54,6 +54,16 @@ pub(crate) fn each_member<'a>(
         Err(error) if error.is_data() => Err(InvalidJson::NotAnObject),
         Err(error) => Err(InvalidJson::Syntax { line: error.line(), column: error.column() }),
     }
+}
+
+/// Calls `found` with each item of a JSON array in order; an item has no white space around it.
+pub(crate) fn each_item<'a>(text: &'a str, found: impl FnMut(&'a RawValue)) -> Result<(), InvalidJson> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let outcome = deserializer.deserialize_seq(Items(found));
+    outcome.and_then(|()| deserializer.end()).map_err(|error| match error.is_data() {
+        true => InvalidJson::NotAnObject,
+        false => InvalidJson::Syntax { line: error.line(), column: error.column() },
+    })
 }
 
 /// Where `part`, a slice of `whole`, lies in it.
@@ -140,6 +150,23 @@ where
                 *self.stopped = true;
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+}
+
+struct Items<F>(F);
+
+impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for Items<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<S: SeqAccess<'a>>(mut self, mut seq: S) -> Result<(), S::Error> {
+        while let Some(item) = seq.next_element()? {
+            (self.0)(item);
         }
         Ok(())
     }

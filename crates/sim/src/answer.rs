@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(whole["choices"][1]["finish_reason"], "length");
         assert_eq!(events.len(), 6, "role, two deltas, finish, usage, done");
         let usage = events[4].strip_prefix("data: ").and_then(|event| usage_of(event.as_bytes()));
-        assert_eq!(usage.map(|usage| usage.completion_tokens), Some(4));
+        assert_eq!(usage.and_then(|usage| usage.completion_tokens), Some(4));
         assert_eq!(prompt_tokens(br#"{"input":[[1,2],[3]]}"#), 3);
     }
 

@@ -64,6 +64,8 @@ pub enum Answer {
         body: Bytes,
         /// What the server counted, when it says so.
         usage: Option<Usage>,
+        /// Bytes of text in it, as in [`WholeAnswer`](batchin_openai::WholeAnswer).
+        text_bytes: u64,
     },
     /// A stream whose first event has arrived and is no error.
     Events(Box<Events>),

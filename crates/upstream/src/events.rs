@@ -36,6 +36,8 @@ pub struct Event {
     pub frame: Bytes,
     /// Choices that got content with it; each holds at least one token.
     pub deltas: u32,
+    /// Bytes of text in it, as in [`WholeAnswer`](batchin_openai::WholeAnswer).
+    pub text_bytes: u64,
     /// Counts in it, which grow from event to event where a server reports them all along.
     pub usage: Option<Usage>,
     /// What it is.
@@ -280,7 +282,7 @@ impl Events {
             (false, false, Some(_)) => EventKind::Usage,
             _ => EventKind::Delta,
         };
-        Ok(Some(Event { frame, deltas: facts.deltas, usage: facts.usage, kind }))
+        Ok(Some(Event { frame, deltas: facts.deltas, text_bytes: facts.text_bytes, usage: facts.usage, kind }))
     }
 
     fn failure(&self, mut error: UpstreamError) -> Event {
@@ -288,7 +290,7 @@ impl Events {
             error.rename_model(upstream, public);
         }
         let frame = sse::frame(error.to_body().to_json().as_bytes());
-        Event { frame, deltas: 0, usage: None, kind: EventKind::Error(Box::new(error)) }
+        Event { frame, deltas: 0, text_bytes: 0, usage: None, kind: EventKind::Error(Box::new(error)) }
     }
 
     /// The body is at its end and every event in it has been handed out.
@@ -373,5 +375,5 @@ fn unended(mut body: AnswerBody, cx: &mut Context<'_>) -> Option<AnswerBody> {
 }
 
 fn plain(frame: &'static [u8], kind: EventKind) -> Event {
-    Event { frame: Bytes::from_static(frame), deltas: 0, usage: None, kind }
+    Event { frame: Bytes::from_static(frame), deltas: 0, text_bytes: 0, usage: None, kind }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_openai::{AnswerError, Assembler, ChunkNames, Endpoint, read_answer};
+use batchin_openai::{AnswerError, Assembler, ChunkNames, Endpoint, WholeAnswer, read_answer};
 use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -218,7 +218,9 @@ impl Replica {
         let body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
         let id = (call.endpoint != Endpoint::Embeddings).then_some(call.public_id.as_str());
         match read_answer(&body, id, call.public_model) {
-            Ok(read) => Ok(Reply::Whole(Answer::Whole { status: StatusCode::OK, body: read.body, usage: read.usage })),
+            Ok(WholeAnswer { body, usage, text_bytes }) => {
+                Ok(Reply::Whole(Answer::Whole { status: StatusCode::OK, body, usage, text_bytes }))
+            }
             Err(AnswerError::NotAnObject) => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
             Err(AnswerError::Refused(error)) => Err(CallError::reported(error).renamed(call)),
         }

@@ -138,11 +138,16 @@ fn kinds(events: &[Event]) -> Vec<&'static str> {
 }
 
 fn usage(prompt_tokens: u64, completion_tokens: u64) -> Option<Usage> {
-    Some(Usage { prompt_tokens, completion_tokens, ..Usage::default() })
+    Some(Usage::of(prompt_tokens, completion_tokens))
 }
 
 fn last_usage(events: &[Event]) -> Option<Usage> {
     events.iter().rev().find_map(|event| event.usage)
+}
+
+/// Bytes of text of the simulated model's first tokens.
+fn said(tokens: u32) -> u64 {
+    (0..tokens).map(|token| token_text(token).len() as u64).sum()
 }
 
 fn deltas(events: &[Event]) -> u32 {
@@ -153,11 +158,14 @@ fn deltas(events: &[Event]) -> u32 {
 async fn whole_answer_has_public_names_and_usage() {
     let world = World::with(Kind::Vllm, |config| config.api_key = Some("sk-1".into())).await;
     world.sim.script("Qwen/Qwen3", Behaviour::Answer(of(5)));
-    let Answer::Whole { status, body, usage: counted } = world.call(whole()).await.unwrap() else { panic!("a stream") };
+    let Answer::Whole { status, body, usage: counted, text_bytes } = world.call(whole()).await.unwrap() else {
+        panic!("a stream")
+    };
     assert_eq!((status.as_u16(), counted), (200, usage(3, 5)));
     let body: &str = std::str::from_utf8(&body).unwrap();
     assert!(body.contains(r#""id":"chatcmpl_1""#) && body.contains(r#""model":"qwen""#), "{body}");
     assert!(!body.contains("Qwen3") && body.contains(token_text(4).trim()), "{body}");
+    assert_eq!(text_bytes, said(5));
 
     let sent = &world.sim.requests()[0];
     assert_eq!(sent.path, "/v1/chat/completions");
@@ -187,6 +195,7 @@ async fn stream_passes_event_by_event() {
     assert_eq!(error, None);
     assert_eq!(kinds(&events), ["delta", "delta", "delta", "delta", "finish", "usage", "done"]);
     assert_eq!((deltas(&events), last_usage(&events)), (3, usage(3, 3)));
+    assert_eq!(events.iter().map(|event| event.text_bytes).sum::<u64>(), said(3));
     assert_eq!(events[6].frame, "data: [DONE]\n\n");
     for event in &events[..6] {
         let frame = std::str::from_utf8(&event.frame).unwrap();
@@ -609,11 +618,11 @@ fn errors_shown_to_clients_have_our_shape() {
 }
 
 /// Takes an assembly to its end.
-async fn put_together(replica: Arc<Replica>, call: Call<'_>) -> Result<(serde_json::Value, u64), CallError> {
+async fn put_together(replica: Arc<Replica>, call: Call<'_>) -> Result<(serde_json::Value, u64, u64), CallError> {
     let mut assembly = replica.assemble(call).await?;
     loop {
         if let Progress::Whole { answer, deltas } = assembly.next().await? {
-            return Ok((serde_json::from_slice(&answer.body).unwrap(), deltas));
+            return Ok((serde_json::from_slice(&answer.body).unwrap(), deltas, answer.text_bytes));
         }
     }
 }
@@ -628,8 +637,8 @@ async fn a_stream_is_put_together_to_the_answer_that_comes_whole() {
         for end in [End::Done, End::WithoutDone] {
             world.sim.queue(ending(7, end));
             let streamed = Call { stream: true, ..make.clone() };
-            let (assembled, deltas) = put_together(world.replica(), streamed).await.unwrap();
-            assert_eq!((&assembled, deltas), (&body, 7));
+            let (assembled, deltas, text_bytes) = put_together(world.replica(), streamed).await.unwrap();
+            assert_eq!((&assembled, deltas, text_bytes), (&body, 7, said(7)));
         }
     }
     world.end().await;

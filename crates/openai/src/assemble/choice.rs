@@ -12,11 +12,10 @@ use super::{
     ENTRY_BYTES, Key,
     merge::{Members, Rule, close_object},
 };
-use crate::members::each_member;
-
-/// Parts of a delta that are produced tokens.
-const CONTENT: [&str; 7] =
-    ["content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call", "audio"];
+use crate::{
+    members::each_member,
+    said::{Said, tool_calls_bytes},
+};
 
 /// A choice as it lies in a chunk.
 #[derive(Default)]
@@ -77,14 +76,14 @@ impl Choice {
         self.finish_reason.is_some()
     }
 
-    /// Takes in what a chunk adds, and adds its bytes to `grown`. Whether it has content; `None` when it fits nothing.
-    pub fn take(&mut self, raw: &RawChoice<'_>, chat: bool, grown: &mut usize) -> Option<bool> {
-        let mut content = false;
+    /// Takes in what a chunk adds, and adds its bytes to `grown`. What it says; `None` when it fits nothing.
+    pub fn take(&mut self, raw: &RawChoice<'_>, chat: bool, grown: &mut usize) -> Option<Said> {
+        let mut said = Said::default();
         if chat && let Some(delta) = raw.delta.filter(|delta| delta.get() != "null") {
-            content |= self.take_delta(delta.get(), grown)?;
+            self.take_delta(delta.get(), &mut said, grown)?;
         }
         if !chat && let Some(text) = raw.text {
-            content |= is_filled(text);
+            said.member("content", text);
             *grown += self.said.take("text", text.get(), Rule::Join)?;
         }
         if let Some(logprobs) = raw.logprobs.filter(|logprobs| logprobs.get() != "null") {
@@ -97,16 +96,19 @@ impl Choice {
         for (key, value) in &raw.rest {
             *grown += self.rest.take(key, value.get(), Rule::Last)?;
         }
-        Some(content)
+        Some(said)
     }
 
-    fn take_delta(&mut self, delta: &str, grown: &mut usize) -> Option<bool> {
-        let (mut content, mut fits) = (false, true);
+    fn take_delta(&mut self, delta: &str, said: &mut Said, grown: &mut usize) -> Option<()> {
+        let mut fits = true;
         let listed = each_member(delta, |key, value| {
-            content |= CONTENT.contains(&key.as_ref()) && is_filled(value);
+            said.member(&key, value);
             let json = value.get();
             let added = match key.as_ref() {
-                "tool_calls" if json != "null" => self.take_calls(json),
+                "tool_calls" if json != "null" => {
+                    said.add(tool_calls_bytes(json));
+                    self.take_calls(json)
+                }
                 "function_call" if json != "null" => joined(&mut self.function_call, json, first_of_name),
                 "tool_calls" | "function_call" => Some(0),
                 "role" => self.said.take("role", json, Rule::First),
@@ -118,7 +120,7 @@ impl Choice {
             }
             ControlFlow::Continue(())
         });
-        (listed.is_ok() && fits).then_some(content)
+        (listed.is_ok() && fits).then_some(())
     }
 
     fn take_calls(&mut self, json: &str) -> Option<usize> {
@@ -257,10 +259,6 @@ fn joined(members: &mut Members, json: &str, rule: impl Fn(&str) -> Rule) -> Opt
         ControlFlow::Continue(())
     });
     added.filter(|_| listed.is_ok())
-}
-
-fn is_filled(value: &RawValue) -> bool {
-    !matches!(value.get(), "null" | "\"\"" | "[]" | "{}")
 }
 
 impl<'de> Deserialize<'de> for RawChoice<'de> {

@@ -157,7 +157,8 @@ fn facts_are_those_of_a_stream_that_passes_through() {
         assert_eq!(answer.take(chunk.as_bytes()).unwrap(), ChunkFacts::of(chunk.as_bytes()).unwrap(), "{chunk}");
     }
     assert!(!answer.is_finished(), "one choice of two has ended");
-    assert_eq!(answer.finish().unwrap().usage.unwrap().completion_tokens, 2);
+    let whole = answer.finish().unwrap();
+    assert_eq!((whole.usage.unwrap().completion_tokens, whole.text_bytes), (Some(2), 2));
     for bad in ["[DONE]", "", "{\"choices\":{}}", "{\"choices\":[1]}", "{} x", "{\"choices\":[{\"delta\":[]}]}"] {
         assert_eq!(assembler(Endpoint::Chat).take(bad.as_bytes()), Err(AssembleError::NotAChunk), "{bad}");
     }
