@@ -330,6 +330,8 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted) -> Call<'a>
         public_id,
         public_model: &model.id,
         stream: admitted.peek.stream,
+        include_usage: admitted.peek.include_usage,
+        answers: admitted.peek.choices.max(1).saturating_mul(admitted.peek.bound.items.max(1)),
         request_id: inbound.request.to_string(),
         class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
         max_tokens: admitted.max_tokens,

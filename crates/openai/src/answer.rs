@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::{
-    error::{UpstreamError, from_value},
+    blank::says_something,
+    error::{UpstreamError, upstream_error_message},
     members::{each_member, quoted, range_in},
     rewrite::{Change, Member, splice},
     said::choices_bytes,
@@ -28,9 +29,9 @@ pub struct WholeAnswer {
 /// The body of a successful status is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
-    /// It is not a JSON object.
-    #[error("the answer is not a JSON object")]
-    NotAnObject,
+    /// It is not a JSON object, or one without a result.
+    #[error("the answer is not a JSON object with a result")]
+    NotAnAnswer,
     /// It is an error in spite of its status.
     #[error("the answer is an error")]
     Refused(UpstreamError),
@@ -38,27 +39,31 @@ pub enum AnswerError {
 
 /// Reads usage and sets `id` and `model`, in one pass. Without an `id`, as for embeddings, the server's is dropped.
 pub fn read_answer(body: &Bytes, id: Option<&str>, model: &str) -> Result<WholeAnswer, AnswerError> {
-    let text = std::str::from_utf8(body).map_err(|_| AnswerError::NotAnObject)?;
+    let text = std::str::from_utf8(body).map_err(|_| AnswerError::NotAnAnswer)?;
     let mut members = Vec::with_capacity(16);
     let mut facts = Facts::default();
     each_member(text, |key, value| {
         match key.as_ref() {
             "usage" => facts.usage = parse_usage(value),
             "choices" => {
-                facts.has_result = true;
+                facts.has_result = value.get().starts_with('[');
                 facts.text_bytes = choices_bytes(value.get());
             }
-            "data" => (facts.has_result, facts.embeds) = (true, true),
-            "error" if value.get() != "null" => facts.has_error = true,
+            "data" => (facts.has_result, facts.embeds) = (value.get().starts_with('['), true),
+            "error" => facts.has_error |= says_something(value.get()),
+            // Errors that have no member around them.
+            "message" | "detail" => facts.has_error |= says_something(value.get()),
+            "object" => facts.has_error |= value.get() == "\"error\"",
             _ => {}
         }
         members.push(Member { key, value, at: range_in(text, value.get()) });
         ControlFlow::Continue(())
     })
-    .map_err(|_| AnswerError::NotAnObject)?;
-    if facts.has_error && !facts.has_result {
-        let value = serde_json::from_str(text).map_err(|_| AnswerError::NotAnObject)?;
-        return Err(AnswerError::Refused(from_value(&value)));
+    .map_err(|_| AnswerError::NotAnAnswer)?;
+    match (facts.has_result, facts.has_error) {
+        (true, _) => {}
+        (false, true) => return Err(AnswerError::Refused(upstream_error_message(500, body))),
+        (false, false) => return Err(AnswerError::NotAnAnswer),
     }
     if let (true, Some(usage)) = (facts.embeds, &mut facts.usage) {
         usage.completion_tokens.get_or_insert(0);
@@ -153,6 +158,22 @@ mod tests {
         assert_eq!((error.message.as_str(), error.code.as_deref()), ("at [address] no", Some("c")));
         let fine = Bytes::from_static(br#"{"error":null,"choices":[]}"#);
         assert!(read_answer(&fine, Some("i"), "m").is_ok());
-        assert_eq!(read_answer(&Bytes::from_static(b"<html>"), None, "m"), Err(AnswerError::NotAnObject));
+        for none in ["<html>", "[]", "{}", r#"{"error":""}"#, r#"{"error":{},"choices":null}"#, r#"{"id":"x"}"#] {
+            let read = read_answer(&Bytes::copy_from_slice(none.as_bytes()), None, "m");
+            assert_eq!(read, Err(AnswerError::NotAnAnswer), "{none}");
+        }
+        for flat in [r#"{"object":"error","message":"boom","code":500}"#, r#"{"detail":"boom"}"#, r#"{"error":"boom"}"#]
+        {
+            let Err(AnswerError::Refused(error)) = read_answer(&Bytes::copy_from_slice(flat.as_bytes()), None, "m")
+            else {
+                panic!("taken as answer: {flat}")
+            };
+            assert_eq!(error.message, "boom");
+        }
+        for said in
+            [r#"{"error":"","choices":[]}"#, r#"{"error":{"code":1},"choices":[]}"#, r#"{"message":"x","data":[]}"#]
+        {
+            assert!(read_answer(&Bytes::copy_from_slice(said.as_bytes()), None, "m").is_ok(), "{said}");
+        }
     }
 }

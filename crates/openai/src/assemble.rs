@@ -12,6 +12,7 @@ mod tests;
 
 use std::{borrow::Cow, fmt};
 
+use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -19,8 +20,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    ChunkFacts, Endpoint, WholeAnswer,
-    error::from_value,
+    AnswerError, ChunkFacts, Endpoint, WholeAnswer,
+    answer::read_answer,
+    blank::says_something,
+    error::upstream_error_message,
     members::quoted,
     usage::{Usage, parse_usage},
 };
@@ -36,6 +39,8 @@ pub struct Assembler {
     chat: bool,
     id: String,
     model: String,
+    /// An answer that came in one piece after all.
+    whole: Option<WholeAnswer>,
     /// Most bytes that are kept.
     most: usize,
     size: usize,
@@ -68,8 +73,9 @@ impl Assembler {
     pub fn new(endpoint: Endpoint, id: &str, model: &str, most: usize) -> Self {
         Self {
             chat: endpoint == Endpoint::Chat,
-            id: quoted(id),
-            model: quoted(model),
+            id: id.to_owned(),
+            model: model.to_owned(),
+            whole: None,
             most,
             size: 0,
             head: Members::default(),
@@ -83,37 +89,56 @@ impl Assembler {
     pub fn take(&mut self, data: &[u8]) -> Result<ChunkFacts, AssembleError> {
         let text = std::str::from_utf8(data).map_err(|_| AssembleError::NotAChunk)?;
         let mut facts = ChunkFacts::default();
-        let mut failed = false;
+        let mut fault = Fault::default();
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let chunk = Chunk { answer: self, facts: &mut facts, failed: &mut failed };
+        let chunk = Chunk { answer: self, facts: &mut facts, fault: &mut fault };
         let read = deserializer.deserialize_map(chunk).and_then(|()| deserializer.end());
         read.map_err(|_| AssembleError::NotAChunk)?;
-        if failed {
-            facts.error = serde_json::from_str(text).ok().map(|value| from_value(&value));
+        if fault.stated || (fault.flat && !facts.has_choices && !facts.has_usage) {
+            facts.error = Some(upstream_error_message(500, data));
         }
         if self.size > self.most { Err(AssembleError::TooLarge) } else { Ok(facts) }
     }
 
+    /// Takes in a whole answer, for servers that stream none. Nothing else may be taken in.
+    pub fn take_whole(&mut self, body: &Bytes) -> Result<ChunkFacts, AnswerError> {
+        let whole = read_answer(body, Some(&self.id), &self.model)?;
+        let mut facts = ChunkFacts { ends: 1, has_choices: true, has_usage: true, ..ChunkFacts::default() };
+        facts.deltas = u32::from(whole.text_bytes > 0);
+        (facts.text_bytes, facts.usage) = (whole.text_bytes, whole.usage);
+        self.whole = Some(whole);
+        Ok(facts)
+    }
+
     /// Whether there is an answer and each of its choices has ended.
     pub fn is_finished(&self) -> bool {
-        !self.choices.is_empty() && self.choices.iter().all(Choice::is_finished)
+        let in_pieces = !self.choices.is_empty() && self.choices.iter().all(Choice::is_finished);
+        in_pieces || self.whole.is_some()
+    }
+
+    /// How many choices there are.
+    pub fn seen(&self) -> usize {
+        self.choices.len()
     }
 
     /// The answer as it would have come in one piece.
     pub fn finish(self) -> Result<WholeAnswer, NoAnswer> {
+        if let Some(whole) = self.whole {
+            return Ok(whole);
+        }
         if self.choices.is_empty() {
             return Err(NoAnswer);
         }
         let object = if self.chat { "chat.completion" } else { "text_completion" };
         let mut out = String::with_capacity(self.size + self.id.len() + self.model.len() + ENTRY_BYTES);
         out.push_str("{\"id\":");
-        out.push_str(&self.id);
+        out.push_str(&quoted(&self.id));
         out.push_str(",\"object\":\"");
         out.push_str(object);
         out.push('"');
         self.head.write_one("created", &mut out);
         out.push_str(",\"model\":");
-        out.push_str(&self.model);
+        out.push_str(&quoted(&self.model));
         out.push_str(",\"choices\":[");
         for (at, choice) in self.choices.iter().enumerate() {
             if at > 0 {
@@ -163,11 +188,12 @@ impl Assembler {
         let mut grown = 0;
         let chat = self.chat;
         let choice = self.choice(raw.index);
+        let ends = raw.ends() && !choice.is_finished();
         facts.has_choices = true;
         let said = choice.take(raw, chat, &mut grown)?;
         facts.deltas = facts.deltas.saturating_add(u32::from(said.content));
         facts.text_bytes = facts.text_bytes.saturating_add(said.bytes());
-        facts.finish |= raw.ends();
+        facts.ends = facts.ends.saturating_add(u32::from(ends));
         self.text_bytes = self.text_bytes.saturating_add(said.bytes());
         self.size += grown;
         Some(())
@@ -181,7 +207,16 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 struct Chunk<'s> {
     answer: &'s mut Assembler,
     facts: &'s mut ChunkFacts,
-    failed: &'s mut bool,
+    fault: &'s mut Fault,
+}
+
+/// Whether a chunk is an error.
+#[derive(Default)]
+struct Fault {
+    /// It has one.
+    stated: bool,
+    /// It is one, if it is nothing else.
+    flat: bool,
 }
 
 impl<'de> Visitor<'de> for Chunk<'_> {
@@ -192,16 +227,23 @@ impl<'de> Visitor<'de> for Chunk<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
-        let Self { answer, facts, failed } = self;
+        let Self { answer, facts, fault } = self;
         while let Some(Key(key)) = map.next_key()? {
             match key.as_ref() {
                 "choices" => map.next_value_seed(Choices { answer: &mut *answer, facts: &mut *facts })?,
                 // Ours takes their place, or they mean something in a stream alone.
-                "id" | "model" | "object" | "obfuscation" => {
+                "id" | "model" | "obfuscation" => {
                     map.next_value::<IgnoredAny>()?;
                 }
-                "usage" => facts.usage = answer.take_usage(map.next_value()?),
-                "error" => *failed |= map.next_value::<&RawValue>()?.get() != "null",
+                "object" => fault.flat |= map.next_value::<&RawValue>()?.get() == "\"error\"",
+                "usage" => {
+                    let usage: &RawValue = map.next_value()?;
+                    facts.has_usage = usage.get().starts_with('{');
+                    facts.usage = answer.take_usage(usage);
+                }
+                "error" => fault.stated |= says_something(map.next_value::<&RawValue>()?.get()),
+                // SGLang's errors and FastAPI's have no member around them.
+                "message" | "detail" => fault.flat |= says_something(map.next_value::<&RawValue>()?.get()),
                 _ => {
                     let value: &RawValue = map.next_value()?;
                     answer.size += answer.head.take(&key, value.get(), Rule::Last).unwrap_or(0);

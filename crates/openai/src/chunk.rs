@@ -1,17 +1,23 @@
 //! Holds: what a stream chunk says, and the frame that carries it on to the client.
 //!
-//! One borrowing pass and one allocation per chunk; the text of a delta is measured, not decoded.
+//! One borrowing pass and one allocation per chunk; the text of a delta is measured, not decoded. Bytes change only where
+//! they must: names, numbers of tool calls, usage that nobody asked for.
 
-use std::{ops::ControlFlow, ops::Range};
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use crate::{
-    error::{UpstreamError, from_value},
-    members::{each_item, each_member, quoted, range_in},
-    said::{Said, tool_calls_bytes},
-    usage::{Usage, parse_usage},
+    error::UpstreamError,
+    members::{quoted, range_in},
+    passing::Choices,
+    usage::Usage,
 };
+use read::{Form, Found, read};
 
 /// What one chunk of a stream says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,30 +28,41 @@ pub struct ChunkFacts {
     pub deltas: u32,
     /// Bytes of text in it, as in [`WholeAnswer`](crate::WholeAnswer).
     pub text_bytes: u64,
+    /// Choices that end with it, each counted once in a stream.
+    pub ends: u32,
     /// Counts so far or in all, when the chunk carries them.
     pub usage: Option<Usage>,
-    /// Some choice has a finish reason.
-    pub finish: bool,
+    /// It has a `usage`, be its counts zeros or unreadable.
+    pub has_usage: bool,
     /// The stream failed.
     pub error: Option<UpstreamError>,
 }
 
-/// The event's data is no chunk.
+/// The event's data cannot be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the event's data is not a JSON object")]
-pub struct ChunkError;
+pub enum ChunkError {
+    /// It is no chunk of an answer.
+    #[error("the event's data is not a chunk")]
+    NotAChunk,
+    /// The stream has more choices or tool calls than are taken.
+    #[error("the stream has too many choices or tool calls")]
+    TooMuch,
+}
 
-/// The public names that every chunk of one stream gets.
+/// A stream on its way through: the public names that every chunk gets, and what is known of its choices.
 #[derive(Clone, Debug)]
-pub struct ChunkNames {
+pub struct Relay {
     id: String,
     model: String,
+    include_usage: bool,
+    choices: Choices,
 }
 
 /// A chunk ready to be sent on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FramedChunk {
-    /// `data: …` and the blank line, with the public id and model.
+    /// `data: …` and the blank line, with the public id and model. Empty for what no client is to see: a chunk without
+    /// choices, unless it is the usage that was asked for.
     pub frame: Bytes,
     /// What the chunk says.
     pub facts: ChunkFacts,
@@ -54,50 +71,109 @@ pub struct FramedChunk {
 impl ChunkFacts {
     /// Reads the data of one event.
     pub fn of(data: &[u8]) -> Result<Self, ChunkError> {
-        let text = std::str::from_utf8(data).map_err(|_| ChunkError)?;
-        Ok(read(text)?.0)
+        let text = std::str::from_utf8(data).map_err(|_| ChunkError::NotAChunk)?;
+        Ok(read(text, Form::Chunk, &mut Choices::default())?.facts)
     }
 }
 
-impl ChunkNames {
-    /// The names to put in.
-    pub fn new(id: &str, model: &str) -> Self {
-        Self { id: quoted(id), model: quoted(model) }
+impl Relay {
+    /// At the start of a stream that gets these names. Without `include_usage` no usage leaves.
+    pub fn new(id: &str, model: &str, include_usage: bool) -> Self {
+        Self { id: quoted(id), model: quoted(model), include_usage, choices: Choices::default() }
     }
 
-    /// Reads the data of one event and frames it under these names.
-    pub fn frame(&self, data: &[u8]) -> Result<FramedChunk, ChunkError> {
-        let text = std::str::from_utf8(data).map_err(|_| ChunkError)?;
-        let (facts, places) = read(text)?;
-        Ok(FramedChunk { frame: self.written(text, &places), facts })
+    /// Reads the data of the next event and frames it.
+    pub fn frame(&mut self, data: &[u8]) -> Result<FramedChunk, ChunkError> {
+        let text = std::str::from_utf8(data).map_err(|_| ChunkError::NotAChunk)?;
+        let mut found = read(text, Form::Chunk, &mut self.choices)?;
+        if let Some(choices) = found.choices.filter(|choices| choices.get() == "null") {
+            found.edits.push((range_in(text, choices.get()), "[]".into()));
+        }
+        let leaves = found.facts.has_choices || (self.include_usage && found.facts.has_usage);
+        let frame = if leaves { self.written(text, &found, self.include_usage) } else { Bytes::new() };
+        Ok(FramedChunk { frame, facts: found.facts })
     }
 
-    fn written(&self, text: &str, places: &Places) -> Bytes {
-        const AROUND: usize = "data: ,\"id\":,\"model\":\n\n".len();
+    /// Frames a whole answer as the chunks of a stream: one with all choices, and the usage if it was asked for.
+    pub fn frame_whole(&mut self, body: &[u8]) -> Result<Vec<FramedChunk>, ChunkError> {
+        let text = std::str::from_utf8(body).map_err(|_| ChunkError::NotAChunk)?;
+        let mut found = read(text, Form::Whole, &mut self.choices)?;
+        if found.facts.error.is_some() {
+            return Ok(vec![FramedChunk { frame: Bytes::new(), facts: found.facts }]);
+        }
+        if !found.facts.has_choices {
+            return Err(ChunkError::NotAChunk);
+        }
+        if let Some(object) = found.object.filter(|object| object.get() == "\"chat.completion\"") {
+            found.edits.push((range_in(text, object.get()), "\"chat.completion.chunk\"".into()));
+        }
+        let frame = self.written(text, &found, false);
+        let usage = self.include_usage.then(|| self.usage_chunk(&found)).flatten();
+        let mut chunks = vec![FramedChunk { frame, facts: found.facts }];
+        chunks.extend(usage);
+        Ok(chunks)
+    }
+
+    /// Whether there is an answer and each of its choices has ended.
+    pub fn is_finished(&self) -> bool {
+        self.choices.have_ended()
+    }
+
+    /// How many choices have been seen.
+    pub fn seen(&self) -> usize {
+        self.choices.seen()
+    }
+
+    /// The chunk with the usage of a whole answer, which told it with its choices.
+    fn usage_chunk(&self, found: &Found<'_>) -> Option<FramedChunk> {
+        let (_, usage) = found.usage.as_ref().filter(|_| found.facts.has_usage)?;
+        let mut text = format!("{{\"id\":{}", self.id);
+        for (key, value) in [("object", found.object), ("created", found.created)] {
+            let value = value.map_or("", |value| value.get());
+            let value = if value == "\"chat.completion\"" { "\"chat.completion.chunk\"" } else { value };
+            if !value.is_empty() {
+                text.push_str(&format!(",\"{key}\":{value}"));
+            }
+        }
+        text.push_str(&format!(",\"model\":{},\"choices\":[],\"usage\":{}}}", self.model, usage.get()));
+        let text = text.replace(['\n', '\r'], " ");
+        let facts = ChunkFacts { usage: found.facts.usage, has_usage: true, ..ChunkFacts::default() };
+        Some(FramedChunk { frame: crate::sse::frame(text.as_bytes()), facts })
+    }
+
+    fn written(&self, text: &str, found: &Found<'_>, keep_usage: bool) -> Bytes {
+        const AROUND: usize = "data: ,\"id\":,\"model\":,\"choices\":[]\n\n".len();
+        const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
+        let usage = found.usage.as_ref().filter(|_| !keep_usage).map(|(member, _)| member.clone());
+        let mut empty = found.members == usize::from(usage.is_some());
+        let mut fixed = [
+            (found.id.clone().unwrap_or(NOWHERE), self.id.as_str()),
+            (found.model.clone().unwrap_or(NOWHERE), self.model.as_str()),
+            (usage.unwrap_or(NOWHERE), ""),
+        ];
+        fixed.sort_unstable_by_key(|(place, _)| place.start);
+        let fixed = fixed.iter().filter(|(place, _)| *place != NOWHERE);
         let mut out = Vec::with_capacity(text.len() + self.id.len() + self.model.len() + AROUND);
         out.extend_from_slice(b"data: ");
         let start = out.len();
-        let (id, model) = ((places.id.as_ref(), &self.id), (places.model.as_ref(), &self.model));
-        let model_first = matches!((&places.id, &places.model), (Some(id), Some(model)) if model.start < id.start);
-        let mut from = 0;
-        for (place, name) in if model_first { [model, id] } else { [id, model] } {
-            if let Some(place) = place {
-                out.extend_from_slice(&text.as_bytes()[from..place.start]);
-                out.extend_from_slice(name.as_bytes());
-                from = place.end;
-            }
+        if found.edits.is_empty() {
+            put_edited(text, fixed.map(|(place, value)| (place, *value)), &mut out);
+        } else {
+            let edits = found.edits.iter().map(|(place, value)| (place, value.as_ref()));
+            let mut all: Vec<_> = fixed.map(|(place, value)| (place, *value)).chain(edits).collect();
+            all.sort_by_key(|(place, _)| (place.start, place.end));
+            put_edited(text, all.into_iter(), &mut out);
         }
-        let end = text.trim_end();
-        let rest = end.strip_suffix('}').unwrap_or(end);
-        out.extend_from_slice(rest.as_bytes().get(from..).unwrap_or_default());
-        let mut empty = places.empty;
-        for (key, (place, name)) in [("\"id\":", id), ("\"model\":", model)] {
-            if place.is_none() {
-                out.extend_from_slice(if empty { b"" } else { b"," });
-                out.extend_from_slice(key.as_bytes());
-                out.extend_from_slice(name.as_bytes());
-                empty = false;
-            }
+        let added = [
+            (found.id.is_none(), "\"id\":", self.id.as_str()),
+            (found.model.is_none(), "\"model\":", self.model.as_str()),
+            (found.choices.is_none(), "\"choices\":", "[]"),
+        ];
+        for (_, key, value) in added.into_iter().filter(|(is_missing, ..)| *is_missing) {
+            out.extend_from_slice(if empty { b"" } else { b"," });
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(value.as_bytes());
+            empty = false;
         }
         out.push(b'}');
         // A line break in JSON is white space, but in an event it would end the data.
@@ -109,153 +185,15 @@ impl ChunkNames {
     }
 }
 
-#[derive(Default)]
-struct Places {
-    id: Option<Range<usize>>,
-    model: Option<Range<usize>>,
-    empty: bool,
-}
-
-fn read(text: &str) -> Result<(ChunkFacts, Places), ChunkError> {
-    let mut facts = ChunkFacts::default();
-    let mut places = Places { empty: true, ..Places::default() };
-    let mut bad_choices = false;
-    let mut failed = None;
-    each_member(text, |key, value| {
-        places.empty = false;
-        match key.as_ref() {
-            "id" => places.id = Some(range_in(text, value.get())),
-            "model" => places.model = Some(range_in(text, value.get())),
-            "usage" => facts.usage = parse_usage(value),
-            "error" if value.get() != "null" => failed = Some(value),
-            "choices" if value.get() != "null" => match read_choices(value.get()) {
-                Some(choices) => {
-                    facts.has_choices = choices.count > 0;
-                    facts.deltas = choices.deltas;
-                    facts.text_bytes = choices.text_bytes;
-                    facts.finish = choices.finish;
-                }
-                None => bad_choices = true,
-            },
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    })
-    .map_err(|_| ChunkError)?;
-    if bad_choices {
-        return Err(ChunkError);
+/// Writes the text up to its last brace, with these places replaced. They come in order and do not overlap.
+fn put_edited<'a>(text: &str, edits: impl Iterator<Item = (&'a Range<usize>, &'a str)>, out: &mut Vec<u8>) {
+    let mut from = 0;
+    for (place, value) in edits {
+        out.extend_from_slice(text.as_bytes().get(from..place.start).unwrap_or_default());
+        out.extend_from_slice(value.as_bytes());
+        from = place.end;
     }
-    if failed.is_some() {
-        facts.error = serde_json::from_str(text).ok().map(|value| from_value(&value));
-    }
-    Ok((facts, places))
-}
-
-#[derive(Default)]
-struct Choices {
-    count: u32,
-    deltas: u32,
-    text_bytes: u64,
-    finish: bool,
-}
-
-/// `None` when it is no list of choices.
-fn read_choices(json: &str) -> Option<Choices> {
-    let (mut all, mut fits) = (Choices::default(), true);
-    each_item(json, |choice| match read_choice(choice.get()) {
-        Some(choice) => {
-            all.count = all.count.saturating_add(1);
-            all.deltas = all.deltas.saturating_add(u32::from(choice.content));
-            all.text_bytes = all.text_bytes.saturating_add(choice.text_bytes);
-            all.finish |= choice.ends;
-        }
-        None => fits = false,
-    })
-    .ok()?;
-    fits.then_some(all)
-}
-
-struct Choice {
-    content: bool,
-    text_bytes: u64,
-    ends: bool,
-}
-
-fn read_choice(json: &str) -> Option<Choice> {
-    let (mut said, mut fits, mut ends) = (Said::default(), true, false);
-    each_member(json, |key, value| {
-        match key.as_ref() {
-            "delta" if value.get() != "null" => fits &= read_delta(value.get(), &mut said).is_some(),
-            "text" => said.member("content", value),
-            "finish_reason" => ends = value.get() != "null",
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    })
-    .ok()?;
-    fits.then_some(Choice { content: said.content, text_bytes: said.bytes(), ends })
-}
-
-fn read_delta(json: &str, said: &mut Said) -> Option<()> {
-    each_member(json, |key, value| {
-        said.member(&key, value);
-        if key == "tool_calls" {
-            said.add(tool_calls_bytes(value.get()));
-        }
-        ControlFlow::Continue(())
-    })
-    .ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn facts(data: &str) -> ChunkFacts {
-        ChunkFacts::of(data.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn deltas_are_counted_by_content() {
-        let deltas = |choices: &str| facts(&format!(r#"{{"choices":[{choices}]}}"#)).deltas;
-        assert_eq!(deltas(r#"{"delta":{"role":"assistant","content":""}}"#), 0);
-        assert_eq!(deltas(r#"{"delta":{"role":"assistant","content":null}}"#), 0);
-        assert_eq!(deltas(r#"{"delta":{"content":"a"}},{"delta":{"content":"b"}}"#), 2);
-        assert_eq!(deltas(r#"{"delta":{"reasoning":"a","content":null}}"#), 1);
-        assert_eq!(deltas(r#"{"delta":{"reasoning_content":"a"}}"#), 1);
-        assert_eq!(deltas(r#"{"delta":{"tool_calls":[{"index":0}]}}"#), 1);
-        assert_eq!(deltas(r#"{"delta":{"tool_calls":[]}}"#), 0);
-        assert_eq!(deltas(r#"{"text":"a"},{"text":""}"#), 1);
-        assert_eq!(deltas(r#"{"delta":null}"#), 0);
-    }
-
-    #[test]
-    fn ends_are_told_apart() {
-        let end = facts(r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":null}"#);
-        assert_eq!((end.finish, end.has_choices, end.usage), (true, true, None));
-        let usage = facts(r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#);
-        assert_eq!((usage.finish, usage.has_choices, usage.usage.unwrap().completion_tokens), (false, false, Some(2)));
-        let zero = facts(r#"{"choices":[{"text":"a"}],"usage":{"prompt_tokens":0,"completion_tokens":0}}"#);
-        assert_eq!(zero.usage, None);
-        let failed = facts(r#"{"error":{"message":"boom at /a/b","code":500}}"#);
-        assert_eq!(failed.error.unwrap().message, "boom at [path]");
-        assert_eq!(facts(r#"{"error":null,"choices":null}"#), ChunkFacts::default());
-        assert_eq!(ChunkFacts::of(b"[DONE]"), Err(ChunkError));
-        assert_eq!(ChunkFacts::of(br#"{"choices":{}}"#), Err(ChunkError));
-    }
-
-    #[test]
-    fn frame_carries_the_public_names() {
-        let names = ChunkNames::new("chatcmpl_1", "qwen");
-        let framed = |data: &str| names.frame(data.as_bytes()).unwrap().frame;
-        assert_eq!(
-            framed(r#"{"id":"x","object":"o","model":"/m/q.gguf","choices":[{"delta":{"content":"a"}}]}"#),
-            "data: {\"id\":\"chatcmpl_1\",\"object\":\"o\",\"model\":\"qwen\",\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"
-        );
-        assert_eq!(framed(r#"{"model":"y","id":"x"}"#), "data: {\"model\":\"qwen\",\"id\":\"chatcmpl_1\"}\n\n");
-        assert_eq!(framed("{\"a\":1}"), "data: {\"a\":1,\"id\":\"chatcmpl_1\",\"model\":\"qwen\"}\n\n");
-        assert_eq!(framed("{}"), "data: {\"id\":\"chatcmpl_1\",\"model\":\"qwen\"}\n\n");
-        assert_eq!(framed("{\"id\":1,\n\"model\":2 }\n"), "data: {\"id\":\"chatcmpl_1\", \"model\":\"qwen\" }\n\n");
-    }
+    let end = text.trim_end();
+    let rest = end.strip_suffix('}').unwrap_or(end);
+    out.extend_from_slice(rest.as_bytes().get(from..).unwrap_or_default());
 }

@@ -6,10 +6,13 @@
 
 mod answer;
 mod assemble;
+mod blank;
+mod calls;
 mod chunk;
 mod endpoint;
 mod error;
 mod members;
+mod passing;
 mod peek;
 mod rewrite;
 mod said;
@@ -18,7 +21,7 @@ mod usage;
 
 pub use answer::{AnswerError, WholeAnswer, read_answer, rewrite_answer};
 pub use assemble::{AssembleError, Assembler, NoAnswer};
-pub use chunk::{ChunkError, ChunkFacts, ChunkNames, FramedChunk};
+pub use chunk::{ChunkError, ChunkFacts, FramedChunk, Relay};
 pub use endpoint::Endpoint;
 pub use error::{ErrorBody, MAX_ERROR_TEXT_CHARS, UpstreamError, upstream_error_message};
 pub use members::{InvalidJson, MAX_DEPTH};

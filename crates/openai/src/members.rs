@@ -60,9 +60,11 @@ pub(crate) fn each_member<'a>(
 pub(crate) fn each_item<'a>(text: &'a str, found: impl FnMut(&'a RawValue)) -> Result<(), InvalidJson> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let outcome = deserializer.deserialize_seq(Items(found));
-    outcome.and_then(|()| deserializer.end()).map_err(|error| match error.is_data() {
-        true => InvalidJson::NotAnObject,
-        false => InvalidJson::Syntax { line: error.line(), column: error.column() },
+    outcome.and_then(|()| deserializer.end()).map_err(|error| {
+        if error.is_data() {
+            return InvalidJson::NotAnObject;
+        }
+        InvalidJson::Syntax { line: error.line(), column: error.column() }
     })
 }
 

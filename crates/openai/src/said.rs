@@ -82,8 +82,8 @@ fn message_bytes(json: &str) -> u64 {
     said.bytes().saturating_add(calls)
 }
 
-/// Names and arguments of a list of tool calls, or of parts of them.
-pub(crate) fn tool_calls_bytes(json: &str) -> u64 {
+/// Names and arguments of a list of tool calls.
+fn tool_calls_bytes(json: &str) -> u64 {
     let mut sum = 0_u64;
     let _listed = each_item(json, |call| sum = sum.saturating_add(tool_call_bytes(call.get())));
     sum

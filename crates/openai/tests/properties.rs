@@ -157,13 +157,91 @@ proptest! {
         tree.insert("id".into(), "i".into());
         tree.insert("model".into(), "m".into());
         prop_assert_eq!(&serde_json::from_slice::<Map<String, Value>>(&out).unwrap(), &tree);
-        let framed = batchin_openai::ChunkNames::new("i", "m").frame(text.as_bytes());
-        if !members.iter().any(|(key, _)| key == "choices" || key == "error") {
-            let frame = framed.unwrap().frame;
-            let data = frame.strip_prefix(b"data: ").and_then(|rest| rest.strip_suffix(b"\n\n")).unwrap();
-            prop_assert!(!data.contains(&b'\n'));
-            prop_assert_eq!(&serde_json::from_slice::<Map<String, Value>>(data).unwrap(), &tree);
+        // A chunk with choices leaves; the rest of it is as it came.
+        let more = if members.is_empty() { "" } else { "," };
+        let chunk = text.replacen('{', &format!("{{\"choices\":[{{\"delta\":{{}}}}]{more}"), 1);
+        tree.insert("choices".into(), serde_json::json!([{"delta": {}}]));
+        let frame = batchin_openai::Relay::new("i", "m", false).frame(chunk.as_bytes()).unwrap().frame;
+        let data = frame.strip_prefix(b"data: ").and_then(|rest| rest.strip_suffix(b"\n\n")).unwrap();
+        prop_assert!(!data.contains(&b'\n'));
+        prop_assert_eq!(&serde_json::from_slice::<Map<String, Value>>(data).unwrap(), &tree);
+    }
+
+    #[test]
+    fn a_chunk_is_edited_in_place(
+        (_, text) in body(),
+        usage in prop::option::of((spelled(), 0_usize..8)),
+        calls in prop::collection::vec((prop::option::of(0_u32..3), prop::option::of(0_u32..3), space()), 0..5),
+        reason in prop::sample::select(vec!["null", "\"\"", "\"stop\"", "\" \""]),
+        include_usage: bool,
+    ) {
+        let mut chunk: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        let parts: Vec<String> = calls.iter().map(|(index, id, space)| {
+            let index = index.map(|index| format!("\"index\" :{space}{index}"));
+            let id = id.map(|id| format!("{space}\"id\":\"c{id}\""));
+            format!("{{{space}{}}}", index.into_iter().chain(id).collect::<Vec<_>>().join(","))
+        }).collect();
+        let choices = format!("[{{\"delta\":{{\"tool_calls\":[{}]}},\"finish_reason\":{reason}}}]", parts.join(","));
+        let mut members: Vec<String> = chunk.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        members.push(format!("\"choices\":{choices}"));
+        if let Some((usage, at)) = &usage {
+            members.insert(at % (members.len() + 1), format!("\"usage\" : {usage}"));
         }
+        let framed = batchin_openai::Relay::new("i", "m", include_usage)
+            .frame(format!("{{{} }}", members.join(" , ")).as_bytes())
+            .unwrap();
+        let data = framed.frame.strip_prefix(b"data: ").and_then(|rest| rest.strip_suffix(b"\n\n")).unwrap();
+        let found: Map<String, Value> = serde_json::from_slice(data).unwrap();
+        chunk.insert("id".into(), "i".into());
+        chunk.insert("model".into(), "m".into());
+        if let Some((usage, _)) = usage.filter(|_| include_usage) {
+            chunk.insert("usage".into(), serde_json::from_str(&usage).unwrap());
+        }
+        let mut left = found.clone();
+        let choice = left.remove("choices").unwrap()[0].take();
+        prop_assert_eq!(&left, &chunk);
+        prop_assert_eq!(choice["finish_reason"].as_str(), Some("stop").filter(|_| reason == "\"stop\""));
+        prop_assert_eq!(framed.facts.ends, u32::from(reason == "\"stop\""));
+        // Numbers go up by one at most, from zero, and are there; so are as many parts as came.
+        let parts = choice["delta"]["tool_calls"].as_array().unwrap();
+        prop_assert_eq!(parts.len(), calls.len());
+        let mut most = 0;
+        for part in parts {
+            let index = part["index"].as_u64().unwrap();
+            prop_assert!(index <= most, "{parts:?}");
+            most = most.max(index + 1);
+        }
+    }
+
+    #[test]
+    fn streams_and_assembled_answers_number_calls_alike(
+        calls in prop::collection::vec((prop::option::of(0_u32..3), prop::option::of(0_u32..4), 0_u32..3), 1..8),
+    ) {
+        let mut relay = batchin_openai::Relay::new("i", "m", false);
+        let mut answer = batchin_openai::Assembler::new(batchin_openai::Endpoint::Chat, "i", "m", 1024 * 1024);
+        let mut passed: Vec<String> = Vec::new();
+        for (index, id, text) in calls {
+            let mut call = serde_json::json!({"function": {"arguments": "x".repeat(text as usize)}});
+            if let Some(index) = index {
+                call["index"] = index.into();
+            }
+            if let Some(id) = id {
+                call["id"] = format!("c{id}").into();
+            }
+            let chunk = serde_json::json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}).to_string();
+            let framed = relay.frame(chunk.as_bytes()).unwrap();
+            prop_assert_eq!(&answer.take(chunk.as_bytes()).unwrap(), &framed.facts);
+            let data = framed.frame.strip_prefix(b"data: ").unwrap();
+            let data: Value = serde_json::from_slice(data).unwrap();
+            let part = &data["choices"][0]["delta"]["tool_calls"][0];
+            let at = usize::try_from(part["index"].as_u64().unwrap()).unwrap();
+            passed.resize(passed.len().max(at + 1), String::new());
+            passed[at].push_str(part["function"]["arguments"].as_str().unwrap());
+        }
+        let whole: Value = serde_json::from_slice(&answer.finish().unwrap().body).unwrap();
+        let calls = whole["choices"][0]["message"]["tool_calls"].as_array().unwrap();
+        let assembled: Vec<&str> = calls.iter().map(|call| call["function"]["arguments"].as_str().unwrap()).collect();
+        prop_assert_eq!(assembled, passed);
     }
 
     #[test]
@@ -194,6 +272,18 @@ proptest! {
         }
         assert!(!batchin_openai::upstream_error_message(500, &body).message.is_empty());
         assert!(!batchin_openai::upstream_error_message(500, text.as_bytes()).message.is_empty());
+        let mut relay = batchin_openai::Relay::new("i", "m", true);
+        let raw = Bytes::from(body.clone());
+        let _read_or_not = (relay.frame(&body).is_ok(), relay.frame_whole(&body).is_ok());
+        let _read_or_not = batchin_openai::read_answer(&raw, None, "m").is_ok();
+        for shape in [
+            format!("{{\"choices\":[{{\"delta\":{{{text}}}}}],\"usage\":{{{text}}}}}"),
+            format!("{{\"choices\":[{{{text}}}],\"usage\":{text},\"error\":{text}}}"),
+            format!("{{{text}}}"),
+        ] {
+            let _read_or_not = (relay.frame(shape.as_bytes()).is_ok(), relay.frame_whole(shape.as_bytes()).is_ok());
+            let _read_or_not = batchin_openai::usage_of(shape.as_bytes());
+        }
     }
 }
 

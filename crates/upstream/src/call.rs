@@ -33,6 +33,10 @@ pub struct Call<'a> {
     pub public_model: &'a str,
     /// Whether the answer is streamed. The body's own `stream` is set to this.
     pub stream: bool,
+    /// Whether the client asked for usage in its stream. Without, no chunk without choices leaves, and no usage.
+    pub include_usage: bool,
+    /// Answers that the body asks for, over all its prompts: a stream that just ends must have had so many.
+    pub answers: u32,
     /// Passed on as `x-request-id`.
     pub request_id: String,
     /// Lower is sooner. Sent to servers that were started with priority scheduling, in their own order.
@@ -226,6 +230,8 @@ mod tests {
             public_id: "chatcmpl_1".into(),
             public_model: "m",
             stream,
+            include_usage: false,
+            answers: 1,
             request_id: "r".into(),
             class_priority: Some(5),
             max_tokens: None,

@@ -4,6 +4,7 @@
 //! once, which is how a stream is cancelled.
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use batchin_openai::{
-    AssembleError, Assembler, ChunkFacts, ChunkNames, UpstreamError, Usage,
+    AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, Relay, UpstreamError, Usage,
     sse::{self, Decoder, Item, SseEvent},
 };
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, Sleep, timeout_at};
 
 use crate::{
     call::{Call, CallError, CallErrorKind},
+    mixed::{Form, TooLarge},
     replica::Lease,
     transport::{AnswerBody, io_kind},
 };
@@ -32,12 +34,15 @@ const DONE_FRAME: &[u8] = b"data: [DONE]\n\n";
 /// One event, ready for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The bytes to send on, blank line included, with the public id and model; empty where they are put together here.
+    /// The bytes to send on, blank line included, with the public id and model; empty where they are put together here,
+    /// and where no client is to see them.
     pub frame: Bytes,
     /// Choices that got content with it; each holds at least one token.
     pub deltas: u32,
     /// Bytes of text in it, as in [`WholeAnswer`](batchin_openai::WholeAnswer).
     pub text_bytes: u64,
+    /// Choices that end with it, each counted once in a stream.
+    pub ends: u32,
     /// Counts in it, which grow from event to event where a server reports them all along.
     pub usage: Option<Usage>,
     /// What it is.
@@ -51,7 +56,7 @@ pub enum EventKind {
     Delta,
     /// A choice ends with it.
     Finish,
-    /// Counts without choices; hidden from clients that did not ask for usage.
+    /// Counts without choices, readable or not; hidden from clients that did not ask for usage.
     Usage,
     /// `[DONE]`. The stream is complete and nothing follows.
     Done,
@@ -64,7 +69,7 @@ pub enum EventKind {
 /// A stream that ended badly after its first event. Nothing follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
-    /// It ended without a finish reason and without `[DONE]`.
+    /// It ended, by `[DONE]` or without it, before each choice had its finish reason.
     #[error("the model server's stream ended early")]
     Truncated,
     /// No byte came for the configured time.
@@ -87,13 +92,17 @@ pub struct Events {
     body: Option<AnswerBody>,
     /// What may follow `[DONE]`: the end of the body, after which the connection can be used again.
     tail: Option<AnswerBody>,
+    form: Form,
     decoder: Decoder,
     reader: Reader,
+    /// What a whole answer that came in place of a stream still has to say.
+    waiting: VecDeque<Event>,
+    /// Choices that the answer has.
+    answers: u32,
     models: Option<(String, String)>,
     /// The event that `call` waited for.
     first: Option<Event>,
     at_end: bool,
-    finish_seen: bool,
     idle: Duration,
     last_byte: Instant,
     alarm: Pin<Box<Sleep>>,
@@ -103,7 +112,7 @@ pub struct Events {
 /// What becomes of each chunk.
 pub(crate) enum Reader {
     /// It is passed on under the public names.
-    PassOn(ChunkNames),
+    PassOn(Box<Relay>),
     /// It is put together with the others.
     Assemble(Box<Assembler>),
 }
@@ -112,15 +121,50 @@ impl Reader {
     /// What the chunk says, and what is to be sent on.
     fn read(&mut self, data: &[u8], unreadable: StreamError) -> Result<(Bytes, ChunkFacts), StreamError> {
         match self {
-            Self::PassOn(names) => {
-                let chunk = names.frame(data).map_err(|_| unreadable)?;
-                Ok((chunk.frame, chunk.facts))
-            }
+            Self::PassOn(relay) => match relay.frame(data) {
+                Ok(chunk) => Ok((chunk.frame, chunk.facts)),
+                Err(ChunkError::NotAChunk) => Err(unreadable),
+                Err(ChunkError::TooMuch) => Err(StreamError::TooLarge),
+            },
             Self::Assemble(answer) => match answer.take(data) {
                 Ok(facts) => Ok((Bytes::new(), facts)),
                 Err(AssembleError::NotAChunk) => Err(unreadable),
                 Err(AssembleError::TooLarge) => Err(StreamError::TooLarge),
             },
+        }
+    }
+
+    /// The same of a whole answer.
+    fn read_whole(&mut self, body: &Bytes) -> Result<Vec<(Bytes, ChunkFacts)>, StreamError> {
+        match self {
+            Self::PassOn(relay) => match relay.frame_whole(body) {
+                Ok(chunks) => Ok(chunks.into_iter().map(|chunk| (chunk.frame, chunk.facts)).collect()),
+                Err(ChunkError::NotAChunk) => Err(StreamError::BadEvent),
+                Err(ChunkError::TooMuch) => Err(StreamError::TooLarge),
+            },
+            Self::Assemble(answer) => match answer.take_whole(body) {
+                Ok(facts) => Ok(vec![(Bytes::new(), facts)]),
+                Err(AnswerError::Refused(error)) => {
+                    Ok(vec![(Bytes::new(), ChunkFacts { error: Some(error), ..ChunkFacts::default() })])
+                }
+                Err(AnswerError::NotAnAnswer) => Err(StreamError::BadEvent),
+            },
+        }
+    }
+
+    /// Whether each choice has ended that has been seen.
+    fn is_finished(&self) -> bool {
+        match self {
+            Self::PassOn(relay) => relay.is_finished(),
+            Self::Assemble(answer) => answer.is_finished(),
+        }
+    }
+
+    /// How many choices have been seen.
+    fn seen(&self) -> usize {
+        match self {
+            Self::PassOn(relay) => relay.seen(),
+            Self::Assemble(answer) => answer.seen(),
         }
     }
 }
@@ -145,12 +189,14 @@ impl Events {
         let mut events = Self {
             body: Some(body),
             tail: None,
+            form: Form::default(),
             decoder: Decoder::new(),
             reader,
+            waiting: VecDeque::new(),
+            answers: call.answers,
             models: call.upstream_model.map(|upstream| (upstream.to_owned(), call.public_model.to_owned())),
             first: None,
             at_end: false,
-            finish_seen: false,
             idle,
             last_byte: now,
             alarm: Box::pin(tokio::time::sleep_until(now + idle)),
@@ -189,7 +235,7 @@ impl Events {
 
     /// What has been put together; `None` where chunks are passed on.
     pub(crate) fn into_answer(mut self) -> Option<Assembler> {
-        let nothing = Reader::PassOn(ChunkNames::new("", ""));
+        let nothing = Reader::PassOn(Box::new(Relay::new("", "", false)));
         match std::mem::replace(&mut self.reader, nothing) {
             Reader::Assemble(answer) => Some(*answer),
             Reader::PassOn(_) => None,
@@ -222,6 +268,9 @@ impl Events {
 
     fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, StreamError>>> {
         loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Poll::Ready(Some(Ok(event)));
+            }
             if self.body.is_none() {
                 return Poll::Ready(None);
             }
@@ -234,7 +283,13 @@ impl Events {
                 Err(error) => return Poll::Ready(Some(Err(self.over(error)))),
             }
             if self.at_end {
-                return Poll::Ready(Some(self.ended()));
+                match self.form.take_json() {
+                    None => return Poll::Ready(Some(self.ended())),
+                    Some(body) => match self.whole(&body) {
+                        Ok(()) => continue,
+                        Err(error) => return Poll::Ready(Some(Err(self.over(error)))),
+                    },
+                }
             }
             match self.poll_body(cx) {
                 Poll::Ready(Ok(())) => {}
@@ -266,23 +321,42 @@ impl Events {
             return Ok(None);
         }
         if data == b"[DONE]" {
-            return Ok(Some(plain(DONE_FRAME, EventKind::Done)));
+            // A stream without a reason for its end was cut off on its way.
+            let done = || plain(DONE_FRAME, EventKind::Done);
+            return self.reader.is_finished().then(done).ok_or(StreamError::Truncated).map(Some);
         }
         if event.event.as_deref() == Some(b"error") {
             return Ok(Some(self.failure(batchin_openai::upstream_error_message(500, data))));
         }
         let unreadable = if self.at_end { StreamError::Truncated } else { StreamError::BadEvent };
         let (frame, facts) = self.reader.read(data, unreadable)?;
-        if let Some(error) = facts.error {
-            return Ok(Some(self.failure(error)));
+        Ok(Some(self.passed(frame, facts)))
+    }
+
+    fn passed(&self, frame: Bytes, facts: ChunkFacts) -> Event {
+        let ChunkFacts { has_choices, deltas, text_bytes, ends, usage, has_usage, error } = facts;
+        if let Some(error) = error {
+            return self.failure(error);
         }
-        self.finish_seen |= facts.finish;
-        let kind = match (facts.finish, facts.has_choices, facts.usage) {
-            (true, _, _) => EventKind::Finish,
-            (false, false, Some(_)) => EventKind::Usage,
-            _ => EventKind::Delta,
+        let kind = match (ends, has_choices, has_usage) {
+            (1.., ..) => EventKind::Finish,
+            (0, true, _) => EventKind::Delta,
+            (0, false, true) => EventKind::Usage,
+            // An empty object, or what a proxy says for itself.
+            (0, false, false) => return plain(KEEP_ALIVE_FRAME, EventKind::KeepAlive),
         };
-        Ok(Some(Event { frame, deltas: facts.deltas, text_bytes: facts.text_bytes, usage: facts.usage, kind }))
+        Event { frame, deltas, text_bytes, ends, usage, kind }
+    }
+
+    /// The body was a whole answer, and is at its end.
+    fn whole(&mut self, body: &Bytes) -> Result<(), StreamError> {
+        let chunks = self.reader.read_whole(body)?;
+        self.waiting = chunks.into_iter().map(|(frame, facts)| self.passed(frame, facts)).collect();
+        if !matches!(self.waiting.back(), Some(Event { kind: EventKind::Error(_), .. })) {
+            self.waiting.push_back(plain(DONE_FRAME, EventKind::Done));
+        }
+        self.body = None;
+        Ok(())
     }
 
     fn failure(&self, mut error: UpstreamError) -> Event {
@@ -290,16 +364,13 @@ impl Events {
             error.rename_model(upstream, public);
         }
         let frame = sse::frame(error.to_body().to_json().as_bytes());
-        Event { frame, deltas: 0, text_bytes: 0, usage: None, kind: EventKind::Error(Box::new(error)) }
+        Event { frame, deltas: 0, text_bytes: 0, ends: 0, usage: None, kind: EventKind::Error(Box::new(error)) }
     }
 
     /// The body is at its end and every event in it has been handed out.
     fn ended(&mut self) -> Result<Event, StreamError> {
-        let complete = match &self.reader {
-            Reader::PassOn(_) => self.finish_seen,
-            Reader::Assemble(answer) => answer.is_finished(),
-        };
-        if complete {
+        let asked = usize::try_from(self.answers).unwrap_or(usize::MAX);
+        if self.reader.is_finished() && self.reader.seen() >= asked {
             self.body = None;
             return Ok(plain(DONE_FRAME, EventKind::Done));
         }
@@ -326,9 +397,11 @@ impl Events {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
         match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    self.last_byte = Instant::now();
-                    self.decoder.push(data);
+                let Ok(data) = frame.into_data() else { return Poll::Ready(Ok(())) };
+                self.last_byte = Instant::now();
+                match self.form.take(data) {
+                    Ok(events) => self.decoder.push(events.unwrap_or_default()),
+                    Err(TooLarge) => return Poll::Ready(Err(StreamError::TooLarge)),
                 }
                 Poll::Ready(Ok(()))
             }
@@ -375,5 +448,5 @@ fn unended(mut body: AnswerBody, cx: &mut Context<'_>) -> Option<AnswerBody> {
 }
 
 fn plain(frame: &'static [u8], kind: EventKind) -> Event {
-    Event { frame: Bytes::from_static(frame), deltas: 0, text_bytes: 0, usage: None, kind }
+    Event { frame: Bytes::from_static(frame), deltas: 0, text_bytes: 0, ends: 0, usage: None, kind }
 }

@@ -14,6 +14,7 @@ mod fleet;
 mod gathered;
 mod health;
 mod meters;
+mod mixed;
 mod replica;
 mod transport;
 

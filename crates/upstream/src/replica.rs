@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_openai::{AnswerError, Assembler, ChunkNames, Endpoint, WholeAnswer, read_answer};
+use batchin_openai::{AnswerError, Assembler, Endpoint, Relay, WholeAnswer, read_answer};
 use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -29,6 +29,7 @@ use crate::{
     fleet::FleetError,
     health::{self, Health, Pulse},
     meters::Meters,
+    mixed,
     transport::{AnswerBody, SendError, Targets, Transport},
 };
 
@@ -168,7 +169,8 @@ impl Replica {
     /// Nothing of an answer has reached anybody when this fails, so the call may be made again elsewhere. Dropping
     /// the future, or the stream, closes the connection and thereby cancels the work.
     pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Result<Answer, CallError> {
-        self.send(&call, || Reader::PassOn(ChunkNames::new(&call.public_id, call.public_model))).await
+        let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage);
+        self.send(&call, || Reader::PassOn(Box::new(relay()))).await
     }
 
     /// Sends a call whose answer is streamed here and put together. Returns once the first event has come.
@@ -217,11 +219,17 @@ impl Replica {
         }
         let body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
         let id = (call.endpoint != Endpoint::Embeddings).then_some(call.public_id.as_str());
-        match read_answer(&body, id, call.public_model) {
+        let read = match read_answer(&body, id, call.public_model) {
+            Err(AnswerError::NotAnAnswer) if call.endpoint.generates() && mixed::is_events(&body) => {
+                Ok(mixed::put_together(body, call).map_err(|error| error.renamed(call))?)
+            }
+            read => read,
+        };
+        match read {
             Ok(WholeAnswer { body, usage, text_bytes }) => {
                 Ok(Reply::Whole(Answer::Whole { status: StatusCode::OK, body, usage, text_bytes }))
             }
-            Err(AnswerError::NotAnObject) => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
+            Err(AnswerError::NotAnAnswer) => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
             Err(AnswerError::Refused(error)) => Err(CallError::reported(error).renamed(call)),
         }
     }

@@ -72,6 +72,8 @@ fn chat(body: &'static str) -> Call<'static> {
         public_id: "chatcmpl_1".to_owned(),
         public_model: "qwen",
         stream: peeked.stream,
+        include_usage: true,
+        answers: 1,
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,
@@ -100,8 +102,12 @@ fn ending(tokens: u32, end: End) -> Behaviour {
 }
 
 fn raw(pieces: &[&'static str], end: End) -> Behaviour {
+    raw_as("text/event-stream", pieces, end)
+}
+
+fn raw_as(content_type: &'static str, pieces: &[&'static str], end: End) -> Behaviour {
     let pieces = pieces.iter().map(|piece| Bytes::from_static(piece.as_bytes())).collect();
-    Behaviour::Raw { content_type: "text/event-stream", pieces, gap: Duration::ZERO, end }
+    Behaviour::Raw { content_type, pieces, gap: Duration::ZERO, end }
 }
 
 fn events(answer: Answer) -> Events {
@@ -399,9 +405,9 @@ async fn end_without_done_is_judged_by_the_finish_reason() {
     let half = ["data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n", "data: {\"choices\":[{\"del"];
     let (events, error) = world.stream(raw(&half, End::Done)).await;
     assert_eq!((kinds(&events), error), (vec!["delta"], Some(StreamError::Truncated)));
-    let bare = ["data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n", "data: [DONE]"];
+    let bare = ["data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n", "data: [DONE]"];
     let (events, error) = world.stream(raw(&bare, End::Done)).await;
-    assert_eq!((kinds(&events), error), (vec!["delta", "done"], None));
+    assert_eq!((kinds(&events), error), (vec!["finish", "done"], None));
     world.end().await;
 }
 
@@ -657,5 +663,186 @@ async fn a_stream_that_breaks_off_is_no_answer() {
         let failed = put_together(world.replica(), streaming()).await.unwrap_err();
         assert_eq!((failed.kind, failed.retry), (kind, Retry::OtherReplica));
     }
+    world.end().await;
+}
+
+/// A chunk of an old SGLang or Ollama, which give an empty reason until the last.
+const UNENDED: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"\"}]}\n\n";
+const ENDED: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const SECOND: &str = "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"a\"}}]}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+#[tokio::test]
+async fn an_empty_reason_is_no_end() {
+    let world = World::of(Kind::Sglang).await;
+    let (events, error) = world.stream(raw(&[UNENDED, UNENDED, ENDED, DONE], End::Done)).await;
+    assert_eq!((kinds(&events), error), (vec!["delta", "delta", "finish", "done"], None));
+    assert!(std::str::from_utf8(&events[0].frame).unwrap().contains(r#""finish_reason":null"#));
+    for cut in [&[UNENDED, UNENDED, DONE][..], &[UNENDED, UNENDED], &[UNENDED, ENDED, SECOND, DONE]] {
+        let (events, error) = world.stream(raw(cut, End::Done)).await;
+        assert_eq!(error, Some(StreamError::Truncated), "{cut:?}: {:?}", kinds(&events));
+        world.sim.queue(raw(cut, End::Done));
+        let failed = put_together(world.replica(), streaming()).await.unwrap_err();
+        assert_eq!((failed.kind, failed.retry), (CallErrorKind::BadAnswer, Retry::OtherReplica), "{cut:?}");
+        world.sim.script_all(Behaviour::default());
+        world.call(whole()).await.unwrap();
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_just_ends_must_have_had_every_answer() {
+    let world = World::of(Kind::Vllm).await;
+    let two = || Call { answers: 2, ..streaming() };
+    let ended_second = "data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    for (pieces, expected) in [
+        (vec![UNENDED, ENDED], Some(StreamError::Truncated)),
+        (vec![UNENDED, ENDED, SECOND, ended_second], None),
+        // A server that knows no `n` says so by its end.
+        (vec![UNENDED, ENDED, DONE], None),
+    ] {
+        world.sim.script_all(raw(&pieces, End::Done));
+        let (seen, error) = all(events(world.call(two()).await.unwrap())).await;
+        assert_eq!(error, expected, "{pieces:?}");
+        assert_eq!(seen.iter().map(|event| event.ends).sum::<u32>(), if pieces.len() == 4 { 2 } else { 1 });
+        world.sim.queue(raw(&pieces, End::Done));
+        assert_eq!(put_together(world.replica(), two()).await.is_ok(), expected.is_none(), "{pieces:?}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_has_no_choices_is_no_chunk() {
+    let world = World::of(Kind::OpenAi).await;
+    let pieces = [
+        "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n",
+        "data: {}\n\n",
+        UNENDED,
+        "data: {}\n\n",
+        "data: {\"error\":\"\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"}}],\"usage\":null}\n\n",
+        ENDED,
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":\"?\"}}\n\n",
+        "data: {\"usage\":{\"prompt_tokens\":7}}\n\n",
+        DONE,
+    ];
+    for include_usage in [false, true] {
+        world.sim.script_all(raw(&pieces, End::Done));
+        let call = Call { include_usage, ..streaming() };
+        let (seen, error) = all(events(world.call(call).await.unwrap())).await;
+        let expected = vec!["delta", "keep-alive", "delta", "finish", "usage", "usage", "done"];
+        assert_eq!((kinds(&seen), error), (expected, None));
+        let chunks: Vec<&str> = seen
+            .iter()
+            .filter_map(|event| std::str::from_utf8(&event.frame).unwrap().strip_prefix("data: {"))
+            .collect();
+        assert_eq!(chunks.len(), if include_usage { 5 } else { 3 }, "{chunks:?}");
+        assert!(chunks.iter().all(|chunk| chunk.contains("\"choices\":[")), "{chunks:?}");
+        assert_eq!(chunks.iter().any(|chunk| chunk.contains("usage")), include_usage, "{chunks:?}");
+        let told = last_usage(&seen).unwrap();
+        assert_eq!((told.prompt_tokens, told.completion_tokens), (Some(7), None));
+    }
+    world.end().await;
+}
+
+/// A whole answer with blank lines before it, as servers send while they compute.
+const WHOLE: [&str; 4] = [
+    "\n",
+    " {\"id\":\"x\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"Qwen/Qwen3\",\"choices\":[{\"index\":0,\"message\":",
+    "{\"role\":\"assistant\",\"content\":\"ab\"},\"finish_reason\":\"stop\"}],",
+    "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}",
+];
+
+#[tokio::test]
+async fn a_stream_that_comes_whole_is_a_stream_all_the_same() {
+    let world = World::of(Kind::OpenAi).await;
+    for content_type in ["application/json", "text/event-stream", "text/plain"] {
+        let behaviour = raw_as(content_type, &WHOLE, End::Done);
+        for include_usage in [false, true] {
+            world.sim.script_all(behaviour.clone());
+            let call = Call { include_usage, ..streaming() };
+            let (seen, error) = all(events(world.call(call).await.unwrap())).await;
+            let expected = if include_usage { vec!["finish", "usage", "done"] } else { vec!["finish", "done"] };
+            assert_eq!((kinds(&seen), error), (expected, None));
+            assert_eq!((seen[0].ends, seen[0].text_bytes, seen[0].usage), (1, 2, usage(3, 2)));
+            let frame = std::str::from_utf8(&seen[0].frame).unwrap();
+            let chunk = r#"{"id":"chatcmpl_1","object":"chat.completion.chunk","created":1,"model":"qwen","choices":[{"index":0,"delta":{"role":"assistant","content":"ab"},"finish_reason":"stop"}]}"#;
+            assert_eq!(frame, format!("data: {chunk}\n\n"));
+        }
+        world.sim.queue(behaviour);
+        let (answer, deltas, text_bytes) = put_together(world.replica(), streaming()).await.unwrap();
+        assert_eq!((deltas, text_bytes, &answer["usage"]["prompt_tokens"]), (1, 2, &3.into()));
+        assert_eq!((&answer["id"], &answer["choices"][0]["message"]["content"]), (&"chatcmpl_1".into(), &"ab".into()));
+    }
+    let refused = r#"{"error":{"message":"prompt too long for Qwen/Qwen3","code":400}}"#;
+    let error = world.refused(raw_as("application/json", &[refused], End::Done), streaming()).await;
+    assert_eq!((error.kind, error.retry), (CallErrorKind::Status(400), Retry::Never));
+    assert_eq!(error.client_error.unwrap().message, "prompt too long for qwen");
+    world.sim.queue(raw_as("application/json", &[refused], End::Done));
+    let error = put_together(world.replica(), streaming()).await.unwrap_err();
+    assert_eq!((error.kind, error.retry), (CallErrorKind::Status(400), Retry::Never));
+    assert_eq!(
+        world.refused(raw_as("application/json", &WHOLE[..3], End::Done), streaming()).await.kind,
+        CallErrorKind::BadAnswer
+    );
+    assert_eq!(
+        world.refused(raw_as("application/json", &WHOLE[..3], End::Cut), streaming()).await.kind,
+        CallErrorKind::Reset
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_comes_as_a_stream_is_put_together() {
+    let world = World::of(Kind::OpenAi).await;
+    let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n";
+    for content_type in ["text/event-stream", "application/json"] {
+        world.sim.script_all(raw_as(content_type, &[": ping\n\n", UNENDED, UNENDED, ENDED, counted, DONE], End::Done));
+        let Answer::Whole { body, usage: told, text_bytes, .. } = world.call(whole()).await.unwrap() else {
+            panic!("a stream")
+        };
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&body["id"], &body["object"]), (&"chatcmpl_1".into(), &"chat.completion".into()));
+        assert_eq!(body["choices"][0]["message"]["content"], "aa");
+        assert_eq!((told, text_bytes), (usage(3, 2), 2));
+    }
+    let failed = "data: {\"error\":{\"message\":\"boom\",\"code\":500}}\n\n";
+    for (pieces, kind) in [
+        (&[UNENDED, UNENDED, DONE][..], CallErrorKind::BadAnswer),
+        (&[UNENDED, failed, DONE], CallErrorKind::Status(500)),
+        (&["data: nonsense\n\n"], CallErrorKind::BadAnswer),
+    ] {
+        assert_eq!(world.refused(raw(pieces, End::Done), whole()).await.kind, kind, "{pieces:?}");
+        world.fleet.reload(Vec::new()).unwrap();
+        world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OpenAi, &world.sim.base_url()).unwrap()]).unwrap();
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn tool_calls_that_are_numbered_alike_reach_the_client_apart() {
+    let world = World::of(Kind::Sglang).await;
+    let call = |id: &str, name: &str| {
+        format!(
+            r#"data: {{"choices":[{{"index":0,"delta":{{"tool_calls":[{{"index":0,"id":"{id}","function":{{"name":"{name}","arguments":"{{}}"}}}}]}}}}]}}"#
+        )
+    };
+    let calls = Bytes::from(format!("{}\n\n{}\n\n{ENDED}{DONE}", call("a", "f"), call("b", "g")));
+    let behaviour =
+        Behaviour::Raw { content_type: "text/event-stream", pieces: vec![calls], gap: Duration::ZERO, end: End::Done };
+    let (events, error) = world.stream(behaviour.clone()).await;
+    assert_eq!((kinds(&events), error), (vec!["delta", "delta", "finish", "done"], None));
+    for (event, index) in events.iter().zip([0, 1]) {
+        let frame = std::str::from_utf8(&event.frame).unwrap();
+        assert!(frame.contains(&format!(r#""tool_calls":[{{"index":{index},"#)), "{frame}");
+    }
+    world.sim.queue(behaviour);
+    let (answer, ..) = put_together(world.replica(), streaming()).await.unwrap();
+    let names: Vec<&serde_json::Value> = answer["choices"][0]["message"]["tool_calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|call| &call["function"]["name"])
+        .collect();
+    assert_eq!(names, ["f", "g"]);
     world.end().await;
 }

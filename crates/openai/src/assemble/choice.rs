@@ -13,8 +13,11 @@ use super::{
     merge::{Members, Rule, close_object},
 };
 use crate::{
-    members::each_member,
-    said::{Said, tool_calls_bytes},
+    blank::is_reason,
+    calls::{Calls, Part},
+    members::{each_item, each_member},
+    said::Said,
+    usage::count,
 };
 
 /// A choice as it lies in a chunk.
@@ -31,7 +34,7 @@ pub(super) struct RawChoice<'a> {
 impl RawChoice<'_> {
     /// Whether the choice ends with this chunk.
     pub fn ends(&self) -> bool {
-        self.finish_reason.is_some_and(|reason| reason.get() != "null")
+        self.finish_reason.is_some_and(|reason| is_reason(reason.get()))
     }
 }
 
@@ -41,6 +44,8 @@ pub(super) struct Choice {
     pub index: u64,
     /// The message, or `text` of a completion.
     said: Members,
+    /// Which call of `calls` each part belongs to.
+    numbers: Calls,
     calls: Vec<ToolCall>,
     function_call: Members,
     logprobs: Members,
@@ -49,9 +54,8 @@ pub(super) struct Choice {
     rest: Members,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ToolCall {
-    index: Option<u64>,
     /// `id`, `type` and what else stands beside the call itself.
     head: Members,
     /// `function` or `custom`, each with its members.
@@ -63,6 +67,7 @@ impl Choice {
         Self {
             index,
             said: Members::default(),
+            numbers: Calls::default(),
             calls: Vec::new(),
             function_call: Members::default(),
             logprobs: Members::default(),
@@ -105,10 +110,7 @@ impl Choice {
             said.member(&key, value);
             let json = value.get();
             let added = match key.as_ref() {
-                "tool_calls" if json != "null" => {
-                    said.add(tool_calls_bytes(json));
-                    self.take_calls(json)
-                }
+                "tool_calls" if json != "null" => self.take_calls(json, said),
                 "function_call" if json != "null" => joined(&mut self.function_call, json, first_of_name),
                 "tool_calls" | "function_call" => Some(0),
                 "role" => self.said.take("role", json, Rule::First),
@@ -123,37 +125,42 @@ impl Choice {
         (listed.is_ok() && fits).then_some(())
     }
 
-    fn take_calls(&mut self, json: &str) -> Option<usize> {
-        let parts: Vec<&RawValue> = serde_json::from_str(json).ok()?;
-        parts.into_iter().map(|part| self.take_call(part.get())).sum()
+    fn take_calls(&mut self, json: &str, said: &mut Said) -> Option<usize> {
+        let mut added = Some(0);
+        each_item(json, |part| {
+            let more = self.take_call(part.get(), said);
+            added = added.zip(more).map(|(sum, more)| sum + more);
+        })
+        .ok()?;
+        added
     }
 
-    fn take_call(&mut self, json: &str) -> Option<usize> {
-        let mut members: Vec<(Cow<'_, str>, &RawValue)> = Vec::new();
+    fn take_call(&mut self, json: &str, said: &mut Said) -> Option<usize> {
+        let part = Part::read(json)?;
+        let place = self.numbers.place(&part)?;
+        said.add(place.text_bytes);
+        let mut added = 0;
+        if place.begins {
+            added += ENTRY_BYTES + Calls::kept_bytes(&part);
+            self.calls.push(ToolCall::default());
+        }
+        let call = self.calls.get_mut(place.at)?;
+        let mut fits = true;
         each_member(json, |key, value| {
-            members.push((key, value));
+            let more = match key.as_ref() {
+                "index" => Some(0),
+                "function" | "custom" => call.take_body(&key, value.get()),
+                "id" | "type" => call.head.take(&key, value.get(), Rule::First),
+                _ => call.head.take(&key, value.get(), Rule::Last),
+            };
+            match more {
+                Some(more) => added += more,
+                None => fits = false,
+            }
             ControlFlow::Continue(())
         })
         .ok()?;
-        let of = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| value.get());
-        let index = of("index").and_then(|index| index.parse().ok());
-        let id = of("id").filter(|id| !matches!(*id, "null" | "\"\""));
-        let known = self.calls.iter().rposition(|call| call.goes_on_with(index, id));
-        let mut added = 0;
-        let at = known.unwrap_or_else(|| {
-            added += ENTRY_BYTES;
-            self.calls.push(ToolCall { index, head: Members::default(), bodies: Vec::new() });
-            self.calls.len() - 1
-        });
-        for (key, value) in &members {
-            added += match key.as_ref() {
-                "index" => 0,
-                "function" | "custom" => self.calls[at].take_body(key, value.get())?,
-                "id" | "type" => self.calls[at].head.take(key, value.get(), Rule::First)?,
-                _ => self.calls[at].head.take(key, value.get(), Rule::Last)?,
-            };
-        }
-        Some(added)
+        fits.then_some(added)
     }
 
     /// The choice as in a whole answer.
@@ -215,12 +222,6 @@ impl Choice {
 }
 
 impl ToolCall {
-    /// Whether a part with this index and id belongs here. Some servers number every call 0, or none.
-    fn goes_on_with(&self, index: Option<u64>, id: Option<&str>) -> bool {
-        let same_id = id.is_none_or(|id| !self.head.says("id") || self.head.is("id", id));
-        same_id && (index.is_none() || index == self.index)
-    }
-
     fn take_body(&mut self, key: &str, json: &str) -> Option<usize> {
         if json == "null" {
             return Some(0);
@@ -273,16 +274,20 @@ impl<'de> Deserialize<'de> for RawChoice<'de> {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawChoice<'de>, M::Error> {
                 let mut choice = RawChoice::default();
+                let mut message = None;
                 while let Some(Key(key)) = map.next_key()? {
                     match key.as_ref() {
-                        "index" => choice.index = map.next_value::<Option<u64>>()?.unwrap_or(0),
+                        "index" => choice.index = count(map.next_value::<&RawValue>()?.get()).unwrap_or(0),
                         "delta" => choice.delta = Some(map.next_value()?),
+                        // Some servers send a whole answer as their only event.
+                        "message" => message = Some(map.next_value()?),
                         "text" => choice.text = Some(map.next_value()?),
                         "logprobs" => choice.logprobs = Some(map.next_value()?),
                         "finish_reason" => choice.finish_reason = Some(map.next_value()?),
                         _ => choice.rest.push((key, map.next_value()?)),
                     }
                 }
+                choice.delta = choice.delta.or(message);
                 Ok(choice)
             }
         }

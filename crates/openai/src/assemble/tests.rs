@@ -150,7 +150,11 @@ fn facts_are_those_of_a_stream_that_passes_through() {
         r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#,
         r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#,
         r#"{"error":{"message":"boom at /a/b","code":500}}"#,
+        r#"{"object":"error","message":"boom","code":500}"#,
         r#"{"error":null,"choices":null}"#,
+        r#"{"error":"","choices":[{"index":"0","delta":{"content":"","finish_reason":""}}]}"#,
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":""}],"usage":{"prompt_tokens":"?"}}"#,
+        "{}",
     ];
     let mut answer = assembler(Endpoint::Chat);
     for chunk in chunks {
@@ -163,6 +167,39 @@ fn facts_are_those_of_a_stream_that_passes_through() {
         assert_eq!(assembler(Endpoint::Chat).take(bad.as_bytes()), Err(AssembleError::NotAChunk), "{bad}");
     }
     assert!(assembler(Endpoint::Chat).finish().is_err(), "no chunk, no answer");
+}
+
+#[test]
+fn only_a_real_reason_ends_a_choice() {
+    let chunk =
+        |reason: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"a"}},"finish_reason":{reason}}}]}}"#);
+    let mut answer = assembler(Endpoint::Chat);
+    for none in ["\"\"", "null", "\" \"", "\"null\"", "0"] {
+        assert_eq!(answer.take(chunk(none).as_bytes()).unwrap().ends, 0, "{none}");
+        assert!(!answer.is_finished(), "{none}");
+    }
+    assert_eq!(answer.take(chunk("\"stop\"").as_bytes()).unwrap().ends, 1);
+    assert_eq!(answer.take(chunk("\"\"").as_bytes()).unwrap().ends, 0);
+    assert!(answer.is_finished());
+    let whole: Value = serde_json::from_slice(&answer.finish().unwrap().body).unwrap();
+    assert_eq!(whole["choices"][0]["finish_reason"], "stop");
+}
+
+#[test]
+fn a_whole_answer_among_the_events_is_taken() {
+    let event = json!({"object": "chat.completion", "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}]});
+    let whole = assembled(Endpoint::Chat, std::slice::from_ref(&event));
+    assert_eq!(
+        whole["choices"],
+        json!([{"index": 0, "message": {"role": "assistant", "content": "a"},
+        "logprobs": null, "finish_reason": "stop"}])
+    );
+    let mut answer = assembler(Endpoint::Chat);
+    let facts = answer.take_whole(&event.to_string().into()).unwrap();
+    assert_eq!((facts.ends, facts.text_bytes, answer.is_finished()), (1, 1, true));
+    let body: Value = serde_json::from_slice(&answer.finish().unwrap().body).unwrap();
+    assert_eq!((&body["id"], &body["choices"]), (&json!("chatcmpl_1"), &event["choices"]));
 }
 
 #[test]
