@@ -10,11 +10,11 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{
-    Deserialize, Deserializer,
+    Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ use crate::{
     answer::read_answer,
     blank::says_something,
     error::upstream_error_message,
-    members::quoted,
+    members::{Key, quoted},
     usage::{Usage, parse_usage},
 };
 use choice::{Choice, RawChoice};
@@ -199,9 +199,6 @@ impl Assembler {
         Some(())
     }
 }
-
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// One chunk on its way in.
 struct Chunk<'s> {

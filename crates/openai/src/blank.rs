@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use serde_json::value::RawValue;
+
 use crate::members::{each_item, each_member};
 
 /// How deep a value is looked into; what lies deeper says something.
@@ -33,7 +35,7 @@ fn says(json: &str, depth: u32) -> bool {
             });
         }
         Some(b'[') => {
-            let _listed = each_item(json, |value| any = any || says(value.get(), depth + 1));
+            let _listed = each_item(json, |value: &RawValue| any = any || says(value.get(), depth + 1));
         }
         _ => any = !matches!(json, "null" | "false" | "0"),
     }

@@ -96,7 +96,7 @@ impl Relay {
 
     /// Frames a whole answer as the chunks of a stream: one with all choices, and the usage if it was asked for.
     pub fn frame_whole(&mut self, body: &[u8]) -> Result<Vec<FramedChunk>, ChunkError> {
-        let text = std::str::from_utf8(body).map_err(|_| ChunkError::NotAChunk)?;
+        let text = std::str::from_utf8(body).map_err(|_| ChunkError::NotAChunk)?.trim();
         let mut found = read(text, Form::Whole, &mut self.choices)?;
         if found.facts.error.is_some() {
             return Ok(vec![FramedChunk { frame: Bytes::new(), facts: found.facts }]);

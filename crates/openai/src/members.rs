@@ -3,7 +3,7 @@
 //! One validating pass that borrows; a member's range is where its value stands. Nothing here knows what a member
 //! means.
 
-use std::{borrow::Cow, fmt, ops::ControlFlow, ops::Range};
+use std::{borrow::Cow, fmt, marker::PhantomData, ops::ControlFlow, ops::Range};
 
 use serde::{
     Deserialize, Deserializer,
@@ -56,10 +56,10 @@ pub(crate) fn each_member<'a>(
     }
 }
 
-/// Calls `found` with each item of a JSON array in order; an item has no white space around it.
-pub(crate) fn each_item<'a>(text: &'a str, found: impl FnMut(&'a RawValue)) -> Result<(), InvalidJson> {
+/// Calls `found` with each item of a JSON array in order.
+pub(crate) fn each_item<'a, T: Deserialize<'a>>(text: &'a str, found: impl FnMut(T)) -> Result<(), InvalidJson> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let outcome = deserializer.deserialize_seq(Items(found));
+    let outcome = deserializer.deserialize_seq(Items { found, item: PhantomData });
     outcome.and_then(|()| deserializer.end()).map_err(|error| {
         if error.is_data() {
             return InvalidJson::NotAnObject;
@@ -132,8 +132,9 @@ struct Members<'s, F> {
     stopped: &'s mut bool,
 }
 
+/// A member's name.
 #[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct Key<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 impl<'a, F> Visitor<'a> for Members<'_, F>
 where
@@ -157,9 +158,12 @@ where
     }
 }
 
-struct Items<F>(F);
+struct Items<T, F> {
+    found: F,
+    item: PhantomData<T>,
+}
 
-impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for Items<F> {
+impl<'a, T: Deserialize<'a>, F: FnMut(T)> Visitor<'a> for Items<T, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -168,7 +172,7 @@ impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for Items<F> {
 
     fn visit_seq<S: SeqAccess<'a>>(mut self, mut seq: S) -> Result<(), S::Error> {
         while let Some(item) = seq.next_element()? {
-            (self.0)(item);
+            (self.found)(item);
         }
         Ok(())
     }

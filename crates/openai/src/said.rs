@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::members::{each_item, each_member};
 
-/// How deep parts of a content lie within each other at most: a list of parts, a part, a list in it, a text.
-const MAX_PART_DEPTH: u32 = 4;
+/// How deep parts of a content lie within each other at most: a list of parts, a part, a list in it, its part, a text.
+const MAX_PART_DEPTH: u32 = 5;
 
 /// What a delta or a message says, member by member. Tool calls are counted apart, as they know their calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +56,7 @@ pub(crate) fn is_filled(json: &str) -> bool {
 pub(crate) fn choices_bytes(json: &str) -> u64 {
     let mut sum = 0_u64;
     // What is no list of choices says nothing; the answer's reader judges it.
-    let _listed = each_item(json, |choice| {
+    let _listed = each_item(json, |choice: &RawValue| {
         let _listed = each_member(choice.get(), |key, value| {
             sum = sum.saturating_add(match key.as_ref() {
                 "message" | "delta" => message_bytes(value.get()),
@@ -85,7 +85,7 @@ fn message_bytes(json: &str) -> u64 {
 /// Names and arguments of a list of tool calls.
 fn tool_calls_bytes(json: &str) -> u64 {
     let mut sum = 0_u64;
-    let _listed = each_item(json, |call| sum = sum.saturating_add(tool_call_bytes(call.get())));
+    let _listed = each_item(json, |call: &RawValue| sum = sum.saturating_add(tool_call_bytes(call.get())));
     sum
 }
 
@@ -139,7 +139,7 @@ fn within(json: &str, depth: u32) -> u64 {
     match json.as_bytes().first() {
         Some(b'"') => return string_bytes(json),
         Some(b'[') => {
-            let _listed = each_item(json, |part| sum = sum.saturating_add(within(part.get(), depth + 1)));
+            let _listed = each_item(json, |part: &RawValue| sum = sum.saturating_add(within(part.get(), depth + 1)));
         }
         Some(b'{') => {
             let _listed = each_member(json, |key, value| {

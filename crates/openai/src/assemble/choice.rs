@@ -9,13 +9,13 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    ENTRY_BYTES, Key,
+    ENTRY_BYTES,
     merge::{Members, Rule, close_object},
 };
 use crate::{
     blank::is_reason,
     calls::{Calls, Part},
-    members::{each_item, each_member},
+    members::{Key, each_item, each_member},
     said::Said,
     usage::count,
 };
@@ -127,7 +127,7 @@ impl Choice {
 
     fn take_calls(&mut self, json: &str, said: &mut Said) -> Option<usize> {
         let mut added = Some(0);
-        each_item(json, |part| {
+        each_item(json, |part: &RawValue| {
             let more = self.take_call(part.get(), said);
             added = added.zip(more).map(|(sum, more)| sum + more);
         })

@@ -1,7 +1,11 @@
 //! Holds: the reading of one chunk, and what has to change in its bytes.
 
-use std::{borrow::Cow, ops::ControlFlow, ops::Range};
+use std::{borrow::Cow, fmt, ops::ControlFlow, ops::Range};
 
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use super::{ChunkError, ChunkFacts};
@@ -9,7 +13,7 @@ use crate::{
     blank::{is_reason, says_something},
     calls::{Calls, Part},
     error::upstream_error_message,
-    members::{each_item, each_member, range_in},
+    members::{Key, each_item, each_member, range_in},
     passing::Choices,
     said::Said,
     usage::{count, parse_usage},
@@ -116,7 +120,39 @@ struct RawChoice<'a> {
     message: Option<&'a RawValue>,
     text: Option<&'a RawValue>,
     finish_reason: Option<&'a RawValue>,
-    is_filled: bool,
+    /// The value of its last member.
+    last: Option<&'a RawValue>,
+}
+
+impl<'a> Deserialize<'a> for RawChoice<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'a> Visitor<'a> for Members {
+            type Value = RawChoice<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a choice")
+            }
+
+            fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<RawChoice<'a>, M::Error> {
+                let mut choice = RawChoice::default();
+                while let Some(Key(key)) = map.next_key()? {
+                    let value: &'a RawValue = map.next_value()?;
+                    choice.last = Some(value);
+                    match key.as_ref() {
+                        "index" => choice.index = count(value.get()).unwrap_or(0),
+                        "delta" => choice.delta = Some(value),
+                        "message" => choice.message = Some(value),
+                        "text" => choice.text = Some(value),
+                        "finish_reason" => choice.finish_reason = Some(value),
+                        _ => {}
+                    }
+                }
+                Ok(choice)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
 }
 
 impl<'a> Reader<'a, '_> {
@@ -125,31 +161,17 @@ impl<'a> Reader<'a, '_> {
             return Ok(());
         }
         let mut fault = None;
-        let listed = each_item(value.get(), |choice| {
+        let listed = each_item(value.get(), |choice: RawChoice<'a>| {
             self.found.facts.has_choices = true;
             if fault.is_none() {
-                fault = self.choice(choice).err();
+                fault = self.choice(&choice).err();
             }
         });
         listed.map_err(|_| ChunkError::NotAChunk)?;
         fault.map_or(Ok(()), Err)
     }
 
-    fn choice(&mut self, value: &'a RawValue) -> Result<(), ChunkError> {
-        let mut choice = RawChoice::default();
-        each_member(value.get(), |key, value| {
-            choice.is_filled = true;
-            match key.as_ref() {
-                "index" => choice.index = count(value.get()).unwrap_or(0),
-                "delta" => choice.delta = Some(value),
-                "message" => choice.message = Some(value),
-                "text" => choice.text = Some(value),
-                "finish_reason" => choice.finish_reason = Some(value),
-                _ => {}
-            }
-            ControlFlow::Continue(())
-        })
-        .map_err(|_| ChunkError::NotAChunk)?;
+    fn choice(&mut self, choice: &RawChoice<'a>) -> Result<(), ChunkError> {
         let mut said = Said::default();
         let message = choice.message.filter(|_| choice.delta.is_none());
         let calls = &mut self.known.at(choice.index).ok_or(ChunkError::TooMuch)?.calls;
@@ -165,7 +187,7 @@ impl<'a> Reader<'a, '_> {
         if let Some(text) = choice.text {
             said.member("content", text);
         }
-        self.end(&choice, value);
+        self.end(choice);
         let facts = &mut self.found.facts;
         facts.deltas = facts.deltas.saturating_add(u32::from(said.content));
         facts.text_bytes = facts.text_bytes.saturating_add(said.bytes());
@@ -183,7 +205,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Notes the choice's end. A reason that is none becomes null.
-    fn end(&mut self, choice: &RawChoice<'a>, value: &'a RawValue) {
+    fn end(&mut self, choice: &RawChoice<'a>) {
         let is_real = choice.finish_reason.is_some_and(|reason| is_reason(reason.get()));
         if is_real || self.form == Form::Whole {
             let is_new = self.known.end(choice.index);
@@ -196,9 +218,9 @@ impl<'a> Reader<'a, '_> {
                 (range_in(self.text, reason.get()), Cow::Borrowed("null"))
             }
             (None, Form::Whole) => {
-                let inside = range_in(self.text, value.get()).start + 1;
-                let comma = if choice.is_filled { "," } else { "" };
-                (inside..inside, Cow::Owned(format!("\"finish_reason\":\"stop\"{comma}")))
+                let Some(last) = choice.last else { return };
+                let end = range_in(self.text, last.get()).end;
+                (end..end, Cow::Borrowed(",\"finish_reason\":\"stop\""))
             }
             _ => return,
         };
@@ -221,7 +243,7 @@ fn read_delta(
         said.member(&key, value);
         if key == "tool_calls" && value.get().starts_with('[') {
             // It is valid JSON, and an array.
-            let _listed = each_item(value.get(), |part| match read_call(text, part, calls, edits) {
+            let _listed = each_item(value.get(), |part: &RawValue| match read_call(text, part, calls, edits) {
                 Ok((text_bytes, more)) => {
                     said.add(text_bytes);
                     kept += more;

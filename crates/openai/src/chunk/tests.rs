@@ -286,7 +286,7 @@ fn a_whole_answer_becomes_the_chunks_of_a_stream() {
          "finish_reason":"tool_calls"},
         {"index":1,"message":{"role":"assistant","content":"c"},"finish_reason":""},{"message":null,"index":2}],
         "usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
-    let answer = r#"{"id":"i","object":"chat.completion.chunk","created":7,"model":"m","choices":[         {"index":0,"delta":{"role":"assistant","content":"ab","tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}]},          "finish_reason":"tool_calls"},         {"index":1,"delta":{"role":"assistant","content":"c"},"finish_reason":"stop"},{"finish_reason":"stop","delta":null,"index":2}]}"#;
+    let answer = r#"{"id":"i","object":"chat.completion.chunk","created":7,"model":"m","choices":[         {"index":0,"delta":{"role":"assistant","content":"ab","tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}]},          "finish_reason":"tool_calls"},         {"index":1,"delta":{"role":"assistant","content":"c"},"finish_reason":"stop"},{"delta":null,"index":2,"finish_reason":"stop"}]}"#;
     let usage = r#"{"id":"i","object":"chat.completion.chunk","created":7,"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
     for (include_usage, expected) in [(false, vec![answer]), (true, vec![answer, usage])] {
         let mut relay = Relay::new("i", "m", include_usage);
