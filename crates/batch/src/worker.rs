@@ -11,6 +11,7 @@ use std::{
 
 use batchin_domain::{AccountId, Amount, BatchId, Ending, KeyId, Priority};
 use batchin_gateway::{Caller, Gateway, RequestError, Running, TaskError, Work};
+use batchin_openai::usage_of;
 use batchin_scheduler::Verdict;
 use batchin_store::{
     Claim, ClaimedTask, MoneyWait, Requeue, StoreError, TaskEnd, TaskFinish, Unpaid, WAITS_FOR_BALANCE,
@@ -280,6 +281,8 @@ impl Worker {
             request: ready.inbound.request,
             body: unsettled.body.clone(),
         };
+        let told = usage_of(&unsettled.body).map_or(0, |usage| usage.reasoning_tokens);
+        let reasoning_tokens = told.min(unsettled.units().output);
         let Some(result) = self.results.write(new).await else {
             self.requeue(task, Duration::from_secs(1), false).await;
             return true;
@@ -289,7 +292,7 @@ impl Worker {
             batch: task.batch,
             task: task.claim.task,
             epoch: task.claim.epoch,
-            end: TaskEnd::Completed { result },
+            end: TaskEnd::Completed { result, reasoning_tokens },
         };
         match unsettled.settle_task(finish).await {
             Ok(()) => {

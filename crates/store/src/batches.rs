@@ -88,6 +88,8 @@ pub struct BatchRow {
     pub blocked: Option<String>,
     /// What its tasks consumed so far.
     pub usage: TaskUsage,
+    /// Completion tokens among that which were hidden reasoning.
+    pub reasoning_tokens: u64,
     /// When it came to where it is.
     pub times: BatchTimes,
 }
@@ -140,7 +142,7 @@ pub struct StoredResult {
 const BATCH_COLUMNS: &str = "id, account_id, priority, status, chore, inline, endpoint, model, input_blob, input_file, \
      output_file, error_file, total, completed, failed, cancelled, expired, loaded, loaded_bytes, ending, faults, \
      metadata, window_hours, max_cost_nano, output_seconds, webhook_url, blocked, input_tokens, cached_tokens, \
-     output_tokens, cost_nano, created_at, started_at, ending_at, finalizing_at, finished_at, expires_at";
+     output_tokens, reasoning_tokens, cost_nano, created_at, started_at, ending_at, finalizing_at, finished_at, expires_at";
 const TASK_COLUMNS: &str = "id, idx, seq, custom_id, model, state, result_blob, result_offset, result_len, result_head, \
      error_code, error_message, error_status, error_kind, error_param, input_tokens, cached_tokens, output_tokens, cost_nano";
 
@@ -332,6 +334,7 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
             output_tokens: unsigned(row, TABLE, "output_tokens")?,
             cost: stored_amount(row, TABLE, "cost_nano")?,
         },
+        reasoning_tokens: unsigned(row, TABLE, "reasoning_tokens")?,
         times: BatchTimes {
             created: Timestamp::from_micros(row.try_get("", "created_at")?),
             started: at("started_at")?,

@@ -80,6 +80,7 @@ impl NewBatch {
             faults: None,
             blocked: None,
             usage: TaskUsage { input_tokens: 0, cached_tokens: 0, output_tokens: 0, cost: Amount::ZERO },
+            reasoning_tokens: 0,
             times,
         }
     }

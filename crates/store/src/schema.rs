@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0005_grants.sql"),
     include_str!("schema/0006_usage.sql"),
     include_str!("schema/0007_waiting.sql"),
+    include_str!("schema/0008_reasoning.sql"),
 ];
 
 /// Any number that no other program on the same database server uses; the name in ASCII.

@@ -143,6 +143,8 @@ pub enum TaskEnd {
     Completed {
         /// Where the answer lies.
         result: StoredResult,
+        /// Completion tokens of it that were hidden reasoning.
+        reasoning_tokens: u64,
     },
     /// With an error that trying again does not cure.
     Failed(TaskError),

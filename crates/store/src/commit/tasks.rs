@@ -19,6 +19,7 @@ use crate::{
 struct Added {
     counts: TaskCounts,
     usage: [i64; 4],
+    reasoning: i64,
     /// The `seq` of its next task to end.
     seq: i64,
 }
@@ -60,7 +61,7 @@ async fn lock_batches(
         for row in tx.all(sql, values).await? {
             let counts = counts(&row)?;
             let seq = i64::from(counts.ended()) + 1;
-            batches.insert(BatchId::new(row.try_get("", "id")?), Added { counts, usage: [0; 4], seq });
+            batches.insert(BatchId::new(row.try_get("", "id")?), Added { counts, usage: [0; 4], reasoning: 0, seq });
         }
     }
     exactly(batches.len() as u64, ids.len() as u64, "batch")?;
@@ -101,7 +102,10 @@ async fn end_tasks(
             *sum = sum.saturating_add(one);
         }
         let (state, result, error) = match &task.end {
-            TaskEnd::Completed { result } => (TaskStatus::Completed, Some(result), None),
+            TaskEnd::Completed { result, reasoning_tokens } => {
+                added.reasoning = added.reasoning.saturating_add(to_i64(*reasoning_tokens));
+                (TaskStatus::Completed, Some(result), None)
+            }
             TaskEnd::Failed(error) => (TaskStatus::Failed, None, Some(error)),
         };
         match state {
@@ -144,8 +148,8 @@ async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), 
     let touched = tx
         .run(
             "UPDATE batch SET completed = $2, failed = $3, input_tokens = input_tokens + $4, \
-             cached_tokens = cached_tokens + $5, output_tokens = output_tokens + $6, cost_nano = cost_nano + $7 \
-             WHERE id = $1",
+             cached_tokens = cached_tokens + $5, output_tokens = output_tokens + $6, cost_nano = cost_nano + $7, \
+             reasoning_tokens = reasoning_tokens + $8 WHERE id = $1",
             [
                 batch.uuid().into(),
                 i64::from(added.counts.completed).into(),
@@ -154,6 +158,7 @@ async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), 
                 cached.into(),
                 output.into(),
                 cost.into(),
+                added.reasoning.into(),
             ],
         )
         .await?;

@@ -165,8 +165,10 @@ both! {
         let usage = mixed[0].usage.unwrap();
         assert_eq!((usage.input_tokens, usage.output_tokens, usage.cost), (10, 20, nanos(3)));
         assert_eq!(mixed[1].error, Some(refused()));
-        let sums = db.store.batch(account, account_batches[1].id).await.unwrap().unwrap().usage;
+        let row = db.store.batch(account, account_batches[1].id).await.unwrap().unwrap();
+        let sums = row.usage;
         assert_eq!((sums.input_tokens, sums.output_tokens, sums.cost), (20, 40, nanos(3)));
+        assert_eq!(row.reasoning_tokens, 2, "one task completed");
         db.assert_clean().await;
     }
 

@@ -340,7 +340,7 @@ impl Db {
 
 pub fn completed() -> TaskEnd {
     let body = BlobRange { blob: "out".to_owned(), offset: 7, len: 9 };
-    TaskEnd::Completed { result: StoredResult { body, head: 5 } }
+    TaskEnd::Completed { result: StoredResult { body, head: 5 }, reasoning_tokens: 2 }
 }
 
 pub fn failed() -> TaskEnd {

@@ -8,7 +8,7 @@ pub(crate) mod show;
 use batchin_domain::{BatchStatus, Ending, Timestamp};
 use batchin_gateway::endpoint_of;
 use batchin_openai::Endpoint;
-use batchin_store::{BatchRow, TaskUsage};
+use batchin_store::BatchRow;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
@@ -144,7 +144,7 @@ struct InputDetails {
 #[derive(Serialize, ToSchema)]
 #[schema(as = OpenAiBatchOutputDetails)]
 struct OutputDetails {
-    /// Always 0: model servers count them among the output without telling which they are.
+    /// As far as the model servers tell them apart.
     reasoning_tokens: u64,
 }
 
@@ -167,7 +167,7 @@ impl From<BatchRow> for BatchObject {
                 completed: row.counts.completed,
                 failed: row.counts.ended().saturating_sub(row.counts.completed),
             },
-            usage: row.usage.into(),
+            usage: Usage::of(&row),
             priority: row.terms.priority.class().name(),
             max_cost_cents: row.terms.max_cost.map(Cents::from),
             cost_cents: row.usage.cost.into(),
@@ -229,13 +229,14 @@ impl BatchTimes {
     }
 }
 
-impl From<TaskUsage> for Usage {
-    fn from(usage: TaskUsage) -> Self {
+impl Usage {
+    fn of(row: &BatchRow) -> Self {
+        let usage = row.usage;
         Self {
             input_tokens: usage.input_tokens,
             input_tokens_details: InputDetails { cached_tokens: usage.cached_tokens },
             output_tokens: usage.output_tokens,
-            output_tokens_details: OutputDetails { reasoning_tokens: 0 },
+            output_tokens_details: OutputDetails { reasoning_tokens: row.reasoning_tokens },
             total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
         }
     }
