@@ -14,7 +14,7 @@ fn chat(custom_id: &str, tokens: u32) -> Value {
     json!({ "custom_id": custom_id, "model": "chat-model", "request_body": { "messages": messages, "max_tokens": tokens } })
 }
 
-async fn until_final(server: &TestServer, id: &str) -> Value {
+pub(crate) async fn until_final(server: &TestServer, id: &str) -> Value {
     let ended = async {
         loop {
             let batch = server.get(&format!("/v1/batches/{id}")).await.ok();
@@ -125,7 +125,7 @@ both! {
         assert_eq!((&batch["status"], &batch["failed_tasks"]), (&json!("failed"), &json!(1)));
         let task = &batch["tasks"][0];
         assert_eq!((&task["status"], &task["error"]["message"]), (&json!("failed"), &json!("prompt too long")));
-        assert!(task.get("result").is_none());
+        assert_eq!(task.get("result"), Some(&Value::Null));
         assert_eq!(server.balance().await.nanos(), batchin_testkit::usd("1").nanos());
         server.stop().await;
     }

@@ -11,6 +11,7 @@ mod inference;
 mod keys;
 mod leaving;
 mod models;
+mod odd_servers;
 mod openai_batches;
 mod usage;
 mod users;

@@ -5,7 +5,7 @@ use axum::{
     extract::{RawQuery, State},
     response::{IntoResponse, Response},
 };
-use batchin_domain::BatchId;
+use batchin_domain::{AccountId, BatchId};
 use bytes::Bytes;
 use futures::stream;
 use http::header::CONTENT_TYPE;
@@ -27,7 +27,8 @@ struct BrokenOff;
 /// Results as JSON lines
 ///
 /// One line for every task that has ended, in the order in which they ended, also while the batch runs. `seq` in the
-/// last line seen, given as `after`, goes on from there: nothing is left out and nothing comes twice.
+/// last line seen, given as `after`, goes on from there: nothing is left out and nothing comes twice. Every line has
+/// `result` and `error`, and one of them is null.
 #[utoipa::path(get, path = "/v1/batches/{id}/results", tag = "Batches", params(
     ("id" = Uuid, Path),
     ("after" = Option<u64>, Query, description = "The `seq` of the last task seen")), responses(
@@ -43,22 +44,25 @@ pub(crate) async fn results(
     let id = id.batch()?;
     let after = after(&Parameters::parse(query.as_deref(), &["after"])?)?;
     app.store().batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
+    let account = caller.account;
     let pages = stream::try_unfold(Some((app, after.unwrap_or(0))), move |at| async move {
         let Some((app, after)) = at else { return Ok(None) };
         // The cause was logged where it became an API error.
-        let (lines, next) = page(&app, id, after).await.map_err(|_| BrokenOff)?;
+        let (lines, next) = page(&app, (account, id), after).await.map_err(|_| BrokenOff)?;
         Ok::<_, BrokenOff>(Some((lines, next.map(|next| (app, next)))))
     });
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pages)).into_response())
 }
 
 /// Lines of one page, and the `seq` after which the next one begins.
-async fn page(app: &App, batch: BatchId, after: u64) -> Result<(Bytes, Option<u64>), ApiError> {
+async fn page(app: &App, (account, batch): (AccountId, BatchId), after: u64) -> Result<(Bytes, Option<u64>), ApiError> {
     let rows = app.store().ended_tasks(batch, after, PAGE + 1).await?;
+    // Read after its tasks, as it may be stopped while this goes on.
+    let ending = app.store().batch(account, batch).await?.and_then(|batch| batch.ending);
     let (rows, more) = bounded(rows, PAGE);
     let next = rows.last().filter(|_| more).and_then(|row| row.seq);
     let mut lines = Vec::new();
-    for task in with_answers(app, rows).await? {
+    for task in with_answers(app, rows, ending).await? {
         serde_json::to_writer(&mut lines, &task).map_err(|_| ApiError::internal())?;
         lines.push(b'\n');
     }

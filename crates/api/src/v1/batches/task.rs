@@ -1,5 +1,6 @@
 //! Holds: a task as its batch's owner sees it, with its answer.
 
+use batchin_domain::{Ending, TaskStatus};
 use batchin_store::TaskRow;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -27,12 +28,11 @@ pub(super) struct TaskObject {
     /// `pending`, `running`, `completed`, `failed`, `cancelled` or `expired`.
     #[schema(example = "completed")]
     status: &'static str,
-    /// The answer's body, once there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    /// The answer's body; null until there is one, and where there is none.
+    #[schema(value_type = Option<Object>, required = true)]
     result: Option<Box<RawValue>>,
-    /// What went wrong, if something did.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// What went wrong, or why it was not run; null where nothing did.
+    #[schema(required = true)]
     error: Option<TaskError>,
     #[schema(required = true)]
     usage: Option<TaskTokens>,
@@ -62,12 +62,16 @@ pub(super) struct TaskTokens {
     total_tokens: u64,
 }
 
-/// Tasks with their answers, in order.
-pub(super) async fn with_answers(app: &App, rows: Vec<TaskRow>) -> Result<Vec<TaskObject>, ApiError> {
-    stream::iter(rows).map(|row| object(app, row)).buffered(READS).try_collect().await
+/// Tasks with their answers, in order. `ending` is what stopped their batch, if something did.
+pub(super) async fn with_answers(
+    app: &App,
+    rows: Vec<TaskRow>,
+    ending: Option<Ending>,
+) -> Result<Vec<TaskObject>, ApiError> {
+    stream::iter(rows).map(|row| object(app, row, ending)).buffered(READS).try_collect().await
 }
 
-async fn object(app: &App, row: TaskRow) -> Result<TaskObject, ApiError> {
+async fn object(app: &App, row: TaskRow, ending: Option<Ending>) -> Result<TaskObject, ApiError> {
     let result = match &row.result {
         Some(result) => {
             let bytes = app.batches.read(&result.body).await.map_err(|cause| ApiError::blob(&cause))?;
@@ -82,12 +86,7 @@ async fn object(app: &App, row: TaskRow) -> Result<TaskObject, ApiError> {
         model: row.model,
         status: row.status.name(),
         result,
-        error: row.error.map(|error| TaskError {
-            code: error.code,
-            message: error.message,
-            status_code: error.status,
-            param: error.param,
-        }),
+        error: row.error.map(TaskError::from).or_else(|| TaskError::not_run(row.status, ending)),
         cost_cents: row.usage.map(|usage| usage.cost.into()),
         usage: row.usage.map(|usage| TaskTokens {
             prompt_tokens: usage.input_tokens,
@@ -95,6 +94,25 @@ async fn object(app: &App, row: TaskRow) -> Result<TaskObject, ApiError> {
             total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
         }),
     })
+}
+
+impl From<batchin_store::TaskError> for TaskError {
+    fn from(error: batchin_store::TaskError) -> Self {
+        Self { code: error.code, message: error.message, status_code: error.status, param: error.param }
+    }
+}
+
+impl TaskError {
+    /// Of a task that was stopped with its batch, as on the line of the batch's error file.
+    fn not_run(status: TaskStatus, ending: Option<Ending>) -> Option<Self> {
+        let fallback = match status {
+            TaskStatus::Cancelled => Ending::Cancelled,
+            TaskStatus::Expired => Ending::Expired,
+            TaskStatus::Pending | TaskStatus::Running | TaskStatus::Completed | TaskStatus::Failed => return None,
+        };
+        let (code, message) = ending.unwrap_or(fallback).explanation();
+        Some(Self { code: code.to_owned(), message: message.to_owned(), status_code: None, param: None })
+    }
 }
 
 fn json(bytes: Bytes) -> Result<Box<RawValue>, ApiError> {

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// States of a task that was stopped with its batch.
+const NOT_RUN: [&str; 2] = ["cancelled", "expired"];
+
 /// `custom_id: answer`; a line that is not understood is shown as it came.
 pub(super) fn described(line: &str) -> String {
     let Ok(result) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
@@ -9,10 +12,12 @@ pub(super) fn described(line: &str) -> String {
     if let Some(error) = result.get("error").filter(|error| !error.is_null()) {
         let message = error.get("message").or(error.get("error").and_then(|inner| inner.get("message")));
         let message = message.and_then(Value::as_str).map_or_else(|| error.to_string(), str::to_owned);
-        return format!("{name}: failed: {message}");
+        let status = result.get("status").and_then(Value::as_str).filter(|status| NOT_RUN.contains(status));
+        return format!("{name}: {}: {message}", status.unwrap_or("failed"));
     }
     // OpenAI-shaped lines have their answer in `response`.
-    let response = result.get("result").or_else(|| result.get("response")).filter(|response| !response.is_null());
+    let said = |member: &str| result.get(member).filter(|value| !value.is_null());
+    let response = said("result").or_else(|| said("response"));
     match response.map(|response| answer(response.get("body").unwrap_or(response))) {
         Some(text) if text.contains('\n') => format!("{name}:\n{text}"),
         Some(text) => format!("{name}: {text}"),
@@ -55,6 +60,11 @@ mod tests {
             (r#"{"custom_id":"c","result":{"data":[{"embedding":[0.1]}]}}"#, "c: 1 embeddings"),
             (r#"{"custom_id":"d","status":"failed","error":{"code":"x","message":"too long"}}"#, "d: failed: too long"),
             (r#"{"custom_id":"e","status":"cancelled"}"#, "e: cancelled"),
+            (
+                r#"{"custom_id":"f","status":"expired","result":null,"error":{"code":"batch_expired","message":"Too late."}}"#,
+                "f: expired: Too late.",
+            ),
+            (r#"{"custom_id":"g","status":"completed","result":{"data":[]},"error":null}"#, "g: 0 embeddings"),
             ("nonsense", "nonsense"),
         ];
         for (line, expected) in cases {

@@ -1,0 +1,232 @@
+//! Holds: model servers that speak OpenAI's protocol in their own way, through the whole pipeline.
+
+use std::time::Duration;
+
+use batchin_testkit::{
+    Reply, TestServer, both,
+    sim::{Behaviour, End},
+    usd,
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::{batches::until_final, inference::cost};
+
+const EVENTS: &str = "text/event-stream";
+const JSON: &str = "application/json";
+
+/// A body as it comes from a model server.
+fn raw(content_type: &'static str, body: &str) -> Behaviour {
+    let pieces = vec![Bytes::copy_from_slice(body.as_bytes())];
+    Behaviour::Raw { content_type, pieces, gap: Duration::ZERO, end: End::Done }
+}
+
+/// The chunks as a stream, with `[DONE]`.
+fn streamed(chunks: &[Value]) -> Behaviour {
+    let events: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
+    raw(EVENTS, &format!("{events}data: [DONE]\n\n"))
+}
+
+fn said(text: &str, reason: Value) -> Value {
+    json!({"id": "x", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
+}
+
+fn whole(usage: Value) -> Value {
+    let message = json!({"role": "assistant", "content": "hello there"});
+    json!({"id": "x", "object": "chat.completion", "created": 1, "model": "other",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
+}
+
+/// The JSON of each event, and whether `[DONE]` ended them.
+#[track_caller]
+fn events(reply: &Reply) -> (Vec<Value>, bool) {
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let text = reply.text();
+    let data: Vec<&str> = text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect();
+    let done = data.last() == Some(&"[DONE]");
+    (data.into_iter().filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap()).collect(), done)
+}
+
+fn text_of(chunks: &[Value]) -> String {
+    chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect()
+}
+
+fn task(custom_id: &str) -> Value {
+    let messages = json!([{ "role": "user", "content": "hi" }]);
+    json!({ "custom_id": custom_id, "model": "chat-model", "request_body": { "messages": messages, "max_tokens": 50 } })
+}
+
+/// Runs one task to its end, and reads its line.
+async fn run_task(server: &TestServer) -> Value {
+    let made = server.post("/v1/batches", json!({ "tasks": [task("a")], "priority": "high" })).await.ok();
+    let batch = until_final(server, made["id"].as_str().unwrap()).await;
+    batch["tasks"][0].clone()
+}
+
+async fn spent(server: &TestServer) -> i64 {
+    usd("1").nanos() - server.balance().await.nanos()
+}
+
+both! {
+    async fn an_odd_member_of_a_usage_costs_nothing(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let told = json!({"prompt_tokens": 10, "completion_tokens": 5});
+        let mut expected = 0;
+        for usage in [
+            json!({"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": []}),
+            json!({"prompt_tokens": 10.0, "completion_tokens": 5e0, "prompt_tokens_details": {"cached_tokens": "4"}}),
+            json!({"prompt_tokens": 10, "completion_tokens": null, "total_tokens": 15, "prompt_tokens_details": 7}),
+        ] {
+            server.sim.script_all(raw(JSON, &whole(usage.clone()).to_string()));
+            server.chat("chat-model").max_tokens(50).await.ok();
+            expected += cost(&told);
+            assert_eq!(spent(&server).await, expected, "whole: {usage}");
+            let last = json!({"choices": [], "usage": usage});
+            server.sim.script_all(streamed(&[said("hello ", Value::Null), said("there", json!("stop")), last]));
+            let (chunks, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
+            assert!(done && text_of(&chunks) == "hello there");
+            expected += cost(&told);
+            assert_eq!(spent(&server).await, expected, "streamed: {usage}");
+            let line = run_task(&server).await;
+            assert_eq!((&line["usage"]["prompt_tokens"], &line["usage"]["completion_tokens"]), (&json!(10), &json!(5)));
+            expected = spent(&server).await;
+        }
+        let rows = server.get("/v1/usage/logs").await.ok();
+        assert!(rows.as_array().unwrap().iter().all(|row| row["estimated"] == json!(false)), "{rows}");
+        server.stop().await;
+    }
+
+    async fn a_stream_that_is_answered_whole_is_delivered_and_charged_once(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let usage = json!({"prompt_tokens": 10, "completion_tokens": 5});
+        server.sim.script_all(raw(JSON, &whole(usage.clone()).to_string()));
+        let (chunks, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
+        assert!(done && chunks.len() == 1, "{chunks:?}");
+        assert_eq!((text_of(&chunks).as_str(), &chunks[0]["object"]), ("hello there", &json!("chat.completion.chunk")));
+        assert_eq!((&chunks[0]["model"], chunks[0].get("usage")), (&json!("chat-model"), None));
+        assert_eq!((spent(&server).await, server.sim.calls()), (cost(&usage), 1));
+        let asked = server.chat("chat-model").max_tokens(50).stream().with("stream_options", json!({"include_usage": true}));
+        let (chunks, done) = events(&asked.await);
+        assert!(done && chunks.len() == 2, "{chunks:?}");
+        assert_eq!((&chunks[1]["choices"], &chunks[1]["usage"]), (&json!([]), &usage));
+        assert_eq!((spent(&server).await, server.sim.calls()), (2 * cost(&usage), 2));
+        let line = run_task(&server).await;
+        assert_eq!((&line["status"], &line["result"]["usage"]), (&json!("completed"), &usage));
+        assert_eq!(line["result"]["choices"][0]["message"]["content"], "hello there");
+        assert_eq!((&line["usage"]["completion_tokens"], server.sim.calls()), (&json!(5), 3));
+        server.stop().await;
+    }
+
+    async fn a_whole_answer_that_comes_as_a_stream_is_put_together(backend) {
+        let server = TestServer::start().on(backend).await;
+        let usage = json!({"prompt_tokens": 10, "completion_tokens": 2});
+        let last = json!({"choices": [], "usage": usage});
+        server.sim.script_all(streamed(&[said("hello ", json!("")), said("there", json!("stop")), last]));
+        let answer = server.chat("chat-model").max_tokens(50).await.ok();
+        assert_eq!((&answer["object"], &answer["usage"]), (&json!("chat.completion"), &usage));
+        assert_eq!(answer["choices"][0]["message"]["content"], "hello there");
+        assert_eq!(spent(&server).await, cost(&usage));
+        server.stop().await;
+    }
+
+    async fn only_a_real_reason_ends_an_answer(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let usage = json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2}});
+        let good = streamed(&[said("hello ", json!("")), said("there", json!("stop")), usage.clone()]);
+        let cut = streamed(&[said("hello ", json!("")), said("there", json!(""))]);
+        server.sim.script_all(good.clone());
+        let (chunks, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
+        assert!(done && text_of(&chunks) == "hello there");
+        let reasons: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]["finish_reason"]).collect();
+        assert_eq!(reasons, [&Value::Null, &json!("stop")]);
+        server.sim.script_all(cut.clone());
+        let (chunks, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
+        assert!(!done && chunks.last().unwrap()["error"]["code"] == "upstream_error", "{chunks:?}");
+        // A batch tries again, and half an answer is nobody's result.
+        server.sim.script_all(good);
+        server.sim.queue(cut);
+        let calls = server.sim.calls();
+        let line = run_task(&server).await;
+        assert_eq!(line["result"]["choices"][0]["message"]["content"], "hello there");
+        assert_eq!((&line["result"]["choices"][0]["finish_reason"], server.sim.calls()), (&json!("stop"), calls + 2));
+        server.stop().await;
+    }
+
+    async fn a_batch_counts_reasoning(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let usage = json!({"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}});
+        let last = json!({"choices": [], "usage": usage});
+        server.sim.script_all(streamed(&[said("hello", json!("stop")), last]));
+        let made = server.post("/v1/batches", json!({ "tasks": [task("a"), task("b")] })).await.ok();
+        let id = made["id"].as_str().unwrap();
+        let batch = until_final(&server, id).await;
+        assert_eq!(batch["tasks"][1]["result"]["usage"], usage);
+        let batch = server.get(&format!("/openai/v1/batches/{id}")).await.ok();
+        assert_eq!(batch["usage"], json!({
+            "input_tokens": 20, "input_tokens_details": { "cached_tokens": 0 },
+            "output_tokens": 10, "output_tokens_details": { "reasoning_tokens": 6 }, "total_tokens": 30,
+        }));
+        server.stop().await;
+    }
+
+    async fn no_chunk_without_choices_leaves_unless_it_was_asked_for(backend) {
+        let server = TestServer::start().on(backend).await;
+        for odd in [json!({"prompt_tokens": 0, "completion_tokens": 0}), json!({"prompt_tokens": {}}), json!([]), Value::Null] {
+            let mut first = said("hello", Value::Null);
+            first["error"] = json!("");
+            first["usage"] = Value::Null;
+            let last = json!({"choices": [], "usage": odd});
+            server.sim.script_all(streamed(&[json!({}), first, json!({}), said("", json!("stop")), last]));
+            let (chunks, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
+            assert!(done && chunks.len() == 2, "{odd}: {chunks:?}");
+            assert!(chunks.iter().all(|chunk| chunk["choices"][0].is_object() && chunk.get("usage").is_none()), "{chunks:?}");
+        }
+        server.stop().await;
+    }
+
+    async fn tool_calls_that_are_numbered_alike_are_told_apart(backend) {
+        let server = TestServer::start().on(backend).await;
+        let call = |index: Value, id: Value, name: Value, arguments: &str| json!({"id": "x", "choices": [{"index": 0, "delta": {
+            "tool_calls": [{"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}]}}]});
+        let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]});
+        for (first, second) in [(json!(0), json!(0)), (json!(1), json!(2)), (Value::Null, Value::Null), (json!(1), json!(1))] {
+            server.sim.script_all(streamed(&[
+                call(first.clone(), json!("a"), json!("f"), ""),
+                call(first.clone(), Value::Null, Value::Null, "{}"),
+                call(second.clone(), json!("b"), json!("g"), "{"),
+                call(second.clone(), Value::Null, Value::Null, "}"),
+                end.clone(),
+            ]));
+            let (chunks, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
+            assert!(done);
+            let calls = chunks.iter().filter_map(|chunk| chunk.pointer("/choices/0/delta/tool_calls/0/index"));
+            assert_eq!(calls.collect::<Vec<_>>(), [0, 0, 1, 1], "{first} {second}");
+        }
+        server.stop().await;
+    }
+
+    async fn every_result_line_has_a_result_and_an_error(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        server.sim.script_all(Behaviour::Hang);
+        let made = server.post("/v1/batches", json!({ "tasks": [task("a"), task("b")] })).await.ok();
+        let id = made["id"].as_str().unwrap();
+        server.sim.until_calls(1).await;
+        server.post(&format!("/v1/batches/{id}/cancel"), json!({})).await.ok();
+        let stopped = until_final(&server, id).await;
+        server.sim.script_all(Behaviour::default());
+        let done = run_task(&server).await;
+        let refusal = batchin_testkit::sim::Refusal::vllm(400, "prompt too long");
+        server.sim.script_all(Behaviour::Refuse(refusal));
+        let failed = run_task(&server).await;
+        let results = server.get(&format!("/v1/batches/{id}/results")).await.text();
+        let lines: Vec<Value> = results.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        for line in lines.iter().chain([&done, &failed]).chain(stopped["tasks"].as_array().unwrap()) {
+            let line = line.as_object().unwrap();
+            assert!(line["result"].is_null() != line["error"].is_null(), "{line:?}");
+        }
+        assert_eq!((&lines[0]["status"], &lines[0]["error"]["code"]), (&json!("cancelled"), &json!("batch_cancelled")));
+        assert_eq!(failed["error"]["message"], "prompt too long");
+        server.stop().await;
+    }
+}
