@@ -18,6 +18,7 @@ use batchin_tasks::Tasks;
 use batchin_upstream::Fleet;
 use batchin_webhooks::Webhooks;
 use metrics_exporter_prometheus::PrometheusHandle;
+use reload::Reloader;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -74,7 +75,8 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let stopping = CancellationToken::new();
     let parts = api_parts(&config, &gateway, (batches, files, webhooks), (metrics, stopping.clone()));
     let listener = listen::bind(&config.server)?;
-    reload::watch(sources, gateway.clone(), listener.tls(), &groups.beside);
+    let (started, tls) = (config.clone(), listener.tls());
+    reload::watch(Reloader { sources, started, gateway: gateway.clone(), tls }, &groups.beside);
     announce(&config, listener.address()?)?;
     let stop = Stop { stopping, listener: listener.handle(), grace: config.server.shutdown_grace };
     run_until_stopped(listener.serve(batchin_api::router(parts)), stop).await?;

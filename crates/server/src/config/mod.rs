@@ -21,6 +21,7 @@ mod sources;
 mod upstreams;
 mod users;
 mod webhooks;
+mod written;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -42,6 +43,7 @@ pub use sources::{Environment, Flags, Sources};
 pub use upstreams::{ENGINE_UPSTREAM, Timeouts, Upstream, UpstreamKind};
 pub use users::{Keys, Users};
 pub use webhooks::Webhooks;
+pub use written::Written;
 
 /// A larger file is no configuration.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -80,6 +82,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// To tell what has changed.
+    pub written: Written,
 }
 
 /// Why there is no configuration.
@@ -108,16 +112,21 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks everything: flags over environment over file over defaults.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let (name, text) = match &sources.file {
-            Some(path) => (path.display().to_string(), read_file(path)?),
-            None => (NO_FILE.to_owned(), String::new()),
-        };
+        let text = sources.file.as_deref().map_or(Ok(String::new()), read_file)?;
+        Self::of_text(&text, sources)
+    }
+
+    /// The same, with what the file says given.
+    pub fn of_text(text: &str, sources: &Sources) -> Result<Self, ConfigError> {
+        let name = sources.file.as_ref().map_or_else(|| NO_FILE.to_owned(), |path| path.display().to_string());
         let faults = Collector::default();
-        let mut root = document::parse(&text, &faults);
-        known::check_keys(&root, &faults);
+        let file = document::parse(text, &faults);
+        known::check_keys(&file, &faults);
+        let mut root = file.clone();
         sources::apply_environment(&mut root, &sources.environment, &faults);
         sources::apply_flags(&mut root, &sources.flags);
-        let config = Self::read(&mut root, &faults);
+        let written = Written::of(text, &file, &root);
+        let config = Self::read(&mut root, written, &faults);
         let list = faults.finish();
         if list.is_empty() { Ok(config) } else { Err(ConfigError::Faults(Faults { file: name, list })) }
     }
@@ -169,7 +178,7 @@ impl Config {
         self.upstreams.iter().any(|upstream| upstream.kind == UpstreamKind::Embedded)
     }
 
-    fn read(root: &mut Table, faults: &Collector) -> Self {
+    fn read(root: &mut Table, written: Written, faults: &Collector) -> Self {
         let is_engine_enabled = Scope::root(root, &Collector::default()).flag(&engine::ENABLED);
         if is_engine_enabled && !root.contains_key("models") {
             root.extend(document::parse(models::DEFAULT_MODELS, faults));
@@ -203,11 +212,13 @@ impl Config {
             log: Log::read(&scope),
             telemetry: Telemetry::read(&scope),
             metrics: Metrics::read(&scope),
+            written,
         }
     }
 }
 
-fn read_file(path: &Path) -> Result<String, ConfigError> {
+/// What a configuration file says.
+pub(crate) fn read_file(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let mut text = String::new();

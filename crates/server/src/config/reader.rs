@@ -322,7 +322,8 @@ impl<'a> Scope<'a> {
         self.faults.add(place, kind, format!("{}{} {message}", self.prefix, setting.path));
     }
 
-    fn find(&self, path: &str) -> Option<&'a Node> {
+    /// What was written at a dotted name.
+    pub(super) fn find(&self, path: &str) -> Option<&'a Node> {
         let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
         let mut table = self.table;
         for name in parents.split('.').filter(|name| !name.is_empty()) {

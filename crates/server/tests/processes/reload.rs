@@ -94,4 +94,36 @@ on_both! {
         node.reload();
         until("the new price is shown", async || (price_shown(&account, at).await == Some(300.0)).then_some(())).await;
     }
+    async fn an_emptied_file_and_one_that_is_cut_off_change_nothing(backend) {
+        let world = World::new(backend, settings(1)).await;
+        let node = world.node().await;
+        let (account, at) = (world.account(100).await, &node.address);
+        let whole = world.configuration(&settings(2));
+        let cut = &whole[..whole.find("[[models]]").unwrap()];
+        for (refusals, text, why) in [(1, "", "the file is empty"), (2, cut, "no [[models]] any more")] {
+            world.overwrite_configuration(text);
+            until("the loss is reported", async || {
+                let log = node.log();
+                let refused = log.matches("the old one stays").count();
+                assert!(refused <= refusals, "each file is reported once");
+                (refused == refusals && log.contains(why)).then_some(())
+            })
+            .await;
+            assert_eq!(price_shown(&account, at).await, Some(100.0));
+            assert_eq!(account.chat(at, &chat("fixed", 10)).await.status, 200);
+            let metrics = String::from_utf8(account.get(at, "/metrics").await.body.to_vec()).unwrap();
+            let counted = format!("batchin_config_reloads_total{{outcome=\"refused\"}} {refusals}\n");
+            assert!(metrics.contains(&counted), "{metrics}");
+        }
+        // A limit needs a restart; the prices beside it do not.
+        let waiting = Settings { max_in_flight: 77, ..settings(2) };
+        world.overwrite_configuration(&world.configuration(&waiting));
+        until("the new price is shown", async || (price_shown(&account, at).await == Some(200.0)).then_some(())).await;
+        until("the limit is named", async || {
+            node.log().contains("need a restart: server.max_in_flight").then_some(())
+        })
+        .await;
+        let metrics = String::from_utf8(account.get(at, "/metrics").await.body.to_vec()).unwrap();
+        assert!(metrics.contains("batchin_config_reloads_total{outcome=\"taken_over\"} 1\n"), "{metrics}");
+    }
 }

@@ -79,10 +79,20 @@ impl World {
         &self.sims[0]
     }
 
+    /// What the configuration says with these settings.
+    pub fn configuration(&self, settings: &Settings) -> String {
+        let upstreams: Vec<String> = self.sims.iter().map(SimServer::base_url).collect();
+        settings.text(&self.database.url, &self.blobs.display().to_string(), &upstreams)
+    }
+
+    /// Writes over the configuration in its place, as `>` does.
+    pub fn overwrite_configuration(&self, text: &str) {
+        std::fs::write(&self.config, text).unwrap();
+    }
+
     /// Writes the configuration, in one step for whoever reads it.
     pub fn configure(&self, settings: &Settings) {
-        let upstreams: Vec<String> = self.sims.iter().map(SimServer::base_url).collect();
-        let text = settings.text(&self.database.url, &self.blobs.display().to_string(), &upstreams);
+        let text = self.configuration(settings);
         let fresh = self.config.with_extension("fresh");
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(fresh, &self.config).unwrap();
