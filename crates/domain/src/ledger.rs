@@ -50,6 +50,8 @@ pub enum Movement {
     Charge,
     /// Usage that came after its node was fenced: our loss, never the customer's.
     Late,
+    /// The operator takes back credit that was given in error.
+    Correction,
 }
 
 impl Movement {
@@ -59,6 +61,7 @@ impl Movement {
             Self::Grant => (Book::Grants, Book::Customer),
             Self::Charge => (Book::Customer, Book::Revenue),
             Self::Late => (Book::LateUsage, Book::Revenue),
+            Self::Correction => (Book::Customer, Book::Grants),
         }
     }
 }
@@ -108,6 +111,14 @@ impl Counters {
         Ok(Self { posted_credit, ..self })
     }
 
+    /// Credit is taken back: what is neither spent nor set aside.
+    pub fn take_back(self, amount: Amount) -> Result<Self, LedgerError> {
+        if self.available() < amount {
+            return Err(LedgerError::Insufficient { available: self.available() });
+        }
+        Ok(Self { posted_credit: self.posted_credit.saturating_sub(amount.nanos()), ..self })
+    }
+
     /// Sets an amount aside.
     pub fn pend(self, amount: Amount) -> Result<Self, LedgerError> {
         if self.available() < amount {
@@ -150,6 +161,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Credit(i64),
+        TakeBack(i64),
         Pend(i64),
         Post(i64),
         Void(i64),
@@ -160,6 +172,7 @@ mod tests {
         prop::collection::vec(
             prop_oneof![
                 amount.clone().prop_map(Step::Credit),
+                amount.clone().prop_map(Step::TakeBack),
                 amount.clone().prop_map(Step::Pend),
                 amount.clone().prop_map(Step::Post),
                 amount.prop_map(Step::Void),
@@ -177,6 +190,7 @@ mod tests {
                 let amount = |n: i64| Amount::from_nanos(n).unwrap();
                 let (next, legal) = match step {
                     Step::Credit(n) => { free += n; (counters.credit(amount(n)), true) }
+                    Step::TakeBack(n) => { let ok = n <= free; if ok { free -= n } (counters.take_back(amount(n)), ok) }
                     Step::Pend(n) => { let ok = n <= free; if ok { free -= n; aside += n } (counters.pend(amount(n)), ok) }
                     Step::Post(n) => { let ok = n <= aside; if ok { aside -= n; spent += n } (counters.post(amount(n)), ok) }
                     Step::Void(n) => { let ok = n <= aside; if ok { aside -= n; free += n } (counters.void(amount(n)), ok) }

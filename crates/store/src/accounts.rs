@@ -114,13 +114,36 @@ pub enum GrantError {
     Store(#[source] StoreError),
 }
 
+/// Why credit was not taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum CorrectError {
+    /// No such account.
+    #[error("there is no such account")]
+    NoAccount,
+    /// Corrections are above zero.
+    #[error("a correction must be above zero")]
+    Nothing,
+    /// The account has less that is neither spent nor leased to nodes.
+    #[error("the account has less than that")]
+    Insufficient {
+        /// What can be taken back.
+        available: Amount,
+    },
+    /// The reference or the id belongs to another movement.
+    #[error("the reference belongs to another movement")]
+    ReferenceTaken,
+    /// The store failed.
+    #[error("the correction could not be stored")]
+    Store(#[source] StoreError),
+}
+
 /// A credit in an account's history.
 #[derive(Clone, Debug)]
 pub struct Credited {
     /// Names the movement.
     pub id: TransferId,
-    /// How much.
-    pub amount: Amount,
+    /// How much; below zero when it was taken back.
+    pub amount: Balance,
     /// The outside reference, if there is one.
     pub reference: Option<String>,
     /// When.
@@ -154,15 +177,15 @@ async fn lock_account(tx: &WriteTx, account: AccountId) -> Result<Option<(Counte
         tx.dialect.for_update()
     );
     let row = tx.one(sql, [account.uuid().into()]).await?;
-    row.map(|row| {
-        let counters = Counters {
-            posted_debit: row.try_get("", "posted_debit")?,
-            posted_credit: row.try_get("", "posted_credit")?,
-            pending_debit: row.try_get("", "pending_debit")?,
-        };
-        Ok((counters, row.try_get("", "frozen")?))
+    row.map(|row| Ok((counters(&row)?, row.try_get("", "frozen")?))).transpose()
+}
+
+fn counters(row: &Row) -> Result<Counters, StoreError> {
+    Ok(Counters {
+        posted_debit: row.try_get("", "posted_debit")?,
+        posted_credit: row.try_get("", "posted_credit")?,
+        pending_debit: row.try_get("", "pending_debit")?,
     })
-    .transpose()
 }
 
 /// Locks the account and says what can be leased of its balance: nothing while it is frozen. `None`: no account.
@@ -272,7 +295,7 @@ impl Store {
                 return Ok(Err(GrantError::NoAccount));
             };
             let Ok(after) = counters.credit(grant.amount) else { return Ok(Err(GrantError::Overflow)) };
-            match book_credit(&tx, &grant, after).await {
+            match book_credit(&tx, &grant, after, Movement::Grant).await {
                 Ok(()) => tx.commit().await.map(Ok),
                 Err(cause) if cause.is_duplicate() => {
                     drop(tx);
@@ -289,6 +312,42 @@ impl Store {
         Ok(())
     }
 
+    /// Takes back credit that was given in error; never what is spent or leased to nodes. The same again changes nothing.
+    pub async fn correct_credit(&self, correction: CreditGrant) -> Result<(), CorrectError> {
+        if correction.amount.is_zero() {
+            return Err(CorrectError::Nothing);
+        }
+        let booked = retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            let Some((counters, _)) = lock_account(&tx, correction.account).await? else {
+                return Ok(Err(CorrectError::NoAccount));
+            };
+            let Ok(after) = counters.take_back(correction.amount) else {
+                drop(tx);
+                // This very correction may be booked, in a commit that went unheard.
+                let insufficient = CorrectError::Insufficient { available: counters.available() };
+                return Ok(if self.is_booked(&correction).await? { Ok(()) } else { Err(insufficient) });
+            };
+            match book_credit(&tx, &correction, after, Movement::Correction).await {
+                Ok(()) => tx.commit().await.map(Ok),
+                Err(cause) if cause.is_duplicate() => {
+                    drop(tx);
+                    let same = self.is_booked(&correction).await?;
+                    Ok(if same { Ok(()) } else { Err(CorrectError::ReferenceTaken) })
+                }
+                Err(cause) => Err(cause),
+            }
+        });
+        booked.await.map_err(CorrectError::Store)?
+    }
+
+    /// What of an account's balance is not leased to nodes; nothing where there is no account.
+    pub async fn available(&self, account: AccountId) -> Result<Amount, StoreError> {
+        let sql = "SELECT posted_debit, posted_credit, pending_debit FROM account WHERE id = $1";
+        let row = self.one(sql, [account.uuid().into()]).await?;
+        row.map_or(Ok(Amount::ZERO), |row| Ok(counters(&row)?.available()))
+    }
+
     /// Whether the movement with this grant's id or reference gave the same account as much.
     async fn is_booked(&self, grant: &CreditGrant) -> Result<bool, StoreError> {
         let sql = "SELECT account_id, amount FROM transfer WHERE id = $1 OR reference = $2";
@@ -300,17 +359,20 @@ impl Store {
 
     /// Credits of an account, newest first.
     pub async fn credits(&self, account: AccountId, limit: u32) -> Result<Vec<Credited>, StoreError> {
-        // Written out, as only so the index of grants, few among many charges, is found.
+        // Written out, as only so the index of credits, few among many charges, is found.
         let sql = format!(
-            "SELECT id, amount, reference, created_at FROM transfer WHERE account_id = $1 AND movement = {} \
-             ORDER BY seq DESC LIMIT $2",
-            movement_code(Movement::Grant)
+            "SELECT id, movement, amount, reference, created_at FROM transfer WHERE account_id = $1 \
+             AND movement IN ({}, {}) ORDER BY seq DESC LIMIT $2",
+            movement_code(Movement::Grant),
+            movement_code(Movement::Correction)
         );
         let rows = self.all(sql, [account.uuid().into(), i64::from(limit).into()]).await?;
         let credited = |row: &Row| {
+            let amount = stored_amount(row, "transfer", "amount")?.nanos();
+            let is_correction = row.try_get::<i16>("", "movement")? == movement_code(Movement::Correction);
             Ok(Credited {
                 id: TransferId::new(row.try_get("", "id")?),
-                amount: stored_amount(row, "transfer", "amount")?,
+                amount: Balance::from_nanos(if is_correction { amount.saturating_neg() } else { amount }),
                 reference: row.try_get("", "reference")?,
                 created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
             })
@@ -319,7 +381,7 @@ impl Store {
     }
 }
 
-async fn book_credit(tx: &WriteTx, grant: &CreditGrant, after: Counters) -> Result<(), StoreError> {
+async fn book_credit(tx: &WriteTx, grant: &CreditGrant, after: Counters, movement: Movement) -> Result<(), StoreError> {
     let touched = tx
         .run(
             "UPDATE account SET posted_credit = $2, last_seq = last_seq + 1 WHERE id = $1",
@@ -333,7 +395,7 @@ async fn book_credit(tx: &WriteTx, grant: &CreditGrant, after: Counters) -> Resu
         [
             grant.id.uuid().into(),
             grant.account.uuid().into(),
-            movement_code(Movement::Grant).into(),
+            movement_code(movement).into(),
             grant.amount.nanos().into(),
             grant.reference.clone().into(),
             grant.reason.clone().into(),
@@ -349,6 +411,7 @@ pub(crate) const fn movement_code(movement: Movement) -> i16 {
         Movement::Grant => 0,
         Movement::Charge => 1,
         Movement::Late => 2,
+        Movement::Correction => 3,
     }
 }
 

@@ -57,7 +57,8 @@ const RULES: &[(&str, &str)] = &[
     (
         "posted_credit is the sum of credits",
         "SELECT a.id AS subject, coalesce(t.sum, 0) AS expected, a.posted_credit AS found FROM account a \
-         LEFT JOIN (SELECT account_id, CAST(sum(amount) AS bigint) AS sum FROM transfer WHERE movement = {grant} \
+         LEFT JOIN (SELECT account_id, CAST(sum(CASE WHEN movement = {grant} THEN amount ELSE -amount END) AS bigint) \
+         AS sum FROM transfer WHERE movement IN ({grant}, {correction}) \
          GROUP BY account_id) t ON t.account_id = a.id WHERE a.posted_credit <> coalesce(t.sum, 0)",
     ),
     (
@@ -198,6 +199,7 @@ impl Store {
         let codes = [
             ("{charge}", movement_code(Movement::Charge)),
             ("{grant}", movement_code(Movement::Grant)),
+            ("{correction}", movement_code(Movement::Correction)),
             ("{balance}", PurseKind::Balance.code()),
             ("{budget}", PurseKind::Budget.code()),
             ("{cap}", PurseKind::Cap.code()),

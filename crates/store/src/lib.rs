@@ -34,7 +34,7 @@ mod webhook_log;
 mod webhook_secrets;
 mod webhooks;
 
-pub use accounts::{CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
+pub use accounts::{CorrectError, CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
 pub use batches::{BatchRow, BatchTerms, BatchTimes, StoredResult, TaskRow, TaskUsage};
 pub use check::{CheckReport, Fault};
 pub use chores::{BatchFiles, ChoreError, Piece};

@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0006_usage.sql"),
     include_str!("schema/0007_waiting.sql"),
     include_str!("schema/0008_reasoning.sql"),
+    include_str!("schema/0009_corrections.sql"),
 ];
 
 /// Any number that no other program on the same database server uses; the name in ASCII.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use batchin_domain::{Amount, TransferId};
-use batchin_store::{CreateUserError, CreditGrant, GrantError, KeyChange, NewUser, Role, StoreError, UpdateKeyError};
+use batchin_store::{
+    CorrectError, CreateUserError, CreditGrant, GrantError, KeyChange, NewUser, Role, StoreError, UpdateKeyError,
+};
 
 use crate::support::{both, nanos, now};
 
@@ -140,6 +142,35 @@ both! {
         assert_eq!(seen, [(7, None), (50, Some("pay-2")), (100, Some("pay-1"))]);
         assert_eq!(db.store.credits(user, 1).await.unwrap().len(), 1);
         db.assert_clean().await;
+    }
+
+    async fn credit_is_taken_back_as_far_as_it_is_there(db) {
+        let user = db.account(100).await;
+        let correction = db.grant(user, 30);
+        db.store.correct_credit(correction.clone()).await.unwrap();
+        db.store.correct_credit(correction).await.unwrap();
+        db.assert_balance(user, 70).await;
+        assert_eq!(db.store.available(user).await.unwrap(), nanos(70));
+        match db.store.correct_credit(db.grant(user, 71)).await {
+            Err(CorrectError::Insufficient { available }) => assert_eq!(available, nanos(70)),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(db.store.correct_credit(db.grant(user, 0)).await, Err(CorrectError::Nothing)));
+        let nobody = batchin_domain::AccountId::new(db.id());
+        assert!(matches!(db.store.correct_credit(db.grant(nobody, 1)).await, Err(CorrectError::NoAccount)));
+        assert_eq!(db.store.available(nobody).await.unwrap(), nanos(0));
+        let last = db.grant(user, 70);
+        db.store.correct_credit(last.clone()).await.unwrap();
+        // Heard of once more after the account is empty.
+        db.store.correct_credit(last).await.unwrap();
+        db.assert_balance(user, 0).await;
+        let credits = db.store.credits(user, 10).await.unwrap();
+        assert_eq!(credits.iter().map(|c| c.amount.nanos()).collect::<Vec<_>>(), [-70, -30, 100]);
+        db.assert_clean().await;
+        // A correction without its booking, or the other way about, does not add up.
+        db.raw("UPDATE account SET posted_credit = 30").await;
+        let report = db.store.check().await.unwrap();
+        assert_eq!(report.faults.iter().map(|f| (f.expected, f.found)).collect::<Vec<_>>(), [(0, 30)]);
     }
 
     async fn a_reference_names_one_grant(db) {

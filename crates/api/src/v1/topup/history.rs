@@ -19,7 +19,7 @@ const MAX_ROWS: u32 = 500;
 pub(crate) struct Topup {
     id: Uuid,
     amount_cents: Cents,
-    /// `grant`: given by the operator.
+    /// `grant`: given by the operator. `correction`: taken back by them; the amount is below 0.
     #[schema(example = "grant")]
     source: &'static str,
     /// Its name outside, where it has one.
@@ -36,7 +36,7 @@ impl From<Credited> for Topup {
         Self {
             id: credit.id.uuid(),
             amount_cents: credit.amount.into(),
-            source: "grant",
+            source: if credit.amount.nanos() < 0 { "correction" } else { "grant" },
             reference_id: credit.reference,
             status: "completed",
             created_at: credit.created_at.to_string(),
