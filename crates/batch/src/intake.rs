@@ -305,6 +305,8 @@ fn json_fault(at: &str, cause: &serde_json::Error) -> TaskFault {
     let text = cause.to_string();
     // serde says `… at line 1 column 2`; inside a task that is a place in the task.
     let (what, _) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
+    // Nor is it anybody's business what we call it.
+    let what = what.split(", expected struct ").next().unwrap_or_default();
     let message = match cause.classify() {
         serde_json::error::Category::Data => what.to_owned(),
         _ => format!("is not valid JSON at line {}, column {}: {what}", cause.line(), cause.column()),

@@ -161,6 +161,8 @@ fn bad_json(cause: &serde_json::Error) -> LineFault {
     let text = cause.to_string();
     // serde says `… at line 1 column 2`; the line is the file's, and named beside.
     let (what, _) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
+    // Nor is it anybody's business what we call it.
+    let what = what.split(", expected struct ").next().unwrap_or_default();
     let message = match cause.classify() {
         serde_json::error::Category::Data => format!("must be an object: {what}"),
         _ => format!("is not valid JSON at column {}: {what}", cause.column()),
@@ -205,5 +207,17 @@ mod tests {
             assert_eq!(fault(&whole.replace(from, to)), (code.to_owned(), at), "{from} → {to}");
         }
         assert!(read_line(b"\xff", None).is_err());
+    }
+
+    #[test]
+    fn no_fault_shows_the_names_of_our_own_things() {
+        for line in ["[1]", "3", "null", "\"x\""] {
+            let Err(fault) = read_line(line.as_bytes(), None) else { panic!("{line}") };
+            assert!(
+                fault.message.starts_with("must be an object") && !fault.message.contains("Raw"),
+                "{}",
+                fault.message
+            );
+        }
     }
 }
