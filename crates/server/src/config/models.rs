@@ -336,14 +336,22 @@ fn prices(scope: &Scope<'_>, capabilities: Capabilities) -> Option<ClassPrices> 
 }
 
 fn factor(text: &str) -> Result<Factor, FactorError> {
-    let factor = Factor::parse(text).map_err(FactorError::Decimal)?;
+    let factor = Factor::parse(text).map_err(|error| match error {
+        ParsePriceError::NotADecimal => FactorError::NotADecimal,
+        ParsePriceError::TooFine => FactorError::TooFine,
+        ParsePriceError::TooLarge => FactorError::TooLarge,
+    })?;
     if Factor::parse("0") == Ok(factor) { Err(FactorError::Zero) } else { Ok(factor) }
 }
 
 #[derive(Debug, thiserror::Error)]
 enum FactorError {
-    #[error(transparent)]
-    Decimal(ParsePriceError),
+    #[error("must be a factor on the standard price, a decimal number above 0, such as 0.5")]
+    NotADecimal,
+    #[error("must have at most 6 decimals")]
+    TooFine,
+    #[error("is too large for a factor on the standard price")]
+    TooLarge,
     #[error("must be above 0; nothing is served for free")]
     Zero,
 }

@@ -54,7 +54,7 @@ const LEVEL: Setting = Setting {
     path: "log.level",
     kind: Kind::Text,
     preset: Preset::Text("info"),
-    doc: "error, warn, info, debug or trace; also by module: \"info,batchin_gateway=debug\".",
+    doc: "off, error, warn, info, debug or trace; also by module: \"info,batchin_gateway=debug\".",
 };
 const OTLP_ENDPOINT: Setting = Setting {
     path: "telemetry.otlp_endpoint",
@@ -79,10 +79,30 @@ pub(super) const LOG_SETTINGS: &[&Setting] = &[&FORMAT, &LEVEL];
 pub(super) const TELEMETRY_SETTINGS: &[&Setting] = &[&OTLP_ENDPOINT];
 pub(super) const METRICS_SETTINGS: &[&Setting] = &[&METRICS_ENABLED, &METRICS_TOKEN];
 
+/// What is logged, from nothing to everything.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The filter takes a word that is no level for the name of a module of which everything is logged: a mistyped level
+/// would be quiet about all else. With a level after the name, nobody has mistyped one.
+fn is_directive(part: &str) -> bool {
+    let is_level = |text: &str| LEVELS.iter().any(|level| text.eq_ignore_ascii_case(level));
+    match part.rsplit_once('=') {
+        // `[span{field=value}]=level` has its level after the last bracket.
+        Some((name, level)) if !level.contains(']') => !name.is_empty() && is_level(level),
+        Some(_) => part.ends_with(']'),
+        None => is_level(part),
+    }
+}
+
 impl Log {
     pub(super) fn read(scope: &Scope<'_>) -> Self {
         let level = scope.text(&LEVEL);
-        if let Err(error) = EnvFilter::try_new(&level) {
+        if let Some(part) = level.split(',').map(str::trim).find(|part| !is_directive(part)) {
+            let levels = LEVELS.join(", ");
+            let message =
+                format!("\"{part}\" is no level ({levels}) and none of a module, such as batchin_gateway=debug");
+            scope.fault(&LEVEL, FaultKind::Value, message);
+        } else if let Err(error) = EnvFilter::try_new(&level) {
             scope.fault(&LEVEL, FaultKind::Value, format!("is no log filter: {error}"));
         }
         let format = match scope.text(&FORMAT).as_str() {

@@ -330,6 +330,64 @@ fn the_engine_runs_only_for_models_that_need_it() {
 }
 
 #[test]
+fn a_mistyped_level_is_a_fault_and_not_the_name_of_a_module() {
+    for level in ["info", "WARN", "off", "info,batchin_gateway=debug", "info,[span]=debug"] {
+        assert_eq!(faults(&format!("log.level = \"{level}\"")), "no faults", "{level}");
+    }
+    for (level, part) in [
+        ("inof", "inof"),
+        ("verbose", "verbose"),
+        ("info,batchin_gateway", "batchin_gateway"),
+        ("info,a=dbug", "a=dbug"),
+    ] {
+        let said = faults(&format!("[log]\nlevel = \"{level}\""));
+        assert!(
+            said.starts_with(&format!("batchin.toml:2:9: log.level \"{part}\" is no level (off, error,")),
+            "{said}"
+        );
+    }
+    assert!(faults("log.level = \"info,\"").contains("is no level"));
+}
+
+#[test]
+fn a_price_below_zero_is_a_fault_in_its_own_words() {
+    let priced = |prices: &str| {
+        faults(&format!(
+            "[[models]]\nid = \"m\"\nupstreams = [\"engine\"]\ncapabilities = [\"chat\"]\ncontext_length = 10\n\
+             [models.pricing]\n{prices}\n"
+        ))
+    };
+    let fine = "std_input = 1\nstd_output = 1\n";
+    assert_eq!(priced(fine), "no faults");
+    for (prices, said) in [
+        (
+            "std_input = -1\nstd_output = 1",
+            "7:13: models[0].pricing.std_input must be a decimal number of dollars, zero or more",
+        ),
+        (
+            "std_input = 1\nstd_output = -0.5",
+            "8:14: models[0].pricing.std_output must be a decimal number of dollars, zero or more",
+        ),
+        ("std_input = inf\nstd_output = 1", "7:13: models[0].pricing.std_input must be a decimal number of dollars"),
+    ] {
+        assert!(priced(prices).starts_with(&format!("batchin.toml:{said}")), "{}", priced(prices));
+    }
+    for (factor, said) in [
+        ("-0.5", "must be a factor on the standard price, a decimal number above 0"),
+        ("nan", "must be a factor on the standard price"),
+        ("0", "must be above 0; nothing is served for free"),
+        ("0.1234567", "must have at most 6 decimals"),
+        ("99999999", "is too large for a factor"),
+    ] {
+        let found = priced(&format!("{fine}[models.pricing.batch]\nlow = {factor}"));
+        assert!(
+            found.starts_with(&format!("batchin.toml:10:7: models[0].pricing.batch.low {said}")),
+            "{factor}: {found}"
+        );
+    }
+}
+
+#[test]
 fn odd_forms_are_faults_and_never_a_panic() {
     let odd = [
         "models = [1, {}]",

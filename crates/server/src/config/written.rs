@@ -48,7 +48,8 @@ impl Written {
 
     /// The settings that are not the same in `other`; models and upstreams are not among them.
     pub fn differing(&self, other: &Self) -> Vec<&'static str> {
-        let differs = |(path, value): (&&'static str, &[u8; 32])| (other.settings.get(path) != Some(value)).then_some(*path);
+        let differs =
+            |(path, value): (&&'static str, &[u8; 32])| (other.settings.get(path) != Some(value)).then_some(*path);
         self.settings.iter().filter_map(differs).collect()
     }
 }
