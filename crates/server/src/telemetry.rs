@@ -2,6 +2,8 @@
 //!
 //! Installs the global subscriber and recorder once, at start-up. Never sees a prompt, a completion or a secret.
 
+mod described;
+
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
@@ -28,18 +30,24 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that a shutdown waits for the last spans.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Ends of the names of histograms, and their buckets in seconds.
-const BUCKETS: [(&str, &[f64]); 3] = [
+/// Ends of the names of histograms, and their buckets; in seconds unless said.
+const BUCKETS: [(&str, &[f64]); 5] = [
     // Time to first token: from a cached answer to a model that has to be loaded.
-    ("ttft_seconds", &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
+    ("ttft_seconds", FIRST_ANSWER),
+    ("first_byte_seconds", FIRST_ANSWER),
     // Time per output token.
     ("tpot_seconds", &[0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0]),
     // Group commit.
-    ("commit_seconds", &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0]),
+    ("commit_seconds", &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0]),
+    // Not seconds: settlements in one commit.
+    ("group_size", &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
 ];
 
-/// For every other histogram, in seconds.
-const OTHER_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+const FIRST_ANSWER: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// For every other histogram, in seconds: from an embedding to an answer of many thousand tokens.
+const OTHER_BUCKETS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0];
 
 /// Why logs or traces could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +99,9 @@ impl Tracing {
 /// Installs the process's recorder of metrics. `render` of the handle gives the text of `/metrics`; somebody must call
 /// its `run_upkeep` every few seconds, or histograms grow.
 pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
-    metrics_builder()?.install_recorder()
+    let handle = metrics_builder()?.install_recorder()?;
+    described::describe();
+    Ok(handle)
 }
 
 fn metrics_builder() -> Result<PrometheusBuilder, BuildError> {
@@ -152,6 +162,8 @@ mod tests {
             metrics::histogram!("batchin_ttft_seconds", "class" => "fill").record(0.3);
             metrics::histogram!("batchin_commit_seconds").record(0.0003);
             metrics::histogram!("batchin_queue_seconds").record(2.0);
+            metrics::histogram!("batchin_upstream_first_byte_seconds").record(90.0);
+            metrics::histogram!("batchin_commit_group_size").record(40.0);
         });
         let text = handle.render();
         for line in [
@@ -160,6 +172,10 @@ mod tests {
             "batchin_commit_seconds_bucket{le=\"0.0002\"} 0",
             "batchin_commit_seconds_bucket{le=\"0.0005\"} 1",
             "batchin_queue_seconds_bucket{le=\"300\"} 1",
+            "batchin_upstream_first_byte_seconds_bucket{le=\"60\"} 0",
+            "batchin_upstream_first_byte_seconds_bucket{le=\"120\"} 1",
+            "batchin_commit_group_size_bucket{le=\"32\"} 0",
+            "batchin_commit_group_size_bucket{le=\"64\"} 1",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
