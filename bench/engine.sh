@@ -9,6 +9,7 @@ model=smollm2-135m-instruct
 build
 llama=$(bench/llama-server.sh)
 weights=$PWD/bench/out/weights
+mkdir -p "$weights"
 "$BATCHIN" --data "$weights" models pull $model >/dev/null 2>"$RUN/pull.log" || { cat "$RUN/pull.log" >&2; exit 1; }
 file=$(ls "$weights"/models/$model.gguf)
 machine

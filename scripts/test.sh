@@ -7,6 +7,7 @@ mkdir -p "$folder"
 
 # Everything is built once, with the features that the tests have; the executable among it.
 cargo nextest run --workspace --locked --no-run
+mkdir -p "$folder/data"
 for model in smollm2-135m-instruct all-minilm-l6-v2; do
   target/debug/batchin --data "$folder/data" models pull "$model" >/dev/null
 done

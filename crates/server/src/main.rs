@@ -18,7 +18,9 @@ fn main() -> ExitCode {
     let outcome = faults::plan(&Environment::of_process()).and_then(|()| dispatch(&cli)).unwrap_or_else(|error| {
         // Nothing is left to do when standard error is closed.
         let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
-        error.downcast_ref::<batch::BatchError>().map_or(Outcome::Failed, batch::BatchError::outcome)
+        let of_batch = error.downcast_ref::<batch::BatchError>().map(batch::BatchError::outcome);
+        let misused = error.is::<commands::Misuse>().then_some(Outcome::Misused);
+        of_batch.or(misused).unwrap_or(Outcome::Failed)
     });
     outcome.into()
 }
@@ -28,6 +30,8 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
     match &cli.command {
         Command::Config(Config::Check { file, json }) => Ok(cli::config::check(file, *json, &mut out)?),
         Command::Config(Config::Example) => Ok(cli::config::example(&mut out)?),
+        Command::Completions { shell } => Ok(cli::manual::completions(*shell, &mut out)?),
+        Command::Man { dir } => Ok(cli::manual::man(dir.as_deref(), &mut out)?),
         Command::Batch(command) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let is_interactive = io::stderr().is_terminal();

@@ -77,6 +77,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let listener = listen::bind(&config.server)?;
     let (started, tls) = (config.clone(), listener.tls());
     reload::watch(Reloader { sources, started, gateway: gateway.clone(), tls }, &groups.beside);
+    node.note_address(listener.address()?).context("the data folder")?;
     announce(&config, listener.address()?)?;
     let stop = Stop { stopping, listener: listener.handle(), grace: config.server.shutdown_grace };
     run_until_stopped(listener.serve(batchin_api::router(parts)), stop).await?;

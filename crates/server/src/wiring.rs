@@ -1,5 +1,7 @@
 //! Holds: how checked settings become the parts that they configure.
 
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use batchin_domain::{Class, IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
@@ -15,6 +17,10 @@ use uuid::Uuid;
 
 use crate::config::{self, Blobs, Config, UpstreamKind};
 
+/// The file whose lock the server of a data folder has.
+const LOCK: &str = "node.lock";
+/// Longest address that can stand in it, in bytes.
+const MAX_ADDRESS: u64 = 128;
 /// Unix sockets have room for about this many bytes of path.
 const MAX_SOCKET_PATH: usize = 100;
 
@@ -42,7 +48,8 @@ pub enum NodeFolderError {
 pub struct NodeFolder {
     /// The same over restarts.
     pub id: NodeId,
-    _lock: std::fs::File,
+    /// Also says where the server listens.
+    lock: std::fs::File,
 }
 
 impl NodeFolder {
@@ -50,9 +57,11 @@ impl NodeFolder {
     pub fn open(folder: &Path, ids: &dyn IdSource) -> Result<Self, NodeFolderError> {
         let io = |cause| NodeFolderError::Io { folder: folder.to_owned(), cause };
         create_private(folder).map_err(io)?;
-        let lock = std::fs::File::create(folder.join("node.lock")).map_err(io)?;
+        // Not cut off before it is ours: another server's address may stand in it.
+        let options = std::fs::File::options().write(true).create(true).truncate(false).open(folder.join(LOCK));
+        let lock = options.map_err(io)?;
         match lock.try_lock() {
-            Ok(()) => {}
+            Ok(()) => lock.set_len(0).map_err(io)?,
             Err(std::fs::TryLockError::WouldBlock) => {
                 return Err(NodeFolderError::InUse { folder: folder.to_owned() });
             }
@@ -68,8 +77,24 @@ impl NodeFolder {
                 id
             }
         };
-        Ok(Self { id: NodeId::new(id), _lock: lock })
+        Ok(Self { id: NodeId::new(id), lock })
     }
+
+    /// Leaves word for `batchin doctor` of where this server listens.
+    pub fn note_address(&self, address: SocketAddr) -> std::io::Result<()> {
+        (&self.lock).write_all(address.to_string().as_bytes())
+    }
+}
+
+/// Where the server that has this data folder listens, if there is one and it has come so far.
+pub fn serving(folder: &Path) -> Option<SocketAddr> {
+    let lock = std::fs::File::open(folder.join(LOCK)).ok()?;
+    let mut address = String::new();
+    (&lock).take(MAX_ADDRESS).read_to_string(&mut address).ok()?;
+    let address = address.parse().ok()?;
+    // A server that ended in any way has let go of it. Asked only where a server once came so far, and for an instant.
+    let is_held = matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock));
+    is_held.then_some(address)
 }
 
 /// Makes a folder that nobody else on the machine may look into; one that is there keeps its mode.

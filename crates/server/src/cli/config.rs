@@ -5,13 +5,17 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Outcome;
+use super::{Outcome, counted};
 use crate::config::{self, Config, ConfigError, Fault, Place};
 
 /// Says everything that is wrong with `file`, one line each.
 pub fn check(file: &Path, as_json: bool, out: &mut impl Write) -> io::Result<Outcome> {
     let checked = Config::check(file);
-    let outcome = if checked.is_ok() { Outcome::Done } else { Outcome::Failed };
+    let outcome = match &checked {
+        Ok(_) => Outcome::Done,
+        Err(ConfigError::Unreadable { .. }) => Outcome::Misused,
+        Err(ConfigError::Faults(_) | ConfigError::TooLarge { .. }) => Outcome::Failed,
+    };
     if as_json {
         writeln!(out, "{}", report(&checked))?;
         return Ok(outcome);
@@ -19,15 +23,15 @@ pub fn check(file: &Path, as_json: bool, out: &mut impl Write) -> io::Result<Out
     match checked {
         Ok(config) => {
             let (models, upstreams) = (config.models.len(), config.upstreams.len());
-            writeln!(out, "{}: fine ({models} models, {upstreams} upstreams)", file.display())?;
+            let (models, upstreams) = (counted(models, "model"), counted(upstreams, "upstream"));
+            writeln!(out, "{}: fine ({models}, {upstreams})", file.display())?;
             for warning in config.warnings() {
                 writeln!(out, "{}: warning: {warning}", file.display())?;
             }
         }
         Err(ConfigError::Faults(faults)) => {
             writeln!(out, "{faults}")?;
-            let count = faults.list.len();
-            writeln!(out, "{count} {}", if count == 1 { "fault" } else { "faults" })?;
+            writeln!(out, "{}", counted(faults.list.len(), "fault"))?;
         }
         Err(ConfigError::Unreadable { path, source }) => writeln!(out, "cannot read {}: {source}", path.display())?,
         Err(error @ ConfigError::TooLarge { .. }) => writeln!(out, "{error}")?,
@@ -77,7 +81,7 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(example(&mut out).unwrap(), Outcome::Done);
         let (outcome, said) = checked(&String::from_utf8(out).unwrap(), false);
-        assert_eq!((outcome, said.as_str()), (Outcome::Done, "batchin.toml: fine (2 models, 1 upstreams)\n"));
+        assert_eq!((outcome, said.as_str()), (Outcome::Done, "batchin.toml: fine (2 models, 1 upstream)\n"));
         let (outcome, said) = checked("[log]\nlevel = 3\n", false);
         assert_eq!(outcome, Outcome::Failed);
         assert_eq!(said, "batchin.toml:2:9: log.level must be a text in quotes, not a number\n1 fault\n");
@@ -89,7 +93,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_said_so() {
         let mut out = Vec::new();
-        assert_eq!(check(Path::new("/nonexistent/b.toml"), false, &mut out).unwrap(), Outcome::Failed);
+        assert_eq!(check(Path::new("/nonexistent/b.toml"), false, &mut out).unwrap(), Outcome::Misused);
         assert!(String::from_utf8(out).unwrap().starts_with("cannot read /nonexistent/b.toml"));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Outcome;
+use super::{Outcome, counted};
 use crate::config::{Config, ConfigError, TlsFiles};
 use crate::tls;
 
@@ -18,7 +18,10 @@ use crate::tls;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the answer of a healthy server begins.
-const HEALTHY: &[u8; 12] = b"HTTP/1.1 200";
+const HEALTHY: &[u8] = b"HTTP/1.1 200";
+
+/// How TLS begins to say that it does not understand.
+const TLS_ALERT: u8 = 0x15;
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +55,10 @@ pub enum Verdict {
 pub fn configuration(loaded: &Result<Config, ConfigError>) -> Finding {
     let remedy = "`batchin config example` prints every setting with what it is for";
     let verdict = match loaded {
-        Ok(config) => Verdict::Fine(format!("{} models, {} upstreams", config.models.len(), config.upstreams.len())),
+        Ok(config) => {
+            let (models, upstreams) = (config.models.len(), config.upstreams.len());
+            Verdict::Fine(format!("{}, {}", counted(models, "model"), counted(upstreams, "upstream")))
+        }
         Err(ConfigError::Unreadable { path, source }) => {
             broken(format!("cannot read {}: {source}", path.display()), "give --config a file that is there")
         }
@@ -83,12 +89,17 @@ pub fn data_folder(folder: &Path) -> Finding {
     Finding { subject: "data folder", verdict }
 }
 
-/// Whether the address is free, or our own server has it already.
-pub fn port(listen: SocketAddr) -> Finding {
+/// Whether the address is free, or our own server has it already; `serving` is where the server of this data folder
+/// listens, if one runs.
+pub fn port(listen: SocketAddr, serving: Option<&str>) -> Finding {
+    if let Some(address) = serving {
+        let what = format!("the server of this data folder is running on {address}");
+        return Finding { subject: "address", verdict: Verdict::Fine(what) };
+    }
     let verdict = match TcpListener::bind(listen) {
         Ok(_) => Verdict::Fine(format!("{listen} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse && answers_health_check(listen) => {
-            Verdict::Fine(format!("a server is running on {listen}"))
+            Verdict::Doubtful { what: format!("a server is running on {listen}, and not on this data folder") }
         }
         Err(error) if error.kind() == ErrorKind::AddrInUse => broken(
             format!("another program listens on {listen}"),
@@ -113,6 +124,11 @@ pub fn database(reached: Result<String, String>) -> Finding {
     Finding { subject: "database", verdict }
 }
 
+/// That the database is not what it will be once a server has started: not there yet, or of an older version.
+pub fn database_to_come(what: String) -> Finding {
+    Finding { subject: "database", verdict: Verdict::Doubtful { what } }
+}
+
 /// Whether the key that seals webhook secrets is there and opens those of the database; `tried` is the outcome of
 /// trying, with what to show when it does not.
 pub fn secret_key(tried: Result<String, String>) -> Finding {
@@ -134,7 +150,10 @@ pub fn weights(config: &Config, is_present: impl Fn(&str) -> bool) -> Vec<Findin
         let verdict = if is_present(name) {
             Verdict::Fine(name.clone())
         } else {
-            broken(format!("the weights of {name} are not here"), &format!("run `batchin models pull {name}`"))
+            let what = format!(
+                "the weights of {name} are not here yet; `batchin serve` fetches them, `batchin models pull {name}` now"
+            );
+            Verdict::Doubtful { what }
         };
         Finding { subject: "weights", verdict }
     };
@@ -182,16 +201,43 @@ fn broken(what: String, remedy: &str) -> Verdict {
     Verdict::Broken { what, remedy: remedy.to_owned() }
 }
 
-fn answers_health_check(listen: SocketAddr) -> bool {
+/// Whether a server is healthy there, with or without TLS.
+pub fn answers_health_check(listen: SocketAddr) -> bool {
+    let plain = connected(listen).and_then(|mut stream| health(listen, &mut stream));
+    match plain {
+        Ok(answer) if answer == HEALTHY => true,
+        // Nothing, or an alert of TLS, is what a server with TLS says to a plain question.
+        Ok(answer) if answer.first().is_none_or(|first| *first == TLS_ALERT) => answers_with_tls(listen),
+        Ok(_) => false,
+        Err(_) => answers_with_tls(listen),
+    }
+}
+
+fn answers_with_tls(listen: SocketAddr) -> bool {
     let ask = || -> io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&listen, PROBE_TIMEOUT)?;
-        stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
-        stream.write_all(format!("GET /healthz HTTP/1.1\r\nhost: {listen}\r\nconnection: close\r\n\r\n").as_bytes())?;
-        let mut begin = [0; HEALTHY.len()];
-        stream.read_exact(&mut begin)?;
-        Ok(begin == *HEALTHY)
+        let tcp = connected(listen)?;
+        let client = tls::blind_client(listen.ip()).map_err(io::Error::other)?;
+        Ok(health(listen, &mut rustls::StreamOwned::new(client, tcp))? == HEALTHY)
     };
     ask().unwrap_or(false)
+}
+
+fn connected(listen: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&listen, PROBE_TIMEOUT)?;
+    stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
+    stream.set_write_timeout(Some(PROBE_TIMEOUT))?;
+    Ok(stream)
+}
+
+/// How the answer begins; shorter when there is less of it.
+fn health(listen: SocketAddr, stream: &mut (impl io::Read + Write)) -> io::Result<Vec<u8>> {
+    stream.write_all(format!("GET /healthz HTTP/1.1\r\nhost: {listen}\r\nconnection: close\r\n\r\n").as_bytes())?;
+    let mut begin = Vec::new();
+    let length = u64::try_from(HEALTHY.len()).unwrap_or(u64::MAX);
+    match stream.take(length).read_to_end(&mut begin) {
+        Err(error) if begin.is_empty() => Err(error),
+        Ok(_) | Err(_) => Ok(begin),
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +257,7 @@ mod tests {
             stream.write_all(b"SSH-2.0-nobody\r\n").unwrap();
             taken
         });
-        assert!(is_broken(&port(address)));
+        assert!(is_broken(&port(address, None)));
         let taken = stranger.join().unwrap();
         let ours = std::thread::spawn(move || {
             let (mut stream, _) = taken.accept().unwrap();
@@ -224,9 +270,9 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
             assert!(request.starts_with(b"GET /healthz"));
         });
-        assert!(!is_broken(&port(address)));
+        assert!(!is_broken(&port(address, None)));
         ours.join().unwrap();
-        assert!(!is_broken(&port(SocketAddr::from(([127, 0, 0, 1], 0)))));
+        assert!(!is_broken(&port(SocketAddr::from(([127, 0, 0, 1], 0)), None)));
     }
 
     #[test]
@@ -241,7 +287,7 @@ mod tests {
         let config = Config::load(&crate::config::Sources::default()).unwrap();
         let findings = weights(&config, |name| name == "all-minilm-l6-v2");
         let mut out = Vec::new();
-        assert_eq!(print(&findings, false, &mut out).unwrap(), Outcome::Failed);
+        assert_eq!(print(&findings, false, &mut out).unwrap(), Outcome::Done);
         assert!(String::from_utf8(out).unwrap().contains("batchin models pull smollm2-135m-instruct"));
         assert_eq!(print(&weights(&config, |_| true), true, &mut Vec::new()).unwrap(), Outcome::Done);
     }

@@ -4,15 +4,21 @@
 
 pub mod batch;
 pub mod config;
+mod counted;
 pub mod doctor;
+pub mod manual;
 
 use std::path::PathBuf;
 
-use batchin_domain::Amount;
+use batchin_domain::{Amount, KeyId};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Flags, Sources};
 pub use batch::arguments::{Batch, BatchCancel, BatchList, BatchResults, BatchRun, BatchWatch, Delivery};
+pub(crate) use counted::counted;
+
+/// Requests a minute that a key may be given, as the API has it.
+const RPM: std::ops::RangeInclusive<i64> = 1..=10_000_000;
 
 /// How a command ended, as the shell sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,18 +91,17 @@ Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, pri
     /// Make and list users, keep them out, let them in again
     #[command(subcommand)]
     User(User),
-    /// Make API keys
+    /// Make and list API keys, change what they may, take them back
     #[command(subcommand)]
     Key(Key),
-    /// Give credit
+    /// Give credit, and take back what was given in error
     #[command(subcommand)]
     Credits(Credits),
     /// What is served; fetch weights; probe upstreams
     #[command(subcommand)]
     Models(Models),
     /// Submit and follow batches on a server
-    #[command(subcommand)]
-    Batch(Batch),
+    Batch(batch::arguments::BatchCommand),
     /// Recompute the ledger
     #[command(subcommand)]
     Ledger(Ledger),
@@ -109,6 +114,22 @@ Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, pri
     /// Say what is wrong with this installation
     #[command(after_help = "Examples:\n  batchin doctor\n  batchin doctor --config batchin.toml --json")]
     Doctor(Report),
+    /// Print a script that completes commands in a shell
+    #[command(after_help = "Examples:
+  batchin completions bash > /etc/bash_completion.d/batchin
+  batchin completions zsh > ~/.zfunc/_batchin
+  batchin completions fish > ~/.config/fish/completions/batchin.fish")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    #[command(after_help = "Examples:\n  batchin man | man -l -\n  batchin man --dir /usr/local/share/man/man1")]
+    Man {
+        /// Folder for the pages of all commands; the first one is printed without
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// The embedded engine's own process
     #[command(hide = true, disable_help_flag = true)]
     Engine(Engine),
@@ -151,9 +172,20 @@ pub enum User {
         #[arg(long)]
         json: bool,
     },
-    /// List users
+    /// List users: balance, and who is disabled or an admin
     #[command(after_help = "Examples:\n  batchin user list\n  batchin user list --json")]
     List(Report),
+    /// Say everything about a user: balance, what of it is set aside, keys
+    #[command(
+        after_help = "Examples:\n  batchin user show ann@example.org\n  batchin user show ann@example.org --json"
+    )]
+    Show {
+        /// Email, which names the user
+        email: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Keep a user out: sessions and keys stop within a second, on every node; batches that were submitted go on
     #[command(after_help = "Examples:\n  batchin user disable ann@example.org")]
     Disable {
@@ -182,7 +214,7 @@ pub enum Key {
         #[arg(long)]
         name: Option<String>,
         /// Requests a minute; the configured default without
-        #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(RPM))]
         rpm: Option<u32>,
         /// US cents that may be spent in a month; no budget without
         #[arg(long, value_name = "N", value_parser = cents)]
@@ -191,19 +223,71 @@ pub enum Key {
         #[arg(long)]
         json: bool,
     },
+    /// List a user's keys, newest first, without their secrets
+    #[command(after_help = "Examples:\n  batchin key list ann@example.org\n  batchin key list ann@example.org --json")]
+    List {
+        /// Whose keys
+        email: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a key back for good: it stops within a second, on every node; batches that it submitted go on
+    #[command(after_help = "Examples:
+  batchin key revoke 01890a5d-ac96-774b-bcce-b302099a8057")]
+    Revoke {
+        /// Id of the key, as `key list` prints it
+        id: KeyId,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change what a key may; what is not named stays
+    #[command(after_help = "Examples:
+  batchin key limits 01890a5d-ac96-774b-bcce-b302099a8057 --rpm 600 --budget-cents 5000
+  batchin key limits 01890a5d-ac96-774b-bcce-b302099a8057 --no-budget")]
+    Limits {
+        /// Id of the key, as `key list` prints it
+        id: KeyId,
+        /// What it may from now on
+        #[command(flatten)]
+        limits: KeyLimits,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What a key may.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(required = true, multiple = true)]
+pub struct KeyLimits {
+    /// Requests a minute
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(RPM))]
+    pub rpm: Option<u32>,
+    /// US cents that may be spent in a month
+    #[arg(long, value_name = "N", value_parser = cents)]
+    pub budget_cents: Option<Amount>,
+    /// As much as the account has
+    #[arg(long, conflicts_with = "budget_cents")]
+    pub no_budget: bool,
 }
 
 /// `batchin credits`
 #[derive(Debug, Subcommand)]
 pub enum Credits {
-    /// Give a user credit
-    #[command(after_help = "Examples:\n  batchin credits grant ann@example.org 500 --reason \"welcome\"")]
+    /// Give a user credit; a number below 0 takes back what was given in error
+    #[command(after_help = "Examples:
+  batchin credits grant ann@example.org 500 --reason \"welcome\"
+  batchin credits grant ann@example.org -200 --reason \"granted twice\"
+
+No more is taken back than is there and not set aside for requests that run.")]
     Grant {
         /// Who gets it
         email: String,
-        /// US cents, above 0
-        #[arg(value_parser = cents)]
-        cents: Amount,
+        /// US cents, not 0
+        #[arg(value_parser = credit, allow_negative_numbers = true)]
+        cents: Credit,
         /// Why; kept with the grant
         #[arg(long)]
         reason: String,
@@ -211,6 +295,15 @@ pub enum Credits {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Credit that is given or taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credit {
+    /// A grant.
+    Given(Amount),
+    /// A correction.
+    TakenBack(Amount),
 }
 
 /// `batchin webhooks`
@@ -307,6 +400,18 @@ fn cents(text: &str) -> Result<Amount, batchin_domain::money::ParseCentsError> {
     Amount::parse_cents(text)
 }
 
+fn credit(text: &str) -> Result<Credit, String> {
+    let (amount, is_taken) = match text.strip_prefix('-') {
+        Some(amount) => (cents(amount), true),
+        None => (cents(text), false),
+    };
+    match amount.map_err(|error| error.to_string())? {
+        Amount::ZERO => Err("must not be 0".to_owned()),
+        amount if is_taken => Ok(Credit::TakenBack(amount)),
+        amount => Ok(Credit::Given(amount)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -334,13 +439,49 @@ mod tests {
         for line in [
             "batchin",
             "batchin frobnicate",
-            "batchin credits grant a@b -5 --reason x",
+            "batchin credits grant a@b 0 --reason x",
+            "batchin credits grant a@b --5 --reason x",
+            "batchin credits grant a@b -1e-9 --reason x",
+            "batchin key create a@b --rpm 0",
+            "batchin key limits 01890a5d-ac96-774b-bcce-b302099a8057",
+            "batchin key limits 01890a5d-ac96-774b-bcce-b302099a8057 --rpm 0",
+            "batchin key limits 01890a5d-ac96-774b-bcce-b302099a8057 --budget-cents 1 --no-budget",
+            "batchin key revoke nonsense",
+            "batchin completions cmd.exe",
+            "batchin batch watch x --force",
             "batchin batch run f --priority urgent",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
         }
         assert_eq!(Cli::try_parse_from(["batchin", "--help"]).unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn credit_is_given_or_taken_back() {
+        for (cents, expected) in [
+            ("5", Credit::Given(Amount::from_cents(5))),
+            ("-5", Credit::TakenBack(Amount::from_cents(5))),
+            ("-0.5", Credit::TakenBack(Amount::parse_cents("0.5").unwrap())),
+        ] {
+            let cli = Cli::try_parse_from(["batchin", "credits", "grant", "a@b", cents, "--reason", "x"]).unwrap();
+            let Command::Credits(Credits::Grant { cents, .. }) = cli.command else { panic!("another command") };
+            assert_eq!(cents, expected);
+        }
+    }
+
+    #[test]
+    fn a_server_is_named_on_either_side_of_what_it_is_asked_and_its_key_is_not_shown() {
+        for line in [
+            "batchin batch --base-url http://h --api-key secret list",
+            "batchin batch list --base-url http://h --api-key secret",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert!(!format!("{cli:?}").contains("secret"), "{cli:?}");
+            let Command::Batch(batch) = cli.command else { panic!("another command") };
+            assert_eq!(batch.connection.base_url.as_deref(), Some("http://h"));
+            assert!(batch.connection.api_key.is_some());
+        }
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::io::Write;
 
 use anyhow::Result;
-use batchin_store::Store;
+use batchin_store::{ConnectError, Store};
 use batchin_webhooks::{Vault, VaultError};
 
 use crate::{
-    cli::{self, Outcome, doctor},
-    config::{Config, ConfigError},
+    cli::{self, Outcome, counted, doctor},
+    config::{Config, ConfigError, DatabaseUrl},
     secret_key, wiring,
 };
 
@@ -18,15 +18,22 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
     if let Ok(config) = loaded {
         findings.extend(doctor::warnings(config));
         findings.push(doctor::data_folder(&config.server.data_dir));
-        findings.push(doctor::port(config.server.listen));
-        let store = store(config).await;
-        findings.push(doctor::database(match &store {
-            Ok(store) => ledger(store).await,
-            Err(what) => Err(what.clone()),
-        }));
-        // Without a database there is nothing to open.
-        if let Ok(store) = &store {
-            findings.push(doctor::secret_key(key(config, store).await));
+        let serving = wiring::serving(&config.server.data_dir).map(|address| {
+            let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{address}")
+        });
+        findings.push(doctor::port(config.server.listen, serving.as_deref()));
+        match database(config).await {
+            Database::Open(store) => {
+                findings.push(doctor::database(ledger(&store).await));
+                findings.push(doctor::secret_key(key(config, &store).await));
+            }
+            Database::ToCome(what) => {
+                findings.push(doctor::database_to_come(what));
+                findings.push(doctor::secret_key(key_alone(config)));
+            }
+            // Without a database there is nothing to open.
+            Database::Broken(what) => findings.push(doctor::database(Err(what))),
         }
         let folder = wiring::weights_folder(config);
         let present = |name: &str| {
@@ -40,16 +47,44 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
     Ok(doctor::print(&findings, as_json, out)?)
 }
 
-async fn store(config: &Config) -> Result<Store, String> {
-    wiring::create_private(&config.server.data_dir).map_err(|cause| cli::explain(&cause))?;
-    wiring::connect(config, false).await.map_err(|cause| cli::explain(&cause))
+/// The database as it is, before which nothing is made.
+enum Database {
+    Open(Store),
+    /// A server will make it, or bring it up to date.
+    ToCome(String),
+    Broken(String),
+}
+
+async fn database(config: &Config) -> Database {
+    if let DatabaseUrl::Sqlite(file) = &config.database.url
+        && !file.exists()
+    {
+        return Database::ToCome(format!("no database yet; `batchin serve` makes {}", file.display()));
+    }
+    match wiring::connect(config, false).await {
+        Ok(store) => Database::Open(store),
+        Err(ConnectError::TooOld { found: 0, .. }) => {
+            Database::ToCome("answers, and is empty yet; `batchin serve` makes its tables".to_owned())
+        }
+        Err(ConnectError::TooOld { found, known }) => Database::ToCome(format!(
+            "answers, with schema version {found}; `batchin serve` or `batchin migrate` brings it to {known}"
+        )),
+        Err(cause) => Database::Broken(cli::explain(&cause)),
+    }
 }
 
 async fn ledger(store: &Store) -> Result<String, String> {
     let report = store.check().await.map_err(|cause| cli::explain(&cause))?;
     match report.faults.first() {
-        None => Ok(format!("answers; {} accounts, and the ledger adds up", report.accounts)),
+        None => Ok(format!("answers; {}, and the ledger adds up", counted(report.accounts, "account"))),
         Some(fault) => Err(format!("the ledger does not add up: {}; see `batchin ledger check`", fault.rule)),
+    }
+}
+
+fn key_alone(config: &Config) -> Result<String, String> {
+    match secret_key::find(config).map_err(|cause| cli::explain(&cause))? {
+        None => Ok("none yet; the first start makes one".to_owned()),
+        Some(_) => Ok("is there; no webhook secret has been sealed with it yet".to_owned()),
     }
 }
 

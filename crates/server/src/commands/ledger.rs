@@ -5,7 +5,10 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::{cli::Outcome, config::Config};
+use crate::{
+    cli::{Outcome, counted},
+    config::Config,
+};
 
 /// Recomputes the ledger and says what does not add up.
 pub(super) async fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {
@@ -30,10 +33,10 @@ pub(super) async fn run(config: &Config, as_json: bool, out: &mut impl Write) ->
         }
         writeln!(
             out,
-            "{} accounts, {} transfers, {} usage rows: {}",
-            report.accounts,
-            report.transfers,
-            report.usage_rows,
+            "{}, {}, {}: {}",
+            counted(report.accounts, "account"),
+            counted(report.transfers, "transfer"),
+            counted(report.usage_rows, "usage row"),
             if clean { "everything adds up" } else { "the ledger does NOT add up" }
         )?;
         if report.late_nanos > 0 {

@@ -18,6 +18,7 @@ pub(super) async fn run(name: &str, config: &Config, out: &mut impl Write) -> Re
         let hint = nearest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
         bail!("no weights are known as {name}{hint}");
     };
+    super::expect_folder(&config.server.data_dir)?;
     let path = fetch(model, config, Arc::new(Bar::new(&model.id))).await?;
     writeln!(out, "{}", path.display())?;
     Ok(Outcome::Done)

@@ -1,15 +1,16 @@
-//! Holds: `batchin user`, `batchin key` and `batchin credits`.
+//! Holds: `batchin user` and `batchin credits`.
 
 use std::io::{Read as _, Write};
 
 use anyhow::{Context as _, Result, bail};
-use batchin_api::{Secret, contact, password};
-use batchin_domain::{AccountId, IdSource as _, KeyId, TransferId};
-use batchin_store::{CreateUserError, CreditGrant, NewKey, NewUser, Role};
-use serde_json::json;
+use batchin_api::{contact, password};
+use batchin_domain::{AccountId, IdSource as _, TransferId};
+use batchin_store::{CorrectError, CreateUserError, CreditGrant, NewUser, Role, Store};
+use serde_json::{Value, json};
 
+use super::{cents_number, keys};
 use crate::{
-    cli::{Credits, Key, Outcome, Report, User},
+    cli::{Credit, Credits, Outcome, Report, User, counted},
     config::Config,
     world::World,
 };
@@ -53,6 +54,7 @@ pub(super) async fn user(command: &User, config: &Config, out: &mut impl Write) 
             Ok(Outcome::Done)
         }
         User::List(Report { json }) => list(config, *json, out).await,
+        User::Show { email, json } => show(email, *json, config, out).await,
         User::Disable { email } => set_disabled(email, true, config, out).await,
         User::Enable { email } => set_disabled(email, false, config, out).await,
     }
@@ -68,44 +70,46 @@ async fn set_disabled(email: &str, disabled: bool, config: &Config, out: &mut im
 
 async fn list(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {
     for user in super::store(config).await?.users(MAX_LISTED).await? {
-        let (id, cents) = (user.id.to_string(), user.balance.to_cents_text());
         if as_json {
-            let role = if user.role == Role::Admin { "admin" } else { "user" };
-            let row = json!({ "id": id, "email": user.email, "name": user.name, "role": role, "disabled": user.disabled,
-                "credit_balance_cents": serde_json::from_str::<serde_json::Number>(&cents)? });
-            writeln!(out, "{row}")?;
+            writeln!(out, "{}", in_json(&user)?)?;
         } else {
-            writeln!(out, "{id} {} {cents}¢", user.email)?;
+            let admin = if user.role == Role::Admin { " admin" } else { "" };
+            let disabled = if user.disabled { " disabled" } else { "" };
+            writeln!(out, "{} {} {}¢{admin}{disabled}", user.id, user.email, user.balance.to_cents_text())?;
         }
     }
     Ok(Outcome::Done)
 }
 
-/// `batchin key …`
-pub(super) async fn key(command: &Key, config: &Config, out: &mut impl Write) -> Result<Outcome> {
-    let Key::Create { email, name, rpm, budget_cents, json } = command;
+async fn show(email: &str, as_json: bool, config: &Config, out: &mut impl Write) -> Result<Outcome> {
     let store = super::store(config).await?;
     let user = super::user_of(&store, email).await?;
-    let id = KeyId::new(World.uuid());
-    let secret = Secret::api_key(World.secret());
-    let new = NewKey {
-        id,
-        account: user.id,
-        hash: secret.hash,
-        last4: secret.last4(),
-        name: name.clone(),
-        rate_limit_rpm: rpm.unwrap_or(config.keys.default_rate_limit_rpm),
-        monthly_budget: *budget_cents,
-        now: super::now(),
-    };
-    store.create_key(new).await?;
-    let secret = secret.text;
-    if *json {
-        writeln!(out, "{}", json!({ "id": id.to_string(), "key": secret }))?;
-    } else {
-        writeln!(out, "{secret}")?;
+    let keys = store.keys(user.id, super::now()).await?;
+    let available = store.available(user.id).await?.to_cents_text();
+    if as_json {
+        let mut row = in_json(&user)?;
+        row["available_cents"] = cents_number(&available)?.into();
+        row["keys"] = keys.iter().map(keys::in_json).collect::<Result<Vec<_>>>()?.into();
+        writeln!(out, "{row}")?;
+        return Ok(Outcome::Done);
     }
+    let state = if user.disabled { "disabled" } else { "enabled" };
+    writeln!(out, "{} {}", user.id, user.email)?;
+    writeln!(out, "{}, {}, {state}, since {}", user.name, role(&user), user.created_at)?;
+    writeln!(out, "{}¢, {available}¢ of it not set aside for requests", user.balance.to_cents_text())?;
+    writeln!(out, "{}", counted(keys.len(), "key"))?;
+    keys.iter().try_for_each(|key| keys::show(key, false, out))?;
     Ok(Outcome::Done)
+}
+
+fn role(user: &batchin_store::User) -> &'static str {
+    if user.role == Role::Admin { "admin" } else { "user" }
+}
+
+fn in_json(user: &batchin_store::User) -> Result<Value> {
+    let balance = cents_number(&user.balance.to_cents_text())?;
+    Ok(json!({ "id": user.id.to_string(), "email": user.email, "name": user.name, "role": role(user),
+        "disabled": user.disabled, "created_at": user.created_at.to_string(), "credit_balance_cents": balance }))
 }
 
 /// `batchin credits …`
@@ -115,14 +119,29 @@ pub(super) async fn credits(command: &Credits, config: &Config, out: &mut impl W
     let user = super::user_of(&store, email).await?;
     let id = TransferId::new(World.uuid());
     let who = format!("command line: {reason}");
-    let grant = CreditGrant { id, account: user.id, amount: *cents, reason: who, reference: None, now: super::now() };
-    store.grant_credit(grant).await?;
+    let (Credit::Given(amount) | Credit::TakenBack(amount)) = *cents;
+    let grant = CreditGrant { id, account: user.id, amount, reason: who, reference: None, now: super::now() };
+    match cents {
+        Credit::Given(_) => store.grant_credit(grant).await?,
+        Credit::TakenBack(_) => take_back(&store, grant, &user.email).await?,
+    }
     let balance = store.user(user.id).await?.context("the user is gone")?.balance.to_cents_text();
     if *json {
-        let balance: serde_json::Number = serde_json::from_str(&balance)?;
-        writeln!(out, "{}", json!({ "id": id.to_string(), "credit_balance_cents": balance }))?;
+        writeln!(out, "{}", json!({ "id": id.to_string(), "credit_balance_cents": cents_number(&balance)? }))?;
     } else {
         writeln!(out, "{} has {balance}¢", user.email)?;
     }
     Ok(Outcome::Done)
+}
+
+async fn take_back(store: &Store, correction: CreditGrant, email: &str) -> Result<()> {
+    let asked = correction.amount;
+    match store.correct_credit(correction).await {
+        Err(CorrectError::Insufficient { available }) => bail!(
+            "{}¢ cannot be taken back: {email} has {}¢ that are not spent and not set aside for requests",
+            asked.to_cents_text(),
+            available.to_cents_text()
+        ),
+        other => Ok(other?),
+    }
 }

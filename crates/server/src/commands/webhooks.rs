@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Result, bail};
 
 use crate::{
-    cli::{Outcome, Webhooks},
+    cli::{Outcome, Webhooks, counted},
     config::Config,
 };
 
@@ -16,6 +16,6 @@ pub(super) async fn run(command: &Webhooks, config: &Config, out: &mut impl Writ
         bail!("every account's receiver will refuse webhooks until it has a new secret; if that is meant, add --yes");
     }
     let forgotten = super::store(config).await?.forget_webhook_secrets().await?;
-    writeln!(out, "forgot the webhook secrets of {forgotten} account(s); restart every server")?;
+    writeln!(out, "forgot the webhook secrets of {}; restart every server", counted(forgotten, "account"))?;
     Ok(Outcome::Done)
 }

@@ -4,11 +4,37 @@ use std::path::PathBuf;
 
 use batchin_domain::{Amount, Priority};
 use clap::{Args, Subcommand};
+use secrecy::SecretString;
 
 /// Hours that a batch may be given: OpenAI's form, one hour to seven days.
 const WINDOW_HOURS: std::ops::RangeInclusive<u32> = 1..=168;
 
 /// `batchin batch`
+#[derive(Debug, Args)]
+pub struct BatchCommand {
+    /// Which server
+    #[command(flatten)]
+    pub connection: Connection,
+    /// What to do there
+    #[command(subcommand)]
+    pub command: Batch,
+}
+
+/// Which server, and with which key.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Connection {
+    /// Server, http:// or https://; without, BATCHIN_BASE_URL or else http://127.0.0.1:8080
+    #[arg(long, global = true, value_name = "URL")]
+    pub base_url: Option<String>,
+    /// API key; without, BATCHIN_API_KEY, which other users of this machine cannot see
+    #[arg(long, global = true, value_name = "KEY", value_parser = secret)]
+    pub api_key: Option<SecretString>,
+    /// PEM file of certificates to trust beside the system's; SSL_CERT_FILE names one in place of those
+    #[arg(long, global = true, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+}
+
+/// What can be done with batches.
 #[derive(Debug, Subcommand)]
 pub enum Batch {
     /// Submit a file of tasks, show progress, write the results
@@ -22,8 +48,9 @@ chat; a template that begins with { renders a JSON line of one of the forms abov
 variables: {{text}}, {{row[\"First name\"]}}, {{text|tojson}}.
 
 BATCHIN_API_KEY is the key, BATCHIN_BASE_URL the server (http://127.0.0.1:8080 without). Every fault of the file is
-reported with its line before anything is sent. A lost connection is waited out, nothing is submitted twice. Ctrl-C asks
-whether to cancel, to leave the batch running, or to go on; a second one leaves it running.
+reported with its line, and --out is opened, before anything is sent. A server that never answered is given up after
+seconds; a connection that is lost later is waited out, and nothing is submitted twice. Ctrl-C asks whether to cancel,
+to leave the batch running, or to go on; a second one leaves it running.
 
 Examples:
   batchin batch run prompts.jsonl --model smollm2-135m-instruct
@@ -156,12 +183,19 @@ pub struct Delivery {
     /// Write the results to this file as JSON lines, rather than print the answers; it is FILE.part until it is whole
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Replace that file if it is there
+    #[arg(long, visible_alias = "overwrite", requires = "out")]
+    pub force: bool,
     /// In the order of the input, rather than as they come
     #[arg(long)]
     pub ordered: bool,
     /// Print JSON: the results as lines, or the batch's end when they go to a file
     #[arg(long)]
     pub json: bool,
+}
+
+fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(SecretString::from(text))
 }
 
 fn cents(text: &str) -> Result<Amount, batchin_domain::money::ParseCentsError> {

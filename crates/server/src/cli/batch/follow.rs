@@ -8,7 +8,7 @@ use super::BatchError;
 use super::interrupts::{Interrupts, Wish};
 use super::progress::Progress;
 use super::results::{LineHead, Seen, Sink};
-use super::talk::{Client, ClientError, Detail, Patience, Retries};
+use super::talk::{Client, ClientError, Detail, Patience, Retries, not_understood};
 use super::totals::{Sums, Totals};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -149,8 +149,7 @@ impl<'a, 'out> Follower<'a, 'out> {
             }
         }
         if rest.len() > MAX_LINE_BYTES {
-            let error = <serde_json::Error as serde::de::Error>::custom("a line that does not end");
-            return Err(ClientError::NotUnderstood(error).into());
+            return Err(ClientError::NotUnderstood("a line that does not end".to_owned()).into());
         }
         Ok(())
     }
@@ -159,7 +158,7 @@ impl<'a, 'out> Follower<'a, 'out> {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        let head: LineHead = serde_json::from_slice(line).map_err(ClientError::NotUnderstood)?;
+        let head: LineHead = serde_json::from_slice(line).map_err(|error| not_understood(&error))?;
         if self.seen.note(&head) {
             self.sums.add(&head);
             self.sink.take(head.index, line).map_err(BatchError::Output)?;

@@ -18,21 +18,26 @@ mod totals;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use arguments::{Batch, BatchCancel, BatchList, BatchResults, BatchWatch, Delivery};
-use tokio::time::Instant;
+use arguments::{Batch, BatchCancel, BatchCommand, BatchList, BatchResults, BatchWatch, Connection, Delivery};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::{Instant, timeout};
 
 use super::Outcome;
 use crate::config::Environment;
 use follow::{Ended, Follower};
 pub use interrupts::Interrupts;
 use progress::Progress;
-use results::{Form, Sink, Target};
-use talk::Client;
+use results::{Form, OutError, OutFile, Sink, Target};
 pub use talk::ClientError;
+use talk::{Client, SetupError};
 
 /// Where the server is when `BATCHIN_BASE_URL` does not say.
 const DEFAULT_BASE_URL: &str = "http://127.0.0.1:8080";
+
+/// How long a word about results that are delivered already may take.
+const AFTERWORD: Duration = Duration::from_secs(5);
 
 /// Where the converted input and results that wait for their turn may lie: `/tmp` is often memory.
 const SPOOL_FOLDER: &str = "/var/tmp";
@@ -50,12 +55,30 @@ pub struct Terminal<'a> {
 /// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// `BATCHIN_API_KEY` is not set.
-    #[error("set BATCHIN_API_KEY to a key; `batchin key create EMAIL` makes one")]
+    /// There is no key.
+    #[error("set BATCHIN_API_KEY to a key, or give --api-key; `batchin key create EMAIL` makes one")]
     NoKey,
-    /// `BATCHIN_BASE_URL` is no address of a server.
-    #[error("BATCHIN_BASE_URL is no http:// or https:// address")]
-    BadBaseUrl,
+    /// The address, the key or the certificates are none.
+    #[error(transparent)]
+    Setup(SetupError),
+    /// The file of `--cacert` is none.
+    #[error("--cacert: cannot use {file}")]
+    Certificates {
+        /// Which file.
+        file: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file of `--out` cannot be opened; nothing was sent.
+    #[error("--out: cannot write {file}")]
+    Out {
+        /// Which file.
+        file: String,
+        /// Why.
+        #[source]
+        source: OutError,
+    },
     /// The arguments do not go together.
     #[error("{text}")]
     Usage {
@@ -101,7 +124,13 @@ impl BatchError {
     /// The exit code that fits.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::NoKey | Self::BadBaseUrl | Self::Usage { .. } | Self::Faults { .. } => Outcome::Misused,
+            Self::NoKey
+            | Self::Setup(_)
+            | Self::Certificates { .. }
+            | Self::Out { .. }
+            | Self::Usage { .. }
+            | Self::Faults { .. } => Outcome::Misused,
+            Self::Input { source, .. } if is_of_the_name(source) => Outcome::Misused,
             Self::Input { .. } | Self::Spool { .. } | Self::Stopped | Self::Server(_) | Self::Output(_) => {
                 Outcome::Failed
             }
@@ -109,77 +138,102 @@ impl BatchError {
     }
 }
 
+/// What the operating system says of a name that was mistyped.
+fn is_of_the_name(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
+}
+
 /// Runs one command.
 pub async fn execute(
-    command: &Batch,
+    BatchCommand { connection, command }: &BatchCommand,
     environment: &Environment,
     terminal: Terminal<'_>,
 ) -> Result<Outcome, BatchError> {
+    let client = connect(connection, environment)?;
     match command {
-        Batch::Run(run) => run::run(run, environment, terminal).await,
-        Batch::Watch(watch) => self::watch(watch, environment, terminal).await,
-        Batch::Results(results) => self::results(results, environment, terminal).await,
-        Batch::List(list) => self::list(list, environment, terminal.out).await,
-        Batch::Cancel(cancel) => self::cancel(cancel, environment, terminal.out).await,
+        Batch::Run(run) => run::run(&client, run, terminal).await,
+        Batch::Watch(watch) => self::watch(&client, watch, terminal).await,
+        Batch::Results(results) => self::results(&client, results, terminal).await,
+        Batch::List(list) => self::list(&client, list, terminal.out).await,
+        Batch::Cancel(cancel) => self::cancel(&client, cancel, terminal.out).await,
     }
 }
 
-async fn watch(watch: &BatchWatch, environment: &Environment, terminal: Terminal<'_>) -> Result<Outcome, BatchError> {
-    let client = connect(environment)?;
+async fn watch(client: &Client, watch: &BatchWatch, terminal: Terminal<'_>) -> Result<Outcome, BatchError> {
+    let out = open(&watch.delivery)?;
     let progress = Progress::new(terminal.is_interactive);
-    let (outcome, _) = follow(&client, &watch.id, (&watch.delivery, &progress), terminal).await?;
+    let (outcome, _) = follow(client, &watch.id, (&watch.delivery, out, &progress), terminal).await?;
     Ok(outcome)
 }
 
-async fn results(
-    results: &BatchResults,
-    environment: &Environment,
-    terminal: Terminal<'_>,
-) -> Result<Outcome, BatchError> {
-    let client = connect(environment)?;
+async fn results(client: &Client, results: &BatchResults, terminal: Terminal<'_>) -> Result<Outcome, BatchError> {
+    let out = open(&results.delivery)?;
     let progress = Progress::quiet();
-    let sink = sink(&results.delivery, terminal.out)?;
-    Follower::new(&client, &results.id, &progress, sink).fetch(results.after).await?;
+    let sink = sink(&results.delivery, out, terminal.out)?;
+    Follower::new(client, &results.id, &progress, sink).fetch(results.after).await?;
+    // They are delivered; whether they are all there will be is a word to the person, and no reason to fail.
+    if let Ok(Ok(detail)) = timeout(AFTERWORD, client.detail(&results.id, &progress)).await
+        && let Some(why) = why_it_ended(detail.ended_early.as_deref())
+    {
+        progress.say(&format!("the batch ended before all its tasks had run: {why}"));
+    }
     Ok(Outcome::Done)
 }
 
-async fn list(list: &BatchList, environment: &Environment, out: &mut dyn Write) -> Result<Outcome, BatchError> {
-    let answer = connect(environment)?.list(list.limit, list.offset, &Progress::quiet()).await?;
-    let text = if list.json {
+async fn list(client: &Client, list: &BatchList, out: &mut dyn Write) -> Result<Outcome, BatchError> {
+    let answer = client.list(list.limit, list.offset, &Progress::quiet()).await?;
+    let text = if list.json { format!("{answer}\n") } else { show::list(&understood::<Vec<talk::Listed>>(&answer)?) };
+    print(out, &text)
+}
+
+async fn cancel(client: &Client, cancel: &BatchCancel, out: &mut dyn Write) -> Result<Outcome, BatchError> {
+    let answer = client.cancel(&cancel.id, &Progress::quiet()).await?;
+    let text = if cancel.json {
         format!("{answer}\n")
     } else {
-        show::list(&serde_json::from_str::<Vec<talk::Listed>>(answer.get()).map_err(ClientError::NotUnderstood)?)
+        let answer: serde_json::Value = understood(&answer)?;
+        let stopped = match answer["stopped_tasks"].as_u64() {
+            None => String::new(),
+            Some(1) => "; 1 task was stopped".to_owned(),
+            Some(n) => format!("; {n} tasks were stopped"),
+        };
+        format!("{}: {}{stopped}\n", cancel.id, answer["status"].as_str().unwrap_or("cancelled"))
     };
     print(out, &text)
 }
 
-async fn cancel(cancel: &BatchCancel, environment: &Environment, out: &mut dyn Write) -> Result<Outcome, BatchError> {
-    let answer = connect(environment)?.cancel(&cancel.id, &Progress::quiet()).await?;
-    let text = if cancel.json {
-        format!("{answer}\n")
-    } else {
-        let answer: serde_json::Value = serde_json::from_str(answer.get()).map_err(ClientError::NotUnderstood)?;
-        let stopped =
-            answer["stopped_tasks"].as_u64().map_or_else(String::new, |n| format!("; {n} tasks were stopped"));
-        format!("{}: {}{stopped}\n", cancel.id, answer["status"].as_str().unwrap_or("cancelled"))
-    };
-    print(out, &text)
+fn understood<T: serde::de::DeserializeOwned>(answer: &serde_json::value::RawValue) -> Result<T, ClientError> {
+    serde_json::from_str(answer.get()).map_err(|error| talk::not_understood(&error))
+}
+
+/// Why a batch ended before all its tasks had run, in a person's words.
+fn why_it_ended(ended_early: Option<&str>) -> Option<String> {
+    match ended_early? {
+        "max_cost_reached" => Some("the next task could cost more than is left of --max-cost-cents".to_owned()),
+        "expired" => Some("its --window is over".to_owned()),
+        "cancelled" => Some("it was cancelled".to_owned()),
+        other => Some(other.replace('_', " ")),
+    }
 }
 
 /// Follows a batch to its end and says how it was; also what its check found.
 async fn follow(
     client: &Client,
     id: &str,
-    (delivery, progress): (&Delivery, &Progress),
+    (delivery, out, progress): (&Delivery, Option<OutFile>, &Progress),
     mut terminal: Terminal<'_>,
 ) -> Result<(Outcome, Vec<talk::LineFault>), BatchError> {
     let started = Instant::now();
-    let sink = sink(delivery, &mut *terminal.out)?;
+    let sink = sink(delivery, out, &mut *terminal.out)?;
     let ended = Follower::new(client, id, progress, sink).follow(&mut terminal.interrupts).await;
     progress.close();
     match ended {
         Ok(Ended::Finished(detail, totals)) => {
             progress.say(&totals.summary(started.elapsed()));
+            if let Some(why) = why_it_ended(totals.ended_early.as_deref()) {
+                progress.say(&format!("the batch ended before all its tasks had run: {why}"));
+            }
             if let Some(out) = &delivery.out {
                 progress.say(&format!("results are in {}", out.display()));
                 if delivery.json {
@@ -193,6 +247,8 @@ async fn follow(
             progress.say(&format!("left running; {}", how_to_watch(id, delivery)));
             Ok((Outcome::Failed, Vec::new()))
         }
+        // There is no such batch, or it is somebody else's.
+        Err(error @ BatchError::Server(ClientError::Refused { .. })) => Err(error),
         Err(error) => {
             progress.say(&format!("the batch goes on at the server; {}", how_to_watch(id, delivery)));
             Err(error)
@@ -202,13 +258,21 @@ async fn follow(
 
 fn how_to_watch(id: &str, delivery: &Delivery) -> String {
     let out = delivery.out.as_ref().map_or_else(String::new, |out| format!(" --out {}", out.display()));
+    let force = if delivery.force { " --force" } else { "" };
     let ordered = if delivery.ordered { " --ordered" } else { "" };
-    format!("`batchin batch watch {id}{out}{ordered}` follows it")
+    format!("`batchin batch watch {id}{out}{force}{ordered}` follows it")
 }
 
-fn sink<'a>(delivery: &Delivery, out: &'a mut dyn Write) -> Result<Sink<'a>, BatchError> {
-    let (target, form) = match &delivery.out {
-        Some(path) => (Target::File(path.clone()), Form::Json),
+/// The file of `--out`, if there is one: opened before anything is sent.
+fn open(delivery: &Delivery) -> Result<Option<OutFile>, BatchError> {
+    let Some(path) = &delivery.out else { return Ok(None) };
+    let opened = OutFile::open(path, delivery.force);
+    opened.map(Some).map_err(|source| BatchError::Out { file: path.display().to_string(), source })
+}
+
+fn sink<'a>(delivery: &Delivery, file: Option<OutFile>, out: &'a mut dyn Write) -> Result<Sink<'a>, BatchError> {
+    let (target, form) = match file {
+        Some(file) => (Target::File(file), Form::Json),
         None if delivery.json => (Target::Stream(out), Form::Json),
         None => (Target::Stream(out), Form::Text),
     };
@@ -222,11 +286,27 @@ fn spool_folder() -> PathBuf {
     if is_default { PathBuf::from(SPOOL_FOLDER) } else { default }
 }
 
-fn connect(environment: &Environment) -> Result<Client, BatchError> {
-    let base_url = environment.value("BATCHIN_BASE_URL").unwrap_or(DEFAULT_BASE_URL);
-    let key = environment.value("BATCHIN_API_KEY").ok_or(BatchError::NoKey)?;
+fn connect(connection: &Connection, environment: &Environment) -> Result<Client, BatchError> {
+    let base_url = connection.base_url.as_deref().or_else(|| environment.value("BATCHIN_BASE_URL"));
+    let key = connection.api_key.clone().or_else(|| environment.value("BATCHIN_API_KEY").map(SecretString::from));
+    let key = key.map(trimmed).ok_or(BatchError::NoKey)?;
     crate::tls::install_crypto_provider();
-    Client::new(base_url, key).ok_or(BatchError::BadBaseUrl)
+    let trusted = connection.cacert.as_deref().map_or(Ok(Vec::new()), certificates)?;
+    Client::new(base_url.unwrap_or(DEFAULT_BASE_URL).trim(), key, trusted).map_err(BatchError::Setup)
+}
+
+/// Keys that come out of files have line breaks at their ends.
+fn trimmed(key: SecretString) -> SecretString {
+    SecretString::from(key.expose_secret().trim())
+}
+
+fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, BatchError> {
+    let unusable = |source| BatchError::Certificates { file: path.display().to_string(), source };
+    let text = std::fs::read(path).map_err(unusable)?;
+    match reqwest::Certificate::from_pem_bundle(&text) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) | Err(_) => Err(unusable(io::Error::new(io::ErrorKind::InvalidData, "it holds no certificate in PEM"))),
+    }
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<Outcome, BatchError> {

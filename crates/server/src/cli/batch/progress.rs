@@ -10,6 +10,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::totals::Totals;
+use crate::cli::counted;
 
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -97,7 +98,7 @@ impl Progress {
                 bar.set_position(totals.ended());
                 bar.set_message(text);
             }
-            None => self.line_now_and_then(format!("{}/{} tasks {text}", totals.ended(), totals.tasks)),
+            None => self.line_now_and_then(format!("{}/{} {text}", totals.ended(), counted(totals.tasks, "task"))),
         }
     }
 
@@ -109,9 +110,9 @@ impl Progress {
         }
     }
 
-    /// Says once that something is wrong, until [`Progress::trouble_over`].
-    pub(super) fn trouble(&self, what: &'static str) {
-        if self.trouble.replace(Some(what)) != Some(what) {
+    /// Says once for each kind that something is wrong, until [`Progress::trouble_over`].
+    pub(super) fn trouble(&self, kind: &'static str, what: &str) {
+        if self.trouble.replace(Some(kind)) != Some(kind) {
             self.say(&format!("{what}; trying again"));
         }
     }
@@ -164,7 +165,7 @@ fn described(totals: &Totals, rates: Option<Rates>) -> String {
     if let Some(Rates { tasks, tokens }) = rates {
         let _ = write!(text, "· {tasks:.1} tasks/s · {tokens:.0} tokens/s ");
     }
-    let _ = write!(text, "· {} cents", totals.cost.to_cents_text());
+    let _ = write!(text, "· {}", counted(totals.cost.to_cents_text(), "cent"));
     let left = totals.tasks.saturating_sub(totals.ended());
     if let Some(rates) = rates.filter(|rates| left > 0 && rates.tasks > 0.0) {
         let _ = write!(text, " · {} left", duration(left as f64 / rates.tasks));
@@ -175,6 +176,7 @@ fn described(totals: &Totals, rates: Option<Rates>) -> String {
     match totals.blocked.as_deref() {
         None => {}
         Some("payment_required") => text.push_str(" · waiting for credit"),
+        Some("max_cost") => text.push_str(" · waiting: --max-cost-cents is set aside for what runs"),
         Some("budget_used_up") => text.push_str(" · waiting: the key's budget is used up"),
         Some(other) => {
             let _ = write!(text, " · waiting: {other}");
@@ -210,6 +212,7 @@ mod tests {
             tokens: 1_400,
             cost: Amount::from_nanos(7_600).unwrap(),
             blocked: None,
+            ended_early: None,
         }
     }
 

@@ -10,9 +10,8 @@ use super::prepare::{self, Fault, MAX_FAULTS, PrepareError, Prepared};
 use super::progress::Progress;
 use super::read::{JsonLines, Rows, Table, TableError, TableOptions, Template};
 use super::talk::{Client, ClientError, LineFault};
-use super::{BatchError, Terminal, connect, follow, print, show, spool_folder, submit};
+use super::{BatchError, Terminal, follow, open, print, show, spool_folder, submit, understood};
 use crate::cli::Outcome;
-use crate::config::Environment;
 
 /// What the API takes as one inline batch, in bytes of JSON.
 const MAX_INLINE_BYTES: usize = 2_000_000;
@@ -22,28 +21,28 @@ const READ_BYTES: usize = 128 * 1024;
 const MAX_TEMPLATE_BYTES: u64 = 1_000_000;
 
 /// Submits a file, follows it to its end and delivers the results. Fails when a task did.
-pub(super) async fn run(
-    run: &BatchRun,
-    environment: &Environment,
-    mut terminal: Terminal<'_>,
-) -> Result<Outcome, BatchError> {
-    let client = connect(environment)?;
+pub(super) async fn run(client: &Client, run: &BatchRun, mut terminal: Terminal<'_>) -> Result<Outcome, BatchError> {
+    let out = if run.estimate { None } else { open(&run.delivery)? };
     let input = read(run)?;
-    if run.estimate {
-        return estimate(&client, run, &input, terminal).await;
-    }
     let progress = Progress::new(terminal.is_interactive);
+    if run.estimate {
+        return estimate(client, run, &input, (&progress, terminal)).await;
+    }
     let key = nonce();
+    let submission = async {
+        client.greet(&progress).await?;
+        submit::submit(client, &input, &run.terms, (&key, &progress)).await
+    };
     let submitted = tokio::select! {
-        submitted = submit::submit(&client, &input, &run.terms, (&key, &progress)) => submitted,
+        submitted = submission => submitted,
         () = terminal.interrupts.next() => {
             progress.close();
             return Err(BatchError::Stopped);
         }
     };
-    let id = submitted.map_err(|error| refused(error, run, &input))?;
+    let id = submitted.inspect_err(|_| progress.close()).map_err(|error| refused(error, run, &input))?;
     progress.say(&format!("submitted batch {id}"));
-    let (outcome, found) = follow(&client, &id, (&run.delivery, &progress), terminal).await?;
+    let (outcome, found) = follow(client, &id, (&run.delivery, out, &progress), terminal).await?;
     if found.is_empty() {
         return Ok(outcome);
     }
@@ -55,17 +54,15 @@ async fn estimate(
     client: &Client,
     run: &BatchRun,
     input: &Prepared,
-    terminal: Terminal<'_>,
+    (progress, terminal): (&Progress, Terminal<'_>),
 ) -> Result<Outcome, BatchError> {
-    let progress = Progress::new(terminal.is_interactive);
-    let answer = submit::estimate(client, input, &run.terms, &progress).await;
+    let answer = match client.greet(progress).await {
+        Ok(()) => submit::estimate(client, input, &run.terms, progress).await,
+        Err(error) => Err(error),
+    };
     progress.close();
     let answer = answer.map_err(|error| refused(error, run, input))?;
-    let text = if run.delivery.json {
-        format!("{answer}\n")
-    } else {
-        show::estimate(&serde_json::from_str(answer.get()).map_err(ClientError::NotUnderstood)?)
-    };
+    let text = if run.delivery.json { format!("{answer}\n") } else { show::estimate(&understood(&answer)?) };
     print(terminal.out, &text)
 }
 

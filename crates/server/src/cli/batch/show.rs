@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::value::RawValue;
 
 use super::talk::{Estimate, Listed};
+use crate::cli::counted;
 
 /// A table of batches.
 pub(super) fn list(batches: &[Listed]) -> String {
@@ -24,20 +25,21 @@ pub(super) fn list(batches: &[Listed]) -> String {
 
 /// What a batch will cost.
 pub(super) fn estimate(estimate: &Estimate) -> String {
-    let Estimate { total_tasks, input_tokens, .. } = estimate;
     let cost = cost(&estimate.max_cost_cents, estimate.expected_cost_cents.as_deref());
-    let mut text = format!("{total_tasks} tasks, {input_tokens} prompt tokens: {cost}\n");
+    let size = |tasks: u64, tokens: u64| format!("{}, {}", counted(tasks, "task"), counted(tokens, "prompt token"));
+    let mut text = format!("{}: {cost}\n", size(estimate.total_tasks, estimate.input_tokens));
     for model in &estimate.by_model {
         let cost = self::cost(&model.max_cost_cents, model.expected_cost_cents.as_deref());
-        let _ =
-            writeln!(text, "  {}: {} tasks, {} prompt tokens: {cost}", model.model, model.tasks, model.input_tokens);
+        let _ = writeln!(text, "  {}: {}: {cost}", model.model, size(model.tasks, model.input_tokens));
     }
     text
 }
 
 fn cost(most: &RawValue, expected: Option<&RawValue>) -> String {
     match expected {
-        Some(expected) if expected.get() != "null" => format!("at most {most} cents, about {expected} expected"),
-        _ => format!("at most {most} cents"),
+        Some(expected) if expected.get() != "null" => {
+            format!("at most {}, about {expected} expected", counted(most, "cent"))
+        }
+        _ => format!("at most {}", counted(most, "cent")),
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use super::arguments::{BatchRun, Terms};
+use super::arguments::{BatchCommand, BatchRun, Connection, Terms};
 use super::*;
 
 /// A folder with an input, and what a command made of it.
@@ -50,7 +50,7 @@ impl Desk {
             id_column: None,
             estimate: false,
             terms: Terms::default(),
-            delivery: Delivery { out: Some(self.path("out.jsonl")), ordered: true, json: false },
+            delivery: Delivery { out: Some(self.path("out.jsonl")), ordered: true, ..Delivery::default() },
         }
     }
 
@@ -61,6 +61,7 @@ impl Desk {
     async fn execute_with(&self, command: Batch, interrupts: Interrupts) -> Ran {
         let mut out = Vec::new();
         let terminal = Terminal { out: &mut out, is_interactive: false, interrupts };
+        let command = BatchCommand { connection: Connection::default(), command };
         let outcome = super::execute(&command, &self.environment, terminal).await;
         Ran { outcome, printed: String::from_utf8(out).unwrap() }
     }

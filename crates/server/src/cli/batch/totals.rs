@@ -6,6 +6,7 @@ use batchin_domain::Amount;
 
 use super::results::LineHead;
 use super::talk::Detail;
+use crate::cli::counted;
 
 /// Counts and sums of a batch at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,7 @@ pub(super) struct Totals {
     pub tokens: u64,
     pub cost: Amount,
     pub blocked: Option<String>,
+    pub ended_early: Option<String>,
 }
 
 /// Sums over the results that have come, for a server that states none.
@@ -58,6 +60,7 @@ impl Totals {
             tokens,
             cost: cost.unwrap_or(sums.cost),
             blocked: detail.blocked.clone(),
+            ended_early: detail.ended_early.clone(),
         }
     }
 
@@ -71,12 +74,13 @@ impl Totals {
 
     /// The last line of a run.
     pub(super) fn summary(&self, elapsed: Duration) -> String {
-        let Self { status, tasks, completed, failed, stopped, tokens, .. } = self;
+        let Self { status, completed, failed, stopped, .. } = self;
+        let (tasks, tokens) = (counted(self.tasks, "task"), counted(self.tokens, "token"));
         let stopped = if *stopped > 0 { format!(", {stopped} not run") } else { String::new() };
-        let cost = self.cost.to_cents_text();
+        let cost = counted(self.cost.to_cents_text(), "cent");
         let seconds = elapsed.as_secs_f64();
         format!(
-            "{status}: {completed} of {tasks} tasks completed, {failed} failed{stopped}, {tokens} tokens, {cost} cents, \
+            "{status}: {completed} of {tasks} completed, {failed} failed{stopped}, {tokens}, {cost}, \
              {seconds:.1} s"
         )
     }
@@ -86,6 +90,7 @@ impl Totals {
         let text = serde_json::json!({
             "id": id, "status": self.status, "total_tasks": self.tasks, "completed_tasks": self.completed,
             "failed_tasks": self.failed, "stopped_tasks": self.stopped, "tokens": self.tokens, "blocked": self.blocked,
+            "ended_early": self.ended_early,
         });
         // Money is written as the text that it is, never as a float.
         let text = text.to_string();

@@ -19,7 +19,7 @@ pub use self::{
     load::{ANSWER, Load, books_balance, charged_once, each_task_once, streamed, whole},
     node::{Address, CLOCK_AHEAD, Environment, Node},
     settings::{CENT, Settings, TOKEN},
-    world::World,
+    world::{Ran, World},
 };
 
 /// A condition that takes longer has failed: far more than any takes on a busy machine with two cores.

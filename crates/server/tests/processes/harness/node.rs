@@ -57,6 +57,11 @@ impl Node {
         Self { address: Address::default(), config: config.to_owned(), data, log, environment, running: None }
     }
 
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// From its next start on it goes by a clock that is so far ahead.
     pub fn set_clock_ahead(&mut self, by: Duration) {
         self.environment.push((CLOCK_AHEAD, by.as_secs().to_string()));

@@ -1,7 +1,7 @@
 //! Holds: everything that one test runs on.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -165,12 +165,24 @@ impl World {
 
     /// Runs a command beside the servers and returns what it prints.
     pub async fn command(&self, arguments: &[&str]) -> String {
+        let ran = self.try_command(arguments).await;
+        assert!(ran.code == 0, "batchin {}: {}\n{}{}", arguments.join(" "), ran.code, ran.out, ran.err);
+        ran.out
+    }
+
+    /// Runs a command that may fail.
+    pub async fn try_command(&self, arguments: &[&str]) -> Ran {
+        self.command_on(&self.folder.path().join("command"), arguments).await
+    }
+
+    /// The same on a data folder.
+    pub async fn command_on(&self, data: &Path, arguments: &[&str]) -> Ran {
         let ran = Command::new(env!("CARGO_BIN_EXE_batchin"))
             .args(arguments)
             .arg("--config")
             .arg(&self.config)
             .arg("--data")
-            .arg(self.folder.path().join("command"))
+            .arg(data)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -178,9 +190,22 @@ impl World {
             .output()
             .await
             .unwrap();
-        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-        assert!(ran.status.success(), "batchin {}: {}\n{out}{err}", arguments.join(" "), ran.status);
-        out.into_owned()
+        Ran::of(&ran)
+    }
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    pub fn of(ran: &std::process::Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: ran.status.code().unwrap_or(-1), out: text(&ran.stdout), err: text(&ran.stderr) }
     }
 }
 

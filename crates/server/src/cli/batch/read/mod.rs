@@ -4,6 +4,7 @@
 
 mod json_line;
 mod lines;
+mod quotes;
 mod table;
 mod task;
 mod template;

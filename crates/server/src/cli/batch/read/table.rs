@@ -1,12 +1,13 @@
 //! Holds: a CSV file with a template as a stream of rows.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 
 use super::json_line::{self, Defaults};
+use super::quotes::Quotes;
 use super::{MAX_LINE_BYTES, Row, Template};
 use crate::config::nearest;
 
@@ -31,7 +32,10 @@ pub(in crate::cli::batch) enum TableError {
 pub(in crate::cli::batch) struct Table<'a, R> {
     records: csv::Reader<Unified<R>>,
     budget: Rc<Cell<usize>>,
+    quotes: Rc<RefCell<Quotes>>,
     record: ByteRecord,
+    /// Rows that were read, the first one included.
+    rows: u64,
     columns: Vec<String>,
     id_index: Option<usize>,
     options: TableOptions<'a>,
@@ -42,7 +46,9 @@ impl<'a, R: BufRead> Table<'a, R> {
     /// Reads the first row, and checks the template against it.
     pub(in crate::cli::batch) fn new(input: R, options: TableOptions<'a>) -> Result<Self, TableError> {
         let budget = Rc::new(Cell::new(MAX_LINE_BYTES));
-        let unified = Unified { input, budget: Rc::clone(&budget), last: Last::Nothing };
+        let quotes = Rc::new(RefCell::new(Quotes::new(options.delimiter)));
+        let shared = (Rc::clone(&budget), Rc::clone(&quotes));
+        let unified = Unified { input, budget: shared.0, quotes: shared.1, last: Last::Nothing };
         let mut records = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -55,12 +61,13 @@ impl<'a, R: BufRead> Table<'a, R> {
             return Err(TableError::Header(vec!["has no first row with the names of the columns".to_owned()]));
         }
         let columns: Vec<String> = record.iter().map(column_name).collect();
-        let faults = header_faults(&columns, &options);
+        let stray = quotes.borrow_mut().of_row(1);
+        let faults = stray.map_or_else(|| header_faults(&columns, &options), |stray| vec![stray.what]);
         if !faults.is_empty() {
             return Err(TableError::Header(faults));
         }
         let id_index = options.id_column.and_then(|name| columns.iter().position(|column| column == name));
-        Ok(Self { records, budget, record, columns, id_index, options, is_broken: false })
+        Ok(Self { records, budget, quotes, record, rows: 1, columns, id_index, options, is_broken: false })
     }
 
     /// Blank lines and line breaks in cells make a row's first line differ from what the reader counts.
@@ -110,8 +117,15 @@ impl<R: BufRead> Iterator for Table<'_, R> {
         self.budget.set(MAX_LINE_BYTES);
         match self.records.read_byte_record(&mut self.record) {
             Ok(true) => {
-                let line = self.first_line();
-                Some(Ok(Row { line, task: self.task(line) }))
+                self.rows += 1;
+                let stray = self.quotes.borrow_mut().of_row(self.rows);
+                Some(Ok(match stray {
+                    Some(stray) => Row { line: stray.line, task: Err(stray.what) },
+                    None => {
+                        let line = self.first_line();
+                        Row { line, task: self.task(line) }
+                    }
+                }))
             }
             Ok(false) => None,
             Err(error) => {
@@ -173,6 +187,7 @@ enum Last {
 struct Unified<R> {
     input: R,
     budget: Rc<Cell<usize>>,
+    quotes: Rc<RefCell<Quotes>>,
     last: Last,
 }
 
@@ -195,6 +210,7 @@ impl<R: BufRead> Read for Unified<R> {
             }
             let left = self.budget.get().checked_sub(kept).ok_or(io::ErrorKind::FileTooLarge)?;
             self.budget.set(left);
+            self.quotes.borrow_mut().take(into.get(..kept).unwrap_or_default());
             self.last = if into.get(kept - 1) == Some(&b'\n') { Last::Newline } else { Last::Other };
             return Ok(kept);
         }
@@ -204,6 +220,9 @@ impl<R: BufRead> Read for Unified<R> {
 impl<R> Unified<R> {
     fn end(&mut self, into: &mut [u8]) -> usize {
         let before = std::mem::replace(&mut self.last, Last::End);
+        if before != Last::End {
+            self.quotes.borrow_mut().end();
+        }
         if before == Last::Other { push(into, 0, b'\n') } else { 0 }
     }
 }

@@ -130,6 +130,54 @@ fn a_table_and_a_template_become_chats() {
 }
 
 #[test]
+fn a_stray_quote_is_a_fault_of_its_row_and_not_a_longer_cell() {
+    let rows = |third: &str, eighth: &str| {
+        let row = |n: u32| match n {
+            3 => third.to_owned(),
+            8 => eighth.to_owned(),
+            n => format!("{n},text {n}"),
+        };
+        let text = "id,text\n".to_owned() + &(1..=10).map(|n| row(n) + "\n").collect::<String>();
+        let faults = |bytes| -> Vec<String> {
+            let rows = table(&text, "{{text}}", None, bytes).map(Result::unwrap);
+            rows.filter_map(|row| Some(format!("{}: {}", row.line, row.task.err()?))).collect()
+        };
+        assert_eq!(faults(1), faults(4_096), "however it is read");
+        faults(7).join("\n")
+    };
+    let mended = "a quote within a cell is written \"\"";
+    assert_eq!(rows("3,\"text 3", "8,text 8"), format!("4: the quote that opens on line 4 is never closed; {mended}"));
+    for (third, eighth, closed) in [("3,\"text 3", "8,\"text 8\"", 9), ("3,\"text\" 3", "8,text 8", 4)] {
+        let said =
+            format!("4: the quote that opens on line 4 is closed on line {closed} in the middle of a cell; {mended}");
+        assert_eq!(rows(third, eighth), said);
+    }
+    for fine in ["3,\"text\n\n3\"", "3,text \"3", "3,\"text \"\"3\"\"\"", "\"3\",\".\"", "\n3,5\" wide"] {
+        assert_eq!(rows(fine, "8,text 8"), "", "{fine}");
+    }
+    let template = Template::new("{{id}}").unwrap();
+    let options = TableOptions { template, id_column: None, model: Some("m"), delimiter: b',' };
+    match Table::new("\u{feff}\"id,text\n1,2\n".as_bytes(), options) {
+        Err(TableError::Header(faults)) => assert!(faults[0].contains("line 1 is never closed"), "{faults:?}"),
+        _ => panic!("no faults"),
+    }
+}
+
+#[test]
+fn what_tojson_writes_has_the_values_of_the_cells() {
+    // Its bytes are the template engine's own: blanks after commas, and < > & ' as \u003c and so on.
+    let text = "id,text\n7,\"a \"\"b\"\" <c> & 'd', ü\ne\"\n";
+    let template = "{\"custom_id\": {{id|tojson}}, \"messages\": [{\"role\": \"user\", \"content\": {{text|tojson}}}, \
+                    {\"role\": \"user\", \"content\": {{row|tojson|tojson}}}]}";
+    let task = table(text, template, None, 64).next().unwrap().unwrap().task.unwrap();
+    let body: Value = serde_json::from_str(task.body.get()).unwrap();
+    let cell = "a \"b\" <c> & 'd', ü\ne";
+    assert_eq!((task.custom_id.as_str(), &body["messages"][0]["content"]), ("7", &json!(cell)));
+    let row: Value = serde_json::from_str(body["messages"][1]["content"].as_str().unwrap()).unwrap();
+    assert_eq!(row, json!({ "id": "7", "text": cell }));
+}
+
+#[test]
 fn a_template_that_begins_with_a_brace_makes_whole_lines() {
     let template = "{\"prompt\": {{text|tojson}},\n \"max_tokens\": {{n}}}\n";
     insta::assert_snapshot!(shown(table("text,n\n\"a \"\"b\"\"\",5\nc,many\n", template, None, 64)), @r#"

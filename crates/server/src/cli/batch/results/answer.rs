@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::cli::counted;
+
 /// States of a task that was stopped with its batch.
 const NOT_RUN: [&str; 2] = ["cancelled", "expired"];
 
@@ -37,7 +39,7 @@ fn answer(body: &Value) -> String {
         return texts(choices);
     }
     match body.get("data").and_then(Value::as_array) {
-        Some(vectors) => format!("{} embeddings", vectors.len()),
+        Some(vectors) => counted(vectors.len(), "embedding"),
         None => body.to_string(),
     }
 }
@@ -57,7 +59,7 @@ mod tests {
                 r#"{"custom_id":"b","response":{"status_code":200,"body":{"choices":[{"text":"x\ny"}]}},"error":null}"#,
                 "b:\nx\ny",
             ),
-            (r#"{"custom_id":"c","result":{"data":[{"embedding":[0.1]}]}}"#, "c: 1 embeddings"),
+            (r#"{"custom_id":"c","result":{"data":[{"embedding":[0.1]}]}}"#, "c: 1 embedding"),
             (r#"{"custom_id":"d","status":"failed","error":{"code":"x","message":"too long"}}"#, "d: failed: too long"),
             (r#"{"custom_id":"e","status":"cancelled"}"#, "e: cancelled"),
             (

@@ -5,4 +5,5 @@ mod seen;
 mod sink;
 
 pub(super) use seen::{LineHead, Seen};
-pub(super) use sink::{Form, Sink, Target};
+pub use sink::OutError;
+pub(super) use sink::{Form, OutFile, Sink, Target};

@@ -20,9 +20,81 @@ pub(in crate::cli::batch) enum Form {
 
 /// Where it is written.
 pub(in crate::cli::batch) enum Target<'a> {
-    /// Written beside its place and moved there when it is whole.
-    File(PathBuf),
+    File(OutFile),
     Stream(&'a mut dyn Write),
+}
+
+/// A file that is written beside its place and moved there when it is whole.
+#[derive(Debug)]
+pub(in crate::cli::batch) struct OutFile {
+    path: PathBuf,
+    /// None for what is no file, such as a pipe: it is written as it is.
+    part: Option<PathBuf>,
+    file: File,
+    may_replace: bool,
+    is_whole: bool,
+}
+
+/// Why results cannot go to a file.
+#[derive(Debug, thiserror::Error)]
+pub enum OutError {
+    /// Something is there, and nobody has said that it may go.
+    #[error("it is there already; --force replaces it")]
+    Exists,
+    /// Another command writes to it.
+    #[error("another command is writing to it")]
+    InUse,
+    /// The operating system's words.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl OutFile {
+    /// Opens it; what was left of an earlier run that broke off is begun anew, what is whole is only replaced when it
+    /// `may` be.
+    pub(in crate::cli::batch) fn open(path: &Path, may_replace: bool) -> Result<Self, OutError> {
+        let (path, is_whole) = (path.to_owned(), false);
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => return Err(io::Error::from(io::ErrorKind::IsADirectory).into()),
+            Ok(meta) if !meta.is_file() => {
+                let file = File::options().write(true).open(&path)?;
+                return Ok(Self { path, part: None, file, may_replace, is_whole });
+            }
+            Ok(_) if !may_replace => return Err(OutError::Exists),
+            Ok(_) | Err(_) => {}
+        }
+        let part = PathBuf::from(format!("{}.part", path.display()));
+        let file = File::options().write(true).create(true).truncate(false).open(&part)?;
+        match file.try_lock() {
+            Ok(()) => file.set_len(0)?,
+            Err(fs::TryLockError::WouldBlock) => return Err(OutError::InUse),
+            Err(fs::TryLockError::Error(cause)) => return Err(cause.into()),
+        }
+        Ok(Self { path, part: Some(part), file, may_replace, is_whole })
+    }
+
+    /// It has everything: it gets its name.
+    fn finish(mut self) -> io::Result<()> {
+        let Some(part) = self.part.clone() else { return Ok(()) };
+        self.file.sync_all()?;
+        self.is_whole = true;
+        if !self.may_replace && self.path.exists() {
+            let what = format!("{} has come into being meanwhile; they are in {}", self.path.display(), part.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        fs::rename(part, &self.path)
+    }
+}
+
+/// Without a result there is nothing to leave behind.
+impl Drop for OutFile {
+    fn drop(&mut self) {
+        let is_empty = self.file.metadata().is_ok_and(|meta| meta.len() == 0);
+        if let Some(part) = self.part.as_ref().filter(|_| is_empty && !self.is_whole) {
+            // It is only clutter if it stays.
+            let _ = fs::remove_file(part);
+        }
+    }
 }
 
 /// Takes result lines, each once.
@@ -35,7 +107,7 @@ pub(in crate::cli::batch) struct Sink<'a> {
 }
 
 enum Open<'a> {
-    File { part: PathBuf, file: File, path: PathBuf },
+    File(OutFile),
     Stream(&'a mut dyn Write),
 }
 
@@ -58,10 +130,7 @@ impl<'a> Sink<'a> {
     ) -> io::Result<Self> {
         let open = match target {
             Target::Stream(out) => Open::Stream(out),
-            Target::File(path) => {
-                let part = PathBuf::from(format!("{}.part", path.display()));
-                Open::File { file: File::create(&part)?, part, path }
-            }
+            Target::File(file) => Open::File(file),
         };
         let waiting = is_ordered.then(|| tempfile::tempfile_in(folder)).transpose()?;
         let waiting = waiting.map(|file| Waiting { file, end: 0, places: Vec::new(), next: 0 });
@@ -97,7 +166,7 @@ impl<'a> Sink<'a> {
     /// Writes what has its turn.
     pub(in crate::cli::batch) fn flush(&mut self) -> io::Result<()> {
         match &mut self.open {
-            Open::File { file, .. } => file.write_all(&self.ready)?,
+            Open::File(out) => out.file.write_all(&self.ready)?,
             Open::Stream(out) => {
                 out.write_all(&self.ready)?;
                 out.flush()?;
@@ -125,11 +194,10 @@ impl<'a> Sink<'a> {
             }
         }
         self.flush()?;
-        if let Open::File { part, file, path } = self.open {
-            file.sync_all()?;
-            fs::rename(part, path)?;
+        match self.open {
+            Open::File(out) => out.finish(),
+            Open::Stream(_) => Ok(()),
         }
-        Ok(())
     }
 
     fn write(&mut self, line: &[u8]) {
@@ -198,17 +266,46 @@ mod tests {
         }
     }
 
+    fn sink(path: &Path, may_replace: bool) -> Result<Sink<'static>, OutError> {
+        let target = Target::File(OutFile::open(path, may_replace)?);
+        Ok(Sink::new(target, Form::Json, false, &std::env::temp_dir())?)
+    }
+
     #[test]
     fn a_file_has_its_name_only_when_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out.jsonl");
-        let mut sink = Sink::new(Target::File(path.clone()), Form::Json, false, folder.path()).unwrap();
-        sink.take(5, b"five").unwrap();
-        sink.flush().unwrap();
-        assert_eq!(fs::read_to_string(folder.path().join("out.jsonl.part")).unwrap(), "five\n");
+        let (path, part) = (folder.path().join("out.jsonl"), folder.path().join("out.jsonl.part"));
+        let mut first = sink(&path, false).unwrap();
+        first.take(5, b"five").unwrap();
+        first.flush().unwrap();
+        assert_eq!(fs::read_to_string(&part).unwrap(), "five\n");
         assert!(!path.exists());
-        sink.take(2, b"two").unwrap();
-        sink.finish().unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), "five\ntwo\n");
+        assert!(matches!(sink(&path, true), Err(OutError::InUse)), "two commands do not write to one file");
+        assert_eq!(fs::read_to_string(&part).unwrap(), "five\n");
+        first.take(2, b"two").unwrap();
+        first.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "five\ntwo\n");
+        assert!(!part.exists());
+    }
+
+    #[test]
+    fn what_is_there_is_replaced_only_when_it_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, part) = (folder.path().join("out.jsonl"), folder.path().join("out.jsonl.part"));
+        fs::write(&path, "old").unwrap();
+        assert!(matches!(sink(&path, false), Err(OutError::Exists)));
+        drop(sink(&path, true).unwrap());
+        assert!(!part.exists(), "nothing is left of what never began");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        sink(&path, true).unwrap().finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "", "a batch without results is whole, too");
+        fs::remove_file(&path).unwrap();
+        let late = sink(&path, false).unwrap();
+        fs::write(&path, "somebody else's").unwrap();
+        assert_eq!(late.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody else's");
+        assert!(matches!(sink(folder.path(), true), Err(OutError::Io(_))));
+        assert!(matches!(sink(&folder.path().join("none/out.jsonl"), false), Err(OutError::Io(_))));
+        sink(Path::new("/dev/null"), false).unwrap().finish().unwrap();
     }
 }

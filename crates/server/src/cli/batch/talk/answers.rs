@@ -24,6 +24,8 @@ pub(in crate::cli::batch) struct Detail {
     #[serde(default)]
     pub expired_tasks: u64,
     pub blocked: Option<String>,
+    /// Why it ended before all tasks had run.
+    pub ended_early: Option<String>,
     pub input_tokens: Option<u64>,
     pub output_tokens: Option<u64>,
     /// Kept as text: money is not a float.

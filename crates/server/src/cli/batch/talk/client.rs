@@ -1,14 +1,17 @@
 //! Holds: the client: a server's address, a key, and the calls.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Method, RequestBuilder, Response};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::retry::{Failure, accepted, answer, persist};
+use super::reach::Contact;
+use super::retry::{Failure, accepted, answer, persist, unreachable};
 use super::{ClientError, Created, Detail, Patience};
 use crate::cli::batch::progress::Progress;
 
@@ -22,6 +25,21 @@ pub(in crate::cli::batch) struct Client {
     pub(super) uploads: reqwest::Client,
     base: String,
     key: SecretString,
+    pub(super) contact: Rc<Contact>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The address is none.
+    #[error("the server's address (--base-url or BATCHIN_BASE_URL) must begin with http:// or https://")]
+    BadBaseUrl,
+    /// The key cannot be sent.
+    #[error("the API key has characters that no key has")]
+    BadKey,
+    /// TLS cannot be set up.
+    #[error("no certificate can be trusted; --cacert FILE or SSL_CERT_FILE names some")]
+    Trust(#[source] reqwest::Error),
 }
 
 /// Which call makes a batch, and its JSON.
@@ -31,19 +49,43 @@ pub(in crate::cli::batch) struct Submission {
 }
 
 /// Result lines as they arrive.
-pub(in crate::cli::batch) struct ResultStream(Response);
+pub(in crate::cli::batch) struct ResultStream {
+    response: Response,
+    contact: Rc<Contact>,
+}
 
 impl Client {
-    /// None when `base_url` is no address; `/v1` at its end is allowed.
-    pub(in crate::cli::batch) fn new(base_url: &str, key: &str) -> Option<Self> {
-        let url = Url::parse(base_url).ok()?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return None;
+    /// `base_url` may end in `/v1`; `trusted` are certificates beside the system's.
+    pub(in crate::cli::batch) fn new(
+        base_url: &str,
+        key: SecretString,
+        trusted: Vec<Certificate>,
+    ) -> Result<Self, SetupError> {
+        let url = Url::parse(base_url).map_err(|_| SetupError::BadBaseUrl)?;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(SetupError::BadBaseUrl);
         }
-        let base = base_url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        let builder = || reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT);
-        let http = builder().read_timeout(READ_TIMEOUT).build().ok()?;
-        Some(Self { http, uploads: builder().build().ok()?, base, key: SecretString::from(key) })
+        if !key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(SetupError::BadKey);
+        }
+        let base = base_url.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/openai").to_owned();
+        let builder = || {
+            let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).redirect(Policy::none());
+            builder.tls_certs_merge(trusted.clone())
+        };
+        let http = builder().read_timeout(READ_TIMEOUT).build().map_err(SetupError::Trust)?;
+        let uploads = builder().build().map_err(SetupError::Trust)?;
+        Ok(Self { http, uploads, base, key, contact: Rc::new(Contact::at(&url)) })
+    }
+
+    /// Finds out whether the server is there and takes the key, before much is sent to it.
+    pub(in crate::cli::batch) async fn greet(&self, progress: &Progress) -> Result<(), ClientError> {
+        let attempt = async || accepted(self.request(Method::GET, "/v1/batches?limit=1")).await.map(|_| ());
+        match persist(attempt, &self.contact, Patience::Short, progress).await {
+            // What else it says to this call is not what was asked for.
+            Err(ClientError::Refused { status, .. }) if !matches!(status, 300..=399 | 401 | 403) => Ok(()),
+            other => other,
+        }
     }
 
     /// Makes a batch once: a try whose answer was lost is repeated under the same `key`.
@@ -67,7 +109,7 @@ impl Client {
                 }
             }
         };
-        persist(attempt, Patience::Short, progress).await
+        persist(attempt, &self.contact, Patience::Short, progress).await
     }
 
     pub(in crate::cli::batch) async fn estimate(
@@ -76,13 +118,13 @@ impl Client {
         progress: &Progress,
     ) -> Result<Box<RawValue>, ClientError> {
         let attempt = async || answer(self.post("/v1/batches/estimate", body.clone())).await;
-        persist(attempt, Patience::Short, progress).await
+        persist(attempt, &self.contact, Patience::Short, progress).await
     }
 
     /// The counts alone.
     pub(in crate::cli::batch) async fn detail(&self, id: &str, progress: &Progress) -> Result<Detail, ClientError> {
         let path = format!("/v1/batches/{id}?limit=0");
-        persist(async || answer(self.request(Method::GET, &path)).await, Patience::Long, progress).await
+        persist(async || answer(self.request(Method::GET, &path)).await, &self.contact, Patience::Long, progress).await
     }
 
     pub(in crate::cli::batch) async fn list(
@@ -92,7 +134,7 @@ impl Client {
         progress: &Progress,
     ) -> Result<Box<RawValue>, ClientError> {
         let path = format!("/v1/batches?limit={limit}&offset={offset}");
-        persist(async || answer(self.request(Method::GET, &path)).await, Patience::Short, progress).await
+        persist(async || answer(self.request(Method::GET, &path)).await, &self.contact, Patience::Short, progress).await
     }
 
     pub(in crate::cli::batch) async fn cancel(
@@ -101,7 +143,8 @@ impl Client {
         progress: &Progress,
     ) -> Result<Box<RawValue>, ClientError> {
         let path = format!("/v1/batches/{id}/cancel");
-        persist(async || answer(self.request(Method::POST, &path)).await, Patience::Short, progress).await
+        persist(async || answer(self.request(Method::POST, &path)).await, &self.contact, Patience::Short, progress)
+            .await
     }
 
     /// Result lines after a cursor, from the first try that the server answers.
@@ -113,14 +156,15 @@ impl Client {
     ) -> Result<ResultStream, ClientError> {
         let after = after.map_or_else(String::new, |after| format!("?after={after}"));
         let path = format!("/v1/batches/{id}/results{after}");
-        let attempt = async || accepted(self.request(Method::GET, &path)).await.map(ResultStream);
-        persist(attempt, Patience::Long, progress).await
+        let attempt = async || accepted(self.request(Method::GET, &path)).await;
+        let response = persist(attempt, &self.contact, Patience::Long, progress).await?;
+        Ok(ResultStream { response, contact: Rc::clone(&self.contact) })
     }
 
     pub(in crate::cli::batch) async fn delete_file(&self, id: &str, progress: &Progress) -> Result<(), ClientError> {
         let path = format!("/openai/v1/files/{id}");
         let attempt = async || accepted(self.request(Method::DELETE, &path)).await.map(|_| ());
-        persist(attempt, Patience::Short, progress).await
+        persist(attempt, &self.contact, Patience::Short, progress).await
     }
 
     pub(super) fn authorized(&self, http: &reqwest::Client, method: Method, path: &str) -> RequestBuilder {
@@ -139,6 +183,6 @@ impl Client {
 impl ResultStream {
     /// None at the proper end; an error where the connection broke.
     pub(in crate::cli::batch) async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
-        self.0.chunk().await.map_err(ClientError::Unreachable)
+        self.response.chunk().await.map_err(|error| unreachable(&self.contact, &error))
     }
 }

@@ -9,12 +9,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use super::reach::{Cause, Contact};
 use crate::cli::batch::progress::Progress;
 
 /// The longest `retry-after` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a server that has never answered is tried: it may be starting, or the address is wrong.
+const FIRST_CONTACT: Duration = Duration::from_secs(5);
 
 /// How long a server may stay away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +39,15 @@ pub enum ClientError {
         /// The server's own words.
         message: String,
     },
-    /// The server could not be reached for long.
-    #[error("the server cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
+    /// The server could not be reached: for seconds when it never answered, else for long.
+    #[error("cannot reach {address}")]
+    Unreachable {
+        /// Where it should be.
+        address: String,
+        /// Why not.
+        #[source]
+        cause: Cause,
+    },
     /// An upload stood still.
     #[error("the upload stands still")]
     Stalled,
@@ -51,8 +60,8 @@ pub enum ClientError {
         message: String,
     },
     /// The answer is not of the documented form.
-    #[error("the server's answer is not understood; is BATCHIN_BASE_URL a batchin server?")]
-    NotUnderstood(#[source] serde_json::Error),
+    #[error("the server's answer is not understood ({0}); is a batchin server at this address?")]
+    NotUnderstood(String),
     /// The converted input cannot be read again.
     #[error("cannot read the converted input")]
     Spool(#[source] std::io::Error),
@@ -61,7 +70,12 @@ pub enum ClientError {
 /// One try's failure.
 pub(super) enum Failure {
     Final(ClientError),
-    Temporary { error: ClientError, wait: Option<Duration> },
+    Temporary {
+        error: ClientError,
+        wait: Option<Duration>,
+    },
+    /// No answer, or half of one.
+    Lost(reqwest::Error),
 }
 
 /// Counts the tries of one thing, and ends them.
@@ -100,10 +114,15 @@ impl Retries {
         if self.started.elapsed() > self.patience {
             return Err(error);
         }
-        progress.trouble(match &error {
-            ClientError::Unavailable { .. } => "the server is busy",
-            _ => "no connection",
-        });
+        match &error {
+            ClientError::Unreachable { address, cause } => {
+                progress.trouble("no connection", &format!("no connection to {address}: {cause}"));
+            }
+            ClientError::Unavailable { status, message } => {
+                progress.trouble("busy", &format!("the server is busy ({status}: {message})"));
+            }
+            other => progress.trouble("other", &other.to_string()),
+        }
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.tries.min(6)).min(LONGEST_PAUSE);
         tokio::time::sleep(wait.unwrap_or(doubled)).await;
         self.tries += 1;
@@ -114,6 +133,7 @@ impl Retries {
 /// Tries until there is an answer, a refusal, or nothing for too long.
 pub(super) async fn persist<T>(
     attempt: impl AsyncFn() -> Result<T, Failure>,
+    contact: &Contact,
     patience: Patience,
     progress: &Progress,
 ) -> Result<T, ClientError> {
@@ -121,31 +141,61 @@ pub(super) async fn persist<T>(
     loop {
         match attempt().await {
             Ok(answer) => {
+                contact.make();
                 progress.trouble_over();
                 return Ok(answer);
             }
             Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Temporary { error, wait }) => retries.pause(error, wait, progress).await?,
+            Err(Failure::Temporary { error, wait }) => {
+                contact.make();
+                retries.pause(error, wait, progress).await?;
+            }
+            Err(Failure::Lost(error)) => {
+                let error = unreachable(contact, &error);
+                let is_hopeless = matches!(&error, ClientError::Unreachable { cause, .. } if cause.is_lasting())
+                    || retries.started.elapsed() > FIRST_CONTACT;
+                if is_hopeless && !contact.is_made() {
+                    return Err(error);
+                }
+                retries.pause(error, None, progress).await?;
+            }
         }
     }
 }
 
+pub(super) fn unreachable(contact: &Contact, error: &reqwest::Error) -> ClientError {
+    ClientError::Unreachable { address: contact.address().to_owned(), cause: Cause::of(error) }
+}
+
+/// serde's words without the names that things have in here.
+pub(in crate::cli::batch) fn not_understood(error: &serde_json::Error) -> ClientError {
+    let text = error.to_string();
+    ClientError::NotUnderstood(match error.classify() {
+        serde_json::error::Category::Data => text.split(", expected ").next().unwrap_or_default().to_owned(),
+        _ => "it is not JSON".to_owned(),
+    })
+}
+
 pub(super) async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure> {
     let response = accepted(request).await?;
-    let bytes = response.bytes().await.map_err(lost)?;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::Final(ClientError::NotUnderstood(error)))
+    let bytes = response.bytes().await.map_err(Failure::Lost)?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::Final(not_understood(&error)))
 }
 
 pub(super) async fn accepted(request: RequestBuilder) -> Result<Response, Failure> {
-    let response = request.send().await.map_err(lost)?;
+    let response = request.send().await.map_err(Failure::Lost)?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let wait = retry_after(&response);
-    let bytes = response.bytes().await.map_err(lost)?;
-    let message = serde_json::from_slice::<ErrorAnswer>(&bytes)
-        .map_or_else(|_| status.canonical_reason().unwrap_or("no reason given").to_owned(), |body| body.error.message);
+    let (wait, moved) = (retry_after(&response), moved_to(&response));
+    let bytes = response.bytes().await.map_err(Failure::Lost)?;
+    let reason = || status.canonical_reason().unwrap_or("no reason given").to_owned();
+    let message = match (serde_json::from_slice::<ErrorAnswer>(&bytes), moved) {
+        (Ok(body), _) => body.error.message,
+        (Err(_), Some(place)) => format!("it is at {place}; give that as --base-url or BATCHIN_BASE_URL"),
+        (Err(_), None) => reason(),
+    };
     let status_code = status.as_u16();
     let is_temporary =
         status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
@@ -156,8 +206,10 @@ pub(super) async fn accepted(request: RequestBuilder) -> Result<Response, Failur
     })
 }
 
-pub(super) fn lost(error: reqwest::Error) -> Failure {
-    Failure::Temporary { error: ClientError::Unreachable(error), wait: None }
+/// Where a redirection leads: followed, it would make a GET of a POST.
+fn moved_to(response: &Response) -> Option<String> {
+    let place = response.headers().get("location").filter(|_| response.status().is_redirection())?;
+    place.to_str().ok().map(str::to_owned)
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {

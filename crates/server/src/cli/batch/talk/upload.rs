@@ -30,7 +30,7 @@ impl Client {
         input: &Prepared,
         progress: &Progress,
     ) -> Result<Created, ClientError> {
-        persist(async || self.upload_once(input, progress).await, Patience::Short, progress).await
+        persist(async || self.upload_once(input, progress).await, &self.contact, Patience::Short, progress).await
     }
 
     async fn upload_once(&self, input: &Prepared, progress: &Progress) -> Result<Created, Failure> {

@@ -44,7 +44,7 @@ async fn a_file_is_run_in_order_and_its_answers_are_printed() {
     let ran = desk.execute(Batch::List(BatchList { limit: 5, offset: 0, json: false })).await;
     assert!(ran.printed.contains(&format!("{id}  completed    high")), "{}", ran.printed);
 
-    let delivery = Delivery { json: true, ordered: true, out: None };
+    let delivery = Delivery { json: true, ordered: true, ..Delivery::default() };
     let results = BatchResults { id, after: None, delivery: delivery.clone() };
     let ran = desk.execute(Batch::Results(results.clone())).await;
     assert_eq!(ids(&lines(&ran.printed)), expected);
@@ -70,6 +70,42 @@ async fn a_table_with_a_template_is_run() {
     assert!(sent.iter().any(|request| request.contains("Translate: three")), "{sent:?}");
     let error = desk.execute_run(BatchRun { template: None, ..run }).await.outcome.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Misused);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stray_quote_and_an_output_that_cannot_be_written_submit_nothing() {
+    let server = server().await;
+    let desk = desk(&server, &prompts(3));
+    let rows: String =
+        (1..=10).map(|n| if n == 3 { "3,\"text 3\n".to_owned() } else { format!("{n},text {n}\n") }).collect();
+    std::fs::write(desk.path("in.csv"), format!("id,text\n{rows}")).unwrap();
+    let table = BatchRun { file: desk.path("in.csv"), template: Some("{{text}}".to_owned()), ..desk.run() };
+    let error = desk.execute_run(table).await.outcome.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Misused);
+    assert!(error.to_string().contains("in.csv:4: the quote that opens on line 4 is never closed"), "{error}");
+    assert!(!desk.path("out.jsonl.part").exists());
+
+    let to = |out: &str| {
+        let delivery = Delivery { out: Some(desk.path(out)), ..Delivery::default() };
+        BatchRun { delivery, ..desk.run() }
+    };
+    std::fs::write(desk.path("there.jsonl"), "mine").unwrap();
+    for (out, why) in [("none/out.jsonl", "No such file"), ("there.jsonl", "--force replaces it"), (".", "directory")] {
+        let error = desk.execute_run(to(out)).await.outcome.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Misused);
+        assert!(crate::cli::explain(&error).contains(why), "{}", crate::cli::explain(&error));
+    }
+    assert_eq!(std::fs::read_to_string(desk.path("there.jsonl")).unwrap(), "mine");
+    let ran = desk.execute(Batch::List(BatchList { limit: 50, offset: 0, json: true })).await;
+    assert_eq!((ran.printed.as_str(), server.sim.calls()), ("[]\n", 0));
+
+    let mut run = to("there.jsonl");
+    run.delivery.force = true;
+    assert_eq!(desk.execute_run(run).await.outcome.unwrap(), Outcome::Done);
+    assert_eq!(lines(&std::fs::read_to_string(desk.path("there.jsonl")).unwrap()).len(), 3);
+    let missing = BatchRun { file: desk.path("none.jsonl"), ..desk.run() };
+    assert_eq!(desk.execute_run(missing).await.outcome.unwrap_err().outcome(), Outcome::Misused);
     server.stop().await;
 }
 
@@ -104,7 +140,8 @@ async fn a_lost_answer_is_asked_for_again_and_makes_nothing_twice() {
         let server = server().await;
         let wire = Wire::to(&server.url("")).await;
         let desk = Desk::new(&wire.base, &server.owner.key, &prompts(5));
-        wire.lose(2);
+        // The call that looks whether somebody is there is answered; the next ones make the batch.
+        wire.lose(1, 2);
         assert_eq!(desk.execute_run(desk.run()).await.outcome.unwrap(), Outcome::Done);
         assert!(wire.connections() >= 3);
         assert_eq!(ids(&desk.results()).len(), 5);

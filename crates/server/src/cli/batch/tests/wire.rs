@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 struct State {
     is_cut: AtomicBool,
     cut: Notify,
+    /// Answers that arrive before any is lost.
+    spared: AtomicUsize,
     /// Answers that do not arrive.
     losses: AtomicUsize,
     connections: AtomicUsize,
@@ -52,8 +54,9 @@ impl Wire {
         self.state.is_cut.store(false, Ordering::SeqCst);
     }
 
-    /// The next answers are received and thrown away, with their connections.
-    pub(super) fn lose(&self, answers: usize) {
+    /// After those that are spared, answers are received and thrown away, with their connections.
+    pub(super) fn lose(&self, spared: usize, answers: usize) {
+        self.state.spared.store(spared, Ordering::SeqCst);
         self.state.losses.store(answers, Ordering::SeqCst);
     }
 
@@ -75,9 +78,11 @@ async fn forward(mut client: TcpStream, server: SocketAddr, state: Arc<State>) {
                 _ => return,
             },
             read = server.read(&mut down) => {
-                let lost = state.losses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+                let less = |left: usize| left.checked_sub(1);
+                let is_spared = state.spared.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+                let is_lost = !is_spared && state.losses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
                 match read {
-                    Ok(read) if read > 0 && lost.is_err() => {
+                    Ok(read) if read > 0 && !is_lost => {
                         if client.write_all(&down[..read]).await.is_err() { return }
                     }
                     _ => return,
