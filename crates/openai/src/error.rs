@@ -78,6 +78,59 @@ impl UpstreamError {
         }
     }
 
+    /// Whether it speaks of this member of the request.
+    pub fn names(&self, member: &str) -> bool {
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        let said = |text: &str| text.split(|letter| !is_word(letter)).any(|word| word == member);
+        said(&self.message) || self.param.as_deref().is_some_and(said)
+    }
+
+    /// Whether it says that the server knows nothing of what it names, rather than that a value is wrong.
+    pub fn is_of_unknown_member(&self) -> bool {
+        const UNKNOWN: [&str; 15] = [
+            "unsupported parameter",
+            "unsupported_parameter",
+            "not supported",
+            "not support",
+            "unrecognized",
+            "unrecognised",
+            "unknown",
+            "unexpected",
+            "extra input",
+            "extra field",
+            "extra_forbidden",
+            "not permitted",
+            "additional propert",
+            "not allowed",
+            "no longer",
+        ];
+        const VALUE: [&str; 9] = [
+            "too large",
+            "too small",
+            "too high",
+            "at least",
+            "at most",
+            "less than",
+            "greater than",
+            "must be",
+            "exceed",
+        ];
+        let mut said = self.message.to_ascii_lowercase();
+        for word in [&self.code, &self.kind].into_iter().flatten() {
+            said.push(' ');
+            said.push_str(&word.to_ascii_lowercase());
+        }
+        UNKNOWN.iter().any(|phrase| said.contains(phrase)) && !VALUE.iter().any(|phrase| said.contains(phrase))
+    }
+
+    /// Speaks of a member by the name that the client used.
+    pub fn rename_member(&mut self, sent: &str, clients: &str) {
+        if sent != clients && self.names(sent) && !self.names(clients) {
+            self.message = self.message.replace(sent, clients);
+            self.param = self.param.take().map(|param| param.replace(sent, clients));
+        }
+    }
+
     /// This error in the shape for clients.
     pub fn to_body(&self) -> ErrorBody<'_> {
         ErrorBody {
@@ -90,7 +143,8 @@ impl UpstreamError {
 }
 
 /// Reads an error body of any known shape: nested (OpenAI, vLLM, llama.cpp, Ollama), flat (SGLang), a string
-/// (stable-diffusion.cpp, vLLM's 401), FastAPI's `detail`, plain text, a proxy's HTML page, nothing at all.
+/// (stable-diffusion.cpp, vLLM's 401), FastAPI's `detail`, also inside a `message` (Mistral), in a list (Google) or as JSON
+/// in a text (proxies), plain text, a proxy's HTML page, nothing at all.
 pub fn upstream_error_message(status: u16, body: &[u8]) -> UpstreamError {
     let parsed = (body.len() <= MAX_ERROR_BODY_BYTES).then(|| serde_json::from_slice::<Value>(body).ok()).flatten();
     let mut error = match parsed {
@@ -105,17 +159,21 @@ pub fn upstream_error_message(status: u16, body: &[u8]) -> UpstreamError {
 }
 
 pub(crate) fn from_value(value: &Value) -> UpstreamError {
+    // Google's servers put the error into a list of one.
+    let value = value.as_array().and_then(|list| list.first()).filter(|first| first.is_object()).unwrap_or(value);
     let inner = match &value["error"] {
         nested @ Value::Object(_) => nested,
         _ => value,
     };
     let text = |key: &str| inner[key].as_str().filter(|text| !text.is_empty());
-    let message = text("message")
-        .map(str::to_owned)
-        .or_else(|| detail(&inner["detail"]))
-        .or_else(|| text("error").map(str::to_owned))
-        .or_else(|| value.as_str().map(str::to_owned))
-        .unwrap_or_default();
+    let said = explanation(inner, 0).or_else(|| explanation(value, 0)).unwrap_or_default();
+    // OpenRouter says who failed in its own words, and why in the words of that one.
+    let cause = inner["metadata"]["raw"].as_str().and_then(within);
+    let message = match cause {
+        Some(cause) if said.is_empty() => cause,
+        Some(cause) => format!("{said}: {cause}"),
+        None => said,
+    };
     let word = |key: &str| {
         // SGLang repeats the status here, as a number or as a string of digits.
         let word = text(key).filter(|word| word.len() <= 100 && !word.bytes().all(|byte| byte.is_ascii_digit()));
@@ -132,21 +190,54 @@ pub(crate) fn from_value(value: &Value) -> UpstreamError {
     }
 }
 
-/// FastAPI's `detail`: a text, or a list of faults with their place. The input that it repeats is left out.
-fn detail(detail: &Value) -> Option<String> {
-    match detail {
-        Value::String(text) => Some(text.clone()),
-        Value::Object(_) => detail["message"].as_str().or(detail["msg"].as_str()).map(str::to_owned),
+/// Where servers put their explanation, the plainest first. FastAPI's `input`, which repeats the request, is none of them.
+const EXPLAINING: [&str; 11] = [
+    "message",
+    "msg",
+    "detail",
+    "details",
+    "error",
+    "errors",
+    "error_message",
+    "error_description",
+    "reason",
+    "title",
+    "fault",
+];
+
+/// Deepest nesting of an explanation. Mistral's have three levels.
+const MAX_EXPLANATION_DEPTH: u32 = 6;
+
+/// The text in what a server says, however it is wrapped: in objects, lists of faults with their place, or JSON as text.
+fn explanation(value: &Value, depth: u32) -> Option<String> {
+    if depth > MAX_EXPLANATION_DEPTH {
+        return None;
+    }
+    match value {
+        Value::String(text) if text.trim().is_empty() => None,
+        Value::String(text) => Some(unwrapped(text, depth).unwrap_or_else(|| text.clone())),
         Value::Array(faults) => {
-            let lines = faults.iter().take(MAX_DETAILS).filter_map(|fault| {
-                let message = fault["msg"].as_str()?;
-                let place: Vec<String> = fault["loc"].as_array().into_iter().flatten().map(place_name).collect();
-                Some(if place.is_empty() { message.to_owned() } else { format!("{}: {message}", place.join(".")) })
-            });
+            let lines = faults.iter().take(MAX_DETAILS).filter_map(|fault| explanation(fault, depth + 1));
             Some(lines.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
+        }
+        Value::Object(_) => {
+            let said = EXPLAINING.iter().find_map(|key| explanation(&value[*key], depth + 1))?;
+            let place: Vec<String> = value["loc"].as_array().into_iter().flatten().map(place_name).collect();
+            Some(if place.is_empty() { said } else { format!("{}: {said}", place.join(".")) })
         }
         _ => None,
     }
+}
+
+/// The explanation in a text that is itself JSON, as proxies hand on what they got.
+fn unwrapped(text: &str, depth: u32) -> Option<String> {
+    let inner = text.trim();
+    let parsed = inner.starts_with(['{', '[']).then(|| serde_json::from_str::<Value>(inner).ok()).flatten()?;
+    explanation(&parsed, depth + 1)
+}
+
+fn within(text: &str) -> Option<String> {
+    unwrapped(text, 0).or_else(|| Some(plain_text(text.as_bytes())).filter(|text| !text.is_empty()))
 }
 
 fn place_name(part: &Value) -> String {
@@ -194,8 +285,7 @@ fn is_separator(character: char) -> bool {
 fn masked(word: &str) -> &str {
     let core = word.trim_end_matches(['.', ':', '!', '?']).trim_start_matches('@');
     let bare = core.trim_start_matches('[').trim_end_matches(']');
-    if core.contains("://") || is_host(core) || is_host(bare) || bare.parse::<Ipv6Addr>().is_ok_and(|_| bare.len() > 2)
-    {
+    if core.contains("://") || is_host(core) || is_host(bare) {
         "[address]"
     } else if is_path(bare) {
         "[path]"
@@ -204,18 +294,65 @@ fn masked(word: &str) -> &str {
     }
 }
 
-/// An address with or without port: `10.0.0.5`, `gpu-1:8000`, `[::1]:80`, `a.b.example:443/v1`.
+/// Ends of names that only a network of one's own has, which are hidden without a port too.
+const PRIVATE_ENDS: [&str; 9] =
+    [".internal", ".local", ".localdomain", ".lan", ".intranet", ".corp", ".svc", ".cluster.local", ".home.arpa"];
+
+/// Ends of names that are files, as in `modeling.py:345`.
+const FILE_ENDS: [&str; 22] = [
+    "py", "pyx", "cpp", "cc", "c", "cu", "cuh", "h", "hpp", "rs", "go", "js", "ts", "java", "json", "jsonl", "yaml",
+    "yml", "toml", "txt", "jinja", "gguf",
+];
+
+/// Ports on which model servers and their like listen unless told otherwise.
+const USUAL_PORTS: [u16; 18] =
+    [3000, 4000, 5000, 7860, 8000, 8001, 8002, 8008, 8010, 8080, 8081, 8088, 8443, 8888, 9000, 11434, 30000, 30001];
+
+/// Words that stand before a number without being a host, as in `tokens:8000`.
+const COUNTED: [&str; 24] = [
+    "line", "column", "col", "char", "position", "row", "index", "offset", "byte", "bytes", "token", "tokens", "limit",
+    "length", "context", "step", "size", "max", "min", "count", "seed", "id", "code", "error",
+];
+
+/// An address with or without port: `10.0.0.5`, `gpu-1:8000`, `[::1]:80`, `a.b.example:443/v1`. A place in a text
+/// (`line:12`), a time, a ratio, a path of a member and a model's tag (`llama3:8b`) are none.
 fn is_host(word: &str) -> bool {
-    let authority = word.split('/').next().unwrap_or(word);
-    if authority.parse::<Ipv4Addr>().is_ok() {
+    let authority = word.split(['/', '?']).next().unwrap_or(word);
+    let authority = authority.rsplit('@').next().unwrap_or(authority);
+    if authority.split(':').any(|part| part.parse::<Ipv4Addr>().is_ok()) {
         return true;
     }
-    let Some((host, port)) = authority.rsplit_once(':') else { return false };
-    let is_port = (2..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
-    let named = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:%".contains(&byte);
-    // A clock time and a ratio have digits alone before the colon.
-    let is_name = host.bytes().any(|byte| byte.is_ascii_alphabetic() || byte == b'.' || byte == b'[');
-    is_port && !host.is_empty() && is_name && host.bytes().all(named)
+    let bracketed = authority.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(authority);
+    let unzoned = bracketed.split('%').next().unwrap_or(bracketed);
+    if unzoned.len() > 2 && unzoned.parse::<Ipv6Addr>().is_ok() {
+        return true;
+    }
+    let (left, port) = authority.rsplit_once(':').map_or((authority, None), |(left, port)| (left, Some(port)));
+    let host = left.rsplit(':').next().unwrap_or(left).to_ascii_lowercase();
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if host.is_empty() || !host.bytes().all(named) {
+        return false;
+    }
+    if PRIVATE_ENDS.iter().any(|end| host.ends_with(end) && host.len() > end.len()) {
+        return true;
+    }
+    let is_plain = |port: &&str| (2..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(port) = port.filter(is_plain).and_then(|port| port.parse::<u16>().ok()) else { return false };
+    host == "localhost" || if host.contains('.') { is_domain(&host, port) } else { is_machine(&host, port) }
+}
+
+/// A name with dots and this port: a host, unless it is a file and a line, or a path of members and a number.
+fn is_domain(host: &str, port: u16) -> bool {
+    let end = host.rsplit('.').next().unwrap_or_default();
+    let is_zone = end.len() >= 2 && end.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_zone && !FILE_ENDS.contains(&end) && (matches!(port, 80 | 443) || port > 999)
+}
+
+/// A name without dots and this port: `gpu-1:8123` is a host, and so is `vllm:8000`; `max_tokens:4096` is not.
+fn is_machine(host: &str, port: u16) -> bool {
+    // Members' names have underscores, which hosts' names must not have.
+    let is_name = host.starts_with(|first: char| first.is_ascii_alphabetic()) && !host.contains('_');
+    is_name && !COUNTED.contains(&host) && (USUAL_PORTS.contains(&port) || (host.contains('-') && port > 999))
 }
 
 fn is_path(word: &str) -> bool {
@@ -265,6 +402,76 @@ mod tests {
             [None, Some("context_length_exceeded"), None],
         );
         check(500, "Internal Server Error", "Internal Server Error", [None; 3]);
+        let wrapped = [
+            (r#"{"message":{"detail":[{"msg":"Extra inputs are not permitted"}]}}"#, "Extra inputs are not permitted"),
+            (
+                r#"{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"],"msg":"Extra inputs are not permitted","input":{"include_usage":true}}]}}"#,
+                "body.stream_options: Extra inputs are not permitted",
+            ),
+            (r#"{"detail":{"message":"no"}}"#, "no"),
+            (r#"{"detail":["a","b"]}"#, "a; b"),
+            (r#"[{"error":{"code":400,"message":"no","status":"INVALID_ARGUMENT"}}]"#, "no"),
+            (r#"{"error":{"errors":[{"reason":"no"}]}}"#, "no"),
+            (r#"{"errors":[{"message":"a"},{"message":"b"}]}"#, "a; b"),
+            (r#"{"error":["no"]}"#, "no"),
+            (r#"{"error":{"message":"{\"detail\":\"no\"}"}}"#, "no"),
+            (r#"{"message":"","detail":"no"}"#, "no"),
+            (r#"{"type":"about:blank","title":"Bad","detail":"no","status":400}"#, "no"),
+            (
+                r#"{"error":{"message":"Provider returned error","code":400,"metadata":{"raw":"{\"message\":\"no\"}"}}}"#,
+                "Provider returned error: no",
+            ),
+            (r#"{"error":{"message":{}},"message":"no"}"#, "no"),
+        ];
+        for (body, message) in wrapped {
+            assert_eq!(upstream_error_message(422, body.as_bytes()).message, message, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_known() {
+        let read = |body: &str| upstream_error_message(400, body.as_bytes());
+        let unknown = [
+            (
+                "max_tokens",
+                r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#,
+            ),
+            (
+                "max_completion_tokens",
+                r#"{"error":{"message":"Unrecognized request argument supplied: max_completion_tokens"}}"#,
+            ),
+            (
+                "stream_options",
+                r#"{"message":{"detail":[{"loc":["body","stream_options"],"msg":"Extra inputs are not permitted"}]}}"#,
+            ),
+            ("max_tokens", r#"{"error":{"message":"no","param":"max_tokens","code":"unknown_parameter"}}"#),
+        ];
+        for (name, body) in unknown {
+            assert!(read(body).names(name) && read(body).is_of_unknown_member(), "{body}");
+        }
+        let valued = [
+            "max_tokens is too large: 9000. This model supports at most 4096 completion tokens",
+            "'max_tokens' or 'max_completion_tokens' is too large: 9. This model's maximum context length is 8 tokens",
+            "max_tokens must be at least 16, got 5: values below are not supported",
+        ];
+        for text in valued {
+            assert!(read(text).names("max_tokens") && !read(text).is_of_unknown_member(), "{text}");
+        }
+        assert!(!read("my_max_tokens is unknown").names("max_tokens"));
+    }
+
+    #[test]
+    fn a_member_is_called_what_the_client_called_it() {
+        let mut error = upstream_error_message(400, br#"{"error":{"message":"max_tokens is 0","param":"max_tokens"}}"#);
+        error.rename_member("max_tokens", "max_completion_tokens");
+        assert_eq!(
+            (error.message.as_str(), error.param.as_deref()),
+            ("max_completion_tokens is 0", Some("max_completion_tokens"))
+        );
+        let both = "'max_tokens' or 'max_completion_tokens' is too large";
+        let mut error = upstream_error_message(400, both.as_bytes());
+        error.rename_member("max_tokens", "max_completion_tokens");
+        assert_eq!(error.message, both);
     }
 
     #[test]
@@ -288,6 +495,53 @@ mod tests {
         check("at [::1]:80, or fe80::1", "at [address], or [address]");
         check("no file '/root/models/a.gguf' here", "no file '[path]' here");
         check("(/etc/passwd) ~/x C:\\models", "([path]) [path] [path]");
+        for hidden in [
+            "10.0.0.5:80",
+            "host:10.0.0.5",
+            "root@10.0.0.5:22",
+            "vllm:8000",
+            "connect:gpu-1:8123",
+            "ollama:11434/v1",
+            "gpu-node-3:9123",
+            "a.b.example:443/v1",
+            "api.example.com:8443",
+            "gpu-1.internal",
+            "vllm.default.svc:80",
+            "[fe80::1%eth0]:8000",
+            "2001:db8::17",
+            "unix:///run/x.sock",
+        ] {
+            assert_eq!(sanitized(hidden), "[address]", "{hidden}");
+        }
+        for shown in [
+            "line:12",
+            "line:1234",
+            "column:345",
+            "1:2",
+            "12:30",
+            "10:30:05.123",
+            "messages[0]:12",
+            "messages[0].content:100",
+            "body.messages:100",
+            "max_tokens:4096",
+            "tokens:8000",
+            "seed:1234",
+            "llama3:8b",
+            "llama3:70",
+            "qwen2.5:14b",
+            "qwen2.5:14",
+            "mixtral:8x7b",
+            "gpt-oss:120b",
+            "gpt-oss:20",
+            "modeling.py:1345",
+            "server.cpp:11434",
+            "org/model:latest",
+            "key:value",
+            "std::vector",
+            "v1.5:12",
+        ] {
+            assert_eq!(sanitized(shown), shown);
+        }
         check(
             "model Qwen/Qwen3-32B: ratio 3:20, at 10:30:05 n/a and/or 1.5",
             "model Qwen/Qwen3-32B: ratio 3:20, at 10:30:05 n/a and/or 1.5",
