@@ -105,6 +105,9 @@ pub enum CallErrorKind {
     /// A success whose body is none.
     #[error("the model server's answer cannot be read")]
     BadAnswer,
+    /// An answer in an encoding that was not asked for and is not known.
+    #[error("the model server's answer is in an encoding that cannot be read")]
+    Encoding,
     /// More than [`MAX_ANSWER_BYTES`].
     #[error("the model server's answer is too large")]
     TooLarge,

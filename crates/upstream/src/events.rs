@@ -23,7 +23,7 @@ use crate::{
     call::{Call, CallError, CallErrorKind},
     mixed::{Form, TooLarge},
     replica::Lease,
-    transport::{AnswerBody, io_kind},
+    transport::{AnswerBody, BodyError, io_kind},
 };
 
 /// What passes through while a server says nothing.
@@ -405,6 +405,7 @@ impl Events {
                 }
                 Poll::Ready(Ok(()))
             }
+            Poll::Ready(Some(Err(BodyError::Encoding(_)))) => Poll::Ready(Err(StreamError::BadEvent)),
             Poll::Ready(Some(Err(error))) => {
                 let kind = io_kind(&error).unwrap_or(io::ErrorKind::UnexpectedEof);
                 Poll::Ready(Err(StreamError::Broken(kind)))

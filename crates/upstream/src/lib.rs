@@ -8,6 +8,7 @@ mod assembly;
 mod breaker;
 mod call;
 mod config;
+mod decoding;
 mod dialect;
 mod events;
 mod fleet;

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header::HOST, uri::PathAndQuery, uri::Scheme};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header::HOST, uri::PathAndQuery, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::{
@@ -38,6 +38,7 @@ use batchin_openai::Endpoint;
 
 use crate::{
     config::{Address, UpstreamConfig},
+    decoding::{Decoding, UnreadableEncoding},
     dialect::HealthPath,
     gathered::Gathered,
 };
@@ -114,8 +115,9 @@ impl Transport {
             };
             match connection.ask(request).await {
                 Ok(response) => {
+                    let coding = Coding::of(response.headers());
                     let connection = Some((connection, Arc::clone(&self.idle)));
-                    return Ok(response.map(|incoming| AnswerBody { incoming, connection }));
+                    return Ok(response.map(|incoming| AnswerBody { incoming, connection, coding }));
                 }
                 // A server may close a connection just when it is used again. What comes back was not sent.
                 Err(mut error) => match error.take_message() {
@@ -272,41 +274,112 @@ impl Idle {
     }
 }
 
-/// An answer's body. Read to its end it leaves its connection for the next call; dropped before, it closes it.
+/// An answer's body, decoded. Read to its end it leaves its connection for the next call; dropped before, it closes it.
 pub(crate) struct AnswerBody {
     incoming: Incoming,
     /// Until the answer is whole.
     connection: Option<(Connection, Arc<Idle>)>,
+    coding: Coding,
 }
 
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
+/// What stands between an answer's bytes and its text.
+enum Coding {
+    Plain,
+    Encoded(Box<Decoding>),
+    Unreadable,
+}
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let this = self.get_mut();
-        if let Some((connection, _)) = &mut this.connection {
+/// Why a body ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken(#[source] hyper::Error),
+    /// It has an encoding that is not known, or is not what it says.
+    #[error(transparent)]
+    Encoding(#[from] UnreadableEncoding),
+}
+
+impl Coding {
+    fn of(headers: &HeaderMap) -> Self {
+        // Most answers have neither header.
+        match Decoding::of(headers) {
+            Ok(None) => Self::Plain,
+            Ok(Some(decoding)) => Self::Encoded(decoding),
+            Err(UnreadableEncoding) => Self::Unreadable,
+        }
+    }
+}
+
+impl AnswerBody {
+    /// The next frame as it comes from the connection.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        if let Some((connection, _)) = &mut self.connection {
             connection.drive(cx);
         }
         // The driver, which fills it, wakes the task.
-        let frame = ready!(Pin::new(&mut this.incoming).poll_frame(&mut Context::from_waker(Waker::noop())));
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop())));
         let is_whole = match &frame {
-            Some(Ok(_)) => this.incoming.is_end_stream(),
+            Some(Ok(_)) => self.incoming.is_end_stream(),
             Some(Err(_)) => false,
             None => true,
         };
-        if is_whole && let Some((connection, idle)) = this.connection.take() {
+        if is_whole && let Some((connection, idle)) = self.connection.take() {
             idle.keep(connection, Instant::now());
         }
         Poll::Ready(frame)
     }
 
+    fn unreadable(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.connection = None;
+        Poll::Ready(Some(Err(UnreadableEncoding.into())))
+    }
+
+    fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let Coding::Encoded(decoding) = &mut self.coding else { return self.unreadable() };
+            match decoding.next() {
+                Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(None) if decoding.is_over() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(UnreadableEncoding) => return self.unreadable(),
+            }
+            let frame = ready!(self.poll_incoming(cx));
+            let Coding::Encoded(decoding) = &mut self.coding else { return self.unreadable() };
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => decoding.push(data),
+                // Trailers.
+                Some(Ok(Err(_))) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(error)))),
+                None if decoding.end().is_err() => return self.unreadable(),
+                None => {}
+            }
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match this.coding {
+            Coding::Plain => this.poll_incoming(cx).map_err(BodyError::Broken),
+            Coding::Encoded(_) => this.poll_decoded(cx),
+            Coding::Unreadable => this.unreadable(),
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        matches!(self.coding, Coding::Plain) && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self.coding {
+            Coding::Plain => self.incoming.size_hint(),
+            Coding::Encoded(_) | Coding::Unreadable => SizeHint::default(),
+        }
     }
 }
 
