@@ -45,7 +45,7 @@ pub struct Admitted {
     pub price: Price,
     /// The most that it can cost.
     pub ceiling: Ceiling,
-    /// Sent to the upstream where the client states no limit of its own.
+    /// What the upstream is told where the client states no limit, or a larger one.
     pub max_tokens: Option<u32>,
 }
 
@@ -120,7 +120,7 @@ fn output_bound(
     let limit = model.max_output_tokens.map_or(context, |limit| u64::from(limit).min(context));
     match peek.max_output.filter(|_| peek.max_output_stated) {
         Some(asked) if u64::from(asked) > limit => {
-            Err(RequestError::OverModelLimit { param: "max_tokens", asked: u64::from(asked), limit })
+            Err(RequestError::OverModelLimit { param: peek.max_output_name, asked: u64::from(asked), limit })
         }
         Some(asked) => Ok((u64::from(asked), None)),
         None => {

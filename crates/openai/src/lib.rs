@@ -17,6 +17,7 @@ mod peek;
 mod rewrite;
 mod said;
 pub mod sse;
+mod steering;
 mod usage;
 
 pub use answer::{AnswerError, WholeAnswer, read_answer, rewrite_answer};
@@ -28,5 +29,6 @@ pub use members::{InvalidJson, MAX_DEPTH};
 pub use peek::{
     COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, Peek, Position, peek,
 };
-pub use rewrite::{Rewrite, rewrite};
+pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit};
+pub use steering::{STEERING, Steering};
 pub use usage::{Usage, usage_of};

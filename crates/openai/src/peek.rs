@@ -6,6 +6,8 @@
 mod content;
 mod scalar;
 
+pub(crate) use scalar::whole_number;
+
 use std::ops::ControlFlow;
 
 use serde_json::value::RawValue;
@@ -13,7 +15,14 @@ use serde_json::value::RawValue;
 use crate::{
     endpoint::Endpoint,
     members::{InvalidJson, MAX_DEPTH, each_member, too_deep},
+    steering::{folds_to, folds_to_steering},
 };
+
+/// What a template's argument may be named: never what the template is filled with, nor the template itself.
+const KEPT_ARGUMENTS: [&str; 6] = ["chat_template", "messages", "conversation", "conversations", "tools", "tokenize"];
+
+/// A word such as `"medium"`; what is longer counts as text that a template may put into every message.
+const MAX_WORD_BYTES: usize = 18;
 
 /// OpenAI's limit on inputs in one embeddings call; the same bound is used for prompts.
 pub const MAX_INPUTS: u32 = 2048;
@@ -33,11 +42,13 @@ pub struct Peek {
     pub stream: bool,
     /// Whether the client wants the usage chunk.
     pub include_usage: bool,
-    /// Most tokens one choice may have. The default for completions; `None` for chat without a limit and for
-    /// embeddings. Where a body sets both names, the larger.
+    /// Most tokens one choice may have; 0 in completions alone. The default for completions; `None` for chat without a
+    /// limit and for embeddings. Where a body sets both names, the smaller.
     pub max_output: Option<u32>,
     /// Whether `max_output` stands in the body. When it does not, servers differ in their default.
     pub max_output_stated: bool,
+    /// The name under which `max_output` stands in the body, for what is said about it.
+    pub max_output_name: &'static str,
     /// Answers that the server produces, 1 to 128: the larger of `n` and `best_of`.
     pub choices: u32,
     /// `temperature` is 0.
@@ -113,8 +124,9 @@ impl From<InvalidJson> for InvalidRequest {
 
 /// Reads a request's body once.
 ///
-/// `null` counts as absent. A member that is read here may stand in the body only once, because a model server may
-/// read the other one. Members of other calls (`best_of` in a chat) are checked alike: servers share their parsers.
+/// `null` counts as absent. A member that is read here may stand in the body only once, and in small letters, because a
+/// model server may read the other one. Members of other calls (`best_of` in a chat) are checked alike: servers share
+/// their parsers.
 pub fn peek(endpoint: Endpoint, body: &[u8]) -> Result<Peek, InvalidRequest> {
     let text = std::str::from_utf8(body).map_err(|error| InvalidJson::Utf8 { at: error.valid_up_to() })?;
     let mut found = Found::default();
@@ -156,6 +168,8 @@ struct Found<'a> {
     functions: Option<&'a RawValue>,
     /// Bytes of further members that chat templates put into the prompt.
     other_prompt_bytes: u64,
+    /// Bytes of a template's arguments that it may put into every message.
+    template_bytes: u64,
     /// Prompt in a form that no count of bytes bounds.
     has_media: bool,
     streams_less: bool,
@@ -179,13 +193,14 @@ impl<'a> Found<'a> {
             "suffix" => (12, &mut self.suffix),
             "tools" => (13, &mut self.tools),
             "functions" => (14, &mut self.functions),
-            "tool_choice"
-            | "response_format"
-            | "documents"
-            | "chat_template"
-            | "chat_template_kwargs"
-            | "structured_outputs" => {
+            "tool_choice" | "response_format" | "documents" | "structured_outputs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
+                return Ok(());
+            }
+            "chat_template" if value.get() != "null" => return Err(own_template()),
+            "chat_template_kwargs" => {
+                self.other_prompt_bytes += value.get().len() as u64;
+                self.template_bytes += template_arguments(value)?;
                 return Ok(());
             }
             // Extensions of vLLM and SGLang.
@@ -209,7 +224,11 @@ impl<'a> Found<'a> {
                 self.streams_less |= !matches!(value.get(), "null" | "false");
                 return Ok(());
             }
-            _ => return Ok(()),
+            _ => {
+                return folds_to(key, &READ)
+                    .or_else(|| folds_to_steering(key))
+                    .map_or(Ok(()), |known| Err(by_case(key, known)));
+            }
         };
         let (bit, slot) = slot;
         if self.seen & (1 << bit) != 0 {
@@ -227,24 +246,29 @@ impl<'a> Found<'a> {
         if stream && endpoint == Endpoint::Embeddings {
             return Err(InvalidRequest::at("stream", "`stream` is not supported for embeddings; leave it out"));
         }
-        let max_tokens = scalar::count("max_tokens", self.max_tokens, u32::MAX)?;
-        let max_completion_tokens = scalar::count("max_completion_tokens", self.max_completion_tokens, u32::MAX)?;
-        let stated = max_tokens.max(max_completion_tokens);
+        // Evaluation harnesses ask for nothing but the prompt's own logprobs.
+        let least = u32::from(endpoint != Endpoint::Completions);
+        let max_tokens = scalar::count("max_tokens", self.max_tokens, least..=u32::MAX)?;
+        let renamed = scalar::count("max_completion_tokens", self.max_completion_tokens, least..=u32::MAX)?;
+        let is_renamed = renamed.is_some_and(|renamed| max_tokens.is_none_or(|limit| renamed < limit));
+        let stated = if is_renamed { renamed } else { max_tokens };
         let max_output = match endpoint {
             Endpoint::Chat => stated,
             Endpoint::Completions => stated.or(Some(COMPLETIONS_DEFAULT_MAX_TOKENS)),
             Endpoint::Embeddings => None,
         };
-        let n = scalar::count("n", self.n, MAX_CHOICES)?.unwrap_or(1);
-        let best_of = scalar::count("best_of", self.best_of, MAX_CHOICES)?.unwrap_or(1);
+        let n = scalar::count("n", self.n, 1..=MAX_CHOICES)?.unwrap_or(1);
+        // OpenAI's API takes 0 for what is not asked for.
+        let best_of = scalar::count("best_of", self.best_of, 0..=MAX_CHOICES)?.unwrap_or(1);
         let has_suffix = self.suffix.is_some();
-        scalar::optional_text("suffix", self.suffix)?;
+        scalar::unread_text("suffix", self.suffix)?;
         Ok(Peek {
             model,
             stream,
             include_usage: scalar::include_usage(self.stream_options)?,
             max_output,
             max_output_stated: stated.is_some(),
+            max_output_name: if is_renamed { "max_completion_tokens" } else { "max_tokens" },
             choices: n.max(best_of),
             temperature_zero: scalar::temperature(self.temperature)? == Some(0.0),
             seeded: self.seed.is_some(),
@@ -261,13 +285,99 @@ impl<'a> Found<'a> {
             Endpoint::Completions => content::inputs("prompt", self.prompt)?,
             Endpoint::Embeddings => content::inputs("input", self.input)?,
         };
+        content::tools(self.tools)?;
+        // Prompts of the other calls count as well, should a server put them in.
+        let [_, others @ ..] = match endpoint {
+            Endpoint::Chat => [self.messages, self.prompt, self.input],
+            Endpoint::Completions => [self.prompt, self.messages, self.input],
+            Endpoint::Embeddings => [self.input, self.messages, self.prompt],
+        };
+        bound.text_bytes += others.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
         let beside = [self.suffix, self.tools, self.functions];
         bound.text_bytes += beside.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
         bound.text_bytes += self.other_prompt_bytes;
+        bound.text_bytes = bound.text_bytes.saturating_add(self.template_bytes.saturating_mul(bound.messages.into()));
         bound.has_media |= self.has_media;
         bound.has_tools = [self.tools, self.functions].into_iter().flatten().any(|raw| !is_empty_array(raw));
         Ok(bound)
     }
+}
+
+/// The names that are read above: from these none may differ by case alone.
+const READ: [&str; 31] = [
+    "model",
+    "messages",
+    "prompt",
+    "input",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "best_of",
+    "temperature",
+    "seed",
+    "suffix",
+    "tools",
+    "functions",
+    "tool_choice",
+    "response_format",
+    "documents",
+    "structured_outputs",
+    "chat_template",
+    "chat_template_kwargs",
+    "prompt_embeds",
+    "input_embeds",
+    "input_ids",
+    "image_data",
+    "audio_data",
+    "video_data",
+    "echo",
+    "prompt_logprobs",
+    "audio",
+    "modalities",
+];
+
+fn by_case(key: &str, known: &str) -> InvalidRequest {
+    let message =
+        format!("`{key}` differs from `{known}` by case alone, and some model servers take it for that; leave it out");
+    InvalidRequest::at(key, message)
+}
+
+fn own_template() -> InvalidRequest {
+    InvalidRequest::at(
+        "chat_template",
+        "`chat_template` is not supported: the model's own template is used; leave it out",
+    )
+}
+
+/// Checks `chat_template_kwargs`; returns the bytes of its texts, lists and objects.
+fn template_arguments(raw: &RawValue) -> Result<u64, InvalidRequest> {
+    const NAME: &str = "chat_template_kwargs";
+    if raw.get() == "null" {
+        return Ok(0);
+    }
+    let (mut texts, mut kept) = (0_u64, None);
+    let listed = each_member(raw.get(), |key, value| {
+        let text = value.get();
+        if KEPT_ARGUMENTS.contains(&key.as_ref()) {
+            kept = Some(key.into_owned());
+            return ControlFlow::Break(());
+        }
+        if text.starts_with(['[', '{']) || (text.starts_with('"') && text.len() > MAX_WORD_BYTES) {
+            texts += text.len() as u64;
+        }
+        ControlFlow::Continue(())
+    });
+    if let Some(key) = kept {
+        let path = format!("{NAME}.{key}");
+        let message = format!(
+            "`{path}` is not supported: a template's arguments must not take the place of what it is filled with"
+        );
+        return Err(InvalidRequest::at(path, message));
+    }
+    listed.map_err(|_| InvalidRequest::at(NAME, format!("`{NAME}` must be an object")))?;
+    Ok(texts)
 }
 
 fn is_empty_array(raw: &RawValue) -> bool {

@@ -8,7 +8,62 @@ use std::{borrow::Cow, ops::ControlFlow, ops::Range};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::members::{each_member, is_quoted, quoted, range_in};
+use crate::{
+    members::{each_member, is_quoted, quoted, range_in},
+    peek::whole_number,
+    steering::is_steering,
+};
+
+/// The name by which a server reads the most tokens that an answer may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LimitName {
+    /// `max_tokens`, which all but OpenAI's newest models read.
+    #[default]
+    MaxTokens,
+    /// `max_completion_tokens`
+    MaxCompletionTokens,
+    /// None: it is told no limit.
+    None,
+}
+
+impl LimitName {
+    /// The words in the configuration.
+    pub const NAMES: [&'static str; 3] = ["max_tokens", "max_completion_tokens", "none"];
+
+    /// The name that a configuration has.
+    pub fn named(word: &str) -> Option<Self> {
+        match word {
+            "max_tokens" => Some(LimitName::MaxTokens),
+            "max_completion_tokens" => Some(LimitName::MaxCompletionTokens),
+            "none" => Some(LimitName::None),
+            _ => None,
+        }
+    }
+
+    /// The member; none where no limit is told.
+    pub const fn member(self) -> Option<&'static str> {
+        match self {
+            LimitName::MaxTokens => Some(MAX_TOKENS),
+            LimitName::MaxCompletionTokens => Some(MAX_COMPLETION_TOKENS),
+            LimitName::None => None,
+        }
+    }
+}
+
+const MAX_TOKENS: &str = "max_tokens";
+const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
+
+/// How a server is told the most tokens that an answer may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// The one name under which the limit goes on; the other is taken out.
+    pub name: LimitName,
+    /// The most that may be asked for. The server is told the smallest of this and what the body says, under either name;
+    /// nothing when there is neither.
+    pub most: Option<u32>,
+    /// The least that is told: 1 for servers to which 0 means no limit.
+    pub least: u32,
+}
 
 /// What to change in a request before it goes to a model server. The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,14 +74,17 @@ pub struct Rewrite<'a> {
     pub stream: Option<bool>,
     /// Sets `stream_options.include_usage` and keeps the other stream options.
     pub include_usage: bool,
-    /// The limit for a body that states none, under either name.
-    pub max_tokens: Option<u32>,
+    /// The limit of an answer's tokens; `None` leaves the body's own as they are.
+    pub limit: Option<Limit>,
     /// The server's scheduling priority, whatever the body says.
     pub priority: Option<i32>,
     /// Members to add where the body has none or null; values are JSON.
     pub defaults: &'a [(&'a str, &'a str)],
     /// Members to drop.
     pub remove: &'a [&'a str],
+    /// Drops the members of [`STEERING`](crate::STEERING), a `best_of` of 0, which asks for nothing, and writes whole
+    /// numbers that are spelled `2.0` as such: some servers take them for another type.
+    pub tidy: bool,
     /// Drops members that are null, for servers that judge by presence.
     pub drop_nulls: bool,
 }
@@ -44,10 +102,11 @@ pub fn rewrite(body: &Bytes, edit: &Rewrite<'_>) -> Bytes {
     if listed.is_err() {
         return body.clone();
     }
-    let mut changes: Vec<Change> = members.iter().map(|member| edit.change(member)).collect();
+    let limit = edit.limit.and_then(|limit| limit.among(&members));
+    let mut changes: Vec<Change> = members.iter().map(|member| edit.change(member, limit)).collect();
     // A later duplicate may be the one that a server reads, so it must not undo the edit.
     edit.silence_duplicates(&members, &mut changes);
-    let added = edit.additions(&members);
+    let added = edit.additions(&members, limit);
     // What is added although a member of that name stands in the body replaces a null.
     let replaced = |member: &Member<'_>| added.iter().any(|(key, _)| *key == member.key);
     for (member, change) in members.iter().zip(&mut changes) {
@@ -84,13 +143,69 @@ impl Change {
         if member.value.get() == value { Change::Keep } else { Change::Set(value) }
     }
 
+    fn to_number(member: &Member<'_>, number: u32) -> Self {
+        if member.value.get().parse() == Ok(number) { Change::Keep } else { Change::Set(number.to_string()) }
+    }
+
     pub(crate) fn to_text(member: &Member<'_>, text: &str) -> Self {
         if is_quoted(member.value.get(), text) { Change::Keep } else { Change::Set(quoted(text)) }
     }
 }
 
+impl Limit {
+    /// The limit that the server is told, given what the body says.
+    fn among(self, members: &[Member<'_>]) -> Option<u32> {
+        let stated = members.iter().filter(|member| is_limit(&member.key));
+        let told = stated.filter_map(|member| whole_number(member.value.get())).chain(self.most).min()?;
+        Some(told.max(self.least))
+    }
+}
+
+fn is_limit(key: &str) -> bool {
+    key == MAX_TOKENS || key == MAX_COMPLETION_TOKENS
+}
+
+/// The name by which the body says how many tokens an answer may have, if it does.
+pub fn stated_limit(body: &[u8]) -> Option<&'static str> {
+    let mut found = None;
+    for_each(body, |key, value| {
+        let name = if key == MAX_TOKENS { MAX_TOKENS } else { MAX_COMPLETION_TOKENS };
+        if is_limit(key) && value != "null" {
+            found = Some(name);
+        }
+    });
+    found
+}
+
+/// Whether `name` goes on as we write it: the body has none of its own, or of `stream_options` no more than we ask for.
+pub fn added_alone(body: &[u8], name: &str) -> bool {
+    let mut alone = true;
+    for_each(body, |key, value| {
+        if key == name && value != "null" {
+            alone = name == "stream_options" && has_usage_alone(value);
+        }
+    });
+    alone
+}
+
+fn has_usage_alone(options: &str) -> bool {
+    let mut alone = true;
+    for_each(options.as_bytes(), |key, _| alone &= key == "include_usage");
+    alone
+}
+
+/// Calls `found` with the members of what is a JSON object.
+fn for_each(body: &[u8], mut found: impl FnMut(&str, &str)) {
+    let Ok(text) = std::str::from_utf8(body) else { return };
+    // What is no object has no members; `peek` has refused it before.
+    drop(each_member(text, |key, value| {
+        found(&key, value.get());
+        ControlFlow::Continue(())
+    }));
+}
+
 impl Rewrite<'_> {
-    fn change(&self, member: &Member<'_>) -> Change {
+    fn change(&self, member: &Member<'_>, limit: Option<u32>) -> Change {
         let key = member.key.as_ref();
         match key {
             "model" if let Some(model) = self.model => return Change::to_text(member, model),
@@ -102,9 +217,25 @@ impl Rewrite<'_> {
             }
             "stream_options" if self.include_usage => return with_usage(member),
             "priority" if let Some(priority) = self.priority => return Change::to(member, priority.to_string()),
+            MAX_TOKENS | MAX_COMPLETION_TOKENS if let (Some(told), Some(limit)) = (self.limit, limit) => {
+                let is_read = told.name.member() == Some(key);
+                return if is_read { Change::to_number(member, limit) } else { Change::Remove };
+            }
+            // More than the limit: some servers refuse it, and none may take it for one.
+            "min_tokens" | "min_new_tokens"
+                if limit.is_some_and(|limit| whole_number(member.value.get()).is_some_and(|least| least > limit)) =>
+            {
+                return Change::to_number(member, limit.unwrap_or_default());
+            }
+            "n" | "best_of" if self.tidy => match whole_number(member.value.get()) {
+                Some(0) => return Change::Remove,
+                Some(number) => return Change::to_number(member, number),
+                None => {}
+            },
             _ => {}
         }
-        if self.remove.contains(&key) || (self.drop_nulls && member.is_null()) {
+        let goes = self.remove.contains(&key) || (self.tidy && is_steering(key));
+        if goes || (self.drop_nulls && member.is_null()) {
             return Change::Remove;
         }
         Change::Keep
@@ -125,7 +256,7 @@ impl Rewrite<'_> {
     }
 
     /// Members to append; values are JSON.
-    fn additions(&self, members: &[Member<'_>]) -> Vec<(&str, String)> {
+    fn additions(&self, members: &[Member<'_>], limit: Option<u32>) -> Vec<(&str, String)> {
         let present = |key: &str| members.iter().any(|member| member.key == key);
         let stated = |key: &str| members.iter().any(|member| member.key == key && !member.is_null());
         let mut added = Vec::new();
@@ -140,11 +271,11 @@ impl Rewrite<'_> {
         if self.include_usage && !present("stream_options") {
             added.push(("stream_options", "{\"include_usage\":true}".to_owned()));
         }
-        if let Some(limit) = self.max_tokens
-            && !stated("max_tokens")
-            && !stated("max_completion_tokens")
+        if let Some(limit) = limit
+            && let Some(name) = self.limit.and_then(|told| told.name.member())
+            && !present(name)
         {
-            added.push(("max_tokens", limit.to_string()));
+            added.push((name, limit.to_string()));
         }
         if let Some(priority) = self.priority
             && !present("priority")
@@ -266,22 +397,66 @@ mod tests {
         check(r#"{"a":2, "x":1, "b":3}"#, &edit, r#"{"a":2, "b":3}"#);
         check(r#"{"x":1}"#, &edit, "{}");
         check(r#"{"x":1,"x":2,"a":3}"#, &edit, r#"{"a":3}"#);
-        let edit = Rewrite { drop_nulls: true, max_tokens: Some(5), ..Rewrite::default() };
+        let edit = Rewrite { drop_nulls: true, ..limited(LimitName::MaxTokens, Some(5)) };
         check(r#"{"suffix":null,"a":null}"#, &edit, r#"{"max_tokens":5}"#);
     }
 
+    fn limited(name: LimitName, most: Option<u32>) -> Rewrite<'static> {
+        Rewrite { limit: Some(Limit { name, most, least: 0 }), ..Rewrite::default() }
+    }
+
     #[test]
-    fn limit_is_added_only_where_none_is_stated() {
-        let edit = Rewrite { max_tokens: Some(9), ..Rewrite::default() };
+    fn the_smallest_limit_goes_on_under_the_name_that_is_read() {
+        let edit = limited(LimitName::MaxTokens, Some(9));
         check(r#"{"max_tokens":1}"#, &edit, r#"{"max_tokens":1}"#);
-        check(r#"{"max_completion_tokens":1}"#, &edit, r#"{"max_completion_tokens":1}"#);
+        check(r#"{"max_tokens":10,"a":1}"#, &edit, r#"{"max_tokens":9,"a":1}"#);
+        check(r#"{"max_completion_tokens":1,"a":1}"#, &edit, r#"{"a":1,"max_tokens":1}"#);
+        check(r#"{"max_completion_tokens":7,"max_tokens":8}"#, &edit, r#"{"max_tokens":7}"#);
+        check(
+            r#"{"max_tokens":16.0,"max_completion_tokens":1e1}"#,
+            &limited(LimitName::MaxTokens, None),
+            r#"{"max_tokens":10}"#,
+        );
+        check(r#"{"max_tokens":0}"#, &edit, r#"{"max_tokens":0}"#);
+        check(r#"{"max_tokens":99999999999}"#, &limited(LimitName::MaxTokens, None), r#"{"max_tokens":4294967295}"#);
         check(r#"{"a":1}"#, &edit, r#"{"a":1,"max_tokens":9}"#);
         check(r#"{"max_tokens":null}"#, &edit, r#"{"max_tokens":9}"#);
-        check(
-            r#"{"max_completion_tokens":null,"max_tokens":null}"#,
-            &edit,
-            r#"{"max_completion_tokens":null,"max_tokens":9}"#,
+        check(r#"{"max_completion_tokens":null,"max_tokens":null}"#, &edit, r#"{"max_tokens":9}"#);
+
+        let edit = limited(LimitName::MaxCompletionTokens, None);
+        check(r#"{"max_tokens":3,"a":1}"#, &edit, r#"{"a":1,"max_completion_tokens":3}"#);
+        check(r#"{"max_tokens":null,"a":1}"#, &edit, r#"{"max_tokens":null,"a":1}"#);
+        let edit = limited(LimitName::None, Some(9));
+        check(r#"{"max_tokens":3,"a":1,"max_completion_tokens":4}"#, &edit, r#"{"a":1}"#);
+        check(r#"{"max_tokens":3}"#, &Rewrite::default(), r#"{"max_tokens":3}"#);
+        let least = Rewrite { limit: Some(Limit { least: 1, ..Limit::default() }), ..Rewrite::default() };
+        check(r#"{"max_tokens":0}"#, &least, r#"{"max_tokens":1}"#);
+        let edit = limited(LimitName::MaxTokens, Some(9));
+        check(r#"{"min_tokens":20,"max_tokens":30}"#, &edit, r#"{"min_tokens":9,"max_tokens":9}"#);
+        check(r#"{"min_tokens":2,"max_tokens":3}"#, &edit, r#"{"min_tokens":2,"max_tokens":3}"#);
+    }
+
+    #[test]
+    fn a_tidy_body_steers_nothing() {
+        let edit = Rewrite { tidy: true, ..Rewrite::default() };
+        check(r#"{"n_predict":1,"a":2,"options":{"num_predict":3},"extra_body":{}}"#, &edit, r#"{"a":2}"#);
+        check(r#"{"x-batchin-class":"high","pr\u0069ority":1,"user":"u"}"#, &edit, r#"{"user":"u"}"#);
+        check(r#"{"n":2.0,"best_of":3e0}"#, &edit, r#"{"n":2,"best_of":3}"#);
+        check(r#"{"n":2,"best_of":0}"#, &edit, r#"{"n":2}"#);
+        let spelled = Bytes::from_static(br#"{"n":2,"seed":1.0,"stop":"max_tokens"}"#);
+        assert_eq!(rewrite(&spelled, &edit).as_ptr(), spelled.as_ptr());
+    }
+
+    #[test]
+    fn what_is_ours_in_a_body_is_known() {
+        let ours = |body: &str| added_alone(body.as_bytes(), "stream_options");
+        assert!(
+            ours("{}") && ours(r#"{"stream_options":null}"#) && ours(r#"{"stream_options":{"include_usage":false}}"#)
         );
+        assert!(!ours(r#"{"stream_options":{"include_usage":true,"x":1}}"#));
+        assert!(!added_alone(br#"{"suffix":"s"}"#, "suffix") && added_alone(b"{}", "suffix"));
+        assert_eq!(stated_limit(br#"{"max_completion_tokens":1}"#), Some("max_completion_tokens"));
+        assert_eq!(stated_limit(br#"{"max_tokens":null,"a":1}"#), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
-use batchin_openai::{Rewrite, rewrite, rewrite_answer, sse};
+use batchin_openai::{Limit, LimitName, Rewrite, rewrite, rewrite_answer, sse};
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -33,6 +33,8 @@ fn spelled() -> impl Strategy<Value = String> {
         Just("1.50e+00".to_owned()),
         Just("-0.0".to_owned()),
         Just("12345678901234567890123".to_owned()),
+        Just("7".to_owned()),
+        Just("4.0".to_owned()),
         Just("\"\\u0061\\\"},{\\\\\"".to_owned()),
         Just("\"größe\"".to_owned()),
         Just("{\"include_usage\":false,\"x\" : 1.0}".to_owned()),
@@ -73,7 +75,11 @@ fn body() -> impl Strategy<Value = (Vec<(String, String)>, String)> {
 /// The same edit on a tree.
 fn expected(mut tree: Map<String, Value>, edit: &Rewrite<'_>) -> Map<String, Value> {
     let stated = |tree: &Map<String, Value>, key: &str| tree.get(key).is_some_and(|value| !value.is_null());
-    let needs_limit = !stated(&tree, "max_tokens") && !stated(&tree, "max_completion_tokens");
+    let whole = |value: &Value| value.as_f64().filter(|number| number.fract().abs() < f64::EPSILON && *number >= 0.0);
+    let limit = edit.limit.and_then(|limit| {
+        let said = ["max_tokens", "max_completion_tokens"].into_iter().filter_map(|name| whole(tree.get(name)?));
+        said.chain(limit.most.map(f64::from)).min_by(f64::total_cmp)
+    });
     let needs_default: Vec<_> = edit.defaults.iter().filter(|(key, _)| !stated(&tree, key)).collect();
     if let Some(stream) = edit.stream
         && (stream || stated(&tree, "stream"))
@@ -97,8 +103,12 @@ fn expected(mut tree: Map<String, Value>, edit: &Rewrite<'_>) -> Map<String, Val
     if let Some(model) = edit.model {
         tree.insert("model".into(), model.into());
     }
-    if let (true, Some(limit)) = (needs_limit, edit.max_tokens) {
-        tree.insert("max_tokens".into(), limit.into());
+    if let (Some(told), Some(limit)) = (edit.limit, limit) {
+        tree.remove("max_tokens");
+        tree.remove("max_completion_tokens");
+        if let Some(name) = told.name.member() {
+            tree.insert(name.into(), serde_json::from_str(&format!("{:.0}", limit.min(u32::MAX.into()))).unwrap());
+        }
     }
     if let Some(priority) = edit.priority {
         tree.insert("priority".into(), priority.into());
@@ -109,7 +119,8 @@ fn expected(mut tree: Map<String, Value>, edit: &Rewrite<'_>) -> Map<String, Val
     tree
 }
 
-const TOUCHED: [&str; 7] = ["model", "stream", "stream_options", "max_tokens", "priority", "suffix", "id"];
+const TOUCHED: [&str; 8] =
+    ["model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "priority", "suffix", "id"];
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
@@ -120,7 +131,10 @@ proptest! {
         model in prop::option::of(prop::sample::select(vec!["m", "Qwen/\"q\"\\é"])),
         stream in prop::option::of(any::<bool>()),
         include_usage: bool,
-        max_tokens in prop::option::of(1_u32..9),
+        most in prop::option::of(1_u32..9),
+        name in prop::option::of(prop::sample::select(vec![
+            LimitName::MaxTokens, LimitName::MaxCompletionTokens, LimitName::None,
+        ])),
         priority in prop::option::of(-3_i32..9),
         remove_suffix: bool,
         default_suffix: bool,
@@ -130,7 +144,8 @@ proptest! {
             model,
             stream,
             include_usage,
-            max_tokens,
+            limit: name.map(|name| Limit { name, most, least: 0 }),
+            tidy: false,
             priority,
             remove: if remove_suffix && !default_suffix { &["suffix"] } else { &[] },
             defaults: if default_suffix { &[("suffix", "\"\"")] } else { &[] },

@@ -166,6 +166,8 @@ fn one_upstream(config: &Config, upstream: &config::Upstream) -> Result<Upstream
     built.first_byte_timeout = upstream.timeouts.first_byte;
     built.idle_timeout = upstream.timeouts.idle;
     built.priority_enabled = upstream.priority_enabled;
+    built.limit_name = upstream.limit_name;
+    built.stream_options = upstream.stream_options;
     built.validate()?;
     Ok(built)
 }

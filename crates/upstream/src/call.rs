@@ -4,7 +4,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use batchin_openai::{Endpoint, Rewrite, UpstreamError, Usage, rewrite, upstream_error_message};
+use batchin_openai::{Endpoint, Limit, Rewrite, UpstreamError, Usage, rewrite, stated_limit, upstream_error_message};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 
@@ -13,6 +13,7 @@ use crate::{
     config::UpstreamConfig,
     dialect::PriorityOrder,
     events::{Events, StreamError},
+    learnt::Manner,
 };
 
 /// Most bytes of an answer that is not streamed: 2048 embeddings of 4096 numbers as text stay below.
@@ -41,8 +42,16 @@ pub struct Call<'a> {
     pub request_id: String,
     /// Lower is sooner. Sent to servers that were started with priority scheduling, in their own order.
     pub class_priority: Option<i32>,
-    /// The limit for a body that states none.
+    /// The most tokens that are held for a choice, which a body that states more or nothing is cut to; `None` where the
+    /// body's own limit, if it has one, is held.
     pub max_tokens: Option<u32>,
+}
+
+impl Call<'_> {
+    /// The server's own name of the model.
+    pub(crate) fn model(&self) -> &str {
+        self.upstream_model.unwrap_or(self.public_model)
+    }
 }
 
 /// The body is a customer's text and stays out of debug prints.
@@ -172,10 +181,14 @@ impl CallError {
         }
     }
 
-    /// This error with the public name of the model in its text.
+    /// This error with the client's names in its text: of the model, and of the limit that it sent.
     pub(crate) fn renamed(mut self, call: &Call<'_>) -> Self {
         if let (Some(error), Some(upstream)) = (&mut self.client_error, call.upstream_model) {
             error.rename_model(upstream, call.public_model);
+        }
+        if let (Some(error), Some(stated)) = (&mut self.client_error, stated_limit(&call.body)) {
+            let other = if stated == "max_tokens" { "max_completion_tokens" } else { "max_tokens" };
+            error.rename_member(other, stated);
         }
         self
     }
@@ -199,22 +212,24 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The body as this upstream wants it.
-pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig) -> Bytes {
+pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Manner) -> Bytes {
     let kind = config.kind;
     let generates = call.endpoint.generates();
-    let priority = call.class_priority.filter(|_| config.priority_enabled && generates);
+    let priority = call.class_priority.filter(|_| manner.priority && generates);
+    let is_counted = call.stream && generates;
     let edit = Rewrite {
         model: call.upstream_model,
         stream: generates.then_some(call.stream),
-        include_usage: call.stream && generates,
-        max_tokens: call.max_tokens.filter(|_| generates),
+        include_usage: is_counted && manner.stream_options,
+        limit: generates.then_some(Limit { name: manner.limit, most: call.max_tokens, least: kind.least_limit() }),
         priority: priority.and_then(|priority| match kind.priority_order() {
             PriorityOrder::LowerFirst => Some(priority),
             PriorityOrder::HigherFirst => Some(priority.saturating_neg()),
             PriorityOrder::None => None,
         }),
-        defaults: kind.defaults(call.endpoint),
-        remove: kind.removed(),
+        defaults: if manner.defaults { kind.defaults(call.endpoint) } else { &[] },
+        remove: if manner.stream_options { &[] } else { &["stream_options"] },
+        tidy: true,
         drop_nulls: kind.drops_nulls(),
     };
     rewrite(&call.body, &edit)
@@ -223,7 +238,9 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::Kind;
+    use batchin_openai::LimitName;
+
+    use crate::{dialect::Kind, learnt::Lessons};
 
     fn call(body: &'static str, stream: bool) -> Call<'static> {
         Call {
@@ -245,12 +262,18 @@ mod tests {
         UpstreamConfig { priority_enabled, ..UpstreamConfig::new("a", kind, "http://h").unwrap() }
     }
 
+    /// The body as it goes to a server of this kind.
+    fn sent(kind: Kind, priority_enabled: bool, call: &Call<'_>) -> Bytes {
+        let config = config(kind, priority_enabled);
+        request_body(call, &config, Lessons::default().tries(call, &config).manner)
+    }
+
     #[test]
     fn body_fits_the_kind() {
         let check = |kind, enabled, stream, body, expected: &str| {
-            assert_eq!(request_body(&call(body, stream), &config(kind, enabled)), expected);
+            assert_eq!(sent(kind, enabled, &call(body, stream)), expected);
         };
-        check(Kind::OpenAi, true, false, r#"{"model":"m","priority":1}"#, r#"{"model":"m","priority":1}"#);
+        check(Kind::OpenAi, true, false, r#"{"model":"m","priority":1}"#, r#"{"model":"m"}"#);
         check(Kind::Vllm, false, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m"}"#);
         check(Kind::Vllm, true, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m","priority":5}"#);
         check(Kind::Sglang, true, false, r#"{"model":"m"}"#, r#"{"model":"m","priority":-5}"#);
@@ -258,18 +281,56 @@ mod tests {
         let asked = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
         check(Kind::OpenAi, true, true, "{\"stream\":true}", asked);
         let untouched = call(asked, true);
-        assert_eq!(request_body(&untouched, &config(Kind::OpenAi, false)).as_ptr(), untouched.body.as_ptr());
+        assert_eq!(sent(Kind::OpenAi, false, &untouched).as_ptr(), untouched.body.as_ptr());
+    }
+
+    #[test]
+    fn every_kind_is_told_the_held_limit_and_nothing_that_steers() {
+        for kind in Kind::ALL {
+            let body = r#"{"max_completion_tokens":7,"service_tier":"flex","options":{"num_predict":9},"x-batchin-class":"high","n_predict":9,"keep_alive":"9h"}"#;
+            assert_eq!(sent(kind, false, &call(body, false)), r#"{"max_tokens":7}"#, "{kind}");
+            let held = Call { max_tokens: Some(5), ..call(r#"{"max_tokens":9,"max_completion_tokens":7}"#, false) };
+            assert_eq!(sent(kind, false, &held), r#"{"max_tokens":5}"#, "{kind}");
+            let none = Call { endpoint: Endpoint::Completions, ..call(r#"{"max_tokens":0,"suffix":""}"#, false) };
+            let told = if kind == Kind::Ollama { 1 } else { 0 };
+            assert_eq!(sent(kind, false, &none), format!(r#"{{"max_tokens":{told},"suffix":""}}"#), "{kind}");
+            let embeddings = Call { endpoint: Endpoint::Embeddings, ..call(r#"{"input":"a","priority":1}"#, false) };
+            assert_eq!(sent(kind, false, &embeddings), r#"{"input":"a"}"#, "{kind}");
+        }
+    }
+
+    #[test]
+    fn settings_name_the_limit_and_spare_stream_options() {
+        let told = |limit_name, stream_options, call: &Call<'_>| {
+            let config = UpstreamConfig { limit_name, stream_options, ..config(Kind::OpenAi, false) };
+            request_body(call, &config, Lessons::default().tries(call, &config).manner)
+        };
+        let chat = call(r#"{"max_tokens":7,"stream":true,"stream_options":{"include_usage":true}}"#, true);
+        let asked = r#"{"stream":true,"stream_options":{"include_usage":true},"max_completion_tokens":7}"#;
+        assert_eq!(told(LimitName::MaxCompletionTokens, true, &chat), asked);
+        assert_eq!(told(LimitName::None, false, &chat), r#"{"stream":true}"#);
+        let completion = Call { endpoint: Endpoint::Completions, ..call(r#"{"prompt":"a","max_tokens":7}"#, false) };
+        assert_eq!(told(LimitName::MaxCompletionTokens, true, &completion), completion.body);
     }
 
     #[test]
     fn sglang_completions_get_an_empty_suffix() {
         let completions = |body| Call { endpoint: Endpoint::Completions, ..call(body, false) };
-        let config = config(Kind::Sglang, false);
-        assert_eq!(request_body(&completions(r#"{"prompt":"a"}"#), &config), r#"{"prompt":"a","suffix":""}"#);
-        assert_eq!(
-            request_body(&completions(r#"{"prompt":"a","suffix":"z"}"#), &config),
-            r#"{"prompt":"a","suffix":"z"}"#
-        );
+        let check = |body, expected: &str| assert_eq!(sent(Kind::Sglang, false, &completions(body)), expected);
+        check(r#"{"prompt":"a"}"#, r#"{"prompt":"a","suffix":""}"#);
+        check(r#"{"prompt":"a","suffix":"z"}"#, r#"{"prompt":"a","suffix":"z"}"#);
+    }
+
+    #[test]
+    fn a_limit_is_called_as_the_client_called_it() {
+        let error = || {
+            let body = br#"{"error":{"message":"max_tokens: no","param":"max_tokens"}}"#;
+            CallError::refused(StatusCode::BAD_REQUEST, &HeaderMap::new(), body)
+        };
+        let named = |body| error().renamed(&call(body, false)).client_error.unwrap().param;
+        assert_eq!(named(r#"{"max_completion_tokens":1}"#).as_deref(), Some("max_completion_tokens"));
+        assert_eq!(named(r#"{"max_tokens":1}"#).as_deref(), Some("max_tokens"));
+        assert_eq!(named("{}").as_deref(), Some("max_tokens"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use batchin_openai::LimitName;
 use http::{HeaderValue, Uri, uri::Scheme};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -48,6 +49,10 @@ pub struct UpstreamConfig {
     pub idle_timeout: Duration,
     /// Whether the server was started with priority scheduling.
     pub priority_enabled: bool,
+    /// The name by which its chat calls read the limit of an answer's tokens.
+    pub limit_name: LimitName,
+    /// Whether its streams are asked for their usage; `false` for servers that refuse `stream_options`.
+    pub stream_options: bool,
 }
 
 /// A setting of an upstream is wrong. The texts are for the operator.
@@ -85,6 +90,8 @@ impl UpstreamConfig {
             first_byte_timeout: DEFAULT_FIRST_BYTE_TIMEOUT,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
             priority_enabled: false,
+            limit_name: LimitName::default(),
+            stream_options: true,
         })
     }
 
@@ -129,7 +136,7 @@ impl PartialEq for UpstreamConfig {
         let key = |config: &Self| config.api_key.as_ref().map(|key| key.expose_secret().to_owned());
         let bounds = |config: &Self| {
             let timeouts = (config.connect_timeout, config.first_byte_timeout, config.idle_timeout);
-            (config.slots, timeouts, config.priority_enabled)
+            (config.slots, timeouts, config.priority_enabled, config.limit_name, config.stream_options)
         };
         (&self.name, self.kind, &self.address) == (&other.name, other.kind, &other.address)
             && bounds(self) == bounds(other)

@@ -1,6 +1,7 @@
 //! Holds: how the kinds of model servers differ.
 //!
-//! Data only: what is left out of a body, what is put in, where health is asked.
+//! Data only: what is put into a body, how its limit is told, where health is asked. What is left out is the same for all
+//! of them and stands in `openai/steering.rs`.
 
 use std::{fmt, str::FromStr};
 
@@ -66,14 +67,11 @@ impl Kind {
         }
     }
 
-    /// Members that would let a client reach past what it pays for: a place in the queue, or more tokens than
-    /// `max_tokens` allows. None of them is part of OpenAI's API.
-    pub(crate) const fn removed(self) -> &'static [&'static str] {
+    /// The least limit that it is told. To Ollama 0 means none.
+    pub(crate) const fn least_limit(self) -> u32 {
         match self {
-            Kind::OpenAi | Kind::Ollama => &[],
-            Kind::Vllm | Kind::Sglang => &["priority"],
-            // llama.cpp lets `n_predict` override `max_tokens`, and `n_cmpl` stand for `n`.
-            Kind::LlamaCpp | Kind::Embedded => &["priority", "n_predict", "n_cmpl", "id_slot"],
+            Kind::Ollama => 1,
+            Kind::OpenAi | Kind::Vllm | Kind::Sglang | Kind::LlamaCpp | Kind::Embedded => 0,
         }
     }
 

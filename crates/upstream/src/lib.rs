@@ -14,12 +14,14 @@ mod events;
 mod fleet;
 mod gathered;
 mod health;
+mod learnt;
 mod meters;
 mod mixed;
 mod replica;
 mod transport;
 
 pub use assembly::{Assembly, Progress};
+pub use batchin_openai::LimitName;
 pub use breaker::{Admission, Breaker, Outcome};
 pub use call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry};
 pub use config::{Address, ConfigError, UpstreamConfig};

@@ -28,6 +28,7 @@ use crate::{
     events::{Events, Reader},
     fleet::FleetError,
     health::{self, Health, Pulse},
+    learnt::{Lessons, Manner},
     meters::Meters,
     mixed,
     transport::{AnswerBody, BodyError, SendError, Targets, Transport},
@@ -54,6 +55,7 @@ pub struct Replica {
     /// std mutex: held for one transition, never across an await.
     breaker: Mutex<Breaker>,
     pulse: Pulse,
+    lessons: Lessons,
     pub(crate) meters: Meters,
     chance: AtomicU64,
     tasks: Tasks,
@@ -113,6 +115,7 @@ impl Replica {
             outstanding: AtomicU32::new(0),
             breaker: Mutex::new(Breaker::default()),
             pulse: Pulse::new(),
+            lessons: Lessons::default(),
             chance: AtomicU64::new(seed),
             tasks,
             config,
@@ -206,14 +209,18 @@ impl Replica {
     }
 
     async fn exchange(&self, call: &Call<'_>, started: Instant) -> Result<Reply, CallError> {
-        let deadline = started + self.config.first_byte_timeout;
-        let sent = self.transport.send(self.request(call), started);
-        let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
-        let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(unsent)?;
-        self.meters.first_byte(started.elapsed());
-        if !response.status().is_success() {
-            return Err(Box::pin(self.refusal(response)).await.renamed(call));
-        }
+        let mut tries = self.lessons.tries(call, &self.config);
+        let response = loop {
+            let response = self.ask(call, tries.manner, started).await?;
+            if response.status().is_success() {
+                break response;
+            }
+            let refusal = Box::pin(self.refusal(response)).await;
+            if !tries.again(call, &refusal) {
+                return Err(refusal.renamed(call));
+            }
+        };
+        self.lessons.note(call, &tries, &self.config.name);
         if call.stream && call.endpoint.generates() {
             return Ok(Reply::Head(response));
         }
@@ -234,6 +241,16 @@ impl Replica {
         }
     }
 
+    /// Sends a call once; returns with the head of its answer.
+    async fn ask(&self, call: &Call<'_>, manner: Manner, started: Instant) -> Result<Response<AnswerBody>, CallError> {
+        let sent = self.transport.send(self.request(call, manner), started);
+        let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
+        let deadline = started + self.config.first_byte_timeout;
+        let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(unsent)?;
+        self.meters.first_byte(started.elapsed());
+        Ok(response)
+    }
+
     async fn refusal(&self, response: Response<AnswerBody>) -> CallError {
         let (head, body) = response.into_parts();
         // A refusal is one even when its text cannot be read.
@@ -241,8 +258,8 @@ impl Replica {
         CallError::refused(head.status, &head.headers, &text)
     }
 
-    fn request(&self, call: &Call<'_>) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(request_body(call, &self.config)));
+    fn request(&self, call: &Call<'_>, manner: Manner) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(request_body(call, &self.config, manner)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.targets.call(call.endpoint);
         let headers = request.headers_mut();

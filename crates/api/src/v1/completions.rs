@@ -21,7 +21,7 @@ pub(crate) struct CompletionRequest {
     #[schema(value_type = Value)]
     prompt: (),
     /// Most tokens of one answer; 16 without it.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 0)]
     max_tokens: Option<u32>,
     /// Whether the answer comes as server-sent events.
     stream: Option<bool>,

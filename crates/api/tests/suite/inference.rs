@@ -223,4 +223,84 @@ both! {
         assert!(server.balance().await.nanos() < usd("1").nanos());
         server.stop().await;
     }
+
+    async fn the_model_server_is_told_the_limit_and_nothing_that_steers_it(backend) {
+        let server = TestServer::start().on(backend).await;
+        let steering = [
+            ("n_predict", json!(99)),
+            ("options", json!({ "num_predict": 99 })),
+            ("service_tier", json!("flex")),
+            ("x-batchin-class", json!("high")),
+            ("priority", json!(-9)),
+        ];
+        let mut chat = server.chat("chat-model").with("max_completion_tokens", 3).with("max_tokens", 7.0);
+        for (name, value) in steering {
+            chat = chat.with(name, value);
+        }
+        assert_eq!(chat.await.ok()["usage"]["completion_tokens"], 3);
+        let sent: Value = serde_json::from_slice(&server.sim.requests()[0].body).unwrap();
+        let mut names: Vec<_> = sent.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!((names, &sent["max_tokens"]), (vec!["max_tokens", "messages", "model"], &json!(3)));
+        server.stop().await;
+    }
+
+    async fn what_could_be_read_in_two_ways_is_refused_by_its_name(backend) {
+        let server = TestServer::start().on(backend).await;
+        for (name, value, param) in [
+            ("Max_Tokens", json!(100_000), "Max_Tokens"),
+            ("mode\u{17f}", json!("x"), ""),
+            ("\u{17f}tream", json!(true), "\u{17f}tream"),
+            ("PRIORITY", json!(1), "PRIORITY"),
+            ("chat_template", json!("{% for i in range(9) %}a{% endfor %}"), "chat_template"),
+            ("model", json!("a\u{0}b"), "model"),
+            ("max_completion_tokens", json!(-1), "max_completion_tokens"),
+        ] {
+            let reply = server.chat("chat-model").with(name, value).max_tokens(1).await;
+            if param.is_empty() {
+                reply.ok();
+                continue;
+            }
+            let error = reply.error(StatusCode::BAD_REQUEST, "invalid_request");
+            assert_eq!(error["param"], param);
+        }
+        assert_eq!(server.sim.calls(), 1, "nothing else was sent");
+        server.stop().await;
+    }
+
+    async fn a_model_server_that_refuses_what_we_add_is_asked_without_it(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let mistral = |name: &str| {
+            let fault = json!({ "loc": ["body", name], "msg": "Extra inputs are not permitted" });
+            let body = json!({ "message": { "detail": [fault] } }).to_string().into();
+            Behaviour::Refuse(Refusal { status: 422, content_type: "application/json", retry_after: None, body })
+        };
+        server.sim.queue(mistral("stream_options"));
+        server.sim.queue(mistral("max_tokens"));
+        assert!(!events(&server.chat("chat-model").max_tokens(2).stream().await).is_empty());
+        assert_eq!(server.sim.calls(), 3);
+        // What was learnt holds for a batch's task, which is streamed too.
+        let task = json!({ "custom_id": "a", "model": "chat-model", "request_body": {
+            "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 2,
+        } });
+        let made = server.post("/v1/batches", json!({ "tasks": [task] })).await.ok();
+        let ended = async {
+            loop {
+                let batch = server.get(&format!("/v1/batches/{}", made["id"].as_str().unwrap())).await.ok();
+                if batch["finished_at"] != Value::Null {
+                    return batch;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let batch = tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
+        assert_eq!((&batch["status"], server.sim.calls()), (&json!("completed"), 4));
+        let sent: Value = serde_json::from_slice(&server.sim.requests()[3].body).unwrap();
+        assert_eq!((&sent["max_completion_tokens"], sent.get("max_tokens"), sent.get("stream_options")), (&json!(2), None, None));
+        let explained = mistral("temperature");
+        server.sim.queue(explained);
+        let error = server.chat("chat-model").await.error(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request");
+        assert_eq!(error["message"], "body.temperature: Extra inputs are not permitted");
+        server.stop().await;
+    }
 }

@@ -11,6 +11,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{InputBound, InvalidRequest, MAX_INPUTS};
+use crate::steering::folds_to;
 
 /// The bound of a chat's `messages`: a non-empty array of objects with a `role`.
 pub(super) fn messages(raw: Option<&RawValue>) -> Result<InputBound, InvalidRequest> {
@@ -34,6 +35,28 @@ pub(super) fn messages(raw: Option<&RawValue>) -> Result<InputBound, InvalidRequ
         has_media: walk.has_media,
         ..InputBound::default()
     })
+}
+
+/// Checks that tools are ones which the client runs itself: servers have others, which are billed by the call.
+pub(super) fn tools(raw: Option<&RawValue>) -> Result<(), InvalidRequest> {
+    #[derive(Deserialize)]
+    struct Tool<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Option<&'a RawValue>,
+    }
+    // What is no list is the server's to refuse.
+    let Some(text) = raw.map(RawValue::get).filter(|text| text.starts_with('[')) else { return Ok(()) };
+    let shape = "`tools` must be an array of objects, each with one `type`";
+    let tools: Vec<Tool<'_>> = serde_json::from_str(text).map_err(|_| InvalidRequest::at("tools", shape))?;
+    let is_clients = |tool: &Tool<'_>| {
+        let kind = tool.kind.map(RawValue::get);
+        kind.is_none_or(|kind| matches!(kind, "null" | "\"function\"" | "\"custom\""))
+    };
+    let Some(index) = tools.iter().position(|tool| !is_clients(tool)) else { return Ok(()) };
+    let path = format!("tools[{index}].type");
+    let message =
+        format!("`{path}` must be \"function\" or \"custom\": tools that a model server runs itself are not offered");
+    Err(InvalidRequest::at(path, message))
 }
 
 /// The bound of a `prompt` or an `input`: a string, strings, token ids, or lists of token ids.
@@ -82,7 +105,15 @@ enum Fault {
     NotAnObject,
     Role,
     Content,
+    /// A member differs from this one by case alone.
+    Case(&'static str),
 }
+
+/// The members of a message that are read here.
+const READ: [&str; 3] = ["role", "content", "audio"];
+
+/// The members of a content part that tell what it is.
+const PART: [&str; 8] = ["type", "text", "image_url", "input_audio", "audio_url", "video_url", "input_video", "file"];
 
 impl Fault {
     fn describe(&self, index: u32) -> InvalidRequest {
@@ -90,6 +121,9 @@ impl Fault {
             Fault::NotAnObject => ("", "must be an object with a `role` and a `content`"),
             Fault::Role => (".role", "is required and must be a non-empty string such as \"user\""),
             Fault::Content => (".content", "must be a string, null or an array of content parts"),
+            Fault::Case("role") => ("", "has a member that differs from `role` by case alone; leave it out"),
+            Fault::Case("content") => ("", "has a member that differs from `content` by case alone; leave it out"),
+            Fault::Case(_) => ("", "has a member that differs from `audio` by case alone; leave it out"),
         };
         let path = format!("messages[{index}]{field}");
         let message = format!("`{path}` {must}");
@@ -175,7 +209,11 @@ impl<'de> Visitor<'de> for Message<'_> {
                     let audio: Option<IgnoredAny> = map.next_value()?;
                     self.walk.has_media |= audio.is_some();
                 }
-                _ => {
+                key => {
+                    if let Some(known) = folds_to(key, &READ) {
+                        self.walk.fault = Some(Fault::Case(known));
+                        return Err(serde::de::Error::custom("a member in another case"));
+                    }
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -250,18 +288,20 @@ impl<'de> Deserialize<'de> for Part {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Part, M::Error> {
-                let mut media = true;
+                let (mut media, mut typed) = (true, false);
                 while let Some(Name(key)) = map.next_key()? {
                     if key == "type" {
                         let Name(kind) = map.next_value()?;
-                        media =
+                        let this =
                             !matches!(kind.as_ref(), "text" | "input_text" | "output_text" | "refusal" | "thinking");
+                        // Of two types servers take one or the other.
+                        (media, typed) = (this || (typed && media), true);
                     } else {
-                        // A part that claims to be text and yet carries media is media.
+                        // A part that claims to be text and yet carries media is media, in whatever case.
                         let carries = matches!(
                             key.as_ref(),
                             "image_url" | "input_audio" | "audio_url" | "video_url" | "input_video" | "file"
-                        );
+                        ) || folds_to(&key, &PART).is_some();
                         map.next_value::<IgnoredAny>()?;
                         if carries {
                             return drain(map).map(|()| Part { media: true });

@@ -2,30 +2,43 @@
 //!
 //! A value is judged by its JSON spelling, so that no message repeats what the client wrote.
 
-use serde::Deserialize;
+use std::ops::{ControlFlow, RangeInclusive};
+
 use serde_json::value::RawValue;
 
 use super::InvalidRequest;
+use crate::{members::each_member, steering::folds_to};
 
 /// Longest accepted model name in bytes. Registry names are far shorter; the bound keeps labels and rows small.
 const MAX_MODEL_BYTES: usize = 256;
 
 pub(super) fn text(name: &str, raw: Option<&RawValue>) -> Result<String, InvalidRequest> {
-    let value = optional_text(name, raw)?
-        .ok_or_else(|| InvalidRequest::at(name, format!("`{name}` is required: give it as a string")))?;
+    unread_text(name, raw)?;
+    let Some(raw) = raw else {
+        return Err(InvalidRequest::at(name, format!("`{name}` is required: give it as a string")));
+    };
+    let Ok(value) = serde_json::from_str::<String>(raw.get()) else {
+        let message = format!("`{name}` has a \\u escape that is half a character; send whole characters");
+        return Err(InvalidRequest::at(name, message));
+    };
     if value.is_empty() {
         return Err(InvalidRequest::at(name, format!("`{name}` must not be empty")));
     }
     if value.len() > MAX_MODEL_BYTES {
         return Err(InvalidRequest::at(name, format!("`{name}` must be at most {MAX_MODEL_BYTES} bytes")));
     }
+    if value.chars().any(char::is_control) {
+        return Err(InvalidRequest::at(name, format!("`{name}` must not have control characters")));
+    }
     Ok(value)
 }
 
-pub(super) fn optional_text(name: &str, raw: Option<&RawValue>) -> Result<Option<String>, InvalidRequest> {
-    let Some(raw) = raw else { return Ok(None) };
-    let value = serde_json::from_str(raw.get());
-    value.map(Some).map_err(|_| InvalidRequest::at(name, format!("`{name}` must be a string")))
+/// Refuses what is no string, by its first byte: a text that goes on as it came may hold whatever its server takes.
+pub(super) fn unread_text(name: &str, raw: Option<&RawValue>) -> Result<(), InvalidRequest> {
+    match raw {
+        Some(raw) if !raw.get().starts_with('"') => Err(InvalidRequest::at(name, format!("`{name}` must be a string"))),
+        Some(_) | None => Ok(()),
+    }
 }
 
 pub(super) fn flag(name: &str, raw: Option<&RawValue>) -> Result<bool, InvalidRequest> {
@@ -36,13 +49,39 @@ pub(super) fn flag(name: &str, raw: Option<&RawValue>) -> Result<bool, InvalidRe
     }
 }
 
-/// A whole number from 1 to `most`.
-pub(super) fn count(name: &str, raw: Option<&RawValue>, most: u32) -> Result<Option<u32>, InvalidRequest> {
+/// A whole number of this range.
+pub(super) fn count(
+    name: &str,
+    raw: Option<&RawValue>,
+    range: RangeInclusive<u32>,
+) -> Result<Option<u32>, InvalidRequest> {
     let Some(raw) = raw else { return Ok(None) };
-    match raw.get().parse::<u32>() {
-        Ok(value) if (1..=most).contains(&value) => Ok(Some(value)),
-        _ => Err(InvalidRequest::at(name, format!("`{name}` must be a whole number from 1 to {most}"))),
+    match whole_number(raw.get()) {
+        Some(value) if range.contains(&value) => Ok(Some(value)),
+        _ => {
+            let (least, most) = range.into_inner();
+            Err(InvalidRequest::at(name, format!("`{name}` must be a whole number from {least} to {most}")))
+        }
     }
+}
+
+/// The whole number from 0 that this JSON is, also when it is spelled `16.0`, as clients with one kind of number do. What
+/// is above the largest `u32` counts as that.
+pub(crate) fn whole_number(text: &str) -> Option<u32> {
+    if let Ok(value) = text.parse() {
+        return Some(value);
+    }
+    if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+        return None;
+    }
+    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && value.fract().abs() < f64::EPSILON)?;
+    if value.abs() < 1.0 {
+        return Some(0);
+    }
+    if value >= f64::from(u32::MAX) {
+        return Some(u32::MAX);
+    }
+    format!("{value:.0}").parse().ok()
 }
 
 pub(super) fn temperature(raw: Option<&RawValue>) -> Result<Option<f64>, InvalidRequest> {
@@ -54,20 +93,26 @@ pub(super) fn temperature(raw: Option<&RawValue>) -> Result<Option<f64>, Invalid
 }
 
 pub(super) fn include_usage(raw: Option<&RawValue>) -> Result<bool, InvalidRequest> {
-    #[derive(Deserialize)]
-    struct StreamOptions<'a> {
-        #[serde(borrow)]
-        include_usage: Option<&'a RawValue>,
-    }
+    const NAME: &str = "stream_options.include_usage";
     let Some(raw) = raw else { return Ok(false) };
-    // A struct would also be read from an array.
-    let options = raw.get().starts_with('{').then(|| serde_json::from_str::<StreamOptions<'_>>(raw.get()));
-    match options {
-        Some(Ok(options)) => flag("stream_options.include_usage", options.include_usage),
-        Some(Err(_)) => Err(InvalidRequest::at(
-            "stream_options.include_usage",
-            "`stream_options.include_usage` stands in the body more than once; send it once",
-        )),
-        None => Err(InvalidRequest::at("stream_options", "`stream_options` must be an object")),
+    let (mut wanted, mut fault) = (None, None);
+    let listed = each_member(raw.get(), |key, value| {
+        match key.as_ref() {
+            "include_usage" if wanted.is_none() => {
+                wanted = Some(value);
+                return ControlFlow::Continue(());
+            }
+            "include_usage" => fault = Some(format!("`{NAME}` stands in the body more than once; send it once")),
+            key if folds_to(key, &["include_usage"]).is_some() => {
+                fault = Some(format!("a member differs from `{NAME}` by case alone; leave it out"));
+            }
+            _ => return ControlFlow::Continue(()),
+        }
+        ControlFlow::Break(())
+    });
+    if let Some(fault) = fault {
+        return Err(InvalidRequest::at(NAME, fault));
     }
+    listed.map_err(|_| InvalidRequest::at("stream_options", "`stream_options` must be an object"))?;
+    flag(NAME, wanted.filter(|wanted| wanted.get() != "null"))
 }

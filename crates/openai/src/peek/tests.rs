@@ -30,6 +30,7 @@ fn chat_is_read() {
             include_usage: true,
             max_output: Some(7),
             max_output_stated: true,
+            max_output_name: "max_tokens",
             choices: 2,
             temperature_zero: true,
             seeded: true,
@@ -53,9 +54,15 @@ fn null_is_absent() {
 }
 
 #[test]
-fn larger_limit_counts_and_completions_have_a_default() {
-    assert_eq!(chat(r#","max_tokens":5,"max_completion_tokens":9"#).unwrap().max_output, Some(9));
-    assert_eq!(chat("").unwrap().max_output, None);
+fn smaller_limit_counts_and_completions_have_a_default() {
+    let limit = |members: &str| {
+        let found = chat(members).unwrap();
+        (found.max_output, found.max_output_name)
+    };
+    assert_eq!(limit(r#","max_tokens":5,"max_completion_tokens":9"#), (Some(5), "max_tokens"));
+    assert_eq!(limit(r#","max_tokens":9,"max_completion_tokens":5"#), (Some(5), "max_completion_tokens"));
+    assert_eq!(limit(r#","max_completion_tokens":5"#), (Some(5), "max_completion_tokens"));
+    assert_eq!(limit(""), (None, "max_tokens"));
     let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a"}"#).unwrap();
     assert_eq!((found.max_output, found.max_output_stated), (Some(16), false));
     let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","best_of":5,"n":2,"suffix":"z"}"#).unwrap();
@@ -156,7 +163,7 @@ fn wrong_values_name_their_field() {
     check(r#","stream_options":[true]"#, "stream_options");
     check(r#","stream_options":{"include_usage":1}"#, "stream_options.include_usage");
     check(r#","stream_options":{"include_usage":true,"include_usage":false}"#, "stream_options.include_usage");
-    for bad in ["0", "-1", "1.0", "1e3", "\"5\"", "99999999999", "[1]"] {
+    for bad in ["0", "-1", "1.5", "-1.0", "1e-3", "1e999", "\"5\"", "true", "[1]"] {
         check(&format!(r#","max_tokens":{bad}"#), "max_tokens");
         check(&format!(r#","max_completion_tokens":{bad}"#), "max_completion_tokens");
     }
@@ -172,6 +179,111 @@ fn wrong_values_name_their_field() {
     refused(Endpoint::Chat, r#"{"model":5,"messages":[{"role":"user"}]}"#, "model");
     refused(Endpoint::Embeddings, r#"{"model":"m","input":"a","stream":true}"#, "stream");
     refused(Endpoint::Completions, r#"{"model":"m"}"#, "prompt");
+}
+
+#[test]
+fn whole_numbers_may_be_spelled_with_a_point() {
+    for (spelled, limit) in [
+        ("16.0", 16),
+        ("1e3", 1_000),
+        ("1", 1),
+        ("4294967295", u32::MAX),
+        ("99999999999", u32::MAX),
+        ("9e15", u32::MAX),
+    ] {
+        assert_eq!(chat(&format!(r#","max_tokens":{spelled}"#)).unwrap().max_output, Some(limit), "{spelled}");
+    }
+    assert_eq!(chat(r#","n":2.0,"best_of":0"#).unwrap().choices, 2);
+    assert_eq!(chat(r#","best_of":0.0"#).unwrap().choices, 1);
+    let none = |spelled: &str| {
+        let body = format!(r#"{{"model":"m","prompt":"a","max_tokens":{spelled},"echo":true,"logprobs":1}}"#);
+        peek(Endpoint::Completions, body.as_bytes()).unwrap()
+    };
+    assert_eq!((none("0").max_output, none("0").max_output_stated), (Some(0), true));
+    assert_eq!(none("-0.0").max_output, Some(0));
+}
+
+#[test]
+fn members_that_differ_by_case_alone_are_refused() {
+    for (member, known) in [
+        ("Max_Tokens", "max_tokens"),
+        ("Model", "model"),
+        ("max_to\u{212a}ens", "max_tokens"),
+        ("\u{17f}tream", "stream"),
+        ("PRIORITY", "priority"),
+        ("Num_Predict", "num_predict"),
+        ("Options", "options"),
+        ("Chat_Template", "chat_template"),
+        ("N", "n"),
+    ] {
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user"}}],"{member}":null}}"#);
+        let message = refused(Endpoint::Chat, &body, member);
+        assert!(message.contains(&format!("`{known}`")), "{message}");
+    }
+    assert!(chat(r#","Other":1,"temp\u00e9rature":1,"maxTokens":1"#).is_ok());
+    refused(
+        Endpoint::Chat,
+        r#"{"model":"m","messages":[{"role":"u"}],"stream_options":{"include_usage":true,"Include_Usage":false}}"#,
+        "stream_options.include_usage",
+    );
+    let message = |more: &str| {
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}},{{"role":"user",{more}}}]}}"#)
+    };
+    for more in [r#""Content":[{"type":"image_url"}]"#, r#""content":"a","CONTENT":"b""#, r#""Role":"system""#] {
+        refused(Endpoint::Chat, &message(more), "messages[1]");
+    }
+    let media = |part: &str| {
+        let body = message(&format!(r#""content":[{part}]"#));
+        peek(Endpoint::Chat, body.as_bytes()).unwrap().bound.has_media
+    };
+    assert!(media(r#"{"type":"text","text":"a","Image_Url":{"url":"data:"}}"#));
+    assert!(media(r#"{"type":"text","Type":"image_url","text":"a"}"#));
+    assert!(media(r#"{"type":"image","type":"text","text":"a"}"#));
+    assert!(!media(r#"{"type":"text","type":"text","text":"a","Cache":1}"#));
+}
+
+#[test]
+fn a_client_brings_no_template() {
+    let with = |members: &str| format!(r#"{{"model":"m","messages":[{{"role":"user"}},{{"role":"user"}}]{members}}}"#);
+    refused(Endpoint::Chat, &with(r#","chat_template":"{% for i in range(99) %}a{% endfor %}""#), "chat_template");
+    for name in ["chat_template", "messages", "tools"] {
+        let body = with(&format!(r#","chat_template_kwargs":{{"a":1,"{name}":"x"}}"#));
+        refused(Endpoint::Chat, &body, &format!("chat_template_kwargs.{name}"));
+    }
+    refused(Endpoint::Chat, &with(r#","chat_template_kwargs":"x""#), "chat_template_kwargs");
+    let bytes = |members: &str| peek(Endpoint::Chat, with(members).as_bytes()).unwrap().bound.text_bytes;
+    assert_eq!(bytes(r#","chat_template":null,"chat_template_kwargs":null"#), bytes("") + 4);
+    let (small, large) =
+        (r#"{"enable_thinking":false,"effort":"high"}"#, format!(r#"{{"eos_token":"{}"}}"#, "a".repeat(100)));
+    assert_eq!(bytes(&format!(r#","chat_template_kwargs":{small}"#)), bytes("") + small.len() as u64);
+    // A text may stand in every message.
+    assert_eq!(bytes(&format!(r#","chat_template_kwargs":{large}"#)), bytes("") + large.len() as u64 + 2 * 102);
+}
+
+#[test]
+fn tools_are_the_client_s_own() {
+    let body = |tools: &str| format!(r#"{{"model":"m","messages":[{{"role":"user"}}],"tools":{tools}}}"#);
+    for fine in [r#"[{"type":"function","function":{"type":"x"}},{"type":"custom"}]"#, "[]", "[{}]", "null", "{}"] {
+        assert!(peek(Endpoint::Chat, body(fine).as_bytes()).is_ok(), "{fine}");
+    }
+    refused(Endpoint::Chat, &body(r#"[{"type":"function"},{"type":"browser_search"}]"#), "tools[1].type");
+    refused(Endpoint::Chat, &body(r#"[{"type":"function","type":"web_search"}]"#), "tools");
+}
+
+#[test]
+fn prompts_of_other_calls_count() {
+    let bytes = |body: &str| peek(Endpoint::Embeddings, body.as_bytes()).unwrap().bound.text_bytes;
+    assert_eq!(bytes(r#"{"model":"m","input":"a","messages":["abc"],"prompt":"xy"}"#), 3 + 7 + 4);
+}
+
+#[test]
+fn names_are_whole_text() {
+    let model = |model: &str| format!(r#"{{"model":"{model}","messages":[{{"role":"user"}}]}}"#);
+    for odd in ["m\\u0000", "\\u0000", "a\\nb", "\\ud800", "m\\udc00"] {
+        refused(Endpoint::Chat, &model(odd), "model");
+    }
+    // What goes on as it came is its server's business.
+    assert!(peek(Endpoint::Completions, br#"{"model":"m","prompt":"\ud800","suffix":"\ud800\u0000"}"#).is_ok());
 }
 
 #[test]

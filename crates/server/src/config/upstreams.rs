@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use batchin_upstream::LimitName;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
@@ -29,6 +30,10 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// Whether it was started with priority scheduling.
     pub priority_enabled: bool,
+    /// The name by which it reads the limit of an answer's tokens.
+    pub limit_name: LimitName,
+    /// Whether its streams are asked for their usage.
+    pub stream_options: bool,
 }
 
 /// How long each part of a call to an upstream may take.
@@ -115,6 +120,19 @@ const PRIORITY_ENABLED: Setting = Setting {
     doc: "Whether it was started with priority scheduling (vLLM: --scheduling-policy priority).",
 };
 
+const LIMIT_NAME: Setting = Setting {
+    path: "limit_name",
+    kind: Kind::OneOf(&LimitName::NAMES),
+    preset: Preset::Text("max_tokens"),
+    doc: "The name by which chat calls tell it the limit: max_tokens, max_completion_tokens (OpenAI's o-series and GPT-5), or none.",
+};
+const STREAM_OPTIONS: Setting = Setting {
+    path: "stream_options",
+    kind: Kind::Flag,
+    preset: Preset::Flag(true),
+    doc: "Whether it takes stream_options, by which streams are asked for their usage. Without, streams are counted here.",
+};
+
 pub(super) const SETTINGS: &[&Setting] = &[
     &NAME,
     &KIND,
@@ -125,6 +143,8 @@ pub(super) const SETTINGS: &[&Setting] = &[
     &FIRST_BYTE_TIMEOUT_SECONDS,
     &IDLE_TIMEOUT_SECONDS,
     &PRIORITY_ENABLED,
+    &LIMIT_NAME,
+    &STREAM_OPTIONS,
 ];
 
 /// A name is a label of metrics.
@@ -187,6 +207,8 @@ impl Upstream {
                 idle: seconds(&IDLE_TIMEOUT_SECONDS),
             },
             priority_enabled: scope.flag(&PRIORITY_ENABLED),
+            limit_name: LimitName::named(&scope.text(&LIMIT_NAME)).unwrap_or_default(),
+            stream_options: scope.flag(&STREAM_OPTIONS),
         }
     }
 }

@@ -1,0 +1,305 @@
+//! Holds: what each kind of server is sent, and what is made of servers that refuse it or answer in an unexpected wrapping.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "they are the assertions of a test")]
+
+use std::{io::Write as _, time::Duration};
+
+use batchin_openai::{Endpoint, peek};
+use batchin_sim::{Answer as SimAnswer, Behaviour, Refusal, SimServer};
+use batchin_tasks::Tasks;
+use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Fleet, Kind, LimitName, UpstreamConfig};
+use bytes::Bytes;
+use flate2::{
+    Compression,
+    write::{DeflateEncoder, GzEncoder, ZlibEncoder},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+/// A test that waits longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn fleet(kind: Kind, base: &str, adjust: impl FnOnce(&mut UpstreamConfig)) -> Fleet {
+    let mut config = UpstreamConfig::new("gpu-1", kind, base).unwrap();
+    adjust(&mut config);
+    Fleet::new(vec![config], &Tasks::new(), 7).unwrap()
+}
+
+fn call_of(endpoint: Endpoint, body: &Value) -> Call<'static> {
+    let body = Bytes::from(body.to_string());
+    let peeked = peek(endpoint, &body).unwrap();
+    Call {
+        endpoint,
+        body,
+        upstream_model: Some("up"),
+        public_id: "id_1".to_owned(),
+        public_model: "m",
+        stream: peeked.stream,
+        request_id: "req-1".to_owned(),
+        class_priority: None,
+        max_tokens: None,
+    }
+}
+
+fn chat(more: &Value) -> Call<'static> {
+    let mut body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    call_of(Endpoint::Chat, &body)
+}
+
+/// The call's outcome; a stream is read to its end and shows its frames.
+async fn answered(fleet: &Fleet, call: Call<'_>) -> Result<String, CallError> {
+    let answer = async {
+        match fleet.replica("gpu-1").unwrap().call(call).await? {
+            Answer::Whole { body, .. } => Ok(String::from_utf8(body.to_vec()).unwrap()),
+            Answer::Events(mut events) => {
+                let mut all = String::new();
+                while let Some(event) = events.next().await {
+                    all.push_str(std::str::from_utf8(&event.map_err(|_| broken())?.frame).unwrap());
+                }
+                Ok(all)
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, answer).await.expect("the call hangs")
+}
+
+fn broken() -> CallError {
+    CallError { kind: CallErrorKind::Reset, retry: batchin_upstream::Retry::OtherReplica, client_error: None }
+}
+
+/// The bodies that the server got, without model and messages.
+fn seen(sim: &SimServer) -> Vec<Value> {
+    let body = |bytes: &Bytes| {
+        let mut body: Value = serde_json::from_slice(bytes).unwrap();
+        body.as_object_mut().unwrap().retain(|name, _| name != "model" && name != "messages" && name != "prompt");
+        body
+    };
+    sim.requests().iter().map(|request| body(&request.body)).collect()
+}
+
+fn refuses(status: u16, body: &Value) -> Behaviour {
+    let body = body.to_string().into();
+    Behaviour::Refuse(Refusal { status, content_type: "application/json", retry_after: None, body })
+}
+
+fn unsupported(name: &str, instead: &str) -> Behaviour {
+    let message = format!("Unsupported parameter: '{name}' is not supported with this model. Use '{instead}' instead.");
+    let error =
+        json!({ "message": message, "type": "invalid_request_error", "param": name, "code": "unsupported_parameter" });
+    refuses(400, &json!({ "error": error }))
+}
+
+/// Mistral's 422.
+fn forbidden(name: &str) -> Behaviour {
+    let fault = json!({ "type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted", "input": 1 });
+    refuses(422, &json!({ "object": "error", "message": { "detail": [fault] }, "code": null }))
+}
+
+fn of(tokens: u32) -> Behaviour {
+    Behaviour::Answer(SimAnswer::of(tokens))
+}
+
+#[tokio::test]
+async fn every_kind_is_told_the_held_limit_by_the_name_it_reads() {
+    for kind in Kind::ALL {
+        let sim = SimServer::start().await.unwrap();
+        let fleet = fleet(kind, &sim.base_url(), |_| {});
+        for more in [
+            json!({ "max_completion_tokens": 5 }),
+            json!({ "max_tokens": 5 }),
+            json!({ "max_tokens": 9, "max_completion_tokens": 5 }),
+            json!({ "max_tokens": 5.0, "n_predict": 100, "options": { "num_predict": 100 }, "extra_body": { "max_tokens": 100 } }),
+        ] {
+            answered(&fleet, chat(&more)).await.unwrap();
+            let held = Call { max_tokens: Some(3), ..chat(&more) };
+            answered(&fleet, held).await.unwrap();
+        }
+        let expected: Vec<_> =
+            [5, 3].iter().cycle().take(8).map(|limit| json!({ "max_tokens": limit, "stream": false })).collect();
+        let found: Vec<_> = seen(&sim)
+            .into_iter()
+            .map(|mut body| {
+                body.as_object_mut().unwrap().entry("stream").or_insert(json!(false));
+                body
+            })
+            .collect();
+        assert_eq!(found, expected, "{kind}");
+        assert_eq!(sim.requests()[0].headers["accept-encoding"], "identity");
+        sim.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_limit_goes_by_its_other_name_and_then_at_once() {
+    let sim = SimServer::start().await.unwrap();
+    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    sim.queue(unsupported("max_tokens", "max_completion_tokens"));
+    for _ in 0..2 {
+        let answer = answered(&fleet, chat(&json!({ "max_tokens": 3 }))).await.unwrap();
+        assert!(answer.contains("\"completion_tokens\":3"), "{answer}");
+    }
+    // Another model of the same server, and the other call, are not concerned.
+    answered(&fleet, Call { upstream_model: Some("other"), ..chat(&json!({ "max_tokens": 3 })) }).await.unwrap();
+    answered(&fleet, call_of(Endpoint::Completions, &json!({ "model": "m", "prompt": "a", "max_tokens": 3 })))
+        .await
+        .unwrap();
+    let (old, new) = (json!({ "max_tokens": 3 }), json!({ "max_completion_tokens": 3 }));
+    assert_eq!(seen(&sim), [old.clone(), new.clone(), new, old.clone(), old]);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_without_any_limit_is_told_none() {
+    let sim = SimServer::start().await.unwrap();
+    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    sim.queue(forbidden("max_tokens"));
+    sim.queue(forbidden("max_completion_tokens"));
+    sim.script_all(of(4));
+    for _ in 0..2 {
+        answered(&fleet, Call { max_tokens: Some(9), ..chat(&json!({})) }).await.unwrap();
+    }
+    assert_eq!(seen(&sim), [json!({ "max_tokens": 9 }), json!({ "max_completion_tokens": 9 }), json!({}), json!({})]);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn stream_options_that_are_refused_are_left_out_from_then_on() {
+    let sim = SimServer::start().await.unwrap();
+    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    sim.queue(forbidden("stream_options"));
+    sim.script_all(of(2));
+    let asking = json!({ "stream": true, "stream_options": { "include_usage": true } });
+    for more in [json!({ "stream": true }), json!({ "stream": true }), asking.clone()] {
+        let answer = answered(&fleet, chat(&more)).await.unwrap();
+        assert!(answer.ends_with("data: [DONE]\n\n"), "{answer}");
+    }
+    let bare = json!({ "stream": true });
+    assert_eq!(seen(&sim), [asking, bare.clone(), bare.clone(), bare]);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_client_wrote_teaches_nothing() {
+    let sim = SimServer::start().await.unwrap();
+    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    // Its own options, a number that is out of range, and words of its own in an explanation.
+    let own = json!({ "stream": true, "stream_options": { "include_usage": true, "chunk": 5 } });
+    sim.queue(forbidden("stream_options"));
+    let error = answered(&fleet, chat(&own)).await.unwrap_err();
+    assert_eq!(error.client_error.unwrap().message, "body.stream_options: Extra inputs are not permitted");
+    sim.queue(Behaviour::Refuse(Refusal::vllm(400, "max_tokens must be at least 16, got 3")));
+    let error = answered(&fleet, chat(&json!({ "max_completion_tokens": 3 }))).await.unwrap_err();
+    assert_eq!(error.client_error.unwrap().message, "max_completion_tokens must be at least 16, got 3");
+    sim.queue(Behaviour::Refuse(Refusal::vllm(400, "unknown: max_tokens")));
+    sim.queue(Behaviour::Refuse(Refusal::vllm(400, "unknown: max_tokens")));
+    answered(&fleet, chat(&json!({ "max_tokens": 3 }))).await.unwrap_err();
+    assert_eq!(sim.calls(), 4);
+    answered(&fleet, chat(&json!({ "max_tokens": 3, "stream": true }))).await.unwrap();
+    let last = seen(&sim).pop().unwrap();
+    assert_eq!(last, json!({ "max_tokens": 3, "stream": true, "stream_options": { "include_usage": true } }));
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn settings_say_it_before_a_refusal_does() {
+    let sim = SimServer::start().await.unwrap();
+    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |config| {
+        config.limit_name = LimitName::MaxCompletionTokens;
+        config.stream_options = false;
+    });
+    answered(&fleet, chat(&json!({ "max_tokens": 3, "stream": true }))).await.unwrap();
+    answered(&fleet, call_of(Endpoint::Completions, &json!({ "model": "m", "prompt": "a", "max_tokens": 3 })))
+        .await
+        .unwrap();
+    let bare = json!({ "max_completion_tokens": 3, "stream": true });
+    assert_eq!(seen(&sim), [bare, json!({ "max_tokens": 3 })]);
+    sim.stop().await;
+}
+
+/// Answers each connection's first call with these bytes and leaves the connection open.
+async fn answering(listener: TcpListener, answer: Vec<u8>) {
+    let mut open = Vec::new();
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut request, mut piece) = (Vec::new(), [0; 4_096]);
+        while !request.ends_with(b"}") {
+            let read = stream.read(&mut piece).await.unwrap();
+            assert!(read > 0, "the call broke off");
+            request.extend_from_slice(&piece[..read]);
+        }
+        stream.write_all(&answer).await.unwrap();
+        open.push(stream);
+    }
+}
+
+/// What comes of a call to a server that answers with this head, beside its length, and body.
+async fn wrapped(head: &str, body: &[u8], more: &Value) -> Result<String, CallError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let fleet = fleet(Kind::OpenAi, &format!("http://{}", listener.local_addr().unwrap()), |_| {});
+    let mut answer = format!("HTTP/1.1 {head}\r\n\r\n").into_bytes();
+    answer.extend_from_slice(body);
+    tokio::select! {
+        () = answering(listener, answer) => panic!("it ended"),
+        answer = answered(&fleet, chat(more)) => answer,
+    }
+}
+
+fn encodings(text: &[u8]) -> [(&'static str, Vec<u8>); 3] {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
+    let mut bare = DeflateEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(text).unwrap();
+    zlib.write_all(text).unwrap();
+    bare.write_all(text).unwrap();
+    [("gzip", gzip.finish().unwrap()), ("deflate", zlib.finish().unwrap()), ("deflate", bare.finish().unwrap())]
+}
+
+const WHOLE: &[u8] = br#"{"choices":[{"index":0,"message":{"content":"warm"},"finish_reason":"stop"}]}"#;
+const STREAM: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"warm\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
+#[tokio::test]
+async fn answers_that_come_compressed_are_read() {
+    for (text, more) in [(WHOLE, json!({})), (STREAM, json!({ "stream": true }))] {
+        for (encoding, body) in encodings(text) {
+            let head =
+                |status: &str| format!("{status}\r\ncontent-encoding: {encoding}\r\ncontent-length: {}", body.len());
+            let answer = wrapped(&head("200 OK"), &body, &more).await.unwrap();
+            assert!(answer.contains("\"warm\""), "{encoding}: {answer}");
+        }
+    }
+    let [(_, refusal), ..] = encodings(br#"{"error":{"message":"the prompt is too long"}}"#);
+    let head = format!("400 Bad Request\r\ncontent-encoding: gzip\r\ncontent-length: {}", refusal.len());
+    let error = wrapped(&head, &refusal, &json!({})).await.unwrap_err();
+    assert_eq!(error.client_error.unwrap().message, "the prompt is too long");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_a_failure_at_once() {
+    let length = |body: &[u8]| format!("content-length: {}", body.len());
+    let cases = [(json!({}), CallErrorKind::Encoding), (json!({ "stream": true }), CallErrorKind::BadAnswer)];
+    for (more, kind) in cases {
+        for head in [
+            format!("200 OK\r\ncontent-encoding: br\r\n{}", length(WHOLE)),
+            format!("200 OK\r\ncontent-encoding: gzip\r\n{}", length(WHOLE)),
+            "200 OK\r\ntransfer-encoding: nonsense".to_owned(),
+            "200 OK\r\ntransfer-encoding: gzip".to_owned(),
+        ] {
+            let error = wrapped(&head, WHOLE, &more).await.unwrap_err();
+            assert_eq!(error.kind, kind, "{head}");
+        }
+    }
+    let error =
+        wrapped("400 Bad Request\r\ncontent-encoding: br\r\ncontent-length: 2", b"??", &json!({})).await.unwrap_err();
+    assert_eq!(error.kind, CallErrorKind::Status(400));
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_bounded_by_what_it_becomes() {
+    let [(_, bomb), ..] = encodings(&vec![b' '; batchin_upstream::MAX_ANSWER_BYTES + 1]);
+    let head = format!("200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}", bomb.len());
+    assert_eq!(wrapped(&head, &bomb, &json!({})).await.unwrap_err().kind, CallErrorKind::TooLarge);
+}
