@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::KeyBook, body::BodyMemory, password::Passwords, throttle::Throttle};
+use crate::{attempts::Attempts, auth::KeyBook, body::BodyMemory, password::Passwords, throttle::Throttle};
 
 /// The documented limit of `POST /v1/batches`, in bytes.
 const MAX_INLINE_BATCH_BYTES: usize = 2_000_000;
@@ -31,6 +31,8 @@ pub struct ApiSettings {
     pub internal_token: Option<SecretString>,
     /// Whether the look-up by email is open to anybody: on loopback, or because the operator says so.
     pub public_lookup: bool,
+    /// Whether that holds for what came through a proxy or under a public name too: because the operator says so.
+    pub proxied_lookup: bool,
     /// Whether new users may be made over HTTP.
     pub registration_open: bool,
     /// Requests a minute of a key that was made without a limit; above zero.
@@ -55,6 +57,7 @@ impl Default for ApiSettings {
         Self {
             internal_token: None,
             public_lookup: true,
+            proxied_lookup: false,
             registration_open: true,
             default_rate_limit_rpm: RATE_LIMIT_RPM,
             max_body_bytes: MAX_BODY_BYTES,
@@ -106,6 +109,7 @@ pub(crate) struct Inner {
     pub(crate) keys: Arc<KeyBook>,
     pub(crate) passwords: Passwords,
     pub(crate) throttle: Throttle,
+    pub(crate) attempts: Attempts,
     pub(crate) bodies: BodyMemory,
     pub(crate) started_at: Timestamp,
     clock: Arc<dyn Clock>,
@@ -119,6 +123,7 @@ impl App {
             keys: KeyBook::start(store, Arc::clone(&parts.clock), &tasks),
             passwords: Passwords::new(),
             throttle: Throttle::new(PUBLIC_CALLS_PER_MINUTE),
+            attempts: Attempts::new(),
             bodies: BodyMemory::new(),
             started_at: parts.clock.now(),
             gateway: parts.gateway,

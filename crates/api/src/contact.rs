@@ -1,7 +1,7 @@
 //! Holds: what counts as an email address and a user's name.
 
 /// RFC 5321's longest address that fits in a path.
-const MAX_EMAIL_BYTES: usize = 254;
+const MAX_EMAIL_CHARS: usize = 254;
 /// Longest name, in characters.
 const MAX_NAME_CHARS: usize = 200;
 
@@ -9,7 +9,7 @@ const MAX_NAME_CHARS: usize = 200;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidContact {
     /// No address.
-    #[error("must be an email address such as ada@example.com, of at most {MAX_EMAIL_BYTES} bytes")]
+    #[error("must be an email address such as ada@example.com, of at most {MAX_EMAIL_CHARS} characters")]
     Email,
     /// No name.
     #[error("must have 1 to {MAX_NAME_CHARS} characters, none of them control characters")]
@@ -18,11 +18,15 @@ pub enum InvalidContact {
 
 /// An address as it is stored: trimmed, lower case. One `@` with something on both sides; no more is asked.
 pub fn email(raw: &str) -> Result<String, InvalidContact> {
+    // Before blanks are cut off, among which are some control characters.
+    if raw.contains(char::is_control) {
+        return Err(InvalidContact::Email);
+    }
     let email = raw.trim().to_lowercase();
     let is_plain = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control());
     match email.split_once('@') {
         Some((local, domain))
-            if email.len() <= MAX_EMAIL_BYTES && is_plain(local) && is_plain(domain) && !domain.contains('@') =>
+            if email.chars().count() <= MAX_EMAIL_CHARS && is_plain(local) && is_plain(domain) && !domain.contains('@') =>
         {
             Ok(email)
         }
@@ -34,7 +38,7 @@ pub fn email(raw: &str) -> Result<String, InvalidContact> {
 pub fn name(raw: &str) -> Result<String, InvalidContact> {
     let name = raw.trim();
     let fits = (1..=MAX_NAME_CHARS).contains(&name.chars().count());
-    if fits && !name.contains(char::is_control) { Ok(name.to_owned()) } else { Err(InvalidContact::Name) }
+    if fits && !raw.contains(char::is_control) { Ok(name.to_owned()) } else { Err(InvalidContact::Name) }
 }
 
 #[cfg(test)]
@@ -52,5 +56,6 @@ mod tests {
         assert_eq!(name(" Ada "), Ok("Ada".to_owned()));
         assert_eq!(name(" "), Err(InvalidContact::Name));
         assert_eq!(name("a\nb"), Err(InvalidContact::Name));
+        assert_eq!((name("a\n"), email("a@b\n")), (Err(InvalidContact::Name), Err(InvalidContact::Email)));
     }
 }

@@ -122,9 +122,20 @@ pub(crate) fn count(name: &'static str, raw: &str, range: RangeInclusive<u32>) -
     if !raw.starts_with(|first: char| first.is_ascii_digit() || first == '-') {
         return Err(wrong_type(name, "a whole number", raw));
     }
-    let fits = raw.parse::<u32>().ok().filter(|number| range.contains(number));
+    let fits = whole(raw).filter(|number| range.contains(number));
     let message = || format!("must be a whole number from {} to {}", range.start(), range.end());
     fits.ok_or_else(|| invalid(name, &message()))
+}
+
+/// A whole number however it is written: `600`, `600.0`, `6e2`.
+fn whole(raw: &str) -> Option<u32> {
+    let parsed = raw.parse().ok();
+    parsed.or_else(|| {
+        let number: f64 = raw.parse().ok()?;
+        let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+        // Whole and within the bounds, so that its digits are those of a u32.
+        is_whole.then(|| format!("{number:.0}").parse().ok()).flatten()
+    })
 }
 
 /// A sum of US cents, exactly as written.

@@ -3,6 +3,7 @@
 //! Handlers parse, call one verb and render. They decide nothing about money and know no SQL.
 
 mod app;
+mod attempts;
 mod auth;
 mod body;
 mod cents;

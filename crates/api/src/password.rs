@@ -5,10 +5,12 @@ use std::sync::Arc;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc::PasswordHash};
 use tokio::sync::Semaphore;
 
-/// Shortest password, in bytes.
-pub const MIN_BYTES: usize = 8;
-/// Longest password, in bytes: hashing is slow, and nobody types more.
-pub const MAX_BYTES: usize = 1_024;
+use crate::attempts::Attempt;
+
+/// Shortest password, in characters.
+pub const MIN_CHARS: usize = 8;
+/// Longest password, in characters: nobody types more.
+pub const MAX_CHARS: usize = 1_024;
 /// OWASP: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
@@ -25,7 +27,7 @@ const DUMMY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$zXDQqlbHH
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// Too short or too long.
-    #[error("a password must have {MIN_BYTES} to {MAX_BYTES} bytes")]
+    #[error("a password must have {MIN_CHARS} to {MAX_CHARS} characters")]
     Length,
     /// Too many at once.
     #[error("too many passwords are being checked")]
@@ -37,7 +39,7 @@ pub enum PasswordError {
 
 /// A password's hash in PHC form; `random` is its salt. Takes tens of milliseconds: not for async threads.
 pub fn hash(password: &str, random: [u8; 32]) -> Result<String, PasswordError> {
-    if !(MIN_BYTES..=MAX_BYTES).contains(&password.len()) {
+    if !fits(password) {
         return Err(PasswordError::Length);
     }
     let (salt, _) = random.split_at(SALT_BYTES);
@@ -45,11 +47,16 @@ pub fn hash(password: &str, random: [u8; 32]) -> Result<String, PasswordError> {
     hashed.map(|hash| hash.to_string()).map_err(|_| PasswordError::Hash)
 }
 
+/// Whether a password is long and short enough.
+pub(crate) fn fits(password: &str) -> bool {
+    (MIN_CHARS..=MAX_CHARS).contains(&password.chars().count())
+}
+
 /// Whether a password has this hash. Takes tens of milliseconds: not for async threads.
 pub fn verify(password: &str, hash: &str) -> bool {
     let Ok(hasher) = hasher() else { return false };
     let Ok(parsed) = PasswordHash::new(hash) else { return false };
-    password.len() <= MAX_BYTES && hasher.verify_password(password.as_bytes(), &parsed).is_ok()
+    password.chars().count() <= MAX_CHARS && hasher.verify_password(password.as_bytes(), &parsed).is_ok()
 }
 
 fn hasher() -> Result<Argon2<'static>, PasswordError> {
@@ -57,7 +64,7 @@ fn hasher() -> Result<Argon2<'static>, PasswordError> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-/// Hashes and verifies beside the async threads.
+/// Hashes and verifies beside the async threads, for whoever may try.
 #[derive(Clone)]
 pub(crate) struct Passwords {
     running: Arc<Semaphore>,
@@ -70,12 +77,22 @@ impl Passwords {
         Self { running: Arc::new(Semaphore::new(MAX_RUNNING)), places }
     }
 
-    pub(crate) async fn hash(&self, password: String, random: [u8; 32]) -> Result<String, PasswordError> {
+    pub(crate) async fn hash(
+        &self,
+        _: &Attempt<'_>,
+        password: String,
+        random: [u8; 32],
+    ) -> Result<String, PasswordError> {
         self.beside(move || hash(&password, random)).await?
     }
 
     /// Whether the password is right; without a hash it is not, after the same time.
-    pub(crate) async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, PasswordError> {
+    pub(crate) async fn verify(
+        &self,
+        _: &Attempt<'_>,
+        password: String,
+        stored: Option<String>,
+    ) -> Result<bool, PasswordError> {
         self.beside(move || match stored {
             Some(stored) => verify(&password, &stored),
             None => {

@@ -1,4 +1,4 @@
-//! Holds: how often an address or an account may use the public calls. Bounded in memory.
+//! Holds: how often an address may use the public calls. Bounded in memory.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -18,12 +18,10 @@ use moka::sync::Cache;
 
 use crate::error::{ApiError, Code};
 
-/// Addresses and accounts that are remembered; the least used are forgotten first.
+/// Addresses that are remembered; the least used are forgotten first.
 const MAX_REMEMBERED: u64 = 50_000;
 /// A limiter that was not asked for this long is full again.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
-/// Attempts a minute to log into one account: plenty for a person, hopeless for guessing.
-const LOGINS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(19);
 /// Addresses in one `X-Forwarded-For` that are looked at.
 const MAX_HOPS: usize = 16;
 
@@ -33,30 +31,19 @@ type Limiter = Arc<DefaultDirectRateLimiter>;
 pub(crate) struct Throttle {
     per_address: Quota,
     addresses: Cache<IpAddr, Limiter>,
-    accounts: Cache<String, Limiter>,
     clock: DefaultClock,
 }
 
 impl Throttle {
     pub(crate) fn new(per_address_per_minute: NonZeroU32) -> Self {
         let clock = DefaultClock::default();
-        Self { per_address: Quota::per_minute(per_address_per_minute), addresses: cache(), accounts: cache(), clock }
+        let addresses = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(FORGET_AFTER).build();
+        Self { per_address: Quota::per_minute(per_address_per_minute), addresses, clock }
     }
 
     /// One use of a public call from an address.
     pub(crate) fn address(&self, address: IpAddr) -> Result<(), ApiError> {
         let limiter = self.addresses.get_with(network(address), || Arc::new(RateLimiter::direct(self.per_address)));
-        self.check(&limiter)
-    }
-
-    /// One attempt to log into the account of this email.
-    pub(crate) fn account(&self, email: &str) -> Result<(), ApiError> {
-        let quota = Quota::per_minute(LOGINS_PER_MINUTE);
-        let limiter = self.accounts.get_with_by_ref(email, || Arc::new(RateLimiter::direct(quota)));
-        self.check(&limiter)
-    }
-
-    fn check(&self, limiter: &Limiter) -> Result<(), ApiError> {
         limiter.check().map_err(|until| {
             let pause = until.wait_time_from(self.clock.now());
             ApiError::new(Code::RateLimitExceeded, "Too many attempts; wait and try again.").retry_after(pause)
@@ -64,12 +51,8 @@ impl Throttle {
     }
 }
 
-fn cache<K: std::hash::Hash + Eq + Send + Sync + 'static>() -> Cache<K, Limiter> {
-    Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(FORGET_AFTER).build()
-}
-
 /// IPv6 addresses are dealt out by the network, so a whole one counts as one client.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(four) => IpAddr::V4(four),
         IpAddr::V6(six) => {

@@ -123,6 +123,7 @@ fn api_parts(
     let settings = ApiSettings {
         internal_token: config.users.internal_token.clone(),
         public_lookup: config.is_lookup_open(),
+        proxied_lookup: config.users.public_lookup,
         registration_open: config.users.registration_open,
         default_rate_limit_rpm: config.keys.default_rate_limit_rpm,
         max_body_bytes: config.server.max_body_bytes,

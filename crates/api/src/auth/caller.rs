@@ -5,7 +5,11 @@ use batchin_domain::{AccountId, Amount, KeyId};
 use batchin_gateway::Caller;
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION, request::Parts};
 
-use crate::{app::App, error::ApiError, secret::Presented};
+use crate::{
+    app::App,
+    error::{ApiError, Code},
+    secret::Presented,
+};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -14,6 +18,10 @@ const WRONG: &str = "This API key does not exist or does not work any more.";
 const ENDED: &str = "This session does not exist or has ended; log in again.";
 const NO_SESSION: &str =
     "A session token cannot be used for inference; make an API key with POST /v1/keys and send that.";
+
+const BUDGETED: &str = "This key has a monthly budget, and such a key may not change what binds it: it makes, changes \
+                        and deletes no keys, rotates no webhook secret and does not change its user. Use a session \
+                        (POST /v1/users/login) or a key without a budget.";
 
 /// A key that may spend.
 pub(crate) struct InferenceCaller(pub(crate) Caller);
@@ -26,6 +34,11 @@ pub(crate) struct AccountCaller {
     /// The key's monthly budget.
     pub(crate) monthly_budget: Option<Amount>,
     rate_limit_rpm: Option<u32>,
+}
+
+/// A session, or a key without a budget: whoever may change what the account's keys may do.
+pub(crate) struct ManagingCaller {
+    pub(crate) account: AccountId,
 }
 
 impl AccountCaller {
@@ -89,6 +102,22 @@ impl FromRequestParts<App> for AccountCaller {
             }
             Presented::Neither => Err(ApiError::unauthorized(WRONG)),
         }
+    }
+}
+
+impl FromRequestParts<App> for ManagingCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        if let Some(Presented::Key(hash)) = presented(&parts.headers).map(Presented::of) {
+            // Not from memory: a budget that was set a moment ago binds already.
+            let key = app.store().key_by_hash(hash).await?.ok_or_else(|| ApiError::unauthorized(WRONG))?;
+            if key.monthly_budget.is_some() {
+                return Err(ApiError::new(Code::Forbidden, BUDGETED));
+            }
+        }
+        let caller = AccountCaller::from_request_parts(parts, app).await?;
+        Ok(Self { account: caller.account })
     }
 }
 

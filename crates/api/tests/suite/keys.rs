@@ -129,4 +129,58 @@ both! {
         assert_eq!((refused().await.status, refused().await.status), (400, 400));
         server.stop().await;
     }
+
+    async fn a_key_with_a_budget_changes_nothing_that_binds_it(backend) {
+        let server = TestServer::start().on(backend).await;
+        let bound = server.post("/v1/keys", json!({ "monthly_budget_cents": 0.001 })).await.ok();
+        let other = server.post("/v1/keys", json!({})).await.ok();
+        let [own, others] = [&bound, &other].map(|key| format!("/v1/keys/{}", key["id"].as_str().unwrap()));
+        let bound = bound["key"].as_str().unwrap();
+        let lifted = json!({ "monthly_budget_cents": null });
+        let calls = [
+            (Method::PATCH, own.clone(), lifted.clone()),
+            (Method::PATCH, own.clone(), json!({ "monthly_budget_cents": 100 })),
+            (Method::PATCH, own.clone(), json!({ "rate_limit_rpm": 1_000 })),
+            (Method::PATCH, others.clone(), json!({ "is_active": false })),
+            (Method::PATCH, own.replace("/v1", ""), lifted.clone()),
+            (Method::POST, "/v1/keys".to_owned(), json!({})),
+            (Method::POST, "/keys".to_owned(), json!({ "monthly_budget_cents": 0.0001 })),
+            (Method::DELETE, others.clone(), json!({})),
+            (Method::DELETE, own.clone(), json!({})),
+            (Method::POST, "/v1/webhooks/secret".to_owned(), json!({})),
+            (Method::PATCH, "/v1/users/me".to_owned(), json!({ "name": "Eve" })),
+            (Method::PATCH, "/v1/users/me".to_owned(),
+                json!({ "password": "another long one", "old_password": server.owner.password })),
+        ];
+        for (method, path, body) in calls {
+            let reply = server.anonymous(method.clone(), &path).key(bound).json(body).await;
+            let message = reply.error(StatusCode::FORBIDDEN, "forbidden")["message"].clone();
+            let message = message.as_str().unwrap();
+            assert!(message.contains("monthly budget") && message.contains("POST /v1/users/login"), "{message}");
+        }
+        // It sees its account, and the rest of the budget.
+        for path in ["/v1/keys", "/v1/users/me", "/v1/usage/logs", "/v1/batches"] {
+            assert_eq!(server.anonymous(Method::GET, path).key(bound).await.status, 200, "{path}");
+        }
+        assert_eq!(server.get("/v1/keys").await.ok().as_array().unwrap().len(), 3, "nothing was made or deleted");
+
+        let login = json!({ "email": server.owner.email, "password": server.owner.password });
+        let session = server.anonymous(Method::POST, "/v1/users/login").json(login).await.ok();
+        let session = session["access_token"].as_str().unwrap();
+        let changed = server.anonymous(Method::PATCH, &own).key(session).json(json!({ "rate_limit_rpm": 9 })).await;
+        assert_eq!(changed.ok()["rate_limit_rpm"], 9);
+        // What lifts it is a key without one; what binds it does so at once.
+        let other = other["key"].as_str().unwrap();
+        let change = |body: Value| server.anonymous(Method::PATCH, &own).key(other).json(body);
+        assert_eq!(change(lifted.clone()).await.ok()["monthly_budget_cents"], Value::Null);
+        assert_eq!(server.anonymous(Method::POST, "/v1/keys").key(bound).json(json!({})).await.status, 200);
+        change(json!({ "monthly_budget_cents": 0 })).await.ok();
+        let again = server.anonymous(Method::PATCH, &own).key(bound).json(lifted).await;
+        again.error(StatusCode::FORBIDDEN, "forbidden");
+        // So does its end.
+        assert_eq!(server.call(Method::DELETE, &others).await.status, 204);
+        let gone = server.anonymous(Method::POST, "/v1/keys").key(other).json(json!({})).await;
+        gone.error(StatusCode::UNAUTHORIZED, "unauthorized");
+        server.stop().await;
+    }
 }

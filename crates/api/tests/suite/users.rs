@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use batchin_testkit::{Reply, TestServer, both};
+use futures::{StreamExt, stream};
 use http::{Method, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -165,7 +166,7 @@ both! {
 }
 
 #[tokio::test]
-async fn an_address_and_an_account_run_out_of_attempts() {
+async fn an_address_runs_out_of_public_calls() {
     let server = TestServer::start().await;
     let mut refused = None;
     for _ in 0..200 {
@@ -183,18 +184,130 @@ async fn an_address_and_an_account_run_out_of_attempts() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn an_account_runs_out_of_logins_wherever_they_come_from() {
+/// A login from an address that a trusted proxy names.
+async fn login_from(server: &TestServer, address: &str, email: &str, password: &str) -> Reply {
+    let body = json!({ "email": email, "password": password });
+    server.anonymous(Method::POST, "/v1/users/login").header("x-forwarded-for", address).json(body).await
+}
+
+/// Behind a proxy on this machine.
+async fn proxied() -> TestServer {
     let trusted = ["127.0.0.1/32".parse().unwrap()];
-    let server = TestServer::start().with_settings(|settings| settings.trusted_proxies = trusted.to_vec()).await;
-    let mut statuses = Vec::new();
-    for hop in 0..22 {
-        let body = json!({ "email": server.owner.email, "password": "not the password" });
-        let from = format!("198.51.100.{hop}");
-        let call = server.anonymous(Method::POST, "/v1/users/login").header("x-forwarded-for", &from).json(body);
-        statuses.push(call.await.status);
+    TestServer::start().with_settings(|settings| settings.trusted_proxies = trusted.to_vec()).await
+}
+
+#[track_caller]
+fn was_one_too_many(reply: &Reply) {
+    reply.error(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded");
+    assert!((1..=60).contains(&reply.header("retry-after").parse::<u64>().unwrap()));
+}
+
+#[tokio::test]
+async fn wrong_logins_run_out_and_the_owner_gets_in_all_the_same() {
+    let server = proxied().await;
+    let (email, password) = (server.owner.email.clone(), server.owner.password);
+    // An account that is not there is told the same.
+    for email in [email.as_str(), "nobody@example.com"] {
+        for _ in 0..20 {
+            let wrong = login_from(&server, "198.51.100.1", email, "not the password").await;
+            wrong.error(StatusCode::UNAUTHORIZED, "invalid_credentials");
+        }
     }
-    assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 20, "{statuses:?}");
-    assert!(statuses.ends_with(&[429, 429]), "{statuses:?}");
+    let right = login_from(&server, "198.51.100.1", &email, password).await;
+    assert_eq!(right.status, 200, "from the same address: {}", right.text());
+    for email in [email.as_str(), "nobody@example.com"] {
+        let mut refused = None;
+        // Each takes less time than one comes back.
+        for _ in 0..40 {
+            let reply = login_from(&server, "198.51.100.1", email, "not the password").await;
+            if reply.status != 401 {
+                refused = Some(reply);
+                break;
+            }
+        }
+        was_one_too_many(&refused.expect("they run out"));
+    }
+    let right = login_from(&server, "198.51.100.2", &email, password).await;
+    assert_eq!(right.status, 200, "from another address: {}", right.text());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn guesses_from_many_addresses_run_out_and_the_owner_gets_in_all_the_same() {
+    let server = proxied().await;
+    let (email, password) = (server.owner.email.clone(), server.owner.password);
+    assert_eq!(login_from(&server, "203.0.113.7", &email, password).await.status, 200);
+    let guesses = (0..80).map(|hop| {
+        let (server, email, from) = (&server, &email, format!("198.51.100.{hop}"));
+        async move { login_from(server, &from, email, "not the password").await.status }
+    });
+    let statuses: Vec<u16> = stream::iter(guesses).buffer_unordered(16).collect().await;
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let known = login_from(&server, "203.0.113.7", &email, password).await;
+    assert_eq!(known.status, 200, "where the owner logged in before: {}", known.text());
+    let elsewhere = login_from(&server, "203.0.113.8", &email, password).await;
+    assert_eq!(elsewhere.status, 200, "and in its turn elsewhere: {}", elsewhere.text());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_call_that_checks_a_password_counts() {
+    let server = proxied().await;
+    let (email, password) = (server.owner.email.clone(), server.owner.password);
+    let registered = async |from: &str, password: &str| {
+        let body = json!({ "email": email, "name": "Ada", "password": password });
+        let call = server.anonymous(Method::POST, "/v1/users").header("x-forwarded-for", from);
+        call.header("idempotency-key", "k").json(body).await
+    };
+    let changed = async |from: &str, old: &str| {
+        let body = json!({ "password": "another long one", "old_password": old });
+        server.call(Method::PATCH, "/v1/users/me").header("x-forwarded-for", from).json(body).await
+    };
+    // One address, all three calls, 60 passwords: twenty are checked, and a single one beyond.
+    let mut statuses = Vec::new();
+    for round in 0..20 {
+        let guess = format!("guess number {round}");
+        statuses.push(registered("198.51.100.1", &guess).await.status);
+        statuses.push(login_from(&server, "198.51.100.1", &email, &guess).await.status);
+        statuses.push(changed("198.51.100.1", &guess).await.status);
+    }
+    let checked = statuses.iter().filter(|status| **status != 429).count();
+    assert!((20..=40).contains(&checked), "{statuses:?}");
+    was_one_too_many(&registered("198.51.100.1", "a last guess").await);
+    // Others are not held up.
+    assert_eq!(registered("198.51.100.2", password).await.ok()["email"], email.as_str());
+    assert_eq!(changed("198.51.100.3", password).await.status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_look_up_is_closed_to_whatever_came_through_a_proxy() {
+    let token = "the site's own secret";
+    let server = TestServer::start().await;
+    let look = |server: &TestServer| server.anonymous(Method::GET, "/v1/users/by-email?email=ada@example.com");
+    look(&server).await.ok();
+    let told = [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-for", ""),
+        ("x-forwarded-proto", "https"),
+        ("forwarded", "for=203.0.113.9"),
+        ("x-real-ip", "203.0.113.9"),
+        ("via", "1.1 proxy"),
+        ("host", "batchin.example.com"),
+    ];
+    for (name, value) in told {
+        let reply = look(&server).header(name, value).await;
+        let message = reply.error(StatusCode::UNAUTHORIZED, "unauthorized")["message"].clone();
+        assert!(message.as_str().unwrap().contains("users.internal_token"), "{name}: {message}");
+    }
+    let bare = server.anonymous(Method::GET, "/users/by-email?email=ada@example.com").header("x-real-ip", "::1").await;
+    bare.error(StatusCode::UNAUTHORIZED, "unauthorized");
+    server.stop().await;
+    let open = TestServer::start().with_settings(|settings| settings.proxied_lookup = true).await;
+    look(&open).header("x-forwarded-for", "203.0.113.9").await.ok();
+    open.stop().await;
+    let server =
+        TestServer::start().with_settings(|settings| settings.internal_token = Some(SecretString::from(token))).await;
+    look(&server).header("x-forwarded-for", "203.0.113.9").header("x-internal-token", token).await.ok();
     server.stop().await;
 }

@@ -41,6 +41,7 @@ use reader::Scope;
 pub use server::{Roles, Server, TlsFiles};
 pub use sources::{Environment, Flags, Sources};
 pub use upstreams::{ENGINE_UPSTREAM, Timeouts, Upstream, UpstreamKind};
+use url::{Host, Url};
 pub use users::{Keys, Users};
 pub use webhooks::Webhooks;
 pub use written::Written;
@@ -139,21 +140,7 @@ impl Config {
     /// What is allowed and yet deserves a word at start-up.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let is_open_to_others = !self.server.listen.ip().is_loopback();
-        if is_open_to_others && self.users.public_lookup && self.users.internal_token.is_none() {
-            warnings.push(
-                "users.public_lookup is on while the server listens beyond this machine: whoever knows an email can \
-                 read its balance; set users.internal_token, or public_lookup = false"
-                    .to_owned(),
-            );
-        }
-        if is_open_to_others && !self.users.public_lookup && self.users.internal_token.is_none() {
-            warnings.push(
-                "the look-up by email answers 401 because the server listens beyond this machine; set \
-                 users.internal_token for a site's back end"
-                    .to_owned(),
-            );
-        }
+        warnings.extend(self.lookup_warning());
         if matches!(self.database.url, DatabaseUrl::Postgres(_)) && self.server.secret_key.is_none() {
             warnings.push(
                 "server.secret_key is not set: with several nodes on this database it must be set, and be the same on \
@@ -169,8 +156,35 @@ impl Config {
 
     /// Whether the look-up by email answers somebody who has no internal token.
     pub fn is_lookup_open(&self) -> bool {
-        let is_local = self.server.listen.ip().is_loopback();
-        self.users.internal_token.is_none() && (is_local || self.users.public_lookup)
+        self.users.internal_token.is_none() && (self.reached_by_others().is_none() || self.users.public_lookup)
+    }
+
+    /// Why others than this machine reach the server, as far as the configuration tells.
+    fn reached_by_others(&self) -> Option<&'static str> {
+        if !self.server.listen.ip().is_loopback() {
+            Some("the server listens beyond this machine")
+        } else if !self.server.trusted_proxies.is_empty() {
+            Some("server.trusted_proxies names a proxy in front of the server")
+        } else if !is_local(&self.server.public_url) {
+            Some("server.public_url is not an address of this machine")
+        } else {
+            None
+        }
+    }
+
+    /// A word on the look-up by email, where others could ask it.
+    fn lookup_warning(&self) -> Option<String> {
+        let reason = self.reached_by_others().filter(|_| self.users.internal_token.is_none())?;
+        Some(if self.users.public_lookup {
+            format!(
+                "users.public_lookup is on while {reason}: whoever knows an email can read its balance; set \
+                 users.internal_token, or public_lookup = false"
+            )
+        } else {
+            format!(
+                "the look-up by email answers 401 because {reason}; set users.internal_token for a site's back end"
+            )
+        })
     }
 
     /// Whether the embedded engine is to be started.
@@ -214,6 +228,16 @@ impl Config {
             metrics: Metrics::read(&scope),
             written,
         }
+    }
+}
+
+/// Whether a URL leads to this machine alone.
+fn is_local(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
     }
 }
 

@@ -282,14 +282,28 @@ fn nothing_is_served_for_free_by_accident() {
 }
 
 #[test]
-fn the_lookup_is_open_on_loopback_only() {
+fn the_lookup_is_open_on_loopback_without_a_proxy_only() {
     let open = |text: &str| load(text).unwrap().is_lookup_open();
     assert!(open(""));
-    assert!(!open("[server]\nlisten = \"0.0.0.0:80\"\n"));
-    assert!(open("[server]\nlisten = \"0.0.0.0:80\"\n[users]\npublic_lookup = true\n"));
+    assert!(open("[server]\npublic_url = \"http://localhost:9000\"\n"));
+    assert!(open("[server]\npublic_url = \"http://[::1]:9000\"\n"));
     assert!(!open("[users]\ninternal_token = \"t\"\n"));
-    let config = load("[server]\nlisten = \"0.0.0.0:80\"\n[users]\npublic_lookup = true\n").unwrap();
-    assert_eq!(config.warnings().len(), 1);
+    for reached in [
+        "listen = \"0.0.0.0:80\"",
+        "trusted_proxies = [\"127.0.0.1\"]",
+        "public_url = \"https://batchin.example.com\"",
+        "public_url = \"http://203.0.113.9:8080\"",
+    ] {
+        let config = load(&format!("[server]\n{reached}\n")).unwrap();
+        assert!(!config.is_lookup_open(), "{reached}");
+        assert!(config.warnings()[0].starts_with("the look-up by email answers 401"), "{:?}", config.warnings());
+        let config = load(&format!("[server]\n{reached}\n[users]\npublic_lookup = true\n")).unwrap();
+        assert!(config.is_lookup_open(), "{reached}");
+        assert_eq!(config.warnings().len(), 1);
+        assert!(config.warnings()[0].starts_with("users.public_lookup is on"), "{:?}", config.warnings());
+        let config = load(&format!("[server]\n{reached}\n[users]\ninternal_token = \"t\"\n")).unwrap();
+        assert_eq!((config.is_lookup_open(), config.warnings().len()), (false, 0), "{reached}");
+    }
 }
 
 #[test]

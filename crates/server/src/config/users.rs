@@ -10,7 +10,7 @@ use super::setting::{Kind, Preset, Setting};
 pub struct Users {
     /// What a site's back end sends as `X-Internal-Token` with the public calls.
     pub internal_token: Option<SecretString>,
-    /// Whether the look-up by email is open on any address, without a token.
+    /// Whether the look-up by email is open on any address and through proxies, without a token.
     pub public_lookup: bool,
     /// Whether new users may be made over HTTP.
     pub registration_open: bool,
@@ -34,7 +34,7 @@ const PUBLIC_LOOKUP: Setting = Setting {
     kind: Kind::Flag,
     preset: Preset::Flag(false),
     doc: "The look-up by email shows a balance to whoever knows an email. It is open while the server listens on \
-          loopback; elsewhere it needs the internal token, or this.",
+          loopback and no proxy is in front of it; elsewhere it needs the internal token, or this.",
 };
 const REGISTRATION_OPEN: Setting = Setting {
     path: "users.registration_open",

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{MAX_BODY_BYTES, RPM, name};
 use crate::{
     app::App,
-    auth::AccountCaller,
+    auth::ManagingCaller,
     body,
     cents::Cents,
     error::{ApiError, Code},
@@ -26,19 +26,9 @@ use crate::{
 /// Keys of one account; whoever needs more means users of their own.
 const MAX_KEYS: usize = 1_000;
 
-/// A key to be made; every field may be left out.
+/// A key to be made; every field may be left out; `openapi/bodies.rs` has its members.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which is read field by field")]
-pub(crate) struct CreateKey {
-    #[schema(max_length = 200)]
-    name: Option<String>,
-    /// Requests in a calendar minute; without it, what the operator has configured.
-    #[schema(minimum = 1, example = 600)]
-    rate_limit_rpm: Option<u32>,
-    /// What may be spent in a calendar month; without it, as much as the account has. 0: nothing.
-    #[schema(minimum = 0, example = 500)]
-    monthly_budget_cents: Option<Cents>,
-}
+pub(crate) struct CreateKey;
 
 /// A key with its secret, which is shown this once.
 #[derive(Serialize, ToSchema)]
@@ -85,10 +75,11 @@ impl Wanted {
     (status = 200, description = "The key", body = CreatedKey),
     (status = 400, description = "A field is wrong", body = ErrorObject),
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
     (status = 409, description = "The account has too many keys, or the request was made before", body = ErrorObject)))]
 pub(crate) async fn create(
     State(app): State<App>,
-    caller: AccountCaller,
+    caller: ManagingCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
@@ -98,7 +89,7 @@ pub(crate) async fn create(
     once(&app, &parts.headers, creation, |_| make(app.clone(), caller, wanted)).await
 }
 
-async fn make(app: App, caller: AccountCaller, wanted: Wanted) -> Result<CreatedKey, ApiError> {
+async fn make(app: App, caller: ManagingCaller, wanted: Wanted) -> Result<CreatedKey, ApiError> {
     let now = app.now();
     if app.store().keys(caller.account, now).await?.len() >= MAX_KEYS {
         let message = format!("An account has at most {MAX_KEYS} keys; delete one first.");

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use http::StatusCode;
 
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+use crate::{app::App, auth::ManagingCaller, error::ApiError, openapi::ErrorObject, path::PathText};
 
 /// Delete a key
 ///
@@ -11,10 +11,11 @@ use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject
 #[utoipa::path(delete, path = "/v1/keys/{id}", tag = "Keys", params(("id" = Uuid, Path)), responses(
     (status = 204, description = "The key is gone"),
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
     (status = 404, description = "No such key in this account", body = ErrorObject)))]
 pub(crate) async fn delete(
     State(app): State<App>,
-    caller: AccountCaller,
+    caller: ManagingCaller,
     id: PathText,
 ) -> Result<StatusCode, ApiError> {
     app.store().delete_key(caller.account, id.id("key")?, app.now()).await?;

@@ -65,7 +65,7 @@ impl From<KeyRow> for KeyObject {
 /// A key's name: anything short without control characters.
 fn name(text: &str) -> Result<String, ApiError> {
     let name = text.trim();
-    if name.chars().count() > MAX_NAME_CHARS || name.contains(char::is_control) {
+    if name.chars().count() > MAX_NAME_CHARS || text.contains(char::is_control) {
         let message = format!("`name` must have at most {MAX_NAME_CHARS} characters, none of them control characters.");
         return Err(ApiError::invalid("name", message));
     }

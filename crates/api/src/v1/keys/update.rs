@@ -11,30 +11,17 @@ use utoipa::ToSchema;
 use super::{KeyObject, MAX_BODY_BYTES, RPM, name};
 use crate::{
     app::App,
-    auth::AccountCaller,
+    auth::ManagingCaller,
     body,
-    cents::Cents,
     error::ApiError,
     fields::{Change, Fields, cents, count, text},
     openapi::ErrorObject,
     path::PathText,
 };
 
-/// What to change; what is left out stays.
+/// What to change; what is left out stays; `openapi/bodies.rs` has its members.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which is read field by field")]
-pub(crate) struct UpdateKey {
-    /// null: none.
-    #[schema(max_length = 200)]
-    name: Option<String>,
-    /// null: what the operator has configured.
-    #[schema(minimum = 1)]
-    rate_limit_rpm: Option<u32>,
-    /// null: no limit.
-    #[schema(minimum = 0)]
-    monthly_budget_cents: Option<Cents>,
-    is_active: Option<bool>,
-}
+pub(crate) struct UpdateKey;
 
 fn parse(body: &[u8], default_rpm: u32) -> Result<KeyChange, ApiError> {
     let fields = Fields::parse(body, &["name", "rate_limit_rpm", "monthly_budget_cents", "is_active"])?;
@@ -64,10 +51,11 @@ fn parse(body: &[u8], default_rpm: u32) -> Result<KeyChange, ApiError> {
     (status = 200, description = "The key", body = KeyObject),
     (status = 400, description = "A field is wrong", body = ErrorObject),
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
     (status = 404, description = "No such key in this account", body = ErrorObject)))]
 pub(crate) async fn update(
     State(app): State<App>,
-    caller: AccountCaller,
+    caller: ManagingCaller,
     id: PathText,
     request: Request,
 ) -> Result<Json<KeyObject>, ApiError> {

@@ -11,13 +11,14 @@ use utoipa::ToSchema;
 use super::{MAX_BODY_BYTES, UserObject, contact_fault, password_fault};
 use crate::{
     app::App,
+    attempts::Attempt,
     auth::{InternalCaller, Open},
     body, contact,
     error::{ApiError, Code},
     fields::Fields,
     idempotent,
     openapi::ErrorObject,
-    password::PasswordError,
+    password::{PasswordError, fits},
 };
 
 /// A user to be created.
@@ -38,7 +39,7 @@ impl CreateUser {
         let email = contact::email(&fields.text("email")?).map_err(|fault| contact_fault("email", fault))?;
         let name = contact::name(&fields.text("name")?).map_err(|fault| contact_fault("name", fault))?;
         let password = fields.text("password")?;
-        if !(crate::password::MIN_BYTES..=crate::password::MAX_BYTES).contains(&password.len()) {
+        if !fits(&password) {
             return Err(password_fault("password", PasswordError::Length));
         }
         Ok(Self { email, name, password })
@@ -58,7 +59,7 @@ impl CreateUser {
     (status = 429, description = "Too many attempts", body = ErrorObject)))]
 pub(crate) async fn create(
     State(app): State<App>,
-    _: InternalCaller<Open>,
+    caller: InternalCaller<Open>,
     request: Request,
 ) -> Result<Json<UserObject>, ApiError> {
     if !app.settings.registration_open {
@@ -67,8 +68,10 @@ pub(crate) async fn create(
     let (parts, body) = request.into_parts();
     let key = idempotent::key(&parts.headers)?;
     let wanted = CreateUser::parse(&body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes)?;
+    // With a key it tells a right password from a wrong one, as a login does.
+    let attempt = app.attempts.begin(&wanted.email, caller.origin).await?;
     // Hashed before it is known whether the email is free, so that both take the same time.
-    let hashed = app.passwords.hash(wanted.password.clone(), app.ids.secret()).await;
+    let hashed = app.passwords.hash(&attempt, wanted.password.clone(), app.ids.secret()).await;
     let password_hash = hashed.map_err(|fault| password_fault("password", fault))?;
     let new = NewUser {
         id: AccountId::new(app.ids.uuid()),
@@ -79,20 +82,27 @@ pub(crate) async fn create(
         now: app.now(),
     };
     match app.store().create_user(new).await {
-        Ok(user) => Ok(Json(user.into())),
-        Err(CreateUserError::EmailTaken) if key.is_some() => again(&app, wanted).await.map(Json),
-        Err(cause) => Err(cause.into()),
+        Ok(user) => {
+            attempt.right();
+            Ok(Json(user.into()))
+        }
+        Err(CreateUserError::EmailTaken) if key.is_some() => again(&app, attempt, wanted).await.map(Json),
+        Err(cause @ CreateUserError::EmailTaken) => Err(attempt.wrong(cause)),
+        Err(cause @ CreateUserError::Store(_)) => Err(cause.into()),
     }
 }
 
 /// The first answer to a registration that is sent again under an Idempotency-Key. Nothing of the first request is
 /// stored for this, since its hash would be one of the password: whoever has the password is whom it was made for.
-async fn again(app: &App, wanted: CreateUser) -> Result<UserObject, ApiError> {
+async fn again(app: &App, attempt: Attempt<'_>, wanted: CreateUser) -> Result<UserObject, ApiError> {
     let known = app.store().user_by_email(&wanted.email).await?;
     let stored = known.as_ref().map(|user| user.password_hash.clone());
-    let verified = app.passwords.verify(wanted.password, stored).await;
+    let verified = app.passwords.verify(&attempt, wanted.password, stored).await;
     match (known, verified.map_err(|fault| password_fault("password", fault))?) {
-        (Some(user), true) if user.name == wanted.name => Ok(user.into()),
-        _ => Err(CreateUserError::EmailTaken.into()),
+        (Some(user), true) if user.name == wanted.name => {
+            attempt.right();
+            Ok(user.into())
+        }
+        _ => Err(attempt.wrong(CreateUserError::EmailTaken)),
     }
 }

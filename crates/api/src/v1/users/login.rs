@@ -55,7 +55,7 @@ pub(crate) struct LoggedIn {
     (status = 429, description = "Too many attempts", body = ErrorObject)))]
 pub(crate) async fn login(
     State(app): State<App>,
-    _: InternalCaller<Open>,
+    caller: InternalCaller<Open>,
     request: Request,
 ) -> Result<Json<LoggedIn>, ApiError> {
     let (parts, body) = request.into_parts();
@@ -65,13 +65,14 @@ pub(crate) async fn login(
         email: contact::email(&fields.text("email")?).map_err(|fault| contact_fault("email", fault))?,
         password: fields.text("password")?,
     };
-    app.throttle.account(&wanted.email)?;
+    let attempt = app.attempts.begin(&wanted.email, caller.origin).await?;
     let user = app.store().user_by_email(&wanted.email).await?.filter(|user| !user.disabled);
     let stored = user.as_ref().map(|user| user.password_hash.clone());
-    let verified = app.passwords.verify(wanted.password, stored).await;
+    let verified = app.passwords.verify(&attempt, wanted.password, stored).await;
     let (Some(user), true) = (user, verified.map_err(|fault| password_fault("password", fault))?) else {
-        return Err(ApiError::new(Code::InvalidCredentials, "Wrong email or password."));
+        return Err(attempt.wrong(ApiError::new(Code::InvalidCredentials, "Wrong email or password.")));
     };
+    attempt.right();
     let session = Secret::session(app.ids.secret());
     let now = app.now();
     let expires_at = now.after(SESSION_LIFETIME);

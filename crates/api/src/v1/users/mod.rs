@@ -42,8 +42,8 @@ fn contact_fault(field: &'static str, fault: InvalidContact) -> ApiError {
 fn password_fault(field: &'static str, fault: PasswordError) -> ApiError {
     match fault {
         PasswordError::Length => {
-            let (min, max) = (crate::password::MIN_BYTES, crate::password::MAX_BYTES);
-            ApiError::invalid(field, format!("`{field}` must have {min} to {max} bytes."))
+            let (min, max) = (crate::password::MIN_CHARS, crate::password::MAX_CHARS);
+            ApiError::invalid(field, format!("`{field}` must have {min} to {max} characters."))
         }
         PasswordError::Busy => ApiError::unavailable("Too many passwords are being checked; try again in a moment."),
         PasswordError::Hash => ApiError::internal(),

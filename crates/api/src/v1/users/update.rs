@@ -9,12 +9,14 @@ use utoipa::ToSchema;
 use super::{MAX_BODY_BYTES, UserObject, contact_fault, password_fault};
 use crate::{
     app::App,
-    auth::AccountCaller,
+    attempts::Origin,
+    auth::ManagingCaller,
     body, contact,
     error::{ApiError, Code},
     fields::Fields,
     openapi::ErrorObject,
-    password::PasswordError,
+    password::{PasswordError, fits},
+    throttle::client_address,
 };
 
 /// What to change; what is left out stays.
@@ -35,8 +37,6 @@ impl UpdateUser {
         let name = fields.optional_text("name")?.map(|name| contact::name(&name)).transpose();
         let password = fields.optional_text("password")?;
         let old_password = fields.optional_text("old_password")?;
-        let fits =
-            |password: &String| (crate::password::MIN_BYTES..=crate::password::MAX_BYTES).contains(&password.len());
         if password.as_ref().is_some_and(|password| !fits(password)) {
             return Err(password_fault("password", PasswordError::Length));
         }
@@ -55,24 +55,28 @@ impl UpdateUser {
     (status = 200, description = "The user", body = UserObject),
     (status = 400, description = "A field is wrong", body = ErrorObject),
     (status = 401, description = "The key is missing, or the old password is wrong", body = ErrorObject),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
     (status = 429, description = "Too many attempts", body = ErrorObject)))]
 pub(crate) async fn update(
     State(app): State<App>,
-    caller: AccountCaller,
+    caller: ManagingCaller,
     request: Request,
 ) -> Result<Json<UserObject>, ApiError> {
     let (parts, body) = request.into_parts();
+    let address = client_address(&parts.extensions, &parts.headers, &app.settings.trusted_proxies);
     let change = UpdateUser::parse(&body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes)?;
     let gone = || ApiError::unauthorized("This account does not exist any more.");
     let mut user = app.store().user(caller.account).await?.ok_or_else(gone)?;
     let password_hash = match (change.password, change.old_password) {
         (Some(new), Some(old)) => {
-            app.throttle.account(&user.email)?;
-            let verified = app.passwords.verify(old, Some(user.password_hash.clone())).await;
+            let attempt = app.attempts.begin(&user.email, Origin { address, vouched: false }).await?;
+            let verified = app.passwords.verify(&attempt, old, Some(user.password_hash.clone())).await;
             if !verified.map_err(|fault| password_fault("old_password", fault))? {
-                return Err(ApiError::new(Code::InvalidCredentials, "The old password is wrong.").at("old_password"));
+                let wrong = ApiError::new(Code::InvalidCredentials, "The old password is wrong.");
+                return Err(attempt.wrong(wrong.at("old_password")));
             }
-            let hashed = app.passwords.hash(new, app.ids.secret()).await;
+            let hashed = app.passwords.hash(&attempt, new, app.ids.secret()).await;
+            attempt.right();
             Some(hashed.map_err(|fault| password_fault("password", fault))?)
         }
         (None, _) | (Some(_), None) => None,

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
-    auth::AccountCaller,
+    auth::ManagingCaller,
     body,
     error::ApiError,
     idempotent::{Creation, Keep, once},
@@ -37,11 +37,12 @@ pub(crate) struct CreatedSecret {
 #[utoipa::path(post, path = "/v1/webhooks/secret", tag = "Webhooks", responses(
     (status = 200, description = "The secret", body = CreatedSecret),
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
     (status = 409, description = "The request was made before", body = ErrorObject),
     (status = 503, description = "The server's own key is not the one of its database", body = ErrorObject)))]
 pub(crate) async fn rotate(
     State(app): State<App>,
-    caller: AccountCaller,
+    caller: ManagingCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
