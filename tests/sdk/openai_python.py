@@ -352,6 +352,31 @@ def check_batches():
     assert list(strange.batches.list()) == []
 
 
+def check_batches_under_every_base():
+    """Below /v1 and at the root the documented batches have another shape, and this client still has OpenAI's."""
+    for base in BASES:
+        api = client(base)
+        text = (json.dumps(request("a")) + "\n").encode()
+        file = api.files.create(file=("in.jsonl", text), purpose="batch")
+        assert api.files.retrieve(file.id) == file and file.id in [one.id for one in api.files.list()]
+        asked = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        made = api.batches.create(input_file_id=file.id, **asked)
+        assert made.id.startswith("batch_") and made.object == "batch", made
+        batch = ended(api, made, "completed")
+        assert [line["custom_id"] for line in lines_of(api, batch.output_file_id)] == ["a"]
+        assert api.batches.cancel(batch.id) == batch, "one that has ended stays as it is"
+        assert [one.id for one in api.batches.list(limit=1)][0] == batch.id, "pages follow each other"
+        wrong = lambda: api.batches.create(input_file_id="file-none", **asked)
+        told(refused(openai.NotFoundError, wrong), 404, "not_found", "input_file_id")
+        assert api.files.delete(file.id).deleted
+        # What is ours is still there for who asks for it, with this client too.
+        task = {"custom_id": "a", "model": CHAT, "request_body": {"messages": user("Hello"), "max_tokens": 2}}
+        if base != "/openai/v1":
+            ours = api.post("/batches", body={"tasks": [task]}, cast_to=object)
+            shown = api.get(f"/batches/{ours['id']}", cast_to=object)
+            assert shown["id"] == ours["id"] and shown["tasks"][0]["custom_id"] == "a", shown
+
+
 def check_langchain():
     from langchain_openai import ChatOpenAI
 
@@ -408,6 +433,7 @@ ONCE = [
     check_passed_through,
     check_files,
     check_batches,
+    check_batches_under_every_base,
     check_langchain,
     check_timeouts,
     check_async,

@@ -30,6 +30,7 @@ use tower::Service;
 use crate::{
     app::App,
     inference,
+    openai::flavour,
     request_id::{self, Named},
 };
 
@@ -82,6 +83,9 @@ where
                 Answering::Inference { answer: Box::pin(answer) }
             }
             None => {
+                if let Some(uri) = flavour::meant(&request) {
+                    *request.uri_mut() = uri;
+                }
                 request.extensions_mut().insert(id);
                 if let Some(peer) = self.peer {
                     request.extensions_mut().insert(ConnectInfo(peer));

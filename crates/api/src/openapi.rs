@@ -1,5 +1,8 @@
 //! Holds: the description of the API, generated from the handlers.
 
+mod bodies;
+mod whole;
+
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -36,7 +39,7 @@ pub(crate) struct ErrorDetail {
     info(
         title = "BatchIn",
         description = "A metered, OpenAI-compatible inference API. Money is in US cents as exact decimal numbers; \
-                       model prices are US dollars per one million tokens. Every path below /v1 answers without it too.",
+                       model prices are US dollars per one million tokens.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     components(schemas(ErrorObject)),
@@ -57,6 +60,8 @@ impl Modify for Keys {
         components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
     }
 }
+
+pub(crate) use whole::complete;
 
 /// This description
 #[utoipa::path(get, path = "/openapi.json", tag = "Operation", security(()),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{app::App, error::ApiError};
 
 /// What OpenAI's ids of batches begin with.
-const BATCH: &str = "batch_";
+pub(crate) const BATCH: &str = "batch_";
 /// Of a UUID without hyphens.
 const HEX_DIGITS: usize = 32;
 

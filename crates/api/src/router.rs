@@ -52,12 +52,20 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
     ]
 }
 
-/// Routes that are documented and answer in exactly OpenAI's shapes, each at its one path.
-fn openai_only_routes() -> Vec<UtoipaMethodRouter<App>> {
+/// Files, which have one shape and are the same under every base URL.
+fn openai_file_routes() -> Vec<UtoipaMethodRouter<App>> {
     vec![
         routes!(files::create::create, files::list::list),
         routes!(files::show::show, files::delete::delete),
         routes!(files::content::content),
+    ]
+}
+
+/// Models and batches in exactly OpenAI's shapes, which are ours below `/v1`.
+fn openai_only_routes() -> Vec<UtoipaMethodRouter<App>> {
+    vec![
+        routes!(models::openai::list),
+        routes!(models::openai::show),
         routes!(openai_batches::create::create, openai_batches::list::list),
         routes!(openai_batches::show::show),
         routes!(openai_batches::cancel::cancel),
@@ -69,12 +77,10 @@ fn own_routes() -> Vec<UtoipaMethodRouter<App>> {
     vec![routes!(health::healthz), routes!(health::readyz), routes!(metrics::scrape), routes!(description::show)]
 }
 
-/// The other routes that answer in exactly OpenAI's shapes.
-fn openai_routes() -> [(&'static str, MethodRouter<App>); 5] {
-    use axum::routing::{get, post};
+/// The calls that answer in the same shapes in both flavours.
+fn openai_routes() -> [(&'static str, MethodRouter<App>); 3] {
+    use axum::routing::post;
     [
-        ("/openai/v1/models", get(models::openai::list)),
-        ("/openai/v1/models/{*id}", get(models::openai::show)),
         ("/openai/v1/chat/completions", post(chat::create::create)),
         ("/openai/v1/completions", post(completions::create)),
         ("/openai/v1/embeddings", post(embeddings::create)),
@@ -95,6 +101,9 @@ pub fn router(parts: ApiParts) -> Api {
             let bare = whole.clone().filter_map(|path| path.strip_prefix("/v1"));
             router = at_each(router, whole.chain(bare), &methods);
         }
+        for (_, paths, methods) in openai_file_routes() {
+            router = at_each(router, paths.paths.keys().flat_map(|path| every_base(path)), &methods);
+        }
         for (_, paths, methods) in openai_only_routes() {
             router = at_each(router, paths.paths.keys().map(String::as_str), &methods);
         }
@@ -104,6 +113,12 @@ pub fn router(parts: ApiParts) -> Api {
     }
     let router = router.fallback(unknown_path).method_not_allowed_fallback(other_method).with_state(app.clone());
     Api::new(router, app)
+}
+
+/// `/openai/v1/x`, `/v1/x` and `/x`.
+fn every_base(path: &str) -> impl Iterator<Item = &str> {
+    let below = path.strip_prefix("/openai");
+    std::iter::once(path).chain(below).chain(below.and_then(|path| path.strip_prefix("/v1")))
 }
 
 fn at_each<'a>(router: Router<App>, paths: impl Iterator<Item = &'a str>, methods: &MethodRouter<App>) -> Router<App> {
@@ -127,19 +142,16 @@ async fn other_method(method: Method) -> Response {
 pub fn openapi_json() -> String {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         // A description of fixed parts always serialises.
-        description_of_routes().to_pretty_json().unwrap_or_default()
+        let whole = serde_json::to_value(description_of_routes()).map(description::complete);
+        whole.and_then(|whole| serde_json::to_string_pretty(&whole)).unwrap_or_default()
     });
     TEXT.clone()
 }
 
 fn description_of_routes() -> openapi::OpenApi {
     let mut router = OpenApiRouter::<App>::with_openapi(description::Description::openapi());
-    for route in v1_routes().into_iter().chain(openai_only_routes()).chain(own_routes()) {
+    for route in v1_routes().into_iter().chain(openai_file_routes()).chain(openai_only_routes()).chain(own_routes()) {
         router = router.routes(route);
     }
-    let mut whole = router.into_openapi();
-    // The router's wildcard is an ordinary parameter to everybody else.
-    let paths = std::mem::take(&mut whole.paths.paths);
-    whole.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-    whole
+    router.into_openapi()
 }

@@ -11,21 +11,9 @@ use utoipa::ToSchema;
 
 use crate::{app::App, error::ApiError, inference};
 
-/// A text to be continued.
+/// A text to be continued; `openapi/bodies.rs` has its members.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which is passed through")]
-pub(crate) struct CompletionRequest {
-    #[schema(example = "smollm2-135m-instruct")]
-    model: String,
-    /// A string, or an array of strings or of token ids.
-    #[schema(value_type = Value)]
-    prompt: (),
-    /// Most tokens of one answer; 16 without it.
-    #[schema(minimum = 0)]
-    max_tokens: Option<u32>,
-    /// Whether the answer comes as server-sent events.
-    stream: Option<bool>,
-}
+pub(crate) struct CompletionRequest;
 
 /// Continue a text
 ///

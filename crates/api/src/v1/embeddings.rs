@@ -11,18 +11,9 @@ use utoipa::ToSchema;
 
 use crate::{app::App, error::ApiError, inference};
 
-/// Texts to be embedded.
+/// Texts to be embedded; `openapi/bodies.rs` has its members.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which is passed through")]
-pub(crate) struct EmbeddingsRequest {
-    #[schema(example = "all-minilm-l6-v2")]
-    model: String,
-    /// A string, or an array of strings or of token ids.
-    #[schema(value_type = Value)]
-    input: (),
-    /// `float` or `base64`.
-    encoding_format: Option<String>,
-}
+pub(crate) struct EmbeddingsRequest;
 
 /// Embed texts
 ///

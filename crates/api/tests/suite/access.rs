@@ -66,9 +66,8 @@ both! {
         let server = TestServer::start().on(backend).await;
         for (method, path) in ACCOUNT_CALLS.iter().chain(INFERENCE_CALLS) {
             let bare = path.replace("/openai/v1", "").replace("/v1", "");
-            // Files are only there in OpenAI's flavour.
-            let has_bare = !path.contains("/files");
-            for path in [Some(*path), has_bare.then_some(bare.as_str())].into_iter().flatten() {
+            let v1 = path.replace("/openai/v1", "/v1");
+            for path in [*path, &v1, &bare] {
                 refused(&server.anonymous(method.clone(), path).await, &format!("{method} {path}"));
             }
             for secret in NOBODYS {

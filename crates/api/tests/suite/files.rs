@@ -236,8 +236,12 @@ both! {
             server.get(&format!("{FILES}/{wrong}")).await.error(StatusCode::NOT_FOUND, "not_found");
         }
         assert_eq!(server.get(&content).await.text(), "secret");
-        for outside in ["/v1/files", "/files"] {
-            server.get(outside).await.error(StatusCode::NOT_FOUND, "not_found");
+        for base in ["/v1/files", "/files"] {
+            assert_eq!(server.get(base).await.ok()["data"][0]["id"], made["id"], "the same files under every base URL");
+            assert_eq!(stranger(&server, &other, Method::GET, base).await.ok()["data"], json!([]));
+            let one = path.replace(FILES, base);
+            stranger(&server, &other, Method::GET, &one).await.error(StatusCode::NOT_FOUND, "not_found");
+            server.anonymous(Method::DELETE, &one).await.error(StatusCode::UNAUTHORIZED, "unauthorized");
         }
         server.stop().await;
     }

@@ -563,4 +563,44 @@ both! {
         assert_eq!((&own["status"], &own["cancelled_tasks"]), (&json!("cancelled"), &json!(1)));
         server.stop().await;
     }
+
+    async fn a_client_of_openais_works_under_every_base_url(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let python = |call: batchin_testkit::Call| call.header("user-agent", "OpenAI/Python 3.54.0");
+        let stranger = server.account("eve@example.com").await;
+        for base in ["/v1", "", "/openai/v1"] {
+            // A file has the same id, and the same shape, everywhere.
+            let file = upload(&server, "batch", &text_of(&[chat("a", 3)])).await;
+            let shown = server.get(&format!("{base}/files/{file}")).await.ok();
+            assert_eq!(shown["object"], "file");
+            let content = server.get(&format!("{base}/files/{file}/content")).await;
+            assert_eq!(content.text(), text_of(&[chat("a", 3)]));
+            assert!(server.get(&format!("{base}/files")).await.ok()["data"].is_array());
+            // The body says that it is OpenAI's, whoever sends it.
+            let path = format!("{base}/batches");
+            let made = server.post(&path, order(&file)).await.ok();
+            let id = made["id"].as_str().unwrap().to_owned();
+            assert!(id.starts_with("batch_") && made["object"] == "batch", "{made}");
+            let faulty = server.post(&path, json!({ "input_file_id": file, "completion_window": "1x" })).await;
+            assert_eq!(faulty.error(StatusCode::BAD_REQUEST, "invalid_request")["param"], "completion_window");
+            let strange = server.anonymous(Method::POST, &path).key(&stranger.key).json(order(&file)).await;
+            strange.error(StatusCode::NOT_FOUND, "not_found");
+
+            let ended = until(&server, &made, "completed", |batch| batch["status"] == "completed").await;
+            let one = format!("{path}/{id}");
+            assert_eq!(python(server.get(&one)).await.ok(), ended);
+            assert_eq!(python(server.call(Method::POST, &format!("{one}/cancel"))).await.ok(), ended);
+            let listed = python(server.get(&format!("{path}?limit=1"))).await.ok();
+            assert_eq!((&listed["object"], &listed["data"][0]), (&json!("list"), &ended));
+            let strange = python(server.anonymous(Method::GET, &one).key(&stranger.key)).await;
+            strange.error(StatusCode::NOT_FOUND, "not_found");
+            assert_eq!(python(server.anonymous(Method::GET, &path)).await.status, 401);
+            if base != "/openai/v1" {
+                // Everybody else meets what is documented, under either id.
+                assert!(server.get(&path).await.ok().is_array());
+                assert_eq!(server.get(&one).await.ok()["tasks"][0]["custom_id"], "a");
+            }
+        }
+        server.stop().await;
+    }
 }

@@ -9,6 +9,8 @@ use batchin_domain::Priority;
 use batchin_gateway::{Caller, endpoint_code};
 use batchin_openai::Endpoint;
 use batchin_store::{BatchRow, IdempotencyScope};
+use bytes::Bytes;
+use http::HeaderMap;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -17,7 +19,6 @@ use crate::{
     app::App,
     auth::AccountCaller,
     body,
-    cents::Cents,
     error::ApiError,
     fields::Fields,
     idempotent::{Creation, Keep, once, remembered},
@@ -42,40 +43,16 @@ const KNOWN: &[&str] = &[
     "max_cost_cents",
 ];
 
-/// A file to be run.
+/// A file to be run; `openapi/bodies.rs` has its members.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which is read field by field")]
-pub(crate) struct CreateBatchOfFile {
-    /// An uploaded file with the purpose `batch`.
-    #[schema(example = "file-0197f3a000007000800000000000000a")]
-    input_file_id: String,
-    /// The kind of call of every line. Ours: without it, lines may differ.
-    #[schema(example = "/v1/chat/completions")]
-    endpoint: Option<String>,
-    /// How long it may take: whole hours or days, from `1h` to `7d`.
-    #[schema(example = "24h")]
-    completion_window: String,
-    /// At most 16 pairs of texts.
-    #[schema(value_type = Option<Object>)]
-    metadata: Option<()>,
-    output_expires_after: Option<ExpiresAfter>,
-    /// Ours: `high`, `low` or `fill`; `low`, which is half price, without it.
-    #[schema(example = "low")]
-    priority: Option<String>,
-    /// Ours: whom to tell when it has ended.
-    webhook_url: Option<String>,
-    /// Ours: it stops before it costs more.
-    max_cost_cents: Option<Cents>,
-}
+pub(crate) struct CreateBatchOfFile;
 
 /// When a batch's output and error files go by themselves.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExpiresAfter {
     /// `created_at`, which is when the files are written.
-    #[schema(example = "created_at")]
     anchor: String,
-    #[schema(minimum = 3600, maximum = 2_592_000)]
     seconds: u32,
 }
 
@@ -99,10 +76,23 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?.bytes;
+    of_body(app, caller, &parts.headers, body).await
+}
+
+/// Runs the file that a body names.
+pub(crate) async fn of_body(
+    app: App,
+    caller: AccountCaller,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(ApiError::too_large(MAX_BODY_BYTES));
+    }
     let order = read(&app, &Fields::parse(&body, KNOWN)?)?;
     let creation = Creation { account: caller.account, route: "/openai/v1/batches", body: &body, keep: Keep::Answer };
     let work = |scope| submit(app.clone(), caller.caller(), order, scope);
-    once(&app, &parts.headers, creation, work).await
+    once(&app, headers, creation, work).await
 }
 
 async fn submit(

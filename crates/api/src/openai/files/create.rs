@@ -18,24 +18,9 @@ use crate::{
     openapi::ErrorObject,
 };
 
-/// A file and what it is for, in any order.
+/// A file and what it is for, in any order; `openapi/bodies.rs` has its members.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which is read as a stream")]
-pub(crate) struct UploadFile {
-    /// The file, with its name.
-    #[schema(value_type = String, format = Binary)]
-    file: (),
-    /// `batch`, `user_data`, `assistants`, `vision`, `fine-tune` or `evals`.
-    #[schema(example = "batch")]
-    purpose: String,
-    /// `created_at`, together with the seconds.
-    #[schema(rename = "expires_after[anchor]", example = "created_at")]
-    anchor: Option<String>,
-    /// When it goes by itself, 3600 to 2592000 seconds after it was made. A file for a batch goes after 30 days
-    /// without it, others stay.
-    #[schema(rename = "expires_after[seconds]")]
-    seconds: Option<u32>,
-}
+pub(crate) struct UploadFile;
 
 /// Upload a file
 ///

@@ -5,7 +5,6 @@ use axum::{
     response::Response,
 };
 use batchin_batch::Remember;
-use batchin_domain::Priority;
 use batchin_gateway::Caller;
 use batchin_store::{BatchRow, IdempotencyScope};
 use bytes::Bytes;
@@ -18,52 +17,18 @@ use crate::{
     body,
     error::ApiError,
     idempotent::{Creation, Keep, once, remembered},
+    openai::{batches::create::of_body, flavour::names_file},
     openapi::ErrorObject,
 };
 
-/// Tasks to be run later.
+/// Tasks to be run later; `openapi/bodies.rs` has its members.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which the batch's intake reads")]
-pub(crate) struct CreateBatch {
-    #[schema(min_items = 1)]
-    tasks: Vec<CreateTask>,
-    /// `high`, `low` or `fill`; the price follows from it.
-    #[schema(value_type = Option<String>, example = "low")]
-    priority: Option<Priority>,
-    /// Where to tell of its end; see POST /v1/webhooks/secret.
-    #[schema(example = "https://example.com/hook")]
-    webhook_url: Option<String>,
-    /// How long it may take: whole hours or days, from `1h` to `7d`. Without it, as long as it takes.
-    #[schema(example = "24h")]
-    completion_window: Option<String>,
-    /// It stops before it costs more.
-    #[schema(value_type = Option<f64>)]
-    max_cost_cents: Option<()>,
-    /// At most 16 pairs of texts.
-    #[schema(value_type = Option<Object>)]
-    metadata: Option<()>,
-}
-
-/// A request to be made later.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which the batch's intake reads")]
-pub(crate) struct CreateTask {
-    /// Unique in the batch.
-    #[schema(example = "task-1")]
-    custom_id: String,
-    #[schema(example = "smollm2-135m-instruct")]
-    model: String,
-    /// The body of the call, without `model`.
-    #[schema(value_type = Object)]
-    request_body: (),
-    /// The call; without it, it follows from the body.
-    #[schema(example = "/v1/chat/completions")]
-    url: Option<String>,
-}
+pub(crate) struct CreateBatch;
 
 /// Submit a batch
 ///
-/// One batch may mix models and kinds of task. Every fault is reported with its position before anything is stored.
+/// One batch may mix models and kinds of task. Every fault is reported with its position before anything is stored. A
+/// body with `input_file_id` in place of `tasks` is OpenAI's: it is taken, and answered, as at POST /openai/v1/batches.
 #[utoipa::path(post, path = "/v1/batches", tag = "Batches", request_body = CreateBatch,
     params(("Idempotency-Key" = Option<String>, Header, description = "Same key, same body: the first answer again")),
     responses(
@@ -79,6 +44,9 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::read(&app.bodies, &parts.headers, body, app.settings.max_inline_batch_bytes).await?.bytes;
+    if names_file(&body) {
+        return of_body(app, caller, &parts.headers, body).await;
+    }
     let creation = Creation { account: caller.account, route: "/v1/batches", body: &body, keep: Keep::Answer };
     let work = |scope| submit(app.clone(), caller.caller(), body.clone(), scope);
     once(&app, &parts.headers, creation, work).await

@@ -11,23 +11,9 @@ use utoipa::ToSchema;
 
 use crate::{app::App, error::ApiError, inference};
 
-/// A conversation to be continued.
+/// A conversation to be continued; `openapi/bodies.rs` has its members.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body, which is passed through")]
-pub(crate) struct ChatRequest {
-    #[schema(example = "smollm2-135m-instruct")]
-    model: String,
-    /// As in OpenAI's API.
-    #[schema(value_type = Vec<Object>, min_items = 1)]
-    messages: (),
-    #[schema(minimum = 0, maximum = 2)]
-    temperature: Option<f64>,
-    /// Most tokens of one answer.
-    #[schema(minimum = 1)]
-    max_tokens: Option<u32>,
-    /// Whether the answer comes as server-sent events.
-    stream: Option<bool>,
-}
+pub(crate) struct ChatRequest;
 
 /// Continue a conversation
 ///

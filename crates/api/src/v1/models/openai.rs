@@ -3,20 +3,29 @@
 use axum::{Json, extract::State};
 use batchin_gateway::{Model, RequestError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::list::catalog;
-use crate::{app::App, error::ApiError, path::PathText};
+use crate::{app::App, error::ApiError, openapi::ErrorObject, path::PathText};
 
-#[derive(Serialize)]
+/// A model.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiModel)]
 pub(crate) struct Plain {
+    #[schema(example = "smollm2-135m-instruct")]
     id: String,
+    #[schema(example = "model")]
     object: &'static str,
+    /// When this server began to serve it, in Unix seconds.
     created: i64,
     owned_by: String,
 }
 
-#[derive(Serialize)]
+/// The models.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiModelList)]
 pub(crate) struct PlainList {
+    #[schema(example = "list")]
     object: &'static str,
     data: Vec<Plain>,
 }
@@ -26,12 +35,21 @@ fn plain(app: &App, model: &Model) -> Plain {
     Plain { id, object: "model", created: app.started_at.seconds(), owned_by }
 }
 
+/// The models that are served
+#[utoipa::path(get, path = "/openai/v1/models", tag = "Models", security(()), responses(
+    (status = 200, description = "The models", body = PlainList),
+    (status = 503, description = "No model can be served now", body = ErrorObject)))]
 pub(crate) async fn list(State(app): State<App>) -> Result<Json<PlainList>, ApiError> {
     let catalog = catalog(&app)?;
     let data = catalog.models().iter().map(|model| plain(&app, model)).collect();
     Ok(Json(PlainList { object: "list", data }))
 }
 
+/// A model by its id or an alias
+#[utoipa::path(get, path = "/openai/v1/models/{*id}", tag = "Models", security(()),
+    params(("id" = String, Path, description = "May contain slashes")), responses(
+    (status = 200, description = "The model", body = Plain),
+    (status = 404, description = "No such model", body = ErrorObject)))]
 pub(crate) async fn show(State(app): State<App>, id: PathText) -> Result<Json<Plain>, ApiError> {
     match app.gateway.catalog().find(id.as_str()) {
         Some(model) => Ok(Json(plain(&app, model))),

@@ -1,0 +1,279 @@
+//! Holds: the schemas of bodies that are passed through or read field by field, as far as this server judges them.
+//!
+//! What a model server may judge otherwise is described in words: a schema that is stricter than the server would have
+//! clients refuse what works, and a looser one would have them send what does not.
+
+use serde_json::{Value, json};
+
+/// Something on both sides of one `@`, blanks around it aside.
+const EMAIL: &str = r"^[ \u00a0]*[^@\s\u0000-\u001f\u007f-\u009f]+@[^@\s\u0000-\u001f\u007f-\u009f]+[ \u00a0]*$";
+/// Anything but control characters.
+const PLAIN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+/// The same with something to see.
+const NAME: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
+/// Whole hours or days from `1h` to `7d`.
+const WINDOW: &str = r"^(0*([1-9]|[1-9][0-9]|1[0-5][0-9]|16[0-8])h|0*[1-7]d)$";
+/// A public receiver.
+const WEBHOOK: &str = r"^https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\.){1,3}[a-z]{2,10}(/[a-zA-Z0-9/_.-]*)?$";
+/// The last amount that fits the ledger, in cents.
+const MAX_CENTS: u64 = 922_337_203_685;
+
+/// Schemas by the names of their components.
+pub(super) fn schemas() -> Vec<(&'static str, Value)> {
+    vec![
+        ("CreateUser", create_user()),
+        ("Login", login()),
+        ("UpdateUser", update_user()),
+        ("CreateKey", closed(&[], key_fields(false))),
+        ("UpdateKey", closed(&[], key_fields(true))),
+        ("ChatRequest", of_model(chat(), "smollm2-135m-instruct")),
+        ("CompletionRequest", of_model(completion(), "smollm2-135m-instruct")),
+        ("EmbeddingsRequest", of_model(embeddings(), "all-minilm-l6-v2")),
+        ("Message", message()),
+        ("ContentPart", content_part()),
+        ("Texts", texts()),
+        ("CreateTask", create_task()),
+        ("CreateBatch", create_batch()),
+        ("CreateBatchOfFile", create_batch_of_file()),
+        ("EstimateOfFile", closed(&["input_file_id"], json!({ "input_file_id": file_id(), "priority": priority() }))),
+        ("UploadFile", upload()),
+    ]
+}
+
+/// An email as a parameter or member.
+pub(super) fn email() -> Value {
+    json!({ "type": "string", "minLength": 3, "maxLength": 254, "pattern": EMAIL, "examples": ["ada@example.com"] })
+}
+
+/// An object that takes these members alone.
+fn closed(required: &[&str], properties: Value) -> Value {
+    json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
+}
+
+fn password() -> Value {
+    json!({ "type": "string", "minLength": 8, "maxLength": 1024, "examples": ["correct horse battery"] })
+}
+
+fn create_user() -> Value {
+    let mut email = email();
+    email["description"] = "Unique; kept in lower case.".into();
+    let name = json!({ "type": "string", "minLength": 1, "maxLength": 200, "pattern": NAME, "examples": ["Ada"] });
+    closed(&["email", "name", "password"], json!({ "email": email, "name": name, "password": password() }))
+}
+
+fn login() -> Value {
+    closed(&["email", "password"], json!({ "email": email(), "password": { "type": "string" } }))
+}
+
+fn update_user() -> Value {
+    let mut new = password();
+    new["description"] = "A new one; ends every session. It needs the old one beside it.".into();
+    let properties = |password: Value, old: Value| {
+        let name = json!({ "type": ["string", "null"], "minLength": 1, "maxLength": 200, "pattern": NAME });
+        json!({ "name": name, "password": password, "old_password": old })
+    };
+    let old = json!({ "type": ["string", "null"] });
+    json!({ "description": "What to change; what is left out stays.", "anyOf": [
+        closed(&[], properties(json!({ "type": "null" }), old)),
+        closed(&["password", "old_password"], properties(new, json!({ "type": "string" }))),
+    ] })
+}
+
+/// What an amount may be that a client sends.
+fn cents(description: &str) -> Value {
+    json!({ "type": ["number", "null"], "minimum": 0, "maximum": MAX_CENTS, "multipleOf": 1e-7,
+        "description": description, "examples": [500] })
+}
+
+fn key_fields(is_change: bool) -> Value {
+    let (no_limit, default) = ("null: no limit.", "null: what the operator has configured.");
+    let budget = "US cents that may be spent in a calendar month; 0: nothing. ";
+    let mut fields = json!({
+        "name": { "type": ["string", "null"], "maxLength": 200, "pattern": PLAIN },
+        "rate_limit_rpm": { "type": ["integer", "null"], "minimum": 1, "maximum": 10_000_000,
+            "description": format!("Requests in a calendar minute. {default}"), "examples": [600] },
+        "monthly_budget_cents": cents(&format!("{budget}{no_limit}")),
+    });
+    if is_change {
+        fields["is_active"] = json!({ "type": ["boolean", "null"] });
+    }
+    fields
+}
+
+/// A call's body: what this server judges, and whatever else OpenAI's API has.
+fn passed_through(required: &[&str], mut properties: Value, stream: bool) -> Value {
+    let count = |most: u32| json!({ "type": ["integer", "null"], "minimum": 1, "maximum": most });
+    for (name, most) in [("max_tokens", u32::MAX), ("max_completion_tokens", u32::MAX), ("n", 128), ("best_of", 128)] {
+        if stream {
+            properties[name] = count(most);
+        }
+    }
+    if stream {
+        properties["temperature"] = json!({ "type": ["number", "null"], "minimum": 0, "maximum": 2 });
+        let described = "Whether the answer comes as server-sent events.";
+        properties["stream"] = json!({ "type": ["boolean", "null"], "description": described });
+        properties["stream_options"] = json!({ "type": ["object", "null"],
+            "properties": { "include_usage": { "type": ["boolean", "null"] } } });
+    }
+    json!({ "type": "object", "required": required, "properties": properties,
+        "description": "Every other member of OpenAI's API for this call is passed through." })
+}
+
+fn chat() -> Value {
+    let messages = json!({ "type": "array", "minItems": 1, "items": { "$ref": "#/components/schemas/Message" } });
+    passed_through(&["messages"], json!({ "messages": messages }), true)
+}
+
+fn message() -> Value {
+    json!({
+        "type": "object",
+        "required": ["role"],
+        "properties": {
+            "role": { "type": "string", "minLength": 1, "examples": ["user"], "anyOf": [
+                { "enum": ["system", "developer", "user", "assistant", "tool", "function"] },
+                { "description": "What else the model's template knows." } ] },
+            "content": { "anyOf": [
+                { "type": ["string", "null"] },
+                { "type": "array", "items": { "$ref": "#/components/schemas/ContentPart" } } ] },
+        },
+        "description": "A message of a conversation; other members, such as `tool_calls`, are passed through.",
+    })
+}
+
+fn content_part() -> Value {
+    json!({
+        "anyOf": [
+            { "type": "string" },
+            { "type": "object", "properties": {
+                "type": { "type": "string", "examples": ["text"], "anyOf": [
+                    { "enum": ["text", "image_url", "input_audio", "file", "refusal"] },
+                    { "description": "What else the model server knows." } ] } } } ],
+        "description": "A part of a message, as in OpenAI's API.",
+    })
+}
+
+fn texts() -> Value {
+    let token = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX });
+    json!({
+        "anyOf": [
+            { "type": "string", "minLength": 1 },
+            { "type": "array", "minItems": 1, "maxItems": 2048, "items": { "type": "string", "minLength": 1 } },
+            { "type": "array", "minItems": 1, "items": token },
+            { "type": "array", "minItems": 1, "maxItems": 2048,
+                "items": { "type": "array", "minItems": 1, "items": token } } ],
+        "description": "A text, texts, token ids, or lists of token ids; none of them empty.",
+    })
+}
+
+fn completion() -> Value {
+    let properties = json!({
+        "prompt": { "$ref": "#/components/schemas/Texts" },
+        "suffix": { "type": ["string", "null"], "description": "What comes after the answer: fill in the middle." },
+    });
+    passed_through(&["prompt"], properties, true)
+}
+
+fn embeddings() -> Value {
+    let properties = json!({
+        "input": { "$ref": "#/components/schemas/Texts" },
+        "encoding_format": { "description": "`float` or `base64`.", "examples": ["float"] },
+    });
+    passed_through(&["input"], properties, false)
+}
+
+/// A body that names its model.
+fn of_model(mut body: Value, example: &str) -> Value {
+    body["properties"]["model"] = json!({ "type": "string", "minLength": 1, "maxLength": 256, "examples": [example],
+        "description": "Its id or an alias; GET /v1/models lists them." });
+    if let Some(required) = body["required"].as_array_mut() {
+        required.insert(0, "model".into());
+    }
+    body
+}
+
+fn create_task() -> Value {
+    let kind = |body: Value, path: &str| {
+        let properties = json!({
+            "custom_id": { "type": "string", "minLength": 1, "maxLength": 512, "examples": ["task-1"],
+                "description": "Unique in the batch." },
+            "model": { "type": "string", "minLength": 1, "maxLength": 256, "examples": ["smollm2-135m-instruct"] },
+            "request_body": body,
+            "url": { "enum": [format!("/v1{path}"), path, null],
+                "description": "The call; without it, it follows from the body." },
+        });
+        closed(&["custom_id", "model", "request_body"], properties)
+    };
+    json!({ "description": "A request to be made later: the body of the call, without `model`.", "anyOf": [
+        kind(chat(), "/chat/completions"), kind(embeddings(), "/embeddings"), kind(completion(), "/completions") ] })
+}
+
+/// What every batch may be asked.
+fn terms() -> Value {
+    json!({
+        "priority": priority(),
+        "webhook_url": { "type": ["string", "null"], "pattern": WEBHOOK, "examples": ["https://example.com/hook"],
+            "description": "Where to tell of its end; see POST /v1/webhooks/secret." },
+        "completion_window": { "type": ["string", "null"], "pattern": WINDOW, "examples": ["24h"],
+            "description": "How long it may take: whole hours or days, from `1h` to `7d`. Without it, as long as it takes." },
+        "max_cost_cents": cents("It stops before it costs more."),
+        "metadata": { "type": ["object", "null"], "maxProperties": 16, "propertyNames": { "maxLength": 64 },
+            "additionalProperties": { "type": "string", "maxLength": 512 }, "description": "At most 16 pairs of texts." },
+    })
+}
+
+fn priority() -> Value {
+    json!({ "enum": ["high", "low", "fill", null], "description": "The price follows from it.", "examples": ["low"] })
+}
+
+fn file_id() -> Value {
+    json!({ "type": "string", "examples": ["file-0197f3a000007000800000000000000a"] })
+}
+
+fn create_batch() -> Value {
+    let mut properties = terms();
+    properties["tasks"] = json!({ "type": "array", "minItems": 1, "maxItems": 100_000,
+        "items": { "$ref": "#/components/schemas/CreateTask" } });
+    let mut body = closed(&["tasks"], properties);
+    body["description"] = "Tasks to be run later. Without a priority, `high`.".into();
+    body
+}
+
+fn create_batch_of_file() -> Value {
+    let mut properties = terms();
+    properties["input_file_id"] = file_id();
+    properties["completion_window"]["type"] = "string".into();
+    properties["endpoint"] = json!({
+        "enum": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/chat/completions", "/completions",
+            "/embeddings", null],
+        "description": "The kind of call of every line. Ours: without it, lines may differ." });
+    let mut expiry = closed(
+        &["anchor", "seconds"],
+        json!({ "anchor": { "const": "created_at" },
+            "seconds": { "type": "integer", "minimum": 3_600, "maximum": 2_592_000 } }),
+    );
+    expiry["description"] = "When a batch's output and error files go by themselves.".into();
+    properties["output_expires_after"] = json!({ "anyOf": [expiry, { "type": "null" }] });
+    let mut body = closed(&["input_file_id", "completion_window"], properties);
+    body["description"] =
+        "A file to be run. Without a priority, `low`, which is half price. Priority, webhook and highest cost are ours."
+            .into();
+    body
+}
+
+fn upload() -> Value {
+    let (anchor, seconds) = ("expires_after[anchor]", "expires_after[seconds]");
+    json!({
+        "type": "object",
+        "required": ["file", "purpose"],
+        "properties": {
+            "file": { "type": "string", "format": "binary", "minLength": 1, "description": "The file, with its name." },
+            "purpose": { "enum": ["batch", "user_data", "assistants", "vision", "fine-tune", "evals"] },
+            anchor: { "const": "created_at" },
+            seconds: { "type": "integer", "minimum": 3_600, "maximum": 2_592_000,
+                "description": "When it goes by itself, in seconds after it was made. A file for a batch goes after 30 \
+                                days without it, others stay." },
+        },
+        "dependentRequired": { anchor: [seconds], seconds: [anchor] },
+        "description": "A file and what it is for, in any order.",
+    })
+}

@@ -1,0 +1,150 @@
+//! Holds: what the description says beyond what stands at the handlers: bodies that are read by hand, bounds of
+//! parameters, streams, every base URL, and the refusals that any call may meet.
+
+use serde_json::{Map, Value, json};
+
+use super::bodies;
+
+/// Methods of a path.
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+/// Calls that answer in the same shapes below `/openai/v1`.
+const SAME_IN_OPENAIS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
+/// Calls whose answer can be a stream.
+const STREAMED: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+/// Calls of the process itself, which have no base URL.
+const OWN: [&str; 5] = ["/healthz", "/health", "/readyz", "/metrics", "/openapi.json"];
+
+const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+
+/// The description as it is given out, of what was generated from the handlers.
+pub(crate) fn complete(mut whole: Value) -> Value {
+    for (name, schema) in bodies::schemas() {
+        whole["components"]["schemas"][name] = schema;
+    }
+    let described = whole["paths"].take();
+    let mut paths = Map::new();
+    for (path, mut item) in described.as_object().cloned().unwrap_or_default() {
+        // The router's wildcard is an ordinary parameter to everybody else.
+        let path = path.replace("{*", "{");
+        for (method, call) in calls(&mut item) {
+            complete_call(&path, &method, call);
+        }
+        for path in [Some(path.clone())].into_iter().chain(other_bases(&path)).flatten() {
+            let mut item = item.clone();
+            for (method, call) in calls(&mut item) {
+                call["operationId"] = operation_id(&method, &path).into();
+            }
+            paths.insert(path, item);
+        }
+    }
+    whole["paths"] = paths.into();
+    whole
+}
+
+fn calls(item: &mut Value) -> Vec<(String, &mut Value)> {
+    let members = item.as_object_mut().into_iter().flatten();
+    members.filter(|(name, _)| METHODS.contains(&name.as_str())).map(|(name, call)| (name.clone(), call)).collect()
+}
+
+/// The paths under which a call answers too.
+fn other_bases(path: &str) -> Vec<Option<String>> {
+    let bare = |path: &str| path.strip_prefix("/v1").map(str::to_owned);
+    match path.strip_prefix("/openai") {
+        // Files have one shape.
+        Some(below) if below.starts_with("/v1/files") => vec![Some(below.to_owned()), bare(below)],
+        Some(_) => Vec::new(),
+        None => vec![bare(path), SAME_IN_OPENAIS.contains(&path).then(|| format!("/openai{path}"))],
+    }
+}
+
+/// `get_v1_batches_id`: unique, as generated clients need it.
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.fold(method.to_owned(), |id, word| format!("{id}_{word}"))
+}
+
+fn complete_call(path: &str, method: &str, call: &mut Value) {
+    if STREAMED.contains(&path) {
+        call["responses"]["200"]["content"]["text/event-stream"] = json!({ "schema": { "type": "string",
+            "description": "With `stream: true`: a chunk of OpenAI's on each `data:` line, `data: [DONE]` at the end." } });
+    }
+    if let Some(body) = body_of(path, method) {
+        call["requestBody"]["content"]["application/json"]["schema"] = body;
+    }
+    if (path, method) == ("/v1/batches", "post") {
+        call["responses"]["200"]["content"]["application/json"]["schema"] = json!({ "anyOf": [
+            { "$ref": "#/components/schemas/Batch" }, { "$ref": "#/components/schemas/OpenAiBatch" }] });
+    }
+    for parameter in call.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
+        complete_parameter(path, parameter);
+    }
+    refusals(path, call);
+}
+
+/// Bodies that have more than one shape.
+fn body_of(path: &str, method: &str) -> Option<Value> {
+    let either = |names: [&str; 2]| {
+        let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+        json!({ "anyOf": names.map(schema) })
+    };
+    match (path, method) {
+        ("/v1/batches", "post") => Some(either(["CreateBatch", "CreateBatchOfFile"])),
+        ("/v1/batches/estimate", "post") => Some(either(["CreateBatch", "EstimateOfFile"])),
+        _ => None,
+    }
+}
+
+fn complete_parameter(path: &str, parameter: &mut Value) {
+    let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+    // What may be left out is left out, and not sent as null.
+    if let Some(kinds) = parameter["schema"]["type"].as_array() {
+        let kind = kinds.iter().find(|kind| *kind != "null").cloned().unwrap_or_default();
+        parameter["schema"]["type"] = kind;
+    }
+    let bounds = match (path, name.as_str()) {
+        (_, "offset") => json!({ "minimum": 0, "maximum": 1_000_000 }),
+        ("/v1/batches/{id}" | "/v1/batches/{id}/results", "after") => json!({ "minimum": 0, "maximum": u32::MAX }),
+        ("/openai/v1/files", "after") => json!({ "pattern": "^file-[0-9a-f]{32}$" }),
+        ("/openai/v1/batches", "after") => json!({ "pattern": format!("^(batch_[0-9a-f]{{32}}|{UUID})$") }),
+        ("/v1/webhooks/deliveries", "after") => json!({ "pattern": "^evt_[0-9a-f]{32}$" }),
+        ("/v1/webhooks/deliveries", "status") => json!({ "enum": ["pending", "delivered", "failed", "off"] }),
+        (_, "purpose") => json!({ "enum": batchin_domain::FilePurpose::ALL.map(batchin_domain::FilePurpose::name) }),
+        (_, "order") => json!({ "enum": ["asc", "desc"] }),
+        (_, "interval") => json!({ "enum": ["minute", "hour", "day"] }),
+        (_, "model") => json!({ "minLength": 1, "pattern": r"^[^\u0000]+$" }),
+        (_, "email") => bodies::email(),
+        (_, "Idempotency-Key") => json!({ "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" }),
+        _ => return,
+    };
+    for (bound, value) in bounds.as_object().into_iter().flatten() {
+        parameter["schema"][bound] = value.clone();
+    }
+}
+
+/// How any call of its kind can be refused, where its handler says nothing else.
+fn refusals(path: &str, call: &mut Value) {
+    if OWN.contains(&path) {
+        return;
+    }
+    let has_body = call.get("requestBody").is_some();
+    let is_public = call["security"].as_array().is_some_and(|all| all.iter().all(|one| one == &json!({})));
+    let has_members = call["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] != "path"));
+    let mut refuse = |status: &str, description: &str| {
+        if call["responses"].get(status).is_none() {
+            call["responses"][status] = json!({ "description": description,
+                "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } } });
+        }
+    };
+    if has_body || has_members {
+        refuse("400", "The request is at fault");
+    }
+    if has_body {
+        refuse("408", "The body did not arrive in time");
+        refuse("413", "The body is over its limit");
+        refuse("415", "The body is in an encoding that is not known");
+    }
+    if !is_public {
+        refuse("401", "The key or session is missing or does not work");
+    }
+    refuse("503", "It cannot be answered now; `retry-after` says when to try again");
+}
