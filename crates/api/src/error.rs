@@ -18,8 +18,9 @@ use http::{
 use metrics::counter;
 use tracing::{error, warn};
 
-/// Official clients give up on a longer pause.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+/// The longest pause that is asked for, whatever is waited for. Of a longer one OpenAI's package for Node is back after half
+/// a second, and of more than two minutes its package for Python gives up.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// What a client waits when nobody knows better.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// Characters of a client's own text that a message repeats.
@@ -173,7 +174,7 @@ impl ApiError {
         self
     }
 
-    /// When trying again makes sense; sent as one second to two minutes.
+    /// When trying again makes sense; sent as one second to one minute.
     #[must_use]
     pub fn retry_after(mut self, pause: Duration) -> Self {
         let pause = pause.clamp(Duration::from_millis(1), MAX_RETRY_AFTER);

@@ -9,6 +9,9 @@ use batchin_store::TaskError as EndError;
 /// First pause after a failed try; doubles with each, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Tries of a task that every server of its model fails alike, while they answer others: the third shows that it is no
+/// chance.
+const ALIKE_ATTEMPTS: u32 = 3;
 /// The longest pause that a model server may ask for; OpenAI's own client waits no longer either.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 
@@ -58,14 +61,16 @@ pub(crate) fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u
 
 fn after_upstream(failure: UpstreamFailure, attempt: u32, max_attempts: u32, chance: u32) -> Next {
     let backoff = PAUSE.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(PAUSE_MAX);
-    let status = failure.status;
+    let bound = if failure.alike { max_attempts.min(ALIKE_ATTEMPTS) } else { max_attempts };
     let pause = |asked: Option<Duration>| asked.unwrap_or_default().min(RETRY_AFTER_MAX) + jittered(backoff, chance);
     match failure.again {
         Again::NotAsked(asked) => return Next::Again { pause: pause(asked), counts: false },
-        Again::After(asked) if attempt < max_attempts => return Next::Again { pause: pause(asked), counts: true },
+        Again::After(asked) if attempt < bound => return Next::Again { pause: pause(asked), counts: true },
         Again::After(_) | Again::Never => {}
     }
     if let Some(said) = failure.said {
+        // What a model server says of the request is told with the statuses that direct answers have.
+        let status = failure.status.map(|status| if matches!(status, 413 | 415 | 422) { status } else { 400 });
         return Next::Fail(EndError {
             status,
             kind: said.kind,
@@ -74,14 +79,17 @@ fn after_upstream(failure: UpstreamFailure, attempt: u32, max_attempts: u32, cha
             message: said.message,
         });
     }
-    let (code, message) = if failure.timed_out {
-        ("upstream_timeout", format!("The model server did not answer in time, {attempt} times."))
+    // A status of the model server's own may be about the operator's account there; none is shown.
+    let (status, code, message) = if failure.timed_out {
+        (504, "upstream_timeout", format!("The model server did not answer in time, {attempt} times."))
     } else if failure.again == Again::Never {
-        ("upstream_error", "The model server's answer is larger than is taken.".to_owned())
+        (502, "upstream_error", "The model server's answer is larger than is taken.".to_owned())
+    } else if matches!(failure.status, Some(429 | 503)) {
+        (503, "service_unavailable", format!("The model servers had too much to do, {attempt} times."))
     } else {
-        ("upstream_error", format!("The model server failed {attempt} times."))
+        (502, "upstream_error", format!("The model server failed {attempt} times."))
     };
-    let kind = Some("server_error".to_owned());
+    let (status, kind) = (Some(status), Some("server_error".to_owned()));
     Next::Fail(EndError { status, kind, param: None, code: code.to_owned(), message })
 }
 
@@ -144,7 +152,7 @@ mod tests {
     use super::*;
 
     fn failed(status: u16, again: Again) -> TaskError {
-        TaskError::Upstream(UpstreamFailure { status: Some(status), timed_out: false, again, said: None })
+        TaskError::Upstream(UpstreamFailure { status: Some(status), timed_out: false, again, said: None, alike: false })
     }
 
     fn pause_of(next: &Next) -> (Duration, bool) {
@@ -161,7 +169,27 @@ mod tests {
         assert_eq!(pause_of(&try_(2, u32::MAX)), (PAUSE * 2, true));
         assert_eq!(pause_of(&try_(2, 0)), (Duration::ZERO, true));
         let Next::Fail(EndError { status, code, .. }) = try_(3, 0) else { panic!("no end") };
-        assert_eq!((status, code.as_str()), (Some(500), "upstream_error"));
+        assert_eq!((status, code.as_str()), (Some(502), "upstream_error"));
+    }
+
+    #[test]
+    fn a_task_that_failed_alike_everywhere_ends_sooner() {
+        let try_ = |attempt| {
+            let again = Again::After(None);
+            let failure = UpstreamFailure { status: Some(500), timed_out: false, again, said: None, alike: true };
+            after(TaskError::Upstream(failure), attempt, 50, 0)
+        };
+        assert!(pause_of(&try_(ALIKE_ATTEMPTS - 1)).1);
+        assert!(matches!(try_(ALIKE_ATTEMPTS), Next::Fail(_)));
+    }
+
+    #[test]
+    fn the_operator_s_own_account_is_never_shown() {
+        for (status, shown) in [(401, 502), (402, 502), (403, 502), (404, 502), (429, 503), (503, 503), (500, 502)] {
+            let Next::Fail(end) = after(failed(status, Again::After(None)), 3, 3, 0) else { panic!("tried again") };
+            assert_eq!(end.status, Some(shown), "{status}");
+            assert!(!end.message.contains(&status.to_string()), "{}", end.message);
+        }
     }
 
     #[test]
@@ -182,7 +210,7 @@ mod tests {
         assert_eq!(after(RequestError::Stopped.into(), 1, 3, 0), Next::Leave);
         let body = br#"{"error":{"message":"bad","type":"BadRequestError","param":"n","code":400}}"#;
         let said = Some(Box::new(batchin_openai::upstream_error_message(400, body)));
-        let refused = UpstreamFailure { status: Some(400), timed_out: false, again: Again::Never, said };
+        let refused = UpstreamFailure { status: Some(400), timed_out: false, again: Again::Never, said, alike: false };
         let Next::Fail(EndError { status, kind, param, message, .. }) = after(TaskError::Upstream(refused), 1, 3, 0)
         else {
             panic!("tried again")

@@ -205,7 +205,8 @@ impl Worker {
                 let mut place = None;
                 let popped = queue.pop_where(now, |ready, class| {
                     let task = Some(ready.task.claim.task);
-                    let work = Work { class, prompt_bound: ready.prompt_bound, task, unseen: false };
+                    let (prompt_bound, account) = (ready.prompt_bound, ready.task.account);
+                    let work = Work { class, prompt_bound, task, unseen: false, account };
                     match self.gateway.dispatcher().begin(&replicas, work) {
                         Ok(running) => {
                             place = Some(running);

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::{Class, Clock, TaskId};
+use batchin_domain::{AccountId, Class, Clock, TaskId, Timestamp};
 use batchin_scheduler::{Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Fleet, Kind, Replica};
+use batchin_upstream::{Asker, Fleet, Kind, Replica, Standing};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,18 @@ pub struct Work {
     pub task: Option<TaskId>,
     /// Whether its first byte will not be seen: see [`Running::unseen`].
     pub unseen: bool,
+    /// Who pays.
+    pub account: AccountId,
+}
+
+impl Work {
+    /// As model servers tell callers apart.
+    fn asker(&self, last_resort: bool) -> Asker {
+        let id = self.account.uuid().as_u128();
+        // Either half of an id alone may be the same for accounts that were made together.
+        let account = (id as u64) ^ ((id >> 64) as u64);
+        Asker { account, urgent: self.class == Class::Interactive, last_resort }
+    }
 }
 
 /// A request in flight, as the scheduler knows it. Dropped without an outcome, it counts as cancelled.
@@ -56,6 +68,8 @@ pub struct Running {
     done: bool,
     /// Where it runs.
     pub replica: Arc<Replica>,
+    /// Whose it is, to the model server's breaker.
+    pub(crate) asker: Asker,
     /// Fires when interactive work needs its place; only a task's can be needed.
     preempted: Option<CancellationToken>,
 }
@@ -98,14 +112,13 @@ impl Dispatcher {
 
     /// Picks a replica and starts on it, in one step.
     pub fn begin(self: &Arc<Self>, candidates: &[Arc<Replica>], work: Work) -> Result<Running, Gate> {
-        let Work { class, prompt_bound, task, unseen } = work;
+        let Work { class, prompt_bound, task, unseen, .. } = work;
         let mut state = self.lock();
         let now = self.clock.now();
         let prompt_bound = u32::try_from(prompt_bound).unwrap_or(u32::MAX);
-        let known = state.known(candidates);
-        let picked = state.scheduler.pick(known, class, prompt_bound, now);
+        let picked = state.pick(candidates, (work, prompt_bound), now);
         state.refused |= picked.is_err() && task.is_some();
-        let chosen = picked?;
+        let (chosen, last_resort) = picked?;
         let replica = candidates.iter().find(|replica| state.ids.get(replica.name()) == Some(&chosen));
         let replica = replica.map(Arc::clone).ok_or(Gate::Unavailable)?;
         let ticket = Ticket(state.next_ticket);
@@ -120,7 +133,13 @@ impl Dispatcher {
             carry_out(&state, &actions);
         }
         drop(state);
-        Ok(Running { dispatcher: Arc::clone(self), ticket, done: false, replica, preempted })
+        let asker = work.asker(last_resort);
+        Ok(Running { dispatcher: Arc::clone(self), ticket, done: false, replica, asker, preempted })
+    }
+
+    /// When the first of these upstreams may take it, as far as they say.
+    pub(crate) fn pause(candidates: &[Arc<Replica>], work: Work) -> Option<Duration> {
+        candidates.iter().filter_map(|replica| replica.pause(work.asker(true))).min()
     }
 
     /// Waits until a gate that refused a task may have opened.
@@ -170,16 +189,33 @@ impl Dispatcher {
 }
 
 impl State {
-    /// The scheduler's numbers of these upstreams, told which of them are up.
-    fn known(&mut self, candidates: &[Arc<Replica>]) -> Vec<ReplicaId> {
-        let mut known = Vec::with_capacity(candidates.len());
-        for replica in candidates {
-            if let Some(id) = self.ids.get(replica.name()) {
-                self.scheduler.set_available(*id, replica.accepting());
-                known.push(*id);
+    /// Chooses one of these upstreams, and one that only serves where no other does when no other does. Whether it is
+    /// such a one.
+    fn pick(
+        &mut self,
+        candidates: &[Arc<Replica>],
+        (work, prompt_bound): (Work, u32),
+        now: Timestamp,
+    ) -> Result<(ReplicaId, bool), Gate> {
+        let asker = work.asker(false);
+        let known: Vec<(ReplicaId, Standing)> = candidates
+            .iter()
+            .filter_map(|replica| Some((*self.ids.get(replica.name())?, replica.standing(asker))))
+            .collect();
+        let mut closed = Gate::Unavailable;
+        for level in [Standing::Takes, Standing::LastResort] {
+            if !known.iter().any(|(_, standing)| *standing == level) {
+                continue;
+            }
+            for (id, standing) in &known {
+                self.scheduler.set_available(*id, *standing == level);
+            }
+            match self.scheduler.pick(known.iter().map(|(id, _)| *id), work.class, prompt_bound, now) {
+                Ok(chosen) => return Ok((chosen, level == Standing::LastResort)),
+                Err(gate) => closed = gate,
             }
         }
-        known
+        Err(closed)
     }
 }
 

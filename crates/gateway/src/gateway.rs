@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use batchin_domain::{Clock, IdSource};
+use batchin_openai::Endpoint;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fleet, Replica};
@@ -113,6 +114,16 @@ impl Gateway {
     /// The upstreams of a model that are up.
     pub fn replicas_of(&self, model: &Model) -> Vec<Arc<Replica>> {
         model.upstreams.iter().filter_map(|name| self.inner.parts.fleet.replica(name)).collect()
+    }
+
+    /// The upstreams of a model that are up, without those that said that they don't have it, where others have.
+    pub(crate) fn replicas_for(&self, model: &Model, endpoint: Endpoint) -> Vec<Arc<Replica>> {
+        let mut all = self.replicas_of(model);
+        let avoided = |replica: &Arc<Replica>| replica.avoids(&model.id, endpoint);
+        if all.len() > 1 && all.iter().any(avoided) && !all.iter().all(avoided) {
+            all.retain(|replica| !avoided(replica));
+        }
+        all
     }
 
     /// Work beside requests.

@@ -2,18 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{Amount, Class, Timestamp, TransferId};
+use batchin_domain::{AccountId, Amount, Class, Timestamp, TransferId};
 use batchin_openai::Endpoint;
 use batchin_scheduler::{Gate, Outcome as Ended};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
-use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Events, Replica, Retry};
+use batchin_upstream::{Answer, Asker, Call, CallError, CallErrorKind, Events, Retry};
 use bytes::Bytes;
 use metrics::counter;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::{debug, info};
 
 use crate::{
-    Caller, Catalog, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
+    Caller, Catalog, Dispatcher, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
     admit::{Admitted, admit},
     dispatch::{Running, Work},
     idempotent::{IdempotencyGuard, Keyed, Turn},
@@ -218,7 +218,7 @@ impl Gateway {
             None => None,
         };
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
-        let dispatched = self.dispatch(&inbound, &admitted).await?;
+        let dispatched = self.dispatch(caller.account, &inbound, &admitted).await?;
         let bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
         let body = match dispatched.answer {
             Answer::Events(events) => {
@@ -277,17 +277,27 @@ impl Gateway {
     }
 
     /// Sends the request to one upstream after another until one answers.
-    async fn dispatch(&self, inbound: &Inbound, admitted: &Admitted) -> Result<Dispatched, RequestError> {
-        let mut candidates = self.replicas_of(&admitted.model);
+    async fn dispatch(
+        &self,
+        account: AccountId,
+        inbound: &Inbound,
+        admitted: &Admitted,
+    ) -> Result<Dispatched, RequestError> {
+        let mut candidates = self.replicas_for(&admitted.model, inbound.endpoint);
         let mut last: Option<CallError> = None;
         let unseen = !admitted.peek.stream && inbound.endpoint.generates();
-        let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task: None, unseen };
-        for _ in 0..MAX_ATTEMPTS {
+        let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task: None, unseen, account };
+        let mut tries = 0;
+        while tries < MAX_ATTEMPTS {
             let running = match self.dispatcher().begin(&candidates, work) {
                 Ok(running) => running,
+                Err(Gate::Unavailable) if last.is_none() => {
+                    let retry_after = Dispatcher::pause(&candidates, work).unwrap_or(RETRY_AFTER);
+                    return Err(RequestError::NoUpstream { retry_after });
+                }
                 Err(gate) => return Err(no_room(gate, last)),
             };
-            let call = call_of(inbound, admitted);
+            let call = Call { asker: running.asker, ..call_of(inbound, admitted) };
             batchin_faults::point("upstream.calling");
             let called = running.replica.call(call).await;
             match called {
@@ -299,19 +309,33 @@ impl Gateway {
                     return Ok(Dispatched { answer, running });
                 }
                 Err(error) => {
-                    let replica: Arc<Replica> = Arc::clone(&running.replica);
+                    let upstream = running.replica.name().to_owned();
                     running.finish(ended(&error));
-                    counter!("batchin_upstream_failures_total", "upstream" => replica.name().to_owned()).increment(1);
-                    info!(upstream = replica.name(), error = %error.kind, "upstream {} failed", replica.name());
+                    note_failure(&upstream, &error);
                     if error.retry == Retry::Never {
                         return Err(final_error(error));
                     }
-                    candidates.retain(|other| other.name() != replica.name());
+                    // What the server itself refuses at once costs nothing, and the one that would answer may be the last.
+                    tries += usize::from(!error.is_of_server());
+                    // Another request made its trial in between: as a last resort it may still be asked.
+                    if error.kind == CallErrorKind::Unavailable {
+                        last.get_or_insert(error);
+                        continue;
+                    }
+                    candidates.retain(|other| other.name() != upstream);
                     last = Some(error);
                 }
             }
         }
         Err(last.map_or(RequestError::NoUpstream { retry_after: RETRY_AFTER }, final_error))
+    }
+}
+
+/// Counts and logs a failure of a server; what the request is to blame for is none.
+pub(crate) fn note_failure(upstream: &str, error: &CallError) {
+    if error.client_error.is_none() {
+        counter!("batchin_upstream_failures_total", "upstream" => upstream.to_owned()).increment(1);
+        info!(upstream, error = %error.kind, "upstream {upstream} failed");
     }
 }
 
@@ -335,6 +359,7 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted) -> Call<'a>
         request_id: inbound.request.to_string(),
         class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
         max_tokens: admitted.max_tokens,
+        asker: Asker::default(),
     }
 }
 

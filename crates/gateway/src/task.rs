@@ -3,15 +3,14 @@
 //!
 //! Nothing of a try that breaks off is kept or charged; the next upstream begins anew.
 
-use std::{collections::HashSet, sync::Arc, task::Poll, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
+use batchin_domain::AccountId;
 use batchin_openai::{UpstreamError, Usage};
 use batchin_scheduler::Outcome as Ended;
-use batchin_upstream::{Answer, Assembly, Call, CallError, CallErrorKind, Kind, Progress, Retry};
+use batchin_upstream::{Answer, Assembly, Call, CallError, CallErrorKind, Kind, Progress, Replica, Retry};
 use bytes::Bytes;
-use metrics::counter;
 use tokio::time::Instant;
-use tracing::info;
 
 use crate::{
     Caller, Gateway, Inbound, RequestError,
@@ -19,7 +18,7 @@ use crate::{
     dispatch::{Running, Work},
     pace::Pace,
     reserve::reserve,
-    run::{Bill, MAX_ATTEMPTS, Unsettled, call_of, ended, no_room, whole},
+    run::{Bill, MAX_ATTEMPTS, Unsettled, call_of, ended, no_room, note_failure, whole},
 };
 
 /// Why a try of a task brought no result. Nothing was charged.
@@ -47,6 +46,8 @@ pub struct UpstreamFailure {
     pub again: Again,
     /// What it said, without its address, where the task itself is at fault.
     pub said: Option<Box<UpstreamError>>,
+    /// Every server of the model was asked and failed alike, while they answer others: it is the task's own fault.
+    pub alike: bool,
 }
 
 /// What to do after a failure.
@@ -75,7 +76,7 @@ impl Gateway {
         let arrival = self.arrival()?;
         let admitted = admit(&arrival.catalog, &inbound)?;
         let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?;
-        let (given, running) = self.dispatch_task(&inbound, &admitted, running).await?;
+        let (given, running) = self.dispatch_task(caller.account, &inbound, &admitted, running).await?;
         let mut bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
         let Some((deltas, ttft)) = given.seen else {
             return Ok(whole(bill, reservation, given.body, given.usage, running));
@@ -92,46 +93,81 @@ impl Gateway {
     /// Tries one upstream after another until one has answered to the end; first where the task has its place.
     async fn dispatch_task(
         &self,
+        account: AccountId,
         inbound: &Inbound,
         admitted: &Admitted,
         place: Running,
     ) -> Result<(Given, Running), TaskError> {
         let began = Instant::now();
-        let mut candidates = self.replicas_of(&admitted.model);
-        let mut failed: HashSet<String> = HashSet::new();
-        let mut last: Option<CallError> = None;
+        let mut candidates = self.replicas_for(&admitted.model, inbound.endpoint);
+        let mut failed = Failed::of(candidates.len());
         let mut place = Some(place);
         let task = inbound.task.map(|(_, task)| task);
-        let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task, unseen: false };
-        for _ in 0..MAX_ATTEMPTS {
-            candidates.retain(|replica| !failed.contains(replica.name()));
+        let prompt_bound = admitted.ceiling.input;
+        let work = Work { class: inbound.class, prompt_bound, task, unseen: false, account };
+        let mut tries = 0;
+        while tries < MAX_ATTEMPTS {
             let running = match place.take() {
                 Some(running) => running,
                 None => match self.dispatcher().begin(&candidates, work) {
                     Ok(running) => running,
-                    Err(gate) => return Err(last.map_or_else(|| no_room(gate, None).into(), failure)),
+                    Err(gate) => return Err(failed.end().unwrap_or_else(|| no_room(gate, None).into())),
                 },
             };
+            let call = Call { asker: running.asker, ..call_of(inbound, admitted) };
             let tried = tokio::select! {
-                tried = answer(&running, call_of(inbound, admitted), admitted, began) => tried,
+                tried = answer(&running, call, admitted, began) => tried,
                 () = running.preempted() => return Err(TaskError::Preempted),
             };
             let error = match tried {
                 Ok(given) => return Ok((given, running)),
                 Err(error) => error,
             };
-            let upstream = running.replica.name().to_owned();
+            let replica = Arc::clone(&running.replica);
             running.finish(ended(&error));
-            counter!("batchin_upstream_failures_total", "upstream" => upstream.clone()).increment(1);
-            info!(upstream, error = %error.kind, "upstream {upstream} failed");
-            if error.retry == Retry::Never {
-                return Err(failure(error));
+            note_failure(replica.name(), &error);
+            let is_final = error.retry == Retry::Never;
+            tries += usize::from(!error.is_of_server());
+            candidates.retain(|other| other.name() != replica.name());
+            failed.note(&replica, error);
+            if is_final {
+                break;
             }
-            failed.insert(upstream);
-            last = Some(error);
         }
         let none = RequestError::NoUpstream { retry_after: crate::run::RETRY_AFTER };
-        Err(last.map_or_else(|| none.into(), failure))
+        Err(failed.end().unwrap_or_else(|| none.into()))
+    }
+}
+
+/// The failures of one try, over all servers.
+struct Failed {
+    servers: usize,
+    tried: usize,
+    last: Option<CallError>,
+    alike: bool,
+}
+
+impl Failed {
+    /// None yet, of so many servers.
+    fn of(servers: usize) -> Self {
+        Self { servers, tried: 0, last: None, alike: true }
+    }
+
+    fn note(&mut self, replica: &Replica, error: CallError) {
+        self.tried += 1;
+        let same = self.last.as_ref().is_none_or(|last| last.kind == error.kind);
+        // A server that cannot be reached, a proxy before one that is away, and one with too much to do say nothing of the
+        // task.
+        let of_task =
+            matches!(error.kind, CallErrorKind::Status(500) | CallErrorKind::BadAnswer | CallErrorKind::Timeout);
+        self.alike &= same && of_task && replica.answered_lately();
+        self.last = Some(error);
+    }
+
+    /// What the last one said.
+    fn end(self) -> Option<TaskError> {
+        let alike = self.alike && self.tried >= self.servers;
+        self.last.map(|error| failure(error, alike))
     }
 }
 
@@ -198,7 +234,7 @@ async fn watched(
     }
 }
 
-fn failure(error: CallError) -> TaskError {
+fn failure(error: CallError, alike: bool) -> TaskError {
     let pause = if let Retry::Later(pause) = error.retry { pause } else { None };
     let again = match (error.retry, error.kind) {
         (Retry::Never, _) => Again::Never,
@@ -210,5 +246,6 @@ fn failure(error: CallError) -> TaskError {
         timed_out: error.kind == CallErrorKind::Timeout,
         again,
         said: error.client_error,
+        alike,
     })
 }

@@ -89,6 +89,7 @@ struct Shared {
 struct Script {
     next: VecDeque<Behaviour>,
     by_model: HashMap<String, Behaviour>,
+    by_text: Vec<(String, Behaviour)>,
     default: Behaviour,
     received: Vec<ReceivedRequest>,
 }
@@ -163,6 +164,11 @@ impl SimServer {
         self.shared.script().by_model.insert(model.to_owned(), behaviour);
     }
 
+    /// What happens to every request whose body has this text in it, whatever its model; the first such script counts.
+    pub fn script_text(&self, text: &str, behaviour: Behaviour) {
+        self.shared.script().by_text.push((text.to_owned(), behaviour));
+    }
+
     /// What happens to every request without a script of its own.
     pub fn script_all(&self, behaviour: Behaviour) {
         self.shared.script().default = behaviour;
@@ -234,10 +240,14 @@ impl Shared {
         }
     }
 
-    fn behaviour(&self, model: &str) -> Behaviour {
+    fn behaviour(&self, model: &str, body: &[u8]) -> Behaviour {
         let mut script = self.script();
         if let Some(next) = script.next.pop_front() {
             return next;
+        }
+        let has = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
+        if let Some((_, behaviour)) = script.by_text.iter().find(|(text, _)| has(text)) {
+            return behaviour.clone();
         }
         let scripted = script.by_model.get(model).cloned();
         scripted.or_else(|| Behaviour::of_model(model)).unwrap_or_else(|| script.default.clone())
@@ -303,7 +313,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             return Ok(refusal(&Refusal::vllm(400, &fault.message)));
         }
     };
-    match shared.behaviour(&peeked.model) {
+    match shared.behaviour(&peeked.model, &body) {
         Behaviour::Answer(answer) => {
             if !answer.first_byte.is_zero() {
                 tokio::time::sleep(answer.first_byte).await;

@@ -57,6 +57,7 @@ pub struct ServerBuilder {
     settings: ApiSettings,
     max_file_bytes: u64,
     worker: bool,
+    second_sim: bool,
     targets: TargetPolicy,
 }
 
@@ -79,6 +80,8 @@ pub struct Account {
 pub struct TestServer {
     /// The model server.
     pub sim: SimServer,
+    /// The second model server of each model, where there is one.
+    pub other_sim: Option<SimServer>,
     /// The first account.
     pub owner: Account,
     /// The store that the server works on.
@@ -144,6 +147,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Serves every model on two model servers.
+    pub fn with_second_sim(mut self) -> Self {
+        self.second_sim = true;
+        self
+    }
+
     /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -171,6 +180,7 @@ impl TestServer {
             settings: ApiSettings::default(),
             max_file_bytes: MAX_FILE_BYTES,
             worker: false,
+            second_sim: false,
             targets: TargetPolicy::default(),
         }
     }
@@ -179,11 +189,13 @@ impl TestServer {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::new(builder.backend, folder.path());
         let sim = SimServer::start().await.unwrap();
+        let other_sim = if builder.second_sim { Some(SimServer::start().await.unwrap()) } else { None };
         let options = ConnectOptions { url: database.url.clone(), max_connections: 8 };
         let store = Store::connect(options, true).await.unwrap();
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
-        let gateway = start_gateway(&store, &sim, &clock, &groups).await;
+        let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
+        let gateway = start_gateway(&store, &sims, &clock, &groups).await;
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes };
         let files = Files::new(gateway.clone(), blobs.clone(), files_options);
@@ -213,6 +225,7 @@ impl TestServer {
         let owner = new_account(&store, &clock, "ada@example.com", builder.rpm, builder.budget).await;
         let server = Self {
             sim,
+            other_sim,
             owner,
             store,
             gateway,
@@ -318,19 +331,24 @@ impl TestServer {
         writers.shutdown(PATIENCE).await;
         self.ledger_check().await;
         self.sim.stop().await;
+        if let Some(other) = self.other_sim {
+            other.stop().await;
+        }
     }
 }
 
-async fn start_gateway(store: &Store, sim: &SimServer, clock: &Arc<TestClock>, groups: &[Tasks; 3]) -> Gateway {
+async fn start_gateway(store: &Store, sims: &[&SimServer], clock: &Arc<TestClock>, groups: &[Tasks; 3]) -> Gateway {
     let [_, beside, writers] = groups;
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
     let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
     let world = (Arc::clone(&clock), Arc::clone(&ids));
     let keeper = Keeper::start(store.clone(), world, options, beside, writers).await.unwrap();
     let version = store.publish_prices("test", "[]", clock.now()).await.unwrap();
-    let catalog = Catalog::new(version, models()).unwrap();
-    let upstream = UpstreamConfig::new("sim", Kind::Vllm, &sim.base_url()).unwrap();
-    let fleet = Fleet::new(vec![upstream], beside, 1).unwrap();
+    let names = &["sim", "sim-2"][..sims.len()];
+    let catalog = Catalog::new(version, models(names)).unwrap();
+    let upstream = |(name, sim): (&&str, &&SimServer)| UpstreamConfig::new(name, Kind::Vllm, &sim.base_url()).unwrap();
+    let upstreams = names.iter().zip(sims).map(upstream).collect();
+    let fleet = Fleet::new(upstreams, beside, 1).unwrap();
     let dispatcher = Dispatcher::start(&fleet, Policy::default(), Arc::clone(&clock), beside);
     let (store, tasks) = (store.clone(), beside.clone());
     let parts = GatewayParts { store, fleet, catalog, keeper, dispatcher, clock, ids, tasks };
@@ -345,7 +363,7 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
 }
 
 /// `chat-model` with the alias `gpt-x`, `embed-model`, and `org/offline-model`, which nobody serves.
-fn models() -> Vec<Model> {
+fn models(upstreams: &[&str]) -> Vec<Model> {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let factor = |text| Factor::parse(text).unwrap();
     let prices = |input, output| {
@@ -355,7 +373,7 @@ fn models() -> Vec<Model> {
     let model = |id: &str, capabilities: &[Capability]| Model {
         id: id.to_owned(),
         aliases: Vec::new(),
-        upstreams: vec!["sim".to_owned()],
+        upstreams: upstreams.iter().map(|name| (*name).to_owned()).collect(),
         upstream_model: None,
         capabilities: capabilities.to_vec(),
         context_length: 8_192,

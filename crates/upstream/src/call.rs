@@ -9,15 +9,19 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 
 use crate::{
-    breaker::Outcome,
+    breaker::{Asker, Outcome},
     config::UpstreamConfig,
     dialect::PriorityOrder,
     events::{Events, StreamError},
     learnt::Manner,
+    refusal::{About, about, is_quota},
 };
 
 /// Most bytes of an answer that is not streamed: 2048 embeddings of 4096 numbers as text stay below.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// The status of a server that wants to be paid.
+const QUOTA: u16 = 402;
 
 /// One request for a model server, checked by [`batchin_openai::peek`] before.
 #[derive(Clone)]
@@ -45,6 +49,8 @@ pub struct Call<'a> {
     /// The most tokens that are held for a choice, which a body that states more or nothing is cut to; `None` where the
     /// body's own limit, if it has one, is held.
     pub max_tokens: Option<u32>,
+    /// Who asks, for what the server's failures are evidence of.
+    pub asker: Asker,
 }
 
 impl Call<'_> {
@@ -151,34 +157,31 @@ impl CallError {
         }
     }
 
-    /// Reads a refusal. Statuses that blame the operator's key, account or address never reach the client.
+    /// Reads a refusal. What blames the operator's key, account or address never reaches the client.
     pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let kind = CallErrorKind::Status(status.as_u16());
-        let retry = match status.as_u16() {
-            429 | 503 => Retry::Later(retry_after(headers)),
-            // 402: the operator's own balance at a hosted server.
-            401..=403 | 407 => Retry::OtherReplica,
-            // 501: the model cannot do what the request asks for.
-            400..=407 | 410..=499 | 501 => Retry::Never,
-            // 408 and 409: a pause or a race over there.
-            _ => retry_after(headers).map_or(Retry::OtherReplica, |after| Retry::Later(Some(after))),
-        };
-        let client_error = (retry == Retry::Never).then(|| Box::new(upstream_error_message(status.as_u16(), body)));
-        Self { kind, retry, client_error }
+        Self::of(status.as_u16(), upstream_error_message(status.as_u16(), body), retry_after(headers))
     }
 
     /// An error that came with a good status or as the first event of a stream.
     pub(crate) fn reported(error: UpstreamError) -> Self {
-        let status = error.status.and_then(|status| StatusCode::from_u16(status).ok());
-        let blames_client = matches!(error.status, Some(400 | 404 | 413 | 422));
-        match status {
-            Some(status) if blames_client => {
-                let kind = CallErrorKind::Status(status.as_u16());
-                Self { kind, retry: Retry::Never, client_error: Some(Box::new(error)) }
-            }
-            Some(status) => Self::refused(status, &HeaderMap::new(), b""),
+        match error.status {
+            Some(status) => Self::of(status, error, None),
             None => Self::other_replica(CallErrorKind::BadAnswer),
         }
+    }
+
+    fn of(status: u16, said: UpstreamError, pause: Option<Duration>) -> Self {
+        let word = |word: &Option<String>| word.as_deref().is_some_and(is_quota);
+        // The operator's account there is used up; that some servers call it "too many requests" is of no use here.
+        let kind = CallErrorKind::Status(if word(&said.code) || word(&said.kind) { QUOTA } else { status });
+        let retry = match about(status, &said) {
+            About::Request => Retry::Never,
+            About::Server => Retry::OtherReplica,
+            About::Load => Retry::Later(pause),
+            About::Passing => pause.map_or(Retry::OtherReplica, |after| Retry::Later(Some(after))),
+        };
+        let client_error = (retry == Retry::Never).then(|| Box::new(said));
+        Self { kind, retry, client_error }
     }
 
     /// This error with the client's names in its text: of the model, and of the limit that it sent.
@@ -193,14 +196,30 @@ impl CallError {
         self
     }
 
-    /// What the failure says about the server's health.
+    /// What the failure says about the server's health, when it was connected and an answer's head came.
     pub(crate) fn outcome(&self) -> Outcome {
         match (self.kind, self.retry) {
+            (CallErrorKind::Connect(_), _) => Outcome::Lost,
             (CallErrorKind::Status(429 | 503), Retry::Later(retry_after)) => Outcome::Overloaded { retry_after },
-            // The server works; it is the request that does not.
-            (CallErrorKind::Status(_), Retry::Never) | (CallErrorKind::Status(408 | 409), _) => Outcome::Success,
-            _ => Outcome::Failure,
+            (CallErrorKind::Status(401 | 403 | 407), Retry::OtherReplica) => Outcome::KeyRefused,
+            (CallErrorKind::Status(QUOTA), Retry::OtherReplica) => Outcome::QuotaUsedUp,
+            // The server works; it is the request that does not, or a model that is not there.
+            (CallErrorKind::Status(_), Retry::Never) | (CallErrorKind::Status(408 | 409), _) => Outcome::Declined,
+            _ if self.is_not_served() => Outcome::Declined,
+            _ => Outcome::Failed,
         }
+    }
+
+    /// Whether the server says that it does not have what it was asked for: the model, or the kind of call.
+    pub fn is_not_served(&self) -> bool {
+        let CallErrorKind::Status(status) = self.kind else { return false };
+        let not_ours = !matches!(status, 401 | 402 | 403 | 407 | 408 | 409);
+        self.retry == Retry::OtherReplica && not_ours && (status < 500 || status == 501 || status == 505)
+    }
+
+    /// Whether the server itself refuses, at once and whatever the request: trying the next one costs nothing.
+    pub fn is_of_server(&self) -> bool {
+        self.is_not_served() || matches!(self.outcome(), Outcome::KeyRefused | Outcome::QuotaUsedUp)
     }
 }
 
@@ -255,6 +274,7 @@ mod tests {
             request_id: "r".into(),
             class_priority: Some(5),
             max_tokens: None,
+            asker: Asker::default(),
         }
     }
 
@@ -345,14 +365,18 @@ mod tests {
             );
         };
         let overloaded = Outcome::Overloaded { retry_after: None };
-        for status in [400, 404, 405, 413, 415, 422, 501] {
-            check(status, Retry::Never, true, Outcome::Success);
+        for status in [400, 404, 413, 422] {
+            check(status, Retry::Never, true, Outcome::Declined);
         }
-        for status in [301, 401, 402, 403, 500, 502, 504] {
-            check(status, Retry::OtherReplica, false, Outcome::Failure);
+        for status in [500, 502, 504] {
+            check(status, Retry::OtherReplica, false, Outcome::Failed);
         }
-        for status in [408, 409] {
-            check(status, Retry::OtherReplica, false, Outcome::Success);
+        for status in [401, 403, 407] {
+            check(status, Retry::OtherReplica, false, Outcome::KeyRefused);
+        }
+        check(402, Retry::OtherReplica, false, Outcome::QuotaUsedUp);
+        for status in [301, 405, 408, 409, 415, 426, 501] {
+            check(status, Retry::OtherReplica, false, Outcome::Declined);
         }
         check(429, Retry::Later(None), false, overloaded);
         check(503, Retry::Later(None), false, overloaded);
@@ -378,8 +402,16 @@ mod tests {
             assert_eq!(refused(status).retry, Retry::Later(Some(Duration::from_secs(7))), "{status}");
         }
         assert_eq!(refused(400).retry, Retry::Never);
-        assert_eq!(refused(409).outcome(), Outcome::Success, "a race over there is no failure of the server");
-        assert_eq!(refused(500).outcome(), Outcome::Failure);
+        assert_eq!(refused(409).outcome(), Outcome::Declined, "a race over there is no failure of the server");
+        assert_eq!(refused(500).outcome(), Outcome::Failed);
+    }
+
+    #[test]
+    fn an_account_that_is_used_up_is_no_overload() {
+        let body = br#"{"error":{"message":"You exceeded your quota","type":"insufficient_quota","code":null}}"#;
+        let error = CallError::refused(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body);
+        assert_eq!((error.outcome(), error.retry), (Outcome::QuotaUsedUp, Retry::OtherReplica));
+        assert!(error.is_of_server() && error.client_error.is_none());
     }
 
     #[test]

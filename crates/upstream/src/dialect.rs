@@ -6,6 +6,7 @@
 use std::{fmt, str::FromStr};
 
 use batchin_openai::Endpoint;
+use serde::Deserialize;
 
 /// The program behind an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +60,27 @@ impl Kind {
         }
     }
 
+    /// What a server answers only to whoever has its key, where that can be asked without any work: llama.cpp shows its
+    /// list of models to everybody.
+    pub(crate) const fn guarded_path(self) -> HealthPath {
+        match self {
+            Kind::LlamaCpp => HealthPath::AtRoot("/props"),
+            Kind::OpenAi | Kind::Vllm | Kind::Sglang | Kind::Ollama | Kind::Embedded => MODELS_PATH,
+        }
+    }
+
+    /// Whether a server that lists these models serves this one.
+    pub fn has(self, listed: &[String], model: &str) -> bool {
+        let is = |name: &String| {
+            name == model
+                // Ollama's names have a tag, and `latest` goes without saying; Google's list has a folder before the name.
+                || (self == Kind::Ollama && name.strip_suffix(":latest") == Some(model))
+                || (self == Kind::OpenAi && name.strip_prefix("models/") == Some(model))
+        };
+        // A llama-server with one model takes any name for it.
+        (self == Kind::LlamaCpp && listed.len() == 1) || listed.iter().any(is)
+    }
+
     pub(crate) const fn priority_order(self) -> PriorityOrder {
         match self {
             Kind::Vllm | Kind::Embedded => PriorityOrder::LowerFirst,
@@ -106,6 +128,27 @@ pub(crate) enum HealthPath {
     BelowBase(&'static str),
 }
 
+/// The list of models, which every kind has.
+pub(crate) const MODELS_PATH: HealthPath = HealthPath::BelowBase("/models");
+
+/// The names in a list of models; `None` when it is none.
+pub(crate) fn listed(body: &[u8]) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum List {
+        // Together AI's list is an array without more.
+        Wrapped { data: Vec<Named> },
+        Bare(Vec<Named>),
+    }
+    match serde_json::from_slice(body).ok()? {
+        List::Wrapped { data } | List::Bare(data) => Some(data.into_iter().map(|named| named.id).collect()),
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -128,6 +171,17 @@ impl FromStr for Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn models_are_found_in_a_server_s_list() {
+        let names = |body: &str| listed(body.as_bytes());
+        let wrapped = r#"{"object":"list","data":[{"id":"llama3:latest","object":"model"},{"id":"b"}]}"#;
+        let list = names(wrapped).unwrap();
+        assert_eq!(names(r#"[{"id":"llama3:latest"},{"id":"b"}]"#).as_ref(), Some(&list));
+        assert_eq!((names("<html>"), names("{}"), names(r#"{"data":[]}"#)), (None, None, Some(Vec::new())));
+        assert!(Kind::Ollama.has(&list, "llama3") && !Kind::Vllm.has(&list, "llama3") && Kind::Vllm.has(&list, "b"));
+        assert!(!Kind::LlamaCpp.has(&list, "any") && Kind::LlamaCpp.has(&list[..1], "any"));
+    }
 
     #[test]
     fn names_read_back() {

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{ConfigError, UpstreamConfig},
-    health::{HEALTH_INTERVAL, Health},
+    health::{HEALTH_INTERVAL, Health, Probed},
     replica::Replica,
 };
 
@@ -98,10 +98,12 @@ impl Fleet {
     /// Probes every upstream once, now.
     pub async fn probe_all(&self) {
         let probes = self.replicas().into_iter().map(|replica| async move {
+            let upstream = replica.name();
             match replica.probe().await {
-                Some(Health::Ill) => warn!(upstream = replica.name(), "upstream {} does not answer", replica.name()),
-                Some(Health::Well) => info!(upstream = replica.name(), "upstream {} answers", replica.name()),
-                Some(Health::Unknown) | None => {}
+                Some((Health::Ill, Probed::KeyRefused)) => warn!(upstream, "upstream {upstream} refuses our key"),
+                Some((Health::Ill, _)) => warn!(upstream, "upstream {upstream} does not answer"),
+                Some((Health::Well, _)) => info!(upstream, "upstream {upstream} answers"),
+                Some((Health::Unknown, _)) | None => {}
             }
         });
         stream::iter(probes).buffer_unordered(MAX_PROBES).collect::<()>().await;
@@ -128,7 +130,10 @@ fn build(configs: Vec<UpstreamConfig>, known: &Replicas, seed: u64, tasks: &Task
             return Err(FleetError::Duplicate { upstream: name });
         }
         let replica = match known.get(&name) {
-            Some(unchanged) if *unchanged.config() == config => Arc::clone(unchanged),
+            Some(unchanged) if *unchanged.config() == config => {
+                unchanged.forget_absent();
+                Arc::clone(unchanged)
+            }
             _ => Arc::new(Replica::new(config, seed.wrapping_add(index as u64), tasks.clone())?),
         };
         replicas.insert(name, replica);

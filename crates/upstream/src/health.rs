@@ -3,7 +3,7 @@
 //! The breaker learns from calls; this learns of a server that nobody calls, and of one that came back.
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -30,16 +30,37 @@ pub enum Health {
     Ill,
 }
 
+/// What one probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// It answered.
+    Answered,
+    /// It did not, or said itself that it is ill.
+    Silent,
+    /// It answered that it does not take our key.
+    KeyRefused,
+}
+
 /// The memory of a replica's probes.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     health: AtomicU8,
     misses: AtomicU32,
+    was_well: AtomicBool,
 }
 
 impl Pulse {
     pub(crate) fn new() -> Self {
-        Self { health: AtomicU8::new(Health::Unknown as u8), misses: AtomicU32::new(0) }
+        Self {
+            health: AtomicU8::new(Health::Unknown as u8),
+            misses: AtomicU32::new(0),
+            was_well: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it was ever well.
+    pub(crate) fn was_well(&self) -> bool {
+        self.was_well.load(Ordering::Relaxed)
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -51,23 +72,29 @@ impl Pulse {
     }
 
     /// Takes in one probe. Returns the new health when it changed.
-    pub(crate) fn note(&self, answered: bool) -> Option<Health> {
+    pub(crate) fn note(&self, probed: Probed) -> Option<Health> {
         let before = self.health();
-        let after = if answered {
-            self.misses.store(0, Ordering::Relaxed);
-            Health::Well
-        } else {
-            let misses = self.misses.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-            if before == Health::Well && misses < MISSES_TO_FALL_ILL { Health::Well } else { Health::Ill }
+        let after = match probed {
+            Probed::Answered => {
+                self.misses.store(0, Ordering::Relaxed);
+                self.was_well.store(true, Ordering::Relaxed);
+                Health::Well
+            }
+            Probed::Silent => {
+                let misses = self.misses.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                if before == Health::Well && misses < MISSES_TO_FALL_ILL { Health::Well } else { Health::Ill }
+            }
+            // That is an answer, and no chance.
+            Probed::KeyRefused => Health::Ill,
         };
         self.health.store(after as u8, Ordering::Relaxed);
         (after != before).then_some(after)
     }
 }
 
-/// Whether `asked` resolves to true in time.
-pub(crate) async fn answered(asked: impl Future<Output = bool>) -> bool {
-    timeout(PROBE_TIMEOUT, asked).await.unwrap_or(false)
+/// What `asked` finds in time.
+pub(crate) async fn within(asked: impl Future<Output = Option<Probed>>) -> Probed {
+    timeout(PROBE_TIMEOUT, asked).await.ok().flatten().unwrap_or(Probed::Silent)
 }
 
 #[cfg(test)]
@@ -78,16 +105,24 @@ mod tests {
     fn one_miss_of_a_well_server_is_forgiven() {
         let pulse = Pulse::new();
         assert_eq!(pulse.health(), Health::Unknown);
-        assert_eq!(pulse.note(true), Some(Health::Well));
-        assert_eq!(pulse.note(false), None);
-        assert_eq!(pulse.note(true), None);
-        assert_eq!(pulse.note(false), None);
-        assert_eq!(pulse.note(false), Some(Health::Ill));
-        assert_eq!(pulse.note(true), Some(Health::Well));
+        assert_eq!(pulse.note(Probed::Answered), Some(Health::Well));
+        assert_eq!(pulse.note(Probed::Silent), None);
+        assert_eq!(pulse.note(Probed::Answered), None);
+        assert_eq!(pulse.note(Probed::Silent), None);
+        assert_eq!(pulse.note(Probed::Silent), Some(Health::Ill));
+        assert_eq!(pulse.note(Probed::Answered), Some(Health::Well));
+    }
+
+    #[test]
+    fn a_refused_key_is_believed_at_once() {
+        let pulse = Pulse::new();
+        assert_eq!(pulse.note(Probed::Answered), Some(Health::Well));
+        assert_eq!(pulse.note(Probed::KeyRefused), Some(Health::Ill));
+        assert!(pulse.was_well());
     }
 
     #[test]
     fn unknown_server_that_misses_is_ill_at_once() {
-        assert_eq!(Pulse::new().note(false), Some(Health::Ill));
+        assert_eq!(Pulse::new().note(Probed::Silent), Some(Health::Ill));
     }
 }

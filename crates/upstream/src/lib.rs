@@ -4,6 +4,7 @@
 //! worth asking. It never decides who runs next, never charges, and never shows a server's address: what leaves this
 //! crate names an upstream by its configured name alone.
 
+mod absent;
 mod assembly;
 mod breaker;
 mod call;
@@ -17,12 +18,13 @@ mod health;
 mod learnt;
 mod meters;
 mod mixed;
+mod refusal;
 mod replica;
 mod transport;
 
 pub use assembly::{Assembly, Progress};
 pub use batchin_openai::LimitName;
-pub use breaker::{Admission, Breaker, Outcome};
+pub use breaker::{Asker, Breaker, Outcome, Phase, Shut, Ticket, Trouble, Whose};
 pub use call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry};
 pub use config::{Address, ConfigError, UpstreamConfig};
 pub use dialect::{Kind, UnknownKind};
@@ -30,4 +32,4 @@ pub use events::{Event, EventKind, Events, StreamError};
 pub use fleet::{Fleet, FleetError};
 pub use gathered::Gathered;
 pub use health::{HEALTH_INTERVAL, Health};
-pub use replica::{BreakerState, Replica, ReplicaStatus};
+pub use replica::{BreakerState, Check, Replica, ReplicaStatus, Standing};

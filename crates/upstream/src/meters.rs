@@ -4,9 +4,13 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, describe_gauge, gauge, histogram};
 
-use crate::call::{CallError, CallErrorKind, Retry};
+use crate::{
+    breaker::Trouble,
+    call::{CallError, CallErrorKind, Retry},
+    replica::BreakerState,
+};
 
 #[derive(Clone)]
 pub(crate) struct Meters {
@@ -21,11 +25,24 @@ pub(crate) struct Meters {
     first_byte: Histogram,
     pub(crate) outstanding: Gauge,
     pub(crate) healthy: Gauge,
+    pub(crate) model_missing: Gauge,
+    breaker: [(BreakerState, Gauge); 4],
+    trouble: [(Trouble, Gauge); 4],
+    ill: Gauge,
 }
 
 impl Meters {
     pub(crate) fn of(name: &str) -> Self {
         let name = name.to_owned();
+        describe_gauge!("batchin_upstream_breaker", "1 for the state that the upstream's breaker is in, 0 for the others.");
+        describe_gauge!("batchin_upstream_trouble", "1 while this keeps calls from the upstream or makes them fail there.");
+        let trouble =
+            |cause: &'static str| gauge!("batchin_upstream_trouble", "upstream" => name.clone(), "cause" => cause);
+        let state = |state: BreakerState| {
+            let gauge = gauge!("batchin_upstream_breaker", "upstream" => name.clone(), "state" => state.name());
+            gauge.set(if state == BreakerState::Closed { 1.0 } else { 0.0 });
+            (state, gauge)
+        };
         let calls = |outcome: &'static str| counter!("batchin_upstream_calls_total", "upstream" => name.clone(), "outcome" => outcome);
         Self {
             ok: calls("ok"),
@@ -38,8 +55,20 @@ impl Meters {
             cancelled: calls("cancelled"),
             first_byte: histogram!("batchin_upstream_first_byte_seconds", "upstream" => name.clone()),
             outstanding: gauge!("batchin_upstream_outstanding", "upstream" => name.clone()),
-            healthy: gauge!("batchin_upstream_healthy", "upstream" => name),
+            healthy: gauge!("batchin_upstream_healthy", "upstream" => name.clone()),
+            model_missing: trouble("model_missing"),
+            breaker: BreakerState::ALL.map(state),
+            trouble: Trouble::ALL.map(|one| (one, trouble(one.name()))),
+            ill: trouble("no_answer"),
         }
+    }
+
+    /// Shows the breaker, what troubles the upstream, and whether its health check fails.
+    pub(crate) fn show(&self, breaker: BreakerState, trouble: Option<Trouble>, ill: bool) {
+        let truth = |is: bool| if is { 1.0 } else { 0.0 };
+        self.breaker.iter().for_each(|(state, gauge)| gauge.set(truth(*state == breaker)));
+        self.trouble.iter().for_each(|(one, gauge)| gauge.set(truth(Some(*one) == trouble)));
+        self.ill.set(truth(ill));
     }
 
     pub(crate) fn first_byte(&self, after: Duration) {

@@ -2,11 +2,13 @@
 //!
 //! It sends a call and classifies what comes back; it never picks a server and never retries by itself.
 
+mod asking;
+
 use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,16 +20,20 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{info, warn};
+
+pub use asking::Check;
 
 use crate::{
+    absent::Absent,
     assembly::Assembly,
-    breaker::{Admission, Breaker, Outcome},
+    breaker::{Asker, Breaker, Outcome, Phase, Shut, Ticket, Trouble, Whose},
     call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, request_body},
     config::UpstreamConfig,
     dialect::Kind,
     events::{Events, Reader},
     fleet::FleetError,
-    health::{self, Health, Pulse},
+    health::{Health, Pulse},
     learnt::{Lessons, Manner},
     meters::Meters,
     mixed,
@@ -56,6 +62,9 @@ pub struct Replica {
     breaker: Mutex<Breaker>,
     pulse: Pulse,
     lessons: Lessons,
+    absent: Absent,
+    /// A call was refused for our key, and no look has shown that it works since.
+    suspect_key: AtomicBool,
     pub(crate) meters: Meters,
     chance: AtomicU64,
     tasks: Tasks,
@@ -74,10 +83,21 @@ pub struct ReplicaStatus {
     pub outstanding: u32,
     /// The breaker.
     pub breaker: BreakerState,
-    /// The last probes.
+    /// What holds calls back, if anything does.
+    pub trouble: Option<Trouble>,
+    /// The last probes, and whether calls are refused for our key or our account there.
     pub health: Health,
-    /// Whether a call made now would be sent: the breaker admits it and no probe speaks against it.
-    pub accepting: bool,
+}
+
+/// How much a server is to be preferred for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It would not be sent.
+    Refuses,
+    /// Only where no other one takes it.
+    LastResort,
+    /// As any other.
+    Takes,
 }
 
 /// The breaker, for people and pickers.
@@ -91,6 +111,21 @@ pub enum BreakerState {
     Open,
     /// One trial is under way.
     Trying,
+}
+
+impl BreakerState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Closed, Self::Cooling, Self::Open, Self::Trying];
+
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Cooling => "cooling",
+            Self::Open => "open",
+            Self::Trying => "trying",
+        }
+    }
 }
 
 impl fmt::Debug for Replica {
@@ -116,6 +151,8 @@ impl Replica {
             breaker: Mutex::new(Breaker::default()),
             pulse: Pulse::new(),
             lessons: Lessons::default(),
+            absent: Absent::default(),
+            suspect_key: AtomicBool::new(false),
             chance: AtomicU64::new(seed),
             tasks,
             config,
@@ -142,28 +179,72 @@ impl Replica {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    /// Whether a call made now would be sent. Cheaper than [`status`](Self::status).
-    pub fn accepting(&self) -> bool {
-        self.pulse.health() != Health::Ill && !matches!(self.breaker().admit(Instant::now()).1, Admission::No { .. })
+    /// Whether a call made now would be sent.
+    pub fn standing(&self, asker: Asker) -> Standing {
+        if self.pulse.health() == Health::Ill {
+            return Standing::Refuses;
+        }
+        let (now, breaker) = (Instant::now(), self.breaker());
+        if breaker.would_admit(Asker { last_resort: false, ..asker }, now) {
+            Standing::Takes
+        } else if breaker.would_admit(Asker { last_resort: true, ..asker }, now) {
+            Standing::LastResort
+        } else {
+            Standing::Refuses
+        }
+    }
+
+    /// How long such a call is held back still, where that is known.
+    pub fn pause(&self, asker: Asker) -> Option<Duration> {
+        self.breaker().pause(Asker { last_resort: true, ..asker }, Instant::now())
+    }
+
+    /// Whether others are to be preferred for this model: the server said that it does not have it.
+    pub fn avoids(&self, model: &str, endpoint: Endpoint) -> bool {
+        self.absent.avoid(model, endpoint, Instant::now())
+    }
+
+    /// Whether it passes its health check, works as far as is known, and has this model for one of these kinds of call.
+    /// Changes only with what is found out, not with time.
+    pub fn serves(&self, model: &str, mut endpoints: impl Iterator<Item = Endpoint>) -> bool {
+        self.status().health != Health::Ill
+            && !self.breaker().shut().is_some_and(|shut| shut.whose == Whose::Everybody)
+            && endpoints.any(|endpoint| !self.absent.lacks(model, endpoint))
+    }
+
+    /// Whether the health check passes, or has never been asked. The engine that ships with us is loading until it first
+    /// answers, which is no outage.
+    pub fn passes_health_check(&self) -> bool {
+        self.pulse.health() != Health::Ill || (self.config.kind == Kind::Embedded && !self.pulse.was_well())
+    }
+
+    /// Whether it answered anybody in the last half minute.
+    pub fn answered_lately(&self) -> bool {
+        self.breaker().answered_lately(Instant::now())
     }
 
     /// The replica at this moment.
     pub fn status(&self) -> ReplicaStatus {
-        let breaker = *self.breaker();
-        let state = match breaker {
-            Breaker::Closed { .. } => BreakerState::Closed,
-            Breaker::Cooling { .. } => BreakerState::Cooling,
-            Breaker::Open { .. } => BreakerState::Open,
-            Breaker::Trying { .. } => BreakerState::Trying,
+        let (phase, shut) = {
+            let breaker = self.breaker();
+            (breaker.phase(), breaker.shut())
         };
+        let state = match phase {
+            Phase::Closed => BreakerState::Closed,
+            Phase::Cooling { .. } => BreakerState::Cooling,
+            Phase::Open(_) => BreakerState::Open,
+            Phase::Trying(_) => BreakerState::Trying,
+        };
+        let trouble = shut.map(|shut| shut.trouble);
+        let refused = trouble.is_some_and(Trouble::is_about_us);
         ReplicaStatus {
             name: self.config.name.clone(),
             kind: self.config.kind,
             slots: self.config.slots,
             outstanding: self.outstanding(),
             breaker: state,
-            health: self.pulse.health(),
-            accepting: self.accepting(),
+            trouble,
+            health: if refused { Health::Ill } else { self.pulse.health() },
         }
     }
 
@@ -189,29 +270,66 @@ impl Replica {
 
     async fn send(self: &Arc<Self>, call: &Call<'_>, reader: impl FnOnce() -> Reader) -> Result<Answer, CallError> {
         let started = Instant::now();
-        let mut lease = self.lease(started)?;
-        match self.exchange(call, started).await {
+        let mut lease = self.lease(call.asker, started)?;
+        let mut head_came = false;
+        match self.exchange(call, started, &mut head_came).await {
             Ok(Reply::Whole(answer)) => {
                 lease.succeeded();
+                self.served(call);
                 Ok(answer)
             }
             Ok(Reply::Head(response)) => {
                 let deadline = started + self.config.first_byte_timeout;
                 // Boxed: whole answers, which are most, need no room for it in their futures.
-                let events = Box::pin(Events::open(response.into_body(), call, reader(), lease, deadline)).await?;
-                Ok(Answer::Events(Box::new(events)))
+                let events = Box::pin(Events::open(response.into_body(), call, reader(), lease, deadline)).await;
+                match &events {
+                    Ok(_) => self.served(call),
+                    Err(error) => self.not_served(call, error),
+                }
+                Ok(Answer::Events(Box::new(events?)))
             }
             Err(error) => {
-                lease.failed(&error);
+                // Without the head of an answer, nothing shows that the server read the request.
+                let lost = !head_came && error.kind == CallErrorKind::Reset;
+                lease.failed_as(&error, if lost { Outcome::Lost } else { error.outcome() });
+                self.not_served(call, &error);
                 Err(error)
             }
         }
     }
 
-    async fn exchange(&self, call: &Call<'_>, started: Instant) -> Result<Reply, CallError> {
+    /// What it does not have is told once, and so is that it has it again.
+    fn not_served(&self, call: &Call<'_>, error: &CallError) {
+        if error.is_not_served()
+            // A 501 may be about one request: it goes elsewhere, and says nothing about the next.
+            && error.kind != CallErrorKind::Status(501)
+            && self.absent.refused(call.public_model, call.endpoint, Instant::now())
+        {
+            let (upstream, model, call) = (self.name(), call.public_model, call.endpoint.name());
+            warn!(upstream, model, call, error = %error.kind, "upstream {upstream} does not serve {call} of {model}");
+            self.meters.model_missing.set(1.0);
+        }
+    }
+
+    fn served(&self, call: &Call<'_>) {
+        if self.absent.answered(call.public_model, call.endpoint) {
+            let (upstream, model, call) = (self.name(), call.public_model, call.endpoint.name());
+            info!(upstream, model, call, "upstream {upstream} serves {call} of {model} again");
+            self.meters.model_missing.set(if self.absent.any() { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// After a change of the configuration, what was absent may be there, or asked for no more.
+    pub(crate) fn forget_absent(&self) {
+        self.absent.forget();
+        self.meters.model_missing.set(0.0);
+    }
+
+    async fn exchange(&self, call: &Call<'_>, started: Instant, head_came: &mut bool) -> Result<Reply, CallError> {
         let mut tries = self.lessons.tries(call, &self.config);
         let response = loop {
             let response = self.ask(call, tries.manner, started).await?;
+            *head_came = true;
             if response.status().is_success() {
                 break response;
             }
@@ -276,56 +394,62 @@ impl Replica {
         request
     }
 
-    /// Asks whether the server lives and remembers the answer. Returns the health when it changed.
-    pub(crate) async fn probe(&self) -> Option<Health> {
-        let mut request = Request::new(Full::new(Bytes::new()));
-        *request.uri_mut() = self.targets.health.clone();
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
-        }
-        let answered = health::answered(async {
-            let Ok(response) = self.transport.send(request, Instant::now()).await else { return false };
-            let status = response.status();
-            // Reading the body to its end keeps the connection for calls.
-            let read = collect(response.into_body(), MAX_REFUSAL_BYTES, self.config.idle_timeout).await;
-            // Hosted servers without a list of models answer 404 and live.
-            let refused = matches!(status.as_u16(), 401..=403) || status.is_server_error();
-            !refused && !matches!(read, Err(CallError { kind: CallErrorKind::Reset, .. }))
-        });
-        let changed = self.pulse.note(answered.await);
-        self.meters.healthy.set(if self.pulse.health() == Health::Well { 1.0 } else { 0.0 });
-        changed
+    /// Shows in the metrics what is believed.
+    fn show(&self) {
+        let ReplicaStatus { health, breaker, trouble, .. } = self.status();
+        self.meters.healthy.set(if health == Health::Well { 1.0 } else { 0.0 });
+        self.meters.show(breaker, trouble, self.pulse.health() == Health::Ill);
     }
 
-    fn lease(self: &Arc<Self>, now: Instant) -> Result<Lease, CallError> {
+    fn lease(self: &Arc<Self>, asker: Asker, now: Instant) -> Result<Lease, CallError> {
         let mut breaker = self.breaker();
-        let (next, admission) = breaker.admit(now);
-        *breaker = next;
+        let before = breaker.phase();
+        let admitted = breaker.admit(asker, now);
+        let moved = breaker.phase() != before;
         drop(breaker);
-        let trial = match admission {
-            Admission::Yes => false,
-            Admission::Trial => true,
-            Admission::No { until } => {
-                let retry = Retry::Later(until.map(|until| until.saturating_duration_since(now)));
-                return Err(CallError { kind: CallErrorKind::Unavailable, retry, client_error: None });
-            }
-        };
+        if moved {
+            self.show();
+        }
+        let ticket = admitted.map_err(|until| {
+            let retry = Retry::Later(until.map(|until| until.saturating_duration_since(now)));
+            CallError { kind: CallErrorKind::Unavailable, retry, client_error: None }
+        })?;
         self.outstanding.fetch_add(1, Ordering::Relaxed);
         self.meters.outstanding.increment(1.0);
-        Ok(Lease { replica: Arc::clone(self), trial, settled: false })
+        Ok(Lease { replica: Arc::clone(self), ticket, began: false, settled: false })
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, outcome: Outcome) {
+    fn note(&self, ticket: Ticket, outcome: Outcome) {
         let mut breaker = self.breaker();
-        if *breaker == Breaker::default() && outcome == Outcome::Success {
-            return;
+        let (before, was) = (breaker.phase(), breaker.shut());
+        breaker.after(ticket, outcome, Instant::now(), self.next_chance());
+        let (after, is) = (breaker.phase(), breaker.shut());
+        drop(breaker);
+        if outcome == Outcome::KeyRefused {
+            self.suspect_key.store(true, Ordering::Relaxed);
         }
-        let next = breaker.after(outcome, Instant::now(), self.next_chance());
-        *breaker = next;
+        if before != after {
+            self.show();
+            self.tell(was, is);
+        }
+    }
+
+    /// Tells the operator of a change, once.
+    fn tell(&self, was: Option<Shut>, is: Option<Shut>) {
+        let seen = |shut: Option<Shut>| shut.map(|shut| (shut.trouble, shut.whose == Whose::Everybody));
+        let upstream = self.name();
+        match (seen(was), seen(is)) {
+            (was, is) if was == is => {}
+            (_, Some((trouble, everybody))) => {
+                let for_whom = if everybody { "" } else { ", as far as the one account that asks can tell" };
+                warn!(upstream, cause = trouble.name(), "upstream {upstream} {}{for_whom}", said(trouble));
+            }
+            (_, None) => info!(upstream, "upstream {upstream} works again"),
+        }
     }
 
     /// SplitMix64: enough to spread probations, and the same for the same seed.
@@ -346,7 +470,8 @@ enum Reply {
 /// A call under way. It counts while it lives and reports how the call went exactly once.
 pub(crate) struct Lease {
     replica: Arc<Replica>,
-    trial: bool,
+    ticket: Ticket,
+    began: bool,
     settled: bool,
 }
 
@@ -356,25 +481,29 @@ impl Lease {
     }
 
     pub(crate) fn succeeded(&mut self) {
-        self.settle(Outcome::Success);
+        self.settle(Outcome::Answered);
         self.replica.meters.succeeded();
     }
 
     pub(crate) fn failed(&mut self, error: &CallError) {
-        self.settle(error.outcome());
+        self.failed_as(error, error.outcome());
+    }
+
+    fn failed_as(&mut self, error: &CallError, outcome: Outcome) {
+        self.settle(outcome);
         self.replica.meters.failed(error);
     }
 
     pub(crate) fn stream_broke(&mut self) {
-        self.settle(Outcome::Failure);
+        self.settle(Outcome::Failed);
         self.replica.meters.stream_broke();
     }
 
-    /// A stream's first event closes a trial: waiting for its end would keep the server shut for minutes.
+    /// A stream's first event closes a breaker that is open: waiting for its end would keep the server shut for minutes.
     pub(crate) fn began(&mut self) {
-        if self.trial {
-            self.trial = false;
-            self.replica.note(Outcome::Success);
+        if self.ticket.trial || self.replica.breaker().shut().is_some() {
+            self.began = true;
+            self.replica.note(self.ticket, Outcome::Answered);
         }
     }
 
@@ -394,7 +523,7 @@ impl Lease {
     fn settle(&mut self, outcome: Outcome) {
         if !self.settled {
             self.settled = true;
-            self.replica.note(outcome);
+            self.replica.note(self.ticket, outcome);
         }
     }
 }
@@ -408,13 +537,23 @@ impl fmt::Debug for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.settled {
-            if self.trial {
-                self.replica.note(Outcome::Abandoned);
+            if self.ticket.trial && !self.began {
+                self.replica.note(self.ticket, Outcome::Abandoned);
             }
             self.replica.meters.cancelled();
         }
         self.replica.outstanding.fetch_sub(1, Ordering::Relaxed);
         self.replica.meters.outstanding.decrement(1.0);
+    }
+}
+
+/// What an operator is told.
+fn said(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::Unreachable => "cannot be reached",
+        Trouble::Failing => "fails",
+        Trouble::KeyRefused => "refuses our key",
+        Trouble::QuotaUsedUp => "wants to be paid: our account there is used up",
     }
 }
 

@@ -39,7 +39,7 @@ use batchin_openai::Endpoint;
 use crate::{
     config::{Address, UpstreamConfig},
     decoding::{Decoding, UnreadableEncoding},
-    dialect::HealthPath,
+    dialect::{HealthPath, MODELS_PATH},
     gathered::Gathered,
 };
 
@@ -390,6 +390,10 @@ pub(crate) struct Targets {
     completions: Uri,
     embeddings: Uri,
     pub(crate) health: Uri,
+    /// The list of models.
+    pub(crate) models: Uri,
+    /// What answers only to whoever has the key.
+    pub(crate) guarded: Uri,
 }
 
 impl Targets {
@@ -401,7 +405,7 @@ impl Targets {
         };
         let at = |path: String| PathAndQuery::try_from(path).ok().map(Uri::from);
         let call = |endpoint: Endpoint| at(format!("{prefix}{}", endpoint.path_below_v1()));
-        let health = match config.kind.health_path() {
+        let plain = |path| match path {
             HealthPath::AtRoot(path) => format!("{}{path}", prefix.strip_suffix(DEFAULT_PREFIX).unwrap_or(prefix)),
             HealthPath::BelowBase(path) => format!("{prefix}{path}"),
         };
@@ -409,7 +413,9 @@ impl Targets {
             chat: call(Endpoint::Chat)?,
             completions: call(Endpoint::Completions)?,
             embeddings: call(Endpoint::Embeddings)?,
-            health: at(health)?,
+            health: at(plain(config.kind.health_path()))?,
+            models: at(plain(MODELS_PATH))?,
+            guarded: at(plain(config.kind.guarded_path()))?,
         })
     }
 

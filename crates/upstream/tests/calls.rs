@@ -8,13 +8,18 @@ use batchin_openai::{Endpoint, UpstreamError, Usage, peek};
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal, SimServer, UsageMode, prompt_tokens, token_text};
 use batchin_tasks::Tasks;
 use batchin_upstream::{
-    Answer, BreakerState, Call, CallError, CallErrorKind, Event, EventKind, Events, Fleet, Health, Kind, Progress,
-    Replica, Retry, StreamError, UpstreamConfig,
+    Answer, Asker, BreakerState, Call, CallError, CallErrorKind, Check, Event, EventKind, Events, Fleet, Health, Kind,
+    Progress, Replica, Retry, Standing, StreamError, Trouble, UpstreamConfig,
 };
 use bytes::Bytes;
 
 /// A test that waits longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A person of one account.
+const ADA: Asker = Asker { account: 1, urgent: true, last_resort: false };
+/// Another one.
+const BOB: Asker = Asker { account: 2, ..ADA };
 
 struct World {
     sim: SimServer,
@@ -77,6 +82,7 @@ fn chat(body: &'static str) -> Call<'static> {
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,
+        asker: ADA,
     }
 }
 
@@ -305,8 +311,9 @@ async fn overloaded_server_is_left_alone_for_as_long_as_it_asks() {
     let world = World::of(Kind::Vllm).await;
     let error = world.refused(Behaviour::Refuse(Refusal::vllm(429, "slow down").retry_after("30")), whole()).await;
     assert_eq!(error.retry, Retry::Later(Some(Duration::from_secs(30))));
-    let status = world.replica().status();
-    assert_eq!((status.breaker, status.accepting), (BreakerState::Cooling, false));
+    assert_eq!(world.replica().status().breaker, BreakerState::Cooling);
+    assert_eq!(world.replica().standing(ADA), Standing::Refuses, "what the server named itself is obeyed");
+    assert_eq!(world.replica().standing(BOB), Standing::Takes, "it told one account");
     let error = world.refused(Behaviour::default(), whole()).await;
     assert_eq!(error.kind, CallErrorKind::Unavailable);
     let Retry::Later(Some(left)) = error.retry else { panic!("{error:?}") };
@@ -513,11 +520,101 @@ async fn breaker_opens_after_failures_and_a_success_keeps_it_shut() {
         world.refused(Behaviour::Drop, whole()).await;
     }
     assert_eq!(world.replica().status().breaker, BreakerState::Open);
-    assert!(!world.replica().accepting());
+    for asker in [ADA, BOB] {
+        assert_eq!(world.replica().standing(asker), Standing::LastResort);
+        assert_eq!(world.replica().standing(Asker { urgent: false, ..asker }), Standing::Refuses);
+    }
     let calls = world.sim.calls();
     assert_eq!(world.refused(Behaviour::default(), whole()).await.kind, CallErrorKind::Unavailable);
     assert_eq!(world.sim.calls(), calls);
+    world.sim.script_all(Behaviour::default());
+    let last = Asker { last_resort: true, ..BOB };
+    world.call(Call { asker: last, ..whole() }).await.unwrap();
+    assert_eq!(world.replica().status().breaker, BreakerState::Closed, "it answers");
     world.end().await;
+}
+
+#[tokio::test]
+async fn what_fails_for_one_account_fails_for_no_other() {
+    let bad = [
+        Behaviour::Refuse(Refusal::vllm(500, "boom")),
+        Behaviour::Refuse(Refusal::html(502)),
+        Behaviour::Refuse(Refusal::string(403, "flagged")),
+        Behaviour::Refuse(Refusal::vllm(429, "slow down").retry_after("60")),
+        Behaviour::Refuse(Refusal::vllm(503, "not you")),
+        raw(&["nonsense"], End::Done),
+        ending(3, End::Cut),
+    ];
+    for behaviour in bad {
+        let world = World::of(Kind::Vllm).await;
+        for _ in 0..10 {
+            let asker = Asker { urgent: false, last_resort: true, ..ADA };
+            world.sim.queue(behaviour.clone());
+            drop(world.call(Call { asker, ..whole() }).await);
+            assert_eq!(world.replica().standing(BOB), Standing::Takes, "{behaviour:?}");
+            assert!(world.call(Call { asker: BOB, ..whole() }).await.is_ok(), "{behaviour:?}");
+        }
+        world.end().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_does_not_have_is_asked_of_others_first() {
+    let world = World::of(Kind::Vllm).await;
+    world.sim.queue(Behaviour::Refuse(Refusal::vllm(404, "The model `Qwen/Qwen3` does not exist.")));
+    let error = world.call(whole()).await.expect_err("refused");
+    assert_eq!((error.retry, &error.client_error), (Retry::OtherReplica, &None));
+    assert!(error.is_not_served());
+    let replica = world.replica();
+    let serves = |endpoint| replica.serves("qwen", [endpoint].into_iter());
+    assert!(replica.avoids("qwen", Endpoint::Chat) && !serves(Endpoint::Chat) && serves(Endpoint::Completions));
+    assert_eq!((replica.standing(ADA), replica.status().breaker), (Standing::Takes, BreakerState::Closed));
+    world.call(streaming()).await.unwrap();
+    assert!(!replica.avoids("qwen", Endpoint::Chat) && serves(Endpoint::Chat), "it has it again");
+    world.sim.queue(Behaviour::Refuse(Refusal::vllm(404, "The image could not be fetched")));
+    let error = world.call(whole()).await.expect_err("refused");
+    assert_eq!(error.client_error.expect("the client's").message, "The image could not be fetched");
+    assert!(serves(Endpoint::Chat));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_key_makes_a_server_ill_until_it_is_taken() {
+    let world = World::with(Kind::Vllm, |config| config.api_key = Some("sk-1".into())).await;
+    until_probed(&world, Health::Well).await;
+    world.refused(Behaviour::Refuse(Refusal::string(401, "Unauthorized")), whole()).await;
+    let status = world.replica().status();
+    assert_eq!((status.health, status.trouble), (Health::Ill, Some(Trouble::KeyRefused)));
+    assert!(!world.replica().serves("qwen", [Endpoint::Chat].into_iter()));
+    world.sim.script_all(Behaviour::default());
+    world.call(Call { asker: BOB, ..whole() }).await.unwrap();
+    assert_eq!(world.replica().status().health, Health::Well);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_operator_s_check_says_what_a_server_has() {
+    for kind in Kind::ALL {
+        let world = World::with(kind, |config| config.api_key = Some("sk-1".into())).await;
+        let Check::Lists(models) = world.replica().check().await else { panic!("{kind}: no list") };
+        assert!(kind.has(&models, "sim"), "{kind}: {models:?}");
+        for (status, expected) in [
+            (401, Check::KeyRefused),
+            (402, Check::QuotaUsedUp),
+            (403, Check::KeyRefused),
+            (404, Check::NoList),
+            (500, Check::Refuses(500)),
+        ] {
+            world.sim.set_health(status);
+            assert_eq!(world.replica().check().await, expected, "{kind}");
+        }
+        world.end().await;
+    }
+    let gone = World::of(Kind::OpenAi).await;
+    let replica = gone.replica();
+    gone.sim.stop().await;
+    assert_eq!(replica.check().await, Check::Silent);
+    assert_eq!(gone.tasks.shutdown(PATIENCE).await, 0);
 }
 
 #[tokio::test]
@@ -528,10 +625,10 @@ async fn health_follows_the_server() {
         assert_eq!(world.replica().status().health, Health::Well, "{kind}");
         world.sim.set_health(503);
         until_probed(&world, Health::Ill).await;
-        assert!(!world.replica().accepting(), "{kind}");
+        assert_eq!(world.replica().standing(ADA), Standing::Refuses, "{kind}");
         world.sim.set_health(200);
         until_probed(&world, Health::Well).await;
-        assert!(world.replica().accepting(), "{kind}");
+        assert_eq!(world.replica().standing(ADA), Standing::Takes, "{kind}");
         world.end().await;
     }
 }

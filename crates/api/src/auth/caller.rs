@@ -121,6 +121,11 @@ impl FromRequestParts<App> for ManagingCaller {
     }
 }
 
+/// Whether a key or a session was sent at all.
+pub(crate) fn is_key_sent(headers: &HeaderMap) -> bool {
+    presented(headers).is_some()
+}
+
 /// The hash of the session token in the headers, if there is one.
 pub(crate) fn session_hash(headers: &HeaderMap) -> Option<[u8; 32]> {
     match presented(headers).map(Presented::of) {

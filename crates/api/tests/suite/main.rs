@@ -10,6 +10,7 @@ mod files;
 mod inference;
 mod keys;
 mod leaving;
+mod model_servers;
 mod models;
 mod odd_servers;
 mod openai_batches;

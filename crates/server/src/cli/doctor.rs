@@ -170,6 +170,13 @@ pub fn certificate(files: Option<&TlsFiles>) -> Option<Finding> {
     Some(Finding { subject: "certificate", verdict })
 }
 
+/// Whether a model server takes our key and has what it is to serve.
+pub fn upstream(name: &str, is_well: bool, found: String) -> Finding {
+    let what = format!("{name} {found}");
+    let remedy = "check the upstream's base_url and api_key, and upstream_model of the models that name it";
+    Finding { subject: "upstream", verdict: if is_well { Verdict::Fine(what) } else { broken(what, remedy) } }
+}
+
 /// Prints the findings; failed when one of them is broken.
 pub fn print(findings: &[Finding], as_json: bool, out: &mut impl Write) -> io::Result<Outcome> {
     let is_broken = findings.iter().any(|finding| matches!(finding.verdict, Verdict::Broken { .. }));

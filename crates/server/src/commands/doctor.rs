@@ -6,6 +6,9 @@ use anyhow::Result;
 use batchin_store::{ConnectError, Store};
 use batchin_webhooks::{Vault, VaultError};
 
+use batchin_upstream::Kind;
+
+use super::check_models;
 use crate::{
     cli::{self, Outcome, counted, doctor},
     config::{Config, ConfigError, DatabaseUrl},
@@ -43,6 +46,13 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
             findings.extend(doctor::weights(config, present));
         }
         findings.extend(doctor::certificate(config.server.tls.as_ref()));
+        // The engine is started by `serve`, and its weights are looked at above.
+        match check_models::ask(config, |kind| kind != Kind::Embedded).await {
+            Ok(asked) => findings.extend(asked.iter().map(|one| {
+                doctor::upstream(&one.name, one.is_well(), one.verdict())
+            })),
+            Err(cause) => findings.push(doctor::upstream("all", false, cli::explain(&*cause))),
+        }
     }
     Ok(doctor::print(&findings, as_json, out)?)
 }

@@ -19,6 +19,7 @@ mod outages;
 mod overspend;
 mod rate_limits;
 mod reload;
+mod retry_after;
 mod revocation;
 mod rooms;
 mod saturation;

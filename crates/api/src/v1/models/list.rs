@@ -7,7 +7,7 @@ use batchin_gateway::Catalog;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ModelObject, is_up, object};
+use super::{Anybody, ModelObject, object};
 use crate::{app::App, error::ApiError, openapi::ErrorObject};
 
 /// The models.
@@ -18,23 +18,23 @@ pub(crate) struct ModelList {
     data: Vec<ModelObject>,
 }
 
-/// The catalogue, while anything in it can be served.
+/// The catalogue, while any model server passes its health check.
 pub(super) fn catalog(app: &App) -> Result<Arc<Catalog>, ApiError> {
     if app.stopping.is_cancelled() {
         return Err(ApiError::unavailable("The server is shutting down."));
     }
-    let catalog = app.gateway.catalog();
-    if catalog.models().iter().any(|model| is_up(app, model)) {
-        return Ok(catalog);
+    if app.gateway.fleet().replicas().iter().any(|replica| replica.passes_health_check()) {
+        return Ok(app.gateway.catalog());
     }
-    Err(ApiError::unavailable("No model can be served now; try again in a moment."))
+    Err(ApiError::unavailable("No model server answers now; try again in a moment."))
 }
 
 /// The models that are served
 #[utoipa::path(get, path = "/v1/models", tag = "Models", security(()), responses(
     (status = 200, description = "The models", body = ModelList),
-    (status = 503, description = "No model can be served now", body = ErrorObject)))]
-pub(crate) async fn list(State(app): State<App>) -> Result<Json<ModelList>, ApiError> {
+    (status = 401, description = "A key was sent that does not work", body = ErrorObject),
+    (status = 503, description = "No model server passes its health check", body = ErrorObject)))]
+pub(crate) async fn list(State(app): State<App>, _: Anybody) -> Result<Json<ModelList>, ApiError> {
     let catalog = catalog(&app)?;
     let data = catalog.models().iter().map(|model| object(&app, model)).collect();
     Ok(Json(ModelList { object: "list", data }))

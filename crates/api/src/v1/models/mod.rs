@@ -4,12 +4,38 @@ pub(crate) mod list;
 pub(crate) mod openai;
 pub(crate) mod show;
 
+use axum::extract::FromRequestParts;
 use batchin_domain::{Class, Price};
-use batchin_gateway::{Availability, Model};
+use batchin_gateway::{Availability, Capability, Model};
+use batchin_openai::Endpoint;
+use http::{StatusCode, request::Parts};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{app::App, cents::DollarsPerMillion};
+use crate::{
+    app::App,
+    auth::{AccountCaller, is_key_sent},
+    cents::DollarsPerMillion,
+    error::ApiError,
+};
+
+/// Anybody; but who sends a key is told when it does not work, since clients try theirs with the list of models.
+pub(crate) struct Anybody;
+
+impl FromRequestParts<App> for Anybody {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        if !is_key_sent(&parts.headers) {
+            return Ok(Self);
+        }
+        match AccountCaller::from_request_parts(parts, app).await {
+            Err(error) if error.status() == StatusCode::UNAUTHORIZED => Err(error),
+            // What is public stays so while the database is away.
+            Ok(_) | Err(_) => Ok(Self),
+        }
+    }
+}
 
 /// A model.
 #[derive(Serialize, ToSchema)]
@@ -22,7 +48,8 @@ pub(crate) struct ModelObject {
     /// When this server began to serve it, in Unix seconds.
     created: i64,
     owned_by: String,
-    /// `always_on`, `on_demand`, or `offline` while no model server can serve it.
+    /// `always_on`, `on_demand`, or `offline` while no model server of it is known to work: it does not answer its health
+    /// check, fails, is loading, or does not have the model. Requests may be tried all the same.
     #[schema(example = "always_on")]
     status: &'static str,
     /// Prompt and completion together, in tokens.
@@ -70,8 +97,15 @@ impl From<Price> for InputOutput {
 
 /// Whether some model server can serve it now.
 pub(crate) fn is_up(app: &App, model: &Model) -> bool {
+    let asked = || {
+        model.capabilities.iter().map(|capability| match capability {
+            Capability::Chat => Endpoint::Chat,
+            Capability::Completions => Endpoint::Completions,
+            Capability::Embeddings => Endpoint::Embeddings,
+        })
+    };
     model.availability != Availability::Offline
-        && app.gateway.replicas_of(model).iter().any(|replica| replica.accepting())
+        && app.gateway.replicas_of(model).iter().any(|replica| replica.serves(&model.id, asked()))
 }
 
 fn object(app: &App, model: &Model) -> ModelObject {

@@ -5,7 +5,7 @@ use batchin_gateway::{Model, RequestError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::list::catalog;
+use super::{Anybody, list::catalog};
 use crate::{app::App, error::ApiError, openapi::ErrorObject, path::PathText};
 
 /// A model.
@@ -38,8 +38,9 @@ fn plain(app: &App, model: &Model) -> Plain {
 /// The models that are served
 #[utoipa::path(get, path = "/openai/v1/models", tag = "Models", security(()), responses(
     (status = 200, description = "The models", body = PlainList),
+    (status = 401, description = "A key was sent, and it is none", body = ErrorObject),
     (status = 503, description = "No model can be served now", body = ErrorObject)))]
-pub(crate) async fn list(State(app): State<App>) -> Result<Json<PlainList>, ApiError> {
+pub(crate) async fn list(State(app): State<App>, _: Anybody) -> Result<Json<PlainList>, ApiError> {
     let catalog = catalog(&app)?;
     let data = catalog.models().iter().map(|model| plain(&app, model)).collect();
     Ok(Json(PlainList { object: "list", data }))
@@ -49,8 +50,9 @@ pub(crate) async fn list(State(app): State<App>) -> Result<Json<PlainList>, ApiE
 #[utoipa::path(get, path = "/openai/v1/models/{*id}", tag = "Models", security(()),
     params(("id" = String, Path, description = "May contain slashes")), responses(
     (status = 200, description = "The model", body = Plain),
+    (status = 401, description = "A key was sent, and it is none", body = ErrorObject),
     (status = 404, description = "No such model", body = ErrorObject)))]
-pub(crate) async fn show(State(app): State<App>, id: PathText) -> Result<Json<Plain>, ApiError> {
+pub(crate) async fn show(State(app): State<App>, _: Anybody, id: PathText) -> Result<Json<Plain>, ApiError> {
     match app.gateway.catalog().find(id.as_str()) {
         Some(model) => Ok(Json(plain(&app, model))),
         None => Err(RequestError::ModelNotFound { model: id.as_str().to_owned() }.into()),
