@@ -116,14 +116,12 @@ impl Gateway {
         model.upstreams.iter().filter_map(|name| self.inner.parts.fleet.replica(name)).collect()
     }
 
-    /// The upstreams of a model that are up, without those that said that they don't have it, where others have.
-    pub(crate) fn replicas_for(&self, model: &Model, endpoint: Endpoint) -> Vec<Arc<Replica>> {
-        let mut all = self.replicas_of(model);
-        let avoided = |replica: &Arc<Replica>| replica.avoids(&model.id, endpoint);
-        if all.len() > 1 && all.iter().any(avoided) && !all.iter().all(avoided) {
-            all.retain(|replica| !avoided(replica));
-        }
-        all
+    /// The upstreams of a model that are up, and apart from them those that said of late that they don't have it: for
+    /// when none of the others takes a request.
+    pub(crate) fn replicas_for(&self, model: &Model, endpoint: Endpoint) -> [Vec<Arc<Replica>>; 2] {
+        let (spare, first) =
+            self.replicas_of(model).into_iter().partition(|replica| replica.avoids(&model.id, endpoint));
+        [first, spare]
     }
 
     /// Work beside requests.

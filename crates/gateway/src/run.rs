@@ -283,7 +283,7 @@ impl Gateway {
         inbound: &Inbound,
         admitted: &Admitted,
     ) -> Result<Dispatched, RequestError> {
-        let mut candidates = self.replicas_for(&admitted.model, inbound.endpoint);
+        let [mut candidates, mut spare] = self.replicas_for(&admitted.model, inbound.endpoint);
         let mut last: Option<CallError> = None;
         let unseen = !admitted.peek.stream && inbound.endpoint.generates();
         let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task: None, unseen, account };
@@ -291,6 +291,10 @@ impl Gateway {
         while tries < MAX_ATTEMPTS {
             let running = match self.dispatcher().begin(&candidates, work) {
                 Ok(running) => running,
+                Err(_) if !spare.is_empty() => {
+                    candidates.append(&mut spare);
+                    continue;
+                }
                 Err(Gate::Unavailable) if last.is_none() => {
                     let retry_after = Dispatcher::pause(&candidates, work).unwrap_or(RETRY_AFTER);
                     return Err(RequestError::NoUpstream { retry_after });
@@ -310,7 +314,8 @@ impl Gateway {
                 }
                 Err(error) => {
                     let upstream = running.replica.name().to_owned();
-                    running.finish(ended(&error));
+                    let outcome = ended(&error, &running);
+                    running.finish(outcome);
                     note_failure(&upstream, &error);
                     if error.retry == Retry::Never {
                         return Err(final_error(error));
@@ -323,7 +328,10 @@ impl Gateway {
                         continue;
                     }
                     candidates.retain(|other| other.name() != upstream);
-                    last = Some(error);
+                    // That others have too much to do says more than that this one does not have the model.
+                    if last.is_none() || !error.is_of_server() {
+                        last = Some(error);
+                    }
                 }
             }
         }
@@ -441,9 +449,14 @@ pub(crate) fn no_room(gate: Gate, last: Option<CallError>) -> RequestError {
     }
 }
 
-pub(crate) fn ended(error: &CallError) -> Ended {
+/// What the scheduler is told of a failed call.
+pub(crate) fn ended(error: &CallError, running: &Running) -> Ended {
     match (error.kind, error.retry) {
         (CallErrorKind::Timeout, _) => Ended::Timeout,
+        // One account's overload lowers what runs there, and is no pause for others that are answered.
+        (CallErrorKind::Status(429 | 503), Retry::Later(_)) if running.replica.answers_others(running.asker) => {
+            Ended::Timeout
+        }
         (CallErrorKind::Status(429 | 503), Retry::Later(retry_after)) => Ended::Overloaded { retry_after },
         _ => Ended::Failed,
     }

@@ -99,8 +99,8 @@ impl Gateway {
         place: Running,
     ) -> Result<(Given, Running), TaskError> {
         let began = Instant::now();
-        let mut candidates = self.replicas_for(&admitted.model, inbound.endpoint);
-        let mut failed = Failed::of(candidates.len());
+        let [mut candidates, mut spare] = self.replicas_for(&admitted.model, inbound.endpoint);
+        let mut failed = Failed::of(candidates.len() + spare.len());
         let mut place = Some(place);
         let task = inbound.task.map(|(_, task)| task);
         let prompt_bound = admitted.ceiling.input;
@@ -111,6 +111,10 @@ impl Gateway {
                 Some(running) => running,
                 None => match self.dispatcher().begin(&candidates, work) {
                     Ok(running) => running,
+                    Err(_) if !spare.is_empty() => {
+                        candidates.append(&mut spare);
+                        continue;
+                    }
                     Err(gate) => return Err(failed.end().unwrap_or_else(|| no_room(gate, None).into())),
                 },
             };
@@ -124,11 +128,13 @@ impl Gateway {
                 Err(error) => error,
             };
             let replica = Arc::clone(&running.replica);
-            running.finish(ended(&error));
+            let outcome = ended(&error, &running);
+            running.finish(outcome);
             note_failure(replica.name(), &error);
             let is_final = error.retry == Retry::Never;
             tries += usize::from(!error.is_of_server());
             candidates.retain(|other| other.name() != replica.name());
+            spare.retain(|other| other.name() != replica.name());
             failed.note(&replica, error);
             if is_final {
                 break;
@@ -161,7 +167,9 @@ impl Failed {
         let of_task =
             matches!(error.kind, CallErrorKind::Status(500) | CallErrorKind::BadAnswer | CallErrorKind::Timeout);
         self.alike &= same && of_task && replica.answered_lately();
-        self.last = Some(error);
+        if self.last.is_none() || !error.is_of_server() {
+            self.last = Some(error);
+        }
     }
 
     /// What the last one said.

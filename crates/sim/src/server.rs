@@ -364,14 +364,25 @@ fn refusal(refusal: &Refusal) -> Response<SimBody> {
 fn housekeeping(shared: &Shared, path: &str) -> Response<SimBody> {
     let (content_type, body) = match path {
         "/health" | "/ready" | "/" => ("application/json", "{\"status\":\"ok\"}"),
-        "/v1/models" => (
-            "application/json",
-            r#"{"object":"list","data":[{"id":"sim","object":"model","created":1,"owned_by":"sim"}]}"#,
-        ),
+        "/v1/models" => return listed(shared),
         "/metrics" => ("text/plain", "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n"),
         _ => return refusal(&Refusal::fast_api(404, "Not Found")),
     };
-    let mut response = respond(content_type, whole(Bytes::from_static(body.as_bytes())));
+    well(shared, respond(content_type, whole(Bytes::from_static(body.as_bytes()))))
+}
+
+/// The models: `sim`, and those that have a script.
+fn listed(shared: &Shared) -> Response<SimBody> {
+    let mut names: Vec<String> = shared.script().by_model.keys().cloned().collect();
+    names.push("sim".to_owned());
+    let model = |id| serde_json::json!({ "id": id, "object": "model", "created": 1, "owned_by": "sim" });
+    let data: Vec<_> = names.into_iter().map(model).collect();
+    let body = serde_json::json!({ "object": "list", "data": data }).to_string();
+    well(shared, respond("application/json", whole(body.into())))
+}
+
+/// With the status that the server's health has.
+fn well(shared: &Shared, mut response: Response<SimBody>) -> Response<SimBody> {
     if let Ok(status) = StatusCode::from_u16(shared.health.load(Ordering::Relaxed)) {
         *response.status_mut() = status;
     }

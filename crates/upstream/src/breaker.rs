@@ -228,6 +228,11 @@ impl Breaker {
         self.answered.is_some_and(|at| now.saturating_duration_since(at) < WINDOW)
     }
 
+    /// Whether the last outcome of some other account of late was an answer.
+    pub fn answers_others(&self, account: u64, now: Instant) -> bool {
+        self.recent(now).any(|voter| voter.account != account && voter.failures == 0 && !voter.overloaded)
+    }
+
     /// Whether a call would be let through now.
     pub fn would_admit(&self, asker: Asker, now: Instant) -> bool {
         self.phase.admit(asker, now).is_ok()
@@ -461,11 +466,9 @@ fn trouble_of(outcome: Outcome) -> Trouble {
         Outcome::Lost => Trouble::Unreachable,
         Outcome::KeyRefused => Trouble::KeyRefused,
         Outcome::QuotaUsedUp => Trouble::QuotaUsedUp,
-        Outcome::Answered
-        | Outcome::Declined
-        | Outcome::Failed
-        | Outcome::Overloaded { .. }
-        | Outcome::Abandoned => Trouble::Failing,
+        Outcome::Answered | Outcome::Declined | Outcome::Failed | Outcome::Overloaded { .. } | Outcome::Abandoned => {
+            Trouble::Failing
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    breaker::Trouble,
     config::{ConfigError, UpstreamConfig},
     health::{HEALTH_INTERVAL, Health, Probed},
     replica::Replica,
@@ -100,6 +101,8 @@ impl Fleet {
         let probes = self.replicas().into_iter().map(|replica| async move {
             let upstream = replica.name();
             match replica.probe().await {
+                // A call has met it, and that was told.
+                Some((Health::Ill, Probed::KeyRefused)) if replica.status().trouble == Some(Trouble::KeyRefused) => {}
                 Some((Health::Ill, Probed::KeyRefused)) => warn!(upstream, "upstream {upstream} refuses our key"),
                 Some((Health::Ill, _)) => warn!(upstream, "upstream {upstream} does not answer"),
                 Some((Health::Well, _)) => info!(upstream, "upstream {upstream} answers"),

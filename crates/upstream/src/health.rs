@@ -47,6 +47,7 @@ pub(crate) struct Pulse {
     health: AtomicU8,
     misses: AtomicU32,
     was_well: AtomicBool,
+    key_refused: AtomicBool,
 }
 
 impl Pulse {
@@ -55,7 +56,13 @@ impl Pulse {
             health: AtomicU8::new(Health::Unknown as u8),
             misses: AtomicU32::new(0),
             was_well: AtomicBool::new(false),
+            key_refused: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the last probe found that our key is refused.
+    pub(crate) fn is_key_refused(&self) -> bool {
+        self.key_refused.load(Ordering::Relaxed)
     }
 
     /// Whether it was ever well.
@@ -87,6 +94,7 @@ impl Pulse {
             // That is an answer, and no chance.
             Probed::KeyRefused => Health::Ill,
         };
+        self.key_refused.store(probed == Probed::KeyRefused, Ordering::Relaxed);
         self.health.store(after as u8, Ordering::Relaxed);
         (after != before).then_some(after)
     }

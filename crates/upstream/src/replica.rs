@@ -218,6 +218,11 @@ impl Replica {
         self.pulse.health() != Health::Ill || (self.config.kind == Kind::Embedded && !self.pulse.was_well())
     }
 
+    /// Whether it answered another account in the last half minute.
+    pub fn answers_others(&self, asker: Asker) -> bool {
+        self.breaker().answers_others(asker.account, Instant::now())
+    }
+
     /// Whether it answered anybody in the last half minute.
     pub fn answered_lately(&self) -> bool {
         self.breaker().answered_lately(Instant::now())
@@ -398,7 +403,9 @@ impl Replica {
     fn show(&self) {
         let ReplicaStatus { health, breaker, trouble, .. } = self.status();
         self.meters.healthy.set(if health == Health::Well { 1.0 } else { 0.0 });
-        self.meters.show(breaker, trouble, self.pulse.health() == Health::Ill);
+        let key_refused = self.pulse.is_key_refused();
+        let trouble = if key_refused { Some(Trouble::KeyRefused) } else { trouble };
+        self.meters.show(breaker, trouble, self.pulse.health() == Health::Ill && !key_refused);
     }
 
     fn lease(self: &Arc<Self>, asker: Asker, now: Instant) -> Result<Lease, CallError> {
@@ -440,10 +447,14 @@ impl Replica {
 
     /// Tells the operator of a change, once.
     fn tell(&self, was: Option<Shut>, is: Option<Shut>) {
-        let seen = |shut: Option<Shut>| shut.map(|shut| (shut.trouble, shut.whose == Whose::Everybody));
+        let seen = |shut: Option<Shut>| {
+            shut.map(|shut| (shut.trouble, shut.whose == Whose::Everybody || shut.trouble.is_about_us()))
+        };
         let upstream = self.name();
         match (seen(was), seen(is)) {
             (was, is) if was == is => {}
+            // The health check has met it, and that was told.
+            (_, Some((Trouble::KeyRefused, _))) if self.pulse.is_key_refused() => {}
             (_, Some((trouble, everybody))) => {
                 let for_whom = if everybody { "" } else { ", as far as the one account that asks can tell" };
                 warn!(upstream, cause = trouble.name(), "upstream {upstream} {}{for_whom}", said(trouble));

@@ -26,3 +26,4 @@ mod saturation;
 mod shutdown;
 mod stalls;
 mod streams;
+mod upstream_trouble;

@@ -170,6 +170,13 @@ impl World {
         ran.out
     }
 
+    /// The same for a command that must fail.
+    pub async fn failing_command(&self, arguments: &[&str]) -> String {
+        let ran = self.try_command(arguments).await;
+        assert_eq!(ran.code, 1, "batchin {}\n{}{}", arguments.join(" "), ran.out, ran.err);
+        ran.out
+    }
+
     /// Runs a command that may fail.
     pub async fn try_command(&self, arguments: &[&str]) -> Ran {
         self.command_on(&self.folder.path().join("command"), arguments).await
