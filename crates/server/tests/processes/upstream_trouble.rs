@@ -12,7 +12,7 @@ async fn metrics(account: &Account, node: &Node) -> String {
 
 /// What it says, also of what a test's installation lacks.
 async fn doctor(world: &World) -> String {
-    String::from_utf8(world.ran(&["doctor"]).await.stdout).unwrap()
+    world.try_command(&["doctor"]).await.out
 }
 
 async fn until_shown(account: &Account, node: &Node, line: &str) {
