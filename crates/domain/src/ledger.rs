@@ -48,6 +48,8 @@ pub enum Movement {
     Grant,
     /// A request's usage is charged.
     Charge,
+    /// What was charged for a request on the way and is more than it cost in the end.
+    GiveBack,
     /// Usage that came after its node was fenced: our loss, never the customer's.
     Late,
     /// The operator takes back credit that was given in error.
@@ -60,6 +62,7 @@ impl Movement {
         match self {
             Self::Grant => (Book::Grants, Book::Customer),
             Self::Charge => (Book::Customer, Book::Revenue),
+            Self::GiveBack => (Book::Revenue, Book::Customer),
             Self::Late => (Book::LateUsage, Book::Revenue),
             Self::Correction => (Book::Customer, Book::Grants),
         }

@@ -6,7 +6,10 @@ use batchin_domain::{BatchId, Class, Price, RequestId, TaskId, Units};
 use batchin_openai::{Endpoint, Peek, peek};
 use bytes::Bytes;
 
-use crate::{Availability, Capability, Catalog, IdempotencyKey, Model, RequestError, reserve::Ceiling};
+use crate::{
+    Availability, Capability, Catalog, IdempotencyKey, Model, OverLimit, RequestError, meter::tokens_of_text,
+    reserve::Ceiling,
+};
 
 /// Tokens that a chat template may add around one message.
 const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
@@ -45,7 +48,9 @@ pub struct Admitted {
     pub price: Price,
     /// The most that it can cost.
     pub ceiling: Ceiling,
-    /// What the upstream is told where the client states no limit, or a larger one.
+    /// Its prompt's tokens, where no model server counts them.
+    pub prompt_guess: u64,
+    /// Sent to the upstream where the client states no limit, or a larger one.
     pub max_tokens: Option<u32>,
 }
 
@@ -55,6 +60,11 @@ const BYTES_PER_TOKEN: u64 = 4;
 const USUAL_OUTPUT: u64 = 256;
 
 impl Admitted {
+    /// How many choices the client gets, over all prompts.
+    pub fn given(&self) -> u32 {
+        self.peek.given.max(1).saturating_mul(self.peek.bound.items.max(1))
+    }
+
     /// What the request will consume, roughly: a token for four bytes of prompt, and answers as long as usual or as the
     /// body allows. For estimates; nothing is ever charged by it.
     pub fn expected(&self, endpoint: Endpoint) -> Units {
@@ -62,7 +72,7 @@ impl Admitted {
         let input =
             (bound.text_bytes / BYTES_PER_TOKEN).saturating_add(bound.token_ids).clamp(1, self.ceiling.input.max(1));
         let most = self.peek.max_output.map_or(USUAL_OUTPUT, u64::from).min(USUAL_OUTPUT);
-        let output = if endpoint.generates() { most.saturating_mul(self.ceiling.choices) } else { 0 };
+        let output = if endpoint.generates() { most.saturating_mul(self.ceiling.answers) } else { 0 };
         Units { input, output, cached: 0 }
     }
 }
@@ -82,12 +92,50 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, RequestEr
     }
     let context = u64::from(model.context_length);
     let input = input_bound(&peek, context);
-    let choices = u64::from(peek.choices.max(1));
-    let (output, max_tokens) = output_bound(&peek, model, inbound.endpoint, input)?;
+    // Each prompt of a list is answered so many times.
+    let answers = u64::from(peek.choices.max(1)).saturating_mul(u64::from(peek.bound.items.max(1)));
+    let Limit { most, max_tokens } = output_limit(&peek, model, inbound.endpoint, input)?;
     let price = model.prices.in_class(inbound.class);
-    let units = Units { input, output: output.saturating_mul(choices), cached: 0 };
-    let ceiling = Ceiling { cost: price.cost(units), price, input, choices };
-    Ok(Admitted { model: Arc::clone(model), price, ceiling, max_tokens, peek })
+    let output = most.saturating_mul(answers);
+    let cost = price.cost(Units { input, output, cached: 0 });
+    let ceiling = Ceiling { cost, price, input, output, answers };
+    let prompt_guess = prompt_guess(&peek, &inbound.body);
+    Ok(Admitted { model: Arc::clone(model), price, ceiling, prompt_guess, max_tokens, peek })
+}
+
+/// Tokens that an image or a sound is counted as: what a picture of usual size takes in most models.
+const MEDIA_TOKENS: u64 = 1_000;
+/// A text of so many bytes and without a blank is an image or a sound in base64.
+const MEDIA_BYTES: usize = 512;
+
+/// The prompt's tokens by the rule for text; images and sounds, whose bytes are no text, by their number.
+fn prompt_guess(peek: &Peek, body: &[u8]) -> u64 {
+    let bound = &peek.bound;
+    let (number, bytes) = if bound.has_media { media(body) } else { (0, 0) };
+    let text = tokens_of_text(bound.text_bytes.saturating_sub(bytes));
+    text.saturating_add(bound.token_ids).saturating_add(number.saturating_mul(MEDIA_TOKENS))
+}
+
+/// How many texts of a JSON body are media, and their bytes together.
+fn media(body: &[u8]) -> (u64, u64) {
+    let (mut number, mut bytes, mut start, mut escaped) = (0, 0, None, false);
+    for (at, byte) in body.iter().enumerate() {
+        match (start, byte) {
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), b'\\') => escaped = true,
+            (None, b'"') => start = Some(at + 1),
+            (Some(from), b'"') => {
+                let text = body.get(from..at).unwrap_or_default();
+                if text.len() >= MEDIA_BYTES && !text.iter().take(MEDIA_BYTES).any(u8::is_ascii_whitespace) {
+                    number += 1;
+                    bytes += text.len() as u64;
+                }
+                start = None;
+            }
+            _ => {}
+        }
+    }
+    (number, bytes)
 }
 
 /// The most prompt tokens: a token is at least one byte of text, and no prompt is longer than the context.
@@ -106,31 +154,69 @@ fn input_bound(peek: &Peek, context: u64) -> u64 {
     bound.text_bytes.saturating_add(bound.token_ids).saturating_add(template).min(most)
 }
 
-/// The most completion tokens of one choice, and the limit to send along where the client states none.
-fn output_bound(
-    peek: &Peek,
-    model: &Model,
-    endpoint: Endpoint,
-    input: u64,
-) -> Result<(u64, Option<u32>), RequestError> {
+/// What bounds one answer.
+struct Limit {
+    /// The most completion tokens.
+    most: u64,
+    /// The limit to send along where the client states none, or a larger one.
+    max_tokens: Option<u32>,
+}
+
+/// Of a context, what an answer may have at least when it may have all that the prompt leaves: prompts have far fewer tokens
+/// than their bound, which is in bytes.
+const SURE_SHARE: u64 = 4;
+
+fn output_limit(peek: &Peek, model: &Model, endpoint: Endpoint, input: u64) -> Result<Limit, RequestError> {
+    let unlimited = |most| Limit { most, max_tokens: None };
     if !endpoint.generates() {
-        return Ok((0, None));
+        return Ok(unlimited(0));
     }
     let context = u64::from(model.context_length);
     let limit = model.max_output_tokens.map_or(context, |limit| u64::from(limit).min(context));
-    match peek.max_output.filter(|_| peek.max_output_stated) {
-        Some(asked) if u64::from(asked) > limit => {
-            Err(RequestError::OverModelLimit { param: peek.max_output_name, asked: u64::from(asked), limit })
-        }
-        Some(asked) => Ok((u64::from(asked), None)),
+    match peek.max_output.filter(|_| peek.max_output_stated).map(u64::from) {
+        Some(asked) if asked > limit => match model.over_limit {
+            OverLimit::Clamp => {
+                // A limit as long as the context fits behind no prompt, and servers refuse it.
+                let left = context.saturating_sub(input).max(context / SURE_SHARE).max(1);
+                let most = if limit < context { limit } else { left };
+                Ok(Limit { most, max_tokens: u32::try_from(most).ok() })
+            }
+            OverLimit::Refuse => Err(RequestError::OverModelLimit { param: peek.max_output_name, asked, limit }),
+        },
+        Some(asked) => Ok(unlimited(asked)),
         None => {
             let default = peek.max_output.map_or(limit, |tokens| u64::from(tokens).min(limit));
-            // Some servers refuse a limit that does not fit behind the prompt; then the context is the limit.
-            let fits = input.saturating_add(default) <= context;
+            // Some servers refuse a limit that does not fit behind the prompt; then the context is the limit. Completions
+            // have a default that is small, and a list of prompts whose bound says little about each of them.
+            let fits = peek.max_output.is_some() || input.saturating_add(default) <= context;
             match u32::try_from(default) {
-                Ok(tokens) if fits && default < context => Ok((default, Some(tokens))),
-                _ => Ok((context, None)),
+                Ok(tokens) if fits && default < context => Ok(Limit { max_tokens: Some(tokens), ..unlimited(default) }),
+                _ => Ok(unlimited(context)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchin_openai::peek;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_not_counted_as_text() {
+        let image = format!("data:image/png;base64,{}", "iVBORw0KGgo\\/".repeat(10_000));
+        let content = serde_text(&image);
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#);
+        let peeked = peek(Endpoint::Chat, body.as_bytes()).unwrap();
+        assert!(peeked.bound.has_media && peeked.bound.text_bytes > 100_000);
+        let guess = prompt_guess(&peeked, body.as_bytes());
+        assert!((1_000..1_100).contains(&guess), "{guess}");
+    }
+
+    fn serde_text(image: &str) -> String {
+        format!(
+            r#"[{{"type":"text","text":"what \"is\" it?"}},{{"type":"image_url","image_url":{{"url":"{image}"}}}}]"#
+        )
     }
 }

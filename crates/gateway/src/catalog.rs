@@ -60,6 +60,15 @@ impl Availability {
     }
 }
 
+/// What becomes of a request that asks for more tokens than the model's `max_output_tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverLimit {
+    /// It gets as many as the model gives; its `finish_reason` tells.
+    Clamp,
+    /// It is refused.
+    Refuse,
+}
+
 /// One model.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -77,6 +86,8 @@ pub struct Model {
     pub context_length: u32,
     /// Most completion tokens of one choice; `None` is the context.
     pub max_output_tokens: Option<u32>,
+    /// What becomes of a request that asks for more.
+    pub over_limit: OverLimit,
     /// As configured; what is really served follows from the upstreams' health.
     pub availability: Availability,
     /// An SPDX name or whatever the operator calls it.

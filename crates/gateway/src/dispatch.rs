@@ -102,8 +102,7 @@ impl Dispatcher {
                 id,
                 slots: replica.config().slots,
                 cpu: replica.kind() == Kind::Embedded,
-                // A hosted API may go on computing, and charging, after its connection was closed.
-                cancels: replica.kind() != Kind::OpenAi,
+                cancels: replica.kind().stops_when_left(),
             });
         }
         let now = self.clock.now();

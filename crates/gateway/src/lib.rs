@@ -12,6 +12,7 @@ mod error;
 mod escrow;
 mod gateway;
 mod idempotent;
+mod leaving;
 mod meter;
 mod meters;
 mod pace;
@@ -22,7 +23,7 @@ mod task;
 
 pub use admit::Inbound;
 pub use caller::Caller;
-pub use catalog::{Availability, Capability, Catalog, CatalogError, Model};
+pub use catalog::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
 pub use dispatch::{Dispatcher, Running, Work};
 pub use epoch::{Epoch, Keeper, KeeperOptions};
 pub use error::RequestError;

@@ -1,61 +1,187 @@
 //! Holds: counting what a request consumes, and what that costs.
+//!
+//! What the model server counted is billed. What it did not count is counted here, by one rule, which docs/money.md
+//! states. Either way nothing beyond what was held for is ever counted.
 
 use batchin_domain::{Amount, Price, Units};
 use batchin_openai::Usage;
+use batchin_store::UsageMarks;
+use batchin_upstream::Kind;
 
-/// Bytes of text in one token when we have to guess: the usual figure for English. A guess is marked as such and never
-/// exceeds the hold.
+use crate::admit::Admitted;
+
+/// Bytes of text in one token where nobody has counted: the usual figure for English, and for most other languages within
+/// a third of it.
 const BYTES_PER_TOKEN: u64 = 4;
+
+/// No vocabulary that is in use has a longer token.
+const LONGEST_TOKEN: u64 = 256;
+/// More than tokens have on average in any language or code.
+const LARGE_TOKEN: u64 = 8;
+/// What a short answer may have beyond that: a few long words.
+const SPARE_BYTES: u64 = 64;
+
+/// How many tokens a text is counted as where the model server does not say: one for each four bytes or part of them.
+pub(crate) const fn tokens_of_text(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
+/// What came of an answer: its pieces, and the bytes of text in them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    pieces: u64,
+    bytes: u64,
+}
+
+impl Said {
+    /// The pieces of a server that sends a token in each, and the text of any other. Pieces that are too large for that
+    /// have several tokens in them; pieces without any text that can be read (audio) are all there is to count.
+    fn tokens(self, token_by_token: bool) -> u64 {
+        let are_tokens = token_by_token && self.bytes <= self.pieces.saturating_mul(LARGE_TOKEN);
+        if are_tokens || self.bytes == 0 { self.pieces } else { tokens_of_text(self.bytes) }
+    }
+}
 
 /// One request's counts.
 #[derive(Clone, Copy, Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     price: Price,
     /// At most this is charged.
     hold: Amount,
-    /// Our guess of the prompt, for when the upstream says nothing.
+    /// What was held for.
+    bound: Units,
+    /// Answers that share the output's bound.
+    answers: u64,
+    /// Our count of the prompt, for when the upstream says nothing.
     guessed_input: u64,
-    /// Choices that got content; each holds at least one token.
-    deltas: u64,
-    reported: Option<Usage>,
+    /// Bytes of the prompt that stand before the answers.
+    echoed: u64,
+    said: Said,
+    /// Of that, what came since the upstream last told its count.
+    uncounted: Said,
+    told: Option<Usage>,
+    token_by_token: bool,
+    is_cut: bool,
 }
 
 impl Meter {
-    /// A meter for a prompt of `text_bytes` and `token_ids`, charged at most `hold`.
-    pub fn new(price: Price, hold: Amount, text_bytes: u64, token_ids: u64) -> Self {
-        let guessed_input = text_bytes.div_ceil(BYTES_PER_TOKEN).saturating_add(token_ids);
-        Self { price, hold, guessed_input, deltas: 0, reported: None }
+    /// A meter for a request, charged at most `hold`.
+    pub fn new(admitted: &Admitted, hold: Amount) -> Self {
+        let (peek, ceiling) = (&admitted.peek, &admitted.ceiling);
+        let bound = &peek.bound;
+        Self {
+            price: ceiling.price,
+            hold,
+            bound: Units { input: ceiling.input, output: ceiling.output, cached: ceiling.input },
+            answers: ceiling.answers,
+            guessed_input: admitted.prompt_guess,
+            echoed: if peek.echo { bound.text_bytes.saturating_mul(u64::from(peek.choices.max(1))) } else { 0 },
+            said: Said::default(),
+            uncounted: Said::default(),
+            told: None,
+            token_by_token: false,
+            is_cut: false,
+        }
     }
 
-    /// Content went to the client.
-    pub fn deltas(&mut self, deltas: u32) {
-        self.deltas = self.deltas.saturating_add(u64::from(deltas));
+    /// The answer is a stream of such a server.
+    pub const fn streams_from(&mut self, kind: Kind) {
+        self.token_by_token = kind.streams_token_by_token();
     }
 
-    /// The upstream says what it counted. Counts grow, and what it does not tell undoes nothing.
+    /// Pieces came, with so many bytes of text in all.
+    pub fn said(&mut self, pieces: u32, bytes: u64) {
+        for said in [&mut self.said, &mut self.uncounted] {
+            said.pieces = said.pieces.saturating_add(u64::from(pieces));
+            said.bytes = said.bytes.saturating_add(bytes);
+        }
+    }
+
+    /// The upstream says what it counted, so far or in all. Counts grow, and what it does not tell undoes nothing.
     pub fn report(&mut self, usage: Usage) {
-        self.reported = Some(self.reported.map_or(usage, |known| known.merged(usage)));
+        if usage.completion_tokens.is_some_and(|count| count > 0) {
+            self.uncounted = Said::default();
+        }
+        self.told = Some(self.told.map_or(usage, |known| known.merged(usage)));
+    }
+
+    /// The answer is cut off here.
+    pub const fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
+    /// Whether more has come than was asked for: by the upstream's own count or, without one, by more text than so many
+    /// tokens can have.
+    ///
+    /// No honest answer does. One whose pieces are whole tokens has no more pieces than tokens, and no token is longer than
+    /// [`LONGEST_TOKEN`]. Only an answer in pieces smaller than tokens is judged by [`LARGE_TOKEN`], twice what tokens have.
+    pub fn is_over(&self) -> bool {
+        let most = self.bound.output;
+        let counted = self.told.and_then(|usage| usage.completion_tokens).unwrap_or(0);
+        let in_small_pieces = self.said.pieces > most.saturating_add(self.answers);
+        let each = if in_small_pieces { LARGE_TOKEN } else { LONGEST_TOKEN };
+        let spare = self.answers.saturating_mul(SPARE_BYTES).saturating_add(self.echoed);
+        counted > most || self.said.bytes > most.saturating_mul(each).saturating_add(spare)
     }
 
     /// Whether a count is ours.
     pub fn is_estimated(&self) -> bool {
-        let told = self.reported.unwrap_or_default();
-        told.prompt_tokens.is_none() || told.completion_tokens.is_none_or(|count| count < self.deltas)
+        let told = self.told.unwrap_or_default();
+        told.prompt_tokens.is_none() || told.completion_tokens.is_none() || self.uncounted.pieces > 0
     }
 
-    /// What was consumed so far.
+    /// What is odd about the counts.
+    pub fn marks(&self) -> UsageMarks {
+        let counted = self.counted();
+        let told = self.told.and_then(|usage| usage.completion_tokens);
+        let in_it = self.said.pieces.saturating_sub(self.uncounted.pieces);
+        UsageMarks {
+            capped: counted.input > self.bound.input || counted.output > self.bound.output,
+            below_pieces: told.is_some_and(|count| count < in_it),
+            cut: self.is_cut,
+        }
+    }
+
+    /// What was consumed so far, at most what was held for.
     pub fn units(&self) -> Units {
-        let told = self.reported.unwrap_or_default();
-        Units {
-            input: told.prompt_tokens.unwrap_or(self.guessed_input),
-            output: told.completion_tokens.unwrap_or(0).max(self.deltas),
-            cached: told.cached_tokens,
+        let counted = self.counted();
+        let input = counted.input.min(self.bound.input);
+        Units { input, output: counted.output.min(self.bound.output), cached: counted.cached.min(input) }
+    }
+
+    /// The usage, where it differs from what the upstream said: the client is told what it pays for.
+    pub fn corrected(&self) -> Option<Usage> {
+        let (units, told) = (self.units(), self.told.unwrap_or_default());
+        let as_told = told.prompt_tokens == Some(units.input) && told.completion_tokens == Some(units.output);
+        (!as_told).then(|| self.usage())
+    }
+
+    /// The usage as it is billed.
+    pub fn usage(&self) -> Usage {
+        let units = self.units();
+        let reasoning = self.told.map_or(0, |usage| usage.reasoning_tokens);
+        Usage {
+            cached_tokens: units.cached,
+            reasoning_tokens: reasoning.min(units.output),
+            ..Usage::of(units.input, units.output)
         }
     }
 
     /// What it costs so far.
     pub fn cost(&self) -> Amount {
         self.price.cost(self.units()).min(self.hold)
+    }
+
+    fn counted(&self) -> Units {
+        let told = self.told.unwrap_or_default();
+        let said = Said { bytes: self.uncounted.bytes.saturating_sub(self.echoed), ..self.uncounted };
+        let is_echo = said.bytes == 0 && self.uncounted.bytes > 0;
+        let guessed = if is_echo { 0 } else { said.tokens(self.token_by_token) };
+        Units {
+            input: told.prompt_tokens.unwrap_or(self.guessed_input),
+            output: told.completion_tokens.unwrap_or(0).saturating_add(guessed),
+            cached: told.cached_tokens,
+        }
     }
 }
 
@@ -65,34 +191,122 @@ mod tests {
 
     use super::*;
 
-    fn meter(hold: i64) -> Meter {
+    fn meter() -> Meter {
         let rate = Rate::from_pico(1_000);
-        Meter::new(Price { input: rate, output: rate }, Amount::from_nanos(hold).unwrap(), 40, 0)
+        Meter {
+            price: Price { input: rate, output: rate },
+            hold: Amount::from_nanos(1_000).unwrap(),
+            bound: Units { input: 50, output: 20, cached: 50 },
+            answers: 1,
+            guessed_input: 10,
+            echoed: 0,
+            said: Said::default(),
+            uncounted: Said::default(),
+            told: None,
+            token_by_token: false,
+            is_cut: false,
+        }
+    }
+
+    fn units(input: u64, output: u64) -> Units {
+        Units { input, output, cached: 0 }
     }
 
     #[test]
-    fn without_usage_it_counts_deltas_and_guesses_the_prompt() {
-        let mut meter = meter(1_000);
-        (0..7).for_each(|_| meter.deltas(1));
-        assert_eq!(meter.units(), Units { input: 10, output: 7, cached: 0 });
-        assert!(meter.is_estimated());
-        assert_eq!(meter.cost().nanos(), 17);
+    fn without_usage_the_text_is_counted_however_it_comes() {
+        let (mut pieces, mut whole) = (meter(), meter());
+        (0..44).for_each(|_| pieces.said(1, 1));
+        whole.said(1, 44);
+        for meter in [pieces, whole] {
+            assert_eq!(meter.units(), units(10, 11));
+            assert!(meter.is_estimated());
+            assert_eq!(meter.cost().nanos(), 21);
+            assert_eq!(meter.corrected(), Some(Usage::of(10, 11)));
+        }
+        let mut silent = meter();
+        silent.said(3, 0);
+        assert_eq!(silent.units(), units(10, 3), "audio");
     }
 
     #[test]
-    fn what_the_upstream_counted_wins_and_what_it_does_not_tell_is_kept() {
-        let mut meter = meter(1_000);
-        meter.deltas(5);
+    fn pieces_that_are_tokens_are_counted_as_such() {
+        let check = |bytes: u64, expected: u64| {
+            let mut meter = meter();
+            meter.streams_from(Kind::Vllm);
+            (0..4).for_each(|_| meter.said(1, bytes));
+            assert_eq!(meter.units(), units(10, expected), "four pieces of {bytes} bytes");
+        };
+        check(1, 4);
+        check(8, 4);
+        // Several tokens in a piece.
+        check(10, 10);
+    }
+
+    #[test]
+    fn what_the_upstream_counted_is_billed_and_what_it_does_not_tell_is_kept() {
+        let mut meter = meter();
+        (0..19).for_each(|_| meter.said(1, 1));
         meter.report(Usage::of(12, 6));
         meter.report(Usage { completion_tokens: Some(2), ..Usage::default() });
-        assert_eq!(meter.units(), Units { input: 12, output: 6, cached: 0 });
-        assert!(!meter.is_estimated());
+        assert_eq!((meter.units(), meter.is_estimated(), meter.corrected()), (units(12, 6), false, None));
+        assert_eq!(meter.marks(), UsageMarks { below_pieces: true, ..UsageMarks::default() });
     }
 
     #[test]
-    fn nothing_is_charged_beyond_the_hold() {
-        let mut meter = meter(15);
-        meter.report(Usage::of(12, 6));
-        assert_eq!(meter.cost().nanos(), 15);
+    fn what_comes_after_the_last_count_is_added_to_it() {
+        let mut meter = meter();
+        meter.said(1, 4);
+        meter.report(Usage::of(12, 1));
+        meter.said(1, 9);
+        assert_eq!((meter.units(), meter.is_estimated()), (units(12, 4), true));
+        meter.report(Usage::of(12, 2));
+        assert_eq!((meter.units(), meter.is_estimated()), (units(12, 2), false));
+        assert_eq!(meter.marks(), UsageMarks::default());
+        // Zeros all along say nothing.
+        meter.said(1, 4);
+        meter.report(Usage { prompt_tokens: Some(12), completion_tokens: Some(0), ..Usage::default() });
+        assert_eq!(meter.units(), units(12, 3));
+    }
+
+    #[test]
+    fn nothing_is_counted_beyond_what_was_held_for() {
+        for count in [51, 1 << 40, u64::MAX] {
+            let mut meter = meter();
+            meter.report(Usage::of(count, count));
+            assert_eq!((meter.units(), meter.cost().nanos()), (units(50, 20), 70));
+            assert!(meter.marks().capped);
+            assert_eq!(meter.corrected(), Some(Usage::of(50, 20)));
+        }
+        let mut long = meter();
+        long.said(1, 8_000);
+        assert_eq!((long.units(), long.marks().capped), (units(10, 20), true));
+    }
+
+    #[track_caller]
+    fn check_over(pieces: u32, bytes: u64, told: Option<u64>, expected: bool) {
+        let mut meter = meter();
+        (0..pieces).for_each(|_| meter.said(1, bytes));
+        if let Some(count) = told {
+            meter.report(Usage { completion_tokens: Some(count), ..Usage::default() });
+        }
+        assert_eq!(meter.is_over(), expected, "{pieces} pieces of {bytes} bytes, {told:?}");
+    }
+
+    #[test]
+    fn only_what_cannot_be_so_few_tokens_is_over() {
+        // Twenty tokens, whatever they are.
+        check_over(20, 128, None, false);
+        check_over(1, 20 * 128, None, false);
+        // The same text by the letter.
+        check_over(90, 1, None, false);
+        check_over(200, 1, None, false);
+        // One token a piece, and it does not stop.
+        check_over(60, 5, None, true);
+        check_over(400, 1, None, true);
+        // Large pieces, and it does not stop.
+        check_over(6, 1_000, None, true);
+        // It says so itself.
+        check_over(5, 5, Some(20), false);
+        check_over(5, 5, Some(21), true);
     }
 }

@@ -71,10 +71,12 @@ pub struct Ceiling {
     pub cost: Amount,
     /// By which price.
     pub price: Price,
-    /// The input's share of it, in tokens.
+    /// The most prompt tokens.
     pub input: u64,
-    /// Choices that the output is multiplied by.
-    pub choices: u64,
+    /// The most completion tokens, of all answers together.
+    pub output: u64,
+    /// How many those are: choices × prompts.
+    pub answers: u64,
 }
 
 /// Takes one request of the key's minute.
@@ -115,7 +117,7 @@ pub async fn reserve(
     };
     let short = |available| {
         let output = ceiling.price.affordable_output(available, ceiling.input);
-        let affordable_output = output.map(|tokens| tokens / ceiling.choices.max(1)).filter(|tokens| *tokens > 0);
+        let affordable_output = output.map(|tokens| tokens / ceiling.answers.max(1)).filter(|tokens| *tokens > 0);
         RequestError::BalanceTooLow { needed, available, affordable_output }
     };
     let hold = epoch.escrow.hold(Purse::Balance(caller.account), needed).await;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, Amount, Class, Timestamp, TransferId};
-use batchin_openai::Endpoint;
+use batchin_openai::{ChunkHead, Endpoint, Usage, with_usage};
 use batchin_scheduler::{Gate, Outcome as Ended};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::{Answer, Asker, Call, CallError, CallErrorKind, Events, Retry};
@@ -17,6 +17,7 @@ use crate::{
     admit::{Admitted, admit},
     dispatch::{Running, Work},
     idempotent::{IdempotencyGuard, Keyed, Turn},
+    leaving::{Client, SeenThrough},
     meter::Meter,
     meters,
     reserve::{Reservation, reserve, take_request},
@@ -91,13 +92,12 @@ impl Bill {
         (inbound, admitted): (Inbound, Admitted),
         hold: Amount,
     ) -> Self {
-        let bound = &admitted.peek.bound;
         Self {
             gateway,
             epoch: arrival.epoch,
             caller: caller.clone(),
             version: arrival.catalog.version(),
-            meter: Meter::new(admitted.price, hold, bound.text_bytes, bound.token_ids),
+            meter: Meter::new(&admitted, hold),
             came_in: arrival.came_in,
             began: arrival.began,
             ttft: None,
@@ -107,10 +107,12 @@ impl Bill {
         }
     }
 
-    /// The charge for what was consumed since the last one, and the usage so far.
+    /// The usage so far, and the charge for what was consumed since the last one. What flushes charged is provisional: in
+    /// the end the request costs what its counts cost, and what was too much is given back.
     pub(crate) fn settlement(&self, outcome: Outcome, month_of: &Reservation) -> Settlement {
         let now = self.gateway.clock().now();
-        let cost = self.meter.cost().max(self.charged);
+        let goes_on = outcome == Outcome::Running;
+        let cost = if goes_on { self.meter.cost().max(self.charged) } else { self.meter.cost() };
         Settlement {
             charge_id: TransferId::new(self.gateway.ids().uuid()),
             account: self.caller.account,
@@ -118,6 +120,7 @@ impl Bill {
             month: month_of.month,
             budget_held: month_of.on_budget(),
             charge: cost.saturating_sub(self.charged),
+            given_back: self.charged.saturating_sub(cost),
             usage: Some(UsageRecord {
                 request: self.inbound.request,
                 model: self.admitted.model.id.clone(),
@@ -128,7 +131,8 @@ impl Bill {
                 cost,
                 price_version: self.version,
                 outcome,
-                estimated: self.meter.is_estimated(),
+                estimated: goes_on || self.meter.is_estimated(),
+                marks: self.meter.marks(),
                 created_at: self.came_in,
                 latency: self.began.elapsed(),
                 ttft: self.ttft,
@@ -138,6 +142,33 @@ impl Bill {
             answer: None,
             now,
         }
+    }
+
+    /// The answer with the usage that is billed, where the upstream says something else or nothing.
+    pub(crate) fn corrected(&self, body: Bytes) -> Bytes {
+        match self.meter.corrected() {
+            Some(usage) => with_usage(&body, &usage, self.inbound.endpoint.generates()),
+            None => body,
+        }
+    }
+
+    /// Tells the operator of an upstream whose counts are odd.
+    pub(crate) fn note_marks(&self, upstream: &str) {
+        for mark in self.meter.marks().names() {
+            counter!("batchin_usage_discrepancies_total", "upstream" => upstream.to_owned(), "mark" => mark)
+                .increment(1);
+        }
+    }
+
+    /// What the client knows the answer by.
+    pub(crate) fn public_id(&self) -> String {
+        public_id(&self.inbound)
+    }
+
+    /// What chunks begin with that are added to a stream here.
+    pub(crate) fn chunk_head<'a>(&'a self, id: &'a str) -> ChunkHead<'a> {
+        let (endpoint, model) = (self.inbound.endpoint, self.admitted.model.id.as_str());
+        ChunkHead { endpoint, id, model, created: self.came_in.micros() / 1_000_000 }
     }
 
     /// Counts the request in the metrics, and logs it without content.
@@ -190,6 +221,17 @@ pub struct Checked {
     pub expected_cost: Amount,
 }
 
+/// A request that may run.
+struct One {
+    arrival: Arrival,
+    caller: Caller,
+    inbound: Inbound,
+    admitted: Admitted,
+    reservation: Reservation,
+    guard: Option<IdempotencyGuard>,
+    place: OwnedSemaphorePermit,
+}
+
 /// What the upstream gave, with everything that belongs to the request.
 struct Dispatched {
     answer: Answer,
@@ -218,18 +260,33 @@ impl Gateway {
             None => None,
         };
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
-        let dispatched = self.dispatch(caller.account, &inbound, &admitted).await?;
-        let bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
-        let body = match dispatched.answer {
-            Answer::Events(events) => {
-                ReplyBody::Stream(Box::new(open(bill, reservation, (events, dispatched.running), guard, place)))
-            }
-            Answer::Whole { body, usage, .. } => {
-                let unsettled = whole(bill, reservation, body, usage, dispatched.running);
-                ReplyBody::Whole(unsettled.settle(guard.map(IdempotencyGuard::keep), None).await?)
-            }
+        let one = One { arrival, caller: caller.clone(), inbound, admitted, reservation, guard, place };
+        let body = if one.admitted.peek.stream {
+            Box::pin(self.clone().give(one, Arc::default())).await?
+        } else {
+            SeenThrough::new(self.tasks(), |client| Box::pin(self.clone().give(one, client))).await?
         };
         Ok(Reply { rate, body })
+    }
+
+    /// Has the answer made, and charges for it.
+    async fn give(self, one: One, client: Arc<Client>) -> Result<ReplyBody, RequestError> {
+        let One { arrival, caller, inbound, admitted, reservation, guard, place } = one;
+        let dispatched = self.dispatch(caller.account, &inbound, &admitted, &client).await?;
+        let bill = Bill::open(self, arrival, &caller, (inbound, admitted), reservation.amount());
+        match dispatched.answer {
+            Answer::Events(events) => {
+                let stream = open(bill, reservation, (events, dispatched.running), guard, place);
+                Ok(ReplyBody::Stream(Box::new(stream)))
+            }
+            Answer::Whole { body, usage, text_bytes, .. } => {
+                let mut bill = bill;
+                take_whole(&mut bill.meter, usage, text_bytes);
+                let unsettled = whole(bill, reservation, body, dispatched.running);
+                let outcome = if client.is_gone() { Outcome::ClientGone } else { Outcome::Completed };
+                Ok(ReplyBody::Whole(unsettled.settle(outcome, guard.map(IdempotencyGuard::keep), None).await?))
+            }
+        }
     }
 
     /// Ends a task that has no answer; nothing is charged.
@@ -242,6 +299,7 @@ impl Gateway {
             month: now.month(),
             budget_held: false,
             charge: Amount::ZERO,
+            given_back: Amount::ZERO,
             usage: None,
             task: Some(finish),
             cap_held: false,
@@ -282,6 +340,7 @@ impl Gateway {
         account: AccountId,
         inbound: &Inbound,
         admitted: &Admitted,
+        client: &Client,
     ) -> Result<Dispatched, RequestError> {
         let [mut candidates, mut spare] = self.replicas_for(&admitted.model, inbound.endpoint);
         let mut last: Option<CallError> = None;
@@ -302,6 +361,7 @@ impl Gateway {
                 Err(gate) => return Err(no_room(gate, last)),
             };
             let call = Call { asker: running.asker, ..call_of(inbound, admitted) };
+            client.is_called_for(running.replica.kind());
             batchin_faults::point("upstream.calling");
             let called = running.replica.call(call).await;
             match called {
@@ -317,7 +377,7 @@ impl Gateway {
                     let outcome = ended(&error, &running);
                     running.finish(outcome);
                     note_failure(&upstream, &error);
-                    if error.retry == Retry::Never {
+                    if error.retry == Retry::Never || client.is_gone() {
                         return Err(final_error(error));
                     }
                     // What the server itself refuses at once costs nothing, and the one that would answer may be the last.
@@ -349,21 +409,16 @@ pub(crate) fn note_failure(upstream: &str, error: &CallError) {
 
 pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted) -> Call<'a> {
     let model = &*admitted.model;
-    let request = inbound.request.uuid().simple();
-    let public_id = match inbound.endpoint {
-        Endpoint::Chat => format!("chatcmpl_{request}"),
-        Endpoint::Completions => format!("cmpl_{request}"),
-        Endpoint::Embeddings => String::new(),
-    };
     Call {
         endpoint: inbound.endpoint,
         body: inbound.body.clone(),
         upstream_model: Some(model.upstream_model.as_ref().unwrap_or(&model.id)),
-        public_id,
+        public_id: public_id(inbound),
         public_model: &model.id,
         stream: admitted.peek.stream,
         include_usage: admitted.peek.include_usage,
-        answers: admitted.peek.choices.max(1).saturating_mul(admitted.peek.bound.items.max(1)),
+        continuous_usage: admitted.peek.continuous_usage,
+        answers: admitted.given(),
         request_id: inbound.request.to_string(),
         class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
         max_tokens: admitted.max_tokens,
@@ -371,23 +426,30 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted) -> Call<'a>
     }
 }
 
-/// Meters a whole answer.
-pub(crate) fn whole(
-    mut bill: Bill,
-    reservation: Reservation,
-    body: Bytes,
-    usage: Option<batchin_openai::Usage>,
-    running: Running,
-) -> Unsettled {
-    match usage {
-        Some(usage) => bill.meter.report(usage),
-        // Four bytes of JSON a token is no undercount that matters, and it is marked as ours.
-        None if bill.inbound.endpoint.generates() => {
-            bill.meter.deltas(u32::try_from(body.len() / 4).unwrap_or(u32::MAX));
-        }
-        None => {}
+fn public_id(inbound: &Inbound) -> String {
+    let request = inbound.request.uuid().simple();
+    match inbound.endpoint {
+        Endpoint::Chat => format!("chatcmpl_{request}"),
+        Endpoint::Completions => format!("cmpl_{request}"),
+        Endpoint::Embeddings => String::new(),
     }
+}
+
+/// Meters a whole answer.
+pub(crate) fn take_whole(meter: &mut Meter, usage: Option<Usage>, text_bytes: u64) {
+    if text_bytes > 0 {
+        meter.said(1, text_bytes);
+    }
+    if let Some(usage) = usage {
+        meter.report(usage);
+    }
+}
+
+/// A whole answer that has been metered.
+pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: Running) -> Unsettled {
+    bill.note_marks(running.replica.name());
     running.finish_whole(bill.meter.units().output, bill.began.elapsed());
+    let body = bill.corrected(body);
     Unsettled { bill, reservation, body }
 }
 
@@ -401,6 +463,7 @@ fn open(
 ) -> MeteredStream {
     let (events, running) = upstream;
     bill.ttft = Some(bill.began.elapsed());
+    bill.meter.streams_from(running.replica.kind());
     MeteredStream::new(bill, reservation, *events, running, (guard, place))
 }
 
@@ -411,8 +474,13 @@ impl Unsettled {
     }
 
     /// Charges and, once that is durable, hands the answer over.
-    async fn settle(self, scope: Option<IdempotencyScope>, task: Option<TaskFinish>) -> Result<Bytes, RequestError> {
-        let mut settlement = self.bill.settlement(Outcome::Completed, &self.reservation);
+    async fn settle(
+        self,
+        outcome: Outcome,
+        scope: Option<IdempotencyScope>,
+        task: Option<TaskFinish>,
+    ) -> Result<Bytes, RequestError> {
+        let mut settlement = self.bill.settlement(outcome, &self.reservation);
         settlement.task = task;
         settlement.answer = scope.map(|scope| {
             let body = (self.body.len() <= MAX_KEPT_ANSWER).then(|| self.body.to_vec());
@@ -423,13 +491,13 @@ impl Unsettled {
         self.reservation.settle(charge);
         self.bill.epoch.committer.commit(settlement).await.map_err(|cause| unsettled(&cause))?;
         batchin_faults::point("answer.charged");
-        self.bill.note(Outcome::Completed);
+        self.bill.note(outcome);
         Ok(self.body)
     }
 
     /// Charges and ends the task in one transaction; the answer's body must lie in its blob before.
     pub async fn settle_task(self, finish: TaskFinish) -> Result<(), RequestError> {
-        self.settle(None, Some(finish)).await.map(drop)
+        self.settle(Outcome::Completed, None, Some(finish)).await.map(drop)
     }
 }
 

@@ -30,7 +30,13 @@ use crate::{
     pace::Pace,
     reserve::Reservation,
     run::{Bill, MAX_KEPT_ANSWER},
+    task::choices_of,
 };
+
+/// What may follow the end of the last choice: usage and `[DONE]`, each once or, from some servers, a few times.
+const MAX_TAIL_FRAMES: usize = 16;
+
+const DONE_FRAME: &[u8] = b"data: [DONE]\n\n";
 
 /// A stream's usage is flushed this often: what a crash can cost us stays below this much of a stream.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
@@ -73,6 +79,10 @@ pub struct MeteredStream {
     /// Choices that have not ended.
     choices_left: u32,
     show_usage: bool,
+    /// Where in the tail the usage is that the upstream told.
+    usage_at: Option<usize>,
+    /// The client asked for a usage that it has not been told yet: what was told beside choices was for us alone.
+    owes_usage: bool,
     flushed: Instant,
     /// The answer so far, while it may be asked for again.
     kept: Option<BytesMut>,
@@ -88,11 +98,15 @@ impl MeteredStream {
         rest: (Option<IdempotencyGuard>, OwnedSemaphorePermit),
     ) -> Self {
         let (guard, place) = rest;
+        let (peek, kind) = (&bill.admitted.peek, running.replica.kind());
+        let choices = choices_of(&bill.admitted, kind);
         Self {
+            owes_usage: peek.include_usage && !peek.continuous_usage && kind.counts_all_along(),
             state: State::Flowing(Box::new(events)),
-            pace: Pace::new(bill.admitted.peek.choices.max(1).saturating_mul(bill.admitted.peek.bound.items.max(1))),
-            choices_left: bill.admitted.peek.choices.max(1),
+            pace: Pace::new(choices),
+            choices_left: choices,
             show_usage: bill.admitted.peek.include_usage,
+            usage_at: None,
             flushed: Instant::now(),
             kept: guard.is_some().then(BytesMut::new),
             tasks: bill.gateway.tasks().clone(),
@@ -104,24 +118,35 @@ impl MeteredStream {
 
     /// Takes an event in. `Some` is what to send now.
     fn pass(&mut self, event: Event) -> Option<Bytes> {
-        let open = self.open.as_mut()?;
-        open.bill.meter.deltas(event.deltas);
+        let meter = &mut self.open.as_mut()?.bill.meter;
+        meter.said(event.deltas, event.text_bytes);
         if let Some(usage) = event.usage {
-            open.bill.meter.report(usage);
+            meter.report(usage);
         }
+        self.choices_left = self.choices_left.saturating_sub(event.ends);
         match event.kind {
             EventKind::KeepAlive => return Some(event.frame),
-            EventKind::Delta if self.tail.is_empty() => {}
-            EventKind::Finish if self.choices_left > 1 => self.choices_left -= 1,
             EventKind::Usage if !self.show_usage => return None,
+            EventKind::Usage => self.owes_usage = false,
+            EventKind::Delta | EventKind::Finish | EventKind::Done | EventKind::Error(_) => {}
+        }
+        match event.kind {
             // From the last choice's end on, everything waits for the charge.
-            EventKind::Delta | EventKind::Finish | EventKind::Usage => {
-                self.tail.push_back(event.frame);
+            EventKind::Delta | EventKind::Finish | EventKind::Usage if self.choices_left == 0 => {
+                self.hold_back(event);
+                return None;
+            }
+            EventKind::Delta | EventKind::Finish | EventKind::Usage if meter.is_over() => {
+                self.cut();
+                return None;
+            }
+            EventKind::Delta | EventKind::Finish | EventKind::Usage | EventKind::KeepAlive => {}
+            EventKind::Done if self.choices_left > 0 => {
+                self.broken(StreamError::Truncated);
                 return None;
             }
             EventKind::Done => {
-                self.tail.push_back(event.frame);
-                self.end(Outcome::Completed);
+                self.complete();
                 return None;
             }
             EventKind::Error(_) => {
@@ -130,10 +155,55 @@ impl MeteredStream {
                 return None;
             }
         }
+        if event.frame.is_empty() {
+            return None;
+        }
         self.keep(&event.frame);
         self.flush_if_due();
         batchin_faults::point("stream.passing");
         Some(event.frame)
+    }
+
+    /// Keeps what follows the last choice's end until the charge is durable.
+    fn hold_back(&mut self, event: Event) {
+        if event.kind == EventKind::Usage {
+            self.usage_at = Some(self.tail.len());
+        }
+        self.tail.push_back(event.frame);
+        // Whatever else it wants to say, the answer is whole.
+        if self.tail.len() >= MAX_TAIL_FRAMES {
+            self.complete();
+        }
+    }
+
+    /// Every choice has ended. What the client is told of its usage is what it pays for.
+    fn complete(&mut self) {
+        let bill = self.open.as_ref().map(|open| &open.bill).filter(|_| self.show_usage);
+        if let Some(bill) = bill.filter(|bill| self.owes_usage || bill.meter.corrected().is_some()) {
+            let frame = bill.chunk_head(&bill.public_id()).usage(&bill.meter.usage());
+            match self.usage_at {
+                Some(at) if at < self.tail.len() => self.tail[at] = frame,
+                Some(_) | None => self.tail.push_back(frame),
+            }
+        }
+        self.tail.push_back(Bytes::from_static(DONE_FRAME));
+        self.end(Outcome::Completed);
+    }
+
+    /// The upstream goes on beyond what was asked for and held: the answer ends here, as it should have.
+    fn cut(&mut self) {
+        let Some(open) = self.open.as_mut() else { return };
+        open.bill.meter.cut();
+        warn!(upstream = open.running.replica.name(), "a stream was cut off that went on beyond its limit");
+        let id = open.bill.public_id();
+        let head = open.bill.chunk_head(&id);
+        let ended = head.end_by_length(open_choices(&self.state, open.bill.admitted.given()));
+        self.tail.push_back(ended);
+        if self.show_usage {
+            self.usage_at = Some(self.tail.len());
+            self.tail.push_back(head.usage(&open.bill.meter.usage()));
+        }
+        self.complete();
     }
 
     fn keep(&mut self, frame: &Bytes) {
@@ -148,6 +218,10 @@ impl MeteredStream {
 
     /// The upstream broke off.
     fn broken(&mut self, cause: StreamError) {
+        if self.choices_left == 0 {
+            // Nothing of the answer is missing.
+            return self.complete();
+        }
         warn!(error = %cause, "a stream broke off");
         let (message, code) = match cause {
             StreamError::Stalled => ("The model server stopped answering.", "upstream_timeout"),
@@ -208,11 +282,16 @@ impl Open {
             Outcome::ClientGone => Ended::Cancelled,
             Outcome::UpstreamFailed => Ended::Failed,
         };
+        self.bill.note_marks(self.running.replica.name());
         self.running.finish(ended);
         if let Some(flush) = self.flush {
             if !matches!(flush.done.await, Ok(Ok(()) | Err(CommitError::Fenced))) {
-                // Whether it is written is unknown. Under the same id it is charged once, and only once.
-                let _ = self.bill.epoch.committer.commit(flush.settlement).await;
+                // Whether it is written is unknown. Under the same id it is charged once, and only once. While it is not
+                // known to be, the end must not count on it: it could give back what was never charged.
+                match self.bill.epoch.committer.commit(flush.settlement).await {
+                    Ok(()) | Err(CommitError::Fenced) => {}
+                    Err(cause) => return Err(cause),
+                }
             }
             batchin_faults::point("stream.flushed");
         }
@@ -263,7 +342,7 @@ impl Stream for MeteredStream {
                             }
                         }
                         Poll::Ready(Some(Err(cause))) => this.broken(cause),
-                        Poll::Ready(None) => this.end(Outcome::Completed),
+                        Poll::Ready(None) => this.broken(StreamError::Truncated),
                     }
                 }
                 State::Settling(commit) => match commit.as_mut().poll(cx) {
@@ -297,6 +376,12 @@ impl Drop for MeteredStream {
             }
         });
     }
+}
+
+/// The choices that have not ended yet.
+fn open_choices(state: &State, given: u32) -> Vec<u64> {
+    let State::Flowing(events) = state else { return Vec::new() };
+    (0..u64::from(given)).filter(|index| !events.has_ended(*index)).collect()
 }
 
 fn error_frame(message: &str, code: &str) -> Bytes {

@@ -6,7 +6,7 @@
 use std::{sync::Arc, task::Poll, time::Duration};
 
 use batchin_domain::AccountId;
-use batchin_openai::{UpstreamError, Usage};
+use batchin_openai::UpstreamError;
 use batchin_scheduler::Outcome as Ended;
 use batchin_upstream::{Answer, Assembly, Call, CallError, CallErrorKind, Kind, Progress, Replica, Retry};
 use bytes::Bytes;
@@ -16,9 +16,10 @@ use crate::{
     Caller, Gateway, Inbound, RequestError,
     admit::{Admitted, admit},
     dispatch::{Running, Work},
+    meter::Meter,
     pace::Pace,
     reserve::reserve,
-    run::{Bill, MAX_ATTEMPTS, Unsettled, call_of, ended, no_room, note_failure, whole},
+    run::{Bill, MAX_ATTEMPTS, Unsettled, call_of, ended, no_room, note_failure, take_whole, whole},
 };
 
 /// Why a try of a task brought no result. Nothing was charged.
@@ -64,9 +65,18 @@ pub enum Again {
 /// An answer, however it came.
 struct Given {
     body: Bytes,
-    usage: Option<Usage>,
-    /// What a stream showed: tokens at least, and when the first byte came.
-    seen: Option<(u64, Duration)>,
+    meter: Meter,
+    /// When a stream's first byte came.
+    ttft: Option<Duration>,
+}
+
+/// What one try works with.
+#[derive(Clone, Copy)]
+struct Try<'a> {
+    admitted: &'a Admitted,
+    /// Nothing counted yet: of a try that fails nothing is kept.
+    meter: Meter,
+    began: Instant,
 }
 
 impl Gateway {
@@ -76,18 +86,19 @@ impl Gateway {
         let arrival = self.arrival()?;
         let admitted = admit(&arrival.catalog, &inbound)?;
         let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?;
-        let (given, running) = self.dispatch_task(caller.account, &inbound, &admitted, running).await?;
+        let one =
+            Try { admitted: &admitted, meter: Meter::new(&admitted, reservation.amount()), began: Instant::now() };
+        let (given, running) = self.dispatch_task(caller.account, &inbound, one, running).await?;
         let mut bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
-        let Some((deltas, ttft)) = given.seen else {
-            return Ok(whole(bill, reservation, given.body, given.usage, running));
-        };
-        bill.ttft = Some(ttft);
-        bill.meter.deltas(u32::try_from(deltas).unwrap_or(u32::MAX));
-        if let Some(usage) = given.usage {
-            bill.meter.report(usage);
+        bill.meter = given.meter;
+        bill.ttft = given.ttft;
+        if bill.ttft.is_none() {
+            return Ok(whole(bill, reservation, given.body, running));
         }
+        bill.note_marks(running.replica.name());
         running.finish(Ended::Ok);
-        Ok(Unsettled { bill, reservation, body: given.body })
+        let body = bill.corrected(given.body);
+        Ok(Unsettled { bill, reservation, body })
     }
 
     /// Tries one upstream after another until one has answered to the end; first where the task has its place.
@@ -95,10 +106,10 @@ impl Gateway {
         &self,
         account: AccountId,
         inbound: &Inbound,
-        admitted: &Admitted,
+        one: Try<'_>,
         place: Running,
     ) -> Result<(Given, Running), TaskError> {
-        let began = Instant::now();
+        let admitted = one.admitted;
         let [mut candidates, mut spare] = self.replicas_for(&admitted.model, inbound.endpoint);
         let mut failed = Failed::of(candidates.len() + spare.len());
         let mut place = Some(place);
@@ -120,7 +131,7 @@ impl Gateway {
             };
             let call = Call { asker: running.asker, ..call_of(inbound, admitted) };
             let tried = tokio::select! {
-                tried = answer(&running, call, admitted, began) => tried,
+                tried = answer(&running, call, one) => tried,
                 () = running.preempted() => return Err(TaskError::Preempted),
             };
             let error = match tried {
@@ -180,30 +191,27 @@ impl Failed {
 }
 
 /// One try on one upstream.
-async fn answer(
-    running: &Running,
-    mut call: Call<'_>,
-    admitted: &Admitted,
-    began: Instant,
-) -> Result<Given, CallError> {
+async fn answer(running: &Running, mut call: Call<'_>, one: Try<'_>) -> Result<Given, CallError> {
     let replica = Arc::clone(&running.replica);
     batchin_faults::point("upstream.calling");
-    if call.endpoint.generates() && streams_as_much(admitted, replica.kind()) {
+    if call.endpoint.generates() && streams_as_much(one.admitted, replica.kind()) {
         call.stream = true;
         let assembly = replica.assemble(call).await?;
         running.first_byte();
-        return watched(running, assembly, admitted, began).await;
+        return watched(running, assembly, one).await;
     }
     call.stream = false;
     if call.endpoint.generates() {
         running.unseen();
     }
     match replica.call(call).await? {
-        Answer::Whole { body, usage, .. } => Ok(Given { body, usage, seen: None }),
-        // The call asked for a whole answer; a server that streams all the same does not speak the protocol.
-        Answer::Events(_) => {
-            Err(CallError { kind: CallErrorKind::BadAnswer, retry: Retry::OtherReplica, client_error: None })
+        Answer::Whole { body, usage, text_bytes, .. } => {
+            let mut meter = one.meter;
+            take_whole(&mut meter, usage, text_bytes);
+            Ok(Given { body, meter, ttft: None })
         }
+        // The call asked for a whole answer; a server that streams all the same does not speak the protocol.
+        Answer::Events(_) => Err(bad_answer()),
     }
 }
 
@@ -214,15 +222,12 @@ fn streams_as_much(admitted: &Admitted, kind: Kind) -> bool {
 }
 
 /// Takes a stream to its end, and tells the scheduler how fast it comes.
-async fn watched(
-    running: &Running,
-    mut assembly: Assembly,
-    admitted: &Admitted,
-    began: Instant,
-) -> Result<Given, CallError> {
-    let ttft = began.elapsed();
-    let prompts = admitted.peek.bound.items.max(1);
-    let mut pace = Pace::new(admitted.peek.choices.max(1).saturating_mul(prompts));
+async fn watched(running: &Running, mut assembly: Assembly, one: Try<'_>) -> Result<Given, CallError> {
+    let ttft = Some(one.began.elapsed());
+    let mut meter = one.meter;
+    meter.streams_from(running.replica.kind());
+    let mut left = choices_of(one.admitted, running.replica.kind());
+    let mut pace = Pace::new(left);
     loop {
         let here = std::future::poll_fn(|cx| Poll::Ready(assembly.poll_next(cx))).await;
         let progress = match here {
@@ -233,13 +238,37 @@ async fn watched(
             }
         };
         match progress? {
-            Progress::Piece { deltas, ends } => pace.piece(deltas, ends, Instant::now()),
-            Progress::Whole { answer, deltas } => {
+            Progress::Piece { deltas, text_bytes, ends, usage } => {
+                pace.piece(deltas, ends > 0, Instant::now());
+                left = left.saturating_sub(ends);
+                meter.said(deltas, text_bytes);
+                if let Some(usage) = usage {
+                    meter.report(usage);
+                }
+                if left > 0 && meter.is_over() {
+                    meter.cut();
+                    running.paced_by(pace.waits());
+                    let answer = assembly.cut().ok_or_else(bad_answer)?;
+                    return Ok(Given { body: answer.body, meter, ttft });
+                }
+            }
+            // A choice is missing.
+            Progress::Whole(_) if left > 0 => return Err(bad_answer()),
+            Progress::Whole(answer) => {
                 running.paced_by(pace.waits());
-                return Ok(Given { body: answer.body, usage: answer.usage, seen: Some((deltas, ttft)) });
+                return Ok(Given { body: answer.body, meter, ttft });
             }
         }
     }
+}
+
+fn bad_answer() -> CallError {
+    CallError { kind: CallErrorKind::BadAnswer, retry: Retry::OtherReplica, client_error: None }
+}
+
+/// How many choices an answer of such a server has.
+pub(crate) fn choices_of(admitted: &Admitted, kind: Kind) -> u32 {
+    if kind.ignores_n() { admitted.peek.bound.items.max(1) } else { admitted.given() }
 }
 
 fn failure(error: CallError, alike: bool) -> TaskError {

@@ -103,7 +103,8 @@ impl Assembler {
     /// Takes in a whole answer, for servers that stream none. Nothing else may be taken in.
     pub fn take_whole(&mut self, body: &Bytes) -> Result<ChunkFacts, AnswerError> {
         let whole = read_answer(body, Some(&self.id), &self.model)?;
-        let mut facts = ChunkFacts { ends: 1, has_choices: true, has_usage: true, ..ChunkFacts::default() };
+        // All choices end here, however many there are.
+        let mut facts = ChunkFacts { ends: u32::MAX, has_choices: true, has_usage: true, ..ChunkFacts::default() };
         facts.deltas = u32::from(whole.text_bytes > 0);
         (facts.text_bytes, facts.usage) = (whole.text_bytes, whole.usage);
         self.whole = Some(whole);
@@ -119,6 +120,11 @@ impl Assembler {
     /// How many choices there are.
     pub fn seen(&self) -> usize {
         self.choices.len()
+    }
+
+    /// Ends the choices that go on, because their limit is reached.
+    pub fn end_by_length(&mut self) {
+        self.choices.iter_mut().for_each(Choice::end_by_length);
     }
 
     /// The answer as it would have come in one piece.

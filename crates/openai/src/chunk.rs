@@ -55,6 +55,7 @@ pub struct Relay {
     id: String,
     model: String,
     include_usage: bool,
+    hides_counts: bool,
     choices: Choices,
 }
 
@@ -79,7 +80,13 @@ impl ChunkFacts {
 impl Relay {
     /// At the start of a stream that gets these names. Without `include_usage` no usage leaves.
     pub fn new(id: &str, model: &str, include_usage: bool) -> Self {
-        Self { id: quoted(id), model: quoted(model), include_usage, choices: Choices::default() }
+        Self { id: quoted(id), model: quoted(model), include_usage, hides_counts: false, choices: Choices::default() }
+    }
+
+    /// The same where counts in chunks with choices are for us alone.
+    #[must_use]
+    pub fn hiding_counts(self, hides_counts: bool) -> Self {
+        Self { hides_counts, ..self }
     }
 
     /// Reads the data of the next event and frames it.
@@ -90,7 +97,8 @@ impl Relay {
             found.edits.push((range_in(text, choices.get()), "[]".into()));
         }
         let leaves = found.facts.has_choices || (self.include_usage && found.facts.has_usage);
-        let frame = if leaves { self.written(text, &found, self.include_usage) } else { Bytes::new() };
+        let shows = self.include_usage && !(self.hides_counts && found.facts.has_choices);
+        let frame = if leaves { self.written(text, &found, shows) } else { Bytes::new() };
         Ok(FramedChunk { frame, facts: found.facts })
     }
 
@@ -117,6 +125,11 @@ impl Relay {
     /// Whether there is an answer and each of its choices has ended.
     pub fn is_finished(&self) -> bool {
         self.choices.have_ended()
+    }
+
+    /// Whether this choice has ended.
+    pub fn has_ended(&self, index: u64) -> bool {
+        self.choices.has_ended(index)
     }
 
     /// How many choices have been seen.

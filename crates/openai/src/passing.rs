@@ -49,6 +49,13 @@ impl Choices {
         is_new
     }
 
+    /// Whether the choice has ended.
+    pub(crate) fn has_ended(&self, index: u64) -> bool {
+        let track =
+            self.tracks.binary_search_by_key(&index, |track| track.index).ok().and_then(|at| self.tracks.get(at));
+        track.is_some_and(|track| track.ended)
+    }
+
     /// Choices that were seen.
     pub(crate) fn seen(&self) -> usize {
         self.tracks.len()

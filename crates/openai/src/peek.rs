@@ -42,6 +42,8 @@ pub struct Peek {
     pub stream: bool,
     /// Whether the client wants the usage chunk.
     pub include_usage: bool,
+    /// Whether the client wants counts in every chunk, as vLLM gives them.
+    pub continuous_usage: bool,
     /// Most tokens one choice may have; 0 in completions alone. The default for completions; `None` for chat without a
     /// limit and for embeddings. Where a body sets both names, the smaller.
     pub max_output: Option<u32>,
@@ -51,6 +53,10 @@ pub struct Peek {
     pub max_output_name: &'static str,
     /// Answers that the server produces, 1 to 128: the larger of `n` and `best_of`.
     pub choices: u32,
+    /// Answers that the client gets of each prompt: `n`.
+    pub given: u32,
+    /// The answer begins with the prompt: `echo`.
+    pub echo: bool,
     /// `temperature` is 0.
     pub temperature_zero: bool,
     /// `seed` is present.
@@ -172,6 +178,7 @@ struct Found<'a> {
     template_bytes: u64,
     /// Prompt in a form that no count of bytes bounds.
     has_media: bool,
+    echo: bool,
     streams_less: bool,
 }
 
@@ -221,7 +228,9 @@ impl<'a> Found<'a> {
             | "web_search_options"
             | "audio"
             | "modalities" => {
-                self.streams_less |= !matches!(value.get(), "null" | "false");
+                let is_set = !matches!(value.get(), "null" | "false");
+                self.streams_less |= is_set;
+                self.echo |= is_set && key == "echo";
                 return Ok(());
             }
             _ => {
@@ -266,10 +275,13 @@ impl<'a> Found<'a> {
             model,
             stream,
             include_usage: scalar::include_usage(self.stream_options)?,
+            continuous_usage: scalar::continuous_usage(self.stream_options),
             max_output,
             max_output_stated: stated.is_some(),
             max_output_name: if is_renamed { "max_completion_tokens" } else { "max_tokens" },
             choices: n.max(best_of),
+            given: n,
+            echo: self.echo,
             temperature_zero: scalar::temperature(self.temperature)? == Some(0.0),
             seeded: self.seed.is_some(),
             has_suffix,

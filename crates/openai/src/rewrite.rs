@@ -74,6 +74,8 @@ pub struct Rewrite<'a> {
     pub stream: Option<bool>,
     /// Sets `stream_options.include_usage` and keeps the other stream options.
     pub include_usage: bool,
+    /// With it, also sets `stream_options.continuous_usage_stats`: counts in every chunk.
+    pub continuous_usage: bool,
     /// The limit of an answer's tokens; `None` leaves the body's own as they are.
     pub limit: Option<Limit>,
     /// The server's scheduling priority, whatever the body says.
@@ -215,7 +217,7 @@ impl Rewrite<'_> {
                     return Change::to(member, stream.to_string());
                 }
             }
-            "stream_options" if self.include_usage => return with_usage(member),
+            "stream_options" if self.include_usage => return with_usage(member, self.wished()),
             "priority" if let Some(priority) = self.priority => return Change::to(member, priority.to_string()),
             MAX_TOKENS | MAX_COMPLETION_TOKENS if let (Some(told), Some(limit)) = (self.limit, limit) => {
                 let is_read = told.name.member() == Some(key);
@@ -239,6 +241,11 @@ impl Rewrite<'_> {
             return Change::Remove;
         }
         Change::Keep
+    }
+
+    /// The stream options that are set.
+    const fn wished(&self) -> &'static [&'static str] {
+        if self.continuous_usage { &["include_usage", "continuous_usage_stats"] } else { &["include_usage"] }
     }
 
     /// Removes all but the first of the members that this edit sets.
@@ -269,7 +276,7 @@ impl Rewrite<'_> {
             added.push(("stream", "true".to_owned()));
         }
         if self.include_usage && !present("stream_options") {
-            added.push(("stream_options", "{\"include_usage\":true}".to_owned()));
+            added.push(("stream_options", all_set(self.wished())));
         }
         if let Some(limit) = limit
             && let Some(name) = self.limit.and_then(|told| told.name.member())
@@ -288,8 +295,14 @@ impl Rewrite<'_> {
     }
 }
 
-/// The stream options with `include_usage` set and everything else as it was.
-fn with_usage(member: &Member<'_>) -> Change {
+/// Stream options with these set and nothing else.
+fn all_set(wished: &[&str]) -> String {
+    let set: Vec<String> = wished.iter().map(|name| format!("\"{name}\":true")).collect();
+    format!("{{{}}}", set.join(","))
+}
+
+/// The stream options with what is wished for set and everything else as it was.
+fn with_usage(member: &Member<'_>, wished: &[&str]) -> Change {
     let text = member.value.get();
     let mut inner = Vec::new();
     let listed = each_member(text, |key, value| {
@@ -297,17 +310,20 @@ fn with_usage(member: &Member<'_>) -> Change {
         ControlFlow::Continue(())
     });
     if listed.is_err() {
-        return Change::Set("{\"include_usage\":true}".to_owned());
+        return Change::Set(all_set(wished));
     }
-    let is_usage = |member: &&Member<'_>| member.key == "include_usage";
-    if inner.iter().filter(is_usage).count() == 1
-        && inner.iter().filter(is_usage).all(|usage| usage.value.get() == "true")
-    {
+    let is_set = |name: &&str| {
+        let mut named = inner.iter().filter(|member| member.key == *name);
+        named.next().is_some_and(|option| option.value.get() == "true") && named.next().is_none()
+    };
+    if wished.iter().all(is_set) {
         return Change::Keep;
     }
+    let is_wished = |member: &Member<'_>| wished.contains(&member.key.as_ref());
     let changes: Vec<Change> =
-        inner.iter().map(|member| if member.key == "include_usage" { Change::Remove } else { Change::Keep }).collect();
-    let spliced = splice(text, &inner, &changes, &[("include_usage", "true".to_owned())]);
+        inner.iter().map(|member| if is_wished(member) { Change::Remove } else { Change::Keep }).collect();
+    let added: Vec<_> = wished.iter().map(|name| (*name, "true".to_owned())).collect();
+    let spliced = splice(text, &inner, &changes, &added);
     Change::Set(String::from_utf8_lossy(&spliced).into_owned())
 }
 
@@ -352,6 +368,25 @@ mod tests {
     fn check(body: &str, edit: &Rewrite<'_>, expected: &str) {
         let out = rewrite(&Bytes::copy_from_slice(body.as_bytes()), edit);
         assert_eq!(std::str::from_utf8(&out).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_limit_that_is_too_large_is_lowered_under_either_name() {
+        let edit = Rewrite { max_tokens: Some(2048), ..Rewrite::default() };
+        let body = r#"{"max_tokens":32000,"max_completion_tokens":9,"a":1}"#;
+        check(body, &edit, r#"{"max_tokens":2048,"max_completion_tokens":9,"a":1}"#);
+        check(r#"{"max_completion_tokens":32000}"#, &edit, r#"{"max_completion_tokens":2048}"#);
+    }
+
+    #[test]
+    fn counts_all_along_are_asked_for_beside_the_last() {
+        let edit = Rewrite { include_usage: true, continuous_usage: true, ..Rewrite::default() };
+        let both = r#"{"stream_options":{"include_usage":true,"continuous_usage_stats":true}}"#;
+        check("{}", &edit, both);
+        check(r#"{"stream_options":{"include_usage":true}}"#, &edit, both);
+        check(r#"{"stream_options":null}"#, &edit, both);
+        check(r#"{"stream_options":{"continuous_usage_stats":false,"include_usage":true}}"#, &edit, both);
+        check(both, &edit, both);
     }
 
     #[test]

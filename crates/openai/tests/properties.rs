@@ -144,6 +144,7 @@ proptest! {
             model,
             stream,
             include_usage,
+            continuous_usage: false,
             limit: name.map(|name| Limit { name, most, least: 0 }),
             tidy: false,
             priority,

@@ -4,14 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use batchin_domain::{Class, IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
+use batchin_domain::{IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
-use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model};
-use batchin_store::{ConnectError, ConnectOptions, Store};
+use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
+use batchin_store::{ConnectError, ConnectOptions, PriceList, Store};
 use batchin_upstream::{ConfigError as UpstreamFault, Kind, UpstreamConfig};
 use batchin_weights::KnownModel;
 use secrecy::ExposeSecret as _;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -174,24 +173,7 @@ fn one_upstream(config: &Config, upstream: &config::Upstream) -> Result<Upstream
 
 /// The price list as JSON, and the fingerprint that tells one version from another.
 pub fn price_list(config: &Config) -> (String, String) {
-    let models: Vec<_> = config
-        .models
-        .iter()
-        .map(|model| {
-            let in_class = |class: Class| {
-                let price = model.prices.in_class(class);
-                json!({ "input_pico": price.input.pico().to_string(), "output_pico": price.output.pico().to_string() })
-            };
-            json!({
-                "model": model.id,
-                "standard": in_class(Class::Interactive),
-                "high": in_class(Class::High),
-                "low": in_class(Class::Low),
-                "fill": in_class(Class::Fill),
-            })
-        })
-        .collect();
-    let body = serde_json::Value::from(models).to_string();
+    let body = PriceList::body(config.models.iter().map(|model| (model.id.as_str(), &model.prices)));
     let fingerprint = hex::encode(Sha256::digest(body.as_bytes()));
     (fingerprint, body)
 }
@@ -216,6 +198,7 @@ fn one_model(model: &config::Model) -> Model {
         capabilities: capabilities.into_iter().filter_map(|(can, what)| can.then_some(what)).collect(),
         context_length: model.context_length,
         max_output_tokens: Some(model.max_output_tokens),
+        over_limit: if model.refuses_over_limit { OverLimit::Refuse } else { OverLimit::Clamp },
         availability: match model.availability {
             config::Availability::AlwaysOn => Availability::AlwaysOn,
             config::Availability::OnDemand => Availability::OnDemand,

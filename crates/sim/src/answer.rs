@@ -59,9 +59,14 @@ impl Job<'_> {
         if self.endpoint == Endpoint::Embeddings {
             return format!(r#"{{"prompt_tokens":{prompt},"total_tokens":{prompt}}}"#);
         }
-        let completion = u64::from(self.tokens()) * u64::from(self.peek.choices);
+        let completion = u64::from(self.tokens()) * u64::from(self.answers());
         let total = prompt + completion;
         format!(r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total}}}"#)
+    }
+
+    /// Each prompt of a list is answered so many times.
+    fn answers(&self) -> u32 {
+        self.peek.choices * self.peek.bound.items.max(1)
     }
 
     fn model(&self) -> Value {
@@ -82,7 +87,7 @@ impl Job<'_> {
         // The words need no escapes.
         let text: String = (0..self.tokens()).map(token_text).collect();
         let (object, reason) = (self.object(""), self.finish_reason());
-        let choices = joined(0..self.peek.choices, |index| {
+        let choices = joined(0..self.answers(), |index| {
             let content = match self.endpoint {
                 Endpoint::Chat => format!(r#""message":{{"role":"assistant","content":"{text}"}}"#),
                 _ => format!(r#""text":"{text}""#),
@@ -137,7 +142,7 @@ impl Job<'_> {
 
     /// A chunk in which every choice says the same.
     fn chunk(&self, choice: &str, usage: Option<String>) -> Bytes {
-        let choices = joined(0..self.peek.choices, |index| format!(r#"{{"index":{index},{choice}}}"#));
+        let choices = joined(0..self.answers(), |index| format!(r#"{{"index":{index},{choice}}}"#));
         self.framed(&choices, usage)
     }
 

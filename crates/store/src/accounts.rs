@@ -412,6 +412,7 @@ pub(crate) const fn movement_code(movement: Movement) -> i16 {
         Movement::Charge => 1,
         Movement::Late => 2,
         Movement::Correction => 3,
+        Movement::GiveBack => 4,
     }
 }
 

@@ -1,17 +1,24 @@
 //! Holds: `batchin ledger check`, which recomputes everything from the transfers and compares.
 
-use batchin_domain::{Chore, Month, PurseKind, TaskStatus, Timestamp, TransferId, ledger::Movement};
+use std::collections::HashMap;
+
+use batchin_domain::{
+    Chore, Class, Month, Price, PriceVersion, PurseKind, TaskStatus, Timestamp, TransferId, Units, ledger::Movement,
+};
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, IsolationLevel, QueryResult, TransactionOptions,
     TransactionTrait, Value,
 };
 
 use crate::{
-    Store, StoreError,
+    PriceList, Store, StoreError, UsageMarks,
     accounts::movement_code,
     connect::{Rerun, retried},
     dialect::Dialect,
 };
+
+/// The mark of a row whose counts were capped.
+const CAPPED: i16 = UsageMarks { capped: true, below_pieces: false, cut: false }.code();
 
 /// Faults reported per rule; one is enough to stop, a handful to see the pattern.
 const FAULTS_PER_RULE: i64 = 20;
@@ -38,6 +45,8 @@ pub struct CheckReport {
     pub transfers: u64,
     /// Usage rows.
     pub usage_rows: u64,
+    /// Of those, the ones that were capped: more was counted than was held for.
+    pub capped_rows: u64,
     /// What nodes have leased of balances now, in nano-dollars.
     pub leased_nanos: i64,
     /// Usage that we bear because it came too late, in nano-dollars.
@@ -55,10 +64,10 @@ const RULES: &[(&str, &str)] = &[
          GROUP BY account_id) t ON t.account_id = a.id WHERE a.posted_debit <> coalesce(t.sum, 0)",
     ),
     (
-        "posted_credit is the sum of credits",
+        "posted_credit is the sum of credits and of what was given back",
         "SELECT a.id AS subject, coalesce(t.sum, 0) AS expected, a.posted_credit AS found FROM account a \
-         LEFT JOIN (SELECT account_id, CAST(sum(CASE WHEN movement = {grant} THEN amount ELSE -amount END) AS bigint) \
-         AS sum FROM transfer WHERE movement IN ({grant}, {correction}) \
+         LEFT JOIN (SELECT account_id, CAST(sum(CASE WHEN movement = {correction} THEN -amount ELSE amount END) AS bigint) \
+         AS sum FROM transfer WHERE movement IN ({grant}, {correction}, {give_back}) \
          GROUP BY account_id) t ON t.account_id = a.id WHERE a.posted_credit <> coalesce(t.sum, 0)",
     ),
     (
@@ -82,13 +91,14 @@ const RULES: &[(&str, &str)] = &[
     (
         "a request's charges are its usage row's cost",
         "SELECT u.request_id AS subject, u.cost_nano AS expected, coalesce(t.sum, 0) AS found FROM usage_log u \
-         LEFT JOIN (SELECT request_id, CAST(sum(amount) AS bigint) AS sum FROM transfer WHERE movement = {charge} \
+         LEFT JOIN (SELECT request_id, CAST(sum(CASE WHEN movement = {charge} THEN amount ELSE -amount END) AS bigint) \
+         AS sum FROM transfer WHERE movement IN ({charge}, {give_back}) \
          GROUP BY request_id) t ON t.request_id = u.request_id WHERE u.cost_nano <> coalesce(t.sum, 0)",
     ),
     (
         "every charge has a usage row",
-        "SELECT t.id AS subject, 1 AS expected, 0 AS found FROM transfer t \
-         LEFT JOIN usage_log u ON u.request_id = t.request_id WHERE t.movement = {charge} AND u.request_id IS NULL",
+        "SELECT t.id AS subject, 1 AS expected, 0 AS found FROM transfer t LEFT JOIN usage_log u \
+         ON u.request_id = t.request_id WHERE t.movement IN ({charge}, {give_back}) AND u.request_id IS NULL",
     ),
     (
         "what is leased of a budget or a batch's highest cost is what nodes have leased",
@@ -200,6 +210,7 @@ impl Store {
             ("{charge}", movement_code(Movement::Charge)),
             ("{grant}", movement_code(Movement::Grant)),
             ("{correction}", movement_code(Movement::Correction)),
+            ("{give_back}", movement_code(Movement::GiveBack)),
             ("{balance}", PurseKind::Balance.code()),
             ("{budget}", PurseKind::Budget.code()),
             ("{cap}", PurseKind::Cap.code()),
@@ -214,6 +225,7 @@ impl Store {
             report.faults.extend(check.rule(rule, sql, &codes).await?);
         }
         report.faults.extend(check.budgets().await?);
+        report.faults.extend(check.costs().await?);
         tx.rollback().await?;
         Ok(report)
     }
@@ -273,6 +285,9 @@ impl Check<'_> {
             accounts: unsigned(self.number("SELECT count(*) AS n FROM account").await?),
             transfers: unsigned(self.number("SELECT count(*) AS n FROM transfer").await?),
             usage_rows: unsigned(self.number("SELECT count(*) AS n FROM usage_log").await?),
+            capped_rows: unsigned(
+                self.number(&format!("SELECT count(*) AS n FROM usage_log WHERE marks & {CAPPED} <> 0")).await?,
+            ),
             leased_nanos: self
                 .number("SELECT CAST(coalesce(sum(pending_debit), 0) AS bigint) AS n FROM account")
                 .await?,
@@ -334,5 +349,77 @@ impl Check<'_> {
             }
         }
         Ok(faults)
+    }
+
+    /// A row costs what its counts cost by its version of the prices; one that was capped, at most that.
+    async fn costs(&self) -> Result<Vec<Fault>, StoreError> {
+        const COST: &str = "a request costs its tokens by its version of the prices";
+        const PRICED: &str = "a request's version of the prices has its model";
+        let lists = self.price_lists().await?;
+        if lists.is_empty() {
+            return Ok(Vec::new());
+        }
+        let kinds =
+            "SELECT model, class, price_version, count(*) AS n FROM usage_log GROUP BY model, class, price_version";
+        let mut faults = Vec::new();
+        for kind in self.all(kinds.to_owned(), vec![]).await? {
+            let (model, class): (String, i16) = (kind.try_get("", "model")?, kind.try_get("", "class")?);
+            let version = PriceVersion(kind.try_get("", "price_version")?);
+            let known = usize::try_from(class).ok().and_then(|class| Class::ALL.get(class).copied());
+            let price = known.and_then(|class| lists.get(&version)?.price(&model, class));
+            let (rule, rows) = match price {
+                Some(price) => (COST, self.miscounted((&model, class, version), Some(price)).await?),
+                None => (PRICED, self.miscounted((&model, class, version), None).await?),
+            };
+            faults.extend(rows.into_iter().map(|(subject, expected, found)| Fault { rule, subject, expected, found }));
+            if faults.len() >= FAULTS_PER_RULE as usize {
+                break;
+            }
+        }
+        faults.truncate(FAULTS_PER_RULE as usize);
+        Ok(faults)
+    }
+
+    async fn price_lists(&self) -> Result<HashMap<PriceVersion, PriceList>, StoreError> {
+        let rows = self.all("SELECT version, body FROM price_list".to_owned(), vec![]).await?;
+        let list = |row: &QueryResult| {
+            let body: String = row.try_get("", "body")?;
+            Ok((PriceVersion(row.try_get("", "version")?), PriceList::parse(&body).unwrap_or_default()))
+        };
+        rows.iter().map(list).collect()
+    }
+
+    /// Rows of one model, class and version that do not cost what their counts cost, each with what they should and do;
+    /// without a price, all of them.
+    async fn miscounted(
+        &self,
+        (model, class, version): (&str, i16, PriceVersion),
+        price: Option<Price>,
+    ) -> Result<Vec<(String, i64, i64)>, StoreError> {
+        let mut sql = "SELECT request_id, input_tokens, output_tokens, cost_nano FROM usage_log \
+                       WHERE model = $1 AND class = $2 AND price_version = $3"
+            .to_owned();
+        if let Some(price) = price {
+            // Rows from before counts were bounded can have any number; in PostgreSQL their products need room.
+            let wide = if self.dialect == Dialect::Postgres { "numeric" } else { "bigint" };
+            let pico = format!(
+                "(CAST(input_tokens AS {wide}) * {} + CAST(output_tokens AS {wide}) * {})",
+                price.input.pico(),
+                price.output.pico()
+            );
+            // Rounded up to a whole nano-dollar, without a division.
+            let cost = format!("CAST(cost_nano AS {wide}) * 1000");
+            sql.push_str(&format!(" AND NOT ({cost} - 1000 < {pico} AND (marks & {CAPPED} <> 0 OR {cost} >= {pico}))"));
+        }
+        sql.push_str(&format!(" LIMIT {FAULTS_PER_RULE}"));
+        let rows = self.all(sql, vec![model.into(), class.into(), version.0.into()]).await?;
+        let read = |row: &QueryResult| {
+            let count = |column| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64>("", column)?).unwrap_or(0));
+            let units = Units { input: count("input_tokens")?, output: count("output_tokens")?, cached: 0 };
+            let subject: uuid::Uuid = row.try_get("", "request_id")?;
+            let expected = price.map_or(0, |price| price.cost(units).nanos());
+            Ok((subject.to_string(), expected, row.try_get("", "cost_nano")?))
+        };
+        rows.iter().map(read).collect()
     }
 }

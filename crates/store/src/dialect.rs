@@ -44,14 +44,6 @@ impl Dialect {
         }
     }
 
-    /// The function that gives the larger of two values.
-    pub(crate) const fn larger(self) -> &'static str {
-        match self {
-            Self::Sqlite => "max",
-            Self::Postgres => "greatest",
-        }
-    }
-
     /// Asks whether the table that `$1` names exists, as a count `n`.
     pub(crate) const fn table_exists(self) -> &'static str {
         match self {

@@ -51,9 +51,11 @@ pub use keys::{KeyChange, KeyRecord, KeyRow, NewKey, UpdateKeyError};
 pub use leases::{LeaseAsk, LeaseOutcome};
 pub use nodes::{FencedError, NodeIdentity, Reclaimed};
 pub use openings::{CreateBatchError, NewBatch, NewTask, NewTasks};
-pub use prices::PriceListRow;
+pub use prices::{PriceList, PriceListRow};
 pub use sessions::SessionRow;
-pub use settle::{BlobRange, Outcome, Settlement, StoredAnswer, TaskEnd, TaskError, TaskFinish, UsageRecord};
+pub use settle::{
+    BlobRange, Outcome, Settlement, StoredAnswer, TaskEnd, TaskError, TaskFinish, UsageMarks, UsageRecord,
+};
 pub use usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, UsageRow};
 pub use waiting::{MoneyWait, Unpaid, WAITS_FOR_BALANCE, WAITS_FOR_BUDGET};
 pub use webhook_deliveries::{ClaimedDelivery, DeliveryRoom, EndpointId, FinishedTry};

@@ -1,6 +1,9 @@
 //! Holds: versions of the price list. The version in force when a hold is opened is the one that is charged.
 
-use batchin_domain::{PriceVersion, Timestamp};
+use std::collections::HashMap;
+
+use batchin_domain::{Class, ClassPrices, Price, PriceVersion, Rate, Timestamp};
+use serde_json::{Value, json};
 
 use crate::{
     Store, StoreError,
@@ -16,6 +19,55 @@ pub struct PriceListRow {
     pub body: String,
     /// When.
     pub created_at: Timestamp,
+}
+
+/// Prices of models in every class, as a price list's body holds them.
+#[derive(Clone, Debug, Default)]
+pub struct PriceList(HashMap<String, [Price; Class::ALL.len()]>);
+
+impl PriceList {
+    /// The body of a list with these models, in this order.
+    pub fn body<'a>(models: impl IntoIterator<Item = (&'a str, &'a ClassPrices)>) -> String {
+        let in_class = |price: Price| json!({ "input_pico": price.input.pico().to_string(), "output_pico": price.output.pico().to_string() });
+        let one = |(model, prices): (&str, &ClassPrices)| {
+            json!({
+                "model": model,
+                "standard": in_class(prices.in_class(Class::Interactive)),
+                "high": in_class(prices.in_class(Class::High)),
+                "low": in_class(prices.in_class(Class::Low)),
+                "fill": in_class(prices.in_class(Class::Fill)),
+            })
+        };
+        Value::from(models.into_iter().map(one).collect::<Vec<_>>()).to_string()
+    }
+
+    /// Reads a body back; `None` when it is none.
+    pub fn parse(body: &str) -> Option<Self> {
+        let Ok(Value::Array(models)) = serde_json::from_str(body) else { return None };
+        models
+            .iter()
+            .map(|model| Some((model["model"].as_str()?.to_owned(), prices_of(model)?)))
+            .collect::<Option<_>>()
+            .map(Self)
+    }
+
+    /// What a model costs in a class.
+    pub fn price(&self, model: &str, class: Class) -> Option<Price> {
+        Some(self.0.get(model)?[class.index()])
+    }
+}
+
+fn prices_of(model: &Value) -> Option<[Price; Class::ALL.len()]> {
+    let rate = |text: &Value| Some(Rate::from_pico(text.as_str()?.parse().ok()?));
+    let price = |name: &str| {
+        Some(Price { input: rate(&model[name]["input_pico"])?, output: rate(&model[name]["output_pico"])? })
+    };
+    let mut prices = [Price { input: Rate::FREE, output: Rate::FREE }; Class::ALL.len()];
+    for class in Class::ALL {
+        let name = if class == Class::Interactive { "standard" } else { class.name() };
+        prices[class.index()] = price(name)?;
+    }
+    Some(prices)
 }
 
 /// More nodes than this never publish different lists at the same instant.

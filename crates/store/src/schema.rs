@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0007_waiting.sql"),
     include_str!("schema/0008_reasoning.sql"),
     include_str!("schema/0009_corrections.sql"),
+    include_str!("schema/0010_marks.sql"),
 ];
 
 /// Any number that no other program on the same database server uses; the name in ASCII.

@@ -23,6 +23,8 @@ pub struct Settlement {
     pub budget_held: bool,
     /// What is charged now: for a stream that was flushed before, only what came since.
     pub charge: Amount,
+    /// What flushes charged too much and is given back now; zero where something is charged.
+    pub given_back: Amount,
     /// The request so far; written over what was flushed before.
     pub usage: Option<UsageRecord>,
     /// The task that ends with it.
@@ -58,12 +60,61 @@ pub struct UsageRecord {
     pub outcome: Outcome,
     /// Whether we counted because the upstream did not.
     pub estimated: bool,
+    /// What is odd about the counts.
+    pub marks: UsageMarks,
     /// When it came in: the same in every flush, since the account, this and the request name the row.
     pub created_at: Timestamp,
     /// Time from admission to the end.
     pub latency: Duration,
     /// Time to first token.
     pub ttft: Option<Duration>,
+}
+
+/// What is odd about a row's counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageMarks {
+    /// More was counted than was held for: the counts are what was held for, and so is the cost.
+    pub capped: bool,
+    /// The upstream counted less than the pieces of its own stream.
+    pub below_pieces: bool,
+    /// The upstream went on beyond the limit and was cut off.
+    pub cut: bool,
+}
+
+impl UsageMarks {
+    const CAPPED: i16 = 1;
+    const BELOW_PIECES: i16 = 2;
+    const CUT: i16 = 4;
+
+    /// The number they are stored as.
+    pub const fn code(self) -> i16 {
+        let mut code = 0;
+        if self.capped {
+            code |= Self::CAPPED;
+        }
+        if self.below_pieces {
+            code |= Self::BELOW_PIECES;
+        }
+        if self.cut {
+            code |= Self::CUT;
+        }
+        code
+    }
+
+    /// From the number they are stored as.
+    pub const fn from_code(code: i16) -> Self {
+        Self {
+            capped: code & Self::CAPPED != 0,
+            below_pieces: code & Self::BELOW_PIECES != 0,
+            cut: code & Self::CUT != 0,
+        }
+    }
+
+    /// Their names in the API.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [(self.capped, "capped"), (self.below_pieces, "below_pieces"), (self.cut, "cut")];
+        all.into_iter().filter_map(|(is, name)| is.then_some(name)).collect()
+    }
 }
 
 /// How a request ended.

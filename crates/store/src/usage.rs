@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, RequestId, Timestamp, Units};
 use sea_orm::Value;
 
-use crate::{Outcome, Store, StoreError, accounts::stored_amount, row::Row};
+use crate::{Outcome, Store, StoreError, UsageMarks, accounts::stored_amount, row::Row};
 
 /// Which usage is asked about.
 #[derive(Clone, Debug)]
@@ -54,6 +54,8 @@ pub struct UsageRow {
     pub outcome: Outcome,
     /// Whether we counted because the upstream did not.
     pub estimated: bool,
+    /// What is odd about its counts.
+    pub marks: UsageMarks,
     /// When it came in.
     pub created_at: Timestamp,
     /// Time from admission to the end.
@@ -153,6 +155,7 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
         cost: stored_amount(row, "usage_log", "cost_nano")?,
         outcome: outcome.ok_or(StoreError::Corrupt { table: "usage_log", column: "outcome" })?,
         estimated: row.try_get("", "estimated")?,
+        marks: UsageMarks::from_code(row.try_get("", "marks")?),
         created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
         latency: micros(row.try_get("", "latency_us")?),
         ttft: row.try_get::<Option<i64>>("", "ttft_us")?.map(micros),
@@ -166,7 +169,7 @@ impl Store {
         values.extend([i64::from(page.limit).into(), i64::from(page.offset).into()]);
         let sql = format!(
             "SELECT request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
-             cost_nano, outcome, estimated, created_at, latency_us, ttft_us FROM usage_log WHERE {condition} \
+             cost_nano, outcome, estimated, marks, created_at, latency_us, ttft_us FROM usage_log WHERE {condition} \
              ORDER BY created_at DESC, request_id DESC LIMIT ${} OFFSET ${}",
             values.len() - 1,
             values.len()

@@ -9,6 +9,7 @@ mod server;
 mod world;
 
 pub use batchin_sim as sim;
+pub use batchin_upstream::Kind;
 pub use call::{Call, Reply, streamed};
 pub use database::{Backend, Cluster, Database};
 pub use server::{Account, RETENTION, ServerBuilder, TestServer};

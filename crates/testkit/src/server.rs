@@ -17,10 +17,11 @@ use batchin_domain::{
 };
 use batchin_gateway::{
     Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
+    OverLimit,
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
-use batchin_store::{ConnectOptions, CreditGrant, NewKey, NewUser, Role, Store};
+use batchin_store::{ConnectOptions, CreditGrant, NewKey, NewUser, PriceList, Role, Store};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fleet, Kind, UpstreamConfig};
 use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
@@ -59,6 +60,7 @@ pub struct ServerBuilder {
     worker: bool,
     second_sim: bool,
     targets: TargetPolicy,
+    kind: Kind,
 }
 
 /// A user with one key.
@@ -153,6 +155,12 @@ impl ServerBuilder {
         self
     }
 
+    /// The program that the model server is taken for; vLLM without it.
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -182,6 +190,7 @@ impl TestServer {
             worker: false,
             second_sim: false,
             targets: TargetPolicy::default(),
+            kind: Kind::Vllm,
         }
     }
 
@@ -195,7 +204,7 @@ impl TestServer {
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
-        let gateway = start_gateway(&store, &sims, &clock, &groups).await;
+        let gateway = start_gateway(&store, (&sims, builder.kind), &clock, &groups).await;
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes };
         let files = Files::new(gateway.clone(), blobs.clone(), files_options);
@@ -337,16 +346,23 @@ impl TestServer {
     }
 }
 
-async fn start_gateway(store: &Store, sims: &[&SimServer], clock: &Arc<TestClock>, groups: &[Tasks; 3]) -> Gateway {
+async fn start_gateway(
+    store: &Store,
+    (sims, kind): (&[&SimServer], Kind),
+    clock: &Arc<TestClock>,
+    groups: &[Tasks; 3],
+) -> Gateway {
     let [_, beside, writers] = groups;
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
     let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
     let world = (Arc::clone(&clock), Arc::clone(&ids));
     let keeper = Keeper::start(store.clone(), world, options, beside, writers).await.unwrap();
-    let version = store.publish_prices("test", "[]", clock.now()).await.unwrap();
     let names = &["sim", "sim-2"][..sims.len()];
-    let catalog = Catalog::new(version, models(names)).unwrap();
-    let upstream = |(name, sim): (&&str, &&SimServer)| UpstreamConfig::new(name, Kind::Vllm, &sim.base_url()).unwrap();
+    let models = models(names);
+    let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
+    let version = store.publish_prices("test", &body, clock.now()).await.unwrap();
+    let catalog = Catalog::new(version, models).unwrap();
+    let upstream = |(name, sim): (&&str, &&SimServer)| UpstreamConfig::new(name, kind, &sim.base_url()).unwrap();
     let upstreams = names.iter().zip(sims).map(upstream).collect();
     let fleet = Fleet::new(upstreams, beside, 1).unwrap();
     let dispatcher = Dispatcher::start(&fleet, Policy::default(), Arc::clone(&clock), beside);
@@ -378,6 +394,7 @@ fn models(upstreams: &[&str]) -> Vec<Model> {
         capabilities: capabilities.to_vec(),
         context_length: 8_192,
         max_output_tokens: Some(2_048),
+        over_limit: OverLimit::Clamp,
         availability: Availability::AlwaysOn,
         license: Some("apache-2.0".to_owned()),
         owned_by: "batchin".to_owned(),

@@ -4,7 +4,7 @@
 
 use std::task::{Context, Poll};
 
-use batchin_openai::WholeAnswer;
+use batchin_openai::{Usage, WholeAnswer};
 
 use crate::{
     call::{CallError, CallErrorKind},
@@ -15,7 +15,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Assembly {
     events: Option<Events>,
-    deltas: u64,
 }
 
 /// What has come of an answer.
@@ -23,23 +22,22 @@ pub struct Assembly {
 pub enum Progress {
     /// A piece of it.
     Piece {
-        /// Choices that got content with it; each holds at least one token.
+        /// Choices that got content with it.
         deltas: u32,
-        /// A choice ends with it.
-        ends: bool,
+        /// Bytes of text in it, as in [`WholeAnswer`].
+        text_bytes: u64,
+        /// Choices that end with it.
+        ends: u32,
+        /// Counts so far or in all, when it carries them.
+        usage: Option<Usage>,
     },
-    /// All of it; nothing follows.
-    Whole {
-        /// As if it had come in one piece.
-        answer: WholeAnswer,
-        /// How many tokens it has at least, for when the server does not say.
-        deltas: u64,
-    },
+    /// All of it, as if it had come in one piece; nothing follows.
+    Whole(WholeAnswer),
 }
 
 impl Assembly {
     pub(crate) fn new(events: Events) -> Self {
-        Self { events: Some(events), deltas: 0 }
+        Self { events: Some(events) }
     }
 
     /// The next piece, or the whole. An error is the end: nothing that came before it is an answer.
@@ -59,12 +57,12 @@ impl Assembly {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(CallError::broke_off(error))),
                 Poll::Ready(None) => return Poll::Ready(self.whole()),
             };
-            let Event { deltas, kind, .. } = event;
-            self.deltas += u64::from(deltas);
+            let Event { deltas, text_bytes, ends, usage, kind, .. } = event;
             return Poll::Ready(match kind {
                 EventKind::KeepAlive => continue,
-                EventKind::Delta | EventKind::Usage => Ok(Progress::Piece { deltas, ends: false }),
-                EventKind::Finish => Ok(Progress::Piece { deltas, ends: true }),
+                EventKind::Delta | EventKind::Usage | EventKind::Finish => {
+                    Ok(Progress::Piece { deltas, text_bytes, ends, usage })
+                }
                 EventKind::Done => self.whole(),
                 EventKind::Error(error) => Err(CallError::reported(*error)),
             });
@@ -74,6 +72,13 @@ impl Assembly {
     fn whole(&mut self) -> Result<Progress, CallError> {
         let answer = self.events.take().and_then(Events::into_answer).and_then(|answer| answer.finish().ok());
         let answer = answer.ok_or_else(|| CallError::other_replica(CallErrorKind::BadAnswer))?;
-        Ok(Progress::Whole { answer, deltas: self.deltas })
+        Ok(Progress::Whole(answer))
+    }
+
+    /// What has come so far, ended by its length. The connection is closed, which cancels the rest.
+    pub fn cut(mut self) -> Option<WholeAnswer> {
+        let mut answer = self.events.take().and_then(Events::into_answer)?;
+        answer.end_by_length();
+        answer.finish().ok()
     }
 }

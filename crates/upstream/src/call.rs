@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 use crate::{
     breaker::{Asker, Outcome},
     config::UpstreamConfig,
-    dialect::PriorityOrder,
+    dialect::{Kind, PriorityOrder},
     events::{Events, StreamError},
     learnt::Manner,
     refusal::{About, about, is_quota},
@@ -40,6 +40,8 @@ pub struct Call<'a> {
     pub stream: bool,
     /// Whether the client asked for usage in its stream. Without, no chunk without choices leaves, and no usage.
     pub include_usage: bool,
+    /// Whether it asked for counts in every chunk.
+    pub continuous_usage: bool,
     /// Answers that the body asks for, over all its prompts: a stream that just ends must have had so many.
     pub answers: u32,
     /// Passed on as `x-request-id`.
@@ -230,6 +232,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     millis.map(Duration::from_millis).or_else(|| seconds().map(Duration::from_secs))
 }
 
+/// Whether counts are asked for in every chunk, so that an answer which breaks off is billed by its server's own count. Of
+/// several answers, each would be counted for itself.
+pub(crate) const fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
+    kind.counts_all_along() && call.answers == 1
+}
+
 /// The body as this upstream wants it.
 pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Manner) -> Bytes {
     let kind = config.kind;
@@ -240,6 +248,7 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
         model: call.upstream_model,
         stream: generates.then_some(call.stream),
         include_usage: is_counted && manner.stream_options,
+        continuous_usage: is_counted && manner.stream_options && counts_all_along(call, kind),
         limit: generates.then_some(Limit { name: manner.limit, most: call.max_tokens, least: kind.least_limit() }),
         priority: priority.and_then(|priority| match kind.priority_order() {
             PriorityOrder::LowerFirst => Some(priority),
@@ -270,6 +279,7 @@ mod tests {
             public_model: "m",
             stream,
             include_usage: false,
+            continuous_usage: false,
             answers: 1,
             request_id: "r".into(),
             class_priority: Some(5),

@@ -106,6 +106,26 @@ impl Kind {
         }
     }
 
+    /// Whether it tells its counts in every chunk when asked to.
+    pub const fn counts_all_along(self) -> bool {
+        matches!(self, Kind::Vllm | Kind::Embedded)
+    }
+
+    /// Whether each piece of its streams is one token.
+    pub const fn streams_token_by_token(self) -> bool {
+        !matches!(self, Kind::OpenAi)
+    }
+
+    /// Whether it gives one answer, whatever `n` says.
+    pub const fn ignores_n(self) -> bool {
+        matches!(self, Kind::Ollama)
+    }
+
+    /// Whether a call whose connection is closed stops there. A hosted API may go on computing, and charging.
+    pub const fn stops_when_left(self) -> bool {
+        !matches!(self, Kind::OpenAi)
+    }
+
     /// llama.cpp refuses `suffix` and `best_of` for being there at all, null or not.
     pub(crate) const fn drops_nulls(self) -> bool {
         matches!(self, Kind::LlamaCpp | Kind::Embedded)

@@ -233,6 +233,11 @@ impl Events {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Whether this choice has ended; unknown where chunks are put together.
+    pub fn has_ended(&self, index: u64) -> bool {
+        matches!(&self.reader, Reader::PassOn(relay) if relay.has_ended(index))
+    }
+
     /// What has been put together; `None` where chunks are passed on.
     pub(crate) fn into_answer(mut self) -> Option<Assembler> {
         let nothing = Reader::PassOn(Box::new(Relay::new("", "", false)));

@@ -28,7 +28,7 @@ use crate::{
     absent::Absent,
     assembly::Assembly,
     breaker::{Asker, Breaker, Outcome, Phase, Shut, Ticket, Trouble, Whose},
-    call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, request_body},
+    call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, counts_all_along, request_body},
     config::UpstreamConfig,
     dialect::Kind,
     events::{Events, Reader},
@@ -258,7 +258,8 @@ impl Replica {
     /// Nothing of an answer has reached anybody when this fails, so the call may be made again elsewhere. Dropping
     /// the future, or the stream, closes the connection and thereby cancels the work.
     pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Result<Answer, CallError> {
-        let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage);
+        let hides = counts_all_along(&call, self.kind()) && !call.continuous_usage;
+        let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage).hiding_counts(hides);
         self.send(&call, || Reader::PassOn(Box::new(relay()))).await
     }
 

@@ -78,6 +78,7 @@ fn chat(body: &'static str) -> Call<'static> {
         public_model: "qwen",
         stream: peeked.stream,
         include_usage: true,
+        continuous_usage: false,
         answers: 1,
         request_id: "req-1".to_owned(),
         class_priority: None,
@@ -215,7 +216,10 @@ async fn stream_passes_event_by_event() {
         assert!(frame.contains("\"chatcmpl_1\"") && frame.contains("\"qwen\"") && !frame.contains("Qwen3"), "{frame}");
     }
     let sent = String::from_utf8(world.sim.requests()[0].body.to_vec()).unwrap();
-    assert!(sent.ends_with(r#","stream":true,"stream_options":{"include_usage":true}}"#), "{sent}");
+    assert!(
+        sent.ends_with(r#","stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}"#),
+        "{sent}"
+    );
     world.end().await;
 }
 
@@ -723,9 +727,13 @@ fn errors_shown_to_clients_have_our_shape() {
 /// Takes an assembly to its end.
 async fn put_together(replica: Arc<Replica>, call: Call<'_>) -> Result<(serde_json::Value, u64, u64), CallError> {
     let mut assembly = replica.assemble(call).await?;
+    let mut pieces = 0;
     loop {
-        if let Progress::Whole { answer, deltas } = assembly.next().await? {
-            return Ok((serde_json::from_slice(&answer.body).unwrap(), deltas, answer.text_bytes));
+        match assembly.next().await? {
+            Progress::Piece { deltas, .. } => pieces += u64::from(deltas),
+            Progress::Whole(answer) => {
+                return Ok((serde_json::from_slice(&answer.body).unwrap(), pieces, answer.text_bytes));
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn cost(usage: &Value) -> i64 {
 
 /// The JSON of each event but the last, which must be `[DONE]`.
 #[track_caller]
-fn events(reply: &Reply) -> Vec<Value> {
+pub(crate) fn events(reply: &Reply) -> Vec<Value> {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let text = reply.text();
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
@@ -137,7 +137,6 @@ both! {
             (r#"{"model":"chat-model","messages":"hi"}"#.to_owned(), json!("messages"), "invalid_request"),
             (format!(r#"{{"model":5,{messages}}}"#), json!("model"), "invalid_request"),
             (format!(r#"{{"model":"chat-model","max_tokens":-1,{messages}}}"#), json!("max_tokens"), "invalid_request"),
-            (format!(r#"{{"model":"chat-model","max_tokens":9000,{messages}}}"#), json!("max_tokens"), "invalid_request"),
             (format!(r#"{{"model":"chat-model","stream":"yes",{messages}}}"#), json!("stream"), "invalid_request"),
             (format!(r#"{{"model":"embed-model",{messages}}}"#), json!("model"), "invalid_request"),
         ];

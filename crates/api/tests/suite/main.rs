@@ -5,6 +5,7 @@
 
 mod access;
 mod batches;
+mod counting;
 mod edges;
 mod files;
 mod inference;

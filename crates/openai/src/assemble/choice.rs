@@ -81,6 +81,10 @@ impl Choice {
         self.finish_reason.is_some()
     }
 
+    pub fn end_by_length(&mut self) {
+        self.finish_reason.get_or_insert_with(|| "\"length\"".to_owned());
+    }
+
     /// Takes in what a chunk adds, and adds its bytes to `grown`. What it says; `None` when it fits nothing.
     pub fn take(&mut self, raw: &RawChoice<'_>, chat: bool, grown: &mut usize) -> Option<Said> {
         let mut said = Said::default();

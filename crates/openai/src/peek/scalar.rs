@@ -116,3 +116,14 @@ pub(super) fn include_usage(raw: Option<&RawValue>) -> Result<bool, InvalidReque
     listed.map_err(|_| InvalidRequest::at("stream_options", "`stream_options` must be an object"))?;
     flag(NAME, wanted.filter(|wanted| wanted.get() != "null"))
 }
+
+/// Whether the stream options ask for counts in every chunk. What else stands there is the model server's business.
+pub(super) fn continuous_usage(raw: Option<&RawValue>) -> bool {
+    #[derive(Deserialize)]
+    struct StreamOptions<'a> {
+        #[serde(borrow)]
+        continuous_usage_stats: Option<&'a RawValue>,
+    }
+    let options = raw.and_then(|raw| serde_json::from_str::<StreamOptions<'_>>(raw.get()).ok());
+    options.and_then(|options| options.continuous_usage_stats).is_some_and(|wanted| wanted.get() == "true")
+}

@@ -28,10 +28,13 @@ fn chat_is_read() {
             model: "qwen".into(),
             stream: true,
             include_usage: true,
+            continuous_usage: false,
             max_output: Some(7),
             max_output_stated: true,
             max_output_name: "max_tokens",
             choices: 2,
+            given: 2,
+            echo: false,
             temperature_zero: true,
             seeded: true,
             has_suffix: false,
@@ -66,7 +69,16 @@ fn smaller_limit_counts_and_completions_have_a_default() {
     let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a"}"#).unwrap();
     assert_eq!((found.max_output, found.max_output_stated), (Some(16), false));
     let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","best_of":5,"n":2,"suffix":"z"}"#).unwrap();
-    assert_eq!((found.choices, found.has_suffix), (5, true));
+    assert_eq!((found.choices, found.given, found.has_suffix), (5, 2, true));
+    assert_eq!(chat(r#","max_tokens":5,"max_completion_tokens":9"#).unwrap().max_output_name, "max_completion_tokens");
+    assert_eq!(chat(r#","max_tokens":9,"max_completion_tokens":5"#).unwrap().max_output_name, "max_tokens");
+}
+
+#[test]
+fn a_completion_may_be_the_prompt_alone() {
+    let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","max_tokens":0,"echo":true}"#).unwrap();
+    assert_eq!((found.max_output, found.max_output_stated, found.echo), (Some(0), true, true));
+    refused(Endpoint::Chat, r#"{"model":"m","messages":[{"role":"user"}],"max_tokens":0}"#, "max_tokens");
 }
 
 #[test]

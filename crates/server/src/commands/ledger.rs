@@ -24,7 +24,7 @@ pub(super) async fn run(config: &Config, as_json: bool, out: &mut impl Write) ->
             })
             .collect();
         let report = json!({ "ok": clean, "accounts": report.accounts, "transfers": report.transfers,
-            "usage_rows": report.usage_rows, "leased_nano": report.leased_nanos.to_string(),
+            "usage_rows": report.usage_rows, "capped_rows": report.capped_rows, "leased_nano": report.leased_nanos.to_string(),
             "late_nano": report.late_nanos.to_string(), "faults": faults });
         writeln!(out, "{report}")?;
     } else {
@@ -39,6 +39,9 @@ pub(super) async fn run(config: &Config, as_json: bool, out: &mut impl Write) ->
             counted(report.usage_rows, "usage row"),
             if clean { "everything adds up" } else { "the ledger does NOT add up" }
         )?;
+        if report.capped_rows > 0 {
+            writeln!(out, "{} usage rows were capped at what was held for them", report.capped_rows)?;
+        }
         if report.late_nanos > 0 {
             writeln!(out, "{} nano-dollars of usage came too late and are ours to bear", report.late_nanos)?;
         }

@@ -30,6 +30,8 @@ pub struct Model {
     pub context_length: u32,
     /// Most tokens of an answer, at most `context_length`.
     pub max_output_tokens: u32,
+    /// Whether a request for more is refused rather than given as many.
+    pub refuses_over_limit: bool,
     /// Whether it is always loaded.
     pub availability: Availability,
     /// SPDX-like name of its licence.
@@ -100,6 +102,12 @@ const MAX_OUTPUT_TOKENS: Setting = Setting {
     preset: Preset::Follows { example: "8192", other: "context_length" },
     doc: "Most tokens of an answer; what is set aside before a request without max_tokens.",
 };
+const OVER_LIMIT: Setting = Setting {
+    path: "over_limit",
+    kind: Kind::OneOf(&["clamp", "refuse"]),
+    preset: Preset::Text("clamp"),
+    doc: "A request for more than max_output_tokens: clamp gives it as many, refuse answers 400.",
+};
 const STATUS: Setting = Setting {
     path: "status",
     kind: Kind::OneOf(&["always_on", "on_demand", "offline"]),
@@ -157,6 +165,7 @@ pub(super) const SETTINGS: &[&Setting] = &[
     &CAPABILITIES,
     &CONTEXT_LENGTH,
     &MAX_OUTPUT_TOKENS,
+    &OVER_LIMIT,
     &STATUS,
     &LICENSE,
     &OWNED_BY,
@@ -229,6 +238,7 @@ impl Model {
             capabilities,
             context_length,
             max_output_tokens: max_output_tokens.unwrap_or(context_length),
+            refuses_over_limit: scope.text(&OVER_LIMIT) == "refuse",
             availability,
             license: scope.optional_text(&LICENSE),
             owned_by: scope.text(&OWNED_BY),

@@ -31,6 +31,8 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("stream.charged", 1, Scene::Stream),
     ("stream.flushed", 1, Scene::LongStream),
     ("stream.abandoned", 1, Scene::LeftStream),
+    ("answer.left", 1, Scene::LeftWhole),
+    ("answer.charged", 1, Scene::LeftWhole),
     ("idempotency.begun", 1, Scene::Once),
     ("upstream.answered", 1, Scene::Once),
     ("commit.written", 1, Scene::Once),

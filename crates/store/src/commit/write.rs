@@ -79,7 +79,7 @@ async fn known_charges(tx: &WriteTx, settlements: &[Box<Settlement>]) -> Result<
         let id = settlement.charge_id.uuid();
         let written = match &settlement.task {
             // Without a charge the task tells: a claim's epoch stays on it when that claim ends it.
-            Some(task) if settlement.charge.is_zero() => tx.one(
+            Some(task) if settlement.charge.is_zero() && settlement.given_back.is_zero() => tx.one(
                 "SELECT id FROM task WHERE id = $1 AND epoch = $2 AND state IN ($3, $4)",
                 vec![
                     task.task.uuid().into(),
@@ -118,28 +118,31 @@ async fn current_claims(tx: &WriteTx, settlements: &[Box<Settlement>]) -> Result
 
 /// Charges, balances, purses and leases.
 async fn post_charges(tx: &WriteTx, node: NodeIdentity, fresh: &[&Settlement]) -> Result<(), StoreError> {
-    let charged: Vec<&Settlement> = fresh.iter().copied().filter(|s| !s.charge.is_zero()).collect();
+    let moving = |s: &&Settlement| !(s.charge.is_zero() && s.given_back.is_zero());
+    let charged: Vec<&Settlement> = fresh.iter().copied().filter(moving).collect();
     if charged.is_empty() {
         return Ok(());
     }
-    let mut sums: BTreeMap<AccountId, (i64, i64)> = BTreeMap::new();
+    let mut sums: BTreeMap<AccountId, Posted> = BTreeMap::new();
     let mut purses: BTreeMap<Purse, (i64, i64)> = BTreeMap::new();
     for settlement in &charged {
-        let nanos = settlement.charge.nanos();
+        let (nanos, back) = (settlement.charge.nanos(), settlement.given_back.nanos());
         let sum = sums.entry(settlement.account).or_default();
-        sum.0 = sum.0.saturating_add(nanos);
-        sum.1 += 1;
+        sum.charged = sum.charged.saturating_add(nanos);
+        sum.given_back = sum.given_back.saturating_add(back);
+        sum.transfers += 1;
         let budget = settlement.key.map(|key| (Purse::Budget(key, settlement.month), settlement.budget_held));
         let cap = settlement.task.as_ref().filter(|_| settlement.cap_held).map(|task| (Purse::Cap(task.batch), true));
         for (purse, held) in budget.into_iter().chain(cap) {
             let sums = purses.entry(purse).or_default();
-            sums.0 = sums.0.saturating_add(nanos);
+            sums.0 = sums.0.saturating_add(nanos).saturating_sub(back);
             sums.1 = sums.1.saturating_add(if held { nanos } else { 0 });
         }
     }
     let sums: Vec<_> = sums.into_iter().collect();
     let mut next_seq = post_to_accounts(tx, &sums).await?;
-    let balances: Vec<_> = sums.iter().map(|(account, (sum, _))| (Purse::Balance(*account), *sum)).collect();
+    let leased = sums.iter().filter(|(_, posted)| posted.charged > 0);
+    let balances: Vec<_> = leased.map(|(account, posted)| (Purse::Balance(*account), posted.charged)).collect();
     post_to_leases(tx, node, PurseKind::Balance, &balances).await?;
     for kind in [PurseKind::Budget, PurseKind::Cap] {
         let purses: Vec<_> = purses.iter().filter(|(purse, _)| purse.kind() == kind).map(|(p, s)| (*p, *s)).collect();
@@ -148,22 +151,28 @@ async fn post_charges(tx: &WriteTx, node: NodeIdentity, fresh: &[&Settlement]) -
     insert_transfers(tx, &charged, &mut next_seq).await
 }
 
+/// What a group moves on one account.
+#[derive(Clone, Copy, Default)]
+struct Posted {
+    charged: i64,
+    given_back: i64,
+    /// Charges and givings back, each of which has a place in the account's sequence.
+    transfers: i64,
+}
+
 /// Posts each account's sum; returns the sequence number that each account's first new charge gets.
-async fn post_to_accounts(
-    tx: &WriteTx,
-    sums: &[(AccountId, (i64, i64))],
-) -> Result<HashMap<AccountId, i64>, StoreError> {
-    const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
+async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<HashMap<AccountId, i64>, StoreError> {
+    const COLUMNS: [Type; 4] = [Type::Uuid, Type::BigInt, Type::BigInt, Type::BigInt];
     let mut last_seq = HashMap::with_capacity(sums.len());
-    let values = |(account, (sum, count)): &(AccountId, (i64, i64))| -> [Value; 3] {
-        [account.uuid().into(), (*sum).into(), (*count).into()]
+    let values = |(account, posted): &(AccountId, Posted)| -> [Value; 4] {
+        [account.uuid().into(), posted.charged.into(), posted.transfers.into(), posted.given_back.into()]
     };
     match tx.dialect {
         // What updates many rows at once, or returns them, goes through a temporary table there.
         Dialect::Sqlite => {
             for one in sums {
                 let sql = "UPDATE account SET posted_debit = posted_debit + $2, pending_debit = pending_debit - $2, \
-                           last_seq = last_seq + $3 WHERE id = $1";
+                           last_seq = last_seq + $3, posted_credit = posted_credit + $4 WHERE id = $1";
                 exactly(tx.run(sql, values(one)).await?, 1, "account")?;
                 let row = tx.one("SELECT last_seq FROM account WHERE id = $1", [one.0.uuid().into()]).await?;
                 let row = row.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
@@ -179,8 +188,9 @@ async fn post_to_accounts(
                     tx.run(sql, now.iter().map(|(account, _)| account.uuid().into()).collect::<Vec<_>>()).await?;
                 }
                 let sql = format!(
-                    "WITH v(owner, amount, charges) AS ({}) UPDATE account SET posted_debit = posted_debit + v.amount, \
-                     pending_debit = pending_debit - v.amount, last_seq = last_seq + v.charges FROM v \
+                    "WITH v(owner, amount, transfers, back) AS ({}) UPDATE account SET \
+                     posted_debit = posted_debit + v.amount, posted_credit = posted_credit + v.back, \
+                     pending_debit = pending_debit - v.amount, last_seq = last_seq + v.transfers FROM v \
                      WHERE account.id = v.owner RETURNING id, last_seq",
                     tx.dialect.values(now.len(), &COLUMNS)
                 );
@@ -192,8 +202,8 @@ async fn post_to_accounts(
             }
         }
     }
-    for (account, (_, count)) in sums {
-        last_seq.entry(*account).and_modify(|seq| *seq = *seq - count + 1);
+    for (account, posted) in sums {
+        last_seq.entry(*account).and_modify(|seq| *seq = *seq - posted.transfers + 1);
     }
     Ok(last_seq)
 }
@@ -207,7 +217,15 @@ async fn post_to_purses(
 ) -> Result<(), StoreError> {
     const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
     let code = kind.code();
-    let values = purses.iter().flat_map(|(purse, (spent, _))| -> [Value; 4] {
+    // What a new row would have is checked also where there is one, and nothing has spent less than nothing: what is
+    // given back was spent there before.
+    let (growing, shrinking): (Vec<_>, Vec<_>) = purses.iter().partition(|(_, (spent, _))| *spent >= 0);
+    for &(purse, (spent, _)) in shrinking {
+        let sql = "UPDATE purse SET spent = spent + $4 WHERE kind = $1 AND owner = $2 AND win = $3";
+        let values: [Value; 4] = [code.into(), purse.owner().into(), purse.window().into(), spent.into()];
+        exactly(tx.run(sql, values).await?, 1, "purse")?;
+    }
+    let values = growing.iter().flat_map(|(purse, (spent, _))| -> [Value; 4] {
         [code.into(), purse.owner().into(), purse.window().into(), (*spent).into()]
     });
     let sql = |rows| {
@@ -217,7 +235,7 @@ async fn post_to_purses(
             tx.dialect.rows(rows, 4)
         )
     };
-    exactly(tx.run_over(values.collect(), 4, sql).await?, purses.len() as u64, "purse")?;
+    exactly(tx.run_over(values.collect(), 4, sql).await?, growing.len() as u64, "purse")?;
     let held: Vec<_> =
         purses.iter().filter(|(_, (_, held))| *held > 0).map(|(purse, (_, held))| (*purse, *held)).collect();
     let sql = |rows| match rows {
@@ -282,12 +300,16 @@ async fn insert_transfers(
     for settlement in charged {
         let seq = next_seq.get_mut(&settlement.account);
         let seq = seq.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
+        let (movement, amount) = match settlement.given_back.is_zero() {
+            true => (Movement::Charge, settlement.charge),
+            false => (Movement::GiveBack, settlement.given_back),
+        };
         values.extend([
             settlement.charge_id.uuid().into(),
             settlement.account.uuid().into(),
             (*seq).into(),
-            movement_code(Movement::Charge).into(),
-            settlement.charge.nanos().into(),
+            movement_code(movement).into(),
+            amount.nanos().into(),
             settlement.usage.as_ref().map(|u| u.request.uuid()).into(),
             settlement.usage.as_ref().map(|u| u.price_version.0).into(),
             settlement.now.micros().into(),
@@ -309,29 +331,39 @@ async fn write_usage(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreErr
     for (settlement, usage) in &used {
         values.extend(usage_values(settlement, usage));
     }
-    let larger = tx.dialect.larger();
+    let set = overwritten();
     let sql = |rows| {
         format!(
             "INSERT INTO usage_log (request_id, account_id, key_id, model, endpoint, class, batch_id, task_id, \
              input_tokens, output_tokens, cached_tokens, cost_nano, price_version, outcome, estimated, created_at, \
-             latency_us, ttft_us) {} ON CONFLICT (account_id, created_at, request_id) DO UPDATE SET \
-             input_tokens = {larger}(usage_log.input_tokens, excluded.input_tokens), \
-             output_tokens = {larger}(usage_log.output_tokens, excluded.output_tokens), \
-             cached_tokens = {larger}(usage_log.cached_tokens, excluded.cached_tokens), \
-             cost_nano = {larger}(usage_log.cost_nano, excluded.cost_nano), \
-             outcome = {larger}(usage_log.outcome, excluded.outcome), \
-             estimated = CASE WHEN excluded.outcome = {running} THEN usage_log.estimated ELSE excluded.estimated END, \
-             latency_us = {larger}(usage_log.latency_us, excluded.latency_us), \
-             ttft_us = coalesce(usage_log.ttft_us, excluded.ttft_us)",
+             latency_us, ttft_us, marks) {} ON CONFLICT (account_id, created_at, request_id) DO UPDATE SET {set}",
             tx.dialect.rows(rows, USAGE_COLUMNS),
-            running = Outcome::Running.code(),
         )
     };
     exactly(tx.run_over(values, USAGE_COLUMNS, sql).await?, used.len() as u64, "usage_log")
 }
 
+/// A flush is written over by the next, and by what the request came to in the end; that stays, whatever follows.
+fn overwritten() -> String {
+    const GROWING: [&str; 9] = [
+        "input_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "cost_nano",
+        "outcome",
+        "estimated",
+        "latency_us",
+        "ttft_us",
+        "marks",
+    ];
+    let running = Outcome::Running.code();
+    let late = format!("excluded.outcome = {running} AND usage_log.outcome <> {running}");
+    let set = GROWING.map(|name| format!("{name} = CASE WHEN {late} THEN usage_log.{name} ELSE excluded.{name} END"));
+    set.join(", ")
+}
+
 /// Columns of a new row of the usage log.
-const USAGE_COLUMNS: usize = 18;
+const USAGE_COLUMNS: usize = 19;
 
 fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE_COLUMNS] {
     [
@@ -353,14 +385,15 @@ fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE_C
         usage.created_at.micros().into(),
         i64::try_from(usage.latency.as_micros()).unwrap_or(i64::MAX).into(),
         usage.ttft.map(|ttft| i64::try_from(ttft.as_micros()).unwrap_or(i64::MAX)).into(),
+        usage.marks.code().into(),
     ]
 }
 
-/// One row per request: usage only grows, so of several in a group, in whatever order, the largest is the latest.
+/// One row per request: of several in a group, in whatever order, the end is the latest, and of flushes the largest.
 fn latest_usage<'a>(fresh: &[&'a Settlement]) -> Vec<(&'a Settlement, &'a UsageRecord)> {
     let mut latest: Vec<(&Settlement, &UsageRecord)> = Vec::with_capacity(fresh.len());
     let mut places: HashMap<Uuid, usize> = HashMap::with_capacity(fresh.len());
-    let rank = |usage: &UsageRecord| (usage.cost, usage.outcome.code(), usage.units.total());
+    let rank = |usage: &UsageRecord| (usage.outcome != Outcome::Running, usage.cost, usage.units.total());
     for (settlement, usage) in fresh.iter().filter_map(|s| s.usage.as_ref().map(|usage| (*s, usage))) {
         let place = *places.entry(usage.request.uuid()).or_insert(latest.len());
         match latest.get_mut(place) {

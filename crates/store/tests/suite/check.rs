@@ -1,7 +1,7 @@
 //! Holds: the ledger check sees each rule broken.
 
-use batchin_domain::{Priority, Purse};
-use batchin_store::{Fault, Settlement};
+use batchin_domain::{ClassPrices, Factor, Price, PriceVersion, Priority, Purse, Rate};
+use batchin_store::{Fault, PriceList, Settlement};
 
 use crate::support::{Db, both, completed, now, this_month};
 
@@ -34,6 +34,24 @@ async fn some_of_everything(db: &Db) {
     assert_eq!((report.leased_nanos, report.late_nanos), (4_955, 3));
 }
 
+/// Two rows at a published price, one of them capped.
+async fn priced(db: &Db) {
+    let rate = Rate::from_pico;
+    let price =
+        ClassPrices::new(Price { input: rate(1_500), output: rate(2_100) }, Factor::ONE, Factor::ONE, Factor::ONE);
+    let body = PriceList::body([("m", &price)]);
+    assert_eq!(db.store.publish_prices("fingerprint", &body, now()).await.unwrap(), PriceVersion(1));
+    let account = db.account(10_000).await;
+    let node = db.node().await;
+    db.lease(node, Purse::Balance(account), 5_000).await;
+    let committer = db.committer(node);
+    for capped in [false, true] {
+        let mut settlement = db.settlement(account, 57);
+        settlement.usage.as_mut().unwrap().marks.capped = capped;
+        committer.commit(settlement).await.unwrap();
+    }
+}
+
 /// Breaks something and sees that rule, among perhaps others, complain with these numbers.
 async fn breaks(db: &Db, sql: &str, rule: &str, expected: i64, found: i64) {
     some_of_everything(db).await;
@@ -51,7 +69,7 @@ both! {
     }
 
     async fn credits(db) {
-        breaks(db, "UPDATE account SET posted_credit = posted_credit + 1", "posted_credit is the sum of credits", 10_000, 10_001).await;
+        breaks(db, "UPDATE account SET posted_credit = posted_credit + 1", "posted_credit is the sum of credits and of what was given back", 10_000, 10_001).await;
     }
 
     async fn pending(db) {
@@ -148,6 +166,38 @@ both! {
 
     async fn a_task_of_a_node_that_is_gone(db) {
         breaks(db, "DELETE FROM node", "only a node that is alive runs a task", 1, 0).await;
+    }
+
+    async fn a_cost_and_its_counts(db) {
+        let rule = "a request costs its tokens by its version of the prices";
+        priced(db).await;
+        db.assert_clean().await;
+        // Ten tokens at 1,500 and twenty at 2,100 pico-dollars, rounded up.
+        for cost in [56, 58] {
+            db.raw(&format!("UPDATE usage_log SET cost_nano = {cost} WHERE marks = 0")).await;
+            let faults: Vec<Fault> = db.store.check().await.unwrap().faults.into_iter().filter(|f| f.rule == rule).collect();
+            let [fault] = faults.as_slice() else { panic!("{faults:?}") };
+            assert_eq!((fault.expected, fault.found), (57, cost));
+        }
+        db.raw("UPDATE usage_log SET cost_nano = 57 WHERE marks = 0").await;
+        // One that says that it was capped may cost less than its counts, and no more.
+        for (cost, faults) in [(40, 0), (58, 1)] {
+            db.raw(&format!("UPDATE usage_log SET cost_nano = {cost} WHERE marks = 1")).await;
+            let report = db.store.check().await.unwrap();
+            assert_eq!(report.faults.iter().filter(|fault| fault.rule == rule).count(), faults, "{:?}", report.faults);
+            assert_eq!(report.capped_rows, 1);
+        }
+        // Counts as they were written before they had a bound.
+        db.raw(&format!("UPDATE usage_log SET cost_nano = 40, input_tokens = {} WHERE marks = 1", i64::MAX)).await;
+        assert!(db.store.check().await.unwrap().faults.iter().all(|fault| fault.rule != rule));
+    }
+
+    async fn a_cost_and_its_price(db) {
+        priced(db).await;
+        db.raw("UPDATE usage_log SET model = 'other' WHERE marks = 0").await;
+        let faults = db.store.check().await.unwrap().faults;
+        let [fault] = faults.as_slice() else { panic!("{faults:?}") };
+        assert_eq!((fault.rule, fault.found), ("a request's version of the prices has its model", 57));
     }
 
     async fn a_check_of_many_faults_stops_at_a_handful(db) {

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use batchin_domain::{Priority, Purse, Units};
-use batchin_store::{CommitError, CommitterOptions, Outcome, Page, Settlement, UsageFilter};
+use batchin_store::{CommitError, CommitterOptions, Outcome, Page, Settlement, UsageFilter, UsageMarks, UsageRecord};
 use futures::future::join_all;
 
 use crate::support::{both, completed, nanos, now};
@@ -219,6 +219,46 @@ both! {
         assert_eq!((row.endpoint, row.class, row.batch, row.units), (3, 2, None, sent.units));
         assert_eq!((row.cost, row.outcome, row.estimated), (nanos(42), Outcome::ClientGone, true));
         assert_eq!((row.created_at, row.latency, row.ttft), (now(), sent.latency, None));
+    }
+
+    async fn what_a_flush_charged_too_much_is_given_back(db) {
+        let account = db.account(1_000).await;
+        let key = db.key(account, 10, Some(900)).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 500).await;
+        db.lease(node, Purse::Budget(key, now().month()), 500).await;
+        let committer = db.committer(node);
+        let mut flush = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 200) };
+        let usage = flush.usage.as_mut().unwrap();
+        (usage.outcome, usage.estimated, usage.units) = (Outcome::Running, true, Units { input: 900, output: 30, cached: 0 });
+        committer.commit(flush.clone()).await.unwrap();
+        db.assert_balance(account, 800).await;
+        let mut end = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 0) };
+        end.given_back = nanos(150);
+        end.usage = flush.usage.clone().map(|usage| UsageRecord {
+            units: Units { input: 5, output: 12, cached: 1 },
+            cost: nanos(50),
+            outcome: Outcome::Completed,
+            estimated: false,
+            marks: UsageMarks { below_pieces: true, ..UsageMarks::default() },
+            ..usage
+        });
+        let other = db.settlement(account, 3);
+        let results = join_all([end.clone(), other].map(|s| committer.commit(s))).await;
+        assert_eq!(results, [Ok(()); 2]);
+        // Once, however often it is handed in, and a flush that comes again changes nothing any more.
+        committer.commit(end).await.unwrap();
+        committer.commit(flush).await.unwrap();
+        db.assert_balance(account, 947).await;
+        let row = db.store.usage_logs(&all_of(account), ALL).await.unwrap().into_iter().find(|row| row.key.is_some()).unwrap();
+        assert_eq!((row.units, row.cost), (Units { input: 5, output: 12, cached: 1 }, nanos(50)));
+        assert_eq!((row.outcome, row.estimated, row.marks.names()), (Outcome::Completed, false, vec!["below_pieces"]));
+        let report = db.assert_clean().await;
+        assert_eq!((report.transfers, report.usage_rows), (4, 2));
+        // What was given back can be spent again: of the balance, and of the key's month.
+        let left = db.available(node, Purse::Balance(account)).await;
+        assert_eq!(left, nanos(1_000 - 50 - 3 - 297));
+        assert_eq!(db.available(node, Purse::Budget(key, now().month())).await, nanos(900 - 50 - 300));
     }
 
     async fn a_settlement_that_fails_is_heard_of_when_nobody_waits_for_it(db) {

@@ -16,7 +16,7 @@ use batchin_domain::{
 use batchin_store::{
     Backlog, BatchFiles, BatchTerms, BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions,
     CreditGrant, FencedError, LeaseAsk, LeaseOutcome, NewBatch, NewKey, NewTask, NewTasks, NewUser, NodeIdentity,
-    Outcome, Role, Settlement, Share, Store, StoredResult, TaskEnd, TaskError, TaskFinish, UsageRecord,
+    Outcome, Role, Settlement, Share, Store, StoredResult, TaskEnd, TaskError, TaskFinish, UsageMarks, UsageRecord,
 };
 use batchin_tasks::Tasks;
 use futures::FutureExt;
@@ -209,6 +209,7 @@ impl Db {
             budget_held: false,
             cap_held: false,
             charge: nanos(charge),
+            given_back: Amount::ZERO,
             usage: Some(self.usage(charge)),
             task: None,
             answer: None,
@@ -228,6 +229,7 @@ impl Db {
             price_version: PriceVersion(1),
             outcome: Outcome::Completed,
             estimated: false,
+            marks: UsageMarks::default(),
             created_at: now(),
             latency: Duration::from_millis(30),
             ttft: Some(Duration::from_millis(3)),

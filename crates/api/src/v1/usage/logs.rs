@@ -49,6 +49,9 @@ pub(crate) struct UsageLog {
     status: &'static str,
     /// Whether the tokens were counted here because the model server did not say.
     estimated: bool,
+    /// What is odd about the counts: `capped` at what was held for, `below_pieces` of the model server's own stream,
+    /// `cut` off beyond the limit.
+    marks: Vec<&'static str>,
 }
 
 impl From<UsageRow> for UsageLog {
@@ -70,6 +73,7 @@ impl From<UsageRow> for UsageLog {
             cached_tokens: row.units.cached,
             status: row.outcome.name(),
             estimated: row.estimated,
+            marks: row.marks.names(),
         }
     }
 }

@@ -9,6 +9,8 @@ pub enum Scene {
     Stream,
     /// A stream that lasts until its usage has been flushed.
     LongStream,
+    /// A whole answer of a hosted server, whose client goes away.
+    LeftWhole,
     /// A stream whose client goes away.
     LeftStream,
     /// A request that carries an Idempotency-Key.
@@ -54,9 +56,13 @@ impl Scene {
     /// The play that it belongs to.
     pub const fn play(self) -> Play {
         match self {
-            Self::Whole | Self::Stream | Self::LongStream | Self::LeftStream | Self::Once | Self::RefusedOnce => {
-                Play::Requests
-            }
+            Self::Whole
+            | Self::Stream
+            | Self::LongStream
+            | Self::LeftStream
+            | Self::LeftWhole
+            | Self::Once
+            | Self::RefusedOnce => Play::Requests,
             Self::Batch | Self::FileBatch | Self::BatchOnce | Self::FailingTask | Self::PoorBatch => Play::Batches,
             Self::Start | Self::Quiet | Self::Stop => Play::Server,
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,

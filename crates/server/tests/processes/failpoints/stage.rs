@@ -31,6 +31,8 @@ pub struct Stage {
 /// What is to be looked at after the server has started again.
 enum After {
     Nothing,
+    /// A stream's usage was flushed, and it never ended.
+    Flushed,
     /// The same request again gives one answer, for one charge.
     Once(String),
     /// The same request again is refused for the same reason.
@@ -52,7 +54,7 @@ fn batch(models: &[&str]) -> Value {
 
 impl Stage {
     pub async fn new(backend: Backend) -> Self {
-        let settings = Settings { lease_seconds: 1, slots: 2, max_attempts: 2, ..Settings::default() }
+        let settings = Settings { lease_seconds: 1, slots: 2, max_attempts: 2, hosted: Some(1), ..Settings::default() }
             .model("brief", "sim:tokens=10,first_ms=5")
             .model("flowing", "sim:tokens=10,gap_ms=2")
             .model("dripping", "sim:tokens=10,gap_ms=100")
@@ -60,7 +62,8 @@ impl Stage {
             .model("late", "sim:tokens=10,first_ms=4000")
             .model("task", "sim:tokens=10,first_ms=30")
             .model("slow", "sim:tokens=10,first_ms=300")
-            .model_on(1, "broken", "sim:status=500");
+            .model_on(1, "broken", "sim:status=500")
+            .model_on(1, "hosted", "sim:tokens=10,first_ms=300");
         let world = World::with_sims(backend, 2, settings).await;
         let account = world.account(CENTS).await;
         let budget = world.key(&account.email, &["--rpm", "10000000", "--budget-cents", "100000"]).await;
@@ -94,6 +97,16 @@ impl Stage {
                 self.beyond += (LONG - 10) * TOKEN;
                 let events = account.stream(&at, chat("long", LONG)).await;
                 assert!(events.all().await.is_err(), "it died before the end");
+                after = After::Flushed;
+            }
+            Scene::LeftWhole => {
+                // Charged or not, and once at most.
+                self.beyond += ANSWER;
+                let calls = self.world.sims[1].calls();
+                tokio::select! {
+                    _ = account.try_chat(&at, &chat("hosted", 10)) => panic!("it was not left"),
+                    called = timeout(PATIENCE, self.world.sims[1].until_calls(calls + 1)) => called.expect("it is called"),
+                }
             }
             Scene::LeftStream => {
                 let mut events = account.stream(&at, chat("dripping", 10)).await;
@@ -210,6 +223,12 @@ impl Stage {
         let (account, at) = (&self.account, &self.node.address);
         match after {
             After::Nothing => {}
+            After::Flushed => {
+                let rows = account.usage(at).await;
+                assert!(rows.iter().any(|row| row["status"] == "running"), "{rows:?}");
+                let provisional = rows.iter().filter(|row| row["status"] == "running");
+                assert!(provisional.into_iter().all(|row| row["estimated"] == true), "{rows:?}");
+            }
             After::Once(key) => {
                 let body = chat("brief", 10);
                 let again = account.chat_once(at, &body, &key).await;

@@ -24,6 +24,8 @@ pub struct Settings {
     pub max_attempts: u32,
     /// `batches.concurrency`.
     pub tasks_at_once: u32,
+    /// The simulated server that is taken for a hosted one, by its number; the others are vLLM.
+    pub hosted: Option<usize>,
     /// What is served.
     pub models: Vec<Model>,
 }
@@ -48,6 +50,7 @@ impl Default for Settings {
             max_in_flight: 2_048,
             max_attempts: 3,
             tasks_at_once: 256,
+            hosted: None,
             models: Vec::new(),
         };
         settings.model("fixed", "sim:tokens=10")
@@ -84,7 +87,8 @@ impl Settings {
         );
         for (index, url) in upstreams.iter().enumerate() {
             let slots = self.slots;
-            writeln!(text, "[[upstreams]]\nname = \"sim-{index}\"\nkind = \"vllm\"").unwrap();
+            let kind = if self.hosted == Some(index) { "openai" } else { "vllm" };
+            writeln!(text, "[[upstreams]]\nname = \"sim-{index}\"\nkind = \"{kind}\"").unwrap();
             writeln!(text, "base_url = \"{url}\"\nslots = {slots}").unwrap();
         }
         for Model { id, script, price, upstream } in &self.models {

@@ -1,0 +1,128 @@
+//! Holds: what is added to answers here: the usage that is billed, and the end of a stream that was cut off.
+
+use std::{fmt::Write, ops::ControlFlow};
+
+use bytes::Bytes;
+
+use crate::{
+    Endpoint,
+    members::{each_member, quoted, range_in},
+    rewrite::{Change, Member, splice},
+    sse,
+    usage::Usage,
+};
+
+/// What every chunk of a stream begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkHead<'a> {
+    /// The call.
+    pub endpoint: Endpoint,
+    /// The public id.
+    pub id: &'a str,
+    /// The public name of the model.
+    pub model: &'a str,
+    /// Seconds since 1970.
+    pub created: i64,
+}
+
+impl ChunkHead<'_> {
+    /// The frame that ends these choices by `length`.
+    pub fn end_by_length(self, choices: impl IntoIterator<Item = u64>) -> Bytes {
+        let empty = if self.endpoint == Endpoint::Chat { "\"delta\":{}" } else { "\"text\":\"\"" };
+        let mut list = String::new();
+        for index in choices {
+            let comma = if list.is_empty() { "" } else { "," };
+            let _ = write!(list, "{comma}{{\"index\":{index},{empty},\"logprobs\":null,\"finish_reason\":\"length\"}}");
+        }
+        self.frame(&format!("[{list}]"))
+    }
+
+    /// The frame with the usage.
+    pub fn usage(self, usage: &Usage) -> Bytes {
+        self.frame(&format!("[],\"usage\":{}", usage_json(usage, true)))
+    }
+
+    fn frame(self, choices: &str) -> Bytes {
+        let object = if self.endpoint == Endpoint::Chat { "chat.completion.chunk" } else { "text_completion" };
+        let (id, model, created) = (quoted(self.id), quoted(self.model), self.created);
+        let chunk = format!(
+            "{{\"id\":{id},\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":{choices}}}"
+        );
+        sse::frame(chunk.as_bytes())
+    }
+}
+
+/// The answer with these counts as its `usage`, in place of whatever stood there. `generates` is whether its call
+/// produces tokens.
+pub fn with_usage(body: &Bytes, usage: &Usage, generates: bool) -> Bytes {
+    let Ok(text) = std::str::from_utf8(body) else { return body.clone() };
+    let mut members = Vec::with_capacity(16);
+    let listed = each_member(text, |key, value| {
+        members.push(Member { key, value, at: range_in(text, value.get()) });
+        ControlFlow::Continue(())
+    });
+    if listed.is_err() {
+        return body.clone();
+    }
+    let mut told = false;
+    let change = |member: &Member<'_>| match member.key.as_ref() {
+        "usage" if !std::mem::replace(&mut told, true) => Change::to(member, usage_json(usage, generates)),
+        "usage" => Change::Remove,
+        _ => Change::Keep,
+    };
+    let changes: Vec<Change> = members.iter().map(change).collect();
+    let added = if told { Vec::new() } else { vec![("usage", usage_json(usage, generates))] };
+    splice(text, &members, &changes, &added)
+}
+
+fn usage_json(usage: &Usage, generates: bool) -> String {
+    let (prompt, completion) = (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0));
+    if !generates {
+        return format!("{{\"prompt_tokens\":{prompt},\"total_tokens\":{prompt}}}");
+    }
+    let total = prompt.saturating_add(completion);
+    let mut json = format!("{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"total_tokens\":{total}");
+    if usage.cached_tokens > 0 {
+        let _ = write!(json, ",\"prompt_tokens_details\":{{\"cached_tokens\":{}}}", usage.cached_tokens);
+    }
+    if usage.reasoning_tokens > 0 {
+        let _ = write!(json, ",\"completion_tokens_details\":{{\"reasoning_tokens\":{}}}", usage.reasoning_tokens);
+    }
+    json.push('}');
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_replace_what_stood_there() {
+        let told = |body: &'static str| with_usage(&Bytes::from_static(body.as_bytes()), &Usage::of(2, 1), true);
+        let counts = r#""usage":{"prompt_tokens":2,"completion_tokens":1,"total_tokens":3}"#;
+        assert_eq!(told(r#"{"choices":[]}"#), format!(r#"{{"choices":[],{counts}}}"#));
+        assert_eq!(told(r#"{"usage":null,"choices":[]}"#), format!(r#"{{{counts},"choices":[]}}"#));
+        let vectors = with_usage(&Bytes::from_static(br#"{"data":[]}"#), &Usage::of(2, 0), false);
+        assert_eq!(vectors, r#"{"data":[],"usage":{"prompt_tokens":2,"total_tokens":2}}"#);
+        let parts = Usage { cached_tokens: 1, reasoning_tokens: 2, ..Usage::of(2, 3) };
+        let body = with_usage(&Bytes::from_static(b"{}"), &parts, true);
+        assert_eq!(crate::usage_of(&body), Some(parts));
+    }
+
+    #[test]
+    fn a_cut_stream_ends_as_any_other() {
+        let head = ChunkHead { endpoint: Endpoint::Chat, id: "chatcmpl_1", model: "m", created: 7 };
+        assert_eq!(
+            head.end_by_length([1]),
+            "data: {\"id\":\"chatcmpl_1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\",\"choices\":\
+             [{\"index\":1,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"length\"}]}\n\n"
+        );
+        let head = ChunkHead { endpoint: Endpoint::Completions, ..head };
+        let frame = head.usage(&Usage::of(2, 1));
+        let frame = std::str::from_utf8(&frame).unwrap();
+        assert!(
+            frame.contains("\"object\":\"text_completion\"") && frame.contains("\"choices\":[],\"usage\":{"),
+            "{frame}"
+        );
+    }
+}

@@ -1,0 +1,1 @@
+ALTER TABLE usage_log ADD COLUMN marks smallint NOT NULL DEFAULT 1
