@@ -355,6 +355,7 @@ impl Check<'_> {
     async fn costs(&self) -> Result<Vec<Fault>, StoreError> {
         const COST: &str = "a request costs its tokens by its version of the prices";
         const PRICED: &str = "a request's version of the prices has its model";
+        let most = usize::try_from(FAULTS_PER_RULE).unwrap_or(usize::MAX);
         let lists = self.price_lists().await?;
         if lists.is_empty() {
             return Ok(Vec::new());
@@ -372,11 +373,11 @@ impl Check<'_> {
                 None => (PRICED, self.miscounted((&model, class, version), None).await?),
             };
             faults.extend(rows.into_iter().map(|(subject, expected, found)| Fault { rule, subject, expected, found }));
-            if faults.len() >= FAULTS_PER_RULE as usize {
+            if faults.len() >= most {
                 break;
             }
         }
-        faults.truncate(FAULTS_PER_RULE as usize);
+        faults.truncate(most);
         Ok(faults)
     }
 

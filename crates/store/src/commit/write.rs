@@ -300,9 +300,10 @@ async fn insert_transfers(
     for settlement in charged {
         let seq = next_seq.get_mut(&settlement.account);
         let seq = seq.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
-        let (movement, amount) = match settlement.given_back.is_zero() {
-            true => (Movement::Charge, settlement.charge),
-            false => (Movement::GiveBack, settlement.given_back),
+        let (movement, amount) = if settlement.given_back.is_zero() {
+            (Movement::Charge, settlement.charge)
+        } else {
+            (Movement::GiveBack, settlement.given_back)
         };
         values.extend([
             settlement.charge_id.uuid().into(),

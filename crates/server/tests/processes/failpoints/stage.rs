@@ -103,8 +103,9 @@ impl Stage {
                 // Charged or not, and once at most.
                 self.beyond += ANSWER;
                 let calls = self.world.sims[1].calls();
+                let body = chat("hosted", 10);
                 tokio::select! {
-                    _ = account.try_chat(&at, &chat("hosted", 10)) => panic!("it was not left"),
+                    _ = account.try_chat(&at, &body) => panic!("it was not left"),
                     called = timeout(PATIENCE, self.world.sims[1].until_calls(calls + 1)) => called.expect("it is called"),
                 }
             }
