@@ -371,14 +371,6 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_is_too_large_is_lowered_under_either_name() {
-        let edit = Rewrite { max_tokens: Some(2048), ..Rewrite::default() };
-        let body = r#"{"max_tokens":32000,"max_completion_tokens":9,"a":1}"#;
-        check(body, &edit, r#"{"max_tokens":2048,"max_completion_tokens":9,"a":1}"#);
-        check(r#"{"max_completion_tokens":32000}"#, &edit, r#"{"max_completion_tokens":2048}"#);
-    }
-
-    #[test]
     fn counts_all_along_are_asked_for_beside_the_last() {
         let edit = Rewrite { include_usage: true, continuous_usage: true, ..Rewrite::default() };
         let both = r#"{"stream_options":{"include_usage":true,"continuous_usage_stats":true}}"#;

@@ -334,7 +334,7 @@ impl Replica {
     async fn exchange(&self, call: &Call<'_>, started: Instant, head_came: &mut bool) -> Result<Reply, CallError> {
         let mut tries = self.lessons.tries(call, &self.config);
         let response = loop {
-            let response = self.ask(call, tries.manner, started).await?;
+            let response = self.sent(call, tries.manner, started).await?;
             *head_came = true;
             if response.status().is_success() {
                 break response;
@@ -366,7 +366,7 @@ impl Replica {
     }
 
     /// Sends a call once; returns with the head of its answer.
-    async fn ask(&self, call: &Call<'_>, manner: Manner, started: Instant) -> Result<Response<AnswerBody>, CallError> {
+    async fn sent(&self, call: &Call<'_>, manner: Manner, started: Instant) -> Result<Response<AnswerBody>, CallError> {
         let sent = self.transport.send(self.request(call, manner), started);
         let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
         let deadline = started + self.config.first_byte_timeout;

@@ -4,6 +4,7 @@
 
 use std::ops::{ControlFlow, RangeInclusive};
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::InvalidRequest;
