@@ -1,6 +1,6 @@
 //! Holds: the ledger check sees each rule broken.
 
-use batchin_domain::{ClassPrices, Factor, Price, PriceVersion, Priority, Purse, Rate};
+use batchin_domain::{ClassPrices, Price, PriceVersion, Priority, Purse, Rate, price::Factor};
 use batchin_store::{Fault, PriceList, Settlement};
 
 use crate::support::{Db, both, completed, now, this_month};
