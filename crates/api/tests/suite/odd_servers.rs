@@ -1,6 +1,9 @@
 //! Holds: model servers that speak OpenAI's protocol in their own way, through the whole pipeline.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use batchin_testkit::{
     Reply, TestServer, both,
@@ -65,6 +68,61 @@ async fn run_task(server: &TestServer) -> Value {
 
 async fn spent(server: &TestServer) -> i64 {
     usd("1").nanos() - server.balance().await.nanos()
+}
+
+/// What a script with one of OpenAI's own packages prints, as JSON.
+async fn told_by(server: &TestServer, program: PathBuf, script: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/sdk");
+    let run = tokio::process::Command::new(program)
+        .arg(folder.join(script))
+        .env("SDK_URL", server.url("/v1"))
+        .env("SDK_KEY", &server.owner.key)
+        .env("SDK_NODE_MODULES", prepared("BATCHIN_TEST_NODE_MODULES"))
+        .kill_on_drop(true)
+        .output();
+    let output = run.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What `make test` prepares.
+fn prepared(name: &str) -> PathBuf {
+    let path = std::env::var_os(name).map(PathBuf::from);
+    path.unwrap_or_else(|| panic!("{name} is not set: this test needs what `make test` prepares; run it with that"))
+}
+
+/// A part of a tool call.
+fn call(index: &Value, id: Value, name: Value, arguments: &str) -> Value {
+    let function = json!({"name": name, "arguments": arguments});
+    let call = json!({"index": index, "id": id, "type": "function", "function": function});
+    json!({"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{"index": 0, "delta": {"role": "assistant", "tool_calls": [call]}, "finish_reason": null}]})
+}
+
+/// Two calls that a server gives these numbers.
+fn two_calls(first: &Value, second: &Value) -> Behaviour {
+    streamed(&[
+        call(first, json!("a"), json!("f"), ""),
+        call(first, Value::Null, Value::Null, "{}"),
+        call(second, json!("b"), json!("g"), "{"),
+        call(second, Value::Null, Value::Null, "}"),
+        json!({"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m",
+            "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}),
+    ])
+}
+
+#[tokio::test]
+async fn openai_s_own_clients_read_tool_calls_that_are_numbered_alike() {
+    let server = TestServer::start().await;
+    for (first, second) in [(json!(0), json!(0)), (json!(1), json!(2)), (Value::Null, Value::Null)] {
+        server.sim.script_all(two_calls(&first, &second));
+        let python = told_by(&server, prepared("BATCHIN_TEST_PYTHON"), "tool_calls_python.py").await;
+        let node = told_by(&server, "node".into(), "tool_calls_node.mjs").await;
+        let expected = json!([["a", "f", "{}"], ["b", "g", "{}"]]);
+        assert_eq!((&python, &node), (&expected, &expected), "{first} {second}");
+    }
+    server.stop().await;
 }
 
 both! {
@@ -186,17 +244,8 @@ both! {
 
     async fn tool_calls_that_are_numbered_alike_are_told_apart(backend) {
         let server = TestServer::start().on(backend).await;
-        let call = |index: Value, id: Value, name: Value, arguments: &str| json!({"id": "x", "choices": [{"index": 0, "delta": {
-            "tool_calls": [{"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}]}}]});
-        let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]});
         for (first, second) in [(json!(0), json!(0)), (json!(1), json!(2)), (Value::Null, Value::Null), (json!(1), json!(1))] {
-            server.sim.script_all(streamed(&[
-                call(first.clone(), json!("a"), json!("f"), ""),
-                call(first.clone(), Value::Null, Value::Null, "{}"),
-                call(second.clone(), json!("b"), json!("g"), "{"),
-                call(second.clone(), Value::Null, Value::Null, "}"),
-                end.clone(),
-            ]));
+            server.sim.script_all(two_calls(&first, &second));
             let (chunks, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
             assert!(done);
             let calls = chunks.iter().filter_map(|chunk| chunk.pointer("/choices/0/delta/tool_calls/0/index"));
