@@ -3,6 +3,7 @@
 //! Installs the global subscriber and recorder once, at start-up. Never sees a prompt, a completion or a secret.
 
 mod described;
+mod json_lines;
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -13,12 +14,14 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
 use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 use url::Url;
 
+use self::json_lines::JsonLines;
 use crate::config::{Log, LogFormat, Telemetry};
 
 /// What traces are filed under.
@@ -118,7 +121,7 @@ fn lines(format: LogFormat, is_terminal: bool) -> Box<dyn Layer<Filtered> + Send
     match (format, is_terminal) {
         (LogFormat::Pretty, _) | (LogFormat::Auto, true) => layer.with_ansi(is_terminal).with_target(false).boxed(),
         (LogFormat::Json, _) | (LogFormat::Auto, false) => {
-            layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+            layer.fmt_fields(JsonFields::new()).event_format(JsonLines).boxed()
         }
     }
 }
