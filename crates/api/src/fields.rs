@@ -4,7 +4,10 @@
 
 use std::{borrow::Cow, fmt, ops::RangeInclusive};
 
-use batchin_domain::Amount;
+use batchin_domain::{
+    Amount,
+    text::{NOT_STORABLE, is_storable},
+};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -114,7 +117,8 @@ impl<'a> Fields<'a> {
 
 /// A JSON string.
 pub(crate) fn text(name: &'static str, raw: &str) -> Result<String, ApiError> {
-    serde_json::from_str(raw).map_err(|_| wrong_type(name, "a string", raw))
+    let text: String = serde_json::from_str(raw).map_err(|_| wrong_type(name, "a string", raw))?;
+    if is_storable(&text) { Ok(text) } else { Err(invalid(name, NOT_STORABLE)) }
 }
 
 /// A whole number in a range.
@@ -248,6 +252,8 @@ mod tests {
             "`rate_limit_rpm` must be a whole number from 1 to 10.",
         );
         check(typed.optional_cents("budget"), "budget".into(), "`budget` must be a number of US cents, not a string.");
+        let nul = fields(r#"{"name": "a\u0000b"}"#).unwrap();
+        check(nul.optional_text("name"), "name".into(), "`name` must not contain U+0000.");
     }
 
     #[test]

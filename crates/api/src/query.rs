@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, ops::RangeInclusive};
 
-use batchin_domain::Timestamp;
+use batchin_domain::{
+    Timestamp,
+    text::{NOT_STORABLE, is_storable},
+};
 
 use crate::{
     error::{ApiError, Code, echo},
@@ -19,7 +22,7 @@ impl<'a> Parameters<'a> {
     /// Reads a query string whose parameters are all in `known`.
     pub(crate) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self, ApiError> {
         let pairs: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).take(MAX_PARAMETERS).collect();
-        for (index, (name, _)) in pairs.iter().enumerate() {
+        for (index, (name, value)) in pairs.iter().enumerate() {
             if !known.contains(&&**name) {
                 let hint = match nearest::name(name, known) {
                     Some(near) => format!("perhaps `{near}` is meant"),
@@ -29,6 +32,9 @@ impl<'a> Parameters<'a> {
             }
             if pairs.iter().take(index).any(|(earlier, _)| earlier == name) {
                 return Err(invalid(name, "is given more than once"));
+            }
+            if !is_storable(value) {
+                return Err(invalid(name, NOT_STORABLE));
             }
         }
         Ok(Self(pairs))

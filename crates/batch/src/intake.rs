@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, str::FromStr};
 
-use batchin_domain::{Amount, Class, Priority, Window, webhook::TargetPolicy};
+use batchin_domain::{
+    Amount, Class, Priority, Window,
+    text::{NOT_STORABLE, is_storable},
+    webhook::TargetPolicy,
+};
 use batchin_gateway::{Checked, Gateway, endpoint_code};
 use batchin_openai::{Endpoint, Rewrite, rewrite};
 use batchin_store::BatchTerms;
@@ -77,7 +81,7 @@ impl From<Checked> for CheckedTask {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct RawOrder<'a> {
     #[serde(borrow)]
     tasks: Vec<&'a RawValue>,
@@ -91,7 +95,7 @@ struct RawOrder<'a> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct RawTask<'a> {
     custom_id: String,
     model: String,
@@ -135,6 +139,7 @@ impl Order {
     /// Reads and checks a batch. All faults come back at once, up to [`MAX_FAULTS`].
     /// `targets` says where webhooks may go.
     pub fn read(gateway: &Gateway, targets: &TargetPolicy, body: &[u8]) -> Result<Self, Vec<TaskFault>> {
+        refuse_array("", body).map_err(|fault| vec![fault])?;
         let raw: RawOrder<'_> = serde_json::from_slice(body).map_err(|cause| vec![json_fault("", &cause)])?;
         let mut faults = Vec::new();
         let terms = RawTerms {
@@ -179,6 +184,7 @@ struct TaskReader<'a> {
 impl TaskReader<'_> {
     fn read(&mut self, index: usize, text: &str) -> Result<OrderTask, TaskFault> {
         let at = format!("tasks[{index}]");
+        refuse_array(&at, text.as_bytes())?;
         let raw: RawTask<'_> = serde_json::from_str(text).map_err(|cause| json_fault(&at, &cause))?;
         check_custom_id(&raw.custom_id).map_err(|cause| of_task(&at, cause))?;
         if let Some(first) = self.seen.insert(raw.custom_id.clone(), index) {
@@ -279,6 +285,10 @@ fn read_metadata(text: &str, faults: &mut Vec<TaskFault>) -> Option<String> {
     const VALUE: usize = 512;
     let pairs: Option<std::collections::BTreeMap<String, String>> = serde_json::from_str(text).ok();
     let fits = |(key, value): (&String, &String)| key.chars().count() <= KEY && value.chars().count() <= VALUE;
+    if pairs.iter().flatten().any(|(key, value)| !is_storable(key) || !is_storable(value)) {
+        faults.push(fault("metadata", NOT_STORABLE));
+        return None;
+    }
     match pairs.filter(|pairs| pairs.len() <= PAIRS && pairs.iter().all(fits)) {
         Some(pairs) if pairs.is_empty() => None,
         Some(pairs) => serde_json::to_string(&pairs).ok(),
@@ -294,11 +304,21 @@ fn read_metadata(text: &str, faults: &mut Vec<TaskFault>) -> Option<String> {
 }
 
 fn check_webhook(targets: &TargetPolicy, url: &str, faults: &mut Vec<TaskFault>) -> bool {
+    if !is_storable(url) {
+        faults.push(fault("webhook_url", NOT_STORABLE));
+        return false;
+    }
     let checked = targets.check(url);
     if let Err(wrong) = &checked {
         faults.push(fault("webhook_url", wrong.to_string()));
     }
     checked.is_ok()
+}
+
+/// Serde takes the members of an object in their order from an array too.
+fn refuse_array(at: &str, json: &[u8]) -> Result<(), TaskFault> {
+    let is_array = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    if is_array { Err(fault(at, "must be an object, not an array")) } else { Ok(()) }
 }
 
 fn json_fault(at: &str, cause: &serde_json::Error) -> TaskFault {

@@ -4,7 +4,10 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use batchin_domain::{Class, RequestId};
+use batchin_domain::{
+    Class, RequestId,
+    text::{NOT_STORABLE, is_storable},
+};
 use batchin_gateway::{Checked, Gateway, Inbound, RequestError};
 use batchin_openai::Endpoint;
 use bytes::Bytes;
@@ -53,6 +56,7 @@ pub(crate) struct Line {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct RawLine<'a> {
     #[serde(borrow)]
     custom_id: Option<&'a RawValue>,
@@ -70,6 +74,9 @@ pub(crate) fn read_line(line: &[u8], declared: Option<Endpoint>) -> Result<Line,
         let message = format!("is not valid UTF-8 at byte {}", cause.valid_up_to() + 1);
         LineFault::of_file("invalid_json_line", message)
     })?;
+    if text.trim_start().starts_with('[') {
+        return Err(LineFault::of_file("invalid_json_line", "must be an object, not an array"));
+    }
     let raw: RawLine<'_> = serde_json::from_str(text).map_err(|cause| bad_json(&cause))?;
     let custom_id = text_of("custom_id", raw.custom_id)?;
     check_custom_id(&custom_id)?;
@@ -100,6 +107,9 @@ pub(crate) fn check_custom_id(custom_id: &str) -> Result<(), LineFault> {
     if custom_id.is_empty() || custom_id.len() > MAX_CUSTOM_ID {
         let message = format!("must have 1 to {MAX_CUSTOM_ID} bytes");
         return Err(LineFault::at("custom_id", "invalid_custom_id", message));
+    }
+    if !is_storable(custom_id) {
+        return Err(LineFault::at("custom_id", "invalid_custom_id", NOT_STORABLE));
     }
     Ok(())
 }
@@ -196,6 +206,7 @@ mod tests {
             (r#""custom_id":"a","#, "", "missing_required_parameter", param("custom_id")),
             (r#":"a""#, ":7", "invalid_type", param("custom_id")),
             (r#":"a""#, r#":"""#, "invalid_custom_id", param("custom_id")),
+            (r#":"a""#, r#":"a\u0000b""#, "invalid_custom_id", param("custom_id")),
             ("POST", "GET", "invalid_method", param("method")),
             ("chat/completions", "responses", "invalid_url", param("url")),
             ("chat/completions", "embeddings", "mismatched_endpoint", param("url")),
@@ -203,10 +214,17 @@ mod tests {
             ("{}", "[]", "invalid_type", param("body")),
             ("{}", "{", "invalid_json_line", None),
             (whole, "[1]", "invalid_json_line", None),
+            (whole, "7", "invalid_json_line", None),
+            // By position: serde would take it.
+            (whole, r#" ["a","POST","/v1/chat/completions",{}]"#, "invalid_json_line", None),
         ] {
             assert_eq!(fault(&whole.replace(from, to)), (code.to_owned(), at), "{from} → {to}");
         }
         assert!(read_line(b"\xff", None).is_err());
+        for line in ["7", "\"x\"", "null", "[]"] {
+            let Err(fault) = read_line(line.as_bytes(), None) else { panic!("{line}") };
+            assert!(fault.message.starts_with("must be an object") && !fault.message.contains("Raw"), "{fault:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod leaving;
 mod model_servers;
 mod models;
 mod odd_servers;
+mod nul;
 mod openai_batches;
 mod usage;
 mod users;

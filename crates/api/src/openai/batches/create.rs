@@ -5,7 +5,10 @@ use axum::{
     response::Response,
 };
 use batchin_batch::{FileOrder, RawTerms, Remember, SubmitError, TaskFault};
-use batchin_domain::Priority;
+use batchin_domain::{
+    Priority,
+    text::{NOT_STORABLE, is_storable},
+};
 use batchin_gateway::{Caller, endpoint_code};
 use batchin_openai::Endpoint;
 use batchin_store::{BatchRow, IdempotencyScope};
@@ -49,7 +52,7 @@ pub(crate) struct CreateBatchOfFile;
 
 /// When a batch's output and error files go by themselves.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct ExpiresAfter {
     /// `created_at`, which is when the files are written.
     anchor: String,
@@ -141,11 +144,14 @@ fn required(name: &'static str, fields: &Fields<'_>, faults: &mut Vec<TaskFault>
 }
 
 fn text(name: &'static str, fields: &Fields<'_>, faults: &mut Vec<TaskFault>) -> Option<String> {
-    let read = fields.value(name).map(serde_json::from_str);
-    read.transpose().unwrap_or_else(|_| {
-        faults.push(fault(name, "must be a string"));
-        None
-    })
+    let read: Result<Option<String>, _> = fields.value(name).map(serde_json::from_str).transpose();
+    let wrong = match read {
+        Ok(text) if text.as_deref().is_none_or(is_storable) => return text,
+        Ok(_) => NOT_STORABLE,
+        Err(_) => "must be a string",
+    };
+    faults.push(fault(name, wrong));
+    None
 }
 
 fn endpoint(url: &str, faults: &mut Vec<TaskFault>) -> Option<i16> {
