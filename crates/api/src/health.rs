@@ -7,6 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use batchin_store::Outage;
 use http::StatusCode;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -31,8 +32,12 @@ pub(crate) struct Readiness {
     /// `ready`, `draining` or `unready`.
     #[schema(example = "ready")]
     status: &'static str,
-    /// The database answers.
+    /// The database answers and takes what is written to it.
     database: bool,
+    /// What is wrong with the database, in words; absent while nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "its disk is full")]
+    database_fault: Option<&'static str>,
     /// This node's lease is in force, so that it may spend.
     lease: bool,
     /// Models that some upstream can serve now.
@@ -53,7 +58,9 @@ pub(crate) async fn healthz() -> Json<Health> {
     (status = 200, description = "It should", body = Readiness),
     (status = 503, description = "It should not", body = Readiness)))]
 pub(crate) async fn readyz(State(app): State<App>) -> Response {
-    let database = matches!(timeout(PING_TIMEOUT, app.store().ping()).await, Ok(Ok(())));
+    let answers = matches!(timeout(PING_TIMEOUT, app.store().ping()).await, Ok(Ok(())));
+    let outage = app.store().outage().or((!answers).then_some(Outage::Away));
+    let (database, database_fault) = (outage.is_none(), outage.map(Outage::words));
     let lease = app.gateway.epoch().holds();
     let catalog = app.gateway.catalog();
     let models_up = catalog.models().iter().filter(|model| crate::v1::models::is_up(&app, model)).count();
@@ -63,6 +70,6 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
         (false, true) => ("ready", StatusCode::OK),
         (false, false) => ("unready", StatusCode::SERVICE_UNAVAILABLE),
     };
-    let readiness = Readiness { status, database, lease, models_up, models: catalog.models().len() };
+    let readiness = Readiness { status, database, database_fault, lease, models_up, models: catalog.models().len() };
     (code, Json(readiness)).into_response()
 }

@@ -1,10 +1,10 @@
 //! Holds: the connection, its pragmas, and how transactions begin.
 
-use std::{future::Future, str::FromStr, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use sea_orm::{
-    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait, Value, sqlx::sqlite::SqliteConnectOptions,
+    ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr, TransactionTrait, Value,
+    sqlx::sqlite::SqliteConnectOptions,
 };
 use tokio::{
     runtime::Handle,
@@ -13,7 +13,16 @@ use tokio::{
 };
 
 pub(crate) use crate::tx::WriteTx;
-use crate::{StoreError, dialect::Dialect, error::is_passing, own::OwnConnection, row::Row, schema, tx::Tx};
+use crate::{
+    Outage, StoreError,
+    dialect::Dialect,
+    error::is_busy,
+    own::OwnConnection,
+    row::Row,
+    schema,
+    tx::{Tx, blocking},
+    writes::Writes,
+};
 
 /// How long a statement waits for another process's write lock on SQLite before it fails as busy.
 pub(crate) const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,10 +89,17 @@ pub enum ConnectError {
 pub struct Store {
     pub(crate) db: DatabaseConnection,
     pub(crate) dialect: Dialect,
-    /// SQLite: one permit, so that our own writers queue fairly instead of spinning on the file lock.
+    /// SQLite: the connection that everything is written on; the pool's only read.
+    own: Option<Own>,
+    writes: Arc<Writes>,
+}
+
+/// SQLite's one writer.
+#[derive(Clone)]
+struct Own {
+    connection: Arc<OwnConnection>,
+    /// One permit, so that our own writers queue fairly instead of spinning on the file lock.
     writers: Arc<Semaphore>,
-    /// SQLite: the connection that groups are written on.
-    own: Option<Arc<OwnConnection>>,
 }
 
 /// Whether a verb may be run again when nothing was heard of its commit.
@@ -136,6 +152,8 @@ impl Store {
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
                 .pragma("cache_size", SQLITE_CACHE)
+                // The driver counts open transactions beside SQLite, and miscounts where SQLite rolls back by itself.
+                .pragma("query_only", "ON")
                 .statement_cache_capacity(PREPARED_STATEMENTS)
         });
         connect.map_sqlx_postgres_opts(|postgres| {
@@ -148,8 +166,7 @@ impl Store {
             DbBackend::Postgres => Dialect::Postgres,
             _ => Dialect::Sqlite,
         };
-        let writers = if sqlite { 1 } else { Semaphore::MAX_PERMITS };
-        let store = Self { db, dialect, writers: Arc::new(Semaphore::new(writers)), own };
+        let store = Self { db, dialect, own, writes: Arc::default() };
         store.bring_up_to_date(migrate).await?;
         Ok(store)
     }
@@ -157,9 +174,9 @@ impl Store {
     async fn bring_up_to_date(&self, migrate: bool) -> Result<(), ConnectError> {
         if migrate {
             let run = retried(Rerun::Harmless, || async {
-                let (tx, _turn) = self.begin().await?;
-                schema::migrate(&tx, self.dialect).await?;
-                tx.commit().await.map_err(StoreError::of_commit)
+                let tx = self.write().await?;
+                schema::migrate(&tx).await?;
+                tx.commit().await
             });
             run.await.map_err(ConnectError::Migrate)?;
         }
@@ -177,27 +194,34 @@ impl Store {
         self.db.ping().await.map_err(StoreError::from)
     }
 
+    /// Why the database takes no writes, as far as the latest ones have shown. A node writes at least as often as it
+    /// renews its lease.
+    pub fn outage(&self) -> Option<Outage> {
+        self.writes.outage()
+    }
+
+    /// SQLite's file.
+    pub fn sqlite_file(&self) -> Option<&Path> {
+        self.own.as_ref().map(|own| own.connection.path())
+    }
+
     /// Lets go of all connections.
     pub async fn close(self) -> Result<(), StoreError> {
         if let Some(own) = &self.own {
-            own.close();
+            own.connection.close();
         }
         self.db.close().await.map_err(StoreError::from)
     }
 
     pub(crate) async fn write(&self) -> Result<WriteTx, StoreError> {
-        let (tx, turn) = self.begin().await?;
-        Ok(WriteTx::new(self.dialect, Tx::Pooled(tx), turn))
-    }
-
-    async fn begin(&self) -> Result<(DatabaseTransaction, OwnedSemaphorePermit), StoreError> {
-        let permit = self.turn().await?;
-        let options = TransactionOptions {
-            // Deferred transactions that turn into writers can fail half way; immediate ones wait at the start.
-            sqlite_transaction_mode: (self.dialect == Dialect::Sqlite).then_some(SqliteTransactionMode::Immediate),
-            ..Default::default()
+        let begun = match &self.own {
+            Some(own) => {
+                let (connection, turn) = (Arc::clone(&own.connection), own.turn().await?);
+                blocking(move || connection.begin(turn)).await.map(|tx| Tx::Lent(Arc::new(tx)))
+            }
+            None => self.db.begin().await.map(Tx::Pooled).map_err(StoreError::from),
         };
-        Ok((self.db.begin_with_options(options).await?, permit))
+        Ok(WriteTx::new(self.dialect, self.writes.seen(begun)?, Arc::clone(&self.writes)))
     }
 
     /// Runs one write transaction to its end: on SQLite all of it on one thread, where a statement is a call and not a
@@ -209,17 +233,13 @@ impl Store {
         F: Future<Output = Result<T, StoreError>>,
     {
         let Some(own) = &self.own else { return work(self.write().await?).await };
-        let (own, permit, here) = (Arc::clone(own), self.turn().await?, Handle::current());
-        let written = tokio::task::spawn_blocking(move || {
-            let tx = WriteTx::new(Dialect::Sqlite, Tx::Own(own.begin()?), permit);
-            here.block_on(work(tx))
-        });
-        written.await.map_err(|cause| StoreError::Database(DbErr::Custom(cause.to_string())))?
-    }
-
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        let closed = |_| StoreError::Database(DbErr::Custom("the store is closed".to_owned()));
-        Arc::clone(&self.writers).acquire_owned().await.map_err(closed)
+        let (connection, turn, here) = (Arc::clone(&own.connection), own.turn().await?, Handle::current());
+        let writes = Arc::clone(&self.writes);
+        blocking(move || {
+            let tx = Tx::Own(writes.seen(connection.begin(turn))?);
+            here.block_on(work(WriteTx::new(Dialect::Sqlite, tx, writes)))
+        })
+        .await
     }
 
     pub(crate) async fn all(
@@ -243,11 +263,19 @@ impl Store {
     }
 }
 
+impl Own {
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let closed = |_| StoreError::Database(DbErr::Custom("the store is closed".to_owned()));
+        Arc::clone(&self.writers).acquire_owned().await.map_err(closed)
+    }
+}
+
 /// Where SQLite's file is, as the pool reads its URL.
-fn own_connection(url: &str) -> Result<Arc<OwnConnection>, ConnectError> {
+fn own_connection(url: &str) -> Result<Own, ConnectError> {
     let options = SqliteConnectOptions::from_str(url);
     let options = options.map_err(|cause| ConnectError::Open(DbErr::Conn(RuntimeErr::SqlxError(Arc::new(cause)))))?;
-    Ok(Arc::new(OwnConnection::at(options.get_filename().to_owned())))
+    let connection = Arc::new(OwnConnection::at(options.get_filename().to_owned()));
+    Ok(Own { connection, writers: Arc::new(Semaphore::new(1)) })
 }
 
 /// Opens the pool. On a new SQLite file, whoever comes while another process turns its journal to WAL finds it locked
@@ -268,5 +296,5 @@ async fn open(connect: sea_orm::ConnectOptions) -> Result<DatabaseConnection, Db
 /// Whether the database is there and busy, and not simply away or wrongly named.
 fn is_locked(cause: &DbErr) -> bool {
     let DbErr::Conn(sea_orm::RuntimeErr::SqlxError(e)) = cause else { return false };
-    matches!(&**e, sea_orm::sqlx::Error::Database(_)) && is_passing(cause)
+    matches!(&**e, sea_orm::sqlx::Error::Database(db) if is_busy(&db.code().unwrap_or_default()))
 }

@@ -4,6 +4,7 @@
 //! No verb awaits the network with a transaction open, none reads a clock: time and ids are arguments.
 
 mod accounts;
+mod agreement;
 mod batches;
 mod check;
 mod chores;
@@ -33,6 +34,7 @@ mod webhook_deliveries;
 mod webhook_log;
 mod webhook_secrets;
 mod webhooks;
+mod writes;
 
 pub use accounts::{CorrectError, CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
 pub use batches::{BatchRow, BatchTerms, BatchTimes, StoredResult, TaskRow, TaskUsage};
@@ -42,7 +44,7 @@ pub use claims::{Backlog, Claim, ClaimedTask, Probe, Promotable, Requeue, Share}
 pub use commit::{CommitError, Committer, CommitterOptions, OnFailure};
 pub use connect::{ConnectError, ConnectOptions, Store};
 pub use endings::{CancelError, Cancelled};
-pub use error::StoreError;
+pub use error::{Outage, StoreError};
 pub use files::{
     DeleteFileError, DueFile, FileContent, FileDetails, FileOrder, FilePage, FileRow, FinishFileError, NewFile,
 };

@@ -1,11 +1,19 @@
-//! Holds: SQLite's connection for groups, whose statements run on the thread that asks.
+//! Holds: SQLite's connection for writing: every transaction that changes the file runs on it.
 //!
-//! The pool's connections each live on a thread of their own: a statement is sent there and its answer sent back, which
-//! costs more than the statement does. A group has a dozen of them and one for each row.
+//! SQLite itself says here whether a transaction is open, which no counter beside it can get wrong: after a full disk or a
+//! failed write it rolls back by itself, and whoever goes by a counter then believes in commits that never were. A
+//! connection whose transaction failed for more than a constraint or a busy file is closed, and the next one is new.
+//!
+//! Statements of a group run on the thread that asks. The pool's connections, which only read, each live on a thread of
+//! their own: a statement is sent there and its answer sent back, which costs more than the statement does, and a group
+//! has a dozen of them and one for each row.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rusqlite::{
@@ -13,15 +21,17 @@ use rusqlite::{
     types::{self, ToSql, ToSqlOutput},
 };
 use sea_orm::{ConnAcquireErr, DbErr, Value};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     StoreError,
     connect::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE},
+    error::leaves_transaction,
     row::Row,
 };
 
-/// Statement texts that stay prepared: those of a group, in the run lengths that occur.
-const PREPARED_STATEMENTS: usize = 64;
+/// Statement texts that stay prepared: those of all verbs that are in use, with room.
+const PREPARED_STATEMENTS: usize = 256;
 
 /// The connection, opened when it is first needed.
 pub(crate) struct OwnConnection {
@@ -37,21 +47,42 @@ enum Slot {
 }
 
 /// A transaction on it. Dropped, it is rolled back.
-pub(crate) struct OwnTx(Arc<OwnConnection>);
+pub(crate) struct OwnTx {
+    own: Arc<OwnConnection>,
+    /// It failed for more than a constraint or a busy file: nothing more is done in it.
+    failed: AtomicBool,
+    // Dropped after the transaction has ended.
+    _turn: OwnedSemaphorePermit,
+}
 
 impl OwnConnection {
     pub(crate) const fn at(path: PathBuf) -> Self {
         Self { path, slot: Mutex::new(Slot::Empty) }
     }
 
-    pub(crate) fn begin(self: Arc<Self>) -> Result<OwnTx, StoreError> {
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins a transaction. Whoever has the turn is the only one that does.
+    pub(crate) fn begin(self: Arc<Self>, turn: OwnedSemaphorePermit) -> Result<OwnTx, StoreError> {
         let mut slot = self.lock();
+        if slot.open().is_ok_and(|connection| !connection.is_autocommit()) {
+            *slot = Slot::Empty;
+        }
         if matches!(*slot, Slot::Empty) {
             *slot = Slot::Open(connect(&self.path)?);
         }
-        slot.open()?.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
+        let begun = slot.open()?.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
+        if let Err(cause) = begun {
+            if !leaves_transaction(&cause) {
+                *slot = Slot::Empty;
+            }
+            return Err(cause.into());
+        }
         drop(slot);
-        Ok(OwnTx(self))
+        Ok(OwnTx { own: self, failed: AtomicBool::new(false), _turn: turn })
     }
 
     /// Lets go of the file for good.
@@ -85,8 +116,20 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 }
 
 impl OwnTx {
-    pub(crate) fn commit(self) -> Result<(), StoreError> {
-        self.with(|connection| connection.prepare_cached("COMMIT")?.execute(()).map(drop))
+    /// Makes it durable. When that fails for more than a busy file, nobody knows what a restart would find: the end of
+    /// the transaction may lie in the write-ahead log, not yet counted as part of it.
+    pub(crate) fn commit(&self) -> Result<(), StoreError> {
+        let slot = self.lock()?;
+        let committed = slot.open()?.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
+        drop(slot);
+        match committed {
+            Ok(_) => Ok(()),
+            Err(cause) if leaves_transaction(&cause) => Err(cause.into()),
+            Err(cause) => {
+                self.failed.store(true, Ordering::Relaxed);
+                Err(StoreError::Unsure(Box::new(cause)))
+            }
+        }
     }
 
     /// Runs a statement; returns how many rows it touched.
@@ -129,16 +172,34 @@ impl OwnTx {
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        Ok(work(self.0.lock().open()?)?)
+        let slot = self.lock()?;
+        work(slot.open()?).map_err(|cause| {
+            if !leaves_transaction(&cause) {
+                self.failed.store(true, Ordering::Relaxed);
+            }
+            cause.into()
+        })
+    }
+
+    /// The connection, as long as the transaction is open on it: outside of one, each statement would be its own.
+    fn lock(&self) -> Result<MutexGuard<'_, Slot>, StoreError> {
+        let slot = self.own.lock();
+        if self.failed.load(Ordering::Relaxed) || slot.open()?.is_autocommit() {
+            self.failed.store(true, Ordering::Relaxed);
+            return Err(DbErr::Custom("the transaction was rolled back".to_owned()).into());
+        }
+        Ok(slot)
     }
 }
 
 impl Drop for OwnTx {
     fn drop(&mut self) {
-        let mut slot = self.0.lock();
-        let open = slot.open().ok().filter(|connection| !connection.is_autocommit());
-        if open.is_some_and(|connection| connection.execute_batch("ROLLBACK").is_err()) {
-            // Closing rolls back, and a connection that did not is not used again.
+        let mut slot = self.own.lock();
+        let Ok(connection) = slot.open() else { return };
+        let failed = *self.failed.get_mut();
+        let left_open = !connection.is_autocommit() && (failed || connection.execute_batch("ROLLBACK").is_err());
+        if failed || left_open {
+            // Closing rolls back.
             *slot = Slot::Empty;
         }
     }
@@ -175,6 +236,7 @@ impl ToSql for Parameter<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         match self.0 {
             Value::Bool(value) => value.to_sql(),
+            Value::TinyInt(value) => value.to_sql(),
             Value::SmallInt(value) => value.to_sql(),
             Value::Int(value) => value.to_sql(),
             Value::BigInt(value) => value.to_sql(),
@@ -182,7 +244,7 @@ impl ToSql for Parameter<'_> {
             Value::Bytes(value) => value.to_sql(),
             Value::Uuid(Some(value)) => Ok(ToSqlOutput::from(value.as_bytes().as_slice())),
             Value::Uuid(None) => Ok(ToSqlOutput::Owned(types::Value::Null)),
-            _ => Err(rusqlite::Error::ToSqlConversionFailure("a kind of value that no group has".into())),
+            _ => Err(rusqlite::Error::ToSqlConversionFailure("a kind of value that no verb has".into())),
         }
     }
 }
@@ -204,5 +266,59 @@ mod tests {
         assert_eq!(values, [1, 3, 2, 1]);
         drop(rows);
         assert!(bind(&mut statement, &found, &[1_i64.into()]).is_err());
+    }
+
+    fn turn() -> OwnedSemaphorePermit {
+        Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap()
+    }
+
+    /// SQLite rolls back by itself when it has no more room; what comes after must neither be written on its own nor be
+    /// taken for committed.
+    #[test]
+    fn after_a_full_disk_nothing_is_written_outside_of_a_transaction() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own.db");
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (a blob)").unwrap();
+        let count = || other.query_row("SELECT count(*) FROM t", (), |row| row.get::<_, i64>(0)).unwrap();
+        let own = Arc::new(OwnConnection::at(file));
+
+        let full = Arc::clone(&own).begin(turn()).unwrap();
+        full.run("INSERT INTO t (a) VALUES ($1)", &[1_i64.into()]).unwrap();
+        full.all("PRAGMA max_page_count = 2", &[]).unwrap();
+        let refused = full.run("INSERT INTO t (a) VALUES ($1)", &[vec![0_u8; 1 << 20].into()]).unwrap_err();
+        assert_eq!(refused.outage(), Some(crate::Outage::Full));
+        assert!(refused.is_passing());
+        assert!(full.run("INSERT INTO t (a) VALUES ($1)", &[2_i64.into()]).is_err());
+        assert!(full.commit().is_err());
+        drop(full);
+        assert_eq!(count(), 0);
+
+        // A new connection, which has no such bound.
+        let next = Arc::clone(&own).begin(turn()).unwrap();
+        next.run("INSERT INTO t (a) VALUES ($1)", &[vec![0_u8; 1 << 20].into()]).unwrap();
+        next.commit().unwrap();
+        drop(next);
+        assert_eq!(count(), 1);
+    }
+
+    #[test]
+    fn a_constraint_leaves_the_transaction_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own.db");
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (a integer PRIMARY KEY)").unwrap();
+        let own = Arc::new(OwnConnection::at(file));
+        let tx = Arc::clone(&own).begin(turn()).unwrap();
+        tx.run("INSERT INTO t (a) VALUES ($1)", &[1_i64.into()]).unwrap();
+        assert!(tx.run("INSERT INTO t (a) VALUES ($1)", &[1_i64.into()]).unwrap_err().is_duplicate());
+        tx.run("INSERT INTO t (a) VALUES ($1)", &[2_i64.into()]).unwrap();
+        tx.commit().unwrap();
+        drop(tx);
+        // Left without an end, it leaves no trace.
+        let left = Arc::clone(&own).begin(turn()).unwrap();
+        left.run("INSERT INTO t (a) VALUES ($1)", &[3_i64.into()]).unwrap();
+        drop(left);
+        assert_eq!(other.query_row("SELECT sum(a) FROM t", (), |row| row.get::<_, i64>(0)).unwrap(), 3);
     }
 }

@@ -125,6 +125,12 @@ impl Store {
         Ok(Some(PriceVersion(version)))
     }
 
+    /// What tells a price list from others.
+    pub async fn price_fingerprint(&self, version: PriceVersion) -> Result<Option<String>, StoreError> {
+        let row = self.one("SELECT fingerprint FROM price_list WHERE version = $1", [version.0.into()]).await?;
+        Ok(row.map(|row| row.try_get("", "fingerprint")).transpose()?)
+    }
+
     /// A price list by its version.
     pub async fn price_list(&self, version: PriceVersion) -> Result<Option<PriceListRow>, StoreError> {
         let row = self.one("SELECT body, created_at FROM price_list WHERE version = $1", [version.0.into()]).await?;

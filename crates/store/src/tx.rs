@@ -1,41 +1,48 @@
-//! Holds: a write transaction, on a connection of the pool or on SQLite's own.
+//! Holds: a write transaction, on a connection of PostgreSQL's pool or on SQLite's own.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, ExecResult, Value};
-use tokio::sync::OwnedSemaphorePermit;
+use std::sync::Arc;
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, ExecResult, Value};
 
 use crate::{
     StoreError,
     dialect::{Dialect, runs},
     own::OwnTx,
     row::Row,
+    writes::Writes,
 };
 
-/// A write transaction and its place in the queue of writers. Dropped, it is rolled back.
+/// A write transaction and, on SQLite, its place in the queue of writers. Dropped, it is rolled back.
 pub(crate) struct WriteTx {
     pub(crate) dialect: Dialect,
     tx: Tx,
-    // Dropped after `tx`, whose rollback is under way by then.
-    _permit: OwnedSemaphorePermit,
+    writes: Arc<Writes>,
 }
 
 /// Where it runs.
 pub(crate) enum Tx {
-    /// Statements are sent away and their answers awaited.
+    /// PostgreSQL: statements are sent away and their answers awaited.
     Pooled(DatabaseTransaction),
-    /// Statements run here and now; what is awaited is there already.
+    /// SQLite, from a thread that may block: statements run here and now; what is awaited is there already.
     Own(OwnTx),
+    /// SQLite, from a thread that must not block: each statement runs on one that may. Whoever leaves in the middle of a
+    /// statement leaves the transaction to it, which ends it before the next writer's turn.
+    Lent(Arc<OwnTx>),
 }
 
 impl WriteTx {
-    pub(crate) const fn new(dialect: Dialect, tx: Tx, permit: OwnedSemaphorePermit) -> Self {
-        Self { dialect, tx, _permit: permit }
+    pub(crate) const fn new(dialect: Dialect, tx: Tx, writes: Arc<Writes>) -> Self {
+        Self { dialect, tx, writes }
     }
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        match self.tx {
+        let committed = match self.tx {
             Tx::Pooled(tx) => tx.commit().await.map_err(StoreError::of_commit),
             Tx::Own(tx) => tx.commit(),
-        }
+            Tx::Lent(tx) => blocking(move || tx.commit()).await,
+        };
+        self.writes.committed(&committed);
+        committed
     }
 
     /// Ends it without a trace, and its locks with it: of a transaction that is dropped they linger on PostgreSQL until
@@ -43,10 +50,7 @@ impl WriteTx {
     pub(crate) async fn leave(self) -> Result<(), StoreError> {
         match self.tx {
             Tx::Pooled(tx) => Ok(tx.rollback().await?),
-            Tx::Own(tx) => {
-                drop(tx);
-                Ok(())
-            }
+            Tx::Own(_) | Tx::Lent(_) => Ok(()),
         }
     }
 
@@ -56,13 +60,18 @@ impl WriteTx {
         sql: impl Into<String>,
         values: impl IntoIterator<Item = Value>,
     ) -> Result<u64, StoreError> {
-        match &self.tx {
+        let done = match &self.tx {
             Tx::Pooled(tx) => {
-                let done: ExecResult = tx.execute_raw(self.dialect.statement(sql, values)).await?;
-                Ok(done.rows_affected())
+                let done: Result<ExecResult, DbErr> = tx.execute_raw(self.dialect.statement(sql, values)).await;
+                done.map(|done| done.rows_affected()).map_err(StoreError::from)
             }
             Tx::Own(tx) => tx.run(&sql.into(), &values.into_iter().collect::<Vec<_>>()),
-        }
+            Tx::Lent(tx) => {
+                let (tx, sql, values) = (Arc::clone(tx), sql.into(), values.into_iter().collect::<Vec<_>>());
+                blocking(move || tx.run(&sql, &values)).await
+            }
+        };
+        self.writes.seen(done)
     }
 
     /// Runs a statement over many rows of `columns` values each; `sql` writes it for a number of rows. Returns how many
@@ -76,14 +85,19 @@ impl WriteTx {
         let tx = match &self.tx {
             // Not even prepared.
             _ if values.is_empty() => return Ok(0),
-            Tx::Own(tx) => return tx.run_each(&sql(1), values.chunks(columns)),
+            Tx::Own(tx) => return self.writes.seen(tx.run_each(&sql(1), values.chunks(columns))),
+            Tx::Lent(tx) => {
+                let (tx, sql) = (Arc::clone(tx), sql(1));
+                return self.writes.seen(blocking(move || tx.run_each(&sql, values.chunks(columns))).await);
+            }
             Tx::Pooled(tx) => tx,
         };
         let (mut touched, rows) = (0, values.len() / columns);
         let mut values = values.into_iter();
         for run in runs(rows) {
             let statement = self.dialect.statement(sql(run), values.by_ref().take(run * columns));
-            touched += tx.execute_raw(statement).await?.rows_affected();
+            let done = tx.execute_raw(statement).await.map_err(StoreError::from);
+            touched += self.writes.seen(done)?.rows_affected();
         }
         Ok(touched)
     }
@@ -93,13 +107,18 @@ impl WriteTx {
         sql: impl Into<String>,
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        match &self.tx {
+        let found = match &self.tx {
             Tx::Pooled(tx) => {
-                let rows = tx.query_all_raw(self.dialect.statement(sql, values)).await?;
-                Ok(rows.into_iter().map(Row::Pooled).collect())
+                let rows = tx.query_all_raw(self.dialect.statement(sql, values)).await;
+                rows.map(|rows| rows.into_iter().map(Row::Pooled).collect()).map_err(StoreError::from)
             }
             Tx::Own(tx) => tx.all(&sql.into(), &values.into_iter().collect::<Vec<_>>()),
-        }
+            Tx::Lent(tx) => {
+                let (tx, sql, values) = (Arc::clone(tx), sql.into(), values.into_iter().collect::<Vec<_>>());
+                blocking(move || tx.all(&sql, &values)).await
+            }
+        };
+        self.writes.seen(found)
     }
 
     pub(crate) async fn one(
@@ -108,11 +127,19 @@ impl WriteTx {
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Option<Row>, StoreError> {
         match &self.tx {
-            Tx::Pooled(tx) => Ok(tx.query_one_raw(self.dialect.statement(sql, values)).await?.map(Row::Pooled)),
-            Tx::Own(tx) => {
-                let rows = tx.all(&sql.into(), &values.into_iter().collect::<Vec<_>>())?;
-                Ok(rows.into_iter().next())
+            Tx::Pooled(tx) => {
+                let row = tx.query_one_raw(self.dialect.statement(sql, values)).await.map_err(StoreError::from);
+                Ok(self.writes.seen(row)?.map(Row::Pooled))
             }
+            Tx::Own(_) | Tx::Lent(_) => Ok(self.all(sql, values).await?.into_iter().next()),
         }
     }
+}
+
+/// Runs what blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|cause| StoreError::Database(DbErr::Custom(cause.to_string())))?
 }

@@ -30,13 +30,14 @@ async fn drop_all(db: &Db) {
         "webhook_delivery",
         "webhook_attempt",
         "webhook_off",
+        "agreement",
     ] {
         db.raw(&format!("DROP TABLE {table}")).await;
     }
 }
 
 /// How many migrations there are.
-const KNOWN: usize = 10;
+const KNOWN: usize = 11;
 
 async fn open(url: &str, migrate: bool) -> Result<Store, ConnectError> {
     Store::connect(ConnectOptions { url: url.to_owned(), max_connections: 2 }, migrate).await

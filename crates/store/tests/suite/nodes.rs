@@ -109,4 +109,33 @@ both! {
         let report = db.assert_clean().await;
         assert_eq!((report.late_nanos, report.transfers), (30, 2));
     }
+
+    async fn the_first_to_ask_says_what_all_have_in_common(db) {
+        assert_eq!(db.store.agreed("blobs").await.unwrap(), None);
+        assert_eq!(db.store.agree("blobs", "here").await.unwrap(), "here");
+        assert_eq!(db.store.agree("blobs", "there").await.unwrap(), "here");
+        assert_eq!(db.store.agree("other", "there").await.unwrap(), "there");
+        assert_eq!(db.store.schema_ahead().await.unwrap(), 0);
+        db.raw("INSERT INTO schema_version (version) VALUES (99)").await;
+        assert_eq!(db.store.schema_ahead().await.unwrap(), 1);
+    }
+
+    async fn nodes_that_charge_by_other_prices_are_seen_while_they_live(db) {
+        let (first, second) = (db.node().await, db.node().await);
+        let one = db.store.publish_prices("one", "[1]", now()).await.unwrap();
+        db.store.note_prices(first.id, one).await.unwrap();
+        let two = db.store.publish_prices("two", "[2]", now()).await.unwrap();
+        db.store.note_prices(second.id, two).await.unwrap();
+        let others = async |node: batchin_store::NodeIdentity, prices| db.store.other_prices(Some(node.id), prices).await.unwrap();
+        assert_eq!(others(first, "one").await, [second.id]);
+        assert_eq!(others(second, "two").await, [first.id]);
+        // The same list as a later version is the same list.
+        let again = db.store.publish_prices("one", "[1]", now()).await.unwrap();
+        assert!(again > two);
+        db.store.note_prices(second.id, again).await.unwrap();
+        assert_eq!(others(first, "one").await, []);
+        assert_eq!(db.store.other_prices(None, "three").await.unwrap().len(), 2);
+        db.store.leave(second).await.unwrap();
+        assert_eq!(db.store.other_prices(None, "three").await.unwrap(), [first.id]);
+    }
 }
