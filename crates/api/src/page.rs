@@ -1,8 +1,13 @@
 //! Holds: the parts of lists.
 
+use std::str::FromStr;
+
 use batchin_store::Page;
 
-use crate::{error::ApiError, query::Parameters};
+use crate::{
+    error::ApiError,
+    query::{Parameters, invalid},
+};
 
 /// Rows of a list when the client does not say.
 const DEFAULT_LIMIT: u32 = 50;
@@ -10,6 +15,20 @@ const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 500;
 /// Deeper pages cost the database more than anybody reads; filters lead there.
 const MAX_OFFSET: u32 = 1_000_000;
+
+/// Where a list goes on: after the row with the id that `after` gives, which does not move when rows come in.
+pub(crate) fn after<I: FromStr>(parameters: &Parameters<'_>) -> Result<Option<I>, ApiError> {
+    let after = parameters.id("after")?;
+    if after.is_some() && parameters.text("offset").is_some() {
+        return Err(invalid("offset", "cannot be given together with `after`"));
+    }
+    Ok(after)
+}
+
+/// `after` names no row of this account's list.
+pub(crate) fn no_row() -> ApiError {
+    invalid("after", "names nothing in this list; give the `id` of the last row seen")
+}
 
 /// `limit` and `offset`.
 pub(crate) fn page(parameters: &Parameters<'_>) -> Result<Page, ApiError> {

@@ -182,6 +182,12 @@ impl Store {
         rows.iter().map(batch_row).collect()
     }
 
+    /// Whether the account has this batch.
+    pub async fn has_batch(&self, account: AccountId, id: BatchId) -> Result<bool, StoreError> {
+        let sql = "SELECT id FROM batch WHERE account_id = $1 AND id = $2";
+        Ok(self.one(sql, [account.uuid().into(), id.uuid().into()]).await?.is_some())
+    }
+
     /// An account's batches, newest first, that were made before the batch `after`; all without it. One that is not
     /// there has nothing after it.
     pub async fn batches_after(

@@ -95,8 +95,15 @@ pub struct Bucket {
     pub totals: Totals,
 }
 
-const SUMS: &str = "count(*) AS requests, CAST(coalesce(sum(input_tokens), 0) AS bigint) AS input, \
-     CAST(coalesce(sum(output_tokens), 0) AS bigint) AS output, CAST(coalesce(sum(cost_nano), 0) AS bigint) AS cost";
+/// How far a request's time and the one in its id are apart, at most, where one clock gave both: a long wait in between.
+const ID_CLOCK_MICROS: i64 = 3_600_000_000;
+/// Tokens are summed in two halves, which no number of rows makes overflow on either database. What is charged is
+/// bounded by what was credited.
+const SUMS: &str = "count(*) AS requests, CAST(coalesce(sum(input_tokens >> 32), 0) AS bigint) AS input_high, \
+     CAST(coalesce(sum(input_tokens & 4294967295), 0) AS bigint) AS input_low, \
+     CAST(coalesce(sum(output_tokens >> 32), 0) AS bigint) AS output_high, \
+     CAST(coalesce(sum(output_tokens & 4294967295), 0) AS bigint) AS output_low, \
+     CAST(coalesce(sum(cost_nano), 0) AS bigint) AS cost";
 
 fn condition(filter: &UsageFilter) -> (String, Vec<Value>) {
     let mut sql = "account_id = $1".to_owned();
@@ -129,11 +136,17 @@ fn micros(stored: i64) -> Duration {
     Duration::from_micros(u64::try_from(stored).unwrap_or(0))
 }
 
+/// A sum of two halves, or the largest number that clients can be sent.
+fn halves(high: u64, low: u64) -> u64 {
+    let sum = (u128::from(high) << 32) + u128::from(low);
+    u64::try_from(sum).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs())
+}
+
 fn totals(row: &Row) -> Result<Totals, StoreError> {
     Ok(Totals {
         requests: count(row, "requests")?,
-        input_tokens: count(row, "input")?,
-        output_tokens: count(row, "output")?,
+        input_tokens: halves(count(row, "input_high")?, count(row, "input_low")?),
+        output_tokens: halves(count(row, "output_high")?, count(row, "output_low")?),
         cost_nanos: row.try_get("", "cost")?,
     })
 }
@@ -175,6 +188,47 @@ impl Store {
             values.len()
         );
         self.all(sql, values).await?.iter().map(usage_row).collect()
+    }
+
+    /// Requests one by one, newest first, that come after this one in that order, whatever has come in since. `None`: the
+    /// account has no such request.
+    pub async fn usage_logs_after(
+        &self,
+        filter: &UsageFilter,
+        after: RequestId,
+        limit: u32,
+    ) -> Result<Option<Vec<UsageRow>>, StoreError> {
+        let Some(at) = self.usage_time(filter.account, after).await? else { return Ok(None) };
+        let (condition, mut values) = condition(filter);
+        values.extend([at.into(), after.uuid().into(), i64::from(limit).into()]);
+        let next = values.len();
+        let sql = format!(
+            "SELECT request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
+             cost_nano, outcome, estimated, created_at, latency_us, ttft_us FROM usage_log WHERE {condition} \
+             AND (created_at, request_id) < (${}, ${}) ORDER BY created_at DESC, request_id DESC LIMIT ${next}",
+            next - 2,
+            next - 1
+        );
+        self.all(sql, values).await?.iter().map(usage_row).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// When a request came in. Its row is named by that time, which its id nearly tells.
+    async fn usage_time(&self, account: AccountId, request: RequestId) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT created_at FROM usage_log WHERE account_id = $1 AND request_id = $2 \
+                   AND created_at BETWEEN $3 AND $4";
+        let made = request.uuid().get_timestamp().map(|at| at.to_unix());
+        let made = made.and_then(|(seconds, nanos)| {
+            i64::try_from(seconds).ok()?.checked_mul(1_000_000)?.checked_add(i64::from(nanos / 1_000))
+        });
+        // Where two clocks are apart, all of the account's rows are looked at.
+        let near = made.map(|made| (made.saturating_sub(ID_CLOCK_MICROS), made.saturating_add(ID_CLOCK_MICROS)));
+        for (from, to) in near.into_iter().chain([(0, i64::MAX)]) {
+            let row = self.one(sql, [account.uuid().into(), request.uuid().into(), from.into(), to.into()]).await?;
+            if let Some(row) = row {
+                return Ok(Some(row.try_get("", "created_at")?));
+            }
+        }
+        Ok(None)
     }
 
     /// Sums over all of it.

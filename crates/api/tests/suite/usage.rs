@@ -110,4 +110,36 @@ both! {
         assert_eq!(server.get("/v1/topup/history?limit=1").await.ok().as_array().unwrap().len(), 1);
         server.stop().await;
     }
+
+    async fn lists_go_on_after_a_row_whatever_comes_in(backend) {
+        let server = TestServer::start().on(backend).await;
+        for _ in 0..5 {
+            server.chat("chat-model").max_tokens(1).await.ok();
+            let task = json!({ "custom_id": "a", "model": "chat-model", "request_body": { "messages": [{ "role": "user", "content": "hi" }] } });
+            server.post("/v1/batches", json!({ "tasks": [task] })).await.ok();
+        }
+        for path in ["/v1/usage/logs", "/v1/batches"] {
+            let whole = server.get(path).await.ok();
+            let ids = |rows: &Value| rows.as_array().unwrap().iter().map(|row| row["id"].clone()).collect::<Vec<_>>();
+            let (whole, mut seen) = (ids(&whole), Vec::new());
+            let mut page = ids(&server.get(&format!("{path}?limit=2")).await.ok());
+            while let Some(last) = page.last().cloned() {
+                seen.append(&mut page);
+                server.chat("chat-model").max_tokens(1).await.ok();
+                let task = json!({ "custom_id": "b", "model": "chat-model", "request_body": { "messages": [{ "role": "user", "content": "hi" }] } });
+                server.post("/v1/batches", json!({ "tasks": [task] })).await.ok();
+                page = ids(&server.get(&format!("{path}?limit=2&after={}", last.as_str().unwrap())).await.ok());
+            }
+            assert_eq!(seen, whole, "{path}");
+            for (query, param) in [
+                ("after=0197f3a0-0000-7000-8000-000000000000".to_owned(), "after"),
+                ("after=x".to_owned(), "after"),
+                (format!("after={}&offset=1", whole[0].as_str().unwrap()), "offset"),
+            ] {
+                let error = server.get(&format!("{path}?{query}")).await.error(StatusCode::BAD_REQUEST, "invalid_request");
+                assert_eq!(error["param"], param, "{query}");
+            }
+        }
+        server.stop().await;
+    }
 }

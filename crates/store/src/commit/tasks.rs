@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use batchin_domain::{BatchId, TaskStatus, batch::TaskCounts};
+use batchin_domain::{BatchId, TaskStatus, batch::TaskCounts, text::storable};
 use sea_orm::Value;
 
 use crate::{
@@ -120,11 +120,12 @@ async fn end_tasks(
             result.map(|r| to_i64(r.body.offset)).into(),
             result.map(|r| to_i64(r.body.len)).into(),
             result.map(|r| to_i64(r.head)).into(),
-            error.map(|e| e.code.clone()).into(),
-            error.map(|e| e.message.clone()).into(),
+            // A model server's own words, among others.
+            error.map(|e| storable(&e.code)).into(),
+            error.map(|e| storable(&e.message)).into(),
             error.and_then(|e| e.status).map(i64::from).into(),
-            error.and_then(|e| e.kind.clone()).into(),
-            error.and_then(|e| e.param.clone()).into(),
+            error.and_then(|e| e.kind.as_deref()).map(storable).into(),
+            error.and_then(|e| e.param.as_deref()).map(storable).into(),
         ]);
         values.extend(consumed.map(Value::from));
         added.seq += 1;
@@ -147,9 +148,14 @@ async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), 
     let [input, cached, output, cost] = added.usage;
     let touched = tx
         .run(
-            "UPDATE batch SET completed = $2, failed = $3, input_tokens = input_tokens + $4, \
-             cached_tokens = cached_tokens + $5, output_tokens = output_tokens + $6, cost_nano = cost_nano + $7, \
-             reasoning_tokens = reasoning_tokens + $8 WHERE id = $1",
+            format!(
+                "UPDATE batch SET completed = $2, failed = $3, input_tokens = {}, cached_tokens = {}, \
+                 output_tokens = {}, cost_nano = cost_nano + $7, reasoning_tokens = {} WHERE id = $1",
+                plus("input_tokens", 4),
+                plus("cached_tokens", 5),
+                plus("output_tokens", 6),
+                plus("reasoning_tokens", 8)
+            ),
             [
                 batch.uuid().into(),
                 i64::from(added.counts.completed).into(),
@@ -163,4 +169,11 @@ async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), 
         )
         .await?;
     exactly(touched, 1, "batch")
+}
+
+/// A count of tokens and a parameter's more of them, as far as the column goes: what a model server claims must neither
+/// refuse the end of a task (PostgreSQL) nor become a number with a fraction (SQLite).
+fn plus(column: &str, parameter: usize) -> String {
+    let most = i64::MAX;
+    format!("CASE WHEN {column} > {most} - ${parameter} THEN {most} ELSE {column} + ${parameter} END")
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Purse, Timestamp};
-use batchin_store::{Page, Settlement, Totals, UsageFilter};
+use batchin_domain::{BatchStatus, Priority, Purse, RequestId, Timestamp, Units};
+use batchin_store::{Page, Settlement, Totals, UsageFilter, UsageRow};
 
-use crate::support::{both, now};
+use crate::support::{both, completed, now};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -71,4 +71,82 @@ both! {
         assert_eq!(series(1).await, [(at(60), totals(1, 4_000))]);
         db.assert_clean().await;
     }
+
+    async fn what_a_model_server_claims_never_makes_sums_fail(db) {
+        let account = db.account(10_000).await;
+        let node = db.node().await;
+        let committer = db.committer(node);
+        db.lease(node, Purse::Balance(account), 5_000).await;
+        let batch = db.batch(account, Priority::High, 3).await;
+        for (task, tokens) in db.claim(node, Priority::High, 9, now()).await.unwrap().iter().zip([u64::MAX, 1 << 62, 7]) {
+            let mut ending = db.ending(task, 1, completed());
+            ending.usage.as_mut().unwrap().units = Units { input: tokens, output: tokens, cached: tokens };
+            committer.commit(ending).await.unwrap();
+        }
+        db.do_chores(node).await;
+        let row = db.store.batch(account, batch).await.unwrap().unwrap();
+        let most = i64::MAX.unsigned_abs();
+        assert_eq!((row.status, row.counts.completed), (BatchStatus::Completed, 3));
+        assert_eq!((row.usage.input_tokens, row.usage.cached_tokens, row.usage.output_tokens), (most, most, most));
+        let all = UsageFilter { account, from: None, to: None, key: None, model: None };
+        let totals = Totals { requests: 3, input_tokens: most, output_tokens: most, cost_nanos: 3 };
+        assert_eq!(db.store.usage_totals(&all).await.unwrap(), totals);
+        assert_eq!(db.store.usage_by_model(&all).await.unwrap()[0].totals, totals);
+        assert_eq!(db.store.usage_series(&all, HOUR, 9).await.unwrap()[0].totals, totals);
+        assert_eq!(db.store.batches(account, 9, 0).await.unwrap().len(), 1);
+        db.assert_clean().await;
+    }
+
+    async fn sums_are_exact_beyond_what_fits_half(db) {
+        let account = db.account(10_000).await;
+        let node = db.node().await;
+        let committer = db.committer(node);
+        db.lease(node, Purse::Balance(account), 5_000).await;
+        for tokens in [(1_u64 << 40) + 1, (1 << 40) + 2, (1 << 32) - 1] {
+            let mut settlement = db.settlement(account, 1);
+            settlement.usage.as_mut().unwrap().units = Units { input: tokens, output: 1, cached: 0 };
+            committer.commit(settlement).await.unwrap();
+        }
+        let all = UsageFilter { account, from: None, to: None, key: None, model: None };
+        assert_eq!(db.store.usage_totals(&all).await.unwrap().input_tokens, (1 << 41) + (1 << 32) + 2);
+    }
+
+    async fn a_list_goes_on_after_a_row_whatever_comes_in(db) {
+        let (account, other) = (db.account(10_000).await, db.account(10_000).await);
+        let node = db.node().await;
+        let committer = db.committer(node);
+        for account in [account, other] {
+            db.lease(node, Purse::Balance(account), 5_000).await;
+        }
+        // Three of them at one instant: the order is by time and id.
+        for minute in [0, 1, 1, 1, 2] {
+            let mut settlement = db.settlement(account, 1);
+            settlement.usage.as_mut().unwrap().created_at = at(minute);
+            committer.commit(settlement).await.unwrap();
+        }
+        let strangers = db.settlement(other, 1);
+        let stranger = strangers.usage.as_ref().unwrap().request;
+        committer.commit(strangers).await.unwrap();
+        let all = UsageFilter { account, from: None, to: None, key: None, model: None };
+        let whole: Vec<_> = ids(&db.store.usage_logs(&all, Page { limit: 9, offset: 0 }).await.unwrap());
+        let mut seen = vec![whole[0]];
+        while let Some(row) = {
+            // One comes in between every two pages.
+            let mut settlement = db.settlement(account, 1);
+            settlement.usage.as_mut().unwrap().created_at = at(10);
+            committer.commit(settlement).await.unwrap();
+            let last = *seen.last().unwrap();
+            ids(&db.store.usage_logs_after(&all, last, 1).await.unwrap().unwrap()).pop()
+        } {
+            seen.push(row);
+        }
+        assert_eq!(seen, whole);
+        let filtered = UsageFilter { to: Some(at(1)), ..all.clone() };
+        assert_eq!(ids(&db.store.usage_logs_after(&filtered, whole[0], 9).await.unwrap().unwrap()), whole[4..]);
+        assert!(db.store.usage_logs_after(&all, stranger, 9).await.unwrap().is_none(), "it is another account's");
+    }
+}
+
+fn ids(rows: &[UsageRow]) -> Vec<RequestId> {
+    rows.iter().map(|row| row.request).collect()
 }

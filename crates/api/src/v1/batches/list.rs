@@ -6,12 +6,21 @@ use axum::{
 };
 
 use super::BatchObject;
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, page::page, query::Parameters};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::ApiError,
+    openapi::ErrorObject,
+    page::{after, no_row, page},
+    query::Parameters,
+};
 
 /// The account's batches, newest first
 #[utoipa::path(get, path = "/v1/batches", tag = "Batches", params(
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "50 without it"),
-    ("offset" = Option<u32>, Query)), responses(
+    ("after" = Option<Uuid>, Query,
+        description = "The `id` of the last batch seen: those that follow it, whatever has come in since"),
+    ("offset" = Option<u32>, Query, description = "How many to pass over; not together with `after`")), responses(
     (status = 200, description = "The batches", body = Vec<BatchObject>),
     (status = 400, description = "A parameter is wrong", body = ErrorObject),
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
@@ -20,7 +29,16 @@ pub(crate) async fn list(
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<BatchObject>>, ApiError> {
-    let page = page(&Parameters::parse(query.as_deref(), &["limit", "offset"])?)?;
-    let batches = app.store().batches(caller.account, page.limit, page.offset).await?;
+    let parameters = Parameters::parse(query.as_deref(), &["limit", "offset", "after"])?;
+    let (page, after) = (page(&parameters)?, after(&parameters)?);
+    if let Some(after) = after
+        && !app.store().has_batch(caller.account, after).await?
+    {
+        return Err(no_row());
+    }
+    let batches = match after {
+        Some(_) => app.store().batches_after(caller.account, after, page.limit).await?,
+        None => app.store().batches(caller.account, page.limit, page.offset).await?,
+    };
     Ok(Json(batches.into_iter().map(BatchObject::from).collect()))
 }

@@ -14,7 +14,13 @@ use uuid::Uuid;
 
 use super::filter;
 use crate::{
-    app::App, auth::AccountCaller, cents::Cents, error::ApiError, openapi::ErrorObject, page::page, query::Parameters,
+    app::App,
+    auth::AccountCaller,
+    cents::Cents,
+    error::ApiError,
+    openapi::ErrorObject,
+    page::{after, no_row, page},
+    query::Parameters,
 };
 
 /// A request.
@@ -81,7 +87,9 @@ impl From<UsageRow> for UsageLog {
 /// Requests one by one, newest first
 #[utoipa::path(get, path = "/v1/usage/logs", tag = "Usage", params(
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "50 without it"),
-    ("offset" = Option<u32>, Query),
+    ("after" = Option<Uuid>, Query,
+        description = "The `id` of the last row seen: the rows that follow it, whatever has come in since"),
+    ("offset" = Option<u32>, Query, description = "How many rows to pass over; not together with `after`"),
     ("from" = Option<String>, Query, format = DateTime, description = "Not before"),
     ("to" = Option<String>, Query, format = DateTime, description = "Before"),
     ("key_id" = Option<Uuid>, Query), ("model" = Option<String>, Query)), responses(
@@ -93,8 +101,12 @@ pub(crate) async fn logs(
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<UsageLog>>, ApiError> {
-    let known = ["limit", "offset", "from", "to", "key_id", "model"];
+    let known = ["limit", "offset", "after", "from", "to", "key_id", "model"];
     let parameters = Parameters::parse(query.as_deref(), &known)?;
-    let rows = app.store().usage_logs(&filter(caller.account, &parameters)?, page(&parameters)?).await?;
+    let (filter, page) = (filter(caller.account, &parameters)?, page(&parameters)?);
+    let rows = match after(&parameters)? {
+        Some(after) => app.store().usage_logs_after(&filter, after, page.limit).await?.ok_or_else(no_row)?,
+        None => app.store().usage_logs(&filter, page).await?,
+    };
     Ok(Json(rows.into_iter().map(UsageLog::from).collect()))
 }
