@@ -408,6 +408,7 @@ impl From<RequestError> for ApiError {
             )
             .permanent(),
             RequestError::Fenced => Self::unavailable("This server cannot reach its ledger; try again in a moment."),
+            RequestError::NotStorable => Self::internal(),
             RequestError::Store(cause) => cause.into(),
         }
     }

@@ -55,6 +55,14 @@ pub(crate) fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u
     match cause {
         TaskError::Preempted => Next::Leave,
         TaskError::Upstream(failure) => after_upstream(failure, attempt, max_attempts, chance),
+        // What the store refuses it refuses again, and each try costs a call.
+        TaskError::Request(RequestError::NotStorable) => {
+            let backoff = PAUSE.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(PAUSE_MAX);
+            match attempt < max_attempts {
+                true => Next::Again { pause: jittered(backoff, chance), counts: true },
+                false => Next::Fail(not_storable()),
+            }
+        }
         TaskError::Request(cause) => after_request(cause, chance),
     }
 }
@@ -108,6 +116,7 @@ fn after_request(cause: RequestError, chance: u32) -> Next {
         RequestError::RateLimited(info) => again(info.reset),
         RequestError::Fenced | RequestError::Store(_) => again(Duration::ZERO),
         // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
+        RequestError::NotStorable => Next::Fail(not_storable()),
         RequestError::UpstreamFailed | RequestError::UpstreamTimeout => {
             fail(502, "upstream_error", None, "The model server failed.".to_owned())
         }
@@ -137,6 +146,17 @@ fn after_request(cause: RequestError, chance: u32) -> Next {
         RequestError::IdempotencyMismatch | RequestError::IdempotencyRunning | RequestError::IdempotencyCut => {
             fail(409, "conflict", None, "The task carries an Idempotency-Key.".to_owned())
         }
+    }
+}
+
+/// Plain words of ours, which the store takes.
+fn not_storable() -> EndError {
+    EndError {
+        status: None,
+        kind: Some("server_error".to_owned()),
+        param: None,
+        code: "internal".to_owned(),
+        message: "The result could not be stored.".to_owned(),
     }
 }
 
@@ -199,6 +219,15 @@ mod tests {
         assert_eq!(pause_of(&after(failed(409, asked(3_600)), 1, 3, 0)), (RETRY_AFTER_MAX, true));
         let down = Again::NotAsked(Some(Duration::from_secs(1)));
         assert_eq!(pause_of(&after(failed(503, down), 99, 3, 0)), (Duration::from_secs(1), false));
+    }
+
+    #[test]
+    fn a_try_whose_end_the_store_refuses_counts() {
+        let refused = |attempt| after(RequestError::NotStorable.into(), attempt, 3, u32::MAX);
+        assert_eq!(pause_of(&refused(1)), (PAUSE, true));
+        assert_eq!(pause_of(&refused(2)), (PAUSE * 2, true));
+        let Next::Fail(EndError { code, .. }) = refused(3) else { panic!("no end") };
+        assert_eq!(code, "internal");
     }
 
     #[test]

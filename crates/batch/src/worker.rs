@@ -329,7 +329,9 @@ impl Worker {
                     Ok(()) | Err(RequestError::Stopped) => batchin_faults::point("task.failed"),
                     Err(cause) => {
                         warn!(error = &cause as &dyn std::error::Error, "a task's end could not be stored");
-                        self.requeue(task, Duration::from_secs(1), false).await;
+                        // One that the store refuses is a try like any other: else it would be made for ever.
+                        let counts = matches!(cause, RequestError::NotStorable);
+                        self.requeue(task, Duration::from_secs(1), counts).await;
                     }
                 }
             }

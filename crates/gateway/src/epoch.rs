@@ -78,7 +78,7 @@ impl Failed {
     fn note(&self, settlement: &Settlement, cause: CommitError) {
         match cause {
             CommitError::Fenced => self.book_late(settlement),
-            CommitError::Unavailable => self.escrow.note_unsure(),
+            CommitError::Unavailable | CommitError::Refused => self.escrow.note_unsure(),
             CommitError::StaleTask => {}
         }
     }

@@ -106,6 +106,9 @@ pub enum RequestError {
     /// This node may not spend now: it lost touch with the database.
     #[error("this node cannot reach its ledger")]
     Fenced,
+    /// The ledger refused the request's end, and would again: nothing was charged.
+    #[error("the ledger refused the request's end")]
+    NotStorable,
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] StoreError),

@@ -506,6 +506,7 @@ pub(crate) fn unsettled(cause: &CommitError) -> RequestError {
     match cause {
         CommitError::StaleTask => RequestError::Stopped,
         CommitError::Fenced | CommitError::Unavailable => RequestError::Fenced,
+        CommitError::Refused => RequestError::NotStorable,
     }
 }
 

@@ -41,9 +41,12 @@ pub enum CommitError {
     /// The task was claimed again, cancelled or finished; nothing was charged.
     #[error("the task's claim is out of date")]
     StaleTask,
-    /// The database could not be reached in time, or refused the entry.
+    /// The database could not be reached in time; the entry may or may not be there.
     #[error("the settlement could not be stored")]
     Unavailable,
+    /// The database refused the entry itself, and would again.
+    #[error("the database refused the settlement")]
+    Refused,
 }
 
 /// Hears of every settlement that did not become durable, whether or not its caller still waits. It must not block.
@@ -192,7 +195,7 @@ impl Writer {
                 Ok(mut one) => one.pop().unwrap_or(Err(CommitError::Unavailable)),
                 Err(cause) => {
                     error!(error = &cause as &dyn Error, "a settlement was refused");
-                    Err(CommitError::Unavailable)
+                    Err(if cause.is_passing() { CommitError::Unavailable } else { CommitError::Refused })
                 }
             });
         }
@@ -250,5 +253,6 @@ const fn reason(cause: CommitError) -> &'static str {
         CommitError::Fenced => "fenced",
         CommitError::StaleTask => "stale_task",
         CommitError::Unavailable => "unavailable",
+        CommitError::Refused => "refused",
     }
 }

@@ -20,7 +20,7 @@ both! {
         assert_eq!(db.store.spent_in_month(key, this_month()).await.unwrap(), nanos(60));
         assert_eq!(db.available(node, budget).await, nanos(10));
         let over = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 11) };
-        assert_eq!(committer.commit(over).await, Err(CommitError::Unavailable));
+        assert_eq!(committer.commit(over).await, Err(CommitError::Refused));
         db.store.release(node, &[(budget, nanos(10))]).await.unwrap();
         db.store.release(other, &[(budget, nanos(20))]).await.unwrap();
         db.lease(other, budget, 40).await;

@@ -3,10 +3,12 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use batchin_domain::{Priority, Purse, Units};
-use batchin_store::{CommitError, CommitterOptions, Outcome, Page, Settlement, UsageFilter, UsageMarks, UsageRecord};
+use batchin_store::{
+    CommitError, CommitterOptions, Outcome, Page, Settlement, TaskEnd, TaskError, UsageFilter, UsageMarks, UsageRecord,
+};
 use futures::future::join_all;
 
-use crate::support::{both, completed, nanos, now};
+use crate::support::{both, completed, nanos, now, refused};
 
 fn all_of(account: batchin_domain::AccountId) -> UsageFilter {
     UsageFilter { account, from: None, to: None, key: None, model: None }
@@ -153,12 +155,26 @@ both! {
             db.settlement(poor, 5),
         ];
         let results = join_all(group.into_iter().map(|s| committer.commit(s))).await;
-        let refused = Err(CommitError::Unavailable);
+        let refused = Err(CommitError::Refused);
         assert_eq!(results, [Ok(()), refused, refused, Ok(()), Ok(())]);
         // The writer goes on.
         committer.commit(db.settlement(account, 30)).await.unwrap();
         db.assert_balance(account, 940).await;
         db.assert_balance(poor, 995).await;
+        db.assert_clean().await;
+    }
+
+    async fn what_others_say_is_stored_whatever_characters_it_has(db) {
+        let account = db.account(1_000).await;
+        let node = db.node().await;
+        let batch = db.batch(account, Priority::High, 1).await;
+        let task = db.claim(node, Priority::High, 1, now()).await.unwrap().remove(0);
+        let said = TaskError { message: "a\0b".to_owned(), param: Some("\0".to_owned()), ..refused() };
+        let mut ending = db.ending(&task, 1, TaskEnd::Failed(said));
+        (ending.charge, ending.usage) = (nanos(0), None);
+        db.committer(node).commit(ending).await.unwrap();
+        let stored = db.store.tasks(batch, 0, 9).await.unwrap().remove(0).error.unwrap();
+        assert_eq!((stored.message.as_str(), stored.param.as_deref()), ("a\u{fffd}b", Some("\u{fffd}")));
         db.assert_clean().await;
     }
 
