@@ -3,16 +3,17 @@
 //! A batch's chore is one node's at a time; whatever breaks off is taken up by whoever comes next.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use batchin_domain::{BatchId, Chore, Ending};
+use batchin_domain::{AccountId, BatchId, Chore, Ending};
 use batchin_gateway::Gateway;
 use batchin_scheduler::must_hurry;
 use batchin_store::{BatchRow, ChoreError, FencedError, NodeIdentity, StoreError};
 use batchin_tasks::Tasks;
+use metrics::counter;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -32,8 +33,12 @@ const POLL: Duration = Duration::from_millis(100);
 const UPKEEP: Duration = Duration::from_secs(1);
 /// Chores done at once on a node: a file of a million lines keeps no small batch waiting, and the database breathes.
 const CHORES_AT_ONCE: usize = 4;
-/// Before a chore that failed is tried again.
+/// Of these, what one account may have: the rest are done at once however many files it hands in.
+const CHORES_OF_ACCOUNT: usize = 3;
+/// Before a chore that failed is tried again; doubles with each failure, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_secs(1);
+/// Long enough that a chore that always fails costs nothing, short enough that a repair shows by itself.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Batches looked at in one go.
 const PAGE: u32 = 256;
 /// Tasks stopped in one transaction.
@@ -84,8 +89,8 @@ pub(crate) struct Steward {
     runs: Tasks,
     /// Something may have to be done.
     wake: Arc<Notify>,
-    /// std mutex: held for set look-ups.
-    busy: Mutex<HashSet<BatchId>>,
+    /// Whose chores are being done. std mutex: held for look-ups.
+    busy: Mutex<HashMap<BatchId, AccountId>>,
 }
 
 /// What a steward works with.
@@ -125,7 +130,8 @@ impl Steward {
     /// Begins one chore, if there is one.
     async fn take(self: &Arc<Self>, stop: &CancellationToken) -> bool {
         let node = self.gateway.epoch().identity;
-        let batch = match self.gateway.store().take_chore(node).await {
+        let now = self.gateway.clock().now();
+        let batch = match self.gateway.store().take_chore(node, self.full(), now).await {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(FencedError::Fenced) => return false,
             Err(FencedError::Store(cause)) => {
@@ -134,22 +140,50 @@ impl Steward {
             }
         };
         batchin_faults::point("chore.taken");
-        self.lock().insert(batch.id);
+        self.lock().insert(batch.id, batch.account);
         let (steward, stop) = (Arc::clone(self), stop.clone());
         self.runs.spawn("batch_chore", move |_| async move {
-            let id = batch.id;
-            let done = stop.run_until_cancelled(steward.until_done(node, batch)).await;
-            if let Some(Err(cause)) = &done {
-                warn!(batch.id = %id, error = cause as &dyn std::error::Error, "a chore of batch {id} is tried again");
-                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-            }
-            if !matches!(done, Some(Ok(()))) {
-                steward.leave(node, id).await;
+            let (id, chore) = (batch.id, batch.chore);
+            match stop.run_until_cancelled(steward.until_done(node, batch)).await {
+                Some(Ok(())) => {}
+                Some(Err(cause)) => steward.failed(node, (id, chore), &cause).await,
+                None => steward.leave(node, id).await,
             }
             steward.lock().remove(&id);
             steward.wake.notify_one();
         });
         true
+    }
+
+    /// The account that has all the chores that it may have here.
+    fn full(&self) -> Option<AccountId> {
+        let busy = self.lock();
+        busy.values().find(|account| busy.values().filter(|one| one == account).count() >= CHORES_OF_ACCOUNT).copied()
+    }
+
+    /// Lets a chore that failed step behind the others.
+    async fn failed(&self, node: NodeIdentity, (id, chore): (BatchId, Chore), cause: &StewardError) {
+        counter!("batchin_chore_failures_total", "chore" => chore.name()).increment(1);
+        let pause = |tries: u32| PAUSE.saturating_mul(1 << tries.clamp(1, 16).saturating_sub(1)).min(PAUSE_MAX);
+        let now = self.gateway.clock().now();
+        match self.gateway.store().fail_chore(node, id, pause, now).await {
+            Ok(tries) => {
+                let tries = tries.unwrap_or(0);
+                warn!(
+                    batch.id = %id,
+                    chore = chore.name(),
+                    failures = tries,
+                    error = cause as &dyn std::error::Error,
+                    "a chore of batch {id} failed and is tried again in {:?}",
+                    pause(tries)
+                );
+            }
+            Err(lost) => {
+                warn!(batch.id = %id, error = cause as &dyn std::error::Error, "a chore of batch {id} failed");
+                // It is given back with the node's epoch at the latest.
+                warn!(error = &lost as &dyn std::error::Error, "a chore could not be given back");
+            }
+        }
     }
 
     async fn leave(&self, node: NodeIdentity, id: BatchId) {
@@ -243,7 +277,8 @@ impl Steward {
     async fn upkeep(&self) -> Result<(), StewardError> {
         let (store, now) = (self.gateway.store(), self.gateway.clock().now());
         for id in store.overdue_batches(PAGE, now).await.map_err(StewardError::Store)? {
-            store.stop_batch(id, Ending::Expired, now).await.map_err(StewardError::Store)?;
+            let stopped = store.stop_batch(id, Ending::Expired, now).await;
+            self.each(id, stopped.map(drop).map_err(StewardError::Store));
             self.wake.notify_one();
         }
         let low = store.promotable(PAGE).await.map_err(StewardError::Store)?;
@@ -254,9 +289,17 @@ impl Steward {
             store.promote(&late).await.map_err(StewardError::Store)?;
         }
         for id in store.batches_to_sweep(PAGE, now).await.map_err(StewardError::Store)? {
-            self.forget(id).await?;
+            self.each(id, self.forget(id).await);
         }
         Ok(())
+    }
+
+    /// What fails for one batch keeps no other from being looked after.
+    fn each(&self, id: BatchId, done: Result<(), StewardError>) {
+        if let Err(cause) = done {
+            counter!("batchin_chore_failures_total", "chore" => "upkeep").increment(1);
+            warn!(batch.id = %id, error = &cause as &dyn std::error::Error, "batch {id} could not be looked after");
+        }
     }
 
     /// Forgets what came of a batch.
@@ -269,7 +312,7 @@ impl Steward {
         store.swept(id).await.map_err(StewardError::Store)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<BatchId>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BatchId, AccountId>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

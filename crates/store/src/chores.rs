@@ -4,9 +4,11 @@
 //! One node at a time has a batch's chore: its steward. Each verb here is refused once the chore is another's or done,
 //! and a node that is given up gives its chores back with everything else.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
-use batchin_domain::{BatchId, BatchStatus, Chore, FileId, Timestamp};
+use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, FileId, Timestamp};
+use sea_orm::Value;
+use uuid::Uuid;
 
 use crate::{
     BatchRow, FencedError, NewTask, NodeIdentity, Store, StoreError,
@@ -50,19 +52,29 @@ pub struct Piece<'a> {
 }
 
 impl Store {
-    /// Takes the oldest batch that needs something done and that no node cares for.
-    pub async fn take_chore(&self, node: NodeIdentity) -> Result<Option<BatchRow>, FencedError> {
-        let waiting = "SELECT id FROM batch WHERE chore <> 0 AND steward IS NULL ORDER BY id LIMIT 1";
+    /// Takes a batch that needs something done and that no node cares for, of another account than `full`: those whose
+    /// chore has failed come after the others, and not before it is their time again; else the oldest.
+    pub async fn take_chore(
+        &self,
+        node: NodeIdentity,
+        full: Option<AccountId>,
+        now: Timestamp,
+    ) -> Result<Option<BatchRow>, FencedError> {
+        let waiting = "SELECT id FROM batch WHERE chore <> 0 AND steward IS NULL AND chore_after <= $1 \
+                       AND account_id <> $2 ORDER BY chore_tries, id LIMIT 1";
+        // Ids have a version, so that this is nobody's.
+        let full = full.map_or_else(Uuid::nil, AccountId::uuid);
+        let values = || -> [Value; 2] { [now.micros().into(), full.into()] };
         let run = retried(Rerun::Harmless, || async {
             // Most looks find nothing; they take no write lock.
-            if self.one(waiting, []).await?.is_none() {
+            if self.one(waiting, values()).await?.is_none() {
                 return Ok(Some(None));
             }
             let tx = self.write().await?;
             if !still(&tx, node).await? {
                 return Ok(None);
             }
-            let Some(row) = tx.one(format!("{waiting}{}", tx.dialect.skip_locked()), []).await? else {
+            let Some(row) = tx.one(format!("{waiting}{}", tx.dialect.skip_locked()), values()).await? else {
                 return Ok(Some(None));
             };
             let id = BatchId::new(row.try_get("", "id")?);
@@ -87,6 +99,37 @@ impl Store {
             )
             .await?;
             tx.commit().await
+        })
+        .await
+    }
+
+    /// Gives a chore back that failed, to be tried again after `pause`, which is told how often it has failed by now.
+    /// Returns that number; `None` if the chore is another's by now.
+    pub async fn fail_chore(
+        &self,
+        node: NodeIdentity,
+        id: BatchId,
+        pause: impl Fn(u32) -> Duration,
+        now: Timestamp,
+    ) -> Result<Option<u32>, StoreError> {
+        retried(Rerun::IfRolledBack, || async {
+            let tx = self.write().await?;
+            let ours = "SELECT chore_tries FROM batch WHERE id = $1 AND steward = $2";
+            let row =
+                tx.one(format!("{ours}{}", tx.dialect.for_update()), [id.uuid().into(), node.id.uuid().into()]).await?;
+            let Some(row) = row else { return tx.leave().await.map(|()| None) };
+            let tries = row.try_get::<i64>("", "chore_tries")?.saturating_add(1);
+            let counted = u32::try_from(tries).unwrap_or(u32::MAX);
+            let after = now.after(pause(counted)).micros();
+            let touched = tx
+                .run(
+                    "UPDATE batch SET steward = NULL, chore_tries = $2, chore_after = $3 WHERE id = $1",
+                    [id.uuid().into(), tries.into(), after.into()],
+                )
+                .await?;
+            exactly(touched, 1, "batch")?;
+            tx.commit().await?;
+            Ok(Some(counted))
         })
         .await
     }
@@ -164,7 +207,7 @@ impl Store {
                 return tx.leave().await.map(|()| false);
             };
             match &step {
-                Step::Reject(faults) => reject(&tx, id, faults, now).await?,
+                Step::Reject(faults) => reject(&tx, &batch, faults, now).await?,
                 Step::Accept(total, model) => accept(&tx, id, (*total, *model), now).await?,
                 Step::Load(piece) if batch.loaded != piece.from => return tx.leave().await.map(|()| false),
                 Step::Load(piece) => load(&tx, &batch, *piece, now).await?,
@@ -205,9 +248,10 @@ impl Step<'_> {
     }
 }
 
-async fn reject(tx: &WriteTx, id: BatchId, faults: &str, now: Timestamp) -> Result<(), StoreError> {
-    tx.run("UPDATE batch SET faults = $2 WHERE id = $1", [id.uuid().into(), faults.into()]).await?;
-    end_batch(tx, id, BatchStatus::Failed, now).await
+async fn reject(tx: &WriteTx, batch: &BatchRow, faults: &str, now: Timestamp) -> Result<(), StoreError> {
+    tx.run("UPDATE batch SET faults = $2 WHERE id = $1", [batch.id.uuid().into(), faults.into()]).await?;
+    // Whoever cancelled it meanwhile has been told that it is cancelled.
+    end_batch(tx, batch.id, batch.ending.map_or(BatchStatus::Failed, Ending::of_batch), now).await
 }
 
 async fn accept(
@@ -218,7 +262,9 @@ async fn accept(
 ) -> Result<(), StoreError> {
     let touched = tx
         .run(
-            "UPDATE batch SET status = $2, chore = $3, total = $4, model = $5, started_at = $6 WHERE id = $1",
+            // One that was cancelled meanwhile stays on its way to that end: its lines become tasks that have ended.
+            "UPDATE batch SET status = CASE WHEN ending IS NULL THEN $2 ELSE status END, chore = $3, total = $4, \
+             model = $5, started_at = $6, chore_tries = 0 WHERE id = $1",
             [
                 id.uuid().into(),
                 BatchStatus::InProgress.code().into(),
@@ -247,7 +293,7 @@ async fn load(tx: &WriteTx, batch: &BatchRow, piece: Piece<'_>, now: Timestamp) 
         (false, None) => Chore::None,
     };
     tx.run(
-        "UPDATE batch SET loaded = $2, loaded_bytes = $3, chore = $4, \
+        "UPDATE batch SET loaded = $2, loaded_bytes = $3, chore = $4, chore_tries = 0, \
          steward = CASE WHEN $4 = chore THEN steward ELSE NULL END WHERE id = $1",
         [batch.id.uuid().into(), i64::from(loaded).into(), to_i64(piece.bytes).into(), chore.code().into()],
     )

@@ -69,8 +69,12 @@ impl Store {
                 tx.leave().await?;
                 return Ok(Some(Cancelled { status: batch.status, stopped: 0 }));
             }
-            let status = if batch.status == BatchStatus::Validating { ending.of_batch() } else { ending.on_the_way() };
-            let chore = if batch.chore == Chore::Load { Chore::Load } else { Chore::Stop };
+            let status = ending.on_the_way();
+            // A file is read and loaded all the same: of a batch, each line is written once, whatever happens to it.
+            let chore = match batch.chore {
+                Chore::Read | Chore::Load => batch.chore,
+                Chore::None | Chore::Stop | Chore::Close => Chore::Stop,
+            };
             tx.run(
                 "UPDATE batch SET status = $2, ending = $3, ending_at = $4, blocked = NULL, chore = $5, \
                  steward = CASE WHEN chore = $5 THEN steward ELSE NULL END WHERE id = $1",
@@ -83,9 +87,7 @@ impl Store {
                 ],
             )
             .await?;
-            if status.is_final() {
-                end_batch(&tx, id, status, now).await?;
-            } else if batch.counts.total <= STOP_AT_ONCE && chore == Chore::Stop {
+            if batch.counts.total <= STOP_AT_ONCE && chore == Chore::Stop {
                 stop(&tx, &batch, ending, (&tasks, now)).await?;
             }
             tx.commit().await?;
@@ -178,7 +180,8 @@ pub(crate) async fn count(tx: &WriteTx, batch: BatchId, more: TaskCounts) -> Res
 pub(crate) async fn begin_to_close(tx: &WriteTx, batch: BatchId, now: Timestamp) -> Result<(), StoreError> {
     let touched = tx
         .run(
-            "UPDATE batch SET chore = $2, steward = NULL, blocked = NULL, finalizing_at = $3, \
+            "UPDATE batch SET chore = $2, steward = NULL, chore_tries = 0, chore_after = 0, blocked = NULL, \
+             finalizing_at = $3, \
              status = CASE WHEN status IN ($4, $5) THEN $6 ELSE status END WHERE id = $1",
             [
                 batch.uuid().into(),

@@ -442,7 +442,26 @@ both! {
         assert_eq!((&told["status"], &told["request_counts"]["failed"]), (&json!("cancelling"), &json!(1)));
         let read = submit(&server, &[chat("a", 1)], |_| {}).await;
         let told = server.call(Method::POST, &format!("{}/cancel", path_of(&read))).await.ok();
-        assert_eq!(told["status"], "cancelled", "of a file that has not been read there is nothing to stop");
+        assert_eq!(told["status"], "cancelling", "every line of it is still to be told of");
+        server.stop().await;
+    }
+
+    async fn each_line_is_written_once_though_it_was_cancelled_unread(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let sent: Vec<Value> = (0..6).map(|index| chat(&format!("t{index}"), 3)).collect();
+        // Cancelled before any node looks at it, and expired likewise.
+        let made = submit(&server, &sent, |_| {}).await;
+        server.call(Method::POST, &format!("{}/cancel", path_of(&made))).await.ok();
+        let batch = until_status(&server, &made, "cancelled").await;
+        let (good, bad) = conserved(&server, &batch, &sent).await;
+        assert_eq!(good.len() + bad.len(), sent.len());
+        assert!(bad.iter().all(|line| line["error"]["code"] == "batch_cancelled"), "{bad:?}");
+        let own = server.get(&own_path_of(&batch)).await.ok();
+        assert_eq!(own["ended_early"], "cancelled");
+        let results = server.get(&format!("{}/results", own_path_of(&batch))).await.text();
+        for line in results.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            assert!(line["status"] == "completed" || line["error"]["code"] == "batch_cancelled", "{line}");
+        }
         server.stop().await;
     }
 
@@ -489,6 +508,12 @@ both! {
         assert_eq!((&told[0]["code"], &told[0]["param"]), (&json!("max_cost_reached"), &json!("max_cost_cents")));
         let (_, bad) = conserved(&server, &batch, &sent).await;
         assert!(bad.iter().all(|line| line["error"]["code"] == "batch_max_cost_reached"), "{bad:?}");
+        let own = server.get(&own_path_of(&batch)).await.ok();
+        assert_eq!(own["ended_early"], "max_cost_reached");
+        let told = own["tasks"].as_array().unwrap().iter().filter(|task| task["error"]["code"] == "batch_max_cost_reached");
+        assert_eq!(told.count(), 4, "{own}");
+        let results = server.get(&format!("{}/results", own_path_of(&batch))).await.text();
+        assert_eq!(results.matches("batch_max_cost_reached").count(), 4, "{results}");
         server.stop().await;
     }
 

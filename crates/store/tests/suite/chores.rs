@@ -26,7 +26,7 @@ async fn file_batch(
     let mut new = db.new_file_batch(account, Priority::Low);
     terms(&mut new.terms);
     db.store.create_batch(new.clone()).await.unwrap();
-    let taken = db.store.take_chore(node).await.unwrap().unwrap();
+    let taken = db.store.take_chore(node, None, now()).await.unwrap().unwrap();
     assert_eq!((taken.id, taken.chore, taken.status), (new.id, Chore::Read, BatchStatus::Validating));
     db.store.accept_batch(node, new.id, (total, Some("m")), now()).await.unwrap();
     let tasks = db.new_tasks(0, loaded as usize);
@@ -76,12 +76,12 @@ both! {
         let account = db.account(0).await;
         let new = db.new_file_batch(account, Priority::High);
         db.store.create_batch(new.clone()).await.unwrap();
-        db.store.take_chore(node).await.unwrap().unwrap();
+        db.store.take_chore(node, None, now()).await.unwrap().unwrap();
         db.store.reject_batch(node, new.id, "[1]", now()).await.unwrap();
         let failed = row(db, &new).await;
         assert_eq!((failed.status, failed.faults.as_deref(), failed.times.finished), (BatchStatus::Failed, Some("[1]"), Some(now())));
         assert!(matches!(db.store.reject_batch(node, new.id, "[2]", now()).await, Err(ChoreError::Lost)));
-        assert!(db.store.take_chore(node).await.unwrap().is_none());
+        assert!(db.store.take_chore(node, None, now()).await.unwrap().is_none());
         db.assert_clean().await;
     }
 
@@ -89,29 +89,44 @@ both! {
         let lost = db.store.join(batchin_domain::NodeId::new(db.id()), now(), Duration::ZERO).await.unwrap();
         let new = file_batch(db, lost, |_| {}, 3, 1).await;
         let node = db.node().await;
-        assert!(db.store.take_chore(node).await.unwrap().is_none());
+        assert!(db.store.take_chore(node, None, now()).await.unwrap().is_none());
         db.store.reclaim(now(), Duration::ZERO).await.unwrap();
-        let taken = db.store.take_chore(node).await.unwrap().unwrap();
+        let taken = db.store.take_chore(node, None, now()).await.unwrap().unwrap();
         assert_eq!((taken.id, taken.chore, taken.loaded), (new.id, Chore::Load, 1));
         let piece = db.new_tasks(1, 2);
         assert!(matches!(db.store.load_tasks(lost, new.id, Piece { from: 1, bytes: 9, tasks: &piece }, now()).await, Err(ChoreError::Lost)));
         // What is given back undone is found again.
         db.store.leave_chore(node, new.id).await.unwrap();
-        assert_eq!(db.store.take_chore(node).await.unwrap().unwrap().id, new.id);
+        assert_eq!(db.store.take_chore(node, None, now()).await.unwrap().unwrap().id, new.id);
         db.store.load_tasks(node, new.id, Piece { from: 1, bytes: 9, tasks: &piece }, now()).await.unwrap();
         db.assert_clean().await;
     }
 
-    async fn a_batch_stopped_while_it_is_read_ends_at_once_and_while_it_is_loaded_with_all_its_lines(db) {
+    async fn a_batch_stopped_while_it_is_read_or_loaded_ends_with_all_its_lines(db) {
         let node = db.node().await;
         let account = db.account(0).await;
         let unread = db.new_file_batch(account, Priority::High);
         db.store.create_batch(unread.clone()).await.unwrap();
-        db.store.take_chore(node).await.unwrap().unwrap();
-        assert_eq!(db.store.cancel_batch(account, unread.id, now()).await.unwrap().status, BatchStatus::Cancelled);
-        let accepted = db.store.accept_batch(node, unread.id, (3, None), now()).await;
-        assert!(matches!(accepted, Err(ChoreError::Lost)));
-        assert!(row(db, &unread).await.times.finished.is_some());
+        db.store.take_chore(node, None, now()).await.unwrap().unwrap();
+        assert_eq!(db.store.cancel_batch(account, unread.id, now()).await.unwrap().status, BatchStatus::Cancelling);
+        db.store.accept_batch(node, unread.id, (3, None), now()).await.unwrap();
+        assert_eq!(row(db, &unread).await.status, BatchStatus::Cancelling);
+        let piece = Piece { from: 0, bytes: 20, tasks: &db.new_tasks(0, 3) };
+        db.store.load_tasks(node, unread.id, piece, now()).await.unwrap();
+        db.do_chores(node).await;
+        let stopped = row(db, &unread).await;
+        assert_eq!((stopped.status, stopped.ending), (BatchStatus::Cancelled, Some(Ending::Cancelled)));
+        assert_eq!(stopped.counts, TaskCounts { total: 3, cancelled: 3, ..TaskCounts::default() });
+        assert_eq!(db.store.ended_tasks(unread.id, 0, 9).await.unwrap().len(), 3);
+
+        // Of a file at fault nothing is a line; it ends as its owner was told.
+        let faulty = db.new_file_batch(account, Priority::High);
+        db.store.create_batch(faulty.clone()).await.unwrap();
+        db.store.take_chore(node, None, now()).await.unwrap().unwrap();
+        db.store.cancel_batch(account, faulty.id, now()).await.unwrap();
+        db.store.reject_batch(node, faulty.id, "[1]", now()).await.unwrap();
+        let ended = row(db, &faulty).await;
+        assert_eq!((ended.status, ended.faults.as_deref()), (BatchStatus::Cancelled, Some("[1]")));
 
         let new = file_batch(db, node, |_| {}, 5, 2).await;
         assert_eq!(db.store.cancel_batch(new.account, new.id, now()).await.unwrap().stopped, 5);
@@ -123,6 +138,41 @@ both! {
         assert_eq!(stopped.counts, TaskCounts { total: 5, cancelled: 5, ..TaskCounts::default() });
         let ended = db.store.ended_tasks(new.id, 0, 9).await.unwrap();
         assert_eq!(ended.iter().map(|task| task.seq).collect::<Vec<_>>(), (1..=5).map(Some).collect::<Vec<_>>());
+        db.assert_clean().await;
+    }
+
+    async fn a_chore_that_fails_steps_behind_the_others(db) {
+        let node = db.node().await;
+        let (account, other) = (db.account(0).await, db.account(0).await);
+        let mut made = Vec::new();
+        for account in [account, account, other] {
+            let new = db.new_file_batch(account, Priority::High);
+            db.store.create_batch(new.clone()).await.unwrap();
+            made.push(new.id);
+        }
+        let take = async |full, at| db.store.take_chore(node, full, at).await.unwrap().map(|batch| batch.id);
+        let pause = |tries: u32| Duration::from_secs(10 * u64::from(tries));
+        assert_eq!(take(None, now()).await, Some(made[0]));
+        assert_eq!(db.store.fail_chore(node, made[0], pause, now()).await.unwrap(), Some(1));
+        // An account that has as many under way as it may is passed over.
+        assert_eq!(take(Some(account), now()).await, Some(made[2]));
+        assert_eq!(take(None, now()).await, Some(made[1]));
+        assert_eq!(take(None, now()).await, None, "it is not its time yet");
+        for id in [made[1], made[2]] {
+            db.store.leave_chore(node, id).await.unwrap();
+        }
+        let later = now().after(Duration::from_secs(10));
+        assert_eq!(take(None, later).await, Some(made[1]));
+        assert_eq!(take(None, later).await, Some(made[2]));
+        assert_eq!(take(None, later).await, Some(made[0]), "after those that have not failed");
+        assert_eq!(db.store.fail_chore(node, made[0], pause, later).await.unwrap(), Some(2));
+        assert_eq!(take(None, later.after(Duration::from_secs(19))).await, None);
+        assert_eq!(take(None, later.after(Duration::from_secs(20))).await, Some(made[0]));
+        // What gets on has not failed.
+        db.store.accept_batch(node, made[0], (1, None), later).await.unwrap();
+        assert_eq!(db.store.fail_chore(node, made[0], pause, later).await.unwrap(), Some(1));
+        let other_node = db.node().await;
+        assert_eq!(db.store.fail_chore(other_node, made[1], pause, later).await.unwrap(), None, "it is another's");
         db.assert_clean().await;
     }
 
@@ -138,7 +188,7 @@ both! {
         assert!(db.claim(node, Priority::High, 9, now()).await.unwrap().is_empty());
         let committer = db.committer(node);
         committer.commit(db.ending(&claimed[0], 4, completed())).await.unwrap();
-        db.store.take_chore(node).await.unwrap().unwrap();
+        db.store.take_chore(node, None, now()).await.unwrap().unwrap();
         db.store.stop_tasks(node, new.id, 0..1_000, now()).await.unwrap();
         assert_eq!(committer.commit(db.ending(&claimed[1], 4, completed())).await, Err(CommitError::StaleTask));
         db.assert_clean().await;
@@ -245,7 +295,7 @@ both! {
         for task in db.claim(node, Priority::High, 3, now()).await.unwrap() {
             committer.commit(db.ending(&task, 2, completed())).await.unwrap();
         }
-        db.store.take_chore(node).await.unwrap().unwrap();
+        db.store.take_chore(node, None, now()).await.unwrap().unwrap();
         let day = now().after(Duration::from_secs(86_400));
         db.store.close_batch(node, new.id, BatchFiles::default(), (day, now())).await.unwrap();
         assert!(db.store.batches_to_sweep(9, now()).await.unwrap().is_empty());

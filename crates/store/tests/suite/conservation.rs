@@ -83,7 +83,7 @@ impl Run<'_> {
 
     /// Takes a chore and does some of it, or all, or nothing.
     async fn chore(&mut self) {
-        let Some(batch) = self.db.store.take_chore(self.node).await.unwrap() else { return };
+        let Some(batch) = self.db.store.take_chore(self.node, None, now()).await.unwrap() else { return };
         let store = &self.db.store;
         let done = match batch.chore {
             Chore::Read => store.accept_batch(self.node, batch.id, (LINES, None), now()).await,

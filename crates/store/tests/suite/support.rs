@@ -318,7 +318,7 @@ impl Db {
 
     /// Does every chore but reading and loading, until there is none.
     pub async fn do_chores(&self, node: NodeIdentity) {
-        while let Some(batch) = self.store.take_chore(node).await.unwrap() {
+        while let Some(batch) = self.store.take_chore(node, None, now()).await.unwrap() {
             match batch.chore {
                 Chore::Stop => {
                     self.store.stop_tasks(node, batch.id, 0..u64::from(batch.counts.total), now()).await.unwrap();
