@@ -6,8 +6,8 @@ use batchin_store::BlobRange;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::{
-    ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, buffered::BufWriter, local::LocalFileSystem, path::Path,
-    prefix::PrefixStore,
+    ObjectStore, ObjectStoreExt, PutMode, aws::AmazonS3Builder, buffered::BufWriter, local::LocalFileSystem,
+    path::Path, prefix::PrefixStore,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -15,6 +15,9 @@ use tokio::io::AsyncWriteExt as _;
 const PART_BYTES: usize = 5 * 1024 * 1024;
 /// Parts under way at once: one is sent while the next one fills.
 const PARTS_IN_FLIGHT: usize = 2;
+
+/// Where a place for blobs says which one it is.
+pub const IDENTITY: &str = "batchin.id";
 
 /// Why the place for blobs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,37 @@ impl Blobs {
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), BlobError> {
         let path = Path::parse(key).map_err(BlobError::Key)?;
         self.store.put(&path, body.into()).await.map(drop).map_err(BlobError::Store)
+    }
+
+    /// The name that this place was given, if it was given one.
+    pub async fn identity(&self) -> Result<Option<String>, BlobError> {
+        let path = Path::parse(IDENTITY).map_err(BlobError::Key)?;
+        let found = match self.store.get(&path).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(cause) => return Err(BlobError::Store(cause)),
+        };
+        let bytes = found.bytes().await.map_err(BlobError::Store)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned()))
+    }
+
+    /// The name of this place, which is `fresh` if it had none: whoever looks at the same place finds the same.
+    pub async fn identity_or(&self, fresh: &str) -> Result<String, BlobError> {
+        if let Some(known) = self.identity().await? {
+            return Ok(known);
+        }
+        let path = Path::parse(IDENTITY).map_err(BlobError::Key)?;
+        let body = || object_store::PutPayload::from(fresh.to_owned());
+        match self.store.put_opts(&path, body(), PutMode::Create.into()).await {
+            // Another node was there first.
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
+            // A bucket that knows no such condition: the later of two that start together wins, for both.
+            Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
+                self.store.put(&path, body()).await.map_err(BlobError::Store)?;
+            }
+            Err(cause) => return Err(BlobError::Store(cause)),
+        }
+        Ok(self.identity().await?.unwrap_or_else(|| fresh.to_owned()))
     }
 
     /// Begins a blob of any length.

@@ -18,7 +18,7 @@ mod steward;
 mod submit;
 mod worker;
 
-pub use blobs::{BlobError, Blobs, OpenBlobsError};
+pub use blobs::{BlobError, Blobs, IDENTITY, OpenBlobsError};
 pub use files::{
     ContentError, DeleteError, Files, FilesOptions, ManifestWriter, NewOutput, SWEEP_EVERY, Upload, WriteFileError,
 };

@@ -1,9 +1,12 @@
 //! Holds: the running server: its parts, their order of starting, and their order of ending.
 
+mod agreement;
 mod engine;
 mod listen;
 mod reload;
 mod webhooks;
+
+pub use agreement::BLOBS;
 
 use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -52,10 +55,14 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let groups = Groups { workers: Tasks::new(), beside: Tasks::new(), writers: Tasks::new() };
     let node = NodeFolder::open(&config.server.data_dir, &World)?;
     config.warnings().iter().for_each(|warning| warn!("{warning}"));
+    // Held until the process ends.
+    let _database_lock = wiring::lock_database(&config)?;
     let store = wiring::connect(&config, migrate).await?;
-    let gateway = start_gateway(&config, &store, &node, &groups).await?;
-    let webhooks = webhooks::open(&config, &store).await?;
     let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
+    agreement::check_blobs(&store, &blobs, &wiring::blobs_url(&config)).await?;
+    let gateway = start_gateway(&config, &store, &node, &groups).await?;
+    agreement::watch(gateway.clone(), &groups.beside);
+    let webhooks = webhooks::open(&config, &store).await?;
     let files = Files::new(gateway.clone(), blobs.clone(), FilesOptions { max_bytes: config.files.max_bytes });
     let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
         .with_webhook_targets(wiring::webhook_targets(&config))

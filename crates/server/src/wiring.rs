@@ -14,7 +14,7 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::config::{self, Blobs, Config, UpstreamKind};
+use crate::config::{self, Blobs, Config, DatabaseUrl, UpstreamKind};
 
 /// The file whose lock the server of a data folder has.
 const LOCK: &str = "node.lock";
@@ -100,6 +100,55 @@ pub fn serving(folder: &Path) -> Option<SocketAddr> {
 pub fn create_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Another server has the database.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseLockError {
+    /// SQLite's file serves one server: two would each lease the same money without a word to the other.
+    #[error(
+        "another batchin serves from the database {file}; one SQLite file is for one server, several servers share a \
+         PostgreSQL (database.url)"
+    )]
+    InUse {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The lock beside it cannot be taken.
+    #[error("the lock {lock} cannot be taken")]
+    Io {
+        /// The lock's file.
+        lock: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+}
+
+/// Keeps a second server out of a SQLite file, under whatever name it comes; ends with the process, however that ends.
+/// Commands that run beside the server need no lock. `None` on PostgreSQL.
+pub fn lock_database(config: &Config) -> Result<Option<std::fs::File>, DatabaseLockError> {
+    let DatabaseUrl::Sqlite(file) = &config.database.url else { return Ok(None) };
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        // A folder that cannot be made is told of where the database is opened.
+        let _ = create_private(folder);
+    }
+    // The file may not be there yet; where it will be is known.
+    let whole = std::fs::canonicalize(file).or_else(|_| {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::canonicalize(folder).map(|folder| folder.join(file.file_name().unwrap_or_default()))
+    });
+    let file = whole.unwrap_or_else(|_| file.clone());
+    let mut lock = file.clone().into_os_string();
+    lock.push(".lock");
+    let path = PathBuf::from(lock);
+    let io = |cause| DatabaseLockError::Io { lock: path.clone(), cause };
+    let lock = std::fs::File::create(&path).map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(DatabaseLockError::InUse { file }),
+        Err(std::fs::TryLockError::Error(cause)) => Err(io(cause)),
+    }
 }
 
 /// Opens the configured database, brought up to date unless told otherwise.

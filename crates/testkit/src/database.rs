@@ -49,6 +49,11 @@ impl Database {
         Self { url: format!("{server}/{name}"), cluster: Some((cluster.to_owned(), name)) }
     }
 
+    /// Runs a statement in it. Only on PostgreSQL.
+    pub fn run(&self, statement: &str) {
+        psql(&self.url, statement);
+    }
+
     /// Ends every connection to it. Only where there are connections.
     pub fn cut_connections(&self) {
         let (cluster, name) = self.cluster.as_ref().expect("a database on the cluster");

@@ -141,6 +141,26 @@ pub fn secret_key(tried: Result<String, String>) -> Finding {
     Finding { subject: "secret key", verdict }
 }
 
+/// Whether this node's blobs are those of the other nodes; `compared` is the outcome of looking, with what differs.
+pub fn blobs(compared: Result<String, String>) -> Finding {
+    let remedy = "all nodes on one database need the same blobs.url: a folder that they share, or s3://";
+    let verdict = match compared {
+        Ok(what) => Verdict::Fine(what),
+        Err(what) => broken(what, remedy),
+    };
+    Finding { subject: "blobs", verdict }
+}
+
+/// Whether the servers that run charge by the prices of this configuration; `others` do not.
+pub fn prices(others: &[String]) -> Option<Finding> {
+    let what = match others {
+        [] => return None,
+        [one] => format!("the node {one} runs with other prices than this configuration has"),
+        many => format!("the nodes {} run with other prices than this configuration has", many.join(", ")),
+    };
+    Some(Finding { subject: "prices", verdict: Verdict::Doubtful { what } })
+}
+
 /// Whether the weights that the engine loads are there; `is_present` answers for one name.
 pub fn weights(config: &Config, is_present: impl Fn(&str) -> bool) -> Vec<Finding> {
     if !config.is_engine_needed() {

@@ -11,8 +11,10 @@ use batchin_upstream::Kind;
 use super::check_models;
 use crate::{
     cli::{self, Outcome, counted, doctor},
-    config::{Config, ConfigError, DatabaseUrl},
-    secret_key, wiring,
+    config::{Blobs, Config, ConfigError, DatabaseUrl},
+    secret_key,
+    serve::BLOBS,
+    wiring,
 };
 
 /// Looks at everything that this installation needs and says what is wrong with it.
@@ -30,6 +32,11 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
             Database::Open(store) => {
                 findings.push(doctor::database(ledger(&store).await));
                 findings.push(doctor::secret_key(key(config, &store).await));
+                findings.push(doctor::blobs(blobs(config, &store).await));
+                let fingerprint = wiring::price_list(config).0;
+                // What cannot be asked has been told of above.
+                let others = store.other_prices(None, &fingerprint).await.unwrap_or_default();
+                findings.extend(doctor::prices(&others.iter().map(ToString::to_string).collect::<Vec<_>>()));
             }
             Database::ToCome(what) => {
                 findings.push(doctor::database_to_come(what));
@@ -95,6 +102,28 @@ fn key_alone(config: &Config) -> Result<String, String> {
     match secret_key::find(config).map_err(|cause| cli::explain(&cause))? {
         None => Ok("none yet; the first start makes one".to_owned()),
         Some(_) => Ok("is there; no webhook secret has been sealed with it yet".to_owned()),
+    }
+}
+
+/// Compares and changes nothing; a folder that is not there yet is made by `serve`.
+async fn blobs(config: &Config, store: &Store) -> Result<String, String> {
+    let url = wiring::blobs_url(config);
+    let agreed = store.agreed(BLOBS).await.map_err(|cause| cli::explain(&cause))?;
+    if let Blobs::Folder(folder) = &config.blobs
+        && !folder.exists()
+    {
+        return match agreed {
+            None => Ok(format!("{url}; the first start makes it")),
+            Some(_) => Err(format!("{url} is not there, and other blobs belong to this database")),
+        };
+    }
+    let opened = batchin_batch::Blobs::open(&url).map_err(|cause| cli::explain(&cause))?;
+    let found = opened.identity().await.map_err(|cause| cli::explain(&cause))?;
+    match (agreed, found) {
+        (Some(agreed), found) if found.as_ref() != Some(&agreed) => {
+            Err(format!("{url} is not where this database's blobs lie"))
+        }
+        (None | Some(_), _) => Ok(url),
     }
 }
 

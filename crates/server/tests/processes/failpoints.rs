@@ -65,6 +65,7 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("task.failed", 1, Scene::FailingTask),
     ("batch.blocked", 1, Scene::PoorBatch),
     ("batch.unblocked", 1, Scene::PoorBatch),
+    ("blobs.named", 1, Scene::Start),
     ("node.joined", 1, Scene::Start),
     ("prices.published", 1, Scene::Start),
     ("node.renewed", 12, Scene::Quiet),

@@ -5,10 +5,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "they are the assertions of a test")]
 
+mod agreement;
 mod batches;
 mod budgets;
 mod command_line;
 mod connections;
+mod disks;
 mod expiry;
 mod failpoints;
 mod harness;

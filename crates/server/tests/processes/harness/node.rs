@@ -62,6 +62,29 @@ impl Node {
         &self.data
     }
 
+    /// The same with another configuration.
+    pub(super) fn with_config(self, config: PathBuf) -> Self {
+        Self { config, ..self }
+    }
+
+    /// Runs a command with this server's configuration; what it prints, and whether it succeeded.
+    pub async fn command(&self, arguments: &[&str]) -> (bool, String) {
+        let ran = Command::new(env!("CARGO_BIN_EXE_batchin"))
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .arg("--data")
+            .arg(&self.data)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        (ran.status.success(), String::from_utf8_lossy(&ran.stdout).into_owned())
+    }
+
     /// From its next start on it goes by a clock that is so far ahead.
     pub fn set_clock_ahead(&mut self, by: Duration) {
         self.environment.push((CLOCK_AHEAD, by.as_secs().to_string()));
@@ -70,6 +93,21 @@ impl Node {
     /// Starts it on the same data folder. Ready when this returns.
     pub async fn start_again(&mut self) {
         assert!(self.spawn(&[]).await, "the server says where it listens");
+    }
+
+    /// Starts it. Whether it lived until it was ready; one that did not may be started again.
+    pub async fn starts(&mut self) -> bool {
+        let ready = self.spawn(&[]).await;
+        if !ready {
+            self.wait_for_death().await;
+            self.running = None;
+        }
+        ready
+    }
+
+    /// From its next start on it has this in its environment.
+    pub(super) fn extend_environment(&mut self, more: Environment) {
+        self.environment.extend(more);
     }
 
     /// Starts it, to die when it reaches the point for the `hit`-th time. Whether it lived until it was ready.

@@ -12,7 +12,7 @@ use batchin_testkit::{Cluster, Database};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::{Account, Backend, CENT, CLOCK_AHEAD, Environment, Ledger, Node, Settings, until};
+use super::{Account, Backend, CENT, CLOCK_AHEAD, Disk, Environment, Ledger, Node, Settings, until};
 
 /// Lines of each server's log that a failed test shows.
 const LOG_LINES: usize = 40;
@@ -105,6 +105,29 @@ impl World {
         node
     }
 
+    /// A disk below this world's SQLite file that fails when it is told to.
+    pub fn disk(&self) -> Disk {
+        Disk::new(self.folder.path(), &self.folder.path().join("batchin.db"))
+    }
+
+    /// Starts one more server, on this disk.
+    pub async fn node_on(&self, disk: &Disk) -> Node {
+        let mut node = self.new_node();
+        node.extend_environment(disk.environment());
+        node.start_again().await;
+        node
+    }
+
+    /// One more server with a configuration of its own, not yet started.
+    pub fn node_with(&self, settings: &Settings, blobs: &str) -> Node {
+        let number = self.nodes.load(Ordering::Relaxed);
+        let config = self.folder.path().join(format!("node-{number}.toml"));
+        let blobs = self.folder.path().join(blobs).display().to_string();
+        let upstreams: Vec<String> = self.sims.iter().map(SimServer::base_url).collect();
+        std::fs::write(&config, settings.text(&self.database.url, &blobs, &upstreams)).unwrap();
+        self.new_node().with_config(config)
+    }
+
     /// One more server, not yet started.
     pub fn new_node(&self) -> Node {
         let number = self.nodes.fetch_add(1, Ordering::Relaxed);
@@ -161,6 +184,11 @@ impl World {
     /// Ends every connection to the database from the database's side.
     pub fn cut_connections(&self) {
         self.database.cut_connections();
+    }
+
+    /// Runs a statement on PostgreSQL behind the servers' backs.
+    pub fn statement(&self, statement: &str) {
+        self.database.run(statement);
     }
 
     /// Runs a command beside the servers and returns what it prints.
