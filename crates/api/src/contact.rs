@@ -26,7 +26,10 @@ pub fn email(raw: &str) -> Result<String, InvalidContact> {
     let is_plain = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control());
     match email.split_once('@') {
         Some((local, domain))
-            if email.chars().count() <= MAX_EMAIL_CHARS && is_plain(local) && is_plain(domain) && !domain.contains('@') =>
+            if email.chars().count() <= MAX_EMAIL_CHARS
+                && is_plain(local)
+                && is_plain(domain)
+                && !domain.contains('@') =>
         {
             Ok(email)
         }

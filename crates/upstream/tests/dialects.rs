@@ -7,7 +7,7 @@ use std::{io::Write as _, time::Duration};
 use batchin_openai::{Endpoint, peek};
 use batchin_sim::{Answer as SimAnswer, Behaviour, Refusal, SimServer};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Fleet, Kind, LimitName, UpstreamConfig};
+use batchin_upstream::{Answer, Asker, Call, CallError, CallErrorKind, Fleet, Kind, LimitName, UpstreamConfig};
 use bytes::Bytes;
 use flate2::{
     Compression,
@@ -38,9 +38,13 @@ fn call_of(endpoint: Endpoint, body: &Value) -> Call<'static> {
         public_id: "id_1".to_owned(),
         public_model: "m",
         stream: peeked.stream,
+        include_usage: peeked.include_usage,
+        continuous_usage: false,
+        answers: 1,
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,
+        asker: Asker::default(),
     }
 }
 

@@ -96,7 +96,9 @@ mod tests {
         let is = |body: &'static str| names_file(&Bytes::from_static(body.as_bytes()));
         assert!(is(r#"{"input_file_id": "file-1", "endpoint": "/v1/embeddings"}"#));
         assert!(is(r#"{"input_file_id": 5}"#), "which is a fault that OpenAI's flavour names");
-        for ours in [r#"{"tasks": []}"#, r#"{"tasks": [], "input_file_id": "x"}"#, r#"{"input_file_id": null}"#, "[", ""] {
+        for ours in
+            [r#"{"tasks": []}"#, r#"{"tasks": [], "input_file_id": "x"}"#, r#"{"input_file_id": null}"#, "[", ""]
+        {
             assert!(!is(ours), "{ours}");
         }
     }

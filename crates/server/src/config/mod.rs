@@ -181,9 +181,7 @@ impl Config {
                  users.internal_token, or public_lookup = false"
             )
         } else {
-            format!(
-                "the look-up by email answers 401 because {reason}; set users.internal_token for a site's back end"
-            )
+            format!("the look-up by email answers 401 because {reason}; set users.internal_token for a site's back end")
         })
     }
 

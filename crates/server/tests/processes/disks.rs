@@ -134,7 +134,7 @@ async fn a_full_disk_of_postgresql_loses_nothing() {
 }
 
 on_both! {
-    /// A second server on one SQLite file would believe itself alone; on PostgreSQL there may be many.
+    // A second server on one SQLite file would believe itself alone; on PostgreSQL there may be many.
     async fn a_database_that_one_server_can_have_is_not_shared(backend) {
         let world = World::new(backend, Settings::default()).await;
         let mut first = world.node().await;
