@@ -23,7 +23,7 @@ use crate::{
 /// Of one account from one address: plenty for a person who looks for the right one, hopeless for guessing.
 const FROM_ONE: Lane = Lane { at_once: 20, every: Duration::from_secs(3) };
 /// Beyond that: the owner, who shares the address with somebody who guesses, gets in within a few tries.
-const FROM_ONE_BEYOND: Lane = Lane { at_once: 1, every: Duration::from_secs(10) };
+const FROM_ONE_BEYOND: Lane = Lane { at_once: 1, every: Duration::from_secs(5) };
 /// Of one account from all addresses that nobody has logged into it from: more addresses guess no faster.
 const FROM_ALL: Lane = Lane { at_once: 60, every: Duration::from_secs(1) };
 /// How long one of these waits for its turn; with the lane above, five of an account wait at once.
@@ -34,8 +34,8 @@ const MAX_REMEMBERED: u64 = 50_000;
 const FORGET_AFTER: Duration = Duration::from_secs(300);
 /// How long an address stays known as one that an account was logged into from.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);
-/// Passwords of one address in work or waiting: an eighth of all places.
-const MAX_OF_ADDRESS: u32 = 8;
+/// Passwords of one address in work or waiting: half of all places.
+const MAX_OF_ADDRESS: u32 = 32;
 
 /// An account's email and the network of an address.
 type Pair = (String, IpAddr);
@@ -212,7 +212,7 @@ mod tests {
         for _ in 0..20 {
             assert_eq!(guess(1, 0), Ok((Duration::ZERO, None)));
         }
-        assert_eq!(guess(1, 0), Ok((Duration::ZERO, Some(Duration::from_secs(10)))), "one is checked all the same");
+        assert_eq!(guess(1, 0), Ok((Duration::ZERO, Some(Duration::from_secs(5)))), "one is checked all the same");
         for _ in 0..1_000 {
             assert!(guess(1, 0).is_err());
         }
@@ -241,7 +241,7 @@ mod tests {
         let attempts = Attempts::new();
         let from = |address: &str, vouched| Origin { address: address.parse().unwrap(), vouched };
         let (one, other) = (from("192.0.2.1", false), from("192.0.2.2", false));
-        let mut places: Vec<_> = (0..8).map(|_| attempts.place(one).unwrap_or_else(|_| panic!("a share"))).collect();
+        let mut places: Vec<_> = (0..32).map(|_| attempts.place(one).unwrap_or_else(|_| panic!("a share"))).collect();
         assert!(attempts.place(one).is_err());
         assert!(attempts.place(other).is_ok() && attempts.place(from("192.0.2.1", true)).is_ok());
         places.pop();

@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, net::IpAddr, sync::Once};
 
 use axum::extract::FromRequestParts;
-use http::{HeaderMap, HeaderName, Uri, header::HOST, request::Parts, uri::Authority};
+use http::{HeaderMap, HeaderName, Uri, Version, header::HOST, request::Parts, uri::Authority};
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 use tracing::warn;
@@ -56,7 +56,7 @@ impl Openness for Lookup {
             return Err(ApiError::unauthorized(NEEDS_TOKEN));
         }
         // A proxy on this machine reaches a listener on loopback for the whole world.
-        if !settings.proxied_lookup && (is_forwarded(&parts.headers) || !is_local_name(&parts.uri, &parts.headers)) {
+        if !settings.proxied_lookup && (is_forwarded(parts) || !is_local_name(&parts.uri, &parts.headers)) {
             static TOLD: Once = Once::new();
             TOLD.call_once(|| {
                 warn!("a look-up by email that came through a proxy was refused: set users.internal_token for it");
@@ -67,9 +67,11 @@ impl Openness for Lookup {
     }
 }
 
-/// Whether a proxy says that it passed the request on.
-fn is_forwarded(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| name.as_str().starts_with("x-forwarded") || ADDED_BY_PROXIES.contains(&name.as_str()))
+/// Whether a proxy passed the request on: it says so, or it is nginx, which unless told otherwise says nothing and speaks
+/// HTTP/1.0.
+fn is_forwarded(parts: &Parts) -> bool {
+    let is_added = |name: &str| name.starts_with("x-forwarded") || ADDED_BY_PROXIES.contains(&name);
+    parts.version == Version::HTTP_10 || parts.headers.keys().any(|name| is_added(name.as_str()))
 }
 
 /// Whether the request was sent to this machine's own name or address, as far as it says.
@@ -108,6 +110,19 @@ impl<C: Openness> FromRequestParts<App> for InternalCaller<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_is_noticed() {
+        let is_noticed = |version, header: &str| {
+            let request = http::Request::builder().version(version).header(header, "x").body(()).unwrap();
+            is_forwarded(&request.into_parts().0)
+        };
+        for header in ["X-Forwarded-For", "x-forwarded-host", "Forwarded", "X-Real-IP", "Via", "CF-Connecting-IP"] {
+            assert!(is_noticed(Version::HTTP_11, header), "{header}");
+        }
+        assert!(is_noticed(Version::HTTP_10, "host"));
+        assert!(!is_noticed(Version::HTTP_11, "host") && !is_noticed(Version::HTTP_2, "user-agent"));
+    }
 
     #[test]
     fn a_name_is_local_or_it_is_not() {
