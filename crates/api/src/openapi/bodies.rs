@@ -203,8 +203,15 @@ fn create_task() -> Value {
         });
         closed(&["custom_id", "model", "request_body"], properties)
     };
+    // The answer is stored whole.
+    let whole = |mut body: Value| {
+        body["properties"]["stream"] = json!({ "enum": [false, null] });
+        body
+    };
     json!({ "description": "A request to be made later: the body of the call, without `model`.", "anyOf": [
-        kind(chat(), "/chat/completions"), kind(embeddings(), "/embeddings"), kind(completion(), "/completions") ] })
+        kind(whole(chat()), "/chat/completions"),
+        kind(embeddings(), "/embeddings"),
+        kind(whole(completion()), "/completions") ] })
 }
 
 /// What every batch may be asked.
@@ -274,6 +281,7 @@ fn upload() -> Value {
                                 days without it, others stay." },
         },
         "dependentRequired": { anchor: [seconds], seconds: [anchor] },
+        "additionalProperties": false,
         "description": "A file and what it is for, in any order.",
     })
 }

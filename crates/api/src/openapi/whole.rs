@@ -65,8 +65,13 @@ fn operation_id(method: &str, path: &str) -> String {
 
 fn complete_call(path: &str, method: &str, call: &mut Value) {
     if STREAMED.contains(&path) {
-        call["responses"]["200"]["content"]["text/event-stream"] = json!({ "schema": { "type": "string",
-            "description": "With `stream: true`: a chunk of OpenAI's on each `data:` line, `data: [DONE]` at the end." } });
+        call["responses"]["200"]["content"]["text/event-stream"] = json!({ "schema": {
+            "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } },
+            "description": "Each event, with `stream: true`: its data is a chunk of OpenAI's, and `[DONE]` at the end." } });
+    }
+    if (path, method) == ("/v1/keys", "post") {
+        // Everything has a default, so a client may well send nothing.
+        call["requestBody"]["required"] = false.into();
     }
     if let Some(body) = body_of(path, method) {
         call["requestBody"]["content"]["application/json"]["schema"] = body;
@@ -100,6 +105,10 @@ fn complete_parameter(path: &str, parameter: &mut Value) {
     if let Some(kinds) = parameter["schema"]["type"].as_array() {
         let kind = kinds.iter().find(|kind| *kind != "null").cloned().unwrap_or_default();
         parameter["schema"]["type"] = kind;
+    }
+    if parameter["in"] == "query" && parameter["required"] != true {
+        // An empty one counts as absent.
+        parameter["allowEmptyValue"] = true.into();
     }
     let bounds = match (path, name.as_str()) {
         (_, "offset") => json!({ "minimum": 0, "maximum": 1_000_000 }),

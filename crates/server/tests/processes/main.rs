@@ -11,6 +11,7 @@ mod budgets;
 mod command_line;
 mod connections;
 mod disks;
+mod description;
 mod expiry;
 mod failpoints;
 mod harness;

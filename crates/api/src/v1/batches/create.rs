@@ -35,6 +35,7 @@ pub(crate) struct CreateBatch;
     (status = 200, description = "The batch", body = BatchObject),
     (status = 400, description = "The batch is at fault", body = ErrorObject),
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "No such file in this account", body = ErrorObject),
     (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
     (status = 413, description = "The body is over 2,000,000 bytes", body = ErrorObject)))]
 pub(crate) async fn create(

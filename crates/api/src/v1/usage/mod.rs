@@ -10,7 +10,11 @@ use batchin_store::{Totals, UsageFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{cents::Cents, error::ApiError, query::Parameters};
+use crate::{
+    cents::Cents,
+    error::ApiError,
+    query::{Parameters, invalid},
+};
 
 /// Sums over requests.
 #[derive(Serialize, ToSchema)]
@@ -39,6 +43,14 @@ fn filter(account: AccountId, parameters: &Parameters<'_>) -> Result<UsageFilter
         from: parameters.time("from")?,
         to: parameters.time("to")?,
         key: parameters.id("key_id")?,
-        model: parameters.text("model").map(str::to_owned),
+        model: model(parameters)?,
     })
+}
+
+/// A model's name. No database stores U+0000, and PostgreSQL does not even look for it.
+fn model(parameters: &Parameters<'_>) -> Result<Option<String>, ApiError> {
+    match parameters.text("model") {
+        Some(name) if name.contains('\0') => Err(invalid("model", "must not contain U+0000")),
+        name => Ok(name.map(str::to_owned)),
+    }
 }

@@ -38,6 +38,7 @@ pub struct Model {
     script: String,
     price: String,
     upstream: usize,
+    capabilities: &'static str,
 }
 
 impl Default for Settings {
@@ -66,8 +67,18 @@ impl Settings {
     /// Also a model on the test's `upstream`th simulated server.
     pub fn model_on(mut self, upstream: usize, id: &str, script: &str) -> Self {
         let (id, script, price) = (id.to_owned(), script.to_owned(), PRICE.to_owned());
-        self.models.push(Model { id, script, price, upstream });
+        let capabilities = "\"chat\", \"completions\"";
+        self.models.push(Model { id, script, price, upstream, capabilities });
         self
+    }
+
+    /// Also a model that embeds.
+    pub fn embedding_model(self, id: &str, script: &str) -> Self {
+        let mut settings = self.model(id, script);
+        if let Some(model) = settings.models.last_mut() {
+            model.capabilities = "\"embeddings\"";
+        }
+        settings
     }
 
     /// This model at so many dollars per million tokens.
@@ -91,11 +102,11 @@ impl Settings {
             writeln!(text, "[[upstreams]]\nname = \"sim-{index}\"\nkind = \"{kind}\"").unwrap();
             writeln!(text, "base_url = \"{url}\"\nslots = {slots}").unwrap();
         }
-        for Model { id, script, price, upstream } in &self.models {
+        for Model { id, script, price, upstream, capabilities } in &self.models {
             writeln!(
                 text,
                 "[[models]]\nid = \"{id}\"\nupstreams = [\"sim-{upstream}\"]\nupstream_model = \"{script}\"\n\
-                 capabilities = [\"chat\", \"completions\"]\ncontext_length = 131072\nmax_output_tokens = 65536\n\
+                 capabilities = [{capabilities}]\ncontext_length = 131072\nmax_output_tokens = 65536\n\
                  [models.pricing]\nstd_input = 0\nstd_output = {price}"
             )
             .unwrap();

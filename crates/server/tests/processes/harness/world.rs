@@ -74,6 +74,12 @@ impl World {
         self
     }
 
+    /// Whatever is started from now on has this variable.
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
     /// The only model server, or the first.
     pub fn sim(&self) -> &SimServer {
         &self.sims[0]
