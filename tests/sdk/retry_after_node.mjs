@@ -24,6 +24,6 @@ const asked = client.chat.completions.create({ model: "fixed", messages: [{ role
 const error = await asked.then((answer) => assert.fail(JSON.stringify(answer)), (error) => error);
 assert.equal(error.status, 503, String(error));
 assert.equal(error.headers.get("retry-after"), "60");
-// The package tried again, and no sooner than it was told.
-const waited = paused.filter((delay) => delay >= 1_000);
+// The package tried again, and no sooner than it was told. Node's own timers, for idle connections, are a few seconds.
+const waited = paused.filter((delay) => delay > 10_000);
 assert.ok(waited.length === 1 && waited[0] >= 55_000 && waited[0] <= 60_000, JSON.stringify(paused));

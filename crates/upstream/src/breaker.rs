@@ -301,10 +301,11 @@ impl Breaker {
         match outcome {
             Outcome::Answered => self.close(),
             // One account alone shut it, and now others fail as well.
-            Outcome::Failed | Outcome::KeyRefused | Outcome::QuotaUsedUp | Outcome::Lost if shut.whose.is_one() => {
-                if self.verdict(account, now) == Some(Whose::Everybody) || self.lost >= LOST_TO_OPEN {
-                    self.open(Whose::Everybody, trouble_of(outcome), now, chance);
-                }
+            Outcome::Failed | Outcome::KeyRefused | Outcome::QuotaUsedUp | Outcome::Lost
+                if shut.whose.is_one()
+                    && (self.verdict(account, now) == Some(Whose::Everybody) || self.lost >= LOST_TO_OPEN) =>
+            {
+                self.open(Whose::Everybody, trouble_of(outcome), now, chance);
             }
             _ => {}
         }

@@ -4,9 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use batchin_store::{ConnectError, Store};
-use batchin_webhooks::{Vault, VaultError};
-
 use batchin_upstream::Kind;
+use batchin_webhooks::{Vault, VaultError};
 
 use super::check_models;
 use crate::{

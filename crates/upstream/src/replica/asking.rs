@@ -47,9 +47,8 @@ impl Replica {
             let refused = matches!(status.as_u16(), 401..=403);
             // 402: a hosted server that wants to be paid first.
             let alive = !status.is_server_error() && status.as_u16() != 402 && read != Err(CallErrorKind::Reset);
+            let refused = refused || (alive && suspect && self.is_key_refused().await?);
             Some(if refused {
-                Probed::KeyRefused
-            } else if alive && suspect && self.is_key_refused().await? {
                 Probed::KeyRefused
             } else if alive {
                 Probed::Answered
