@@ -106,6 +106,7 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
+    use serde_json::json;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
@@ -143,11 +144,10 @@ mod tests {
         let line = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let line: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line["error"], "the chore failed: no space left");
-        assert_eq!(
-            (&line["message"], &line["tasks"], &line["level"]),
-            (&"batch 5 waits".into(), &3.into(), &"WARN".into())
-        );
-        assert_eq!((&line["span"]["name"], &line["span"]["id"]), (&"request".into(), &7.into()));
+        for (name, value) in [("message", json!("batch 5 waits")), ("tasks", json!(3)), ("level", json!("WARN"))] {
+            assert_eq!(line[name], value, "{name}");
+        }
+        assert_eq!(line["span"], json!({ "name": "request", "id": 7 }));
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 }

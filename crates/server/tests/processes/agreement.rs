@@ -1,11 +1,12 @@
 //! Servers on one database that do not fit together: each is told, and what would fail other customers' tasks does not
 //! join.
 
-use crate::harness::{Address, Backend, Settings, World, on_both, until};
+use crate::harness::{Account, Address, Backend, Settings, World, on_both, until};
 
 /// A line of `/metrics`.
-async fn metric(at: &Address, line: &str) -> Option<String> {
-    let text = reqwest::get(format!("{}/metrics", at.url())).await.unwrap().text().await.unwrap();
+async fn metric(account: &Account, at: &Address, line: &str) -> Option<String> {
+    let scraped = account.get(at, "/metrics").await;
+    let text = String::from_utf8_lossy(&scraped.body);
     text.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
 }
 
@@ -35,11 +36,12 @@ async fn other_prices_are_said_aloud_and_counted() {
     const DIFFER: &str = "batchin_node_disagreements{what=\"prices\"}";
     let world = World::new(Backend::Postgres, Settings::default()).await;
     let first = world.node().await;
+    let account = world.beggar().await;
     let dearer = Settings::default().priced("fixed", "200");
     let mut second = world.node_with(&dearer, "blobs");
     second.start_again().await;
     for node in [&first, &second] {
-        let counted = async || (metric(&node.address, DIFFER).await.as_deref() == Some("1")).then_some(());
+        let counted = async || (metric(&account, &node.address, DIFFER).await.as_deref() == Some("1")).then_some(());
         until("the node sees that another has other prices", counted).await;
         assert!(node.log().contains("charge by other prices"), "{}", node.log());
     }
@@ -48,6 +50,6 @@ async fn other_prices_are_said_aloud_and_counted() {
     // Once all have the same, nobody says so any more.
     world.configure(&dearer);
     first.reload();
-    let agreed = async || (metric(&first.address, DIFFER).await.as_deref() == Some("0")).then_some(());
+    let agreed = async || (metric(&account, &first.address, DIFFER).await.as_deref() == Some("0")).then_some(());
     until("the node sees that all have the same prices", agreed).await;
 }

@@ -126,7 +126,7 @@ both! {
         db.store.note_prices(first.id, one).await.unwrap();
         let two = db.store.publish_prices("two", "[2]", now()).await.unwrap();
         db.store.note_prices(second.id, two).await.unwrap();
-        let others = async |node: batchin_store::NodeIdentity, prices| db.store.other_prices(Some(node.id), prices).await.unwrap();
+        let others = async |node: batchin_store::NodeIdentity, prices: &str| db.store.other_prices(Some(node.id), prices).await.unwrap();
         assert_eq!(others(first, "one").await, [second.id]);
         assert_eq!(others(second, "two").await, [first.id]);
         // The same list as a later version is the same list.
