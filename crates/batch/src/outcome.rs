@@ -58,9 +58,10 @@ pub(crate) fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u
         // What the store refuses it refuses again, and each try costs a call.
         TaskError::Request(RequestError::NotStorable) => {
             let backoff = PAUSE.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(PAUSE_MAX);
-            match attempt < max_attempts {
-                true => Next::Again { pause: jittered(backoff, chance), counts: true },
-                false => Next::Fail(not_storable()),
+            if attempt < max_attempts {
+                Next::Again { pause: jittered(backoff, chance), counts: true }
+            } else {
+                Next::Fail(not_storable())
             }
         }
         TaskError::Request(cause) => after_request(cause, chance),
