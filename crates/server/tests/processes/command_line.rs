@@ -186,7 +186,7 @@ async fn a_server_with_tls_is_told_from_a_wrong_address_a_stranger_and_nobody() 
     assert!(refused.err.contains(&format!("cannot reach {plain}: what answers is not HTTP")), "{}", refused.err);
     let secure_sim = world.sim().base_url().replace("http:", "https:");
     let refused = with(&account, &secure_sim, &[], &list).await;
-    assert!(refused.err.contains("it does not speak TLS"), "{}", refused.err);
+    assert!(refused.err.contains("is it http:// there?"), "{}", refused.err);
 
     // A port that is surely free for as long as nobody else is given it.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -66,6 +66,10 @@ impl Cause {
             if last.starts_with("received corrupt message") {
                 return Self::NoTls;
             }
+            if last.starts_with("tls handshake eof") {
+                // A server that comes up or goes down does so, too.
+                return Self::Connection("it hangs up when TLS begins; is it http:// there?".to_owned());
+            }
             if last.starts_with("invalid HTTP") {
                 return Self::NoHttp;
             }
