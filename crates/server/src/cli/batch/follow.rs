@@ -149,7 +149,7 @@ impl<'a, 'out> Follower<'a, 'out> {
             }
         }
         if rest.len() > MAX_LINE_BYTES {
-            return Err(ClientError::NotUnderstood("a line that does not end".to_owned()).into());
+            return Err(ClientError::NotUnderstood { why: "a line that does not end".to_owned() }.into());
         }
         Ok(())
     }

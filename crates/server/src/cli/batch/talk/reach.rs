@@ -17,8 +17,11 @@ pub(in crate::cli::batch) struct Contact {
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// Its certificate is refused.
-    #[error("its certificate is refused: {0}; --cacert FILE trusts one of your own")]
-    Certificate(String),
+    #[error("its certificate is refused: {why}; --cacert FILE trusts one of your own")]
+    Certificate {
+        /// In TLS's words.
+        why: String,
+    },
     /// `https://` to a port that speaks HTTP.
     #[error("it does not speak TLS; is it http:// there?")]
     NoTls,
@@ -26,8 +29,11 @@ pub enum Cause {
     #[error("what answers is not HTTP; is it https:// there?")]
     NoHttp,
     /// Nobody is there, or the connection broke.
-    #[error("{0}")]
-    Connection(String),
+    #[error("{why}")]
+    Connection {
+        /// In the operating system's words.
+        why: String,
+    },
 }
 
 impl Contact {
@@ -61,27 +67,27 @@ impl Cause {
             last = cause.to_string();
             // The words of the libraries below: the types that say so cannot be reached from here.
             if let Some(why) = last.strip_prefix("invalid peer certificate: ") {
-                return Self::Certificate(why.to_owned());
+                return Self::Certificate { why: why.to_owned() };
             }
             if last.starts_with("received corrupt message") {
                 return Self::NoTls;
             }
             if last.starts_with("tls handshake eof") {
                 // A server that comes up or goes down does so, too.
-                return Self::Connection("it hangs up when TLS begins; is it http:// there?".to_owned());
+                return Self::Connection { why: "it hangs up when TLS begins; is it http:// there?".to_owned() };
             }
             if last.starts_with("invalid HTTP") {
                 return Self::NoHttp;
             }
         }
-        Self::Connection(last.split(" (os error").next().unwrap_or_default().to_owned())
+        Self::Connection { why: last.split(" (os error").next().unwrap_or_default().to_owned() }
     }
 
     /// Whether another try would end in the same way.
     pub(super) fn is_lasting(&self) -> bool {
         match self {
-            Self::Certificate(_) | Self::NoTls | Self::NoHttp => true,
-            Self::Connection(_) => false,
+            Self::Certificate { .. } | Self::NoTls | Self::NoHttp => true,
+            Self::Connection { .. } => false,
         }
     }
 }

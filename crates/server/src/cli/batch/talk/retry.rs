@@ -60,8 +60,11 @@ pub enum ClientError {
         message: String,
     },
     /// The answer is not of the documented form.
-    #[error("the server's answer is not understood ({0}); is a batchin server at this address?")]
-    NotUnderstood(String),
+    #[error("the server's answer is not understood ({why}); is a batchin server at this address?")]
+    NotUnderstood {
+        /// Without the names that things have in here.
+        why: String,
+    },
     /// The converted input cannot be read again.
     #[error("cannot read the converted input")]
     Spool(#[source] std::io::Error),
@@ -170,10 +173,11 @@ pub(super) fn unreachable(contact: &Contact, error: &reqwest::Error) -> ClientEr
 /// serde's words without the names that things have in here.
 pub(in crate::cli::batch) fn not_understood(error: &serde_json::Error) -> ClientError {
     let text = error.to_string();
-    ClientError::NotUnderstood(match error.classify() {
+    let why = match error.classify() {
         serde_json::error::Category::Data => text.split(", expected ").next().unwrap_or_default().to_owned(),
         _ => "it is not JSON".to_owned(),
-    })
+    };
+    ClientError::NotUnderstood { why }
 }
 
 pub(super) async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, Failure> {
