@@ -1,6 +1,6 @@
 //! Holds: what the handlers work with.
 
-use std::{num::NonZeroU32, ops::Deref, sync::Arc};
+use std::{num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
 
 use batchin_batch::{Batches, Files};
 use batchin_domain::{Clock, IdSource, Timestamp};
@@ -12,7 +12,9 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use crate::{attempts::Attempts, auth::KeyBook, body::BodyMemory, password::Passwords, throttle::Throttle};
+use crate::{
+    attempts::Attempts, auth::KeyBook, body::BodyMemory, password::Passwords, readers::Readers, throttle::Throttle,
+};
 
 /// The documented limit of `POST /v1/batches`, in bytes.
 const MAX_INLINE_BATCH_BYTES: usize = 2_000_000;
@@ -23,6 +25,17 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 const PUBLIC_CALLS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(119);
 /// Requests a minute of a key that says nothing else.
 const RATE_LIMIT_RPM: u32 = 600;
+/// Silence after which a stream says that it is still there: half of what common proxies allow.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A client that takes nothing of its stream for this long does not read it; longer than networks are usually gone for.
+const READER_PATIENCE: Duration = Duration::from_secs(60);
+/// Slower than any network that carries a request, and fast enough that pretending to send costs something.
+const MIN_BODY_BYTES_PER_SECOND: u64 = 500;
+/// A body that is waited for must bring its least in each of these: longer than a network is gone for, and short enough
+/// that a place is not held by a client that only pretends to send.
+pub const BODY_WINDOW: Duration = Duration::from_secs(20);
+/// What one account may have of what all share while it is alone, in percent.
+const MAX_ACCOUNT_PERCENT: u64 = 90;
 
 /// What the operator may set.
 #[derive(Clone, Debug)]
@@ -47,6 +60,18 @@ pub struct ApiSettings {
     pub metrics_token: Option<SecretString>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Silence after which a stream says that it is still there, and after which its headers leave without an event.
+    pub keep_alive: Duration,
+    /// How long a client may take nothing of its stream; longer than `keep_alive`.
+    pub reader_patience: Duration,
+    /// Least that a request's body brings while it is waited for, in bytes a second; zero turns that off.
+    pub min_body_bytes_per_second: u64,
+    /// Over how long that is counted.
+    pub body_window: Duration,
+    /// What one account may have of the memory for bodies while it is alone, in percent, 1 to 100.
+    pub max_account_percent: u64,
+    /// Origins whose pages may call, each exactly as browsers send it, or `*` for all.
+    pub cors_origins: Vec<String>,
     /// Whether requests are answered at all; a node that only runs batch tasks still tells of its health.
     pub serves: bool,
 }
@@ -65,6 +90,12 @@ impl Default for ApiSettings {
             metrics_enabled: true,
             metrics_token: None,
             trusted_proxies: Vec::new(),
+            keep_alive: KEEP_ALIVE,
+            reader_patience: READER_PATIENCE,
+            min_body_bytes_per_second: MIN_BODY_BYTES_PER_SECOND,
+            body_window: BODY_WINDOW,
+            max_account_percent: MAX_ACCOUNT_PERCENT,
+            cors_origins: Vec::new(),
             serves: true,
         }
     }
@@ -111,6 +142,7 @@ pub(crate) struct Inner {
     pub(crate) throttle: Throttle,
     pub(crate) attempts: Attempts,
     pub(crate) bodies: BodyMemory,
+    pub(crate) readers: Arc<Readers>,
     pub(crate) started_at: Timestamp,
     clock: Arc<dyn Clock>,
 }
@@ -124,7 +156,8 @@ impl App {
             passwords: Passwords::new(),
             throttle: Throttle::new(PUBLIC_CALLS_PER_MINUTE),
             attempts: Attempts::new(),
-            bodies: BodyMemory::new(),
+            bodies: BodyMemory::new(parts.settings.max_account_percent),
+            readers: Readers::start(parts.settings.reader_patience, &tasks),
             started_at: parts.clock.now(),
             gateway: parts.gateway,
             batches: parts.batches,

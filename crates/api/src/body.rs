@@ -3,33 +3,34 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
+use batchin_domain::AccountId;
+use batchin_gateway::{NoShare, Share, ShareLimits, Shares};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header::CONTENT_LENGTH, header::EXPECT};
+use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use crate::error::{ApiError, Code};
 
 /// A body that takes longer is not being sent any more.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// What is read and thrown away of a body over its limit, so that the client gets to read the answer.
-const MAX_DRAINED_BYTES: u64 = 64 * 1024 * 1024;
-/// How long that may take.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// All larger bodies in memory at once, in KiB: 1 GiB. What comes on top is refused rather than swapped.
-const MAX_KIB_IN_MEMORY: u32 = 1024 * 1024;
+/// All larger bodies in memory at once: 1 GiB. What comes on top is refused rather than swapped.
+const MAX_BYTES_IN_MEMORY: u64 = 1024 * 1024 * 1024;
 /// Bodies up to this size are bounded by the number of connections alone.
 const SMALL_BYTES: usize = 64 * 1024;
-/// What a body of unstated length takes at a time.
+/// What a body takes at a time, as it comes: what it says of its length costs nobody anything.
 const STEP_BYTES: usize = 256 * 1024;
 
-/// The memory that bodies may take.
+/// Who has memory: an account, or everybody without one together.
+type Holder = Option<AccountId>;
+
+/// The memory that bodies may take, in the name of somebody.
 #[derive(Clone)]
-pub(crate) struct BodyMemory(Arc<Semaphore>);
+pub(crate) struct BodyMemory {
+    shares: Arc<Shares<Holder>>,
+    holder: Holder,
+}
 
 /// A body and its place in memory, which is free again when this is dropped.
 pub(crate) struct Received {
@@ -41,25 +42,29 @@ pub(crate) struct Received {
 
 /// A share of [`BodyMemory`].
 #[derive(Default)]
-pub(crate) struct Place(Option<OwnedSemaphorePermit>);
+pub(crate) struct Place(Option<Share<Holder>>);
 
 enum Fault {
     TooLarge,
     BrokenOff,
-    NoMemory,
+    NoMemory(NoShare),
 }
 
 impl BodyMemory {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(usize::try_from(MAX_KIB_IN_MEMORY).unwrap_or(usize::MAX))))
+    /// One account may have so many percent of it while it is alone.
+    pub(crate) fn new(most_percent: u64) -> Self {
+        Self { shares: Shares::new(ShareLimits { capacity: MAX_BYTES_IN_MEMORY, most_percent }), holder: None }
+    }
+
+    /// The same memory, in an account's name.
+    pub(crate) fn of(&self, account: AccountId) -> Self {
+        Self { shares: Arc::clone(&self.shares), holder: Some(account) }
     }
 
     fn take(&self, place: &mut Place, bytes: usize) -> Result<(), Fault> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).map_err(|_| Fault::NoMemory)?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(kib).map_err(|_| Fault::NoMemory)?;
         match &mut place.0 {
-            Some(held) => held.merge(more),
-            None => place.0 = Some(more),
+            Some(held) => held.grow(bytes as u64).map_err(Fault::NoMemory)?,
+            None => place.0 = Some(self.shares.take(self.holder, bytes as u64).map_err(Fault::NoMemory)?),
         }
         Ok(())
     }
@@ -74,20 +79,18 @@ pub(crate) async fn read(
 ) -> Result<Received, ApiError> {
     let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if stated.is_some_and(|length| length > limit) {
-        // A client that asked first has not sent anything.
-        if !headers.contains_key(EXPECT) {
-            drain(body).await;
-        }
         return Err(ApiError::too_large(limit));
     }
     match timeout(BODY_TIMEOUT, collect(memory, &mut body, stated, limit)).await {
         Ok(Ok(received)) => Ok(received),
-        Ok(Err(Fault::TooLarge)) => {
-            drain(body).await;
-            Err(ApiError::too_large(limit))
-        }
+        Ok(Err(Fault::TooLarge)) => Err(ApiError::too_large(limit)),
         Ok(Err(Fault::BrokenOff)) => Err(ApiError::new(Code::InvalidRequest, "The body broke off.")),
-        Ok(Err(Fault::NoMemory)) => Err(ApiError::unavailable("Too many large bodies at once; try again in a moment.")),
+        Ok(Err(Fault::NoMemory(NoShare::Full))) => {
+            Err(ApiError::unavailable("Too many large bodies at once; try again in a moment."))
+        }
+        Ok(Err(Fault::NoMemory(NoShare::OverPart))) => Err(ApiError::over_share(
+            "This account has as many large bodies on their way as it may; try again in a moment.",
+        )),
         Err(_) => Err(ApiError::new(Code::RequestTimeout, "The body did not arrive in time.")),
     }
 }
@@ -95,10 +98,6 @@ pub(crate) async fn read(
 /// A body that comes in one piece is not copied.
 async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, limit: usize) -> Result<Received, Fault> {
     let (mut place, mut paid) = (Place::default(), SMALL_BYTES);
-    if let Some(stated) = stated.filter(|stated| *stated > SMALL_BYTES) {
-        memory.take(&mut place, stated)?;
-        paid = stated;
-    }
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -117,9 +116,13 @@ async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, li
             continue;
         }
         if rest.is_empty() {
-            rest.reserve(stated.unwrap_or(size).max(size));
             rest.extend_from_slice(&first);
             first.clear();
+        }
+        // At most twice what is there, however much is said to come.
+        let room = stated.unwrap_or(size).clamp(size, size.saturating_mul(2));
+        if rest.capacity() < size {
+            rest.reserve(room - rest.len());
         }
         rest.extend_from_slice(&data);
     }
@@ -127,46 +130,42 @@ async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, li
     Ok(Received { bytes, place })
 }
 
-/// Throws away what is left of a body that is refused, within bounds.
-pub(crate) async fn drain(mut body: Body) {
-    let throw_away = async {
-        let mut seen = 0_u64;
-        while let Some(Ok(frame)) = body.frame().await {
-            seen += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if seen > MAX_DRAINED_BYTES {
-                break;
-            }
-        }
-    };
-    // The answer is the same whether or not the rest came.
-    let _ = timeout(DRAIN_TIMEOUT, throw_away).await;
-}
-
 #[cfg(test)]
 mod tests {
+    use batchin_domain::AccountId;
     use futures::stream;
 
     use super::*;
 
-    #[tokio::test]
-    async fn large_bodies_take_memory_and_give_it_back() {
-        let memory = BodyMemory::new();
-        let free = memory.0.available_permits();
-        let pieces = (0..10).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 100_000])));
-        let body = Body::from_stream(stream::iter(pieces));
-        let received = read(&memory, &HeaderMap::new(), body, 2_000_000).await.unwrap_or_else(|_| panic!("it fits"));
-        assert_eq!(received.bytes.len(), 1_000_000);
-        assert!(free - memory.0.available_permits() >= (1_000_000 - SMALL_BYTES) / 1024);
-        drop(received);
-        assert_eq!(memory.0.available_permits(), free);
+    fn pieces(count: usize) -> Body {
+        Body::from_stream(stream::iter((0..count).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 100_000])))))
     }
 
     #[tokio::test]
-    async fn a_stated_length_without_room_is_refused_unread() {
-        let memory = BodyMemory(Arc::new(Semaphore::new(10)));
+    async fn large_bodies_take_memory_as_they_come_and_give_it_back() {
+        let memory = BodyMemory::new(90);
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_LENGTH, 1_000_000.into());
-        let refused = read(&memory, &headers, Body::from("{}"), 2_000_000).await.err().map(|error| error.status());
-        assert_eq!(refused, Some(http::StatusCode::SERVICE_UNAVAILABLE));
+        headers.insert(CONTENT_LENGTH, 1_000_000_000_u64.into());
+        let received = read(&memory, &headers, pieces(10), 1_000_000_000).await.unwrap_or_else(|_| panic!("it fits"));
+        assert_eq!(received.bytes.len(), 1_000_000);
+        let taken = memory.shares.taken() as usize;
+        assert!((1_000_000 - SMALL_BYTES..1_500_000).contains(&taken), "{taken}");
+        drop(received);
+        assert_eq!(memory.shares.taken(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_account_leaves_room_for_the_next() {
+        let shares = Shares::new(ShareLimits { capacity: 2_000_000, most_percent: 60 });
+        let memory = BodyMemory { shares, holder: None };
+        let (one, two) = (AccountId::new(uuid::Uuid::from_u128(1)), AccountId::new(uuid::Uuid::from_u128(2)));
+        let status = async |account: AccountId, count: usize| {
+            let read = read(&memory.of(account), &HeaderMap::new(), pieces(count), 10_000_000).await;
+            read.map_err(|error| error.status().as_u16())
+        };
+        let Ok(_held) = status(one, 10).await else { panic!("it is alone") };
+        assert_eq!(status(one, 10).await.err(), Some(429));
+        assert!(status(two, 5).await.is_ok());
+        assert_eq!(status(two, 30).await.err(), Some(429));
     }
 }

@@ -23,6 +23,8 @@ use tracing::{error, warn};
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// What a client waits when nobody knows better.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
+/// What a client waits for an operator to make room; nothing is gained by asking more often.
+const DISK_PAUSE: Duration = Duration::from_secs(60);
 /// Characters of a client's own text that a message repeats.
 const MAX_ECHO_CHARS: usize = 100;
 /// Faults of a batch that one message lists; the rest are counted.
@@ -69,6 +71,10 @@ pub enum Code {
     RequestTimeout,
     /// What is asked for lies beyond the file.
     RangeNotSatisfiable,
+    /// The body is in a form that is not read.
+    UnsupportedMediaType,
+    /// The disk has no room for what may be refused.
+    InsufficientStorage,
     /// Our fault.
     Internal,
 }
@@ -93,6 +99,8 @@ impl Code {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::RequestTimeout => "request_timeout",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::InsufficientStorage => "insufficient_storage",
             Self::Internal => "internal",
         }
     }
@@ -114,6 +122,8 @@ impl Code {
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -132,8 +142,13 @@ impl Code {
             | Self::InvalidRequest
             | Self::RequestTimeout
             | Self::RangeNotSatisfiable
+            | Self::UnsupportedMediaType
             | Self::MethodNotAllowed => "invalid_request_error",
-            Self::ServiceUnavailable | Self::UpstreamError | Self::UpstreamTimeout | Self::Internal => "server_error",
+            Self::ServiceUnavailable
+            | Self::InsufficientStorage
+            | Self::UpstreamError
+            | Self::UpstreamTimeout
+            | Self::Internal => "server_error",
         }
     }
 }
@@ -192,6 +207,13 @@ impl ApiError {
         self
     }
 
+    /// Says more in a header.
+    #[must_use]
+    pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.insert(name, value);
+        self
+    }
+
     fn rate(mut self, rate: RateInfo) -> Self {
         rate_headers(rate, &mut self.0.headers);
         self
@@ -236,6 +258,11 @@ impl ApiError {
     /// Nothing can serve it now.
     pub fn unavailable(message: &'static str) -> Self {
         Self::new(Code::ServiceUnavailable, message).retry_after(SHORT_PAUSE)
+    }
+
+    /// The caller has its part of what all share.
+    pub(crate) fn over_share(message: &'static str) -> Self {
+        Self::new(Code::RateLimitExceeded, message).retry_after(SHORT_PAUSE)
     }
 
     /// Our fault.
@@ -391,6 +418,11 @@ impl From<RequestError> for ApiError {
             RequestError::Busy { retry_after } => {
                 Self::unavailable("All model servers are busy; try again in a moment.").retry_after(retry_after)
             }
+            RequestError::OverShare { retry_after } => {
+                let message = "This account has as many requests under way as the server gives to one account now; \
+                               wait for some of them to end.";
+                Self::over_share(message).retry_after(retry_after)
+            }
             RequestError::NoUpstream { retry_after } => {
                 Self::unavailable("No model server can serve this model now.").retry_after(retry_after)
             }
@@ -402,6 +434,10 @@ impl From<RequestError> for ApiError {
             RequestError::Stopped => Self::unavailable("The request was stopped; try again."),
             RequestError::IdempotencyMismatch => Self::idempotency_mismatch(),
             RequestError::IdempotencyRunning => Self::idempotency_running(),
+            RequestError::IdempotencyCrowded => {
+                let message = "Many requests wait for the answer under this Idempotency-Key already; wait for theirs.";
+                Self::over_share(message)
+            }
             RequestError::IdempotencyCut => Self::new(
                 Code::Conflict,
                 "The request with this Idempotency-Key was carried out and its answer cannot be given again.",
@@ -459,6 +495,25 @@ impl From<WriteFileError> for ApiError {
         match cause {
             WriteFileError::TooLarge { limit } => Self::file_too_large(limit),
             WriteFileError::Busy => Self::unavailable("Too many uploads at once; try again in a moment."),
+            WriteFileError::OverShare => {
+                let message = "This account has as many uploads under way as the server gives to one account now; \
+                               wait for some of them to end.";
+                Self::over_share(message)
+            }
+            WriteFileError::NoRoom { bytes, files, without_credit } => {
+                let (whose, advice) = match without_credit {
+                    true => ("An account without credit", "add credit, or delete files"),
+                    false => ("This account", "delete files, or let them expire sooner"),
+                };
+                let message = format!("{whose} keeps at most {files} files with {bytes} bytes together; {advice}.");
+                let code = if without_credit { Code::PaymentRequired } else { Code::PayloadTooLarge };
+                Self::new(code, message).at("file").permanent()
+            }
+            WriteFileError::NoDisk => {
+                let message = "The server's disk is nearly full and takes no files and batches now; try again later. \
+                               Other calls are not affected.";
+                Self::new(Code::InsufficientStorage, message).retry_after(DISK_PAUSE)
+            }
             WriteFileError::Interrupted => Self::internal(),
             WriteFileError::TooLate => Self::new(Code::RequestTimeout, "The file did not arrive in time."),
             WriteFileError::Blob(cause) => Self::blob(&cause),

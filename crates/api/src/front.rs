@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -22,14 +23,20 @@ use axum::{
 use batchin_domain::RequestId;
 use batchin_openai::Endpoint;
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode, header::EXPECT};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 use tower::Service;
 
 use crate::{
     app::App,
+    cors,
+    decode::{self, Coding},
+    error::{ApiError, Code},
     inference,
+    intake::{Edge, Intake, Pace},
+    late::{self, Work},
     openai::flavour,
     request_id::{self, Named},
 };
@@ -44,11 +51,13 @@ pub struct Api {
 struct Front {
     router: Router,
     app: App,
+    pace: Pace,
 }
 
 impl Api {
     pub(crate) fn new(router: Router, app: App) -> Self {
-        Self { front: Arc::new(Front { router, app }), peer: None }
+        let pace = Pace::of(app.settings.min_body_bytes_per_second, app.settings.body_window);
+        Self { front: Arc::new(Front { router, app, pace }), peer: None }
     }
 
     /// The API for a connection from this address.
@@ -61,40 +70,93 @@ impl Api {
 
 impl<B> Service<Request<B>> for Api
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Named<Answering>;
+    type Future = Named<Answering<B>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Front { router, app } = &*self.front;
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Front { router, app, pace } = &*self.front;
         let id = RequestId::new(app.ids.uuid());
         let client = request_id::of_client(request.headers());
-        let answering = match inference_call(&request).filter(|_| app.settings.serves) {
-            Some(endpoint) => {
-                let (app, request) = (app.clone(), request.map(Body::new));
-                let answer = async move { inference::answer(&app, endpoint, id, request).await.into_response() };
-                Answering::Inference { answer: Box::pin(answer) }
+        let origin = cors::allowed(&app.settings.cors_origins, request.headers());
+        let may_ask = origin.is_some() && cors::is_preflight(request.method(), request.headers());
+        let (edge, request) = taken_in(request, *pace);
+        let work = match request {
+            Ok(request) if may_ask => {
+                let mut answer = StatusCode::NO_CONTENT.into_response();
+                *answer.headers_mut() = cors::preflight(request.headers());
+                Doing::Known { answer: Some(answer) }
             }
-            None => {
-                if let Some(uri) = flavour::meant(&request) {
-                    *request.uri_mut() = uri;
+            Ok(request) => match inference_call(&request).filter(|_| app.settings.serves) {
+                Some(endpoint) => {
+                    let (app, told) = (app.clone(), edge.clone());
+                    let promised = move |promise| {
+                        if let Some(edge) = told {
+                            edge.promise(promise);
+                        }
+                    };
+                    let answer =
+                        async move { inference::answer(&app, (endpoint, id), request, promised).await.into_response() };
+                    Doing::Inference { answer: Some(Box::pin(answer)) }
                 }
-                request.extensions_mut().insert(id);
-                if let Some(peer) = self.peer {
-                    request.extensions_mut().insert(ConnectInfo(peer));
-                }
-                Answering::Routed { answer: router.clone().call(request) }
-            }
+                None => Doing::Routed { answer: self.routed(router, id, request) },
+            },
+            Err(refused) => Doing::Known { answer: Some(refused.into_response()) },
         };
-        Named::new(answering, id, client)
+        let answering = Answering { work, edge, silence: None, keep_alive: app.settings.keep_alive, leaving: None };
+        Named::new(answering, id, client).for_origin(origin)
     }
+}
+
+impl Api {
+    fn routed(&self, router: &Router, id: RequestId, mut request: Request<Body>) -> RouteFuture<Infallible> {
+        if let Some(uri) = flavour::meant(&request) {
+            *request.uri_mut() = uri;
+        }
+        request.extensions_mut().insert(id);
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(ConnectInfo(peer));
+        }
+        router.clone().call(request)
+    }
+}
+
+/// What of a request has a body, and the request as handlers see it: its body plain, and lent.
+type TakenIn<B> = (Option<Arc<Edge<B>>>, Result<Request<Body>, ApiError>);
+
+fn taken_in<B>(request: Request<B>, pace: Pace) -> TakenIn<B>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    if request.body().is_end_stream() {
+        return (None, Ok(request.map(|_| Body::empty())));
+    }
+    let (mut parts, body) = request.into_parts();
+    let edge = Edge::new();
+    // Given back at once where nobody reads it.
+    let lent = Intake::new(body, parts.headers.contains_key(EXPECT), pace).lend(&edge);
+    let body = match decode::coding(&parts.headers) {
+        Ok(None) => Ok(Body::new(lent)),
+        Ok(Some(coding)) => Ok(plain(coding, lent, &edge, &mut parts)),
+        Err(refused) => Err(refused),
+    };
+    (Some(edge), body.map(|body| Request::from_parts(parts, body)))
+}
+
+fn plain<B>(coding: Coding, lent: crate::intake::Lent<B>, edge: &Arc<Edge<B>>, parts: &mut http::request::Parts) -> Body
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    decode::decoded(coding, lent, Arc::clone(edge), &mut parts.headers)
 }
 
 /// Which inference call it is, if it is one.
@@ -107,21 +169,90 @@ fn inference_call<B>(request: &Request<B>) -> Option<Endpoint> {
 }
 
 pin_project! {
-    /// An answer to come.
-    #[project = Projected]
-    pub enum Answering {
-        Inference { answer: Pin<Box<dyn Future<Output = Response> + Send>> },
+    #[project = DoingProjected]
+    enum Doing {
+        Inference { answer: Option<Work> },
         Routed { #[pin] answer: RouteFuture<Infallible> },
+        Known { answer: Option<Response> },
     }
 }
 
-impl Future for Answering {
+pin_project! {
+    /// An answer to come.
+    pub struct Answering<B> {
+        #[pin]
+        work: Doing,
+        edge: Option<Arc<Edge<B>>>,
+        // Until the headers of a stream leave without its first event.
+        silence: Option<Pin<Box<Sleep>>>,
+        keep_alive: Duration,
+        // The answer, while what its client still sends is read away.
+        leaving: Option<Work>,
+    }
+}
+
+impl<B> Future for Answering<B>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     type Output = Result<Response, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            Projected::Inference { answer } => answer.as_mut().poll(cx).map(Ok),
-            Projected::Routed { answer } => answer.poll(cx),
+        let this = self.project();
+        if let Some(leaving) = this.leaving {
+            return leaving.as_mut().poll(cx).map(Ok);
+        }
+        let answer = match this.work.project() {
+            DoingProjected::Routed { answer } => match answer.poll(cx) {
+                Poll::Ready(Ok(answer)) => answer,
+                Poll::Pending => return Poll::Pending,
+            },
+            DoingProjected::Known { answer } => answer.take().unwrap_or_default(),
+            DoingProjected::Inference { answer } => match answer.as_mut().map(|work| work.as_mut().poll(cx)) {
+                Some(Poll::Ready(answer)) => answer,
+                Some(Poll::Pending) => {
+                    let promise = this.edge.as_ref().and_then(|edge| edge.promised()).filter(|promise| promise.streams);
+                    let Some(promise) = promise else { return Poll::Pending };
+                    let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(*this.keep_alive)));
+                    return match (silence.as_mut().poll(cx), answer.take()) {
+                        (Poll::Ready(()), Some(work)) => Poll::Ready(Ok(late::begin(work, promise, *this.keep_alive))),
+                        (_, work) => {
+                            *answer = work;
+                            Poll::Pending
+                        }
+                    };
+                }
+                None => ApiError::internal().into_response(),
+            },
+        };
+        let Some(intake) = this.edge.take().and_then(|edge| Some((edge.take_back()?, edge))) else {
+            return Poll::Ready(Ok(answer));
+        };
+        let (intake, edge) = intake;
+        if intake.is_too_slow() {
+            let message = "The body did not arrive in time: it came too slowly.";
+            return Poll::Ready(Ok(ApiError::new(Code::RequestTimeout, message).into_response()));
+        }
+        let answer = if edge.is_undecodable() && !intake.is_broken() {
+            let message = "The body is not compressed as its content-encoding says.";
+            ApiError::new(Code::InvalidRequest, message).into_response()
+        } else {
+            answer
+        };
+        if !intake.is_left() {
+            return Poll::Ready(Ok(answer));
+        }
+        let mut leaving: Work = Box::pin(async move {
+            intake.read_away().await;
+            answer
+        });
+        match leaving.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+            Poll::Pending => {
+                *this.leaving = Some(leaving);
+                Poll::Pending
+            }
         }
     }
 }

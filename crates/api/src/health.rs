@@ -53,6 +53,13 @@ pub(crate) async fn healthz() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
+/// The same under another name, which load generators and balancers ask for
+#[utoipa::path(get, path = "/health", tag = "Operation", security(()),
+    responses((status = 200, description = "It lives", body = Health)))]
+pub(crate) async fn health() -> Json<Health> {
+    healthz().await
+}
+
 /// Whether the server should be sent requests
 #[utoipa::path(get, path = "/readyz", tag = "Operation", security(()), responses(
     (status = 200, description = "It should", body = Readiness),

@@ -1,10 +1,8 @@
 //! Holds: what every inference call does: read the body, ask the gateway, render its answer.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use axum::{
@@ -13,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use batchin_domain::{Class, RequestId};
-use batchin_gateway::{IdempotencyKey, Inbound, RateInfo, Reply, ReplyBody};
+use batchin_gateway::{IdempotencyKey, Inbound, MeteredStream, Promise, RateInfo, Reply, ReplyBody};
 use batchin_openai::Endpoint;
 use batchin_store::StoredAnswer;
 use bytes::Bytes;
@@ -22,8 +20,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
-use http_body::{Body as HttpBody, Frame};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use utoipa::IntoResponses;
 
 use crate::{
@@ -33,14 +30,13 @@ use crate::{
     error::{ApiError, rate_headers},
     idempotent,
     openapi::ErrorObject,
+    readers::EventBody,
 };
 
-/// Silence after which a stream says that it is still there: half of what common proxies allow.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Headers of an answer, room for which is made at once.
 const ANSWER_HEADERS: usize = 8;
 /// A comment, which clients of server-sent events pass over.
-const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
+pub(crate) const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -62,13 +58,19 @@ pub(crate) enum Refusals {
     /// No such model
     #[response(status = 404)]
     NoSuchModel(ErrorObject),
+    /// The body came too slowly
+    #[response(status = 408)]
+    TooSlow(ErrorObject),
     /// The Idempotency-Key was used for something else
     #[response(status = 409)]
     OtherRequest(ErrorObject),
     /// The body is over its limit
     #[response(status = 413)]
     TooLarge(ErrorObject),
-    /// The key's rate limit is used up
+    /// The body's content-encoding is not known
+    #[response(status = 415)]
+    Encoded(ErrorObject),
+    /// The key's rate limit is used up, or the account has its part of the requests in progress
     #[response(status = 429)]
     TooMany(ErrorObject),
     /// The model server failed
@@ -82,22 +84,22 @@ pub(crate) enum Refusals {
     TooLate(ErrorObject),
 }
 
-/// Answers an inference call.
+/// Answers an inference call. `promised` is told what is known before its answer, once it is admitted.
 pub(crate) async fn answer(
     app: &App,
-    endpoint: Endpoint,
-    request: RequestId,
+    (endpoint, request): (Endpoint, RequestId),
     call: Request,
+    promised: impl FnOnce(Promise) + Send,
 ) -> Result<Response, ApiError> {
     let (mut parts, body) = call.into_parts();
     let caller = InferenceCaller::from_request_parts(&mut parts, app).await?;
     let began = Instant::now();
     let idempotency = idempotent::key(&parts.headers)?.map(IdempotencyKey);
     let Received { bytes: body, place } =
-        body::read(&app.bodies, &parts.headers, body, app.settings.max_body_bytes).await?;
+        body::read(&app.bodies.of(caller.0.account), &parts.headers, body, app.settings.max_body_bytes).await?;
     let inbound = Inbound { endpoint, body, request, class: Class::Interactive, task: None, idempotency };
-    let reply = app.gateway.answer(&caller.0, inbound).await?;
-    let mut response = render(reply, place);
+    let reply = app.gateway.answer(&caller.0, inbound, promised).await?;
+    let mut response = render(app, reply, place);
     let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Ok(elapsed) = HeaderValue::from_str(itoa::Buffer::new().format(elapsed)) {
         response.headers_mut().insert(OPENAI_PROCESSING_MS, elapsed);
@@ -105,7 +107,7 @@ pub(crate) async fn answer(
     Ok(response)
 }
 
-fn render(reply: Reply, place: Place) -> Response {
+fn render(app: &App, reply: Reply, place: Place) -> Response {
     let Reply { rate, body } = reply;
     match body {
         ReplyBody::Whole(bytes) => {
@@ -115,11 +117,36 @@ fn render(reply: Reply, place: Place) -> Response {
             with_rate(response, rate)
         }
         ReplyBody::Stream(stream) => {
-            let mut response = Response::new(Body::new(EventBody::new(*stream, KEEP_ALIVE, place)));
-            stream_headers(response.headers_mut());
-            with_rate(response, rate)
+            let stream = Placed { stream, _place: place };
+            started(Body::new(EventBody::new(stream, app.settings.keep_alive, &app.readers)), rate)
         }
         ReplyBody::Replay(stored) => with_rate(replay(stored), rate),
+    }
+}
+
+/// The answer that a stream begins with.
+pub(crate) fn started(events: Body, rate: Option<RateInfo>) -> Response {
+    let mut response = Response::new(events);
+    stream_headers(response.headers_mut());
+    with_rate(response, rate)
+}
+
+/// Whether an answer is a stream.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// A stream; the request's body lives as long.
+struct Placed {
+    stream: Box<MeteredStream>,
+    _place: Place,
+}
+
+impl Stream for Placed {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        Pin::new(&mut *self.stream).poll_next(cx)
     }
 }
 
@@ -149,82 +176,4 @@ fn replay(stored: StoredAnswer) -> Response {
     }
     headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     response
-}
-
-/// Events as a body that is never silent for long.
-struct EventBody<S> {
-    events: S,
-    keep_alive: Duration,
-    /// When the last frame left.
-    last: Instant,
-    /// Moved only when it fires, since moving it with every frame would cost more than the frame.
-    silence: Pin<Box<Sleep>>,
-    /// The request's body lives as long as the stream.
-    _place: Place,
-}
-
-impl<S> EventBody<S> {
-    fn new(events: S, keep_alive: Duration, place: Place) -> Self {
-        let last = Instant::now();
-        Self { events, keep_alive, last, silence: Box::pin(sleep_until(last + keep_alive)), _place: place }
-    }
-}
-
-impl<S: Stream<Item = Bytes> + Unpin> HttpBody for EventBody<S> {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.events).poll_next(cx) {
-            Poll::Ready(Some(bytes)) => {
-                this.last = Instant::now();
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
-            }
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => {}
-        }
-        while this.silence.as_mut().poll(cx).is_ready() {
-            let due = this.last + this.keep_alive;
-            if due <= Instant::now() {
-                this.last = Instant::now();
-                this.silence.as_mut().reset(this.last + this.keep_alive);
-                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(KEEP_ALIVE_FRAME)))));
-            }
-            this.silence.as_mut().reset(due);
-        }
-        Poll::Pending
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::channel::mpsc;
-    use http_body_util::BodyExt;
-
-    use super::*;
-
-    async fn next<S: Stream<Item = Bytes> + Unpin>(body: &mut EventBody<S>) -> Option<Bytes> {
-        Some(body.frame().await?.unwrap().into_data().unwrap())
-    }
-
-    #[tokio::test]
-    async fn only_silence_is_broken() {
-        let (mut events, received) = mpsc::channel(8);
-        let mut body = EventBody::new(received, Duration::from_millis(5), Place::default());
-        for _ in 0..3 {
-            assert_eq!(next(&mut body).await.unwrap(), KEEP_ALIVE_FRAME);
-        }
-        events.try_send(Bytes::from_static(b"data: 1\n\n")).unwrap();
-        drop(events);
-        assert_eq!(next(&mut body).await.unwrap(), "data: 1\n\n");
-        assert_eq!(next(&mut body).await, None);
-
-        let (mut events, received) = mpsc::channel(8);
-        let mut body = EventBody::new(received, Duration::from_secs(3_600), Place::default());
-        for text in ["a", "b"] {
-            events.try_send(Bytes::from_static(text.as_bytes())).unwrap();
-            assert_eq!(next(&mut body).await.unwrap(), text);
-        }
-    }
 }

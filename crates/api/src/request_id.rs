@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
 use tracing::error;
 
-use crate::error::ApiError;
+use crate::{cors, error::ApiError};
 
 /// Longest name of a client's own that is given back.
 const MAX_CLIENT_ID_BYTES: usize = 128;
@@ -40,13 +40,20 @@ pin_project! {
         inner: F,
         id: RequestId,
         client: Option<HeaderValue>,
+        origin: Option<HeaderValue>,
     }
 }
 
 impl<F> Named<F> {
     /// `client` is what [`of_client`] found.
     pub(crate) fn new(inner: F, id: RequestId, client: Option<HeaderValue>) -> Self {
-        Self { inner, id, client }
+        Self { inner, id, client, origin: None }
+    }
+
+    /// The origin whose pages may read the answer.
+    pub(crate) fn for_origin(mut self, origin: Option<HeaderValue>) -> Self {
+        self.origin = origin;
+        self
     }
 }
 
@@ -77,6 +84,9 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
                 headers.insert(X_REQUEST_ID, own);
             }
             (None, None) => {}
+        }
+        if let Some(origin) = this.origin.take() {
+            cors::mark(origin, headers);
         }
         Poll::Ready(Ok(response))
     }

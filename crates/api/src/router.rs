@@ -74,7 +74,13 @@ fn openai_only_routes() -> Vec<UtoipaMethodRouter<App>> {
 
 /// Routes of the process itself.
 fn own_routes() -> Vec<UtoipaMethodRouter<App>> {
-    vec![routes!(health::healthz), routes!(health::readyz), routes!(metrics::scrape), routes!(description::show)]
+    vec![
+        routes!(health::healthz),
+        routes!(health::health),
+        routes!(health::readyz),
+        routes!(metrics::scrape),
+        routes!(description::show),
+    ]
 }
 
 /// The calls that answer in the same shapes in both flavours.

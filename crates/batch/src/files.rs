@@ -2,32 +2,62 @@
 
 mod content;
 mod manifest;
+mod room;
 mod sweep;
 mod write;
 
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, FileId};
-use batchin_gateway::Gateway;
-use batchin_store::{DeleteFileError, FilePage, FileRow, Store, StoreError};
-use tokio::sync::Semaphore;
+use batchin_gateway::{Gateway, ShareLimits, Shares};
+use batchin_store::{DeleteFileError, FileBounds, FilePage, FileRoom, FileRow, Store, StoreError};
 use tracing::warn;
 
 pub use content::ContentError;
 pub use manifest::{ManifestWriter, NewOutput};
+pub use room::DiskReserve;
 pub use sweep::SWEEP_EVERY;
 pub use write::{Upload, WriteFileError};
 
 use crate::Blobs;
 
 /// Uploads at once on this node. Each may have a few parts of five megabytes in memory.
-const MAX_UPLOADS: usize = 32;
+const MAX_UPLOADS: u64 = 32;
+/// What one account may have of them while it is alone, in percent.
+const MAX_ACCOUNT_PERCENT: u64 = 90;
+/// Largest file that is uploaded, in bytes.
+const MAX_BYTES: u64 = 1_000_000_000;
+/// What an account may keep.
+const ROOM: FileRoom = FileRoom { bytes: 100_000_000_000, files: 10_000 };
+/// What an account without credit may keep: enough to try everything out.
+const ROOM_WITHOUT_CREDIT: FileRoom = FileRoom { bytes: 100_000_000, files: 100 };
 
 /// What the operator may set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FilesOptions {
     /// Largest file that is uploaded, in bytes.
     pub max_bytes: u64,
+    /// Uploads at once on this node; above zero.
+    pub max_uploads: u64,
+    /// What one account may have of them while it is alone, in percent, 1 to 100; see [`ShareLimits`].
+    pub max_account_percent: u64,
+    /// What one account may keep.
+    pub bounds: FileBounds,
+    /// Free space that is left alone.
+    pub reserve: DiskReserve,
+}
+
+impl Default for FilesOptions {
+    /// As with nothing configured, and without a reserve on any disk.
+    fn default() -> Self {
+        Self {
+            max_bytes: MAX_BYTES,
+            max_uploads: MAX_UPLOADS,
+            max_account_percent: MAX_ACCOUNT_PERCENT,
+            bounds: FileBounds { room: ROOM, without_credit: ROOM_WITHOUT_CREDIT },
+            reserve: DiskReserve::default(),
+        }
+    }
 }
 
 /// How long the input of a batch is kept that its owner said nothing about: as long as OpenAI keeps it.
@@ -41,14 +71,15 @@ pub type DeleteError = DeleteFileError;
 pub struct Files {
     gateway: Gateway,
     blobs: Blobs,
-    options: FilesOptions,
-    uploads: Arc<Semaphore>,
+    options: Arc<FilesOptions>,
+    uploads: Arc<Shares<AccountId>>,
 }
 
 impl Files {
     /// Files of this gateway's store that keep their contents here.
     pub fn new(gateway: Gateway, blobs: Blobs, options: FilesOptions) -> Self {
-        Self { gateway, blobs, options, uploads: Arc::new(Semaphore::new(MAX_UPLOADS)) }
+        let limits = ShareLimits { capacity: options.max_uploads, most_percent: options.max_account_percent };
+        Self { gateway, blobs, options: Arc::new(options), uploads: Shares::new(limits) }
     }
 
     /// Largest file that is uploaded, in bytes.

@@ -18,9 +18,11 @@ mod steward;
 mod submit;
 mod worker;
 
+pub use batchin_store::{FileBounds, FileRoom};
 pub use blobs::{BlobError, Blobs, IDENTITY, OpenBlobsError};
 pub use files::{
-    ContentError, DeleteError, Files, FilesOptions, ManifestWriter, NewOutput, SWEEP_EVERY, Upload, WriteFileError,
+    ContentError, DeleteError, DiskReserve, Files, FilesOptions, ManifestWriter, NewOutput, SWEEP_EVERY, Upload,
+    WriteFileError,
 };
 pub use intake::{CheckedTask, MAX_FAULTS, MAX_TASKS, Order, RawTerms, TaskFault};
 pub use lines::LineFault;

@@ -111,9 +111,9 @@ fn after_request(cause: RequestError, chance: u32) -> Next {
     match cause {
         RequestError::BalanceTooLow { needed, .. } => Next::WaitForMoney { purse: Purse::Balance, needed },
         RequestError::BudgetTooLow { needed, .. } => Next::WaitForMoney { purse: Purse::Budget, needed },
-        RequestError::Busy { retry_after } | RequestError::NoUpstream { retry_after } => {
-            again(retry_after.min(PAUSE_MAX))
-        }
+        RequestError::Busy { retry_after }
+        | RequestError::OverShare { retry_after }
+        | RequestError::NoUpstream { retry_after } => again(retry_after.min(PAUSE_MAX)),
         RequestError::RateLimited(info) => again(info.reset),
         RequestError::Fenced | RequestError::Store(_) => again(Duration::ZERO),
         // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
@@ -144,7 +144,10 @@ fn after_request(cause: RequestError, chance: u32) -> Next {
             fail(400, "invalid_request", Some(param.to_owned()), message)
         }
         RequestError::CallerGone => fail(401, "unauthorized", None, "The account is gone.".to_owned()),
-        RequestError::IdempotencyMismatch | RequestError::IdempotencyRunning | RequestError::IdempotencyCut => {
+        RequestError::IdempotencyMismatch
+        | RequestError::IdempotencyRunning
+        | RequestError::IdempotencyCrowded
+        | RequestError::IdempotencyCut => {
             fail(409, "conflict", None, "The task carries an Idempotency-Key.".to_owned())
         }
     }

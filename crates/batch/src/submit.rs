@@ -193,6 +193,7 @@ impl Batches {
         order: FileOrder,
         remember: Option<Remember>,
     ) -> Result<BatchRow, SubmitError> {
+        self.files.check_disk().map_err(SubmitError::File)?;
         let file = self.input(caller.account, order.file).await?;
         self.has_room(caller.account).await?;
         let id = BatchId::new(self.gateway.ids().uuid());
@@ -238,7 +239,7 @@ impl Batches {
 
     /// Keeps an inline batch's tasks as a file.
     async fn keep(&self, account: AccountId, id: BatchId, lines: Bytes) -> Result<FileRow, WriteFileError> {
-        let mut upload = self.files.begin_output(account, FileId::new(self.gateway.ids().uuid())).await?;
+        let mut upload = self.files.begin_claimed(account, lines.len() as u64).await?;
         upload.write(lines).await?;
         upload.finish(FilePurpose::Batch, format!("batch_{id}_input.jsonl"), Some(INPUT_KEPT)).await
     }

@@ -71,6 +71,12 @@ pub enum RequestError {
         /// When trying again makes sense.
         retry_after: Duration,
     },
+    /// The account has its part of the requests that this node bears.
+    #[error("the account has its part of the places")]
+    OverShare {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
     /// No upstream can serve it now.
     #[error("no upstream can serve this now")]
     NoUpstream {
@@ -100,6 +106,9 @@ pub enum RequestError {
     /// The first request under this Idempotency-Key is still running after a long wait.
     #[error("the first request with this Idempotency-Key is still running")]
     IdempotencyRunning,
+    /// As many requests as may already wait for the answer under this Idempotency-Key, or under this account's keys.
+    #[error("too many requests wait under Idempotency-Keys")]
+    IdempotencyCrowded,
     /// The first request under this Idempotency-Key was charged and its answer cannot be given again.
     #[error("the first answer with this Idempotency-Key cannot be given again")]
     IdempotencyCut,

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::{Catalog, Dispatcher, Epoch, Keeper, Model, ShareLimits, Shares, idempotent::Waiters, meters::Meters};
 use arc_swap::ArcSwap;
-use batchin_domain::{Clock, IdSource};
+use batchin_domain::{AccountId, Clock, IdSource};
 use batchin_openai::Endpoint;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fleet, Replica};
-use tokio::sync::Semaphore;
-
-use crate::{Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters};
 
 /// What the gateway works with.
 pub struct GatewayParts {
@@ -37,12 +35,15 @@ pub struct GatewayParts {
 pub struct GatewayOptions {
     /// Interactive requests in flight; what comes on top is refused.
     pub max_in_flight: usize,
+    /// What one account may have of them while it is alone, in percent, 1 to 100; see [`ShareLimits`].
+    pub max_account_percent: u64,
 }
 
 struct Inner {
     parts: GatewayParts,
     catalog: ArcSwap<Catalog>,
-    in_flight: Arc<Semaphore>,
+    in_flight: Arc<Shares<AccountId>>,
+    waiters: Arc<Waiters>,
     meters: Meters,
 }
 
@@ -56,8 +57,10 @@ impl Gateway {
     /// A gateway of these parts.
     pub fn new(parts: GatewayParts, options: GatewayOptions) -> Self {
         let catalog = ArcSwap::from_pointee(parts.catalog.clone());
-        let in_flight = Arc::new(Semaphore::new(options.max_in_flight));
-        Self { inner: Arc::new(Inner { parts, catalog, in_flight, meters: Meters::default() }) }
+        let most_percent = options.max_account_percent;
+        let in_flight = Shares::new(ShareLimits { capacity: options.max_in_flight as u64, most_percent });
+        let waiters = Waiters::new(most_percent);
+        Self { inner: Arc::new(Inner { parts, catalog, in_flight, waiters, meters: Meters::default() }) }
     }
 
     /// The models in force.
@@ -133,7 +136,11 @@ impl Gateway {
         &self.inner.meters
     }
 
-    pub(crate) fn in_flight(&self) -> &Arc<Semaphore> {
+    pub(crate) fn in_flight(&self) -> &Arc<Shares<AccountId>> {
         &self.inner.in_flight
+    }
+
+    pub(crate) fn waiters(&self) -> &Arc<Waiters> {
+        &self.inner.waiters
     }
 }

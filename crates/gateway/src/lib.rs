@@ -18,6 +18,7 @@ mod meters;
 mod pace;
 mod reserve;
 mod run;
+mod shares;
 mod stream;
 mod task;
 
@@ -31,6 +32,7 @@ pub use escrow::{Escrow, EscrowError};
 pub use gateway::{Gateway, GatewayOptions, GatewayParts};
 pub use idempotent::{IdempotencyGuard, IdempotencyKey, Keyed, Turn};
 pub use reserve::RateInfo;
-pub use run::{Checked, Reply, ReplyBody, Unsettled, endpoint_code, endpoint_of};
+pub use run::{Checked, Promise, Reply, ReplyBody, Unsettled, endpoint_code, endpoint_of};
+pub use shares::{NoShare, Share, ShareLimits, Shares};
 pub use stream::MeteredStream;
 pub use task::{Again, TaskError, UpstreamFailure};

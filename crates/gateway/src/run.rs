@@ -9,11 +9,11 @@ use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAn
 use batchin_upstream::{Answer, Asker, Call, CallError, CallErrorKind, Events, Retry};
 use bytes::Bytes;
 use metrics::counter;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::{
-    Caller, Catalog, Dispatcher, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
+    Caller, Catalog, Dispatcher, Epoch, Gateway, Inbound, MeteredStream, NoShare, RateInfo, RequestError, Share,
     admit::{Admitted, admit},
     dispatch::{Running, Work},
     idempotent::{IdempotencyGuard, Keyed, Turn},
@@ -32,6 +32,15 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 const IDEMPOTENT_PATIENCE: Duration = Duration::from_secs(600);
 /// The largest answer that is kept for an Idempotency-Key.
 pub(crate) const MAX_KEPT_ANSWER: usize = 1024 * 1024;
+
+/// What is known of an answer once its request is admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Promise {
+    /// It will be a stream.
+    pub streams: bool,
+    /// For the `x-ratelimit-*` headers.
+    pub rate: Option<RateInfo>,
+}
 
 /// An answer and how the key stands.
 pub struct Reply {
@@ -229,7 +238,7 @@ struct One {
     admitted: Admitted,
     reservation: Reservation,
     guard: Option<IdempotencyGuard>,
-    place: OwnedSemaphorePermit,
+    place: Share,
 }
 
 /// What the upstream gave, with everything that belongs to the request.
@@ -239,14 +248,18 @@ struct Dispatched {
 }
 
 impl Gateway {
-    /// Answers an interactive request.
-    pub async fn answer(&self, caller: &Caller, inbound: Inbound) -> Result<Reply, RequestError> {
+    /// Answers an interactive request. `promised` is told once what is known before the answer, which may take long.
+    pub async fn answer(
+        &self,
+        caller: &Caller,
+        inbound: Inbound,
+        promised: impl FnOnce(Promise),
+    ) -> Result<Reply, RequestError> {
         let arrival = self.arrival()?;
         let (epoch, came_in) = (Arc::clone(&arrival.epoch), arrival.came_in);
         let rate = take_request(&epoch, caller, came_in).await?;
         let admitted = admit(&arrival.catalog, &inbound)?;
-        let place = Arc::clone(self.in_flight()).try_acquire_owned();
-        let place = place.map_err(|_| RequestError::Busy { retry_after: RETRY_AFTER })?;
+        promised(Promise { streams: admitted.peek.stream, rate });
         let guard = match &inbound.idempotency {
             Some(key) => {
                 let scope = IdempotencyScope { account: caller.account, key: key.0.clone() };
@@ -260,6 +273,11 @@ impl Gateway {
             None => None,
         };
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
+        // After the money: who cannot pay, and who waits for another's answer, takes nobody's place.
+        let place = self.in_flight().take(caller.account, 1).map_err(|why| match why {
+            NoShare::Full => RequestError::Busy { retry_after: RETRY_AFTER },
+            NoShare::OverPart => RequestError::OverShare { retry_after: RETRY_AFTER },
+        })?;
         let one = One { arrival, caller: caller.clone(), inbound, admitted, reservation, guard, place };
         let body = if one.admitted.peek.stream {
             Box::pin(self.clone().give(one, Arc::default())).await?
@@ -459,7 +477,7 @@ fn open(
     reservation: Reservation,
     upstream: (Box<Events>, Running),
     guard: Option<IdempotencyGuard>,
-    place: OwnedSemaphorePermit,
+    place: Share<AccountId>,
 ) -> MeteredStream {
     let (events, running) = upstream;
     bill.ttft = Some(bill.began.elapsed());

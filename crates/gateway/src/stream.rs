@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use batchin_domain::AccountId;
 use batchin_openai::{ErrorBody, sse};
 use batchin_scheduler::Outcome as Ended;
 use batchin_store::{CommitError, Outcome, Settlement, StoredAnswer};
@@ -18,13 +19,11 @@ use batchin_tasks::Tasks;
 use batchin_upstream::{Event, EventKind, Events, StreamError};
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
 use crate::{
+    Share,
     dispatch::Running,
     idempotent::IdempotencyGuard,
     pace::Pace,
@@ -86,7 +85,7 @@ pub struct MeteredStream {
     flushed: Instant,
     /// The answer so far, while it may be asked for again.
     kept: Option<BytesMut>,
-    _place: OwnedSemaphorePermit,
+    _place: Share<AccountId>,
 }
 
 impl MeteredStream {
@@ -95,7 +94,7 @@ impl MeteredStream {
         reservation: Reservation,
         events: Events,
         running: Running,
-        rest: (Option<IdempotencyGuard>, OwnedSemaphorePermit),
+        rest: (Option<IdempotencyGuard>, Share<AccountId>),
     ) -> Self {
         let (guard, place) = rest;
         let (peek, kind) = (&bill.admitted.peek, running.replica.kind());

@@ -3,6 +3,7 @@
 mod agreement;
 mod engine;
 mod listen;
+mod patience;
 mod reload;
 mod webhooks;
 
@@ -12,7 +13,7 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
-use batchin_batch::{Batches, Blobs, Files, FilesOptions, Worker, WorkerOptions};
+use batchin_batch::{Batches, Blobs, Files, Worker, WorkerOptions};
 use batchin_domain::{Clock, IdSource};
 use batchin_gateway::{Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions};
 use batchin_scheduler::Policy;
@@ -63,7 +64,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let gateway = start_gateway(&config, &store, &node, &groups).await?;
     agreement::watch(gateway.clone(), &groups.beside);
     let webhooks = webhooks::open(&config, &store).await?;
-    let files = Files::new(gateway.clone(), blobs.clone(), FilesOptions { max_bytes: config.files.max_bytes });
+    let files = Files::new(gateway.clone(), blobs.clone(), wiring::files_options(&config));
     let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
         .with_webhook_targets(wiring::webhook_targets(&config))
         .with_open_limits(config.batches.open);
@@ -86,7 +87,8 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     reload::watch(Reloader { sources, started, gateway: gateway.clone(), tls }, &groups.beside);
     node.note_address(listener.address()?).context("the data folder")?;
     announce(&config, listener.address()?)?;
-    let stop = Stop { stopping, listener: listener.handle(), grace: config.server.shutdown_grace };
+    let (drain, grace) = (config.shutdown.drain, config.server.shutdown_grace);
+    let stop = Stop { stopping, listener: listener.handle(), drain, grace };
     run_until_stopped(listener.serve(batchin_api::router(parts)), stop).await?;
     end(gateway, store, groups).await
 }
@@ -117,7 +119,13 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
         ids,
         tasks: groups.beside.clone(),
     };
-    Ok(Gateway::new(parts, GatewayOptions { max_in_flight: config.server.max_in_flight }))
+    Ok(Gateway::new(
+        parts,
+        GatewayOptions {
+            max_in_flight: config.server.max_in_flight,
+            max_account_percent: config.server.max_account_percent,
+        },
+    ))
 }
 
 fn api_parts(
@@ -138,6 +146,12 @@ fn api_parts(
         metrics_enabled: config.metrics.enabled,
         metrics_token: config.metrics.token.clone(),
         trusted_proxies: config.server.trusted_proxies.clone(),
+        keep_alive: batchin_api::KEEP_ALIVE,
+        reader_patience: config.server.write_timeout,
+        min_body_bytes_per_second: config.server.min_body_bytes_per_second,
+        body_window: batchin_api::BODY_WINDOW,
+        max_account_percent: config.server.max_account_percent,
+        cors_origins: config.server.cors_origins.clone(),
         serves: config.server.roles.api,
     };
     ApiParts {
@@ -176,6 +190,8 @@ struct Stop {
     /// The server says that it is not ready any more.
     stopping: CancellationToken,
     listener: axum_server::Handle<SocketAddr>,
+    /// Requests are still taken for so long.
+    drain: Duration,
     grace: Duration,
 }
 
@@ -185,13 +201,23 @@ async fn run_until_stopped(served: impl Future<Output = std::io::Result<()>>, st
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::pin!(served);
-    tokio::select! {
+    // Nobody balances what a person stops at a terminal.
+    let drain = tokio::select! {
         ended = &mut served => return ended.context("the listener failed"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => stop.drain,
+        _ = interrupt.recv() => Duration::ZERO,
+    };
+    stop.stopping.cancel();
+    if !drain.is_zero() {
+        info!("stopping: not ready any more, and requests are taken for another {drain:?}");
+        tokio::select! {
+            ended = &mut served => return ended.context("the listener failed"),
+            () = tokio::time::sleep(drain) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
     info!("stopping: requests under way have {grace:?}");
-    stop.stopping.cancel();
     stop.listener.graceful_shutdown(None);
     tokio::select! {
         ended = &mut served => return ended.context("the listener failed"),

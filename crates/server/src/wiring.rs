@@ -4,10 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use batchin_domain::{IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
+use batchin_batch::{DiskReserve, FilesOptions};
+use batchin_domain::{Class, IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
 use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
-use batchin_store::{ConnectError, ConnectOptions, PriceList, Store};
+use batchin_store::{ConnectError, ConnectOptions, FileBounds, FileRoom, PriceList, Store};
 use batchin_upstream::{ConfigError as UpstreamFault, Kind, UpstreamConfig};
 use batchin_weights::KnownModel;
 use secrecy::ExposeSecret as _;
@@ -171,6 +172,33 @@ pub fn engine_socket(config: &Config) -> PathBuf {
     }
     let name = hex::encode(&Sha256::digest(socket.as_os_str().as_encoded_bytes())[..8]);
     std::env::temp_dir().join(format!("batchin-{name}.sock"))
+}
+
+/// What may be uploaded and kept, and which disks are looked at: those of blobs and of the ledger.
+pub fn files_options(config: &Config) -> FilesOptions {
+    let files = &config.files;
+    let blobs = match &config.blobs {
+        Blobs::Folder(folder) => Some(folder.clone()),
+        Blobs::S3 { .. } => None,
+    };
+    let ledger = match &config.database.url {
+        config::DatabaseUrl::Sqlite(file) => {
+            // A bare name lies in the working directory.
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Some(folder.map_or_else(|| PathBuf::from("."), Path::to_owned))
+        }
+        config::DatabaseUrl::Postgres(_) => None,
+    };
+    FilesOptions {
+        max_bytes: files.max_bytes,
+        max_uploads: files.max_uploads,
+        max_account_percent: config.server.max_account_percent,
+        bounds: FileBounds {
+            room: FileRoom { bytes: files.max_account_bytes, files: files.max_account_files },
+            without_credit: FileRoom { bytes: files.max_bytes_without_credit, files: files.max_files_without_credit },
+        },
+        reserve: DiskReserve { folders: blobs.into_iter().chain(ledger).collect(), bytes: files.min_free_disk_bytes },
+    }
 }
 
 /// Where blobs lie, as the blob store reads it.

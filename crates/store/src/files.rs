@@ -151,19 +151,7 @@ impl Store {
     pub async fn begin_file(&self, new: &NewFile) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
-            tx.run(
-                "INSERT INTO file (id, account_id, purpose, filename, bytes, state, content, blob, created_at) \
-                 VALUES ($1,$2,0,'',0,$3,$4,$5,$6) ON CONFLICT (id) DO NOTHING",
-                [
-                    new.id.uuid().into(),
-                    new.account.uuid().into(),
-                    UNFINISHED.into(),
-                    content_code(new.content).into(),
-                    new.blob.as_str().into(),
-                    new.now.micros().into(),
-                ],
-            )
-            .await?;
+            insert_file(&tx, new, 0).await?;
             tx.commit().await
         })
         .await
@@ -365,6 +353,25 @@ impl Store {
         })
         .await
     }
+}
+
+/// Writes the row of a file whose bytes are about to come, with how many of them are claimed.
+pub(crate) async fn insert_file(tx: &WriteTx, new: &NewFile, claimed: u64) -> Result<(), StoreError> {
+    tx.run(
+        "INSERT INTO file (id, account_id, purpose, filename, bytes, state, content, blob, created_at) \
+         VALUES ($1,$2,0,'',$7,$3,$4,$5,$6) ON CONFLICT (id) DO NOTHING",
+        [
+            new.id.uuid().into(),
+            new.account.uuid().into(),
+            UNFINISHED.into(),
+            content_code(new.content).into(),
+            new.blob.as_str().into(),
+            new.now.micros().into(),
+            i64::try_from(claimed).unwrap_or(i64::MAX).into(),
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 /// A file's row under its lock.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What an Idempotency-Key is unique in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyScope {
     /// Whose request.
     pub account: AccountId,

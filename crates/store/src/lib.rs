@@ -14,6 +14,7 @@ mod connect;
 mod dialect;
 mod endings;
 mod error;
+mod file_claims;
 mod files;
 mod idempotency;
 mod keys;
@@ -45,6 +46,7 @@ pub use commit::{CommitError, Committer, CommitterOptions, OnFailure};
 pub use connect::{ConnectError, ConnectOptions, Store};
 pub use endings::{CancelError, Cancelled};
 pub use error::{Outage, StoreError};
+pub use file_claims::{ClaimFileError, FileBounds, FileRoom};
 pub use files::{
     DeleteFileError, DueFile, FileContent, FileDetails, FileOrder, FilePage, FileRow, FinishFileError, NewFile,
 };

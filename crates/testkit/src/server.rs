@@ -57,6 +57,8 @@ pub struct ServerBuilder {
     budget: Option<Amount>,
     settings: ApiSettings,
     max_file_bytes: u64,
+    files: FilesOptions,
+    max_in_flight: usize,
     worker: bool,
     second_sim: bool,
     targets: TargetPolicy,
@@ -143,6 +145,18 @@ impl ServerBuilder {
         self
     }
 
+    /// Changes what an operator may set about files.
+    pub fn with_files(mut self, change: impl FnOnce(&mut FilesOptions)) -> Self {
+        change(&mut self.files);
+        self
+    }
+
+    /// Requests in flight at once.
+    pub fn with_max_in_flight(mut self, requests: usize) -> Self {
+        self.max_in_flight = requests;
+        self
+    }
+
     /// Lets webhooks go to receivers on this machine, over plain HTTP.
     pub fn with_local_webhooks(mut self) -> Self {
         self.targets = TargetPolicy { allow_http: true, allow: vec!["127.0.0.0/8".parse().unwrap()], own: Vec::new() };
@@ -187,6 +201,8 @@ impl TestServer {
             budget: None,
             settings: ApiSettings::default(),
             max_file_bytes: MAX_FILE_BYTES,
+            files: FilesOptions::default(),
+            max_in_flight: 512,
             worker: false,
             second_sim: false,
             targets: TargetPolicy::default(),
@@ -204,9 +220,9 @@ impl TestServer {
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
-        let gateway = start_gateway(&store, (&sims, builder.kind), &clock, &groups).await;
+        let gateway = start_gateway(&store, (&sims, builder.kind, builder.max_in_flight), &clock, &groups).await;
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
-        let files_options = FilesOptions { max_bytes: builder.max_file_bytes };
+        let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
         let files = Files::new(gateway.clone(), blobs.clone(), files_options);
         let batches =
             Batches::new(gateway.clone(), blobs.clone(), files.clone()).with_webhook_targets(builder.targets.clone());
@@ -348,7 +364,7 @@ impl TestServer {
 
 async fn start_gateway(
     store: &Store,
-    (sims, kind): (&[&SimServer], Kind),
+    (sims, kind, max_in_flight): (&[&SimServer], Kind, usize),
     clock: &Arc<TestClock>,
     groups: &[Tasks; 3],
 ) -> Gateway {
@@ -368,7 +384,7 @@ async fn start_gateway(
     let dispatcher = Dispatcher::start(&fleet, Policy::default(), Arc::clone(&clock), beside);
     let (store, tasks) = (store.clone(), beside.clone());
     let parts = GatewayParts { store, fleet, catalog, keeper, dispatcher, clock, ids, tasks };
-    Gateway::new(parts, GatewayOptions { max_in_flight: 512 })
+    Gateway::new(parts, GatewayOptions { max_in_flight, max_account_percent: 90 })
 }
 
 fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {

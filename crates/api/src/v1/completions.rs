@@ -29,5 +29,5 @@ pub(crate) async fn create(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    inference::answer(&app, Endpoint::Completions, id, request).await
+    inference::answer(&app, (Endpoint::Completions, id), request, |_| ()).await
 }

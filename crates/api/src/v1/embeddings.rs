@@ -28,5 +28,5 @@ pub(crate) async fn create(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    inference::answer(&app, Endpoint::Embeddings, id, request).await
+    inference::answer(&app, (Endpoint::Embeddings, id), request, |_| ()).await
 }

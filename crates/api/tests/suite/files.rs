@@ -184,7 +184,7 @@ both! {
             ("purpose", vec![field("purpose", "batch_output"), content.clone()]),
             ("purpose", vec![content.clone(), field("purpose", "")]),
             ("purpose", vec![field("purpose", &"x".repeat(2_000)), content.clone()]),
-            ("colour", vec![field("colour", "red"), purpose.clone(), content.clone()]),
+            ("colour", vec![field("colour", &"red".repeat(30_000)), purpose.clone(), content.clone()]),
             ("expires_after[seconds]", vec![anchor.clone(), purpose.clone(), content.clone()]),
             ("expires_after[anchor]", vec![field("expires_after[seconds]", "3600"), purpose.clone(), content.clone()]),
             ("expires_after[anchor]", vec![field("expires_after[anchor]", "now"), purpose.clone(), content.clone()]),
@@ -397,6 +397,123 @@ both! {
         let again = server.files.create_from_manifest(new).await.unwrap();
         drop(again);
         assert_eq!(server.get(&format!("{path}/content")).await.body.len(), expected.len());
+        server.stop().await;
+    }
+
+    async fn what_other_services_take_is_passed_over(backend) {
+        let server = TestServer::start().on(backend).await;
+        let fields = [
+            field("visibility", "workspace"), field("purpose", "batch"), field("custom_llm_provider", "openai"),
+            file("in.jsonl", "{}\n"), field("visibility", "again"),
+        ];
+        let made = post(&server, &server.owner.key, &fields).await.ok();
+        assert_eq!((&made["purpose"], &made["bytes"], &made["filename"]), (&json!("batch"), &json!(3), &json!("in.jsonl")));
+        assert!(made.get("visibility").is_none(), "the answer shows what was taken");
+        let many: Vec<String> = (0..20).map(|index| field(&format!("more-{index}"), "x")).collect();
+        post(&server, &server.owner.key, &many).await.error(StatusCode::BAD_REQUEST, "invalid_request");
+        server.stop().await;
+    }
+
+    async fn an_account_keeps_as_much_as_it_may_and_uploads_together_no_more(backend) {
+        let bounds = |files: &mut batchin_batch::FilesOptions| {
+            files.bounds.room = batchin_batch::FileRoom { bytes: 1_000_000, files: 6 };
+            files.bounds.without_credit = batchin_batch::FileRoom { bytes: 300_000, files: 2 };
+        };
+        let server = TestServer::start().on(backend).with_files(bounds).await;
+        let fields = |length: usize| [field("purpose", "user_data"), file("a", &"x".repeat(length))];
+        let poor = server.account("poor@example.com").await;
+        let gone = async || {
+            server.store.deleted_files(None, 10).await.unwrap().is_empty()
+                && server.store.unfinished_files(server.clock_ahead(), 10).await.unwrap().is_empty()
+        };
+        post(&server, &poor.key, &fields(100_000)).await.ok();
+        let over = post(&server, &poor.key, &fields(250_000)).await;
+        let error = over.error(StatusCode::PAYMENT_REQUIRED, "payment_required");
+        assert!(error["message"].as_str().unwrap().contains("300000 bytes"), "{error}");
+        assert_eq!(over.header("x-should-retry"), "false");
+        until("what was refused is gone", async || gone().await).await;
+        // What inline batches say is kept too, and is worth as much.
+        let inline = || {
+            let body = json!({ "messages": [{ "role": "user", "content": "x" }] });
+            let task = json!({ "custom_id": "a", "model": "chat-model", "request_body": body });
+            let call = server.anonymous(Method::POST, "/v1/batches").key(&poor.key);
+            call.json(json!({ "tasks": [task], "priority": "low" })).send()
+        };
+        inline().await.ok();
+        inline().await.error(StatusCode::PAYMENT_REQUIRED, "payment_required");
+
+        // All at once, from clients that say nothing of their length.
+        let uploads = (0..8).map(|_| {
+            let body = fields(300_000).concat() + &end();
+            let pieces: Vec<_> = body.into_bytes().chunks(10_000).map(|piece| Ok(piece.to_vec())).collect();
+            let call = server.call(Method::POST, FILES).header("content-type", FRAMED);
+            call.body(streamed(stream::iter(pieces))).send()
+        });
+        let replies = futures::future::join_all(uploads).await;
+        let made = replies.iter().filter(|reply| reply.status == 200).count();
+        assert!(made <= 3, "{made} of 300,000 bytes where 1,000,000 may be");
+        for refused in replies.iter().filter(|reply| reply.status != 200) {
+            refused.error(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+        }
+        until("what was refused is gone", async || gone().await).await;
+        for _ in made..3 {
+            post(&server, &server.owner.key, &fields(300_000)).await.ok();
+        }
+        let over = post(&server, &server.owner.key, &fields(150_000)).await;
+        over.error(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+        until("what was refused is gone", async || gone().await).await;
+        for _ in 0..3 {
+            post(&server, &server.owner.key, &fields(1)).await.ok();
+        }
+        post(&server, &server.owner.key, &fields(1)).await.error(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+        until("what was refused is gone", async || gone().await).await;
+        let list = server.get(&format!("{FILES}?order=asc")).await.ok();
+        delete(&server, &path_of(&list["data"][0])).await.ok();
+        post(&server, &server.owner.key, &fields(150_000)).await.ok();
+        server.stop().await;
+    }
+
+    async fn a_disk_that_is_nearly_full_takes_no_files_and_money_still_moves(backend) {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = batchin_batch::DiskReserve { folders: vec![folder.path().to_owned()], bytes: u64::MAX };
+        let server = TestServer::start().on(backend).with_files(|files| files.reserve = disk).await;
+        let fields = [field("purpose", "batch"), file("a", "x")];
+        let refused = post(&server, &server.owner.key, &fields).await;
+        refused.error(StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage");
+        assert_eq!(refused.header("retry-after"), "60");
+        let body = json!({ "messages": [{ "role": "user", "content": "x" }] });
+        let task = json!({ "custom_id": "a", "model": "chat-model", "request_body": body });
+        let batch = server.post("/v1/batches", json!({ "tasks": [task], "priority": "low" })).await;
+        batch.error(StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage");
+        server.chat("chat-model").max_tokens(3).await.ok();
+        assert_eq!(server.get("/v1/usage/summary").await.ok()["total_requests"], 1);
+        server.stop().await;
+    }
+
+    async fn one_account_leaves_uploads_to_others_and_a_cut_one_is_free_at_once(backend) {
+        let few = |files: &mut batchin_batch::FilesOptions| files.max_uploads = 3;
+        let server = TestServer::start().on(backend).with_files(few).await;
+        let other = server.account("other@example.com").await;
+        let dripping = || {
+            let head = [field("purpose", "batch"), file_head("big")].concat().into_bytes();
+            let call = server.call(Method::POST, FILES).header("content-type", FRAMED);
+            call.body(streamed(stream::iter([Ok(head)]).chain(stream::pending()))).send()
+        };
+        let fields = [field("purpose", "batch"), file("a", "x")];
+        let held = futures::future::join(dripping(), dripping());
+        let beside = async {
+            until("its part is used up", async || {
+                post(&server, &server.owner.key, &fields).await.status == 429
+            })
+            .await;
+            post(&server, &other.key, &fields).await.ok();
+        };
+        tokio::select! {
+            _ = held => panic!("they do not end"),
+            () = beside => {}
+        }
+        // Both connections are closed by now.
+        until("their places are free", async || post(&server, &server.owner.key, &fields).await.status == 200).await;
         server.stop().await;
     }
 }

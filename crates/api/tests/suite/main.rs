@@ -8,6 +8,7 @@ mod batches;
 mod counting;
 mod edges;
 mod files;
+mod front;
 mod inference;
 mod keys;
 mod leaving;

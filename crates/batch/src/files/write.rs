@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use batchin_domain::{AccountId, FileId, FilePurpose};
+use batchin_gateway::{NoShare, Share};
 use batchin_store::{FileContent, FileDetails, FileRow, FinishFileError, NewFile, StoreError};
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
 use super::{Files, blob_of};
@@ -23,6 +23,22 @@ pub enum WriteFileError {
     /// As many uploads as the node bears are under way.
     #[error("too many uploads at once")]
     Busy,
+    /// The account has its part of the uploads that the node bears.
+    #[error("the account has its part of the uploads")]
+    OverShare,
+    /// The account may not keep more than this.
+    #[error("the account may not keep more files")]
+    NoRoom {
+        /// All its files together, in bytes.
+        bytes: u64,
+        /// How many.
+        files: u64,
+        /// Whether it may keep more once it has credit.
+        without_credit: bool,
+    },
+    /// What is free on the disk is kept for what must go on.
+    #[error("the disk is nearly full")]
+    NoDisk,
     /// It took so long that it was swept.
     #[error("the file took too long")]
     TooLate,
@@ -51,25 +67,43 @@ impl From<FinishFileError> for WriteFileError {
 
 /// A file that is being written. Dropped before it is finished, it leaves nothing behind.
 pub struct Upload {
-    files: Files,
-    account: AccountId,
-    id: FileId,
+    pub(super) files: Files,
+    pub(super) account: AccountId,
+    pub(super) id: FileId,
     /// `None` once the blob is being completed.
     writer: Option<BlobWriter>,
-    written: u64,
-    limit: u64,
+    pub(super) written: u64,
+    pub(super) limit: u64,
+    /// What is claimed of the account's room; `None` for what the platform itself writes.
+    pub(super) claimed: Option<u64>,
     is_finished: bool,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Share<AccountId>>,
 }
 
 impl Files {
     /// Begins an upload of at most `max_bytes`.
     pub async fn upload(&self, account: AccountId) -> Result<Upload, WriteFileError> {
-        let place = self.uploads.clone().try_acquire_owned().map_err(|_| WriteFileError::Busy)?;
-        let id = FileId::new(self.gateway.ids().uuid());
-        let mut upload = self.begin(account, id, FileContent::Blob).await?;
+        let place = self.uploads.take(account, 1).map_err(|why| match why {
+            NoShare::Full => WriteFileError::Busy,
+            NoShare::OverPart => WriteFileError::OverShare,
+        })?;
+        let mut upload = self.begin_claimed(account, 0).await?;
         upload.limit = self.options.max_bytes;
         upload._place = Some(place);
+        Ok(upload)
+    }
+
+    /// Begins a file of so many bytes that a client sent some other way.
+    pub(crate) async fn begin_claimed(&self, account: AccountId, bytes: u64) -> Result<Upload, WriteFileError> {
+        self.check_disk()?;
+        let id = FileId::new(self.gateway.ids().uuid());
+        let blob = blob_of(id);
+        let writer = self.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
+        let new = NewFile { id, account, blob, content: FileContent::Blob, now: self.gateway.clock().now() };
+        self.store().begin_claimed_file(&new, bytes, &self.options.bounds).await?;
+        batchin_faults::point("file.begun");
+        let mut upload = self.open(account, id, writer);
+        upload.claimed = Some(bytes);
         Ok(upload)
     }
 
@@ -88,9 +122,13 @@ impl Files {
         let writer = self.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
         let new = NewFile { id, account, blob, content, now: self.gateway.clock().now() };
         self.store().begin_file(&new).await.map_err(WriteFileError::Store)?;
+        Ok(self.open(account, id, writer))
+    }
+
+    fn open(&self, account: AccountId, id: FileId, writer: BlobWriter) -> Upload {
         let files = self.clone();
         let (writer, limit) = (Some(writer), u64::MAX);
-        Ok(Upload { files, account, id, writer, written: 0, limit, is_finished: false, _place: None })
+        Upload { files, account, id, writer, written: 0, limit, claimed: None, is_finished: false, _place: None }
     }
 }
 
@@ -107,10 +145,7 @@ impl Upload {
 
     /// Adds to the file; waits while what was written before is on its way.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), WriteFileError> {
-        self.written = self.written.saturating_add(bytes.len() as u64);
-        if self.written > self.limit {
-            return Err(WriteFileError::TooLarge { limit: self.limit });
-        }
+        self.make_room(bytes.len() as u64).await?;
         let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.write(bytes).await.map_err(WriteFileError::Blob)
     }

@@ -1,4 +1,4 @@
-//! Holds: `[files]`: what may be uploaded.
+//! Holds: `[files]`: what may be uploaded and kept.
 
 use super::reader::Scope;
 use super::setting::{Kind, Preset, Setting};
@@ -8,6 +8,18 @@ use super::setting::{Kind, Preset, Setting};
 pub struct Files {
     /// Largest file that is uploaded, in bytes.
     pub max_bytes: u64,
+    /// Uploads at once on this node.
+    pub max_uploads: u64,
+    /// What one account may keep, in bytes.
+    pub max_account_bytes: u64,
+    /// How many files one account may keep.
+    pub max_account_files: u64,
+    /// What an account without credit may keep, in bytes.
+    pub max_bytes_without_credit: u64,
+    /// How many files an account without credit may keep.
+    pub max_files_without_credit: u64,
+    /// Free space on the disk that files and batches leave alone, in bytes.
+    pub min_free_disk_bytes: u64,
 }
 
 const MAX_BYTES: Setting = Setting {
@@ -17,11 +29,64 @@ const MAX_BYTES: Setting = Setting {
     preset: Preset::Integer(1_000_000_000),
     doc: "Largest file that is uploaded in bytes; a larger one is answered with 413.",
 };
+const MAX_UPLOADS: Setting = Setting {
+    path: "files.max_uploads",
+    kind: Kind::Integer { min: 1, max: 10_000 },
+    preset: Preset::Integer(32),
+    doc: "Uploads at once on this node, each with a few parts of five megabytes in memory; more are refused with 503.",
+};
+const MAX_ACCOUNT_BYTES: Setting = Setting {
+    path: "files.max_account_bytes",
+    kind: Kind::Integer { min: 0, max: 1_000_000_000_000_000 },
+    preset: Preset::Integer(100_000_000_000),
+    doc: "What one account may keep in files, in bytes. What batches wrote does not count.",
+};
+const MAX_ACCOUNT_FILES: Setting = Setting {
+    path: "files.max_account_files",
+    kind: Kind::Integer { min: 0, max: 1_000_000 },
+    preset: Preset::Integer(10_000),
+    doc: "How many files one account may keep.",
+};
+const MAX_BYTES_WITHOUT_CREDIT: Setting = Setting {
+    path: "files.max_bytes_without_credit",
+    kind: Kind::Integer { min: 0, max: 1_000_000_000_000_000 },
+    preset: Preset::Integer(100_000_000),
+    doc: "What an account whose balance is zero may keep in files, in bytes; more is refused with 402.",
+};
+const MAX_FILES_WITHOUT_CREDIT: Setting = Setting {
+    path: "files.max_files_without_credit",
+    kind: Kind::Integer { min: 0, max: 1_000_000 },
+    preset: Preset::Integer(100),
+    doc: "How many files an account whose balance is zero may keep, with the inputs of its batches.",
+};
+const MIN_FREE_DISK_BYTES: Setting = Setting {
+    path: "files.min_free_disk_bytes",
+    kind: Kind::Integer { min: 0, max: 1_000_000_000_000 },
+    preset: Preset::Integer(200_000_000),
+    doc: "Free space that uploads and batches leave on the disks of blobs and database; below it they are refused with \
+          507, and everything else goes on. 0 turns it off.",
+};
 
-pub(super) const SETTINGS: &[&Setting] = &[&MAX_BYTES];
+pub(super) const SETTINGS: &[&Setting] = &[
+    &MAX_BYTES,
+    &MAX_UPLOADS,
+    &MAX_ACCOUNT_BYTES,
+    &MAX_ACCOUNT_FILES,
+    &MAX_BYTES_WITHOUT_CREDIT,
+    &MAX_FILES_WITHOUT_CREDIT,
+    &MIN_FREE_DISK_BYTES,
+];
 
 impl Files {
     pub(super) fn read(scope: &Scope<'_>) -> Self {
-        Self { max_bytes: scope.size(&MAX_BYTES) as u64 }
+        Self {
+            max_bytes: scope.integer(&MAX_BYTES),
+            max_uploads: scope.integer(&MAX_UPLOADS),
+            max_account_bytes: scope.integer(&MAX_ACCOUNT_BYTES),
+            max_account_files: scope.integer(&MAX_ACCOUNT_FILES),
+            max_bytes_without_credit: scope.integer(&MAX_BYTES_WITHOUT_CREDIT),
+            max_files_without_credit: scope.integer(&MAX_FILES_WITHOUT_CREDIT),
+            min_free_disk_bytes: scope.integer(&MIN_FREE_DISK_BYTES),
+        }
     }
 }

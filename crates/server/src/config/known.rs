@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::document::{Node, Table, Value};
 use super::fault::{Collector, FaultKind, Place};
 use super::setting::Setting;
-use super::{batches, database, engine, files, models, nearest, observability, server, upstreams, users, webhooks};
+use super::{
+    batches, database, engine, files, models, nearest, observability, server, shutdown, upstreams, users, webhooks,
+};
 
 /// A `[section]` of settings that are there once.
 pub(crate) struct Section {
@@ -16,6 +18,7 @@ pub(crate) struct Section {
 /// Every section, in the order of the example.
 pub(crate) const SECTIONS: &[Section] = &[
     Section { name: "server", settings: server::SETTINGS },
+    Section { name: "shutdown", settings: shutdown::SETTINGS },
     Section { name: "database", settings: database::SETTINGS },
     Section { name: "blobs", settings: database::BLOBS_SETTINGS },
     Section { name: "users", settings: users::SETTINGS },

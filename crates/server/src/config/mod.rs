@@ -17,6 +17,7 @@ mod observability;
 mod reader;
 mod server;
 mod setting;
+mod shutdown;
 mod sources;
 mod upstreams;
 mod users;
@@ -39,6 +40,7 @@ pub use models::{Availability, Capabilities, Model};
 pub use observability::{Log, LogFormat, Metrics, Telemetry};
 use reader::Scope;
 pub use server::{Roles, Server, TlsFiles};
+pub use shutdown::Shutdown;
 pub use sources::{Environment, Flags, Sources};
 pub use upstreams::{ENGINE_UPSTREAM, Timeouts, Upstream, UpstreamKind};
 use url::{Host, Url};
@@ -57,6 +59,8 @@ const NO_FILE: &str = "configuration";
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
     /// `[database]`
     pub database: Database,
     /// `[blobs]`
@@ -213,6 +217,7 @@ impl Config {
             database: Database::read(&scope, &server.data_dir),
             blobs: Blobs::read(&scope, &server.data_dir),
             server,
+            shutdown: Shutdown::read(&scope),
             users: Users::read(&scope),
             keys: Keys::read(&scope),
             batches: Batches::read(&scope),

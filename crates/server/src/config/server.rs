@@ -32,6 +32,14 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// Most requests in progress at once; more are refused with 503.
     pub max_in_flight: usize,
+    /// What one account may have of places, body memory and uploads while it is alone, in percent.
+    pub max_account_percent: u64,
+    /// Least that a request's body brings while it is waited for, in bytes a second; zero turns that off.
+    pub min_body_bytes_per_second: u64,
+    /// How long a client may take nothing of its answer.
+    pub write_timeout: Duration,
+    /// Origins whose pages may call; `*` for all.
+    pub cors_origins: Vec<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// How long shutdown waits for requests in progress.
@@ -114,6 +122,35 @@ const MAX_IN_FLIGHT: Setting = Setting {
     preset: Preset::Integer(2_048),
     doc: "Most requests in progress at once; one more is refused with 503 at once rather than queued.",
 };
+const MAX_ACCOUNT_PERCENT: Setting = Setting {
+    path: "server.max_account_percent",
+    kind: Kind::Integer { min: 1, max: 100 },
+    preset: Preset::Integer(90),
+    doc: "What one account may have of requests in progress, memory for bodies and uploads while nobody else has any. \
+          Others always find room: with 90, an account may have nine times of what is free. 100 turns it off.",
+};
+const MIN_BODY_BYTES_PER_SECOND: Setting = Setting {
+    path: "server.min_body_bytes_per_second",
+    kind: Kind::Integer { min: 0, max: 1_000_000 },
+    preset: Preset::Integer(500),
+    doc: "Least that a request body or an upload brings while it is waited for, over 20 seconds; slower ones are \
+          answered with 408. 0 turns it off.",
+};
+const WRITE_TIMEOUT_SECONDS: Setting = Setting {
+    path: "server.write_timeout_seconds",
+    // Above the pause of a stream's keep-alive.
+    kind: Kind::Integer { min: 20, max: 3_600 },
+    preset: Preset::Integer(60),
+    doc: "How long a client may take nothing of its answer before its connection is closed; a stream is charged for \
+          what was delivered.",
+};
+const CORS_ORIGINS: Setting = Setting {
+    path: "server.cors_origins",
+    kind: Kind::TextList,
+    preset: Preset::List(&[]),
+    doc: "Origins whose pages may call from a browser, such as \"https://app.example.com\"; \"*\" for all. A key in a \
+          page is everybody's who opens it.",
+};
 const TRUSTED_PROXIES: Setting = Setting {
     path: "server.trusted_proxies",
     kind: Kind::TextList,
@@ -143,6 +180,10 @@ pub(super) const SETTINGS: &[&Setting] = &[
     &TLS_KEY_FILE,
     &MAX_BODY_BYTES,
     &MAX_IN_FLIGHT,
+    &MAX_ACCOUNT_PERCENT,
+    &MIN_BODY_BYTES_PER_SECOND,
+    &WRITE_TIMEOUT_SECONDS,
+    &CORS_ORIGINS,
     &TRUSTED_PROXIES,
     &SHUTDOWN_GRACE_SECONDS,
     &NODE_LEASE_SECONDS,
@@ -161,6 +202,10 @@ impl Server {
             tls,
             max_body_bytes: scope.size(&MAX_BODY_BYTES),
             max_in_flight: scope.size(&MAX_IN_FLIGHT),
+            max_account_percent: scope.integer(&MAX_ACCOUNT_PERCENT),
+            min_body_bytes_per_second: scope.integer(&MIN_BODY_BYTES_PER_SECOND),
+            write_timeout: Duration::from_secs(scope.integer(&WRITE_TIMEOUT_SECONDS)),
+            cors_origins: origins(scope),
             trusted_proxies: networks(scope, &TRUSTED_PROXIES),
             shutdown_grace: Duration::from_secs(scope.integer(&SHUTDOWN_GRACE_SECONDS)),
             node_lease: Duration::from_secs(scope.integer(&NODE_LEASE_SECONDS)),
@@ -200,6 +245,23 @@ fn secret_key(scope: &Scope<'_>) -> Option<SecretString> {
         scope.fault(&SECRET_KEY, FaultKind::Value, message);
     }
     key
+}
+
+/// Origins as browsers send them, which compare them byte for byte.
+fn origins(scope: &Scope<'_>) -> Vec<String> {
+    let origin = |(text, place): (String, _)| {
+        let sent = Url::parse(&text).map(|url| url.origin().ascii_serialization());
+        if text == "*" || sent.is_ok_and(|sent| sent == text && sent != "null") {
+            return Some(text);
+        }
+        let message = format!(
+            "{}: \"{text}\" is no origin such as \"https://app.example.com\", without a path or a slash at its end",
+            CORS_ORIGINS.path
+        );
+        scope.faults.add(&place, FaultKind::Value, message);
+        None
+    };
+    scope.list(&CORS_ORIGINS).into_iter().filter_map(origin).collect()
 }
 
 /// A list of addresses and networks.

@@ -10,12 +10,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use axum_server::{Handle, accept::Accept, tls_rustls::RustlsConfig};
+use axum_server::{
+    Handle,
+    accept::Accept,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use batchin_api::Api;
 use batchin_upstream::Gathered;
 use tokio::net::TcpStream;
 use tower::service_fn;
 
+use super::patience::Patient;
 use crate::{config, tls::Certificate};
 
 /// A client that has not sent its headers by then is not going to.
@@ -42,6 +47,7 @@ pub(super) struct Bound {
     tcp: TcpListener,
     tls: Option<Tls>,
     handle: Handle<SocketAddr>,
+    write_timeout: Duration,
 }
 
 /// Binds the configured address.
@@ -52,7 +58,7 @@ pub(super) fn bind(server: &config::Server) -> Result<Bound> {
     });
     let tcp = TcpListener::bind(server.listen).with_context(|| format!("cannot listen on {}", server.listen))?;
     tcp.set_nonblocking(true)?;
-    Ok(Bound { tcp, tls, handle: Handle::new() })
+    Ok(Bound { tcp, tls, handle: Handle::new(), write_timeout: server.write_timeout })
 }
 
 impl Bound {
@@ -72,9 +78,10 @@ impl Bound {
     /// Serves until its handle says to stop and every request has ended.
     pub(super) async fn serve(self, api: Api) -> io::Result<()> {
         let service = service_fn(move |peer| ready(Ok::<_, Infallible>(api.clone().for_peer(peer))));
+        let prompt = Prompt { write_timeout: self.write_timeout };
         match self.tls {
             None => {
-                let mut server = axum_server::from_tcp(self.tcp)?.acceptor(Prompt).handle(self.handle);
+                let mut server = axum_server::from_tcp(self.tcp)?.acceptor(prompt).handle(self.handle);
                 server
                     .http_builder()
                     .http1()
@@ -83,7 +90,8 @@ impl Bound {
                 server.serve(service).await
             }
             Some(tls) => {
-                let mut server = axum_server::from_tcp_rustls(self.tcp, tls.shown)?.handle(self.handle);
+                let acceptor = RustlsAcceptor::new(tls.shown).acceptor(prompt);
+                let mut server = axum_server::from_tcp(self.tcp)?.acceptor(acceptor).handle(self.handle);
                 server
                     .http_builder()
                     .http1()
@@ -95,16 +103,20 @@ impl Bound {
     }
 }
 
-/// Accepts without TLS, for answers that leave at once: small ones must not wait for the other side's acknowledgement.
+/// Accepts for answers that leave at once: small ones must not wait for the other side's acknowledgement.
 #[derive(Clone, Copy)]
-struct Prompt;
+struct Prompt {
+    write_timeout: Duration,
+}
 
 impl<S> Accept<TcpStream, S> for Prompt {
-    type Stream = Gathered<TcpStream>;
+    type Stream = Gathered<Patient<TcpStream>>;
     type Service = S;
     type Future = Ready<io::Result<(Self::Stream, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        ready(stream.set_nodelay(true).map(|()| (Gathered(stream), service)))
+        let prompt = stream.set_nodelay(true);
+        let stream = Gathered(Patient::new(stream, HEADERS_PATIENCE, self.write_timeout));
+        ready(prompt.map(|()| (stream, service)))
     }
 }

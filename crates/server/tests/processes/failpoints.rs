@@ -40,6 +40,7 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("answer.charged", 1, Scene::Once),
     ("idempotency.forgetting", 1, Scene::RefusedOnce),
     ("idempotency.forgotten", 1, Scene::RefusedOnce),
+    ("file.begun", 1, Scene::Batch),
     ("batch.stored", 1, Scene::Batch),
     ("batch.created", 1, Scene::Batch),
     ("task.claimed", 1, Scene::Batch),

@@ -78,6 +78,26 @@ on_both! {
         world.settled().await;
     }
 
+    async fn a_server_that_drains_says_so_and_still_serves(backend) {
+        let settings = Settings { drain_seconds: 6, ..Settings::default() };
+        let world = World::new(backend, settings).await;
+        let mut node = world.node().await;
+        let account = world.account(100).await;
+        let ready = async |at: &Address| account.get(at, "/readyz").await;
+        assert_eq!(ready(&node.address).await.status, 200);
+        node.stop();
+        let told = until("it says that it is draining", async || {
+            let said = ready(&node.address).await;
+            (said.status == 503).then_some(said)
+        });
+        let said: Value = serde_json::from_slice(&told.await.body).unwrap();
+        assert_eq!(said["status"], "draining");
+        assert_eq!(account.chat(&node.address, &chat("fixed", 10)).await.status, 200);
+        assert!(node.wait_for_death().await.expect("it ends").success());
+        assert!(account.try_chat(&node.address, &chat("fixed", 10)).await.is_err(), "the port is closed");
+        assert_eq!(world.settled().await.usage_rows, 1);
+    }
+
     async fn a_request_that_outlasts_the_grace_is_cut_off_and_not_charged(backend) {
         let settings = Settings { grace_seconds: 1, ..Settings::default() }.model("endless", "sim:hang");
         let world = World::new(backend, settings).await;

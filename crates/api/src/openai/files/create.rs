@@ -32,8 +32,13 @@ pub(crate) struct UploadFile;
     (status = 200, description = "The file", body = FileObject),
     (status = 400, description = "A field is at fault", body = ErrorObject),
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 402, description = "An account without credit keeps no more files", body = ErrorObject),
+    (status = 408, description = "The body came too slowly", body = ErrorObject),
     (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
-    (status = 413, description = "The file is over `files.max_bytes`", body = ErrorObject)))]
+    (status = 413, description = "The file is over `files.max_bytes`, or the account keeps no more", body = ErrorObject),
+    (status = 429, description = "The account has as many uploads under way as it may", body = ErrorObject),
+    (status = 503, description = "Too many uploads at once", body = ErrorObject),
+    (status = 507, description = "The server's disk is nearly full", body = ErrorObject)))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: AccountCaller,

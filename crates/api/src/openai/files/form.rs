@@ -8,7 +8,7 @@ use batchin_domain::{AccountId, FilePurpose};
 use bytes::Bytes;
 use http::{
     HeaderMap,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use multer::{Field, Multipart};
 use sha2::{Digest, Sha256};
@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use crate::{
     app::App,
-    body::drain,
     error::{ApiError, Code, echo},
 };
 
@@ -28,6 +27,8 @@ const WHOLE: Duration = Duration::from_secs(6 * 3_600);
 const FRAME_BYTES: u64 = 64 * 1024;
 /// Longest field beside the file, in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
+/// Longest field that is passed over because it is not known, in bytes.
+const MAX_UNKNOWN_BYTES: usize = 64 * 1024;
 /// Fields of one upload; there are four.
 const MAX_FIELDS: usize = 16;
 /// Longest name of a file, in bytes: what file systems take.
@@ -68,33 +69,16 @@ pub(super) async fn receive(app: &App, account: AccountId, headers: &HeaderMap, 
     let boundary = headers.get(CONTENT_TYPE).and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok());
     let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let limit = app.files.max_bytes();
-    let refused = match &boundary {
-        None => Some(ApiError::new(
-            Code::InvalidRequest,
-            "The body must be multipart/form-data with the fields `file` and `purpose`.",
-        )),
-        Some(_) if stated.is_some_and(|length| length > limit.saturating_add(FRAME_BYTES)) => {
-            Some(ApiError::file_too_large(limit))
-        }
-        Some(_) => None,
+    let Some(boundary) = boundary else {
+        let message = "The body must be multipart/form-data with the fields `file` and `purpose`.";
+        return Err(ApiError::new(Code::InvalidRequest, message));
     };
-    if let Some(refused) = refused {
-        // A client that asked first has not sent anything.
-        if !headers.contains_key(EXPECT) {
-            drain(body).await;
-        }
-        return Err(refused);
+    if stated.is_some_and(|length| length > limit.saturating_add(FRAME_BYTES)) {
+        return Err(ApiError::file_too_large(limit));
     }
     let mut stream = body.into_data_stream();
-    let fields = timeout(WHOLE, fields(app, account, &mut stream, boundary.unwrap_or_default())).await;
-    match fields.unwrap_or_else(|_| Err(late())).and_then(Fields::check) {
-        Ok(form) => Ok(form),
-        Err(refused) => {
-            // So that the client gets to read the answer.
-            drain(Body::new(stream)).await;
-            Err(refused)
-        }
-    }
+    let fields = timeout(WHOLE, fields(app, account, &mut stream, boundary)).await;
+    fields.unwrap_or_else(|_| Err(late())).and_then(Fields::check)
 }
 
 /// What has come of an upload.
@@ -122,7 +106,11 @@ async fn fields(
             PURPOSE => fields.purpose.replace(purpose(&text(PURPOSE, field).await?)?).is_some(),
             ANCHOR => fields.anchor.replace(anchor(&text(ANCHOR, field).await?)?).is_some(),
             SECONDS => fields.seconds.replace(seconds(&text(SECONDS, field).await?)?).is_some(),
-            _ => return Err(at(echo(&name), "is not known; an upload has `file`, `purpose` and `expires_after`")),
+            // Clients of other services say more than we take in; the answer shows what was taken.
+            _ => {
+                pass_over(field).await?;
+                false
+            }
         };
         if is_again {
             return Err(at(name, "is given more than once"));
@@ -171,6 +159,19 @@ async fn text(name: &'static str, mut field: Field<'_>) -> Result<String, ApiErr
         }
     }
     String::from_utf8(text).map_err(|_| at(name, "is not UTF-8"))
+}
+
+/// Reads a field that means nothing here, and keeps nothing of it.
+async fn pass_over(mut field: Field<'_>) -> Result<(), ApiError> {
+    let mut seen = 0;
+    while let Some(bytes) = chunk(&mut field).await? {
+        seen += bytes.len();
+        if seen > MAX_UNKNOWN_BYTES {
+            let name = echo(field.name().unwrap_or_default());
+            return Err(at(name, &format!("is not known and has more than {MAX_UNKNOWN_BYTES} bytes")));
+        }
+    }
+    Ok(())
 }
 
 async fn chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, ApiError> {

@@ -37,14 +37,18 @@ pub(crate) struct CreateBatch;
     (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
     (status = 404, description = "No such file in this account", body = ErrorObject),
     (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
-    (status = 413, description = "The body is over 2,000,000 bytes", body = ErrorObject)))]
+    (status = 402, description = "An account without credit keeps no more files", body = ErrorObject),
+    (status = 413, description = "The body is over 2,000,000 bytes, or the account keeps no more", body = ErrorObject),
+    (status = 507, description = "The server's disk is nearly full", body = ErrorObject)))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: AccountCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies, &parts.headers, body, app.settings.max_inline_batch_bytes).await?.bytes;
+    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, app.settings.max_inline_batch_bytes)
+        .await?
+        .bytes;
     if names_file(&body) {
         return of_body(app, caller, &parts.headers, body).await;
     }

@@ -16,6 +16,8 @@ pub struct Settings {
     pub lease_seconds: u32,
     /// `server.shutdown_grace_seconds`.
     pub grace_seconds: u32,
+    /// `shutdown.drain_seconds`.
+    pub drain_seconds: u32,
     /// Requests that the simulated model server says it runs at once.
     pub slots: u32,
     /// Requests that a server takes on at once.
@@ -47,6 +49,7 @@ impl Default for Settings {
         let settings = Self {
             lease_seconds: 2,
             grace_seconds: 20,
+            drain_seconds: 0,
             slots: 512,
             max_in_flight: 2_048,
             max_attempts: 3,
@@ -92,9 +95,14 @@ impl Settings {
     pub fn text(&self, database: &str, blobs: &str, upstreams: &[String]) -> String {
         let mut text = format!(
             "[server]\nnode_lease_seconds = {}\nshutdown_grace_seconds = {}\nmax_in_flight = {}\n\
-             [database]\nurl = \"{database}\"\n[blobs]\nurl = \"file:{blobs}\"\n[engine]\nenabled = false\n\
+             [shutdown]\ndrain_seconds = {}\n[database]\nurl = \"{database}\"\n[blobs]\nurl = \"file:{blobs}\"\n[engine]\nenabled = false\n\
              [batches]\nmax_attempts = {}\nconcurrency = {}\n[log]\nlevel = \"info,batchin::requests=warn\"\n",
-            self.lease_seconds, self.grace_seconds, self.max_in_flight, self.max_attempts, self.tasks_at_once,
+            self.lease_seconds,
+            self.grace_seconds,
+            self.max_in_flight,
+            self.drain_seconds,
+            self.max_attempts,
+            self.tasks_at_once,
         );
         for (index, url) in upstreams.iter().enumerate() {
             let slots = self.slots;
