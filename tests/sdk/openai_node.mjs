@@ -279,6 +279,19 @@ const once = {
     }
   },
 
+  async "early answers are read"() {
+    const apiKey = `batchin_api_${"A".repeat(43)}`;
+    const chat = { model: chatModel, messages: user("x".repeat(3_000_000)) };
+    for (let turn = 0; turn < 10; turn += 1) {
+      const file = new File(['{"a": "bcd"}'], "a.jsonl");
+      const upload = () => client("/openai/v1", { apiKey }).files.create({ file, purpose: "batch" });
+      told(await refused(OpenAI.AuthenticationError, upload), 401, "unauthorized");
+      const ask = (base, options) => () => client(base, options).chat.completions.create(chat);
+      told(await refused(OpenAI.AuthenticationError, ask("/v1", { apiKey })), 401, "unauthorized");
+      told(await refused(OpenAI.NotFoundError, ask("/v9")), 404, "not_found");
+    }
+  },
+
   async "timeouts and leaving"() {
     const long = { model: chatModel, messages: user("Tell a long story."), max_tokens: 1_500, ignore_eos: true };
     const began = performance.now();

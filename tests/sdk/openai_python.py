@@ -377,6 +377,35 @@ def check_batches_under_every_base():
             assert shown["id"] == ours["id"] and shown["tasks"][0]["custom_id"] == "a", shown
 
 
+def check_early_answers_are_read():
+    """What is wrong with a request is told although its body is still on its way, whatever its size."""
+    wrong, large = "batchin_api_" + "A" * 43, "x" * 3_000_000
+    upload = {"file": ("a.jsonl", b'{"a": "bcd"}'), "purpose": "batch"}
+    chat = {"model": CHAT, "messages": user(large)}
+    for _ in range(5):
+        told(refused(openai.AuthenticationError, lambda: client("/openai/v1", wrong).files.create(**upload)), 401, "unauthorized")
+        told(refused(openai.AuthenticationError, lambda: client(key=wrong).chat.completions.create(**chat)), 401, "unauthorized")
+        told(refused(openai.NotFoundError, lambda: client("/v9").chat.completions.create(**chat)), 404, "not_found")
+
+    async def asked(call):
+        try:
+            await call
+        except openai.APIStatusError as error:
+            return error.status_code
+        raise AssertionError("nothing was wrong")
+
+    async def all_of_it():
+        options = {"max_retries": 0, "timeout": 120}
+        async with AsyncOpenAI(base_url=URL + "/openai/v1", api_key=wrong, **options) as api:
+            for _ in range(10):
+                assert await asked(api.files.create(**upload)) == 401
+                assert await asked(api.chat.completions.create(**chat)) == 401
+        async with AsyncOpenAI(base_url=URL + "/v9", api_key=KEY, **options) as api:
+            assert await asked(api.chat.completions.create(**chat)) == 404
+
+    asyncio.run(all_of_it())
+
+
 def check_langchain():
     from langchain_openai import ChatOpenAI
 
@@ -432,6 +461,7 @@ ONCE = [
     check_idempotency_key,
     check_passed_through,
     check_files,
+    check_early_answers_are_read,
     check_batches,
     check_batches_under_every_base,
     check_langchain,
