@@ -2,10 +2,12 @@
 //!
 //! No text here ever shows a secret, a path, SQL or an upstream's address.
 
+mod files;
+
 use std::{borrow::Cow, error::Error, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use batchin_batch::{DeleteError, LineFault, SubmitError, WriteFileError};
+use batchin_batch::{LineFault, SubmitError};
 use batchin_domain::Amount;
 use batchin_gateway::{RateInfo, RequestError};
 use batchin_openai::{ErrorBody, InvalidRequest, UpstreamError};
@@ -23,8 +25,6 @@ use tracing::{error, warn};
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// What a client waits when nobody knows better.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
-/// What a client waits for an operator to make room; nothing is gained by asking more often.
-const DISK_PAUSE: Duration = Duration::from_secs(60);
 /// Characters of a client's own text that a message repeats.
 const MAX_ECHO_CHARS: usize = 100;
 /// Faults of a batch that one message lists; the rest are counted.
@@ -486,52 +486,6 @@ impl From<SubmitError> for ApiError {
             SubmitError::File(cause) => cause.into(),
             SubmitError::Blob(cause) => Self::blob(&cause),
             SubmitError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-impl From<WriteFileError> for ApiError {
-    fn from(cause: WriteFileError) -> Self {
-        match cause {
-            WriteFileError::TooLarge { limit } => Self::file_too_large(limit),
-            WriteFileError::Busy => Self::unavailable("Too many uploads at once; try again in a moment."),
-            WriteFileError::OverShare => {
-                let message = "This account has as many uploads under way as the server gives to one account now; \
-                               wait for some of them to end.";
-                Self::over_share(message)
-            }
-            WriteFileError::NoRoom { bytes, files, without_credit } => {
-                let (whose, advice) = match without_credit {
-                    true => ("An account without credit", "add credit, or delete files"),
-                    false => ("This account", "delete files, or let them expire sooner"),
-                };
-                let message = format!("{whose} keeps at most {files} files with {bytes} bytes together; {advice}.");
-                let code = if without_credit { Code::PaymentRequired } else { Code::PayloadTooLarge };
-                Self::new(code, message).at("file").permanent()
-            }
-            WriteFileError::NoDisk => {
-                let message = "The server's disk is nearly full and takes no files and batches now; try again later. \
-                               Other calls are not affected.";
-                Self::new(Code::InsufficientStorage, message).retry_after(DISK_PAUSE)
-            }
-            WriteFileError::Interrupted => Self::internal(),
-            WriteFileError::TooLate => Self::new(Code::RequestTimeout, "The file did not arrive in time."),
-            WriteFileError::Blob(cause) => Self::blob(&cause),
-            WriteFileError::Line(cause) => Self::blob(&cause),
-            WriteFileError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-impl From<DeleteError> for ApiError {
-    fn from(cause: DeleteError) -> Self {
-        match cause {
-            DeleteError::NotFound => Self::not_found("file"),
-            DeleteError::InUse => {
-                let message = "A batch that has not ended reads this file; cancel the batch first.";
-                Self::new(Code::Conflict, message).permanent()
-            }
-            DeleteError::Store(cause) => cause.into(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Holds: what many use at once and of which nobody may have what the others need: places, memory, uploads.
 //!
-//! What a holder may have depends on what is free, so that one that is alone may have nearly all, and however many are
-//! greedy together, something is left for whoever comes next. Nobody has to know how many they are.
+//! What a holder may have depends on what is free: one that is alone may have nearly all, something is left for whoever
+//! comes next, and what the greedy give back goes to others until all have alike. Nobody has to know how many they are.
 
 use std::{
     collections::HashMap,
@@ -151,11 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn however_many_are_greedy_a_newcomer_gets_as_much_as_they_may_have() {
+    fn what_the_greedy_give_back_goes_to_others_first() {
         let shares = Shares::new(ShareLimits { capacity: 2_048, most_percent: 90 });
-        let greedy: Vec<_> = (0..40).map(|holder| fill(&shares, holder).0).collect();
-        let (newcomer, _) = fill(&shares, 1_000);
-        assert!(!newcomer.is_empty(), "{} of the greedy hold {}", greedy.len(), shares.taken());
+        let (mut greedy, _) = fill(&shares, 1);
+        let (newcomer, why) = fill(&shares, 2);
+        assert_eq!((greedy.len(), newcomer.len(), why), (1_843, 184, NoShare::OverPart));
+        greedy.truncate(1_000);
+        let (more, _) = fill(&shares, 2);
+        assert!(shares.take(1, 1).is_err(), "it has its part");
+        assert_eq!(newcomer.len() + more.len(), 943);
     }
 
     #[test]
