@@ -227,8 +227,8 @@ impl Stage {
             After::Flushed => {
                 let rows = account.usage(at).await;
                 assert!(rows.iter().any(|row| row["status"] == "running"), "{rows:?}");
-                let provisional = rows.iter().filter(|row| row["status"] == "running");
-                assert!(provisional.into_iter().all(|row| row["estimated"] == true), "{rows:?}");
+                let mut running = rows.iter().filter(|row| row["status"] == "running");
+                assert!(running.all(|row| row["estimated"] == true), "{rows:?}");
             }
             After::Once(key) => {
                 let body = chat("brief", 10);
