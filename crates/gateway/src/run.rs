@@ -238,7 +238,7 @@ struct One {
     admitted: Admitted,
     reservation: Reservation,
     guard: Option<IdempotencyGuard>,
-    place: Share,
+    place: Share<AccountId>,
 }
 
 /// What the upstream gave, with everything that belongs to the request.

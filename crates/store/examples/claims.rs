@@ -91,7 +91,7 @@ async fn measure(store: &Store, node: NodeIdentity, account: AccountId, first: u
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        let backlog = store.backlog(Priority::High, None, &[], 512, now()).await.unwrap();
+        let backlog = store.backlog(Priority::High, &[], (None, 512), now()).await.unwrap();
         let share = Share { batch: backlog.last().unwrap().batch, model: "m".to_owned(), tasks: CLAIM };
         let claimed = store.claim(node, &[share], now()).await.unwrap();
         times.push(began.elapsed());

@@ -137,15 +137,14 @@ const _: () = assert!(BatchStatus::Pending.code() == 0 && BatchStatus::InProgres
 const _: () = assert!(TaskStatus::Pending.code() == 0);
 
 impl Store {
-    /// What could be claimed of a rank, ordered by account, batch and model, from the account after `after` on, but nothing
-    /// for the models in `without`. The rank is the batch's priority, or high once it has been promoted. What waits for
-    /// something is not among it: see [`Store::probes`].
+    /// Up to `limit` of what could be claimed of a rank, ordered by account, batch and model, from the account after
+    /// `after` on, but nothing for the models in `without`. The rank is the batch's priority, or high once it has been
+    /// promoted. What waits for something is not among it: see [`Store::probes`].
     pub async fn backlog(
         &self,
         rank: Priority,
-        after: Option<AccountId>,
         without: &[String],
-        limit: u32,
+        (after, limit): (Option<AccountId>, u32),
         now: Timestamp,
     ) -> Result<Vec<Backlog>, StoreError> {
         let others = if without.is_empty() {

@@ -93,9 +93,9 @@ impl Worker {
         let (store, now, catalog) = (self.gateway.store(), self.gateway.clock().now(), self.gateway.catalog());
         let without = full_models(&catalog, queues);
         let after = self.lock().looked.get(&rank).copied();
-        let mut backlog = store.backlog(rank, after, &without, BACKLOG, now).await.map_err(FencedError::Store)?;
+        let mut backlog = store.backlog(rank, &without, (after, BACKLOG), now).await.map_err(FencedError::Store)?;
         if backlog.is_empty() && after.is_some() {
-            backlog = store.backlog(rank, None, &without, BACKLOG, now).await.map_err(FencedError::Store)?;
+            backlog = store.backlog(rank, &without, (None, BACKLOG), now).await.map_err(FencedError::Store)?;
         }
         let cut = backlog.len() >= usize::try_from(BACKLOG).unwrap_or(usize::MAX);
         match backlog.last().filter(|_| cut) {
@@ -181,8 +181,8 @@ impl Worker {
             let entry = Entry { account: task.account, weight: 1, priority: task.rank, cost, latest_start: None };
             let model = checked.model.id.clone();
             found.insert(model.clone());
-            if let Err(full) = queues.push(entry, Ready { task, inbound, prompt_bound, model }) {
-                self.requeue(&full.0.task, POLL, false).await;
+            if let Some(left) = queues.push(entry, Ready { task, inbound, prompt_bound, model }) {
+                self.requeue(&left.task, POLL, false).await;
             }
         }
         found

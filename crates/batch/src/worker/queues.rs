@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use batchin_gateway::Inbound;
-use batchin_scheduler::{Entry, Queue, QueueFull};
+use batchin_scheduler::{Entry, Queue};
 use batchin_store::{Claim, ClaimedTask};
 
 /// A claimed task whose body has been read.
@@ -54,13 +54,14 @@ impl Queues {
         self.by_model.iter_mut()
     }
 
-    pub fn push(&mut self, entry: Entry, ready: Ready) -> Result<(), QueueFull<Ready>> {
+    /// Gives the task back where there is no room at all.
+    pub fn push(&mut self, entry: Entry, ready: Ready) -> Option<Ready> {
         if !self.by_model.contains_key(&ready.model) {
             self.by_model.insert(ready.model.clone(), Queue::default());
         }
         match self.by_model.get_mut(&ready.model) {
-            Some(queue) => queue.push(entry, ready).map(drop),
-            None => Err(QueueFull(ready)),
+            Some(queue) => queue.push(entry, ready).err().map(|full| full.0),
+            None => Some(ready),
         }
     }
 

@@ -125,7 +125,7 @@ impl Frame {
         out.push_str(itoa::Buffer::new().format(place.choice));
         match (self.shape, delta) {
             (Shape::Chat { .. }, Delta::Role) => {
-                out.push_str(r#","delta":{"role":"assistant","content":"","refusal":null}"#)
+                out.push_str(r#","delta":{"role":"assistant","content":"","refusal":null}"#);
             }
             (Shape::Chat { .. }, Delta::Text(text)) => {
                 out.push_str(r#","delta":{"content":"#);

@@ -266,7 +266,7 @@ both! {
         let soon = now().after(Duration::from_secs(2));
         db.store.set_blocked(new.id, Some(("max_cost", soon))).await.unwrap();
         for at in [now(), soon] {
-            assert!(db.store.backlog(Priority::Low, None, &[], 9, at).await.unwrap().is_empty());
+            assert!(db.store.backlog(Priority::Low, &[], (None, 9), at).await.unwrap().is_empty());
         }
         assert!(db.store.probes(9, now()).await.unwrap().is_empty());
         let probes = db.store.probes(9, soon).await.unwrap();
@@ -277,10 +277,10 @@ both! {
         assert_eq!(probe.iter().map(|task| (task.blocked.as_deref(), task.rank)).collect::<Vec<_>>(), [(Some("max_cost"), Priority::Low)]);
         db.store.set_blocked(new.id, None).await.unwrap();
         db.store.requeue(&[Requeue { claim: probe[0].claim, not_before: now(), counts: false }]).await.unwrap();
-        assert_eq!(db.store.backlog(Priority::Low, None, &[], 9, soon).await.unwrap(), std::slice::from_ref(of));
-        assert!(db.store.backlog(Priority::Low, Some(new.account), &[], 9, soon).await.unwrap().is_empty());
+        assert_eq!(db.store.backlog(Priority::Low, &[], (None, 9), soon).await.unwrap(), std::slice::from_ref(of));
+        assert!(db.store.backlog(Priority::Low, &[], (Some(new.account), 9), soon).await.unwrap().is_empty());
         let without = [of.model.clone(), "another".to_owned()];
-        assert!(db.store.backlog(Priority::Low, None, &without, 9, soon).await.unwrap().is_empty());
+        assert!(db.store.backlog(Priority::Low, &without, (None, 9), soon).await.unwrap().is_empty());
     }
 
     async fn an_ended_batch_is_forgotten_but_for_its_counts(db) {

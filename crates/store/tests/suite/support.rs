@@ -304,7 +304,7 @@ impl Db {
         limit: u32,
         at: Timestamp,
     ) -> Result<Vec<ClaimedTask>, FencedError> {
-        let mut backlog = self.store.backlog(rank, None, &[], 1_000, at).await.unwrap();
+        let mut backlog = self.store.backlog(rank, &[], (None, 1_000), at).await.unwrap();
         backlog.sort_by(|a, b| (a.batch, &a.model).cmp(&(b.batch, &b.model)));
         let mut claimed = self.store.claim(node, &[], at).await?;
         for Backlog { batch, model, .. } in backlog {

@@ -37,7 +37,7 @@ both! {
         assert!(due(db, soon()).await.is_empty(), "nothing is set aside that could come back");
         let said = db.store.batch(account, batches[0]).await.unwrap().unwrap().blocked;
         assert_eq!(said.as_deref(), Some("payment_required"));
-        assert!(db.store.backlog(Priority::Low, None, &[], 9, later()).await.unwrap().is_empty());
+        assert!(db.store.backlog(Priority::Low, &[], (None, 9), later()).await.unwrap().is_empty());
         db.store.grant_credit(db.grant(account, 5)).await.unwrap();
         assert_eq!(due(db, now()).await, batches);
         assert_eq!(due(db, later()).await.len(), 3, "who was not woken is asked once in a while");
@@ -66,7 +66,7 @@ both! {
         assert_eq!(due(db, now()).await, batches[..1]);
         db.store.paid((batches[1], account), "payment_required", 1, now()).await.unwrap();
         assert!(due(db, later()).await.is_empty());
-        assert_eq!(db.store.backlog(Priority::Low, None, &[], 9, now()).await.unwrap().len(), 2);
+        assert_eq!(db.store.backlog(Priority::Low, &[], (None, 9), now()).await.unwrap().len(), 2);
     }
 
     async fn a_higher_budget_wakes_the_batches_of_its_key(db) {
