@@ -55,7 +55,7 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
         // The engine is started by `serve`, and its weights are looked at above.
         match check_models::ask(config, |kind| kind != Kind::Embedded).await {
             Ok(asked) => {
-                findings.extend(asked.iter().map(|one| doctor::upstream(&one.name, one.is_well(), one.verdict())))
+                findings.extend(asked.iter().map(|one| doctor::upstream(&one.name, one.is_well(), one.verdict())));
             }
             Err(cause) => findings.push(doctor::upstream("all", false, cli::explain(&*cause))),
         }
