@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use batchin_batch::{DiskReserve, FilesOptions};
-use batchin_domain::{Class, IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
+use batchin_domain::{IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
 use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
 use batchin_store::{ConnectError, ConnectOptions, FileBounds, FileRoom, PriceList, Store};

@@ -73,8 +73,8 @@ fn counts(row: &Value, input: u64, output: u64, estimated: bool, marks: &[&str])
 
 /// The last reason for an end in a stream.
 fn reason(chunks: &[Value]) -> Value {
-    let reasons = chunks.iter().map(|chunk| chunk["choices"][0]["finish_reason"].clone());
-    reasons.filter(|reason| !reason.is_null()).last().unwrap_or_default()
+    let mut reasons = chunks.iter().map(|chunk| chunk["choices"][0]["finish_reason"].clone());
+    reasons.rfind(|reason| !reason.is_null()).unwrap_or_default()
 }
 
 #[track_caller]
@@ -347,8 +347,8 @@ both! {
                 }
             };
             tokio::time::timeout(PATIENCE, ended).await.unwrap();
-            let results = server.get(&format!("/v1/batches/{id}/results")).await.text().to_owned();
-            serde_json::from_str::<Value>(results.lines().next().unwrap()).unwrap()
+            let results = server.get(&format!("/v1/batches/{id}/results")).await;
+            serde_json::from_str::<Value>(results.text().lines().next().unwrap()).unwrap()
         };
         let rows = async || server.get("/v1/usage/logs").await.ok().as_array().unwrap().clone();
         for (id, output, reason, marks) in
