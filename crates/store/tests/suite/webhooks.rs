@@ -36,11 +36,15 @@ async fn telling(db: &Db, account: AccountId, url: &str, tasks: usize) -> NewBat
 
 /// An event that happens then.
 async fn event(db: &Db, account: AccountId, url: &str, when: Timestamp) {
-    // One that is cancelled before its file has been read ends there and then.
+    // One that is cancelled, and whose file is at fault, ends there and then.
     let mut new = db.new_file_batch(account, Priority::High);
     new.terms.webhook_url = Some(url.to_owned());
     db.store.create_batch(new.clone()).await.unwrap();
     db.store.cancel_batch(account, new.id, when).await.unwrap();
+    let node = db.node().await;
+    while db.store.take_chore(node, None, when).await.unwrap().unwrap().id != new.id {}
+    db.store.reject_batch(node, new.id, "[]", when).await.unwrap();
+    db.store.leave(node).await.unwrap();
 }
 
 async fn log_of(db: &Db, account: AccountId) -> Vec<DeliveryRow> {
