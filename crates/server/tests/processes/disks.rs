@@ -86,7 +86,7 @@ async fn comes_back(fault: DiskFault, says: &str, logs: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_loses_nothing() {
-    comes_back(DiskFault::Full, "its disk is full", &["SQLite 13", "database or disk is full"]).await;
+    comes_back(DiskFault::Full, "its disk is full", &["code 13", "database or disk is full"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
