@@ -102,11 +102,11 @@ fn key_fields(is_change: bool) -> Value {
 
 /// A call's body: what this server judges, and whatever else OpenAI's API has.
 fn passed_through(required: &[&str], mut properties: Value, stream: bool) -> Value {
-    let count = |most: u32| json!({ "type": ["integer", "null"], "minimum": 1, "maximum": most });
-    for (name, most) in [("max_tokens", u32::MAX), ("max_completion_tokens", u32::MAX), ("n", 128), ("best_of", 128)] {
-        if stream {
-            properties[name] = count(most);
-        }
+    // Completions may ask for no tokens at all: the prompt's own logprobs.
+    let least = u32::from(!required.contains(&"prompt"));
+    let counts = [("max_tokens", least, u32::MAX), ("max_completion_tokens", least, u32::MAX), ("n", 1, 128), ("best_of", 0, 128)];
+    for (name, least, most) in counts.into_iter().filter(|_| stream) {
+        properties[name] = json!({ "type": ["integer", "null"], "minimum": least, "maximum": most });
     }
     if stream {
         properties["temperature"] = json!({ "type": ["number", "null"], "minimum": 0, "maximum": 2 });
@@ -281,7 +281,6 @@ fn upload() -> Value {
                                 days without it, others stay." },
         },
         "dependentRequired": { anchor: [seconds], seconds: [anchor] },
-        "additionalProperties": false,
-        "description": "A file and what it is for, in any order.",
+        "description": "A file and what it is for, in any order. Other parts are passed over.",
     })
 }
