@@ -33,19 +33,20 @@ const MAX_UPLOADS: Setting = Setting {
     path: "files.max_uploads",
     kind: Kind::Integer { min: 1, max: 10_000 },
     preset: Preset::Integer(32),
-    doc: "Uploads at once on this node, each with a few parts of five megabytes in memory; more are refused with 503.",
+    doc: "Uploads at once on this node, each with a few parts of five megabytes in memory; more are refused with 503, or \
+          with 429 where an account has its share.",
 };
 const MAX_ACCOUNT_BYTES: Setting = Setting {
     path: "files.max_account_bytes",
     kind: Kind::Integer { min: 0, max: 1_000_000_000_000_000 },
     preset: Preset::Integer(100_000_000_000),
-    doc: "What one account may keep in files, in bytes. What batches wrote does not count.",
+    doc: "What one account may keep in files, in bytes; more is refused with 413. What batches wrote does not count.",
 };
 const MAX_ACCOUNT_FILES: Setting = Setting {
     path: "files.max_account_files",
     kind: Kind::Integer { min: 0, max: 1_000_000 },
     preset: Preset::Integer(10_000),
-    doc: "How many files one account may keep.",
+    doc: "How many files one account may keep, with the inputs of its batches.",
 };
 const MAX_BYTES_WITHOUT_CREDIT: Setting = Setting {
     path: "files.max_bytes_without_credit",

@@ -126,8 +126,9 @@ const MAX_ACCOUNT_PERCENT: Setting = Setting {
     path: "server.max_account_percent",
     kind: Kind::Integer { min: 1, max: 100 },
     preset: Preset::Integer(90),
-    doc: "What one account may have of requests in progress, memory for bodies and uploads while nobody else has any. \
-          Others always find room: with 90, an account may have nine times of what is free. 100 turns it off.",
+    doc: "What one account may have of requests in progress, memory for bodies, uploads and requests that wait under an \
+          Idempotency-Key, while nobody else has any. Others always find room: with 90, an account may have nine times \
+          of what is free. 100 turns it off.",
 };
 const MIN_BODY_BYTES_PER_SECOND: Setting = Setting {
     path: "server.min_body_bytes_per_second",
@@ -161,7 +162,7 @@ const SHUTDOWN_GRACE_SECONDS: Setting = Setting {
     path: "server.shutdown_grace_seconds",
     kind: Kind::Integer { min: 0, max: 3_600 },
     preset: Preset::Integer(30),
-    doc: "How long a shutdown waits for requests in progress.",
+    doc: "How long a shutdown waits for requests in progress, once no more are taken.",
 };
 const NODE_LEASE_SECONDS: Setting = Setting {
     path: "server.node_lease_seconds",
