@@ -33,8 +33,8 @@ const MAX_UPLOADS: Setting = Setting {
     path: "files.max_uploads",
     kind: Kind::Integer { min: 1, max: 10_000 },
     preset: Preset::Integer(32),
-    doc: "Uploads at once on this node, each with a few parts of five megabytes in memory; more are refused with 503, or \
-          with 429 where an account has its share.",
+    doc: "Uploads at once on this node, each with a few parts of five megabytes in memory; more are refused with 503, \
+          or with 429 where an account has its share.",
 };
 const MAX_ACCOUNT_BYTES: Setting = Setting {
     path: "files.max_account_bytes",

@@ -126,9 +126,9 @@ const MAX_ACCOUNT_PERCENT: Setting = Setting {
     path: "server.max_account_percent",
     kind: Kind::Integer { min: 1, max: 100 },
     preset: Preset::Integer(90),
-    doc: "What one account may have of requests in progress, memory for bodies, uploads and requests that wait under an \
-          Idempotency-Key, while nobody else has any. Others always find room: with 90, an account may have nine times \
-          of what is free. 100 turns it off.",
+    doc: "What one account may have of requests in progress, memory for bodies, uploads and requests that wait under \
+          an Idempotency-Key, while nobody else has any. Others always find room: with 90, an account may have nine \
+          times of what is free. 100 turns it off.",
 };
 const MIN_BODY_BYTES_PER_SECOND: Setting = Setting {
     path: "server.min_body_bytes_per_second",
