@@ -81,7 +81,12 @@ where
         }
         Coding::Deflate => Box::pin(ZlibDecoder::new(raw)),
         Coding::Brotli => Box::pin(BrotliDecoder::new(raw)),
-        Coding::Zstd => Box::pin(ZstdDecoder::with_params(raw, &[DParameter::window_log_max(MAX_ZSTD_WINDOW)])),
+        Coding::Zstd => {
+            let mut decoder = ZstdDecoder::with_params(raw, &[DParameter::window_log_max(MAX_ZSTD_WINDOW)]);
+            // Several frames are one text, as RFC 8878 has it.
+            decoder.multiple_members(true);
+            Box::pin(decoder)
+        }
     };
     let plain = ReaderStream::with_capacity(reader, PIECE_BYTES).inspect_err(move |_| edge.note_undecodable());
     Body::from_stream(plain)

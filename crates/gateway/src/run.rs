@@ -6,7 +6,7 @@ use batchin_domain::{AccountId, Amount, Class, Timestamp, TransferId};
 use batchin_openai::{ChunkHead, Endpoint, Usage, with_usage};
 use batchin_scheduler::{Gate, Outcome as Ended};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
-use batchin_upstream::{Answer, Asker, Call, CallError, CallErrorKind, Events, Retry};
+use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Events, Retry};
 use bytes::Bytes;
 use metrics::counter;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use crate::{
     meter::Meter,
     meters,
     reserve::{Reservation, reserve, take_request},
+    task::choices_of,
 };
 
 /// Upstreams tried for one request: enough to step over two dead ones, few enough that a request that kills servers
@@ -378,7 +379,7 @@ impl Gateway {
                 }
                 Err(gate) => return Err(no_room(gate, last)),
             };
-            let call = Call { asker: running.asker, ..call_of(inbound, admitted) };
+            let call = call_of(inbound, admitted, &running);
             client.is_called_for(running.replica.kind());
             batchin_faults::point("upstream.calling");
             let called = running.replica.call(call).await;
@@ -425,7 +426,7 @@ pub(crate) fn note_failure(upstream: &str, error: &CallError) {
     }
 }
 
-pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted) -> Call<'a> {
+pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &Running) -> Call<'a> {
     let model = &*admitted.model;
     Call {
         endpoint: inbound.endpoint,
@@ -436,11 +437,11 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted) -> Call<'a>
         stream: admitted.peek.stream,
         include_usage: admitted.peek.include_usage,
         continuous_usage: admitted.peek.continuous_usage,
-        answers: admitted.given(),
+        answers: choices_of(admitted, running.replica.kind()),
         request_id: inbound.request.to_string(),
         class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
         max_tokens: admitted.max_tokens,
-        asker: Asker::default(),
+        asker: running.asker,
     }
 }
 

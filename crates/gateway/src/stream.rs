@@ -196,7 +196,8 @@ impl MeteredStream {
         warn!(upstream = open.running.replica.name(), "a stream was cut off that went on beyond its limit");
         let id = open.bill.public_id();
         let head = open.bill.chunk_head(&id);
-        let ended = head.end_by_length(open_choices(&self.state, open.bill.admitted.given()));
+        let ended =
+            head.end_by_length(open_choices(&self.state, choices_of(&open.bill.admitted, open.running.replica.kind())));
         self.tail.push_back(ended);
         if self.show_usage {
             self.usage_at = Some(self.tail.len());

@@ -129,7 +129,7 @@ impl Gateway {
                     Err(gate) => return Err(failed.end().unwrap_or_else(|| no_room(gate, None).into())),
                 },
             };
-            let call = Call { asker: running.asker, ..call_of(inbound, admitted) };
+            let call = call_of(inbound, admitted, &running);
             let tried = tokio::select! {
                 tried = answer(&running, call, one) => tried,
                 () = running.preempted() => return Err(TaskError::Preempted),

@@ -175,15 +175,17 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
     })
 }
 
+/// What a row of the log is read from.
+const ROW: &str = "request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
+     cost_nano, outcome, estimated, marks, created_at, latency_us, ttft_us";
+
 impl Store {
     /// Requests one by one, newest first.
     pub async fn usage_logs(&self, filter: &UsageFilter, page: Page) -> Result<Vec<UsageRow>, StoreError> {
         let (condition, mut values) = condition(filter);
         values.extend([i64::from(page.limit).into(), i64::from(page.offset).into()]);
         let sql = format!(
-            "SELECT request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
-             cost_nano, outcome, estimated, marks, created_at, latency_us, ttft_us FROM usage_log WHERE {condition} \
-             ORDER BY created_at DESC, request_id DESC LIMIT ${} OFFSET ${}",
+            "SELECT {ROW} FROM usage_log WHERE {condition} ORDER BY created_at DESC, request_id DESC LIMIT ${} OFFSET ${}",
             values.len() - 1,
             values.len()
         );
@@ -203,9 +205,7 @@ impl Store {
         values.extend([at.into(), after.uuid().into(), i64::from(limit).into()]);
         let next = values.len();
         let sql = format!(
-            "SELECT request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
-             cost_nano, outcome, estimated, created_at, latency_us, ttft_us FROM usage_log WHERE {condition} \
-             AND (created_at, request_id) < (${}, ${}) ORDER BY created_at DESC, request_id DESC LIMIT ${next}",
+            "SELECT {ROW} FROM usage_log WHERE {condition} AND (created_at, request_id) < (${}, ${}) ORDER BY created_at DESC, request_id DESC LIMIT ${next}",
             next - 2,
             next - 1
         );

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_gauge, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::{
     breaker::Trouble,
@@ -34,14 +34,6 @@ pub(crate) struct Meters {
 impl Meters {
     pub(crate) fn of(name: &str) -> Self {
         let name = name.to_owned();
-        describe_gauge!(
-            "batchin_upstream_breaker",
-            "1 for the state that the upstream's breaker is in, 0 for the others."
-        );
-        describe_gauge!(
-            "batchin_upstream_trouble",
-            "1 while this keeps calls from the upstream or makes them fail there."
-        );
         let trouble =
             |cause: &'static str| gauge!("batchin_upstream_trouble", "upstream" => name.clone(), "cause" => cause);
         let state = |state: BreakerState| {

@@ -19,10 +19,11 @@ pub(crate) fn meant<B>(request: &Request<B>) -> Option<Uri> {
     let path = request.uri().path();
     let bare = path.strip_prefix("/v1").unwrap_or(path);
     let below = bare.strip_prefix("/batches")?;
-    let names_theirs = below.strip_prefix('/').is_some_and(|id| id.starts_with(BATCH));
+    let theirs = below.strip_prefix('/').filter(|id| id.starts_with(BATCH));
+    // What OpenAI does not have below a batch is ours, by whatever form of its id.
     let is_theirs = match request.method().as_str() {
-        "GET" => below.is_empty() || names_theirs,
-        "POST" => names_theirs,
+        "GET" => below.is_empty() || theirs.is_some_and(|id| !id.contains('/')),
+        "POST" => theirs.is_some_and(|id| id.ends_with("/cancel")),
         _ => false,
     };
     if !is_theirs || !is_openai_client(request.headers()) {
@@ -82,6 +83,7 @@ mod tests {
         }
         for (method, uri) in [
             (Method::POST, "/v1/batches"),
+            (Method::GET, "/v1/batches/batch_0197f3a00000700080000000000000ab/results"),
             (Method::GET, "/v1/batches/0197f3a0-0000-7000-8000-0000000000ab"),
             (Method::GET, "/v1/batchesx"),
             (Method::GET, "/v1/files"),

@@ -104,7 +104,12 @@ fn key_fields(is_change: bool) -> Value {
 fn passed_through(required: &[&str], mut properties: Value, stream: bool) -> Value {
     // Completions may ask for no tokens at all: the prompt's own logprobs.
     let least = u32::from(!required.contains(&"prompt"));
-    let counts = [("max_tokens", least, u32::MAX), ("max_completion_tokens", least, u32::MAX), ("n", 1, 128), ("best_of", 0, 128)];
+    let counts = [
+        ("max_tokens", least, u32::MAX),
+        ("max_completion_tokens", least, u32::MAX),
+        ("n", 1, 128),
+        ("best_of", 0, 128),
+    ];
     for (name, least, most) in counts.into_iter().filter(|_| stream) {
         properties[name] = json!({ "type": ["integer", "null"], "minimum": least, "maximum": most });
     }

@@ -52,12 +52,11 @@ both! {
         server.stop().await;
     }
 
-    async fn the_list_is_unavailable_when_the_service_is(backend) {
+    async fn a_server_that_drains_still_answers_and_says_so_to_balancers(backend) {
         let server = TestServer::start().on(backend).await;
         server.stopping.cancel();
-        let list = server.anonymous(Method::GET, "/v1/models").await;
-        list.error(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable");
-        assert_eq!(list.header("retry-after"), "1");
+        server.anonymous(Method::GET, "/v1/models").await.ok();
+        server.chat("chat-model").max_tokens(1).await.ok();
         let ready = server.anonymous(Method::GET, "/readyz").await;
         assert_eq!((ready.status, &ready.json()["status"]), (503, &json!("draining")));
         assert_eq!(server.anonymous(Method::GET, "/healthz").await.status, 200);

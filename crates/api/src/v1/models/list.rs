@@ -20,9 +20,6 @@ pub(crate) struct ModelList {
 
 /// The catalogue, while any model server passes its health check.
 pub(super) fn catalog(app: &App) -> Result<Arc<Catalog>, ApiError> {
-    if app.stopping.is_cancelled() {
-        return Err(ApiError::unavailable("The server is shutting down."));
-    }
     if app.gateway.fleet().replicas().iter().any(|replica| replica.passes_health_check()) {
         return Ok(app.gateway.catalog());
     }
