@@ -162,6 +162,9 @@ def hooks():
         # Deliveries are asked for after one that there is.
         if path.endswith("/webhooks/deliveries") and str(query.get("after", "")).startswith("evt_"):
             del query["after"]
+        # A list goes on after a row or at a number of rows, which a description of parameters cannot say.
+        if "after" in query and "offset" in query:
+            del query["offset"]
         # Under one key only one request can be made.
         if not is_without(case) and re.fullmatch("[!-~]{1,200}", str(headers.get("Idempotency-Key", ""))):
             headers["Idempotency-Key"] += str(uuid.uuid4())

@@ -151,7 +151,6 @@ def check_refusals(base):
     for param, wrong in [
         ("temperature", {"temperature": "hot"}),
         ("max_tokens", {"max_tokens": -1}),
-        ("max_tokens", {"max_tokens": 100_000}),
         ("messages", {"messages": []}),
         ("messages[0].role", {"messages": [{"content": "no role"}]}),
     ]:

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use batchin_store::Page;
 
 use crate::{
-    error::ApiError,
+    error::{ApiError, Code},
     query::{Parameters, invalid},
 };
 
@@ -27,7 +27,7 @@ pub(crate) fn after<I: FromStr>(parameters: &Parameters<'_>) -> Result<Option<I>
 
 /// `after` names no row of this account's list.
 pub(crate) fn no_row() -> ApiError {
-    invalid("after", "names nothing in this list; give the `id` of the last row seen")
+    ApiError::new(Code::NotFound, "`after` names nothing in this list; give the `id` of the last row seen.").at("after")
 }
 
 /// `limit` and `offset`.

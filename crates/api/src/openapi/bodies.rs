@@ -100,18 +100,24 @@ fn key_fields(is_change: bool) -> Value {
     fields
 }
 
+/// Text that can be stored.
+const STORABLE: &str = r"^[^\u0000]*$";
+
 /// A call's body: what this server judges, and whatever else OpenAI's API has.
 fn passed_through(required: &[&str], mut properties: Value, stream: bool) -> Value {
-    // Completions may ask for no tokens at all: the prompt's own logprobs.
+    // Completions may ask for no tokens at all: the prompt's own logprobs. A limit above the model's counts as the model's.
     let least = u32::from(!required.contains(&"prompt"));
     let counts = [
-        ("max_tokens", least, u32::MAX),
-        ("max_completion_tokens", least, u32::MAX),
-        ("n", 1, 128),
-        ("best_of", 0, 128),
+        ("max_tokens", least, None),
+        ("max_completion_tokens", least, None),
+        ("n", 1, Some(128)),
+        ("best_of", 0, Some(128)),
     ];
     for (name, least, most) in counts.into_iter().filter(|_| stream) {
-        properties[name] = json!({ "type": ["integer", "null"], "minimum": least, "maximum": most });
+        properties[name] = json!({ "type": ["integer", "null"], "minimum": least });
+        if let Some(most) = most {
+            properties[name]["maximum"] = most.into();
+        }
     }
     if stream {
         properties["temperature"] = json!({ "type": ["number", "null"], "minimum": 0, "maximum": 2 });
@@ -199,7 +205,7 @@ fn of_model(mut body: Value, example: &str) -> Value {
 fn create_task() -> Value {
     let kind = |body: Value, path: &str| {
         let properties = json!({
-            "custom_id": { "type": "string", "minLength": 1, "maxLength": 512, "examples": ["task-1"],
+            "custom_id": { "type": "string", "minLength": 1, "maxLength": 512, "pattern": STORABLE, "examples": ["task-1"],
                 "description": "Unique in the batch." },
             "model": { "type": "string", "minLength": 1, "maxLength": 256, "examples": ["smollm2-135m-instruct"] },
             "request_body": body,
@@ -228,8 +234,9 @@ fn terms() -> Value {
         "completion_window": { "type": ["string", "null"], "pattern": WINDOW, "examples": ["24h"],
             "description": "How long it may take: whole hours or days, from `1h` to `7d`. Without it, as long as it takes." },
         "max_cost_cents": cents("It stops before it costs more."),
-        "metadata": { "type": ["object", "null"], "maxProperties": 16, "propertyNames": { "maxLength": 64 },
-            "additionalProperties": { "type": "string", "maxLength": 512 }, "description": "At most 16 pairs of texts." },
+        "metadata": { "type": ["object", "null"], "maxProperties": 16, "propertyNames": { "maxLength": 64, "pattern": STORABLE },
+            "additionalProperties": { "type": "string", "maxLength": 512, "pattern": STORABLE },
+            "description": "At most 16 pairs of texts." },
     })
 }
 

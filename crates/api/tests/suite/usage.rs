@@ -131,8 +131,9 @@ both! {
                 page = ids(&server.get(&format!("{path}?limit=2&after={}", last.as_str().unwrap())).await.ok());
             }
             assert_eq!(seen, whole, "{path}");
+            let nowhere = server.get(&format!("{path}?after=0197f3a0-0000-7000-8000-000000000000")).await;
+            assert_eq!(nowhere.error(StatusCode::NOT_FOUND, "not_found")["param"], "after");
             for (query, param) in [
-                ("after=0197f3a0-0000-7000-8000-000000000000".to_owned(), "after"),
                 ("after=x".to_owned(), "after"),
                 (format!("after={}&offset=1", whole[0].as_str().unwrap()), "offset"),
             ] {

@@ -75,7 +75,7 @@ pub(crate) fn whole_number(text: &str) -> Option<u32> {
     if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return None;
     }
-    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && value.fract().abs() < f64::EPSILON)?;
+    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && value.trunc() == *value)?;
     if value.abs() < 1.0 {
         return Some(0);
     }

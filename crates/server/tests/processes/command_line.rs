@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use batchin_sim::{Answer, Behaviour};
 use serde_json::Value;
 use tokio::{
     io::copy_bidirectional,
@@ -197,6 +198,7 @@ async fn a_server_with_tls_is_told_from_a_wrong_address_a_stranger_and_nobody() 
     assert!(given_up.err.contains(&format!("no connection to {nobody}: Connection refused; trying again")));
     assert!(given_up.err.ends_with(&format!("error: cannot reach {nobody}: Connection refused\n")), "{given_up:?}");
 
+    world.sim().script("sim:tokens=10", Behaviour::Answer(Answer::of(10)));
     let report = world.command_on(node.data(), &["doctor", "--json"]).await;
     let address = format!("the server of this data folder is running on {base}");
     assert!(report.code == 0 && report.out.contains(&address), "{report:?}");

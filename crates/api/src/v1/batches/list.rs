@@ -23,7 +23,8 @@ use crate::{
     ("offset" = Option<u32>, Query, description = "How many to pass over; not together with `after`")), responses(
     (status = 200, description = "The batches", body = Vec<BatchObject>),
     (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "`after` names nothing in the list", body = ErrorObject)))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: AccountCaller,

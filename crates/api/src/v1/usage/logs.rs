@@ -95,7 +95,8 @@ impl From<UsageRow> for UsageLog {
     ("key_id" = Option<Uuid>, Query), ("model" = Option<String>, Query)), responses(
     (status = 200, description = "The requests", body = Vec<UsageLog>),
     (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "`after` names nothing in the list", body = ErrorObject)))]
 pub(crate) async fn logs(
     State(app): State<App>,
     caller: AccountCaller,
