@@ -4,7 +4,7 @@
 //! states. Either way nothing beyond what was held for is ever counted.
 
 use batchin_domain::{Amount, Price, Units};
-use batchin_openai::Usage;
+use batchin_openai::{InputBound, Usage};
 use batchin_store::UsageMarks;
 use batchin_upstream::Kind;
 
@@ -24,6 +24,11 @@ const SPARE_BYTES: u64 = 64;
 /// How many tokens a text is counted as where the model server does not say: one for each four bytes or part of them.
 pub(crate) const fn tokens_of_text(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
+/// The most bytes of text that a prompt is.
+const fn echo_bytes(bound: &InputBound) -> u64 {
+    bound.text_bytes.saturating_add(bound.token_ids.saturating_mul(LONGEST_TOKEN))
 }
 
 /// What came of an answer: its pieces, and the bytes of text in them.
@@ -54,7 +59,7 @@ pub(crate) struct Meter {
     answers: u64,
     /// Our count of the prompt, for when the upstream says nothing.
     guessed_input: u64,
-    /// Bytes of the prompt that stand before the answers.
+    /// The most bytes of the prompt that may stand before the answers: no sign that a server goes beyond its limit.
     echoed: u64,
     said: Said,
     /// Of that, what came since the upstream last told its count.
@@ -75,7 +80,7 @@ impl Meter {
             bound: Units { input: ceiling.input, output: ceiling.output, cached: ceiling.input },
             answers: ceiling.answers,
             guessed_input: admitted.prompt_guess,
-            echoed: if peek.echo { bound.text_bytes.saturating_mul(u64::from(peek.choices.max(1))) } else { 0 },
+            echoed: if peek.echo { echo_bytes(bound).saturating_mul(u64::from(peek.choices.max(1))) } else { 0 },
             said: Said::default(),
             uncounted: Said::default(),
             told: None,
@@ -84,8 +89,16 @@ impl Meter {
         }
     }
 
+    /// Such a server answers.
+    pub const fn comes_from(&mut self, kind: Kind) {
+        if !kind.echoes() {
+            self.echoed = 0;
+        }
+    }
+
     /// The answer is a stream of such a server.
     pub const fn streams_from(&mut self, kind: Kind) {
+        self.comes_from(kind);
         self.token_by_token = kind.streams_token_by_token();
     }
 
@@ -132,7 +145,8 @@ impl Meter {
 
     /// What is odd about the counts.
     pub fn marks(&self) -> UsageMarks {
-        let counted = self.counted();
+        // That the prompt comes back is nothing odd.
+        let counted = self.counted(self.echoed);
         let told = self.told.and_then(|usage| usage.completion_tokens);
         let in_it = self.said.pieces.saturating_sub(self.uncounted.pieces);
         UsageMarks {
@@ -144,7 +158,7 @@ impl Meter {
 
     /// What was consumed so far, at most what was held for.
     pub fn units(&self) -> Units {
-        let counted = self.counted();
+        let counted = self.counted(0);
         let input = counted.input.min(self.bound.input);
         Units { input, output: counted.output.min(self.bound.output), cached: counted.cached.min(input) }
     }
@@ -172,9 +186,13 @@ impl Meter {
         self.price.cost(self.units()).min(self.hold)
     }
 
-    fn counted(&self) -> Units {
+    /// The counts, without so many bytes that may be the prompt's echo. Nobody knows which text is: what is billed has all
+    /// of it, as a server that ignores `echo` would work for nothing otherwise.
+    fn counted(&self, echoed: u64) -> Units {
         let told = self.told.unwrap_or_default();
-        let said = Said { bytes: self.uncounted.bytes.saturating_sub(self.echoed), ..self.uncounted };
+        // It stands at the beginning, before any count that came on the way.
+        let echoed = if told.completion_tokens.unwrap_or(0) > 0 { 0 } else { echoed };
+        let said = Said { bytes: self.uncounted.bytes.saturating_sub(echoed), ..self.uncounted };
         let is_echo = said.bytes == 0 && self.uncounted.bytes > 0;
         let guessed = if is_echo { 0 } else { said.tokens(self.token_by_token) };
         Units {
@@ -240,6 +258,28 @@ mod tests {
         check(8, 4);
         // Several tokens in a piece.
         check(10, 10);
+    }
+
+    #[test]
+    fn an_echo_is_nothing_odd_and_nothing_free() {
+        let asking =
+            Meter { echoed: 1_000 * LONGEST_TOKEN, bound: Units { input: 1_000, output: 1, cached: 0 }, ..meter() };
+        for kind in [Kind::OpenAi, Kind::Vllm, Kind::Ollama] {
+            let mut honest = asking;
+            honest.streams_from(kind);
+            honest.said(1, 4_000);
+            let is_odd = kind == Kind::Ollama;
+            assert_eq!((honest.is_over(), honest.marks().capped), (is_odd, is_odd), "{kind}");
+            assert_eq!(honest.units().output, 1, "{kind}");
+        }
+        let mut ignoring = Meter { echoed: 8_000, ..meter() };
+        ignoring.comes_from(Kind::OpenAi);
+        ignoring.said(1, 40);
+        assert_eq!(ignoring.units(), units(10, 10));
+        // What follows a count on the way is no echo.
+        ignoring.report(Usage::of(12, 5));
+        ignoring.said(1, 400);
+        assert_eq!((ignoring.units(), ignoring.marks().capped), (units(12, 20), true));
     }
 
     #[test]

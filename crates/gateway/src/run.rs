@@ -6,7 +6,7 @@ use batchin_domain::{AccountId, Amount, Class, Timestamp, TransferId};
 use batchin_openai::{ChunkHead, Endpoint, Usage, with_usage};
 use batchin_scheduler::{Gate, Outcome as Ended};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
-use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Events, Retry};
+use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Events, Kind, Retry};
 use bytes::Bytes;
 use metrics::counter;
 use tokio::time::Instant;
@@ -300,7 +300,7 @@ impl Gateway {
             }
             Answer::Whole { body, usage, text_bytes, .. } => {
                 let mut bill = bill;
-                take_whole(&mut bill.meter, usage, text_bytes);
+                take_whole(&mut bill.meter, dispatched.running.replica.kind(), usage, text_bytes);
                 let unsettled = whole(bill, reservation, body, dispatched.running);
                 let outcome = if client.is_gone() { Outcome::ClientGone } else { Outcome::Completed };
                 Ok(ReplyBody::Whole(unsettled.settle(outcome, guard.map(IdempotencyGuard::keep), None).await?))
@@ -454,8 +454,9 @@ fn public_id(inbound: &Inbound) -> String {
     }
 }
 
-/// Meters a whole answer.
-pub(crate) fn take_whole(meter: &mut Meter, usage: Option<Usage>, text_bytes: u64) {
+/// Meters a whole answer of such a server.
+pub(crate) fn take_whole(meter: &mut Meter, kind: Kind, usage: Option<Usage>, text_bytes: u64) {
+    meter.comes_from(kind);
     if text_bytes > 0 {
         meter.said(1, text_bytes);
     }

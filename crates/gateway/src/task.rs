@@ -207,7 +207,7 @@ async fn answer(running: &Running, mut call: Call<'_>, one: Try<'_>) -> Result<G
     match replica.call(call).await? {
         Answer::Whole { body, usage, text_bytes, .. } => {
             let mut meter = one.meter;
-            take_whole(&mut meter, usage, text_bytes);
+            take_whole(&mut meter, replica.kind(), usage, text_bytes);
             Ok(Given { body, meter, ttft: None })
         }
         // The call asked for a whole answer; a server that streams all the same does not speak the protocol.

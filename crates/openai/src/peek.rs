@@ -55,7 +55,7 @@ pub struct Peek {
     pub choices: u32,
     /// Answers that the client gets of each prompt: `n`.
     pub given: u32,
-    /// The answer begins with the prompt: `echo`.
+    /// The answer is asked to begin with the prompt: `echo`, in completions alone.
     pub echo: bool,
     /// `temperature` is 0.
     pub temperature_zero: bool,
@@ -230,7 +230,7 @@ impl<'a> Found<'a> {
             | "modalities" => {
                 let is_set = !matches!(value.get(), "null" | "false");
                 self.streams_less |= is_set;
-                self.echo |= is_set && key == "echo";
+                self.echo |= key == "echo" && value.get() == "true";
                 return Ok(());
             }
             _ => {
@@ -281,7 +281,7 @@ impl<'a> Found<'a> {
             max_output_name: if is_renamed { "max_completion_tokens" } else { "max_tokens" },
             choices: n.max(best_of),
             given: n,
-            echo: self.echo,
+            echo: self.echo && endpoint == Endpoint::Completions,
             temperature_zero: scalar::temperature(self.temperature)? == Some(0.0),
             seeded: self.seed.is_some(),
             has_suffix,

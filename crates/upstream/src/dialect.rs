@@ -116,6 +116,11 @@ impl Kind {
         !matches!(self, Kind::OpenAi)
     }
 
+    /// Whether it puts the prompt before a completion that asks for it by `echo`. The others ignore or refuse it.
+    pub const fn echoes(self) -> bool {
+        matches!(self, Kind::OpenAi | Kind::Vllm | Kind::Sglang)
+    }
+
     /// Whether it gives one answer, whatever `n` says.
     pub const fn ignores_n(self) -> bool {
         matches!(self, Kind::Ollama)

@@ -323,6 +323,29 @@ both! {
         }
     }
 
+    async fn who_asks_for_an_echo_pays_for_the_answer(backend) {
+        for kind in [Kind::OpenAi, Kind::Ollama] {
+            let server = TestServer::start().on(backend).with_kind(kind).await;
+            let choice = json!({ "index": 0, "text": "x".repeat(400), "finish_reason": "stop" });
+            server.sim.queue(whole(&json!({ "choices": [choice] })));
+            let prompt = "y".repeat(4_000);
+            let body = json!({ "model": "chat-model", "prompt": prompt, "max_tokens": 200, "echo": true });
+            server.post("/v1/completions", body).await.ok();
+            assert_eq!(only_row(&server).await["output_tokens"], 100, "{kind}");
+            server.stop().await;
+        }
+        // An honest echo of ids is not cut off: their text may be long.
+        let server = TestServer::start().on(backend).with_kind(Kind::OpenAi).await;
+        let text = json!({ "choices": [{ "index": 0, "text": "word".repeat(1_000), "finish_reason": null }] });
+        let end = json!({ "choices": [{ "index": 0, "text": "", "finish_reason": "length" }] });
+        server.sim.queue(stream_of(&[text, end, usage(1_000, 1)], Duration::ZERO, End::Done));
+        let ids = vec![7; 1_000];
+        let body = json!({ "model": "chat-model", "prompt": ids, "max_tokens": 1, "echo": true, "stream": true });
+        server.post("/v1/completions", body).await;
+        counts(&only_row(&server).await, 1_000, 1, false, &[]);
+        server.stop().await;
+    }
+
     async fn batch_tasks_are_counted_alike(backend) {
         let server = TestServer::start().on(backend).with_worker().await;
         let letters: Vec<Value> = "The quick brown fox jumps.".chars().map(|letter| delta(0, &letter.to_string())).collect();

@@ -77,6 +77,11 @@ fn a_completion_may_be_the_prompt_alone() {
     let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","max_tokens":0,"echo":true}"#).unwrap();
     assert_eq!((found.max_output, found.max_output_stated, found.echo), (Some(0), true, true));
     refused(Endpoint::Chat, r#"{"model":"m","messages":[{"role":"user"}],"max_tokens":0}"#, "max_tokens");
+    assert!(!chat(r#","echo":true"#).unwrap().echo, "a chat has none");
+    for no in ["false", "null", "0", "1", "\"\"", "\"true\""] {
+        let body = format!(r#"{{"model":"m","prompt":"a","echo":{no}}}"#);
+        assert!(!peek(Endpoint::Completions, body.as_bytes()).unwrap().echo, "{no}");
+    }
 }
 
 #[test]
