@@ -1,8 +1,8 @@
-//! Holds: what becomes of a whole answer whose client leaves.
+//! Holds: what becomes of an answer whose client leaves while nothing of it is there.
 //!
 //! Most model servers stop when their connection is closed: the call is cancelled and costs nothing. A hosted one goes on
-//! computing, and charges the operator for it; there the answer is taken to its end and charged for. Its place among the
-//! requests in flight is taken until then, so that leaving gains nobody room.
+//! computing, and charges the operator for it; there the answer is taken to its end, or a stream to its first event, and
+//! charged for. Its place among the requests in flight is taken until then, so that leaving gains nobody room.
 
 use std::{
     future::Future,

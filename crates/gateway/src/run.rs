@@ -280,11 +280,8 @@ impl Gateway {
             NoShare::OverPart => RequestError::OverShare { retry_after: RETRY_AFTER },
         })?;
         let one = One { arrival, caller: caller.clone(), inbound, admitted, reservation, guard, place };
-        let body = if one.admitted.peek.stream {
-            Box::pin(self.clone().give(one, Arc::default())).await?
-        } else {
-            SeenThrough::new(self.tasks(), |client| Box::pin(self.clone().give(one, client))).await?
-        };
+        // A stream that nobody takes any more settles as one whose client left.
+        let body = SeenThrough::new(self.tasks(), |client| Box::pin(self.clone().give(one, client))).await?;
         Ok(Reply { rate, body })
     }
 

@@ -297,6 +297,30 @@ both! {
         }
     }
 
+    async fn a_stream_is_charged_where_leaving_before_it_does_not_stop_it(backend) {
+        for (kind, rows) in [(Kind::OpenAi, 1), (Kind::Vllm, 0)] {
+            let server = TestServer::start().on(backend).with_kind(kind).await;
+            let slow = Answer { first_byte: Duration::from_millis(300), ..Answer::of(20) };
+            server.sim.script_all(Behaviour::Answer(slow));
+            let asked = || server.chat("chat-model").max_tokens(20).stream().header("idempotency-key", "once");
+            tokio::select! {
+                reply = asked().send() => panic!("{}", reply.text()),
+                () = server.sim.until_calls(1) => {}
+            }
+            if rows == 0 {
+                tokio::time::timeout(PATIENCE, server.sim.until_aborted(1)).await.unwrap();
+                assert_eq!(asked().await.status, 200);
+            } else {
+                let row = only_row(&server).await;
+                assert_eq!((&row["status"], &row["output_tokens"]), (&json!("client_gone"), &json!(0)), "{row}");
+                assert!(row["input_tokens"].as_u64().unwrap() > 0, "{row}");
+                assert_eq!(asked().await.status, 409, "it was cut off, and is not made again");
+                assert_eq!(server.sim.calls(), 1);
+            }
+            server.stop().await;
+        }
+    }
+
     async fn more_than_the_model_gives_is_what_it_gives(backend) {
         let server = TestServer::start().on(backend).await;
         for name in ["max_tokens", "max_completion_tokens"] {
