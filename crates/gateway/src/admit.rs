@@ -65,6 +65,13 @@ impl Admitted {
         self.peek.given.max(1).saturating_mul(self.peek.bound.items.max(1))
     }
 
+    /// The most tokens of one answer: what is held for, and no more than the model gives.
+    pub(crate) fn most_of_each(&self) -> Option<u32> {
+        let held = self.ceiling.output / self.ceiling.answers.max(1);
+        let given = self.model.max_output_tokens.map_or(held, |limit| held.min(u64::from(limit)));
+        u32::try_from(given).ok()
+    }
+
     /// What the request will consume, roughly: a token for four bytes of prompt, and answers as long as usual or as the
     /// body allows. For estimates; nothing is ever charged by it.
     pub fn expected(&self, endpoint: Endpoint) -> Units {

@@ -51,6 +51,9 @@ pub struct Call<'a> {
     /// The most tokens that are held for a choice, which a body that states more or nothing is cut to; `None` where the
     /// body's own limit, if it has one, is held.
     pub max_tokens: Option<u32>,
+    /// The most tokens that a choice may have whatever the prompt leaves of the context. Told where the body states no
+    /// limit to servers that take one which does not fit behind the prompt.
+    pub held: Option<u32>,
     /// Who asks, for what the server's failures are evidence of.
     pub asker: Asker,
 }
@@ -59,6 +62,11 @@ impl Call<'_> {
     /// The server's own name of the model.
     pub(crate) fn model(&self) -> &str {
         self.upstream_model.unwrap_or(self.public_model)
+    }
+
+    /// The most tokens that a server of this kind is told.
+    pub(crate) fn most(&self, kind: Kind) -> Option<u32> {
+        self.max_tokens.or(self.held.filter(|_| kind.takes_any_limit()))
     }
 }
 
@@ -249,7 +257,7 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
         stream: generates.then_some(call.stream),
         include_usage: is_counted && manner.stream_options,
         continuous_usage: is_counted && manner.stream_options && counts_all_along(call, kind),
-        limit: generates.then_some(Limit { name: manner.limit, most: call.max_tokens, least: kind.least_limit() }),
+        limit: generates.then_some(Limit { name: manner.limit, most: call.most(kind), least: kind.least_limit() }),
         priority: priority.and_then(|priority| match kind.priority_order() {
             PriorityOrder::LowerFirst => Some(priority),
             PriorityOrder::HigherFirst => Some(priority.saturating_neg()),
@@ -284,6 +292,7 @@ mod tests {
             request_id: "r".into(),
             class_priority: Some(5),
             max_tokens: None,
+            held: None,
             asker: Asker::default(),
         }
     }
@@ -321,6 +330,9 @@ mod tests {
             assert_eq!(sent(kind, false, &call(body, false)), r#"{"max_tokens":7}"#, "{kind}");
             let held = Call { max_tokens: Some(5), ..call(r#"{"max_tokens":9,"max_completion_tokens":7}"#, false) };
             assert_eq!(sent(kind, false, &held), r#"{"max_tokens":5}"#, "{kind}");
+            let unstated = Call { held: Some(5), ..call("{}", false) };
+            let any = if kind.takes_any_limit() { r#"{"max_tokens":5}"# } else { "{}" };
+            assert_eq!(sent(kind, false, &unstated), any, "{kind}");
             let none = Call { endpoint: Endpoint::Completions, ..call(r#"{"max_tokens":0,"suffix":""}"#, false) };
             let told = if kind == Kind::Ollama { 1 } else { 0 };
             assert_eq!(sent(kind, false, &none), format!(r#"{{"max_tokens":{told},"suffix":""}}"#), "{kind}");

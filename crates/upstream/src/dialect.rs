@@ -97,6 +97,12 @@ impl Kind {
         }
     }
 
+    /// Whether it takes a limit that does not fit behind the prompt, and ends the answer where the context does. The others
+    /// refuse it.
+    pub(crate) const fn takes_any_limit(self) -> bool {
+        matches!(self, Kind::LlamaCpp | Kind::Ollama | Kind::Embedded)
+    }
+
     /// Whether tool calls are the same in a stream and in a whole answer. vLLM, SGLang and what else speaks OpenAI's
     /// protocol read them out of the text by two programs, one for each, which differ on what they take for a call.
     pub const fn streams_tool_calls_alike(self) -> bool {

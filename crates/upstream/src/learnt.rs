@@ -12,6 +12,7 @@ use tracing::warn;
 use crate::{
     call::{Call, CallError, CallErrorKind},
     config::UpstreamConfig,
+    dialect::Kind,
 };
 
 /// Lessons of one server. Each is about one model and call, so that a server with more refused models than this is asked
@@ -65,7 +66,7 @@ impl Lessons {
         let learnt = self.learnt.load();
         let known = learnt.iter().find(|lesson| lesson.is_of(call));
         let manner = known.map_or_else(|| Manner::configured(call.endpoint, config), |lesson| lesson.manner);
-        Tries { manner, refused: Refused::default(), sent: 1 }
+        Tries { manner, refused: Refused::default(), kind: config.kind, sent: 1 }
     }
 
     /// Notes what an answered call has taught.
@@ -111,6 +112,7 @@ pub(crate) struct Tries {
     /// How it is sent now.
     pub(crate) manner: Manner,
     refused: Refused,
+    kind: Kind,
     sent: u32,
 }
 
@@ -153,7 +155,8 @@ impl Tries {
 
     fn drops_limit(&mut self, call: &Call<'_>, said: &UpstreamError) -> bool {
         let Some(name) = self.manner.limit.member().filter(|name| said.names(name)) else { return false };
-        let is_told = call.endpoint.generates() && (call.max_tokens.is_some() || stated_limit(&call.body).is_some());
+        let is_told =
+            call.endpoint.generates() && (call.most(self.kind).is_some() || stated_limit(&call.body).is_some());
         if !is_told || !said.is_of_unknown_member() {
             return false;
         }

@@ -83,6 +83,7 @@ fn chat(body: &'static str) -> Call<'static> {
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,
+        held: None,
         asker: ADA,
     }
 }

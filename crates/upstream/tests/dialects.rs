@@ -44,6 +44,7 @@ fn call_of(endpoint: Endpoint, body: &Value) -> Call<'static> {
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,
+        held: None,
         asker: Asker::default(),
     }
 }

@@ -334,6 +334,18 @@ both! {
         server.stop().await;
     }
 
+    async fn the_models_own_limit_is_told_behind_any_prompt(backend) {
+        for (kind, told) in [(Kind::Ollama, true), (Kind::LlamaCpp, true), (Kind::Vllm, false), (Kind::OpenAi, false)] {
+            let server = TestServer::start().on(backend).with_kind(kind).await;
+            // More bytes than the context leaves room for, and far fewer tokens.
+            let messages = json!([{ "role": "user", "content": "word ".repeat(1_500) }]);
+            server.chat("chat-model").with("messages", messages).await.ok();
+            let body: Value = serde_json::from_slice(&server.sim.requests()[0].body).unwrap();
+            assert_eq!(body["max_tokens"], if told { json!(2_048) } else { Value::Null }, "{kind}");
+            server.stop().await;
+        }
+    }
+
     async fn a_completion_may_be_its_prompt_alone(backend) {
         for (with_usage, estimated) in [(UsageMode::AsAsked, false), (UsageMode::Never, true)] {
             let server = TestServer::start().on(backend).await;
