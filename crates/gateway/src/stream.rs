@@ -136,6 +136,10 @@ impl MeteredStream {
                 return None;
             }
             EventKind::Delta | EventKind::Finish | EventKind::Usage if meter.is_over() => {
+                // A choice that ends with it has its end told by it alone.
+                if event.kind == EventKind::Finish && !event.frame.is_empty() {
+                    self.tail.push_back(event.frame);
+                }
                 self.cut();
                 return None;
             }

@@ -211,6 +211,21 @@ both! {
         }
     }
 
+    async fn a_cut_tells_the_end_of_each_choice(backend) {
+        let server = TestServer::start().on(backend).await;
+        let last = json!({ "choices": [{ "index": 0, "delta": { "content": "x".repeat(9_000) }, "finish_reason": "stop" }] });
+        server.sim.queue(stream_of(&[delta(0, "a"), delta(1, "b"), last], Duration::ZERO, End::Hang));
+        let chunks = events(&server.chat("chat-model").max_tokens(10).with("n", 2).stream().await);
+        let ends = |index: u32| {
+            let choices = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap());
+            let of = choices.filter(|choice| choice["index"] == index && !choice["finish_reason"].is_null());
+            of.map(|choice| choice["finish_reason"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!((ends(0), ends(1)), (vec![json!("stop")], vec![json!("length")]), "{chunks:?}");
+        assert_eq!(only_row(&server).await["marks"], json!(["capped", "cut"]));
+        server.stop().await;
+    }
+
     async fn a_stream_is_whole_when_all_of_its_choices_have_ended(backend) {
         let two = |server: &TestServer| server.chat("chat-model").max_tokens(10).with("n", 2).stream();
         for (data, end) in [
