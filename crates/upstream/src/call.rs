@@ -241,9 +241,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Whether counts are asked for in every chunk, so that an answer which breaks off is billed by its server's own count. Of
-/// several answers, each would be counted for itself.
+/// several answers, vLLM would count each for itself; the embedded engine counts all of them together.
 pub(crate) const fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
-    kind.counts_all_along() && call.answers == 1
+    kind.counts_all_along() && (call.answers == 1 || matches!(kind, Kind::Embedded))
 }
 
 /// The body as this upstream wants it.
@@ -321,6 +321,19 @@ mod tests {
         check(Kind::OpenAi, true, true, "{\"stream\":true}", asked);
         let untouched = call(asked, true);
         assert_eq!(sent(Kind::OpenAi, false, &untouched).as_ptr(), untouched.body.as_ptr());
+    }
+
+    #[test]
+    fn counts_of_several_answers_are_asked_for_where_they_are_sums() {
+        for (kind, of_one, of_more) in
+            [(Kind::Embedded, true, true), (Kind::Vllm, true, false), (Kind::OpenAi, false, false)]
+        {
+            for (answers, expected) in [(1, of_one), (2, of_more)] {
+                let body = sent(kind, false, &Call { answers, ..call("{}", true) });
+                let asked = String::from_utf8_lossy(&body).contains("continuous_usage_stats");
+                assert_eq!(asked, expected, "{kind}, {answers}");
+            }
+        }
     }
 
     #[test]
