@@ -77,7 +77,7 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
     let mut answer = Assembler::new(call.endpoint, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
     let mut events = Decoder::new();
     events.push(body);
-    let mut at_end = false;
+    let (mut at_end, mut is_done) = (false, false);
     loop {
         let item = if at_end { events.finish() } else { events.next_item() };
         let event = match item.map_err(|_| too_large())? {
@@ -91,6 +91,7 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
         };
         let data = event.data.trim_ascii();
         if data == b"[DONE]" {
+            is_done = true;
             break;
         }
         if event.event.as_deref() == Some(b"error") {
@@ -107,7 +108,9 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
             return Err(CallError::reported(error));
         }
     }
-    if !answer.is_finished() {
+    // Without the mark of its end, a stream that lacks a choice was cut off.
+    let asked = usize::try_from(call.answers).unwrap_or(usize::MAX);
+    if !answer.is_finished() || !(is_done || answer.seen() >= asked) {
         return Err(unreadable());
     }
     answer.finish().map_err(|_| unreadable())

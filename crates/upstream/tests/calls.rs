@@ -911,13 +911,19 @@ async fn a_whole_answer_that_comes_as_a_stream_is_put_together() {
         assert_eq!(body["choices"][0]["message"]["content"], "aa");
         assert_eq!((told, text_bytes), (usage(3, 2), 2));
     }
+    // A server that knows no `n` says so by its end.
+    world.sim.script_all(raw(&[UNENDED, ENDED, DONE], End::Done));
+    assert!(world.call(Call { answers: 2, ..whole() }).await.is_ok());
     let failed = "data: {\"error\":{\"message\":\"boom\",\"code\":500}}\n\n";
-    for (pieces, kind) in [
-        (&[UNENDED, UNENDED, DONE][..], CallErrorKind::BadAnswer),
-        (&[UNENDED, failed, DONE], CallErrorKind::Status(500)),
-        (&["data: nonsense\n\n"], CallErrorKind::BadAnswer),
+    for (pieces, answers, kind) in [
+        (&[UNENDED, UNENDED, DONE][..], 1, CallErrorKind::BadAnswer),
+        (&[UNENDED, failed, DONE], 1, CallErrorKind::Status(500)),
+        (&["data: nonsense\n\n"], 1, CallErrorKind::BadAnswer),
+        // It was cut off before the second answer began.
+        (&[UNENDED, ENDED], 2, CallErrorKind::BadAnswer),
     ] {
-        assert_eq!(world.refused(raw(pieces, End::Done), whole()).await.kind, kind, "{pieces:?}");
+        let call = Call { answers, ..whole() };
+        assert_eq!(world.refused(raw(pieces, End::Done), call).await.kind, kind, "{pieces:?}");
         world.fleet.reload(Vec::new()).unwrap();
         world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OpenAi, &world.sim.base_url()).unwrap()]).unwrap();
     }
