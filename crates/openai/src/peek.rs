@@ -179,6 +179,8 @@ struct Found<'a> {
     /// Prompt in a form that no count of bytes bounds.
     has_media: bool,
     echo: bool,
+    /// Prompts that vLLM answers beside those of `prompt`.
+    has_embeds: bool,
     streams_less: bool,
 }
 
@@ -211,7 +213,12 @@ impl<'a> Found<'a> {
                 return Ok(());
             }
             // Extensions of vLLM and SGLang.
-            "prompt_embeds" | "input_embeds" | "input_ids" | "image_data" | "audio_data" | "video_data" => {
+            "prompt_embeds" => {
+                self.has_embeds |= value.get() != "null";
+                self.has_media |= value.get() != "null";
+                return Ok(());
+            }
+            "input_embeds" | "input_ids" | "image_data" | "audio_data" | "video_data" => {
                 self.has_media |= value.get() != "null";
                 return Ok(());
             }
@@ -254,6 +261,10 @@ impl<'a> Found<'a> {
         let stream = scalar::flag("stream", self.stream)?;
         if stream && endpoint == Endpoint::Embeddings {
             return Err(InvalidRequest::at("stream", "`stream` is not supported for embeddings; leave it out"));
+        }
+        if self.has_embeds && endpoint == Endpoint::Completions {
+            let message = "`prompt_embeds` is not supported: send the prompt as text or token ids in `prompt`";
+            return Err(InvalidRequest::at("prompt_embeds", message));
         }
         // Evaluation harnesses ask for nothing but the prompt's own logprobs.
         let least = u32::from(endpoint != Endpoint::Completions);

@@ -136,6 +136,11 @@ fn media_and_tools_are_noticed() {
     assert!(media(r#"[{"text":"no type"}]"#));
     assert!(chat(r#","prompt_embeds":"AAAA""#).unwrap().bound.has_media);
     assert!(!chat(r#","prompt_embeds":null"#).unwrap().bound.has_media);
+    for embeds in [r#""AAAA""#, r#"["AAAA","AAAA"]"#] {
+        let body = format!(r#"{{"model":"m","prompt":"a","prompt_embeds":{embeds}}}"#);
+        refused(Endpoint::Completions, &body, "prompt_embeds");
+    }
+    assert!(peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","prompt_embeds":null}"#).is_ok());
     assert!(!chat(r#","tools":[]"#).unwrap().bound.has_tools);
     let with_tools = chat(r#","tools":[{"type":"function"}]"#).unwrap().bound;
     assert!(with_tools.has_tools);
