@@ -65,6 +65,8 @@ pub(crate) struct Meter {
     /// Of that, what came since the upstream last told its count.
     uncounted: Said,
     told: Option<Usage>,
+    /// What it told last: that is what stands in the answer.
+    last: Option<Usage>,
     token_by_token: bool,
     is_cut: bool,
 }
@@ -84,6 +86,7 @@ impl Meter {
             said: Said::default(),
             uncounted: Said::default(),
             told: None,
+            last: None,
             token_by_token: false,
             is_cut: false,
         }
@@ -116,6 +119,12 @@ impl Meter {
             self.uncounted = Said::default();
         }
         self.told = Some(self.told.map_or(usage, |known| known.merged(usage)));
+        self.last = Some(usage);
+    }
+
+    /// The upstream tells counts that cannot be read, or zeros.
+    pub const fn reports_nothing(&mut self) {
+        self.last = None;
     }
 
     /// The answer is cut off here.
@@ -163,10 +172,10 @@ impl Meter {
         Units { input, output: counted.output.min(self.bound.output), cached: counted.cached.min(input) }
     }
 
-    /// The usage, where it differs from what the upstream said: the client is told what it pays for.
+    /// The usage, where it differs from what the upstream said last: the client is told what it pays for.
     pub fn corrected(&self) -> Option<Usage> {
-        let (units, told) = (self.units(), self.told.unwrap_or_default());
-        let as_told = told.prompt_tokens == Some(units.input) && told.completion_tokens == Some(units.output);
+        let (units, last) = (self.units(), self.last.unwrap_or_default());
+        let as_told = last.prompt_tokens == Some(units.input) && last.completion_tokens == Some(units.output);
         (!as_told).then(|| self.usage())
     }
 
@@ -221,6 +230,7 @@ mod tests {
             said: Said::default(),
             uncounted: Said::default(),
             told: None,
+            last: None,
             token_by_token: false,
             is_cut: false,
         }
@@ -287,8 +297,15 @@ mod tests {
         let mut meter = meter();
         (0..19).for_each(|_| meter.said(1, 1));
         meter.report(Usage::of(12, 6));
-        meter.report(Usage { completion_tokens: Some(2), ..Usage::default() });
         assert_eq!((meter.units(), meter.is_estimated(), meter.corrected()), (units(12, 6), false, None));
+        // What it tells the client then is not what it is billed by.
+        meter.report(Usage { completion_tokens: Some(2), ..Usage::default() });
+        assert_eq!((meter.units(), meter.is_estimated()), (units(12, 6), false));
+        assert_eq!(meter.corrected(), Some(Usage::of(12, 6)));
+        meter.report(Usage::of(12, 6));
+        assert_eq!(meter.corrected(), None);
+        meter.reports_nothing();
+        assert_eq!((meter.units(), meter.corrected()), (units(12, 6), Some(Usage::of(12, 6))));
         assert_eq!(meter.marks(), UsageMarks { below_pieces: true, ..UsageMarks::default() });
     }
 

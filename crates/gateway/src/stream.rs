@@ -119,8 +119,10 @@ impl MeteredStream {
     fn pass(&mut self, event: Event) -> Option<Bytes> {
         let meter = &mut self.open.as_mut()?.bill.meter;
         meter.said(event.deltas, event.text_bytes);
-        if let Some(usage) = event.usage {
-            meter.report(usage);
+        match event.usage {
+            Some(usage) => meter.report(usage),
+            None if event.kind == EventKind::Usage => meter.reports_nothing(),
+            None => {}
         }
         self.choices_left = self.choices_left.saturating_sub(event.ends);
         match event.kind {

@@ -170,9 +170,11 @@ impl Assembler {
             // Counts that tell less than what is known add nothing to the answer.
             Some((known, _)) if known.merged(usage) == *known && usage != *known => {}
             known => {
-                self.size += raw.get().len();
                 let all = known.as_ref().map_or(usage, |(known, _)| known.merged(usage));
-                *known = Some((all, raw.get().to_owned()));
+                // What was told in parts is told in one.
+                let text = if all == usage { raw.get().to_owned() } else { usage_json(&all, true) };
+                self.size += text.len();
+                *known = Some((all, text));
             }
         }
         Some(usage)

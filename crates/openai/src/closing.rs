@@ -75,7 +75,7 @@ pub fn with_usage(body: &Bytes, usage: &Usage, generates: bool) -> Bytes {
     splice(text, &members, &changes, &added)
 }
 
-fn usage_json(usage: &Usage, generates: bool) -> String {
+pub(crate) fn usage_json(usage: &Usage, generates: bool) -> String {
     let (prompt, completion) = (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0));
     if !generates {
         return format!("{{\"prompt_tokens\":{prompt},\"total_tokens\":{prompt}}}");

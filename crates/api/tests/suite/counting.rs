@@ -173,6 +173,27 @@ both! {
         server.stop().await;
     }
 
+    async fn what_is_told_last_is_what_is_billed(backend) {
+        let zeros = json!({ "choices": [], "usage": { "prompt_tokens": 0, "completion_tokens": 0 } });
+        let part = json!({ "choices": [], "usage": { "completion_tokens": 2 } });
+        for last in [usage(3, 2), part, zeros] {
+            let server = TestServer::start().on(backend).with_worker().await;
+            let data = [delta(0, "word"), finish(0), usage(12, 6), last.clone()];
+            let options = json!({ "include_usage": true });
+            server.sim.queue(stream_of(&data, Duration::ZERO, End::Done));
+            let streamed = server.chat("chat-model").max_tokens(10).stream().with("stream_options", options);
+            let told = events(&streamed.await).last().unwrap()["usage"].clone();
+            server.sim.queue(stream_of(&data, Duration::ZERO, End::Done));
+            let whole = server.chat("chat-model").max_tokens(10).await.ok()["usage"].clone();
+            for told in [&told, &whole] {
+                assert_eq!((&told["prompt_tokens"], &told["completion_tokens"]), (&json!(12), &json!(6)), "{last}");
+            }
+            let rows = server.get("/v1/usage/logs").await.ok();
+            rows.as_array().unwrap().iter().for_each(|row| counts(row, 12, 6, false, &[]));
+            server.stop().await;
+        }
+    }
+
     async fn counts_stay_within_what_was_held(backend) {
         for count in [1_u64 << 63, 1_000_000_000_000_000_000, 600] {
             let server = TestServer::start().on(backend).await;
