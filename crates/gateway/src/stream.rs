@@ -32,8 +32,11 @@ use crate::{
     task::choices_of,
 };
 
-/// What may follow the end of the last choice: usage and `[DONE]`, each once or, from some servers, a few times.
-const MAX_TAIL_FRAMES: usize = 16;
+/// What may follow the end of the last choice: usage and `[DONE]`, each once or, from some servers, a few times, and pings.
+const MAX_TAIL_EVENTS: usize = 16;
+/// Pings that come later than this after the end of the last choice are not waited for: its end and the charge wait with
+/// them. Usage takes servers milliseconds.
+const TAIL_PATIENCE: Duration = Duration::from_secs(5);
 
 const DONE_FRAME: &[u8] = b"data: [DONE]\n\n";
 
@@ -77,6 +80,8 @@ pub struct MeteredStream {
     pace: Pace,
     /// Choices that have not ended.
     choices_left: u32,
+    /// When the last of them ended, and how many events there were from then on.
+    after_end: Option<(Instant, usize)>,
     show_usage: bool,
     /// Where in the tail the usage is that the upstream told.
     usage_at: Option<usize>,
@@ -104,6 +109,7 @@ impl MeteredStream {
             state: State::Flowing(Box::new(events)),
             pace: Pace::new(choices),
             choices_left: choices,
+            after_end: None,
             show_usage: bill.admitted.peek.include_usage,
             usage_at: None,
             flushed: Instant::now(),
@@ -125,6 +131,10 @@ impl MeteredStream {
             None => {}
         }
         self.choices_left = self.choices_left.saturating_sub(event.ends);
+        if self.choices_left == 0 && is_tail_over(&mut self.after_end, &event.kind) {
+            self.complete();
+            return None;
+        }
         match event.kind {
             EventKind::KeepAlive => return Some(event.frame),
             EventKind::Usage if !self.show_usage => return None,
@@ -154,6 +164,11 @@ impl MeteredStream {
                 self.complete();
                 return None;
             }
+            // Nothing of the answer is missing.
+            EventKind::Error(_) if self.choices_left == 0 => {
+                self.complete();
+                return None;
+            }
             EventKind::Error(_) => {
                 self.tail.push_back(event.frame);
                 self.end(Outcome::UpstreamFailed);
@@ -175,10 +190,6 @@ impl MeteredStream {
             self.usage_at = Some(self.tail.len());
         }
         self.tail.push_back(event.frame);
-        // Whatever else it wants to say, the answer is whole.
-        if self.tail.len() >= MAX_TAIL_FRAMES {
-            self.complete();
-        }
     }
 
     /// Every choice has ended. What the client is told of its usage is what it pays for.
@@ -382,6 +393,13 @@ impl Drop for MeteredStream {
             }
         });
     }
+}
+
+/// Whether an answer that is whole is not to wait for what else its server wants to say.
+fn is_tail_over(after_end: &mut Option<(Instant, usize)>, kind: &EventKind) -> bool {
+    let (ended, events) = after_end.get_or_insert_with(|| (Instant::now(), 0));
+    *events += 1;
+    *events > MAX_TAIL_EVENTS || (*kind == EventKind::KeepAlive && ended.elapsed() > TAIL_PATIENCE)
 }
 
 /// The choices that have not ended yet.

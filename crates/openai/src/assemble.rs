@@ -23,6 +23,7 @@ use crate::{
     AnswerError, ChunkFacts, Endpoint, WholeAnswer,
     answer::read_answer,
     blank::says_something,
+    closing::usage_json,
     error::upstream_error_message,
     members::{Key, quoted},
     usage::{Usage, parse_usage},

@@ -54,6 +54,8 @@ impl Assembly {
             let event = match events.poll_next(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(event))) => event,
+                // Nothing of the answer is missing.
+                Poll::Ready(Some(Err(_))) if events.is_whole() => return Poll::Ready(self.whole()),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(CallError::broke_off(error))),
                 Poll::Ready(None) => return Poll::Ready(self.whole()),
             };
@@ -64,6 +66,7 @@ impl Assembly {
                     Ok(Progress::Piece { deltas, text_bytes, ends, usage })
                 }
                 EventKind::Done => self.whole(),
+                EventKind::Error(_) if events.is_whole() => self.whole(),
                 EventKind::Error(error) => Err(CallError::reported(*error)),
             });
         }

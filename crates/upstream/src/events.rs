@@ -238,6 +238,12 @@ impl Events {
         matches!(&self.reader, Reader::PassOn(relay) if relay.has_ended(index))
     }
 
+    /// Whether each of the answers that were asked for has ended.
+    pub(crate) fn is_whole(&self) -> bool {
+        let asked = usize::try_from(self.answers).unwrap_or(usize::MAX);
+        self.reader.is_finished() && self.reader.seen() >= asked
+    }
+
     /// What has been put together; `None` where chunks are passed on.
     pub(crate) fn into_answer(mut self) -> Option<Assembler> {
         let nothing = Reader::PassOn(Box::new(Relay::new("", "", false)));
@@ -374,8 +380,7 @@ impl Events {
 
     /// The body is at its end and every event in it has been handed out.
     fn ended(&mut self) -> Result<Event, StreamError> {
-        let asked = usize::try_from(self.answers).unwrap_or(usize::MAX);
-        if self.reader.is_finished() && self.reader.seen() >= asked {
+        if self.is_whole() {
             self.body = None;
             return Ok(plain(DONE_FRAME, EventKind::Done));
         }

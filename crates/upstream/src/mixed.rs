@@ -78,6 +78,7 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
     let mut events = Decoder::new();
     events.push(body);
     let (mut at_end, mut is_done) = (false, false);
+    let asked = usize::try_from(call.answers).unwrap_or(usize::MAX);
     loop {
         let item = if at_end { events.finish() } else { events.next_item() };
         let event = match item.map_err(|_| too_large())? {
@@ -94,6 +95,10 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
             is_done = true;
             break;
         }
+        let is_whole = answer.is_finished() && answer.seen() >= asked;
+        if event.event.as_deref() == Some(b"error") && is_whole {
+            break;
+        }
         if event.event.as_deref() == Some(b"error") {
             return Err(CallError::reported(upstream_error_message(500, data)));
         }
@@ -104,12 +109,14 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
             AssembleError::NotAChunk => unreadable(),
             AssembleError::TooLarge => too_large(),
         })?;
+        if facts.error.is_some() && is_whole {
+            break;
+        }
         if let Some(error) = facts.error {
             return Err(CallError::reported(error));
         }
     }
     // Without the mark of its end, a stream that lacks a choice was cut off.
-    let asked = usize::try_from(call.answers).unwrap_or(usize::MAX);
     if !answer.is_finished() || !(is_done || answer.seen() >= asked) {
         return Err(unreadable());
     }

@@ -279,6 +279,35 @@ both! {
         server.stop().await;
     }
 
+    async fn an_answer_whose_choices_have_ended_is_whole(backend) {
+        let error = json!({ "error": { "message": "boom", "type": "server_error", "code": 500 } });
+        let said = [delta(0, "a"), finish(0), usage(5, 1)];
+        let server = TestServer::start().on(backend).with_kind(Kind::Vllm).await;
+        let failing = || stream_of(&[said.to_vec(), vec![error.clone()]].concat(), Duration::ZERO, End::Done);
+        server.sim.queue(failing());
+        let reply = server.chat("chat-model").max_tokens(10).stream().await;
+        assert!(reply.text().ends_with("data: [DONE]\n\n") && !reply.text().contains("boom"), "{}", reply.text());
+        let row = only_row(&server).await;
+        assert_eq!(row["status"], "completed");
+        counts(&row, 5, 1, false, &[]);
+        server.sim.queue(failing());
+        let answer = server.chat("chat-model").max_tokens(10).await.ok();
+        assert_eq!(answer["choices"][0]["message"]["content"], "a");
+        server.stop().await;
+        // Pings and counts without end keep nobody waiting.
+        for more in [": ping\n\n".to_owned(), format!("data: {}\n\n", usage(5, 1))] {
+            let server = TestServer::start().on(backend).await;
+            let pieces: Vec<_> = said.iter().take(2).map(|data| format!("data: {data}\n\n")).collect();
+            let pieces = pieces.into_iter().chain((0..200).map(|_| more.clone())).map(Into::into).collect();
+            let gap = Duration::from_millis(1);
+            server.sim.queue(Behaviour::Raw { content_type: "text/event-stream", pieces, gap, end: End::Hang });
+            let reply = server.chat("chat-model").max_tokens(10).stream().await;
+            assert!(reply.text().ends_with("data: [DONE]\n\n"), "{}", reply.text());
+            assert_eq!(only_row(&server).await["status"], "completed");
+            server.stop().await;
+        }
+    }
+
     async fn a_client_that_leaves_pays_for_what_it_was_sent(backend) {
         let server = TestServer::start().on(backend).with_kind(Kind::OpenAi).await;
         let data = [delta(0, &"word ".repeat(2_000))];
