@@ -112,7 +112,7 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, RequestEr
 
 /// Tokens that an image or a sound is counted as: what a picture of usual size takes in most models.
 const MEDIA_TOKENS: u64 = 1_000;
-/// A text of so many bytes and without a blank is an image or a sound in base64.
+/// A text that begins with so many bytes as base64 has, without a blank, is an image or a sound.
 const MEDIA_BYTES: usize = 512;
 
 /// The prompt's tokens by the rule for text; images and sounds, whose bytes are no text, by their number.
@@ -120,6 +120,8 @@ fn prompt_guess(peek: &Peek, body: &[u8]) -> u64 {
     let bound = &peek.bound;
     let (number, bytes) = if bound.has_media { media(body) } else { (0, 0) };
     let text = tokens_of_text(bound.text_bytes.saturating_sub(bytes));
+    // One that is named by its address lies elsewhere.
+    let number = if bound.has_media { number.max(1) } else { 0 };
     text.saturating_add(bound.token_ids).saturating_add(number.saturating_mul(MEDIA_TOKENS))
 }
 
@@ -133,7 +135,7 @@ fn media(body: &[u8]) -> (u64, u64) {
             (None, b'"') => start = Some(at + 1),
             (Some(from), b'"') => {
                 let text = body.get(from..at).unwrap_or_default();
-                if text.len() >= MEDIA_BYTES && !text.iter().take(MEDIA_BYTES).any(u8::is_ascii_whitespace) {
+                if text.first_chunk::<MEDIA_BYTES>().is_some_and(is_base64) {
                     number += 1;
                     bytes += text.len() as u64;
                 }
@@ -143,6 +145,12 @@ fn media(body: &[u8]) -> (u64, u64) {
         }
     }
     (number, bytes)
+}
+
+/// Whether the beginning of a JSON string may be base64, with or without the address before it. Languages without blanks
+/// are no ASCII, or escapes.
+fn is_base64(head: &[u8; MEDIA_BYTES]) -> bool {
+    head.iter().all(u8::is_ascii_graphic) && head.windows(2).all(|pair| pair[0] != b'\\' || pair[1] == b'/')
 }
 
 /// The most prompt tokens: a token is at least one byte of text, and no prompt is longer than the context.
@@ -219,6 +227,22 @@ mod tests {
         assert!(peeked.bound.has_media && peeked.bound.text_bytes > 100_000);
         let guess = prompt_guess(&peeked, body.as_bytes());
         assert!((1_000..1_100).contains(&guess), "{guess}");
+    }
+
+    #[test]
+    fn text_beside_an_image_is_text_in_every_language() {
+        let guess = |text: &str, image: &str| {
+            let content = serde_text(image).replace("what", text);
+            let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#);
+            prompt_guess(&peek(Endpoint::Chat, body.as_bytes()).unwrap(), body.as_bytes())
+        };
+        let address = "https://example.com/cat.png";
+        let named = guess("", address);
+        assert!((1_000..1_100).contains(&named), "{named}");
+        for text in ["\u{4e2d}".repeat(4_000), "\u{e01}".repeat(4_000), "\\u4e2d".repeat(2_000)] {
+            let expected = named + (text.len() as u64).div_ceil(4);
+            assert!(guess(&text, address).abs_diff(expected) <= 1);
+        }
     }
 
     fn serde_text(image: &str) -> String {
