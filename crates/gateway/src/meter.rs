@@ -16,6 +16,9 @@ const BYTES_PER_TOKEN: u64 = 4;
 
 /// No vocabulary that is in use has a longer token.
 const LONGEST_TOKEN: u64 = 256;
+/// Pieces that are larger on average have several tokens in them. Whole words of some languages are single tokens of more
+/// than eight bytes; a server that joins tokens joins many.
+const PIECE_TOKEN: u64 = 16;
 /// More than tokens have on average in any language or code.
 const LARGE_TOKEN: u64 = 8;
 /// What a short answer may have beyond that: a few long words.
@@ -42,7 +45,7 @@ impl Said {
     /// The pieces of a server that sends a token in each, and the text of any other. Pieces that are too large for that
     /// have several tokens in them; pieces without any text that can be read (audio) are all there is to count.
     fn tokens(self, token_by_token: bool) -> u64 {
-        let are_tokens = token_by_token && self.bytes <= self.pieces.saturating_mul(LARGE_TOKEN);
+        let are_tokens = token_by_token && self.bytes <= self.pieces.saturating_mul(PIECE_TOKEN);
         if are_tokens || self.bytes == 0 { self.pieces } else { tokens_of_text(self.bytes) }
     }
 }
@@ -266,8 +269,10 @@ mod tests {
         };
         check(1, 4);
         check(8, 4);
+        check(10, 4);
+        check(16, 4);
         // Several tokens in a piece.
-        check(10, 10);
+        check(17, 17);
     }
 
     #[test]
