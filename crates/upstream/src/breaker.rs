@@ -3,14 +3,14 @@
 //! A pure state machine: `(state, event, now) → state`. Chance is an argument, too.
 //!
 //! A failure that may belong to a request is evidence, not proof. Each account has one vote, whatever it sends: what fails
-//! for one account alone shuts the server for nobody else. Only what cannot come from a request (no connection, or
-//! none that lasts until an answer's head) shuts it whoever saw it.
+//! for one account alone shuts the server for nobody else. Only what cannot come from a request (that there is no
+//! connection) shuts it whoever saw it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Connections in a row that failed before an answer's head: two may be chance, e.g. a restart between pooled ones.
+/// Attempts to connect that failed in a row: two may be chance, e.g. a restart.
 const LOST_TO_OPEN: u8 = 3;
 
 /// Failures in a row of an account that is alone with a server, after which it prefers others.
@@ -37,7 +37,7 @@ const LONGEST_PROBATION: Duration = Duration::from_secs(60);
 /// How much later a batch task may make the trial than a person: most servers have a caller a second.
 const BATCH_LEAD: Duration = Duration::from_secs(1);
 
-/// How much later the account may make the trial whose last one failed, unless no connection came about.
+/// How much later the account may make the trial whose last one failed.
 const REPEAT_LEAD: Duration = Duration::from_secs(2);
 
 /// Pause after an overload without `retry-after`. Short: the scheduler lowers its own limit as well.
@@ -73,12 +73,14 @@ pub enum Outcome {
     Answered,
     /// It refused something that only the request can be blamed for, or that concerns one model.
     Declined,
-    /// No connection, or none that lasted until the head of an answer.
+    /// There was no connection.
     Lost,
     /// It failed, broke off or took too long.
     Failed,
     /// It refuses our key.
     KeyRefused,
+    /// It refuses our key, or what one account asks.
+    Forbidden,
     /// It wants to be paid first.
     QuotaUsedUp,
     /// It has too much to do.
@@ -196,7 +198,7 @@ pub struct Breaker {
     phase: Phase,
     /// Grows whenever it opens; outcomes of calls from before are known by it.
     epoch: u32,
-    /// Lost connections in a row.
+    /// Failed attempts to connect in a row.
     lost: u8,
     /// The last real answer.
     answered: Option<Instant>,
@@ -286,8 +288,9 @@ impl Breaker {
                 self.judge((account, outcome), now, chance);
             }
             Outcome::Failed => self.phase = Phase::Open(again(shut.whose, Trouble::Failing)),
-            Outcome::KeyRefused => self.phase = Phase::Open(again(shut.whose, Trouble::KeyRefused)),
-            Outcome::QuotaUsedUp => self.phase = Phase::Open(again(shut.whose, Trouble::QuotaUsedUp)),
+            Outcome::KeyRefused | Outcome::Forbidden | Outcome::QuotaUsedUp => {
+                self.phase = Phase::Open(again(shut.whose, trouble_of(outcome, shut.whose)));
+            }
             Outcome::Overloaded { .. } => {
                 self.phase = Phase::Closed;
                 self.judge((account, outcome), now, chance);
@@ -301,11 +304,11 @@ impl Breaker {
         match outcome {
             Outcome::Answered => self.close(),
             // One account alone shut it, and now others fail as well.
-            Outcome::Failed | Outcome::KeyRefused | Outcome::QuotaUsedUp | Outcome::Lost
+            Outcome::Failed | Outcome::KeyRefused | Outcome::Forbidden | Outcome::QuotaUsedUp | Outcome::Lost
                 if shut.whose.is_one()
                     && (self.verdict(account, now) == Some(Whose::Everybody) || self.lost >= LOST_TO_OPEN) =>
             {
-                self.open(Whose::Everybody, trouble_of(outcome), now, chance);
+                self.open(Whose::Everybody, trouble_of(outcome, Whose::Everybody), now, chance);
             }
             _ => {}
         }
@@ -317,9 +320,9 @@ impl Breaker {
             Outcome::Lost if self.lost >= LOST_TO_OPEN => {
                 self.open(Whose::Everybody, Trouble::Unreachable, now, chance);
             }
-            Outcome::Failed | Outcome::KeyRefused | Outcome::QuotaUsedUp => {
+            Outcome::Failed | Outcome::KeyRefused | Outcome::Forbidden | Outcome::QuotaUsedUp => {
                 if let Some(whose) = self.verdict(account, now) {
-                    self.open(whose, trouble_of(outcome), now, chance);
+                    self.open(whose, trouble_of(outcome, whose), now, chance);
                 }
             }
             Outcome::Overloaded { retry_after } => self.cool(account, retry_after, now),
@@ -397,7 +400,7 @@ impl Breaker {
         voter.failures = match outcome {
             Outcome::Failed => before.saturating_add(1),
             // Nothing about it passes by itself.
-            Outcome::KeyRefused | Outcome::QuotaUsedUp => before.max(FAILURES_ALONE),
+            Outcome::KeyRefused | Outcome::Forbidden | Outcome::QuotaUsedUp => before.max(FAILURES_ALONE),
             Outcome::Overloaded { .. } => before,
             Outcome::Answered | Outcome::Declined | Outcome::Lost | Outcome::Abandoned => 0,
         };
@@ -457,15 +460,18 @@ impl Shut {
     /// How much later than `until` this asker may make the trial.
     fn lead(&self, asker: Asker) -> Duration {
         let behind_people = if asker.urgent { Duration::ZERO } else { BATCH_LEAD };
-        let repeats = self.tried_by == Some(asker.account) && self.trouble != Trouble::Unreachable;
+        let repeats = self.tried_by == Some(asker.account);
         behind_people + if repeats { REPEAT_LEAD } else { Duration::ZERO }
     }
 }
 
-fn trouble_of(outcome: Outcome) -> Trouble {
+fn trouble_of(outcome: Outcome, whose: Whose) -> Trouble {
     match outcome {
         Outcome::Lost => Trouble::Unreachable,
         Outcome::KeyRefused => Trouble::KeyRefused,
+        // What is forbidden to one account may be what it asks for.
+        Outcome::Forbidden if whose == Whose::Everybody => Trouble::KeyRefused,
+        Outcome::Forbidden => Trouble::Failing,
         Outcome::QuotaUsedUp => Trouble::QuotaUsedUp,
         Outcome::Answered | Outcome::Declined | Outcome::Failed | Outcome::Overloaded { .. } | Outcome::Abandoned => {
             Trouble::Failing

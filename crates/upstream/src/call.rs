@@ -206,12 +206,14 @@ impl CallError {
         self
     }
 
-    /// What the failure says about the server's health, when it was connected and an answer's head came.
+    /// What the failure says about the server's health. A connection that breaks is a failure like others: a request can
+    /// crash the worker that reads it, or be too large to be read.
     pub(crate) fn outcome(&self) -> Outcome {
         match (self.kind, self.retry) {
             (CallErrorKind::Connect(_), _) => Outcome::Lost,
             (CallErrorKind::Status(429 | 503), Retry::Later(retry_after)) => Outcome::Overloaded { retry_after },
-            (CallErrorKind::Status(401 | 403 | 407), Retry::OtherReplica) => Outcome::KeyRefused,
+            (CallErrorKind::Status(401 | 407), Retry::OtherReplica) => Outcome::KeyRefused,
+            (CallErrorKind::Status(403), Retry::OtherReplica) => Outcome::Forbidden,
             (CallErrorKind::Status(QUOTA), Retry::OtherReplica) => Outcome::QuotaUsedUp,
             // The server works; it is the request that does not, or a model that is not there.
             (CallErrorKind::Status(_), Retry::Never) | (CallErrorKind::Status(408 | 409), _) => Outcome::Declined,
@@ -229,7 +231,8 @@ impl CallError {
 
     /// Whether the server itself refuses, at once and whatever the request: trying the next one costs nothing.
     pub fn is_of_server(&self) -> bool {
-        self.is_not_served() || matches!(self.outcome(), Outcome::KeyRefused | Outcome::QuotaUsedUp)
+        self.is_not_served()
+            || matches!(self.outcome(), Outcome::KeyRefused | Outcome::Forbidden | Outcome::QuotaUsedUp)
     }
 }
 
@@ -406,9 +409,10 @@ mod tests {
         for status in [500, 502, 504] {
             check(status, Retry::OtherReplica, false, Outcome::Failed);
         }
-        for status in [401, 403, 407] {
+        for status in [401, 407] {
             check(status, Retry::OtherReplica, false, Outcome::KeyRefused);
         }
+        check(403, Retry::OtherReplica, false, Outcome::Forbidden);
         check(402, Retry::OtherReplica, false, Outcome::QuotaUsedUp);
         for status in [301, 405, 408, 409, 415, 426, 501] {
             check(status, Retry::OtherReplica, false, Outcome::Declined);

@@ -276,8 +276,7 @@ impl Replica {
     async fn send(self: &Arc<Self>, call: &Call<'_>, reader: impl FnOnce() -> Reader) -> Result<Answer, CallError> {
         let started = Instant::now();
         let mut lease = self.lease(call.asker, started)?;
-        let mut head_came = false;
-        match self.exchange(call, started, &mut head_came).await {
+        match self.exchange(call, started).await {
             Ok(Reply::Whole(answer)) => {
                 lease.succeeded();
                 self.served(call);
@@ -294,9 +293,7 @@ impl Replica {
                 Ok(Answer::Events(Box::new(events?)))
             }
             Err(error) => {
-                // Without the head of an answer, nothing shows that the server read the request.
-                let lost = !head_came && error.kind == CallErrorKind::Reset;
-                lease.failed_as(&error, if lost { Outcome::Lost } else { error.outcome() });
+                lease.failed(&error);
                 self.not_served(call, &error);
                 Err(error)
             }
@@ -330,11 +327,10 @@ impl Replica {
         self.meters.model_missing.set(0.0);
     }
 
-    async fn exchange(&self, call: &Call<'_>, started: Instant, head_came: &mut bool) -> Result<Reply, CallError> {
+    async fn exchange(&self, call: &Call<'_>, started: Instant) -> Result<Reply, CallError> {
         let mut tries = self.lessons.tries(call, &self.config);
         let response = loop {
             let response = self.sent(call, tries.manner, started).await?;
-            *head_came = true;
             if response.status().is_success() {
                 break response;
             }
@@ -436,7 +432,7 @@ impl Replica {
         breaker.after(ticket, outcome, Instant::now(), self.next_chance());
         let (after, is) = (breaker.phase(), breaker.shut());
         drop(breaker);
-        if outcome == Outcome::KeyRefused {
+        if matches!(outcome, Outcome::KeyRefused | Outcome::Forbidden) {
             self.suspect_key.store(true, Ordering::Relaxed);
         }
         if before != after {

@@ -525,6 +525,11 @@ async fn breaker_opens_after_failures_and_a_success_keeps_it_shut() {
         world.refused(Behaviour::Drop, whole()).await;
     }
     assert_eq!(world.replica().status().breaker, BreakerState::Open);
+    let standings = [ADA, BOB].map(|asker| world.replica().standing(asker));
+    assert_eq!(standings, [Standing::LastResort, Standing::Takes], "one account's requests may be what breaks it");
+    for _ in 0..2 {
+        world.refused(Behaviour::Drop, Call { asker: BOB, ..whole() }).await;
+    }
     for asker in [ADA, BOB] {
         assert_eq!(world.replica().standing(asker), Standing::LastResort);
         assert_eq!(world.replica().standing(Asker { urgent: false, ..asker }), Standing::Refuses);
@@ -594,6 +599,17 @@ async fn a_refused_key_makes_a_server_ill_until_it_is_taken() {
     world.sim.script_all(Behaviour::default());
     world.call(Call { asker: BOB, ..whole() }).await.unwrap();
     assert_eq!(world.replica().status().health, Health::Well);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_forbidden_to_one_account_is_there_for_others() {
+    let world = World::of(Kind::Vllm).await;
+    let serves = || world.replica().serves("qwen", [Endpoint::Chat].into_iter());
+    world.refused(Behaviour::Refuse(Refusal::string(403, "flagged")), whole()).await;
+    assert!(serves(), "it may be what this account asks");
+    world.refused(Behaviour::Refuse(Refusal::string(403, "flagged")), Call { asker: BOB, ..whole() }).await;
+    assert!(!serves(), "it is not");
     world.end().await;
 }
 

@@ -119,11 +119,38 @@ both! {
         }
         assert_eq!(server.sim.calls(), 8, "each was tried");
         let shown = server.anonymous(Method::GET, "/v1/models").await.ok();
+        assert_eq!(shown["data"][0]["status"], "always_on", "it breaks for one account alone");
+        let other = server.account("bob@example.com").await;
+        server.grant(&other, usd("1")).await;
+        for _ in 0..2 {
+            chat_of(&server, &other, "hello").await.error(StatusCode::BAD_GATEWAY, "upstream_error");
+        }
+        let shown = server.anonymous(Method::GET, "/v1/models").await.ok();
         assert_eq!(shown["data"][0]["status"], "offline", "an open breaker shows, and is no outage");
         server.sim.script_all(Behaviour::Answer(Answer::of(3)));
         server.chat("chat-model").max_tokens(3).await.ok();
         let shown = server.anonymous(Method::GET, "/v1/models").await.ok();
         assert_eq!(shown["data"][0]["status"], "always_on");
+        server.stop().await;
+    }
+
+    async fn one_account_s_broken_connections_shut_a_server_for_nobody_else(backend) {
+        let server = TestServer::start().on(backend).with_second_sim().await;
+        sims(&server).for_each(|sim| sim.script_text("poison", Behaviour::Drop));
+        let other = server.account("bob@example.com").await;
+        server.grant(&other, usd("1")).await;
+        for round in 0..12_u64 {
+            chat_of(&server, &server.owner, "poison").await;
+            let before: Vec<u64> = sims(&server).map(SimServer::calls).collect();
+            for _ in 0..2 {
+                chat_of(&server, &other, "hello").await.ok();
+            }
+            for (sim, before) in sims(&server).zip(before) {
+                assert!(sim.calls() > before, "round {round}: both serve");
+            }
+            let shown = server.anonymous(Method::GET, "/v1/models").await.ok();
+            assert_eq!(shown["data"][0]["status"], "always_on");
+        }
         server.stop().await;
     }
 

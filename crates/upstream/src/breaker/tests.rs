@@ -139,7 +139,9 @@ fn probation_doubles_up_to_a_minute() {
         let nominal = Duration::from_secs(1 << strikes.min(10)).min(LONGEST_PROBATION);
         assert!((until - now).abs_diff(nominal) < Duration::from_millis(10), "{strikes}: {:?}", until - now);
         now = until;
-        assert!(call(&mut breaker, person(A), Outcome::Lost, now));
+        let (last, next) = if strikes % 2 == 0 { (B, A) } else { (A, B) };
+        assert_eq!(breaker.would_admit(person(last), now), strikes == 0, "others come first");
+        assert!(call(&mut breaker, person(next), Outcome::Lost, now));
     }
     now = breaker.shut().unwrap().until;
     assert!(call(&mut breaker, person(A), Outcome::Answered, now));
@@ -195,6 +197,16 @@ fn a_refused_key_shows_at_once_and_an_answer_to_another_account_refutes_it() {
 }
 
 #[test]
+fn what_is_forbidden_to_one_account_may_be_what_it_asks_for() {
+    let now = Instant::now();
+    let mut breaker = Breaker::default();
+    assert!(call(&mut breaker, person(A), Outcome::Forbidden, now));
+    assert_eq!(breaker.shut().map(|shut| (shut.trouble, shut.whose)), Some((Trouble::Failing, Whose::One(A))));
+    assert!(call(&mut breaker, person(B), Outcome::Forbidden, now));
+    assert_eq!(breaker.shut().map(|shut| (shut.trouble, shut.whose)), Some((Trouble::KeyRefused, Whose::Everybody)));
+}
+
+#[test]
 fn overload_pauses_as_asked_within_bounds() {
     let now = Instant::now();
     let pause = |seconds: Option<u64>| {
@@ -226,6 +238,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Lost),
         Just(Outcome::Failed),
         Just(Outcome::KeyRefused),
+        Just(Outcome::Forbidden),
         Just(Outcome::QuotaUsedUp),
         (0..200_u64).prop_map(|secs| Outcome::Overloaded { retry_after: Some(Duration::from_secs(secs)) }),
         Just(Outcome::Overloaded { retry_after: None }),
@@ -238,6 +251,7 @@ fn own_fault() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         Just(Outcome::Failed),
         Just(Outcome::KeyRefused),
+        Just(Outcome::Forbidden),
         Just(Outcome::QuotaUsedUp),
         Just(Outcome::Declined),
         Just(Outcome::Answered),

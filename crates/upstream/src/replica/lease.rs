@@ -35,11 +35,7 @@ impl Lease {
     }
 
     pub(crate) fn failed(&mut self, error: &CallError) {
-        self.failed_as(error, error.outcome());
-    }
-
-    pub(super) fn failed_as(&mut self, error: &CallError, outcome: Outcome) {
-        self.settle(outcome);
+        self.settle(error.outcome());
         self.replica.meters.failed(error);
     }
 
