@@ -1,7 +1,7 @@
 //! Holds: the pure scheduler's driver: it tells what happens, and carries out what is decided.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,6 +22,8 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 pub struct Dispatcher {
     /// std mutex: held for one decision and its event, never across an await.
     state: Mutex<State>,
+    /// What one account may have of a replica's room for interactive requests, in percent, 1 to 100.
+    most_percent: u64,
     clock: Arc<dyn Clock>,
     /// A gate may have opened.
     room: Notify,
@@ -31,10 +33,17 @@ struct State {
     scheduler: Scheduler,
     ids: HashMap<String, ReplicaId>,
     cancels: HashMap<Ticket, CancellationToken>,
+    /// Interactive requests in flight.
+    holders: HashMap<Ticket, Holder>,
+    /// How many of them each account has where.
+    held: HashMap<Holder, u32>,
     next_ticket: u64,
     /// A task was refused a place since the last notice that there may be room.
     refused: bool,
 }
+
+/// Whose request runs where.
+type Holder = (ReplicaId, AccountId);
 
 /// What is to begin.
 #[derive(Clone, Copy, Debug)]
@@ -75,16 +84,26 @@ pub struct Running {
 }
 
 impl Dispatcher {
-    /// A dispatcher for these upstreams.
-    pub fn start(fleet: &Fleet, policy: Policy, clock: Arc<dyn Clock>, tasks: &Tasks) -> Arc<Self> {
+    /// A dispatcher for these upstreams. Of what a replica with known slots takes of people's requests, one account may
+    /// have so many percent, 1 to 100, while it is alone; see [`ShareLimits`].
+    ///
+    /// [`ShareLimits`]: crate::ShareLimits
+    pub fn start(
+        fleet: &Fleet,
+        (policy, most_percent): (Policy, u64),
+        clock: Arc<dyn Clock>,
+        tasks: &Tasks,
+    ) -> Arc<Self> {
         let state = State {
             scheduler: Scheduler::new(policy),
             ids: HashMap::new(),
             cancels: HashMap::new(),
+            holders: HashMap::new(),
+            held: HashMap::new(),
             next_ticket: 0,
             refused: false,
         };
-        let dispatcher = Arc::new(Self { state: Mutex::new(state), clock, room: Notify::new() });
+        let dispatcher = Arc::new(Self { state: Mutex::new(state), most_percent, clock, room: Notify::new() });
         dispatcher.set_replicas(fleet);
         let ticking = Arc::clone(&dispatcher);
         tasks.spawn("scheduler_ticks", move |stop| async move { ticking.tick(stop).await });
@@ -111,11 +130,11 @@ impl Dispatcher {
 
     /// Picks a replica and starts on it, in one step.
     pub fn begin(self: &Arc<Self>, candidates: &[Arc<Replica>], work: Work) -> Result<Running, Gate> {
-        let Work { class, prompt_bound, task, unseen, .. } = work;
+        let Work { class, prompt_bound, task, unseen, account } = work;
         let mut state = self.lock();
         let now = self.clock.now();
         let prompt_bound = u32::try_from(prompt_bound).unwrap_or(u32::MAX);
-        let picked = state.pick(candidates, (work, prompt_bound), now);
+        let picked = state.pick(candidates, (work, prompt_bound), self.most_percent, now);
         state.refused |= picked.is_err() && task.is_some();
         let (chosen, last_resort) = picked?;
         let replica = candidates.iter().find(|replica| state.ids.get(replica.name()) == Some(&chosen));
@@ -125,6 +144,9 @@ impl Dispatcher {
         let preempted = task.map(|_| CancellationToken::new());
         if let Some(preempted) = &preempted {
             state.cancels.insert(ticket, preempted.clone());
+        }
+        if class == Class::Interactive {
+            state.hold(ticket, (chosen, account));
         }
         let start = Start { ticket, replica: chosen, class, prompt_bound, task };
         for event in std::iter::once(Event::Started(start)).chain(unseen.then_some(Event::Unseen(ticket))) {
@@ -155,6 +177,7 @@ impl Dispatcher {
             carry_out(&state, &actions);
             if let Event::Done { ticket, .. } = event {
                 state.cancels.remove(&ticket);
+                state.give_back(ticket);
             }
         }
         // Requests in flight make thousands of events a second; who was not refused is not to look at any of them.
@@ -194,6 +217,7 @@ impl State {
         &mut self,
         candidates: &[Arc<Replica>],
         (work, prompt_bound): (Work, u32),
+        most_percent: u64,
         now: Timestamp,
     ) -> Result<(ReplicaId, bool), Gate> {
         let asker = work.asker(false);
@@ -209,12 +233,42 @@ impl State {
             for (id, standing) in &known {
                 self.scheduler.set_available(*id, *standing == level);
             }
-            match self.scheduler.pick(known.iter().map(|(id, _)| *id), work.class, prompt_bound, now) {
+            let has_part =
+                |id: &ReplicaId| work.class == Class::Interactive && self.has_part((*id, work.account), most_percent);
+            let open = known.iter().map(|(id, _)| *id).filter(|id| !has_part(id));
+            match self.scheduler.pick(open, work.class, prompt_bound, now) {
                 Ok(chosen) => return Ok((chosen, level == Standing::LastResort)),
+                Err(Gate::Unavailable) if known.iter().any(|(id, at)| *at == level && has_part(id)) => {
+                    closed = Gate::Slots;
+                }
                 Err(gate) => closed = gate,
             }
         }
         Err(closed)
+    }
+
+    /// Whether an account has as much of a replica's room as it may, by the rule of [`crate::Shares`]: many answers of
+    /// minutes must leave the next account's a place.
+    fn has_part(&self, holder: Holder, most_percent: u64) -> bool {
+        let Some(&held) = self.held.get(&holder) else { return false };
+        let Some(room) = self.scheduler.room(holder.0) else { return false };
+        let free = u64::from(room.saturating_sub(1));
+        (u64::from(held) + 1) * (100 - most_percent.min(100)) > free * most_percent
+    }
+
+    fn hold(&mut self, ticket: Ticket, holder: Holder) {
+        self.holders.insert(ticket, holder);
+        *self.held.entry(holder).or_default() += 1;
+    }
+
+    fn give_back(&mut self, ticket: Ticket) {
+        let Some(holder) = self.holders.remove(&ticket) else { return };
+        if let Entry::Occupied(mut held) = self.held.entry(holder) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 }
 

@@ -93,6 +93,11 @@ impl Scheduler {
         replica.gate(class, prompt_bound, &self.policy, now)
     }
 
+    /// How many more interactive requests a replica takes; `None` where its slots are unknown, and it takes any number.
+    pub fn room(&self, replica: ReplicaId) -> Option<u32> {
+        self.replicas.get(&replica)?.room(&self.policy)
+    }
+
     /// Takes an event in and says what must be done.
     #[must_use = "a cancellation that is not carried out leaves a person waiting"]
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Action> {

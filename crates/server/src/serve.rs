@@ -108,7 +108,8 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
     let catalog = wiring::catalog(config, version)?;
     let seed = u64::from_le_bytes(ids.secret()[..8].try_into().context("a seed has eight bytes")?);
     let fleet = Fleet::new(wiring::upstreams(config)?, &groups.beside, seed)?;
-    let dispatcher = Dispatcher::start(&fleet, Policy::default(), Arc::clone(&clock), &groups.beside);
+    let sharing = (Policy::default(), config.server.max_account_percent);
+    let dispatcher = Dispatcher::start(&fleet, sharing, Arc::clone(&clock), &groups.beside);
     let parts = GatewayParts {
         store: store.clone(),
         fleet,

@@ -63,6 +63,7 @@ pub struct ServerBuilder {
     second_sim: bool,
     targets: TargetPolicy,
     kind: Kind,
+    slots: Option<u32>,
 }
 
 /// A user with one key.
@@ -175,6 +176,12 @@ impl ServerBuilder {
         self
     }
 
+    /// How many calls at once each model server is said to work on; unknown without it.
+    pub fn with_slots(mut self, slots: u32) -> Self {
+        self.slots = Some(slots);
+        self
+    }
+
     /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -207,6 +214,7 @@ impl TestServer {
             second_sim: false,
             targets: TargetPolicy::default(),
             kind: Kind::Vllm,
+            slots: None,
         }
     }
 
@@ -220,7 +228,8 @@ impl TestServer {
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
-        let gateway = start_gateway(&store, (&sims, builder.kind, builder.max_in_flight), &clock, &groups).await;
+        let served = (&*sims, builder.kind, builder.slots);
+        let gateway = start_gateway(&store, served, builder.max_in_flight, (&clock, &groups)).await;
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
         let files = Files::new(gateway.clone(), blobs.clone(), files_options);
@@ -364,9 +373,9 @@ impl TestServer {
 
 async fn start_gateway(
     store: &Store,
-    (sims, kind, max_in_flight): (&[&SimServer], Kind, usize),
-    clock: &Arc<TestClock>,
-    groups: &[Tasks; 3],
+    (sims, kind, slots): (&[&SimServer], Kind, Option<u32>),
+    max_in_flight: usize,
+    (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
 ) -> Gateway {
     let [_, beside, writers] = groups;
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
@@ -378,10 +387,14 @@ async fn start_gateway(
     let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
     let version = store.publish_prices("test", &body, clock.now()).await.unwrap();
     let catalog = Catalog::new(version, models).unwrap();
-    let upstream = |(name, sim): (&&str, &&SimServer)| UpstreamConfig::new(name, kind, &sim.base_url()).unwrap();
+    let upstream = |(name, sim): (&&str, &&SimServer)| {
+        let mut config = UpstreamConfig::new(name, kind, &sim.base_url()).unwrap();
+        config.slots = slots;
+        config
+    };
     let upstreams = names.iter().zip(sims).map(upstream).collect();
     let fleet = Fleet::new(upstreams, beside, 1).unwrap();
-    let dispatcher = Dispatcher::start(&fleet, Policy::default(), Arc::clone(&clock), beside);
+    let dispatcher = Dispatcher::start(&fleet, (Policy::default(), 90), Arc::clone(&clock), beside);
     let (store, tasks) = (store.clone(), beside.clone());
     let parts = GatewayParts { store, fleet, catalog, keeper, dispatcher, clock, ids, tasks };
     Gateway::new(parts, GatewayOptions { max_in_flight, max_account_percent: 90 })

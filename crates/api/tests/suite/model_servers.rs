@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchin_testkit::{
     Account, Call, TestServer, both,
-    sim::{Answer, Behaviour, Refusal, SimServer},
+    sim::{Answer, Behaviour, End, Refusal, SimServer},
     usd,
 };
 use http::{Method, StatusCode};
@@ -151,6 +151,37 @@ both! {
             let shown = server.anonymous(Method::GET, "/v1/models").await.ok();
             assert_eq!(shown["data"][0]["status"], "always_on");
         }
+        server.stop().await;
+    }
+
+    async fn one_account_s_long_answers_leave_room_on_a_server_for_the_next(backend) {
+        let server = TestServer::start().on(backend).with_slots(2).await;
+        server.sim.script_text("long", Behaviour::Answer(Answer { end: End::Hang, ..Answer::of(3) }));
+        let (greedy, other) = (server.account("eve@example.com").await, server.account("bob@example.com").await);
+        server.grant(&greedy, usd("1")).await;
+        server.grant(&other, usd("1")).await;
+        let mut held = Vec::new();
+        loop {
+            let stream = chat_of(&server, &greedy, "long").stream().open().await;
+            if stream.status() != 200 {
+                assert_eq!(stream.status(), 503);
+                assert!(stream.headers().contains_key("retry-after"));
+                break;
+            }
+            held.push(stream);
+        }
+        assert_eq!(held.len(), 7, "alone it has nearly all of four times two");
+        chat_of(&server, &other, "hello").await.ok();
+        // Places that are given back are there for it again.
+        let left = server.sim.aborted();
+        held.clear();
+        server.sim.until_aborted(left + 7).await;
+        let again = async {
+            while chat_of(&server, &greedy, "hello").await.status != 200 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, again).await.expect("it is served again");
         server.stop().await;
     }
 

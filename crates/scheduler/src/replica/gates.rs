@@ -31,8 +31,12 @@ impl Replica {
     }
 
     fn interactive_gate(&self, policy: &Policy) -> Result<(), Gate> {
-        let full = self.spec.slots.is_some_and(|slots| self.total() >= policy.interactive_cap(slots));
-        if full { Err(Gate::Slots) } else { Ok(()) }
+        if self.room(policy) == Some(0) { Err(Gate::Slots) } else { Ok(()) }
+    }
+
+    /// What is left below the cap of interactive requests, where there is one.
+    pub fn room(&self, policy: &Policy) -> Option<u32> {
+        self.spec.slots.map(|slots| policy.interactive_cap(slots).saturating_sub(self.total()))
     }
 
     fn slots_gate(&self, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
