@@ -32,17 +32,21 @@ pub(crate) struct BodyMemory {
     holder: Holder,
 }
 
-/// A body and its place in memory, which is free again when this is dropped.
-pub(crate) struct Received {
-    /// The whole of it.
-    pub(crate) bytes: Bytes,
-    /// Keep it for as long as the bytes.
-    pub(crate) place: Place,
-}
-
 /// A share of [`BodyMemory`].
 #[derive(Default)]
-pub(crate) struct Place(Option<Share<Holder>>);
+struct Place(Option<Share<Holder>>);
+
+/// A body and its place in memory, which is free again once nobody has a piece of it any more.
+struct Held {
+    bytes: Bytes,
+    _share: Share<Holder>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 enum Fault {
     TooLarge,
@@ -76,13 +80,13 @@ pub(crate) async fn read(
     headers: &HeaderMap,
     mut body: Body,
     limit: usize,
-) -> Result<Received, ApiError> {
+) -> Result<Bytes, ApiError> {
     let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if stated.is_some_and(|length| length > limit) {
         return Err(ApiError::too_large(limit));
     }
     match timeout(BODY_TIMEOUT, collect(memory, &mut body, stated, limit)).await {
-        Ok(Ok(received)) => Ok(received),
+        Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(Fault::TooLarge)) => Err(ApiError::too_large(limit)),
         Ok(Err(Fault::BrokenOff)) => Err(ApiError::new(Code::InvalidRequest, "The body broke off.")),
         Ok(Err(Fault::NoMemory(NoShare::Full))) => {
@@ -96,7 +100,7 @@ pub(crate) async fn read(
 }
 
 /// A body that comes in one piece is not copied.
-async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, limit: usize) -> Result<Received, Fault> {
+async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, limit: usize) -> Result<Bytes, Fault> {
     let (mut place, mut paid) = (Place::default(), SMALL_BYTES);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -127,7 +131,10 @@ async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, li
         rest.extend_from_slice(&data);
     }
     let bytes = if rest.is_empty() { first } else { rest.freeze() };
-    Ok(Received { bytes, place })
+    Ok(match place.0 {
+        Some(share) => Bytes::from_owner(Held { bytes, _share: share }),
+        None => bytes,
+    })
 }
 
 #[cfg(test)]
@@ -147,10 +154,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, 1_000_000_000_u64.into());
         let received = read(&memory, &headers, pieces(10), 1_000_000_000).await.unwrap_or_else(|_| panic!("it fits"));
-        assert_eq!(received.bytes.len(), 1_000_000);
+        assert_eq!(received.len(), 1_000_000);
         let taken = memory.shares.taken() as usize;
         assert!((1_000_000 - SMALL_BYTES..1_500_000).contains(&taken), "{taken}");
+        let piece = received.slice(..10);
         drop(received);
+        assert_eq!(memory.shares.taken() as usize, taken, "it is there as long as a piece of it");
+        drop(piece);
         assert_eq!(memory.shares.taken(), 0);
     }
 

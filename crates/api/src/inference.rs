@@ -1,21 +1,14 @@
 //! Holds: what every inference call does: read the body, ask the gateway, render its answer.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
-
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
 use batchin_domain::{Class, RequestId};
-use batchin_gateway::{IdempotencyKey, Inbound, MeteredStream, Promise, RateInfo, Reply, ReplyBody};
+use batchin_gateway::{IdempotencyKey, Inbound, Promise, RateInfo, Reply, ReplyBody};
 use batchin_openai::Endpoint;
 use batchin_store::StoredAnswer;
-use bytes::Bytes;
-use futures::Stream;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -26,7 +19,7 @@ use utoipa::IntoResponses;
 use crate::{
     app::App,
     auth::InferenceCaller,
-    body::{self, Place, Received},
+    body,
     error::{ApiError, rate_headers},
     idempotent,
     openapi::ErrorObject,
@@ -95,11 +88,10 @@ pub(crate) async fn answer(
     let caller = InferenceCaller::from_request_parts(&mut parts, app).await?;
     let began = Instant::now();
     let idempotency = idempotent::key(&parts.headers)?.map(IdempotencyKey);
-    let Received { bytes: body, place } =
-        body::read(&app.bodies.of(caller.0.account), &parts.headers, body, app.settings.max_body_bytes).await?;
+    let body = body::read(&app.bodies.of(caller.0.account), &parts.headers, body, app.settings.max_body_bytes).await?;
     let inbound = Inbound { endpoint, body, request, class: Class::Interactive, task: None, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound, promised).await?;
-    let mut response = render(app, reply, place);
+    let mut response = render(app, reply);
     let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Ok(elapsed) = HeaderValue::from_str(itoa::Buffer::new().format(elapsed)) {
         response.headers_mut().insert(OPENAI_PROCESSING_MS, elapsed);
@@ -107,7 +99,7 @@ pub(crate) async fn answer(
     Ok(response)
 }
 
-fn render(app: &App, reply: Reply, place: Place) -> Response {
+fn render(app: &App, reply: Reply) -> Response {
     let Reply { rate, body } = reply;
     match body {
         ReplyBody::Whole(bytes) => {
@@ -117,7 +109,6 @@ fn render(app: &App, reply: Reply, place: Place) -> Response {
             with_rate(response, rate)
         }
         ReplyBody::Stream(stream) => {
-            let stream = Placed { stream, _place: place };
             started(Body::new(EventBody::new(stream, app.settings.keep_alive, &app.readers)), rate)
         }
         ReplyBody::Replay(stored) => with_rate(replay(stored), rate),
@@ -134,20 +125,6 @@ pub(crate) fn started(events: Body, rate: Option<RateInfo>) -> Response {
 /// Whether an answer is a stream.
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
-}
-
-/// A stream; the request's body lives as long.
-struct Placed {
-    stream: Box<MeteredStream>,
-    _place: Place,
-}
-
-impl Stream for Placed {
-    type Item = Bytes;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        Pin::new(&mut *self.stream).poll_next(cx)
-    }
 }
 
 fn with_rate(mut response: Response, rate: Option<RateInfo>) -> Response {
