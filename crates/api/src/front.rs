@@ -96,7 +96,7 @@ where
             }
             Ok(request) => match inference_call(&request).filter(|_| app.settings.serves) {
                 Some(endpoint) => {
-                    let (app, told) = (app.clone(), edge.clone());
+                    let (app, of_late, told) = (app.clone(), app.clone(), edge.clone());
                     let promised = move |promise| {
                         if let Some(edge) = told {
                             edge.promise(promise);
@@ -104,7 +104,7 @@ where
                     };
                     let answer =
                         async move { inference::answer(&app, (endpoint, id), request, promised).await.into_response() };
-                    Doing::Inference { answer: Some(Box::pin(answer)) }
+                    Doing::Inference { answer: Some(Box::pin(answer)), app: of_late }
                 }
                 None => Doing::Routed { answer: self.routed(router, id, request) },
             },
@@ -171,7 +171,7 @@ fn inference_call<B>(request: &Request<B>) -> Option<Endpoint> {
 pin_project! {
     #[project = DoingProjected]
     enum Doing {
-        Inference { answer: Option<Work> },
+        Inference { answer: Option<Work>, app: App },
         Routed { #[pin] answer: RouteFuture<Infallible> },
         Known { answer: Option<Response> },
     }
@@ -209,14 +209,16 @@ where
                 Poll::Pending => return Poll::Pending,
             },
             DoingProjected::Known { answer } => answer.take().unwrap_or_default(),
-            DoingProjected::Inference { answer } => match answer.as_mut().map(|work| work.as_mut().poll(cx)) {
+            DoingProjected::Inference { answer, app } => match answer.as_mut().map(|work| work.as_mut().poll(cx)) {
                 Some(Poll::Ready(answer)) => answer,
                 Some(Poll::Pending) => {
                     let promise = this.edge.as_ref().and_then(|edge| edge.promised()).filter(|promise| promise.streams);
                     let Some(promise) = promise else { return Poll::Pending };
                     let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(*this.keep_alive)));
                     return match (silence.as_mut().poll(cx), answer.take()) {
-                        (Poll::Ready(()), Some(work)) => Poll::Ready(Ok(late::begin(work, promise, *this.keep_alive))),
+                        (Poll::Ready(()), Some(work)) => {
+                            Poll::Ready(Ok(late::begin(work, promise, *this.keep_alive, &app.tasks)))
+                        }
                         (_, work) => {
                             *answer = work;
                             Poll::Pending

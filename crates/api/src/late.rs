@@ -1,6 +1,7 @@
 //! Holds: a stream whose headers leave before its answer is there.
 //!
-//! The work goes on as if the client still waited for the status; what comes of it comes as the stream.
+//! The work goes on as if the client still waited for the status, in a task: a client that does not read its stream asks
+//! it for nothing, and must not keep what the work holds. What comes of it comes as the stream.
 
 use std::{
     future::Future,
@@ -9,22 +10,42 @@ use std::{
     time::Duration,
 };
 
-use axum::{BoxError, body::Body, response::Response};
+use axum::{
+    BoxError,
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
 use batchin_gateway::Promise;
 use batchin_openai::sse;
+use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::DropGuard;
 
-use crate::inference::{KEEP_ALIVE_FRAME, is_event_stream, started};
+use crate::{
+    error::ApiError,
+    inference::{KEEP_ALIVE_FRAME, is_event_stream, started},
+};
 
 /// An answer that is being worked on.
 pub(crate) type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-/// Headers now, with a comment at once and after each pause, and the answer when it is there.
-pub(crate) fn begin(work: Work, promise: Promise, pause: Duration) -> Response {
-    let body = LateBody { state: State::Working(work), said: false, pause, silence: Box::pin(sleep(pause)) };
+/// Headers now, with a comment at once and after each pause, and the answer when it is there. The work ends when the
+/// body is dropped.
+pub(crate) fn begin(work: Work, promise: Promise, pause: Duration, tasks: &Tasks) -> Response {
+    let left = tasks.stop_signal().child_token();
+    let until_left = left.clone();
+    let done = tasks.see_through("late_answer", async move { until_left.run_until_cancelled(work).await });
+    let work = async { done.await.flatten().unwrap_or_else(|| ApiError::internal().into_response()) };
+    let body = LateBody {
+        state: State::Working(Box::pin(work)),
+        said: false,
+        pause,
+        silence: Box::pin(sleep(pause)),
+        _left: left.drop_guard(),
+    };
     started(Body::new(body), promise.rate)
 }
 
@@ -43,6 +64,8 @@ struct LateBody {
     said: bool,
     pause: Duration,
     silence: Pin<Box<Sleep>>,
+    /// Ends the work.
+    _left: DropGuard,
 }
 
 impl HttpBody for LateBody {
@@ -98,12 +121,12 @@ fn comment() -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
 
 #[cfg(test)]
 mod tests {
-    use axum::response::IntoResponse as _;
     use http::header::CONTENT_TYPE;
     use http_body_util::BodyExt as _;
 
+    use tokio::sync::oneshot;
+
     use super::*;
-    use crate::error::ApiError;
 
     const PAUSE: Duration = Duration::from_millis(20);
 
@@ -112,10 +135,32 @@ mod tests {
             sleep(PAUSE * 3).await;
             answer
         };
-        let response = begin(Box::pin(work), Promise { streams: true, rate: None }, PAUSE);
+        let response = begin(Box::pin(work), Promise { streams: true, rate: None }, PAUSE, &Tasks::new());
         assert_eq!((response.status(), is_event_stream(response.headers())), (StatusCode::OK, true));
         let whole = response.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(whole.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_work_goes_on_unread_and_ends_when_its_reader_has_left() {
+        let promise = || Promise { streams: true, rate: None };
+        let (tasks, (done, told)) = (Tasks::new(), oneshot::channel());
+        let work = async move {
+            sleep(PAUSE).await;
+            done.send(()).unwrap();
+            Response::default()
+        };
+        let unread = begin(Box::pin(work), promise(), PAUSE, &tasks);
+        told.await.unwrap();
+        drop(unread);
+        let (never, told) = oneshot::channel::<()>();
+        let work = async move {
+            let _never = never;
+            std::future::pending().await
+        };
+        drop(begin(Box::pin(work), promise(), PAUSE, &tasks));
+        assert!(told.await.is_err());
+        assert_eq!(tasks.shutdown(PAUSE * 100).await, 0);
     }
 
     #[tokio::test]
