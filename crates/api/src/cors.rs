@@ -34,6 +34,11 @@ pub(crate) fn allowed(origins: &[String], headers: &HeaderMap) -> Option<HeaderV
     origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
 }
 
+/// Whether answers differ by origin, so that what keeps them must know.
+pub(crate) fn varies(origins: &[String]) -> bool {
+    !origins.is_empty() && origins.iter().all(|allowed| allowed != "*")
+}
+
 /// Whether a request only asks what it may do.
 pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
@@ -51,9 +56,13 @@ pub(crate) fn preflight(asked: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Says in an answer that its origin may read it.
-pub(crate) fn mark(origin: HeaderValue, headers: &mut HeaderMap) {
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-    headers.append(VARY, HeaderValue::from_static("origin"));
+/// Says in an answer that its origin may read it, and whether that depends on the origin.
+pub(crate) fn mark(origin: Option<HeaderValue>, varies: bool, headers: &mut HeaderMap) {
+    if let Some(origin) = origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    }
+    if varies {
+        headers.append(VARY, HeaderValue::from_static("origin"));
+    }
 }

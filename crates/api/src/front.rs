@@ -111,7 +111,7 @@ where
             Err(refused) => Doing::Known { answer: Some(refused.into_response()) },
         };
         let answering = Answering { work, edge, silence: None, keep_alive: app.settings.keep_alive, leaving: None };
-        Named::new(answering, id, client).for_origin(origin)
+        Named::new(answering, id, client).for_origin(origin, cors::varies(&app.settings.cors_origins))
     }
 }
 

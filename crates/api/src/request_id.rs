@@ -41,18 +41,19 @@ pin_project! {
         id: RequestId,
         client: Option<HeaderValue>,
         origin: Option<HeaderValue>,
+        varies: bool,
     }
 }
 
 impl<F> Named<F> {
     /// `client` is what [`of_client`] found.
     pub(crate) fn new(inner: F, id: RequestId, client: Option<HeaderValue>) -> Self {
-        Self { inner, id, client, origin: None }
+        Self { inner, id, client, origin: None, varies: false }
     }
 
-    /// The origin whose pages may read the answer.
-    pub(crate) fn for_origin(mut self, origin: Option<HeaderValue>) -> Self {
-        self.origin = origin;
+    /// The origin whose pages may read the answer, and whether another's would meet another answer.
+    pub(crate) fn for_origin(mut self, origin: Option<HeaderValue>, varies: bool) -> Self {
+        (self.origin, self.varies) = (origin, varies);
         self
     }
 }
@@ -85,9 +86,7 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for Named<F> {
             }
             (None, None) => {}
         }
-        if let Some(origin) = this.origin.take() {
-            cors::mark(origin, headers);
-        }
+        cors::mark(this.origin.take(), *this.varies, headers);
         Poll::Ready(Ok(response))
     }
 }

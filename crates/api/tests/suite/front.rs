@@ -321,6 +321,10 @@ both! {
         let mut stream = open.chat("chat-model").max_tokens(2).stream().header("origin", "http://localhost:5173").open().await;
         assert_eq!(stream.headers()["access-control-allow-origin"], "*");
         while stream.chunk().await.unwrap().is_some() {}
+        for call in [server.get("/v1/models"), server.get("/v1/models").header("origin", "https://evil.example.com")] {
+            let reply = call.await;
+            assert_eq!((reply.header("access-control-allow-origin"), reply.header("vary")), ("", "origin"), "for caches");
+        }
         open.stop().await;
     }
 
