@@ -82,18 +82,44 @@ pub(crate) fn client_address(extensions: &Extensions, headers: &HeaderMap, trust
     client
 }
 
+/// On whose behalf the site's own back end asks: beside what trusted proxies name, it is believed itself. The last address
+/// of its `X-Forwarded-For` is the one that it added.
+pub(crate) fn visitor_address(extensions: &Extensions, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let named = client_address(extensions, headers, trusted);
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
+    if peer.is_some_and(|peer| trusted.iter().any(|network| network.contains(&peer))) {
+        return named;
+    }
+    let added = headers.get_all("x-forwarded-for").into_iter().next_back().and_then(|value| value.to_str().ok());
+    let added = added.and_then(|value| value.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    added.map_or(named, |address| address.to_canonical())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn client(peer: &str, forwarded: &[&str]) -> String {
+        named_by(client_address, peer, forwarded)
+    }
+
+    fn named_by(address: fn(&Extensions, &HeaderMap, &[IpNet]) -> IpAddr, peer: &str, forwarded: &[&str]) -> String {
         let mut extensions = Extensions::new();
         extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 1)));
         let mut headers = HeaderMap::new();
         for value in forwarded {
             headers.append("x-forwarded-for", value.parse().unwrap());
         }
-        client_address(&extensions, &headers, &["10.0.0.0/8".parse().unwrap()]).to_string()
+        address(&extensions, &headers, &["10.0.0.0/8".parse().unwrap()]).to_string()
+    }
+
+    #[test]
+    fn a_site_that_vouches_names_its_visitors() {
+        let visitor = |peer, forwarded: &[&str]| named_by(visitor_address, peer, forwarded);
+        assert_eq!(visitor("192.0.2.1", &[]), "192.0.2.1");
+        assert_eq!(visitor("192.0.2.1", &["nonsense"]), "192.0.2.1");
+        assert_eq!(visitor("192.0.2.1", &["1.1.1.1, 198.51.100.7"]), "198.51.100.7");
+        assert_eq!(visitor("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
     app::{ApiSettings, App},
     attempts::Origin,
     error::ApiError,
-    throttle::client_address,
+    throttle::{client_address, visitor_address},
 };
 
 const X_INTERNAL_TOKEN: HeaderName = HeaderName::from_static("x-internal-token");
@@ -93,14 +93,14 @@ impl<C: Openness> FromRequestParts<App> for InternalCaller<C> {
         let settings = &app.settings;
         // Wrong tokens count too, so that they cannot be tried out.
         let address = client_address(&parts.extensions, &parts.headers, &settings.trusted_proxies);
-        let by = |vouched| Self { origin: Origin { address, vouched }, call: PhantomData };
+        let by = |address, vouched| Self { origin: Origin { address, vouched }, call: PhantomData };
         let Some(token) = &settings.internal_token else {
             app.throttle.address(address)?;
-            return C::check(settings, parts).map(|()| by(false));
+            return C::check(settings, parts).map(|()| by(address, false));
         };
         let sent = parts.headers.get(X_INTERNAL_TOKEN).map_or(&b""[..], |value| value.as_bytes());
         if bool::from(sent.ct_eq(token.expose_secret().as_bytes())) {
-            return Ok(by(true));
+            return Ok(by(visitor_address(&parts.extensions, &parts.headers, &settings.trusted_proxies), true));
         }
         app.throttle.address(address)?;
         Err(ApiError::unauthorized(NEEDS_TOKEN))

@@ -251,6 +251,25 @@ async fn guesses_from_many_addresses_run_out_and_the_owner_gets_in_all_the_same(
 }
 
 #[tokio::test]
+async fn a_site_that_vouches_is_not_counted_for_all_its_visitors() {
+    let server = TestServer::start().with_settings(|settings| settings.internal_token = Some("token".into())).await;
+    let (email, password) = (server.owner.email.clone(), server.owner.password);
+    let login = async |visitor: &str, password: &str| {
+        let body = json!({ "email": email, "password": password });
+        let call = server.anonymous(Method::POST, "/v1/users/login").header("x-internal-token", "token");
+        call.header("x-forwarded-for", visitor).json(body).await
+    };
+    let mut guesses = 0;
+    while login("198.51.100.1", "not the password").await.status != 429 {
+        guesses += 1;
+        assert!(guesses < 60, "they run out");
+    }
+    assert_eq!(login("198.51.100.1, 203.0.113.7", password).await.status, 200, "another visitor");
+    login("198.51.100.2", "not the password").await.error(StatusCode::UNAUTHORIZED, "invalid_credentials");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn every_call_that_checks_a_password_counts() {
     let server = proxied().await;
     let (email, password) = (server.owner.email.clone(), server.owner.password);
