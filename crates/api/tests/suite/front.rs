@@ -269,6 +269,12 @@ both! {
             let answer = send(coding, compressed(coding, plain.as_bytes()).await).await.ok();
             assert_eq!(answer["usage"]["completion_tokens"], 3, "{coding}");
         }
+        for coding in ["gzip", "zstd"] {
+            let (begin, end) = plain.as_bytes().split_at(plain.len() / 2);
+            let frames = [compressed(coding, begin).await, compressed(coding, end).await].concat();
+            let answer = send(coding, frames).await.ok();
+            assert_eq!(answer["usage"]["completion_tokens"], 3, "{coding} of two frames");
+        }
         let zeros = vec![b' '; 2_000_000];
         for coding in ["gzip", "deflate", "br", "zstd"] {
             let bomb = compressed(coding, &zeros).await;
@@ -315,16 +321,16 @@ both! {
         assert!(may.header("access-control-allow-methods").contains("PATCH"));
         let stranger = ask("https://evil.example.com").await;
         assert_eq!((stranger.status, stranger.header("access-control-allow-origin")), (204, ""));
+        for call in [server.get("/v1/models"), server.get("/v1/models").header("origin", "https://evil.example.com")] {
+            let reply = call.await;
+            assert_eq!((reply.header("access-control-allow-origin"), reply.header("vary")), ("", "origin"), "for caches");
+        }
         server.stop().await;
 
         let open = TestServer::start().on(backend).with_settings(|settings| settings.cors_origins = vec!["*".to_owned()]).await;
         let mut stream = open.chat("chat-model").max_tokens(2).stream().header("origin", "http://localhost:5173").open().await;
         assert_eq!(stream.headers()["access-control-allow-origin"], "*");
         while stream.chunk().await.unwrap().is_some() {}
-        for call in [server.get("/v1/models"), server.get("/v1/models").header("origin", "https://evil.example.com")] {
-            let reply = call.await;
-            assert_eq!((reply.header("access-control-allow-origin"), reply.header("vary")), ("", "origin"), "for caches");
-        }
         open.stop().await;
     }
 
