@@ -165,6 +165,10 @@ def hooks():
         # A list goes on after a row or at a number of rows, which a description of parameters cannot say.
         if "after" in query and "offset" in query:
             del query["offset"]
+        # Parts that are passed over have names of any letters here, which no form is made of.
+        if path.endswith("/files") and isinstance(case.body, dict):
+            known = ["file", "purpose", "expires_after[anchor]", "expires_after[seconds]"]
+            case.body = {name: part for name, part in case.body.items() if name in known}
         # Under one key only one request can be made.
         if not is_without(case) and re.fullmatch("[!-~]{1,200}", str(headers.get("Idempotency-Key", ""))):
             headers["Idempotency-Key"] += str(uuid.uuid4())

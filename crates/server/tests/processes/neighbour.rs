@@ -206,7 +206,7 @@ fn be_hostile(all: &mut JoinSet<()>, account: &Account, unfunded: &str, at: &Add
 
 on_both! {
     async fn whatever_one_account_does_another_is_answered(backend) {
-        let settings = Settings { max_in_flight: 128, tasks_at_once: 64, ..Settings::default() }
+        let settings = Settings { max_in_flight: 128, tasks_at_once: 64, lease_seconds: 20, ..Settings::default() }
             .model("answering", "sim:tokens=10,first_ms=40,gap_ms=4")
             .model("failing", "sim:status=500")
             .model("flowing", "sim:tokens=20000,gap_ms=1")
