@@ -228,7 +228,9 @@ on_both! {
 
         let asked = together.times.len() + together.failed.len();
         let (before, during) = (alone.p99(), together.p99());
-        println!("{asked} chats beside the neighbour, {} failed; p99 {before:?} alone, {during:?} beside it", together.failed.len());
+        let said = format!("{asked} chats, {} failed; p99 {before:?} alone, {during:?} beside it", together.failed.len());
+        // Shown where a test fails, or with --no-capture.
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{said}\n"));
         assert!(together.failed.len() * 100 <= asked, "{} of {asked}: {:?}", together.failed.len(), together.failed);
         assert!(during <= before * 3, "p99 {before:?} alone and {during:?} beside the neighbour");
         for batch in hostile.batches(at).await {
