@@ -145,13 +145,13 @@ async fn other_method(method: Method) -> Response {
 }
 
 /// The description of the API as JSON, OpenAPI 3.1.
-pub fn openapi_json() -> String {
+pub fn openapi_json() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         // A description of fixed parts always serialises.
         let whole = serde_json::to_value(description_of_routes()).map(description::complete);
         whole.and_then(|whole| serde_json::to_string_pretty(&whole)).unwrap_or_default()
     });
-    TEXT.clone()
+    &TEXT
 }
 
 fn description_of_routes() -> openapi::OpenApi {

@@ -88,7 +88,7 @@ both! {
 #[test]
 fn the_description_has_every_documented_path() {
     let text = batchin_api::openapi_json();
-    let description: Value = serde_json::from_str(&text).unwrap();
+    let description: Value = serde_json::from_str(text).unwrap();
     assert!(description["openapi"].as_str().unwrap().starts_with("3.1"));
     for (path, methods) in [
         ("/v1/users", vec!["post"]),

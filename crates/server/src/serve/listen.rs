@@ -18,6 +18,7 @@ use axum_server::{
 use batchin_api::Api;
 use batchin_upstream::Gathered;
 use tokio::net::TcpStream;
+use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use tower::service_fn;
 
 use super::patience::Patient;
@@ -27,6 +28,9 @@ use crate::{config, tls::Certificate};
 const HEADERS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A certificate and the listener that shows it.
+/// Requests at once on one HTTP/2 connection: what is answered and not read is kept for each of them.
+const MAX_STREAMS: u32 = 64;
+
 #[derive(Clone)]
 pub(super) struct Tls {
     certificate: Arc<Certificate>,
@@ -82,21 +86,13 @@ impl Bound {
         match self.tls {
             None => {
                 let mut server = axum_server::from_tcp(self.tcp)?.acceptor(prompt).handle(self.handle);
-                server
-                    .http_builder()
-                    .http1()
-                    .timer(hyper_util::rt::TokioTimer::new())
-                    .header_read_timeout(HEADERS_PATIENCE);
+                bound(server.http_builder());
                 server.serve(service).await
             }
             Some(tls) => {
                 let acceptor = RustlsAcceptor::new(tls.shown).acceptor(prompt);
                 let mut server = axum_server::from_tcp(self.tcp)?.acceptor(acceptor).handle(self.handle);
-                server
-                    .http_builder()
-                    .http1()
-                    .timer(hyper_util::rt::TokioTimer::new())
-                    .header_read_timeout(HEADERS_PATIENCE);
+                bound(server.http_builder());
                 server.serve(service).await
             }
         }
@@ -104,6 +100,12 @@ impl Bound {
 }
 
 /// Accepts for answers that leave at once: small ones must not wait for the other side's acknowledgement.
+/// What one connection may take.
+fn bound<E>(http: &mut Builder<E>) {
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_PATIENCE);
+    http.http2().max_concurrent_streams(MAX_STREAMS);
+}
+
 #[derive(Clone, Copy)]
 struct Prompt {
     write_timeout: Duration,
