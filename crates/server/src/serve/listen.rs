@@ -2,9 +2,10 @@
 
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
+    future::{Future, Ready, ready},
     io,
     net::{SocketAddr, TcpListener},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -17,8 +18,8 @@ use axum_server::{
 };
 use batchin_api::Api;
 use batchin_upstream::Gathered;
-use tokio::net::TcpStream;
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
+use tokio::net::TcpStream;
 use tower::service_fn;
 
 use super::patience::Patient;
@@ -27,10 +28,10 @@ use crate::{config, tls::Certificate};
 /// A client that has not sent its headers by then is not going to.
 const HEADERS_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A certificate and the listener that shows it.
 /// Requests at once on one HTTP/2 connection: what is answered and not read is kept for each of them.
 const MAX_STREAMS: u32 = 64;
 
+/// A certificate and the listener that shows it.
 #[derive(Clone)]
 pub(super) struct Tls {
     certificate: Arc<Certificate>,
@@ -90,7 +91,7 @@ impl Bound {
                 server.serve(service).await
             }
             Some(tls) => {
-                let acceptor = RustlsAcceptor::new(tls.shown).acceptor(prompt);
+                let acceptor = Above { tls: RustlsAcceptor::new(tls.shown).acceptor(prompt), prompt };
                 let mut server = axum_server::from_tcp(self.tcp)?.acceptor(acceptor).handle(self.handle);
                 bound(server.http_builder());
                 server.serve(service).await
@@ -99,13 +100,13 @@ impl Bound {
     }
 }
 
-/// Accepts for answers that leave at once: small ones must not wait for the other side's acknowledgement.
 /// What one connection may take.
 fn bound<E>(http: &mut Builder<E>) {
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_PATIENCE);
     http.http2().max_concurrent_streams(MAX_STREAMS);
 }
 
+/// Accepts for answers that leave at once: small ones must not wait for the other side's acknowledgement.
 #[derive(Clone, Copy)]
 struct Prompt {
     write_timeout: Duration,
@@ -120,5 +121,29 @@ impl<S> Accept<TcpStream, S> for Prompt {
         let prompt = stream.set_nodelay(true);
         let stream = Gathered(Patient::new(stream, HEADERS_PATIENCE, self.write_timeout));
         ready(prompt.map(|()| (stream, service)))
+    }
+}
+
+/// Accepts within TLS: who has shaken hands has not asked for anything yet.
+#[derive(Clone)]
+struct Above<A> {
+    tls: A,
+    prompt: Prompt,
+}
+
+impl<A, I, S> Accept<I, S> for Above<A>
+where
+    A: Accept<I, S, Future: Send + 'static>,
+{
+    type Stream = Patient<A::Stream>;
+    type Service = A::Service;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, A::Service)>> + Send>>;
+
+    fn accept(&self, stream: I, service: S) -> Self::Future {
+        let (accepted, for_room) = (self.tls.accept(stream, service), self.prompt.write_timeout);
+        Box::pin(async move {
+            let (stream, service) = accepted.await?;
+            Ok((Patient::new(stream, HEADERS_PATIENCE, for_room), service))
+        })
     }
 }

@@ -12,25 +12,28 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// A connection that ends when its other side takes nothing, or never says anything.
+/// What an HTTP/2 connection begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection that ends when its other side takes nothing, or never says what it speaks.
 ///
-/// HTTP/1.1's own time for headers begins with the first byte of a request, and a stalled HTTP/1.1 answer has none: whoever
+/// Until that is known, no protocol has a time of its own; HTTP/1.1's time for headers begins with the first byte of a request, and a stalled HTTP/1.1 answer has none: whoever
 /// writes it is not asked again before there is room.
 pub(super) struct Patient<T> {
     io: T,
     for_first: Duration,
     for_room: Duration,
-    /// Nothing was read yet.
-    is_silent: bool,
+    /// Bytes of HTTP/2's preface that were read; `None` once it is known whether it comes.
+    preface: Option<usize>,
     /// Runs while the other side is waited for.
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Patient<T> {
-    /// `for_first`: until the first byte is read. `for_room`: until more can be written.
+    /// `for_first`: until it is known which protocol is spoken. `for_room`: until more can be written.
     pub(super) fn new(io: T, for_first: Duration, for_room: Duration) -> Self {
-        Self { io, for_first, for_room, is_silent: true, reading: None, writing: None }
+        Self { io, for_first, for_room, preface: Some(0), reading: None, writing: None }
     }
 
     /// Ready once the other side has been waited for as long as it is worth.
@@ -52,12 +55,16 @@ impl<T> Patient<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = into.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, into);
-        if !this.is_silent {
-            return polled;
-        }
+        let Some(known) = this.preface else { return polled };
         if polled.is_ready() {
-            (this.is_silent, this.reading) = (false, None);
+            let read = into.filled().get(before..).unwrap_or_default();
+            let may_come = PREFACE.get(known..).filter(|rest| read.len() < rest.len() && rest.starts_with(read));
+            this.preface = may_come.map(|_| known + read.len());
+            if this.preface.is_none() {
+                this.reading = None;
+            }
             return polled;
         }
         let patience = this.for_first;
@@ -113,6 +120,25 @@ mod tests {
         let (ours, _theirs) = duplex(16);
         let full = Patient::new(ours, LONG, SHORT).write_all(&[0; 17]).await;
         assert_eq!(full.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_say_what_it_speaks_is_cut_off() {
+        let after = async |said: &[u8]| {
+            let (ours, mut theirs) = duplex(64);
+            let mut ours = Patient::new(ours, SHORT, LONG);
+            for byte in said {
+                theirs.write_u8(*byte).await.unwrap();
+                assert_eq!(ours.read_u8().await.unwrap(), *byte);
+            }
+            let read = tokio::time::timeout(SHORT * 3, ours.read_u8()).await;
+            read.map(|read| read.unwrap_err().kind())
+        };
+        assert_eq!(after(&PREFACE[..5]).await, Ok(io::ErrorKind::TimedOut));
+        assert_eq!(after(&PREFACE[..23]).await, Ok(io::ErrorKind::TimedOut));
+        for known in [PREFACE, b"PRINT", b"GET / HTTP/1.1"] {
+            assert!(after(known).await.is_err(), "it waits on");
+        }
     }
 
     #[tokio::test]
