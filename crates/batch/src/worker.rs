@@ -15,7 +15,7 @@ use batchin_openai::usage_of;
 use batchin_scheduler::Verdict;
 use batchin_store::{
     Claim, ClaimedTask, MoneyWait, Requeue, StoreError, TaskEnd, TaskFinish, Unpaid, WAITS_FOR_BALANCE,
-    WAITS_FOR_BUDGET,
+    WAITS_FOR_BUDGET, WAITS_FOR_CAP,
 };
 use batchin_tasks::Tasks;
 use metrics::gauge;
@@ -40,8 +40,9 @@ const CLAIM_LOOK: Duration = Duration::from_millis(300);
 const LEAST_READY: usize = 64;
 /// Of what a node runs at once, one model leaves this part to the others: one whose server hangs must not have it all.
 const LEFT_TO_OTHERS: usize = 8;
-/// What a batch says whose highest cost is in use by tasks that run.
-const WAITS_FOR_CAP: &str = "max_cost";
+/// What all models together may run beyond `concurrency`, as its part, shared evenly: several whose servers hang must
+/// not have it all either.
+const BEYOND: usize = 2;
 /// Before a batch is looked at again whose highest cost is in use by tasks that run.
 const CAP_PAUSE: Duration = Duration::from_millis(500);
 /// Before a batch without money is asked again while something of its account is set aside, here or on another node:
@@ -402,11 +403,7 @@ impl Worker {
         self.lock().note_unpaid(task.account);
         let stored = async {
             let wait = match (purse, task.key) {
-                (Purse::Budget, Some(key)) => match self.caller(task).await?.monthly_budget {
-                    Some(limit) => MoneyWait::Budget { key, month: now.month(), limit },
-                    // It has just been lifted.
-                    None => return Ok(()),
-                },
+                (Purse::Budget, Some(key)) => MoneyWait::Budget { key, month: now.month() },
                 (Purse::Balance, _) | (Purse::Budget, None) => MoneyWait::Balance,
             };
             let (soon, later) = (now.after(HELD_PAUSE), now.after(UNWOKEN_PAUSE));

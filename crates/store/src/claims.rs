@@ -19,6 +19,7 @@ use crate::{
     dialect::marks,
     nodes::still,
     row::Row,
+    waiting::WAITS_FOR_CAP,
 };
 
 /// A task under a node's claim.
@@ -163,16 +164,29 @@ impl Store {
         self.all(sql, values.collect::<Vec<_>>()).await?.iter().map(backlog).collect()
     }
 
-    /// Batches that wait for something and are due to be looked at, longest due first.
-    pub async fn probes(&self, limit: u32, now: Timestamp) -> Result<Vec<Probe>, StoreError> {
-        // The numbers of parameters are those of HAS_TASKS.
+    /// Batches that wait for something and are due to be looked at, longest due first, but for nothing that only the
+    /// models in `without` are wanted for. Of an account's that wait for the same there is one, so that they hide no
+    /// other account's; a highest cost is each batch's own.
+    pub async fn probes(&self, without: &[String], limit: u32, now: Timestamp) -> Result<Vec<Probe>, StoreError> {
+        let others = if without.is_empty() {
+            String::new()
+        } else {
+            format!(" AND m.model NOT IN ({})", marks(without.len(), 3))
+        };
+        // The numbers of parameters are those of HAS_TASKS. CROSS: SQLite begins with the few batches that wait.
         let sql = format!(
-            "SELECT b.id, b.account_id, b.blocked, m.model FROM batch b JOIN batch_model m ON m.batch_id = b.id \
-             WHERE {OPEN} AND b.blocked IS NOT NULL AND b.blocked_until <= $1 AND {} \
-             ORDER BY b.blocked_until, b.id, m.model LIMIT $2",
+            "WITH due AS MATERIALIZED (SELECT b.id, b.account_id, b.blocked, b.blocked_until, m.model \
+             FROM batch b CROSS JOIN batch_model m WHERE m.batch_id = b.id AND {OPEN} AND b.blocked IS NOT NULL \
+             AND b.blocked_until <= $1{others} AND {}), \
+             turns AS (SELECT id, account_id, blocked, blocked_until, model, row_number() OVER (\
+             PARTITION BY account_id, blocked, CASE WHEN blocked = '{WAITS_FOR_CAP}' THEN id END \
+             ORDER BY blocked_until, id, model) AS turn FROM due) \
+             SELECT id, account_id, blocked, model FROM turns WHERE turn = 1 ORDER BY blocked_until, id, model LIMIT $2",
             HAS_TASKS.replace("$3", "$1"),
         );
-        let rows = self.all(sql, [now.micros().into(), i64::from(limit).into()]).await?;
+        let values = [now.micros().into(), i64::from(limit).into()];
+        let values = values.into_iter().chain(without.iter().map(|model| model.as_str().into()));
+        let rows = self.all(sql, values.collect::<Vec<_>>()).await?;
         rows.iter().map(|row| Ok(Probe { of: backlog(row)?, reason: row.try_get("", "blocked")? })).collect()
     }
 

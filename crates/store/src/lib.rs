@@ -61,7 +61,7 @@ pub use settle::{
     BlobRange, Outcome, Settlement, StoredAnswer, TaskEnd, TaskError, TaskFinish, UsageMarks, UsageRecord,
 };
 pub use usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, UsageRow};
-pub use waiting::{MoneyWait, Unpaid, WAITS_FOR_BALANCE, WAITS_FOR_BUDGET};
+pub use waiting::{MoneyWait, Unpaid, WAITS_FOR_BALANCE, WAITS_FOR_BUDGET, WAITS_FOR_CAP};
 pub use webhook_deliveries::{ClaimedDelivery, DeliveryRoom, EndpointId, FinishedTry};
 pub use webhook_log::{DeliveryError, DeliveryFilter, DeliveryRow, TryRow};
 pub use webhook_secrets::SealedSecret;

@@ -1,9 +1,8 @@
 //! Holds: batches that wait for money, and what wakes them.
 //!
 //! Who waits is not asked again and again: credit, a higher budget and holds that end wake them. Of all batches of an
-//! account that wait for the same, one is asked at a time, and its answer is the others' too.
-
-use std::collections::BTreeSet;
+//! account that wait for the same, one is asked at a time. What is too little for one may do for another, so they are
+//! asked in turn: each once after it was woken.
 
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, Month, PurseKind, Timestamp};
 use sea_orm::Value;
@@ -12,12 +11,19 @@ use crate::{
     Store, StoreError,
     batches::unsigned,
     connect::{Rerun, WriteTx, retried},
+    row::Row,
 };
 
 /// What a batch says while its account's balance does not cover its next task.
 pub const WAITS_FOR_BALANCE: &str = "payment_required";
 /// What a batch says while its key's budget of the month does not cover its next task.
 pub const WAITS_FOR_BUDGET: &str = "budget_used_up";
+/// What a batch says whose highest cost is in use by tasks that run.
+pub const WAITS_FOR_CAP: &str = "max_cost";
+
+/// Whose `blocked_until` is no more than this has been woken: it is no time then but a place in line. As a time it
+/// would be eleven days after 1970.
+const WOKEN: i64 = 1_000_000_000_000;
 
 /// What a batch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +36,6 @@ pub enum MoneyWait {
         key: KeyId,
         /// The month.
         month: Month,
-        /// What may be spent in it.
-        limit: Amount,
     },
 }
 
@@ -76,32 +80,29 @@ impl MoneyWait {
 }
 
 impl Store {
-    /// Lets a batch wait for money, and with it all others of its account that were due to be asked about the same.
+    /// Lets a batch wait for money. While something is set aside, its answer is that of all others of its account that
+    /// would be asked about the same just as soon: the next in turn is. Who has been woken is asked all the same.
     pub async fn await_money(&self, unpaid: Unpaid) -> Result<(), StoreError> {
         let Unpaid { batch, account, wait, needed, soon, later } = unpaid;
         let held = self.means(account, wait).await?.is_some_and(|means| means.held);
-        let until = if held { soon } else { later };
         retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
-            let due = locking(&tx, " AND (blocked_until <= $4 OR id = $5)");
-            let values: [Value; 5] = [
-                account.uuid().into(),
-                wait.reason().into(),
-                wait.key().map(KeyId::uuid).into(),
-                soon.micros().into(),
-                batch.uuid().into(),
-            ];
-            let mut waiting = BTreeSet::from([batch.uuid()]);
-            for row in tx.all(due, values).await? {
-                waiting.insert(row.try_get("", "id")?);
+            let line = lock_line(&tx, (account, wait.reason(), wait.key()), Some(batch)).await?;
+            let due = |one: &&InLine| one.id != batch.uuid() && one.until > WOKEN && one.until <= soon.micros();
+            let others: Vec<_> = line.iter().filter(due).collect();
+            let at = |place: usize| soon.micros().saturating_add(i64::try_from(place).unwrap_or(i64::MAX));
+            if held {
+                for (place, other) in others.iter().enumerate() {
+                    put(&tx, other.id, at(place)).await?;
+                }
             }
-            for id in waiting {
-                tx.run(
-                    "UPDATE batch SET blocked = $2, blocked_until = $3 WHERE id = $1 AND status IN (0, 1)",
-                    [id.into(), wait.reason().into(), until.micros().into()],
-                )
-                .await?;
-            }
+            // Behind those that have not been asked since.
+            let until = if held { at(others.len()) } else { later.micros() };
+            tx.run(
+                "UPDATE batch SET blocked = $2, blocked_until = $3 WHERE id = $1 AND status IN (0, 1)",
+                [batch.uuid().into(), wait.reason().into(), until.into()],
+            )
+            .await?;
             tx.commit().await
         })
         .await?;
@@ -125,7 +126,11 @@ impl Store {
     ) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
-            let due = locking(&tx, " AND (blocked_until <= $4 OR id = $5)");
+            // Every transaction locks rows in one order.
+            let due = format!(
+                "SELECT id FROM batch WHERE {WAITING} AND (blocked_until <= $4 OR id = $5) ORDER BY id{}",
+                tx.dialect.for_update()
+            );
             let values: [Value; 5] = [
                 account.uuid().into(),
                 reason.into(),
@@ -149,19 +154,24 @@ impl Store {
         .await
     }
 
-    /// Has the batches of an account, or of one of its keys, asked again that wait for this reason.
+    /// Has the batches of an account, or of one of its keys, asked again that wait for this reason: who waits for longest
+    /// first, and behind those that were woken before.
     pub async fn wake_waiting(&self, account: AccountId, reason: &str, key: Option<KeyId>) -> Result<(), StoreError> {
         let values = || [account.uuid().into(), reason.into(), key.map(KeyId::uuid).into()];
         // Nobody waits, nearly always: then nothing is written.
-        let waiting = self.one(format!("SELECT id FROM batch WHERE {WAITING} AND blocked_until > 0 LIMIT 1"), values());
+        let asleep = format!("SELECT id FROM batch WHERE {WAITING} AND blocked_until > {WOKEN} LIMIT 1");
+        let waiting = self.one(asleep, values());
         if waiting.await?.is_none() {
             return Ok(());
         }
         retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
-            for row in tx.all(locking(&tx, " AND blocked_until > 0"), values()).await? {
-                let id: uuid::Uuid = row.try_get("", "id")?;
-                tx.run("UPDATE batch SET blocked_until = 0 WHERE id = $1", [id.into()]).await?;
+            let line = lock_line(&tx, (account, reason, key), None).await?;
+            let (woken, asleep): (Vec<_>, Vec<_>) = line.iter().partition(|one| one.until <= WOKEN);
+            let mut place = woken.last().map_or(0, |last| last.until.saturating_add(1));
+            for one in asleep {
+                put(&tx, one.id, place).await?;
+                place = place.saturating_add(1).min(WOKEN);
             }
             tx.commit().await
         })
@@ -176,7 +186,7 @@ impl Store {
         Ok((unsigned(&row, "batch", "n")?, row.try_get("", "credit")?))
     }
 
-    /// What the purse has. `None`: it or its owner is gone, or nothing was spent of it yet.
+    /// What the purse has. `None`: its owner is gone.
     async fn means(&self, account: AccountId, wait: MoneyWait) -> Result<Option<Means>, StoreError> {
         let row = match wait {
             MoneyWait::Balance => {
@@ -184,11 +194,12 @@ impl Store {
                            FROM account WHERE id = $1";
                 self.one(sql, [account.uuid().into()]).await?
             }
-            MoneyWait::Budget { key, month, limit } => {
-                let sql = "SELECT CAST($4 AS bigint) - spent - leased AS available, leased AS held FROM purse \
-                           WHERE kind = $1 AND owner = $2 AND win = $3";
-                let values: [Value; 4] =
-                    [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into(), limit.nanos().into()];
+            MoneyWait::Budget { key, month } => {
+                // The limit as it is now: whoever raised it before this wait was stored woke nobody. None is no limit.
+                let sql = "SELECT coalesce(k.budget_nano - coalesce(p.spent, 0) - coalesce(p.leased, 0), \
+                           9223372036854775807) AS available, coalesce(p.leased, 0) AS held FROM api_key k \
+                           LEFT JOIN purse p ON p.kind = $1 AND p.owner = k.id AND p.win = $3 WHERE k.id = $2";
+                let values: [Value; 3] = [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into()];
                 self.one(sql, values).await?
             }
         };
@@ -201,7 +212,38 @@ impl Store {
 const WAITING: &str = "account_id = $1 AND finished_at IS NULL AND status IN (0, 1) AND blocked = $2 \
      AND ($3 IS NULL OR key_id = $3)";
 
-/// Every transaction locks rows in one order.
-fn locking(tx: &WriteTx, more: &str) -> String {
-    format!("SELECT id FROM batch WHERE {WAITING}{more} ORDER BY id{}", tx.dialect.for_update())
+/// A batch that waits for money.
+struct InLine {
+    id: uuid::Uuid,
+    /// When it is asked, or its place among the woken.
+    until: i64,
+}
+
+/// Who waits, and `own` whether it does or not, locked; who is asked first comes first.
+async fn lock_line(
+    tx: &WriteTx,
+    (account, reason, key): (AccountId, &str, Option<KeyId>),
+    own: Option<BatchId>,
+) -> Result<Vec<InLine>, StoreError> {
+    let values: [Value; 4] = [
+        account.uuid().into(),
+        reason.into(),
+        key.map(KeyId::uuid).into(),
+        // Ids have a version, so that this is nobody's.
+        own.map_or_else(uuid::Uuid::nil, BatchId::uuid).into(),
+    ];
+    // Every transaction locks rows in one order.
+    let sql = format!(
+        "SELECT id, blocked_until FROM batch WHERE id = $4 OR ({WAITING}) ORDER BY id{}",
+        tx.dialect.for_update()
+    );
+    let one = |row: &Row| Ok(InLine { id: row.try_get("", "id")?, until: row.try_get("", "blocked_until")? });
+    let mut line = tx.all(sql, values).await?.iter().map(one).collect::<Result<Vec<_>, StoreError>>()?;
+    line.sort_by_key(|one| one.until);
+    Ok(line)
+}
+
+async fn put(tx: &WriteTx, id: uuid::Uuid, until: i64) -> Result<(), StoreError> {
+    tx.run("UPDATE batch SET blocked_until = $2 WHERE id = $1", [id.into(), until.into()]).await?;
+    Ok(())
 }

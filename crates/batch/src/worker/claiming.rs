@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::{AccountId, Priority, RequestId};
+use batchin_domain::{Priority, RequestId};
 use batchin_gateway::{Catalog, Inbound, endpoint_of};
 use batchin_openai::Endpoint;
 use batchin_scheduler::{Entry, Waiting, shares};
@@ -23,13 +23,10 @@ use crate::BlobError;
 
 /// Batches looked at for tasks in one go.
 const BACKLOG: u32 = 512;
-/// Batches that wait for something and are looked at in one go; of an account's that wait for the same, one is asked.
+/// Batches that wait for something and are looked at in one go.
 const PROBES: u32 = 512;
 /// A rough output when a body sets no limit: only the order between accounts depends on it.
 const ASSUMED_OUTPUT: u32 = 256;
-
-/// What is asked about a waiting batch of an account tells of its others that wait for the same.
-type Asked = HashSet<(AccountId, String)>;
 
 /// The shares of one look.
 struct Look<'a> {
@@ -132,12 +129,11 @@ impl Worker {
     /// Claims one task of each batch that waits for something and is due, but of an account only one for each reason.
     async fn claim_probes(&self, queues: &Queues, node: NodeIdentity) -> Result<Vec<ClaimedTask>, FencedError> {
         let (store, now, catalog) = (self.gateway.store(), self.gateway.clock().now(), self.gateway.catalog());
-        let mut asked = Asked::new();
         let mut look = Look { catalog: &catalog, queues, taken: HashMap::new(), take: Vec::new() };
-        for Probe { of, reason } in store.probes(PROBES, now).await.map_err(FencedError::Store)? {
+        let without = full_models(&catalog, queues);
+        for Probe { of, .. } in store.probes(&without, PROBES, now).await.map_err(FencedError::Store)? {
             let id = look.id_of(&of.model);
-            let others = reason != super::WAITS_FOR_CAP;
-            if look.room(&id) > 0 && (!others || asked.insert((of.account, reason))) {
+            if look.room(&id) > 0 {
                 look.take(&id, Share { batch: of.batch, model: of.model, tasks: 1 });
             }
         }

@@ -268,8 +268,8 @@ both! {
         for at in [now(), soon] {
             assert!(db.store.backlog(Priority::Low, &[], (None, 9), at).await.unwrap().is_empty());
         }
-        assert!(db.store.probes(9, now()).await.unwrap().is_empty());
-        let probes = db.store.probes(9, soon).await.unwrap();
+        assert!(db.store.probes(&[], 9, now()).await.unwrap().is_empty());
+        let probes = db.store.probes(&[], 9, soon).await.unwrap();
         let [Probe { of, reason }] = probes.as_slice() else { panic!("{probes:?}") };
         assert_eq!((of.batch, of.account, reason.as_str()), (new.id, new.account, "max_cost"));
         let share = Share { batch: of.batch, model: of.model.clone(), tasks: 1 };

@@ -20,9 +20,9 @@ async fn wait(db: &Db, account: AccountId, batch: BatchId, wait: MoneyWait, need
     db.store.await_money(unpaid).await.unwrap();
 }
 
-/// The batches that are due to be asked.
+/// The batches that are due to be asked; of an account's that wait for the same, the one whose turn it is.
 async fn due(db: &Db, at: Timestamp) -> Vec<BatchId> {
-    db.store.probes(99, at).await.unwrap().into_iter().map(|probe| probe.of.batch).collect()
+    db.store.probes(&[], 99, at).await.unwrap().into_iter().map(|probe| probe.of.batch).collect()
 }
 
 both! {
@@ -39,11 +39,32 @@ both! {
         assert_eq!(said.as_deref(), Some("payment_required"));
         assert!(db.store.backlog(Priority::Low, &[], (None, 9), later()).await.unwrap().is_empty());
         db.store.grant_credit(db.grant(account, 5)).await.unwrap();
-        assert_eq!(due(db, now()).await, batches);
-        assert_eq!(due(db, later()).await.len(), 3, "who was not woken is asked once in a while");
+        for batch in batches {
+            assert_eq!(due(db, now()).await, [batch], "each is asked once");
+            wait(db, account, batch, MoneyWait::Balance, 11).await;
+        }
+        assert!(due(db, soon()).await.is_empty());
+        assert_eq!(due(db, later()).await, [batches[0], of_other], "who was not woken is asked once in a while");
     }
 
-    async fn while_something_is_set_aside_one_is_asked_soon_and_answers_for_all(db) {
+    async fn what_is_too_little_for_one_does_for_another_however_often_they_are_woken(db) {
+        let account = db.account(0).await;
+        let [dear, cheap] = [db.batch(account, Priority::Low, 1).await, db.batch(account, Priority::Low, 1).await];
+        wait(db, account, cheap, MoneyWait::Balance, 1).await;
+        wait(db, account, dear, MoneyWait::Balance, 50).await;
+        db.store.grant_credit(db.grant(account, 10)).await.unwrap();
+        assert_eq!(due(db, now()).await, [dear]);
+        wait(db, account, dear, MoneyWait::Balance, 50).await;
+        // Whoever was woken before keeps its place before who is woken now.
+        db.store.wake_waiting(account, "payment_required", None).await.unwrap();
+        assert_eq!(due(db, now()).await, [cheap]);
+        db.store.paid((cheap, account), "payment_required", 0, now()).await.unwrap();
+        assert_eq!(due(db, now()).await, [dear]);
+        wait(db, account, dear, MoneyWait::Balance, 50).await;
+        assert!(due(db, soon()).await.is_empty());
+    }
+
+    async fn while_something_is_set_aside_one_is_asked_soon_and_each_in_turn(db) {
         let account = db.account(100).await;
         let node = db.node().await;
         db.lease(node, Purse::Balance(account), 60).await;
@@ -52,13 +73,17 @@ both! {
             wait(db, account, batch, MoneyWait::Balance, 50).await;
         }
         assert!(due(db, now()).await.is_empty());
-        assert_eq!(due(db, soon()).await, batches);
+        for batch in [batches[0], batches[1], batches[0]] {
+            assert_eq!(due(db, soon()).await, [batch]);
+            wait(db, account, batch, MoneyWait::Balance, 50).await;
+        }
         db.store.release(node, &[(Purse::Balance(account), nanos(60))]).await.unwrap();
         // What lies there covers it: who comes too late to hear of it looks after it.
         wait(db, account, batches[0], MoneyWait::Balance, 50).await;
-        assert_eq!(due(db, now()).await, batches);
-        // All of it is not enough: the one that was asked takes the other along.
-        wait(db, account, batches[0], MoneyWait::Balance, 101).await;
+        for batch in [batches[1], batches[0]] {
+            assert_eq!(due(db, now()).await, [batch]);
+            wait(db, account, batch, MoneyWait::Balance, 101).await;
+        }
         assert!(due(db, soon()).await.is_empty());
 
         db.store.wake_waiting(account, "payment_required", None).await.unwrap();
@@ -72,7 +97,7 @@ both! {
     async fn a_higher_budget_wakes_the_batches_of_its_key(db) {
         let account = db.account(10_000).await;
         let key = db.key(account, 10, Some(100)).await;
-        let budget = MoneyWait::Budget { key, month: this_month(), limit: nanos(100) };
+        let budget = MoneyWait::Budget { key, month: this_month() };
         let new = NewBatch { key: Some(key), ..db.new_batch(account, Priority::High, 1) };
         let plain = db.batch(account, Priority::High, 1).await;
         db.store.create_batch(new.clone()).await.unwrap();
@@ -86,6 +111,33 @@ both! {
         let mut both = [plain, new.id];
         both.sort_unstable();
         assert_eq!(due(db, now()).await, both);
+        // It was raised while nobody waited, and lifted.
+        for (limit, needed) in [(Some(nanos(300)), 300), (None, 500)] {
+            db.store.paid((new.id, account), "budget_used_up", 0, now()).await.unwrap();
+            let change = KeyChange { monthly_budget: Some(limit), ..KeyChange::default() };
+            db.store.update_key(account, key, change).await.unwrap();
+            wait(db, account, new.id, budget, needed).await;
+            assert_eq!(due(db, now()).await, both);
+        }
+    }
+
+    async fn one_account_hides_no_other_from_a_look_and_a_full_model_none(db) {
+        let (many, one) = (db.account(0).await, db.account(0).await);
+        for _ in 0..3 {
+            let batch = db.batch(many, Priority::Low, 1).await;
+            db.store.set_blocked(batch, Some(("payment_required", now()))).await.unwrap();
+        }
+        let last = db.batch(one, Priority::Low, 1).await;
+        db.store.set_blocked(last, Some(("payment_required", soon()))).await.unwrap();
+        let seen = db.store.probes(&[], 2, soon()).await.unwrap();
+        assert_eq!(seen.iter().map(|probe| probe.of.account).collect::<Vec<_>>(), [many, one]);
+        assert!(db.store.probes(&["another".to_owned(), "m".to_owned()], 2, soon()).await.unwrap().is_empty());
+        // Each batch has a highest cost of its own.
+        for _ in 0..2 {
+            let batch = db.batch(many, Priority::Low, 1).await;
+            db.store.set_blocked(batch, Some(("max_cost", now()))).await.unwrap();
+        }
+        assert_eq!(db.store.probes(&[], 9, soon()).await.unwrap().len(), 4);
     }
 
     async fn open_batches_are_counted_until_they_end(db) {
