@@ -192,14 +192,13 @@ impl Worker {
     fn start_ready(self: &Arc<Self>, queues: &mut Queues, stop: &CancellationToken) -> bool {
         let mut any = false;
         let catalog = self.gateway.catalog();
-        let all = self.options.concurrency;
-        let each = if catalog.models().len() > 1 { all - all.div_ceil(LEFT_TO_OTHERS).min(all - 1) } else { all };
+        let (all, models) = (self.options.concurrency, catalog.models().len());
         for (id, queue) in queues.each_mut() {
             let Some(model) = catalog.find(id) else { continue };
             let replicas = self.gateway.replicas_of(model);
             loop {
                 let (of_model, of_all) = self.lock().running(id);
-                if of_model >= each || of_all >= all {
+                if !has_room((of_model, of_all), all, models) {
                     break;
                 }
                 let now = self.gateway.clock().now();
@@ -528,6 +527,13 @@ impl State {
     }
 }
 
+/// Whether one more task of a model may run beside so many of it and in all, of `models` that share `all`.
+fn has_room((of_model, of_all): (usize, usize), all: usize, models: usize) -> bool {
+    let each = if models > 1 { all - all.div_ceil(LEFT_TO_OTHERS).min(all - 1) } else { all };
+    let least = if models > 1 { (all / (BEYOND * models)).max(1) } else { 0 };
+    of_model < each && (of_all < all || of_model < least)
+}
+
 /// Who pays for a task, without what its key allows.
 fn plain_caller(task: &ClaimedTask) -> Caller {
     Caller {
@@ -536,5 +542,30 @@ fn plain_caller(task: &ClaimedTask) -> Caller {
         rate_limit_rpm: None,
         monthly_budget: None,
         capped_by: task.capped.then_some(task.batch),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many run of each model once each has as many waiting as it likes, in this order.
+    fn fill(all: usize, models: usize) -> Vec<usize> {
+        let mut running = vec![0; models];
+        for model in 0..models {
+            while has_room((running[model], running.iter().sum()), all, models) {
+                running[model] += 1;
+            }
+        }
+        running
+    }
+
+    #[test]
+    fn models_that_hang_leave_some_room_to_each_other() {
+        assert_eq!(fill(256, 1), [256]);
+        assert_eq!(fill(256, 2), [224, 64]);
+        assert_eq!(fill(256, 4), [224, 32, 32, 32]);
+        assert_eq!(fill(1, 3), [1, 1, 1]);
+        assert_eq!(fill(16, 20).iter().filter(|running| **running == 0).count(), 0);
     }
 }

@@ -46,4 +46,22 @@ on_both! {
         slow.post(at, &format!("/v1/batches/{orphans}/cancel"), &json!({})).await;
         world.settled().await;
     }
+
+    async fn several_servers_that_hang_keep_no_room_from_other_models(backend) {
+        let settings = Settings { tasks_at_once: 16, ..Settings::default() };
+        let settings = settings.model_on(1, "endless", "sim:hang").model_on(2, "stuck", "sim:hang");
+        let world = World::with_sims(backend, 3, settings).await;
+        let node = world.node().await;
+        let (slow, quick, at) = (world.account(1000).await, world.account(1000).await, &node.address);
+        let endless = slow.submit(at, "high", &tasks("endless", 100)).await;
+        timeout(PATIENCE, world.sims[1].until_calls(14)).await.expect("all of it runs but what is left to others");
+        let stuck = slow.submit(at, "high", &tasks("stuck", 100)).await;
+        timeout(PATIENCE, world.sims[2].until_calls(2)).await.expect("it has what is left");
+        let id = quick.submit(at, "low", &tasks("fixed", 10)).await;
+        until_completed(&quick, at, &id).await;
+        for id in [endless, stuck] {
+            slow.post(at, &format!("/v1/batches/{id}/cancel"), &json!({})).await;
+        }
+        world.settled().await;
+    }
 }
