@@ -18,6 +18,7 @@ use batchin_store::{
     WAITS_FOR_BUDGET, WAITS_FOR_CAP,
 };
 use batchin_tasks::Tasks;
+use futures::future::join_all;
 use metrics::gauge;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -183,9 +184,12 @@ impl Worker {
             }
         }
         let catalog = self.gateway.catalog();
-        for Ready { task, model, .. } in queues.take_models(|model| catalog.find(model).is_none()) {
-            self.conclude(&task, RequestError::ModelNotFound { model }).await;
-        }
+        let gone = queues.take_models(|model| catalog.find(model).is_none());
+        let ends = gone
+            .iter()
+            .map(|Ready { task, model, .. }| self.conclude(task, RequestError::ModelNotFound { model: model.clone() }));
+        // Together: their ends are a few transactions then, and nothing else starts meanwhile.
+        join_all(ends).await;
     }
 
     /// Starts what the gates let through. Whether anything started.
@@ -326,7 +330,10 @@ impl Worker {
                 };
                 batchin_faults::point("task.failing");
                 match self.gateway.fail_task(&caller, finish).await {
-                    Ok(()) | Err(RequestError::Stopped) => batchin_faults::point("task.failed"),
+                    Ok(()) | Err(RequestError::Stopped) => {
+                        self.lock().claims.remove(&task.claim);
+                        batchin_faults::point("task.failed");
+                    }
                     Err(cause) => {
                         warn!(error = &cause as &dyn std::error::Error, "a task's end could not be stored");
                         // One that the store refuses is a try like any other: else it would be made for ever.
@@ -335,7 +342,9 @@ impl Worker {
                     }
                 }
             }
-            Next::Leave => {}
+            Next::Leave => {
+                self.lock().claims.remove(&task.claim);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use batchin_openai::Endpoint;
 use batchin_scheduler::{Entry, Waiting, shares};
 use batchin_store::{Backlog, ClaimedTask, FencedError, NodeIdentity, Probe, Share};
 use bytes::Bytes;
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -146,6 +147,7 @@ impl Worker {
     /// Queues claimed tasks. Returns the ids of their models.
     async fn make_ready(&self, queues: &mut Queues, tasks: Vec<ClaimedTask>) -> HashSet<String> {
         let mut found = HashSet::new();
+        let mut faulty = Vec::new();
         self.lock().claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
         for (task, body) in self.with_bodies(tasks).await {
             let body = match body {
@@ -167,7 +169,7 @@ impl Worker {
             let checked = match self.gateway.check(&inbound) {
                 Ok(checked) => checked,
                 Err(cause) => {
-                    self.conclude(&task, cause).await;
+                    faulty.push((task, cause));
                     continue;
                 }
             };
@@ -181,6 +183,8 @@ impl Worker {
                 self.requeue(&left.task, POLL, false).await;
             }
         }
+        // Together: their ends are a few transactions then, and nothing else starts meanwhile.
+        join_all(faulty.into_iter().map(|(task, cause)| async move { self.conclude(&task, cause).await })).await;
         found
     }
 
