@@ -275,6 +275,10 @@ impl Worker {
             Err(cause) => {
                 let held = matches!(cause, TaskError::Upstream(_));
                 self.conclude(task, cause).await;
+                if held {
+                    // It failed, but it could be paid for.
+                    self.unblock(task).await;
+                }
                 return held;
             }
         };
