@@ -235,8 +235,8 @@ impl Worker {
             state.claims.entry(ready.task.claim).or_default().clone()
         };
         let worker = Arc::clone(self);
+        let ran = Ran { worker: Arc::clone(self), model: ready.model.clone(), claim: ready.task.claim };
         self.runs.spawn("batch_task", move |_| async move {
-            let claim = ready.task.claim;
             let held = tokio::select! {
                 held = worker.run_one(&ready, place) => held,
                 // Cancelled by its owner or taken from this node: whoever did that has dealt with it.
@@ -247,8 +247,7 @@ impl Worker {
                     false
                 }
             };
-            worker.lock().ended(&ready.model, &claim);
-            worker.freed.notify_one();
+            drop(ran);
             if held {
                 worker.wake_unpaid(&ready.task).await;
             }
@@ -511,6 +510,20 @@ impl Worker {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives a task's place back when its run ends, and when it panics.
+struct Ran {
+    worker: Arc<Worker>,
+    model: String,
+    claim: Claim,
+}
+
+impl Drop for Ran {
+    fn drop(&mut self) {
+        self.worker.lock().ended(&self.model, &self.claim);
+        self.worker.freed.notify_one();
     }
 }
 
