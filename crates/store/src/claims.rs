@@ -283,7 +283,7 @@ impl Store {
     pub async fn queue_depth(&self, priority: Priority) -> Result<u64, StoreError> {
         let sql = format!(
             "SELECT CAST(coalesce(sum(total - completed - failed - cancelled - expired), 0) AS bigint) AS n FROM batch \
-             WHERE status IN ({}, {}) AND rank = $1",
+             WHERE finished_at IS NULL AND status IN ({}, {}) AND rank = $1",
             BatchStatus::Pending.code(),
             BatchStatus::InProgress.code()
         );
