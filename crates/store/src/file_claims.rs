@@ -38,6 +38,8 @@ pub enum ClaimFileError {
     NoRoom {
         /// What it may keep.
         room: FileRoom,
+        /// How large this file may be beside the others that it keeps, in bytes.
+        left: u64,
         /// Whether it may keep more once it has credit.
         without_credit: bool,
     },
@@ -52,7 +54,7 @@ pub enum ClaimFileError {
 enum Claimed {
     Done,
     Gone,
-    NoRoom { room: FileRoom, without_credit: bool },
+    NoRoom { room: FileRoom, left: u64, without_credit: bool },
 }
 
 impl Store {
@@ -109,7 +111,7 @@ fn outcome(run: Result<Claimed, StoreError>) -> Result<(), ClaimFileError> {
     match run.map_err(ClaimFileError::Store)? {
         Claimed::Done => Ok(()),
         Claimed::Gone => Err(ClaimFileError::Gone),
-        Claimed::NoRoom { room, without_credit } => Err(ClaimFileError::NoRoom { room, without_credit }),
+        Claimed::NoRoom { room, left, without_credit } => Err(ClaimFileError::NoRoom { room, left, without_credit }),
     }
 }
 
@@ -139,8 +141,9 @@ async fn look(
     let others = u64::try_from(kept.try_get::<i64>("", "bytes")?).unwrap_or_default();
     let without_credit = kept.try_get::<Option<i64>>("", "credit")?.unwrap_or_default() <= 0;
     let room = if without_credit { bounds.without_credit } else { bounds.room };
-    let is_over = files >= room.files || others.saturating_add(bytes) > room.bytes;
-    Ok(is_over.then_some(Claimed::NoRoom { room, without_credit }))
+    let left = if files >= room.files { 0 } else { room.bytes.saturating_sub(others) };
+    let is_over = files >= room.files || bytes > left;
+    Ok(is_over.then_some(Claimed::NoRoom { room, left, without_credit }))
 }
 
 fn number(bytes: u64) -> i64 {

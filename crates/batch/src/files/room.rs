@@ -66,17 +66,17 @@ impl Upload {
         let ahead = self.written.min(MAX_AHEAD_BYTES);
         let bounds = &self.files.options.bounds;
         let (store, account, id) = (self.files.store(), self.account, self.id);
-        let wanted = self.written.saturating_add(ahead).min(self.limit);
-        let claimed = match store.claim_file(account, id, wanted, bounds).await {
-            Ok(()) => wanted,
-            // What is here may fit where what may follow does not.
-            Err(ClaimFileError::NoRoom { .. }) if wanted > self.written => {
-                store.claim_file(account, id, self.written, bounds).await?;
-                self.written
-            }
-            Err(cause) => return Err(cause.into()),
-        };
-        self.claimed = Some(claimed);
+        let mut wanted = self.written.saturating_add(ahead).min(self.limit);
+        // What is here may fit where what may follow does not. Smaller each time, since so much was not left.
+        while let Err(cause) = store.claim_file(account, id, wanted, bounds).await {
+            wanted = match cause {
+                ClaimFileError::NoRoom { left, .. } if (self.written..wanted).contains(&left) => {
+                    left.min(self.written.saturating_add(LOOK_BYTES))
+                }
+                cause => return Err(cause.into()),
+            };
+        }
+        self.claimed = Some(wanted);
         Ok(())
     }
 }
@@ -84,7 +84,7 @@ impl Upload {
 impl From<ClaimFileError> for WriteFileError {
     fn from(cause: ClaimFileError) -> Self {
         match cause {
-            ClaimFileError::NoRoom { room: FileRoom { bytes, files }, without_credit } => {
+            ClaimFileError::NoRoom { room: FileRoom { bytes, files }, without_credit, .. } => {
                 Self::NoRoom { bytes, files, without_credit }
             }
             ClaimFileError::Gone => Self::TooLate,
