@@ -49,6 +49,7 @@ pub struct Reclaimed {
 impl Store {
     /// Starts a new epoch of a node and takes back what its earlier epochs still had.
     pub async fn join(&self, id: NodeId, now: Timestamp, lease: Duration) -> Result<NodeIdentity, StoreError> {
+        self.list_models().await?;
         retried(Rerun::Harmless, || async {
             let tx = self.write().await?;
             tx.run(
@@ -72,6 +73,30 @@ impl Store {
             take_back(&tx, id).await?;
             tx.commit().await?;
             Ok(NodeIdentity { id, epoch })
+        })
+        .await
+    }
+
+    /// A node of an earlier version that still takes batches in does not note which models they have tasks for; nobody
+    /// would find these.
+    async fn list_models(&self) -> Result<(), StoreError> {
+        let unlisted = "b.finished_at IS NULL AND b.status IN (0, 1) \
+                        AND NOT EXISTS (SELECT 1 FROM batch_model m WHERE m.batch_id = b.id)";
+        // None, nearly always: then nothing is written. Those whose file is still read have no tasks yet.
+        let found = format!("SELECT b.id FROM batch b WHERE {unlisted} AND b.loaded > 0 LIMIT 1");
+        if self.one(found, []).await?.is_none() {
+            return Ok(());
+        }
+        retried(Rerun::Harmless, || async {
+            let tx = self.write().await?;
+            // CROSS: SQLite begins with the few batches.
+            let sql = format!(
+                "INSERT INTO batch_model (batch_id, model) SELECT DISTINCT t.batch_id, t.model \
+                 FROM batch b CROSS JOIN task t WHERE t.batch_id = b.id AND {unlisted} AND t.state IN (0, 1) \
+                 ON CONFLICT DO NOTHING"
+            );
+            tx.run(sql, []).await?;
+            tx.commit().await
         })
         .await
     }

@@ -260,6 +260,16 @@ both! {
         assert_eq!(db.claim(node, Priority::Low, 9, now()).await.unwrap()[0].batch, slow.id);
     }
 
+    async fn what_an_earlier_version_took_in_is_found(db) {
+        let account = db.account(1).await;
+        let batch = db.batch(account, Priority::Low, 2).await;
+        db.raw("DELETE FROM batch_model").await;
+        assert!(db.store.backlog(Priority::Low, &[], (None, 9), now()).await.unwrap().is_empty());
+        db.node().await;
+        let found = db.store.backlog(Priority::Low, &[], (None, 9), now()).await.unwrap();
+        assert_eq!(found.iter().map(|one| one.batch).collect::<Vec<_>>(), [batch]);
+    }
+
     async fn a_batch_that_waits_is_not_looked_at_before_its_time(db) {
         let node = db.node().await;
         let new = file_batch(db, node, |_| {}, 1, 1).await;
