@@ -3,7 +3,7 @@
 //! A batch's chore is one node's at a time; whatever breaks off is taken up by whoever comes next.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use batchin_scheduler::must_hurry;
 use batchin_store::{BatchRow, ChoreError, FencedError, NodeIdentity, StoreError};
 use batchin_tasks::Tasks;
 use metrics::counter;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -29,7 +29,8 @@ use crate::{
 
 /// Between two looks for chores while nothing wakes the steward.
 const POLL: Duration = Duration::from_millis(100);
-/// Between two looks for windows that pass, batches that must hurry and what is to be forgotten.
+/// Between two looks for windows that pass, batches that must hurry, what is to be forgotten, and chores that this node
+/// has without knowing.
 const UPKEEP: Duration = Duration::from_secs(1);
 /// Chores done at once on a node: a file of a million lines keeps no small batch waiting, and the database breathes.
 const CHORES_AT_ONCE: usize = 4;
@@ -117,13 +118,33 @@ impl Steward {
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut compared = Instant::now();
         while !stop.is_cancelled() {
+            if compared.elapsed() >= UPKEEP {
+                self.leave_unknown().await;
+                compared = Instant::now();
+            }
             while self.lock().len() < CHORES_AT_ONCE && self.take(&stop).await {}
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.wake.notified() => {}
                 _ = poll.tick() => {}
             }
+        }
+    }
+
+    /// Gives back the chores that this node has without knowing: it never heard that it took them, or that it still has
+    /// them. Nothing else takes any meanwhile.
+    async fn leave_unknown(&self) {
+        let node = self.gateway.epoch().identity;
+        let busy: HashSet<BatchId> = self.lock().keys().copied().collect();
+        match self.gateway.store().chores_of(node).await {
+            Ok(ours) => {
+                for id in ours.into_iter().filter(|id| !busy.contains(id)) {
+                    self.leave(node, id).await;
+                }
+            }
+            Err(cause) => warn!(error = &cause as &dyn std::error::Error, "this node's chores could not be read"),
         }
     }
 
@@ -180,7 +201,7 @@ impl Steward {
             }
             Err(lost) => {
                 warn!(batch.id = %id, error = cause as &dyn std::error::Error, "a chore of batch {id} failed");
-                // It is given back with the node's epoch at the latest.
+                // It is given back at the next look at what this node has.
                 warn!(error = &lost as &dyn std::error::Error, "a chore could not be given back");
             }
         }
@@ -188,7 +209,7 @@ impl Steward {
 
     async fn leave(&self, node: NodeIdentity, id: BatchId) {
         if let Err(cause) = self.gateway.store().leave_chore(node, id).await {
-            // It is given back with the node's epoch at the latest.
+            // It is given back at the next look at what this node has.
             warn!(error = &cause as &dyn std::error::Error, "a chore could not be given back");
         }
     }

@@ -89,6 +89,13 @@ impl Store {
         run.await.map_err(FencedError::Store)?.ok_or(FencedError::Fenced)
     }
 
+    /// The batches whose chores are this node's: those that it does not know of were taken, or given back, in a
+    /// transaction whose end it never heard of.
+    pub async fn chores_of(&self, node: NodeIdentity) -> Result<Vec<BatchId>, StoreError> {
+        let rows = self.all("SELECT id FROM batch WHERE chore <> 0 AND steward = $1", [node.id.uuid().into()]).await?;
+        rows.iter().map(|row| Ok(BatchId::new(row.try_get("", "id")?))).collect()
+    }
+
     /// Gives a chore back undone, so that this node or another takes it again.
     pub async fn leave_chore(&self, node: NodeIdentity, id: BatchId) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {

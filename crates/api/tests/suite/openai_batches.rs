@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use batchin_batch::{Batches, Worker, WorkerOptions};
 use batchin_testkit::{
     Account, Call, TestServer, both,
     sim::{Answer, Behaviour, Refusal},
@@ -560,6 +561,35 @@ both! {
         assert_eq!(batch["blocked"], Value::Null);
         let (good, _) = conserved(&server, &batch, &sent).await;
         assert_eq!(good.len(), 2);
+        server.stop().await;
+    }
+
+    async fn a_batch_whose_tasks_are_paid_for_and_fail_waits_no_longer(backend) {
+        let server = TestServer::start().on(backend).with_worker().with_balance("0").await;
+        server.sim.script_all(Behaviour::Drop);
+        let made = submit(&server, &[chat("a", 3), chat("b", 3)], |_| {}).await;
+        until(&server, &made, "it waits", |batch| !batch["blocked"].is_null()).await;
+        server.grant(&server.owner, usd("1")).await;
+        let is_on = |batch: &Value| batch["blocked"].is_null();
+        let batch = until(&server, &made, "it waits no longer", is_on).await;
+        assert_eq!(batch["status"], "in_progress");
+        server.stop().await;
+    }
+
+    async fn a_chore_that_was_taken_unheard_is_done(backend) {
+        let server = TestServer::start().on(backend).await;
+        let made = submit(&server, &[chat("a", 3)], |_| {}).await;
+        // As if the answer to this had never come.
+        let node = server.gateway.epoch().identity;
+        let now = server.gateway.clock().now();
+        server.store.take_chore(node, None, now).await.unwrap().expect("a file to read");
+        let tasks = batchin_tasks::Tasks::new();
+        let parts = (server.blobs.clone(), server.files.clone());
+        let batches = Batches::new(server.gateway.clone(), parts.0.clone(), parts.1.clone());
+        let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: Duration::from_secs(3_600) };
+        Worker::start(server.gateway.clone(), (parts.0, parts.1, &batches), options, &tasks);
+        until_status(&server, &made, "completed").await;
+        tasks.shutdown(Duration::from_secs(10)).await;
         server.stop().await;
     }
 

@@ -95,7 +95,9 @@ both! {
         assert_eq!((taken.id, taken.chore, taken.loaded), (new.id, Chore::Load, 1));
         let piece = db.new_tasks(1, 2);
         assert!(matches!(db.store.load_tasks(lost, new.id, Piece { from: 1, bytes: 9, tasks: &piece }, now()).await, Err(ChoreError::Lost)));
-        // What is given back undone is found again.
+        // What it has, it is told; what is given back undone is found again.
+        assert_eq!(db.store.chores_of(node).await.unwrap(), [new.id]);
+        assert!(db.store.chores_of(lost).await.unwrap().is_empty());
         db.store.leave_chore(node, new.id).await.unwrap();
         assert_eq!(db.store.take_chore(node, None, now()).await.unwrap().unwrap().id, new.id);
         db.store.load_tasks(node, new.id, Piece { from: 1, bytes: 9, tasks: &piece }, now()).await.unwrap();
