@@ -20,6 +20,13 @@ async fn wait(db: &Db, account: AccountId, batch: BatchId, wait: MoneyWait, need
     db.store.await_money(unpaid).await.unwrap();
 }
 
+/// As [`wait`] for the balance, once it has been asked at `at`.
+async fn wait_again(db: &Db, (account, batch): (AccountId, BatchId), needed: i64, at: Timestamp) {
+    let (soon, later) = (at.after(Duration::from_secs(5)), at.after(Duration::from_secs(600)));
+    let unpaid = Unpaid { batch, account, wait: MoneyWait::Balance, needed: nanos(needed), soon, later };
+    db.store.await_money(unpaid).await.unwrap();
+}
+
 /// The batches that are due to be asked; of an account's that wait for the same, the one whose turn it is.
 async fn due(db: &Db, at: Timestamp) -> Vec<BatchId> {
     db.store.probes(&[], 99, at).await.unwrap().into_iter().map(|probe| probe.of.batch).collect()
@@ -41,7 +48,7 @@ both! {
         db.store.grant_credit(db.grant(account, 5)).await.unwrap();
         for batch in batches {
             assert_eq!(due(db, now()).await, [batch], "each is asked once");
-            wait(db, account, batch, MoneyWait::Balance, 11).await;
+            wait(db, account, batch, MoneyWait::Balance, 16).await;
         }
         assert!(due(db, soon()).await.is_empty());
         assert_eq!(due(db, later()).await, [batches[0], of_other], "who was not woken is asked once in a while");
@@ -73,16 +80,19 @@ both! {
             wait(db, account, batch, MoneyWait::Balance, 50).await;
         }
         assert!(due(db, now()).await.is_empty());
+        let mut at = now();
         for batch in [batches[0], batches[1], batches[0]] {
-            assert_eq!(due(db, soon()).await, [batch]);
-            wait(db, account, batch, MoneyWait::Balance, 50).await;
+            at = at.after(Duration::from_secs(5));
+            assert_eq!(due(db, at).await, [batch]);
+            wait_again(db, (account, batch), 50, at).await;
+            assert!(due(db, at).await.is_empty(), "its answer is the other's for now");
         }
         db.store.release(node, &[(Purse::Balance(account), nanos(60))]).await.unwrap();
         // What lies there covers it: who comes too late to hear of it looks after it.
-        wait(db, account, batches[0], MoneyWait::Balance, 50).await;
+        wait_again(db, (account, batches[0]), 50, at).await;
         for batch in [batches[1], batches[0]] {
             assert_eq!(due(db, now()).await, [batch]);
-            wait(db, account, batch, MoneyWait::Balance, 101).await;
+            wait_again(db, (account, batch), 101, at).await;
         }
         assert!(due(db, soon()).await.is_empty());
 
