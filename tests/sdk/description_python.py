@@ -37,6 +37,13 @@ expected-statuses = ["2xx", "401", "403", "404", "409", "416"]
 include-path = "/v1/users/logout"
 [operations.headers]
 Authorization = "Bearer {session}"
+
+# Parts and headers that are not known are passed over: clients of other services send them.
+[[operations]]
+include-path = "/openai/v1/files"
+include-method = "POST"
+[operations.checks.negative_data_rejection]
+expected-statuses = ["200", "400", "401", "403", "404", "405", "409", "413", "415", "429"]
 """
 
 # Cases of one call in each phase.
