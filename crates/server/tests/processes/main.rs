@@ -18,7 +18,6 @@ mod harness;
 mod idempotency;
 mod kills;
 mod months;
-mod neighbour;
 mod outages;
 mod overspend;
 mod rate_limits;
