@@ -75,7 +75,9 @@ fn body() -> impl Strategy<Value = (Vec<(String, String)>, String)> {
 /// The same edit on a tree.
 fn expected(mut tree: Map<String, Value>, edit: &Rewrite<'_>) -> Map<String, Value> {
     let stated = |tree: &Map<String, Value>, key: &str| tree.get(key).is_some_and(|value| !value.is_null());
-    let whole = |value: &Value| value.as_f64().filter(|number| number.trunc() == *number && *number >= 0.0);
+    // `-0.0` is a way to write zero, which is written without its sign.
+    let whole =
+        |value: &Value| value.as_f64().filter(|number| number.trunc() == *number && *number >= 0.0).map(f64::abs);
     let limit = edit.limit.and_then(|limit| {
         let said = ["max_tokens", "max_completion_tokens"].into_iter().filter_map(|name| whole(tree.get(name)?));
         said.chain(limit.most.map(f64::from)).min_by(f64::total_cmp)
