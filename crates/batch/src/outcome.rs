@@ -116,8 +116,8 @@ fn after_request(cause: RequestError, chance: u32) -> Next {
         | RequestError::NoUpstream { retry_after } => again(retry_after.min(PAUSE_MAX)),
         RequestError::RateLimited(info) => again(info.reset),
         RequestError::Fenced | RequestError::Store(_) => again(Duration::ZERO),
-        // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
         RequestError::NotStorable => Next::Fail(not_storable()),
+        // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
         RequestError::UpstreamFailed | RequestError::UpstreamTimeout => {
             fail(502, "upstream_error", None, "The model server failed.".to_owned())
         }

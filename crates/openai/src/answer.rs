@@ -10,7 +10,7 @@ use crate::{
     blank::says_something,
     error::{UpstreamError, upstream_error_message},
     members::{each_member, quoted, range_in},
-    rewrite::{Change, Member, splice},
+    rewrite::{Change, Member, members_of, splice},
     said::choices_bytes,
     usage::{Usage, parse_usage},
 };
@@ -74,15 +74,7 @@ pub fn read_answer(body: &Bytes, id: Option<&str>, model: &str) -> Result<WholeA
 /// Sets the top-level `id` and `model` of an answer or a stream chunk; other bytes stay, and so does a body that is
 /// not a JSON object. Without an `id`, the server's is dropped.
 pub fn rewrite_answer(body: &Bytes, id: Option<&str>, model: &str) -> Bytes {
-    let Ok(text) = std::str::from_utf8(body) else { return body.clone() };
-    let mut members = Vec::with_capacity(16);
-    let listed = each_member(text, |key, value| {
-        members.push(Member { key, value, at: range_in(text, value.get()) });
-        ControlFlow::Continue(())
-    });
-    if listed.is_err() {
-        return body.clone();
-    }
+    let Some((text, members)) = members_of(body) else { return body.clone() };
     named(body, text, &members, id, model)
 }
 

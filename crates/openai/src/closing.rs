@@ -1,13 +1,13 @@
 //! Holds: what is added to answers here: the usage that is billed, and the end of a stream that was cut off.
 
-use std::{fmt::Write, ops::ControlFlow};
+use std::fmt::Write;
 
 use bytes::Bytes;
 
 use crate::{
     Endpoint,
-    members::{each_member, quoted, range_in},
-    rewrite::{Change, Member, splice},
+    members::quoted,
+    rewrite::{Change, Member, members_of, splice},
     sse,
     usage::Usage,
 };
@@ -55,15 +55,7 @@ impl ChunkHead<'_> {
 /// The answer with these counts as its `usage`, in place of whatever stood there. `generates` is whether its call
 /// produces tokens.
 pub fn with_usage(body: &Bytes, usage: &Usage, generates: bool) -> Bytes {
-    let Ok(text) = std::str::from_utf8(body) else { return body.clone() };
-    let mut members = Vec::with_capacity(16);
-    let listed = each_member(text, |key, value| {
-        members.push(Member { key, value, at: range_in(text, value.get()) });
-        ControlFlow::Continue(())
-    });
-    if listed.is_err() {
-        return body.clone();
-    }
+    let Some((text, members)) = members_of(body) else { return body.clone() };
     let mut told = false;
     let change = |member: &Member<'_>| match member.key.as_ref() {
         "usage" if !std::mem::replace(&mut told, true) => Change::to(member, usage_json(usage, generates)),

@@ -95,15 +95,7 @@ pub struct Rewrite<'a> {
 ///
 /// The body must be one that [`peek`](crate::peek()) accepted. Bytes that are not a JSON object come back as they are.
 pub fn rewrite(body: &Bytes, edit: &Rewrite<'_>) -> Bytes {
-    let Ok(text) = std::str::from_utf8(body) else { return body.clone() };
-    let mut members = Vec::with_capacity(16);
-    let listed = each_member(text, |key, value| {
-        members.push(Member { key, value, at: range_in(text, value.get()) });
-        ControlFlow::Continue(())
-    });
-    if listed.is_err() {
-        return body.clone();
-    }
+    let Some((text, members)) = members_of(body) else { return body.clone() };
     let limit = edit.limit.and_then(|limit| limit.among(&members));
     let mut changes: Vec<Change> = members.iter().map(|member| edit.change(member, limit)).collect();
     // A later duplicate may be the one that a server reads, so it must not undo the edit.
@@ -126,6 +118,18 @@ pub(crate) struct Member<'a> {
     pub(crate) key: Cow<'a, str>,
     pub(crate) value: &'a RawValue,
     pub(crate) at: Range<usize>,
+}
+
+/// The text of a body and its members, in order. `None`: it is no JSON object.
+pub(crate) fn members_of(body: &Bytes) -> Option<(&str, Vec<Member<'_>>)> {
+    let text = std::str::from_utf8(body).ok()?;
+    let mut members = Vec::with_capacity(16);
+    each_member(text, |key, value| {
+        members.push(Member { key, value, at: range_in(text, value.get()) });
+        ControlFlow::Continue(())
+    })
+    .ok()?;
+    Some((text, members))
 }
 
 impl Member<'_> {
