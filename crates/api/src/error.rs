@@ -485,6 +485,7 @@ impl From<SubmitError> for ApiError {
             }
             SubmitError::File(cause) => cause.into(),
             SubmitError::Blob(cause) => Self::blob(&cause),
+            SubmitError::Stopped => Self::unavailable("The batch was not read to its end; send it again."),
             SubmitError::Store(cause) => cause.into(),
         }
     }

@@ -10,7 +10,7 @@ use batchin_store::{
 };
 use bytes::Bytes;
 use metrics::counter;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{info, warn};
 
 use crate::{
@@ -19,6 +19,11 @@ use crate::{
     input::InputError,
     reading::{Question, Verdict, read},
 };
+
+/// An inline batch up to so many bytes is read where it arrives: in less time than another thread takes to begin.
+const READ_AT_ONCE: usize = 16 << 10;
+/// Longer ones that are read at once: reading is all processor, which people's requests need too.
+const READERS: usize = 1;
 
 /// Why a batch was not taken in. Nothing was stored.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +53,9 @@ pub enum SubmitError {
     /// The file could not be read.
     #[error("the batch's file could not be read")]
     Blob(#[source] BlobError),
+    /// The server ends.
+    #[error("the batch was not read to its end")]
+    Stopped,
     /// The batch could not be stored.
     #[error("the batch could not be stored")]
     Store(#[source] StoreError),
@@ -103,6 +111,8 @@ pub struct Batches {
     /// Where webhooks may go.
     targets: Arc<TargetPolicy>,
     limits: OpenLimits,
+    /// Places for reading long inline batches.
+    reading: Arc<Semaphore>,
 }
 
 /// Says what to remember of a batch for its request's Idempotency-Key.
@@ -118,6 +128,7 @@ impl Batches {
             wake: Arc::new(Notify::new()),
             targets: Arc::default(),
             limits: OpenLimits::default(),
+            reading: Arc::new(Semaphore::new(READERS)),
         }
     }
 
@@ -159,9 +170,8 @@ impl Batches {
         body: Bytes,
         remember: Option<Remember>,
     ) -> Result<BatchRow, SubmitError> {
-        let Order { terms, lines, tasks } =
-            Order::read(&self.gateway, &self.targets, &body).map_err(SubmitError::Invalid)?;
         self.has_room(caller.account).await?;
+        let Order { terms, lines, tasks } = self.order(body).await?;
         let id = BatchId::new(self.gateway.ids().uuid());
         let file = self.keep(caller.account, id, lines).await.map_err(SubmitError::File)?;
         batchin_faults::point("batch.stored");
@@ -200,9 +210,24 @@ impl Batches {
         self.open(caller, id, (order.terms, NewTasks::File, &file), remember).await
     }
 
+    /// Reads an inline batch. One of many megabytes takes its time, in which a thread that serves everybody must not stand.
+    async fn order(&self, body: Bytes) -> Result<Order, SubmitError> {
+        let (gateway, targets) = (self.gateway.clone(), Arc::clone(&self.targets));
+        if body.len() <= READ_AT_ONCE {
+            return Order::read(&gateway, &targets, &body).map_err(SubmitError::Invalid);
+        }
+        let place = Arc::clone(&self.reading).acquire_owned().await.map_err(|_| SubmitError::Stopped)?;
+        let read = tokio::task::spawn_blocking(move || {
+            // Held until it is read, also when nobody waits for it any more.
+            let _place = place;
+            Order::read(&gateway, &targets, &body)
+        });
+        read.await.map_err(|_| SubmitError::Stopped)?.map_err(SubmitError::Invalid)
+    }
+
     /// What an inline batch would cost.
-    pub fn estimate(&self, body: &[u8]) -> Result<Estimate, SubmitError> {
-        let order = Order::read(&self.gateway, &self.targets, body).map_err(SubmitError::Invalid)?;
+    pub async fn estimate(&self, body: Bytes) -> Result<Estimate, SubmitError> {
+        let order = self.order(body).await?;
         let mut estimate = Estimate::default();
         order.tasks.into_iter().for_each(|task| estimate.add(task.checked));
         Ok(estimate)

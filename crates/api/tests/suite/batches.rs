@@ -1,6 +1,6 @@
 //! Holds: batches from their submission to their results.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use batchin_testkit::{
     TestServer, both,
@@ -199,4 +199,34 @@ both! {
         assert_eq!(batch["status"], "completed");
         server.stop().await;
     }
+}
+
+/// The longest time in which nothing else ran on this thread, until told to stop.
+async fn longest_stand(stop: tokio::sync::oneshot::Receiver<()>) -> Duration {
+    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+    tokio::pin!(stop);
+    while futures::poll!(&mut stop).is_pending() {
+        tokio::task::yield_now().await;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    longest
+}
+
+/// One thread serves everybody here: what stands on it keeps everybody waiting.
+#[tokio::test(flavor = "current_thread")]
+async fn a_long_batch_is_read_beside_the_others() {
+    let server = TestServer::start().await;
+    let tasks: Vec<Value> = (0..5_000).map(|index| chat(&index.to_string(), 3)).collect();
+    let call = server.post("/v1/batches/estimate", json!({ "tasks": tasks }));
+    let (tell, stop) = tokio::sync::oneshot::channel();
+    let standing = tokio::spawn(longest_stand(stop));
+    let began = Instant::now();
+    let estimate = call.await.ok();
+    let all = began.elapsed();
+    tell.send(()).unwrap();
+    let longest = standing.await.unwrap();
+    assert_eq!(estimate["total_tasks"], 5_000);
+    assert!(longest < all / 2, "nothing else ran for {longest:?} of {all:?}");
+    server.stop().await;
 }
