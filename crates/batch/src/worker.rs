@@ -1,6 +1,7 @@
 //! Holds: the worker: claims tasks, runs what the gates let through, and ends each exactly once.
 
 mod claiming;
+mod lateness;
 mod queues;
 
 use std::{
@@ -20,7 +21,10 @@ use batchin_store::{
 use batchin_tasks::Tasks;
 use futures::future::join_all;
 use metrics::gauge;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Notify},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -30,6 +34,7 @@ use crate::{
     results::{NewResult, ResultWriter},
     steward::{Steward, StewardParts},
 };
+use lateness::Lateness;
 use queues::{Queues, Ready};
 
 /// Between two looks at the durable queue while nothing else wakes the worker.
@@ -78,6 +83,10 @@ pub struct Worker {
     /// Its own group, shut down before the gateway's.
     runs: Tasks,
     freed: Notify,
+    /// How many may run beside people's requests.
+    lateness: Lateness,
+    /// One writer of returned claims at a time; what is returned meanwhile is written by the next, together.
+    returning: AsyncMutex<()>,
     /// std mutex: held for map look-ups, never across an await.
     state: Mutex<State>,
 }
@@ -95,6 +104,8 @@ struct State {
     /// Claims that the store counted as ours at the last look and that this worker knew nothing of.
     strays: HashSet<Claim>,
     keys: HashMap<KeyId, (Caller, Instant)>,
+    /// Claims on their way back to the queue.
+    returned: Vec<Requeue>,
     /// Where the last look at each rank ended that did not see all of it.
     looked: HashMap<Priority, AccountId>,
     /// The last account of each rank and model that got a share when there was no room for all.
@@ -125,10 +136,14 @@ impl Worker {
             options,
             runs: tasks.clone(),
             freed: Notify::new(),
+            lateness: Lateness::new(options.concurrency),
+            returning: AsyncMutex::default(),
             state: Mutex::default(),
         });
         let store = worker.gateway.store().clone();
         tasks.spawn("queue_depth", move |stop| depth::watch(store, stop));
+        let (lateness, gateway) = (worker.lateness.clone(), worker.gateway.clone());
+        tasks.spawn("lateness_watch", move |stop| lateness.watch(gateway, stop));
         let watching = Arc::clone(&worker);
         tasks.spawn("claim_watch", move |stop| async move { watching.watch(stop).await });
         tasks.spawn("batch_worker", move |stop| worker.run(stop));
@@ -196,7 +211,7 @@ impl Worker {
     fn start_ready(self: &Arc<Self>, queues: &mut Queues, stop: &CancellationToken) -> bool {
         let mut any = false;
         let catalog = self.gateway.catalog();
-        let (all, models) = (self.options.concurrency, catalog.models().len());
+        let (all, models) = (self.lateness.limit(), catalog.models().len());
         for (id, queue) in queues.each_mut() {
             let Some(model) = catalog.find(id) else { continue };
             let replicas = self.gateway.replicas_of(model);
@@ -224,7 +239,9 @@ impl Worker {
                 any = true;
             }
         }
-        gauge!("batchin_batch_tasks_running").set(self.lock().running("").1 as f64);
+        let running = self.lock().running("").1;
+        self.lateness.set_running(running);
+        gauge!("batchin_batch_tasks_running").set(running as f64);
         any
     }
 
@@ -351,14 +368,23 @@ impl Worker {
         }
     }
 
+    /// Gives a claim back. Many that end together, as those of a server that fails, are one transaction.
     async fn requeue(&self, task: &ClaimedTask, pause: Duration, counts: bool) {
-        self.lock().claims.remove(&task.claim);
         let not_before = self.gateway.clock().now().after(pause);
-        let back = [Requeue { claim: task.claim, not_before, counts }];
+        {
+            let mut state = self.lock();
+            state.claims.remove(&task.claim);
+            state.returned.push(Requeue { claim: task.claim, not_before, counts });
+        }
         batchin_faults::point("task.requeueing");
-        if let Err(cause) = self.gateway.store().requeue(&back).await {
-            // The claim ends with this node's lease at the latest.
-            warn!(error = &cause as &dyn std::error::Error, "a task could not be given back");
+        let _turn = self.returning.lock().await;
+        let back = std::mem::take(&mut self.lock().returned);
+        // Whoever had the turn before may have written it.
+        if !back.is_empty()
+            && let Err(cause) = self.gateway.store().requeue(&back).await
+        {
+            // The claims end with this node's lease at the latest.
+            warn!(error = &cause as &dyn std::error::Error, tasks = back.len(), "tasks could not be given back");
         }
         batchin_faults::point("task.requeued");
     }

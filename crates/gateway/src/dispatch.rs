@@ -38,6 +38,8 @@ struct State {
     /// How many of them each account has where.
     held: HashMap<Holder, u32>,
     next_ticket: u64,
+    /// Interactive requests that began, ever.
+    people: u64,
     /// A task was refused a place since the last notice that there may be room.
     refused: bool,
 }
@@ -101,6 +103,7 @@ impl Dispatcher {
             holders: HashMap::new(),
             held: HashMap::new(),
             next_ticket: 0,
+            people: 0,
             refused: false,
         };
         let dispatcher = Arc::new(Self { state: Mutex::new(state), most_percent, clock, room: Notify::new() });
@@ -161,6 +164,12 @@ impl Dispatcher {
     /// When the first of these upstreams may take it, as far as they say.
     pub(crate) fn pause(candidates: &[Arc<Replica>], work: Work) -> Option<Duration> {
         candidates.iter().filter_map(|replica| replica.pause(work.asker(true))).min()
+    }
+
+    /// How many interactive requests began on this node, ever, and whether one is in flight.
+    pub fn people(&self) -> (u64, bool) {
+        let state = self.lock();
+        (state.people, !state.holders.is_empty())
     }
 
     /// Waits until a gate that refused a task may have opened.
@@ -257,6 +266,7 @@ impl State {
     }
 
     fn hold(&mut self, ticket: Ticket, holder: Holder) {
+        self.people = self.people.wrapping_add(1);
         self.holders.insert(ticket, holder);
         *self.held.entry(holder).or_default() += 1;
     }

@@ -27,6 +27,10 @@ const COUNTERS: &[(&str, &str)] = &[
 
 /// Names, and what they are now.
 const GAUGES: &[(&str, &str)] = &[
+    (
+        "batchin_batch_tasks_allowed",
+        "Batch tasks that this node may run; fewer while it is late and people are served.",
+    ),
     ("batchin_batch_tasks_running", "Batch tasks that this node runs."),
     ("batchin_batch_tasks_waiting", "Batch tasks that have not ended, of the whole platform, by priority."),
     (
