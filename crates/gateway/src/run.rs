@@ -392,7 +392,7 @@ impl Gateway {
                     let upstream = running.replica.name().to_owned();
                     let outcome = ended(&error, &running);
                     running.finish(outcome);
-                    note_failure(&upstream, &error);
+                    note_failure(&upstream, inbound.class, &error);
                     if error.retry == Retry::Never || client.is_gone() {
                         return Err(final_error(error));
                     }
@@ -415,11 +415,17 @@ impl Gateway {
     }
 }
 
-/// Counts and logs a failure of a server; what the request is to blame for is none.
-pub(crate) fn note_failure(upstream: &str, error: &CallError) {
+/// Counts and logs a failure of a server; what the request is to blame for is none. Tasks are tried again, and fail by
+/// the thousand: the breaker and the metric say so, and each of them only who asks for it.
+pub(crate) fn note_failure(upstream: &str, class: Class, error: &CallError) {
     if error.client_error.is_none() {
         counter!("batchin_upstream_failures_total", "upstream" => upstream.to_owned()).increment(1);
-        info!(upstream, error = %error.kind, "upstream {upstream} failed");
+        match class {
+            Class::Interactive => info!(upstream, error = %error.kind, "upstream {upstream} failed"),
+            Class::High | Class::Low | Class::Fill => {
+                debug!(upstream, error = %error.kind, "upstream {upstream} failed");
+            }
+        }
     }
 }
 

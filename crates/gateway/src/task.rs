@@ -141,7 +141,7 @@ impl Gateway {
             let replica = Arc::clone(&running.replica);
             let outcome = ended(&error, &running);
             running.finish(outcome);
-            note_failure(replica.name(), &error);
+            note_failure(replica.name(), inbound.class, &error);
             let is_final = error.retry == Retry::Never;
             tries += usize::from(!error.is_of_server());
             candidates.retain(|other| other.name() != replica.name());
