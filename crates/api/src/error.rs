@@ -9,13 +9,13 @@ use std::{borrow::Cow, error::Error, time::Duration};
 use axum::response::{IntoResponse, Response};
 use batchin_batch::{LineFault, SubmitError};
 use batchin_domain::Amount;
-use batchin_gateway::{RateInfo, RequestError};
+use batchin_gateway::{NoShare, RateInfo, RequestError};
 use batchin_openai::{ErrorBody, InvalidRequest, UpstreamError};
 use batchin_store::{CancelError, CreateUserError, DeliveryError, StoreError, UpdateKeyError};
 use batchin_webhooks::SecretError;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use metrics::counter;
 use tracing::{error, warn};
@@ -263,6 +263,20 @@ impl ApiError {
     /// The caller has its part of what all share.
     pub(crate) fn over_share(message: &'static str) -> Self {
         Self::new(Code::RateLimitExceeded, message).retry_after(SHORT_PAUSE)
+    }
+
+    /// There is no place for the connection, which closes with this.
+    pub(crate) fn connection_refused(why: NoShare) -> Self {
+        let mut error = match why {
+            NoShare::Full => {
+                Self::unavailable("The server has as many connections as it takes; try again in a moment.")
+            }
+            NoShare::OverPart => Self::over_share(
+                "This network address has as many connections as it may; use fewer, or try again in a moment.",
+            ),
+        };
+        error.0.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        error
     }
 
     /// Our fault.

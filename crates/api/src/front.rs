@@ -21,6 +21,7 @@ use axum::{
     routing::future::RouteFuture,
 };
 use batchin_domain::RequestId;
+use batchin_gateway::NoShare;
 use batchin_openai::Endpoint;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header::EXPECT};
@@ -46,6 +47,8 @@ use crate::{
 pub struct Api {
     front: Arc<Front>,
     peer: Option<SocketAddr>,
+    /// Why this connection is not served.
+    refusal: Option<NoShare>,
 }
 
 struct Front {
@@ -57,13 +60,20 @@ struct Front {
 impl Api {
     pub(crate) fn new(router: Router, app: App) -> Self {
         let pace = Pace::of(app.settings.min_body_bytes_per_second, app.settings.body_window);
-        Self { front: Arc::new(Front { router, app, pace }), peer: None }
+        Self { front: Arc::new(Front { router, app, pace }), peer: None, refusal: None }
     }
 
     /// The API for a connection from this address.
     #[must_use]
     pub fn for_peer(mut self, peer: SocketAddr) -> Self {
         self.peer = Some(peer);
+        self
+    }
+
+    /// The API for a connection that is one too many: whatever is asked, the answer says so, and the connection closes.
+    #[must_use]
+    pub fn refusing(mut self, why: NoShare) -> Self {
+        self.refusal = Some(why);
         self
     }
 }
@@ -88,6 +98,10 @@ where
         let origin = cors::allowed(&app.settings.cors_origins, request.headers());
         let may_ask = origin.is_some() && cors::is_preflight(request.method(), request.headers());
         let (edge, request) = taken_in(request, *pace);
+        let request = match self.refusal {
+            None => request,
+            Some(why) => Err(ApiError::connection_refused(why)),
+        };
         let work = match request {
             Ok(request) if may_ask => {
                 let mut answer = StatusCode::NO_CONTENT.into_response();

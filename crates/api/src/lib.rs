@@ -38,3 +38,4 @@ pub use error::{ApiError, Code};
 pub use front::Api;
 pub use router::{openapi_json, router};
 pub use secret::Secret;
+pub use throttle::network;

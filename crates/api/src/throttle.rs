@@ -51,8 +51,8 @@ impl Throttle {
     }
 }
 
-/// IPv6 addresses are dealt out by the network, so a whole one counts as one client.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
+/// What counts as one client: IPv6 addresses are dealt out by the network, so a whole /64 does. IPv4 in IPv6 is IPv4.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(four) => IpAddr::V4(four),
         IpAddr::V6(six) => {

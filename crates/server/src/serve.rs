@@ -1,6 +1,7 @@
 //! Holds: the running server: its parts, their order of starting, and their order of ending.
 
 mod agreement;
+mod connections;
 mod engine;
 mod listen;
 mod patience;

@@ -34,6 +34,10 @@ pub struct Server {
     pub max_in_flight: usize,
     /// What one account may have of places, body memory and uploads while it is alone, in percent.
     pub max_account_percent: u64,
+    /// Most connections at once; more are refused.
+    pub max_connections: u64,
+    /// What one network address may have of them while it is alone, in percent.
+    pub max_address_percent: u64,
     /// Least that a request's body brings while it is waited for, in bytes a second; zero turns that off.
     pub min_body_bytes_per_second: u64,
     /// How long a client may take nothing of its answer.
@@ -130,6 +134,21 @@ const MAX_ACCOUNT_PERCENT: Setting = Setting {
           an Idempotency-Key, while nobody else has any. Others always find room: with 90, an account may have nine \
           times of what is free. 100 turns it off.",
 };
+const MAX_CONNECTIONS: Setting = Setting {
+    path: "server.max_connections",
+    kind: Kind::Integer { min: 16, max: 1_000_000 },
+    preset: Preset::Integer(8_192),
+    doc: "Most connections open at once, idle ones too; one more is answered with 503 and closed, or only closed with \
+          TLS. Each is a file to the system: the limit (ulimit -n) is raised as far as it may be.",
+};
+const MAX_ADDRESS_PERCENT: Setting = Setting {
+    path: "server.max_address_percent",
+    kind: Kind::Integer { min: 1, max: 100 },
+    preset: Preset::Integer(50),
+    doc: "What one network address (of IPv6, a /64) may have of the connections while nobody else has any. \
+          Others always find room: with 50, an address may have as many as are free. trusted_proxies may have all; \
+          100 turns it off.",
+};
 const MIN_BODY_BYTES_PER_SECOND: Setting = Setting {
     path: "server.min_body_bytes_per_second",
     kind: Kind::Integer { min: 0, max: 1_000_000 },
@@ -156,7 +175,8 @@ const TRUSTED_PROXIES: Setting = Setting {
     path: "server.trusted_proxies",
     kind: Kind::TextList,
     preset: Preset::List(&[]),
-    doc: "Networks of the proxies in front, such as \"10.0.0.0/8\"; only their X-Forwarded-For is believed.",
+    doc: "Networks of the proxies in front, such as \"10.0.0.0/8\"; only their X-Forwarded-For is believed, \
+          and they may have more connections than one address.",
 };
 const SHUTDOWN_GRACE_SECONDS: Setting = Setting {
     path: "server.shutdown_grace_seconds",
@@ -182,6 +202,8 @@ pub(super) const SETTINGS: &[&Setting] = &[
     &MAX_BODY_BYTES,
     &MAX_IN_FLIGHT,
     &MAX_ACCOUNT_PERCENT,
+    &MAX_CONNECTIONS,
+    &MAX_ADDRESS_PERCENT,
     &MIN_BODY_BYTES_PER_SECOND,
     &WRITE_TIMEOUT_SECONDS,
     &CORS_ORIGINS,
@@ -204,6 +226,8 @@ impl Server {
             max_body_bytes: scope.size(&MAX_BODY_BYTES),
             max_in_flight: scope.size(&MAX_IN_FLIGHT),
             max_account_percent: scope.integer(&MAX_ACCOUNT_PERCENT),
+            max_connections: scope.integer(&MAX_CONNECTIONS),
+            max_address_percent: scope.integer(&MAX_ADDRESS_PERCENT),
             min_body_bytes_per_second: scope.integer(&MIN_BODY_BYTES_PER_SECOND),
             write_timeout: Duration::from_secs(scope.integer(&WRITE_TIMEOUT_SECONDS)),
             cors_origins: origins(scope),

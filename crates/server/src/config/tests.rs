@@ -166,9 +166,21 @@ fn a_section_of_the_wrong_form_is_named() {
 
 #[test]
 fn a_key_of_another_section_is_named_in_full() {
-    assert_snapshot!(faults("[server]\nmax_connections = 4\n"), @r#"
-    batchin.toml:2:1: unknown key server.max_connections; did you mean database.max_connections?
+    assert_snapshot!(faults("[server]\nconcurrency = 4\n"), @r#"
+    batchin.toml:2:1: unknown key server.concurrency; did you mean batches.concurrency?
     "#);
+}
+
+#[test]
+fn a_server_without_room_for_anybody_is_a_fault() {
+    let text = "[server]\nmax_connections = 0\nmax_address_percent = 101\n";
+    assert_snapshot!(faults(text), @r"
+    batchin.toml:2:19: server.max_connections 0 is out of range: 16 to 1000000
+    batchin.toml:3:23: server.max_address_percent 101 is out of range: 1 to 100
+    ");
+    let text = "[server]\nmax_connections = 20\nmax_address_percent = 100\n";
+    let server = load(text).unwrap().server;
+    assert_eq!((server.max_connections, server.max_address_percent), (20, 100));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Holds: the listener, with or without TLS.
+//! Holds: the listener, with or without TLS, and what one connection may take.
 
 use std::{
     convert::Infallible,
@@ -22,11 +22,22 @@ use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use tokio::net::TcpStream;
 use tower::service_fn;
 
-use super::patience::Patient;
+use super::{connections::Connections, patience::Patient};
 use crate::{config, tls::Certificate};
 
 /// A client that has not sent its headers by then is not going to.
 const HEADERS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client that has not shaken hands by then is not going to.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection that is told that it is one too many has so long to ask for something.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
+/// And so long altogether: its body is read away, as everybody's is.
+const REFUSED_TIME: Duration = Duration::from_secs(15);
+
+/// A request's head: more than clients and proxies send, and what a connection that sends nothing else may keep.
+const MAX_HEAD_BYTES: usize = 128 * 1024;
 
 /// Requests at once on one HTTP/2 connection: what is answered and not read is kept for each of them.
 const MAX_STREAMS: u32 = 64;
@@ -53,6 +64,7 @@ pub(super) struct Bound {
     tls: Option<Tls>,
     handle: Handle<SocketAddr>,
     write_timeout: Duration,
+    connections: Arc<Connections>,
 }
 
 /// Binds the configured address.
@@ -63,7 +75,8 @@ pub(super) fn bind(server: &config::Server) -> Result<Bound> {
     });
     let tcp = TcpListener::bind(server.listen).with_context(|| format!("cannot listen on {}", server.listen))?;
     tcp.set_nonblocking(true)?;
-    Ok(Bound { tcp, tls, handle: Handle::new(), write_timeout: server.write_timeout })
+    let connections = Arc::new(Connections::new(server));
+    Ok(Bound { tcp, tls, handle: Handle::new(), write_timeout: server.write_timeout, connections })
 }
 
 impl Bound {
@@ -83,7 +96,10 @@ impl Bound {
     /// Serves until its handle says to stop and every request has ended.
     pub(super) async fn serve(self, api: Api) -> io::Result<()> {
         let service = service_fn(move |peer| ready(Ok::<_, Infallible>(api.clone().for_peer(peer))));
-        let prompt = Prompt { write_timeout: self.write_timeout };
+        let (connections, write_timeout) = (self.connections, self.write_timeout);
+        // A handshake is dear, and one that is refused can do without.
+        let refusing = if self.tls.is_none() { Refusing::InWords } else { Refusing::ByClosing };
+        let prompt = Prompt { connections, refusing, write_timeout };
         match self.tls {
             None => {
                 let mut server = axum_server::from_tcp(self.tcp)?.acceptor(prompt).handle(self.handle);
@@ -91,7 +107,8 @@ impl Bound {
                 server.serve(service).await
             }
             Some(tls) => {
-                let acceptor = Above { tls: RustlsAcceptor::new(tls.shown).acceptor(prompt), prompt };
+                let tls = RustlsAcceptor::new(tls.shown).handshake_timeout(HANDSHAKE_PATIENCE).acceptor(prompt);
+                let acceptor = Above { tls, write_timeout };
                 let mut server = axum_server::from_tcp(self.tcp)?.acceptor(acceptor).handle(self.handle);
                 bound(server.http_builder());
                 server.serve(service).await
@@ -102,25 +119,56 @@ impl Bound {
 
 /// What one connection may take.
 fn bound<E>(http: &mut Builder<E>) {
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_PATIENCE);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_PATIENCE).max_buf_size(MAX_HEAD_BYTES);
     http.http2().max_concurrent_streams(MAX_STREAMS);
 }
 
-/// Accepts for answers that leave at once: small ones must not wait for the other side's acknowledgement.
+/// What becomes of a connection that is one too many.
 #[derive(Clone, Copy)]
+enum Refusing {
+    InWords,
+    ByClosing,
+}
+
+/// Accepts who finds a place, for answers that leave at once: small ones must not wait for the other side's
+/// acknowledgement.
+#[derive(Clone)]
 struct Prompt {
+    connections: Arc<Connections>,
+    refusing: Refusing,
     write_timeout: Duration,
 }
 
-impl<S> Accept<TcpStream, S> for Prompt {
-    type Stream = Gathered<Patient<TcpStream>>;
-    type Service = S;
-    type Future = Ready<io::Result<(Self::Stream, S)>>;
+type Accepted = (Gathered<Patient<TcpStream>>, Api);
 
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let prompt = stream.set_nodelay(true);
-        let stream = Gathered(Patient::new(stream, HEADERS_PATIENCE, self.write_timeout));
-        ready(prompt.map(|()| (stream, service)))
+impl Prompt {
+    fn take_in(&self, stream: TcpStream, api: Api) -> io::Result<Accepted> {
+        let peer = stream.peer_addr()?.ip();
+        stream.set_nodelay(true)?;
+        let why = match self.connections.take(peer) {
+            Ok(place) => {
+                let stream = Patient::new(stream, HEADERS_PATIENCE, self.write_timeout).on(place);
+                return Ok((Gathered(stream), api));
+            }
+            Err(why) => why,
+        };
+        let told = match self.refusing {
+            Refusing::InWords => self.connections.refuse(peer),
+            Refusing::ByClosing => None,
+        };
+        let place = told.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let stream = Patient::new(stream, REFUSED_PATIENCE, REFUSED_PATIENCE).on(place).for_at_most(REFUSED_TIME);
+        Ok((Gathered(stream), api.refusing(why)))
+    }
+}
+
+impl Accept<TcpStream, Api> for Prompt {
+    type Stream = Gathered<Patient<TcpStream>>;
+    type Service = Api;
+    type Future = Ready<io::Result<Accepted>>;
+
+    fn accept(&self, stream: TcpStream, api: Api) -> Self::Future {
+        ready(self.take_in(stream, api))
     }
 }
 
@@ -128,7 +176,7 @@ impl<S> Accept<TcpStream, S> for Prompt {
 #[derive(Clone)]
 struct Above<A> {
     tls: A,
-    prompt: Prompt,
+    write_timeout: Duration,
 }
 
 impl<A, I, S> Accept<I, S> for Above<A>
@@ -140,7 +188,7 @@ where
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, A::Service)>> + Send>>;
 
     fn accept(&self, stream: I, service: S) -> Self::Future {
-        let (accepted, for_room) = (self.tls.accept(stream, service), self.prompt.write_timeout);
+        let (accepted, for_room) = (self.tls.accept(stream, service), self.write_timeout);
         Box::pin(async move {
             let (stream, service) = accepted.await?;
             Ok((Patient::new(stream, HEADERS_PATIENCE, for_room), service))

@@ -12,6 +12,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::connections::Place;
+
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -28,12 +30,29 @@ pub(super) struct Patient<T> {
     /// Runs while the other side is waited for.
     reading: Option<Pin<Box<Sleep>>>,
     writing: Option<Pin<Box<Sleep>>>,
+    /// Its place among all connections.
+    place: Option<Place>,
+    /// It is closed then, whatever goes on.
+    ends: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Patient<T> {
     /// `for_first`: until it is known which protocol is spoken. `for_room`: until more can be written.
     pub(super) fn new(io: T, for_first: Duration, for_room: Duration) -> Self {
-        Self { io, for_first, for_room, preface: Some(0), reading: None, writing: None }
+        let (reading, writing, place, ends) = (None, None, None, None);
+        Self { io, for_first, for_room, preface: Some(0), reading, writing, place, ends }
+    }
+
+    /// This place is free again when the connection is gone.
+    pub(super) fn on(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// It is read from for no longer than this.
+    pub(super) fn for_at_most(mut self, time: Duration) -> Self {
+        self.ends = Some(Box::pin(sleep(time)));
+        self
     }
 
     /// Ready once the other side has been waited for as long as it is worth.
@@ -55,6 +74,9 @@ impl<T> Patient<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.ends.as_mut().is_some_and(|ends| ends.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = into.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, into);
         let Some(known) = this.preface else { return polled };
@@ -120,6 +142,16 @@ mod tests {
         let (ours, _theirs) = duplex(16);
         let full = Patient::new(ours, LONG, SHORT).write_all(&[0; 17]).await;
         assert_eq!(full.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_has_a_certain_time_has_no_more() {
+        let (ours, mut theirs) = duplex(16);
+        let mut ours = Patient::new(ours, LONG, LONG).for_at_most(SHORT);
+        theirs.write_all(b"GET").await.unwrap();
+        assert_eq!(ours.read_u8().await.unwrap(), b'G');
+        let ended = ours.read_to_end(&mut Vec::new()).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "they are the assertions of a test")]
 
+mod addresses;
 mod agreement;
 mod batches;
 mod budgets;

@@ -1,0 +1,149 @@
+//! One network address opens as many connections as it can, or connections that come to nothing: another is served.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::{Instant, timeout},
+};
+
+use crate::harness::{Backend, Node, PATIENCE, Settings, World, until};
+
+/// Two addresses of this machine, as Linux has them.
+const ONE: &str = "127.0.0.1";
+const OTHER: &str = "127.0.0.2";
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+/// A server with these lines in `[server]`.
+async fn server(world: &World, lines: &str) -> Node {
+    let text = world.configuration(&Settings::default()).replacen("[server]\n", &format!("[server]\n{lines}\n"), 1);
+    world.overwrite_configuration(&text);
+    world.node().await
+}
+
+async fn connect(node: &Node, from: &str) -> TcpStream {
+    let url = node.address.url();
+    let (_, address) = url.split_once("://").unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    socket.connect(address.parse().unwrap()).await.unwrap()
+}
+
+async fn many(node: &Node, from: &str, count: usize) -> Vec<TcpStream> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        held.push(connect(node, from).await);
+    }
+    held
+}
+
+/// What comes until the connection ends.
+async fn rest(connection: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // One that is reset has ended too.
+    let _ = timeout(PATIENCE, connection.read_to_end(&mut bytes)).await.expect("the connection ends");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn ask(node: &Node, from: &str, request: &[u8]) -> String {
+    let mut connection = connect(node, from).await;
+    connection.write_all(request).await.unwrap();
+    rest(&mut connection).await
+}
+
+/// Whether the other side has closed it.
+fn is_closed(connection: &TcpStream) -> bool {
+    match connection.try_read(&mut [0; 64]) {
+        Ok(read) => read == 0,
+        Err(fault) => fault.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+async fn open_ones(held: &[TcpStream], count: usize) {
+    let look = async || (held.iter().filter(|connection| !is_closed(connection)).count() == count).then_some(());
+    until("those over the share are closed", look).await;
+}
+
+#[tokio::test]
+async fn one_that_opens_as_many_as_it_can_leaves_room_for_another() {
+    let world = World::new(Backend::Sqlite, Settings::default()).await;
+    let node = server(&world, "max_connections = 16").await;
+    let silent = many(&node, ONE, 30).await;
+    let refused = ask(&node, ONE, HEALTH).await;
+    assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
+    assert!(refused.contains("\r\nconnection: close\r\n") && refused.contains("\r\nretry-after: "), "{refused}");
+    assert!(refused.contains(r#""code":"rate_limit_exceeded""#) && refused.contains("network address"), "{refused}");
+    let served = ask(&node, OTHER, HEALTH).await;
+    assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
+    open_ones(&silent, 8).await;
+
+    let metrics = ask(&node, OTHER, b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(metrics.contains("batchin_connections_refused_total{reason=\"address\"} 23\n"), "{metrics}");
+    assert!(metrics.contains("\nbatchin_connections 9\n"), "{metrics}");
+    assert_eq!(node.log().matches("connections are refused").count(), 1, "{}", node.log());
+    drop(silent);
+    let again = async || ask(&node, ONE, HEALTH).await.starts_with("HTTP/1.1 200 ").then_some(());
+    until("places are free again", again).await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_may_have_all_and_beyond_them_everybody_is_told() {
+    let world = World::new(Backend::Sqlite, Settings::default()).await;
+    let node = server(&world, "max_connections = 16\ntrusted_proxies = [\"127.0.0.1\"]").await;
+    let mut proxied = many(&node, ONE, 15).await;
+    let served = ask(&node, ONE, HEALTH).await;
+    assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
+    proxied.push(connect(&node, ONE).await);
+    // Who sends first and reads later gets to see it.
+    let body = vec![b'x'; 3_000_000];
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let refused = ask(&node, OTHER, &[head.as_bytes(), &body].concat()).await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains(r#""code":"service_unavailable""#), "{refused}");
+    assert!(proxied.iter().all(|connection| !is_closed(connection)));
+}
+
+#[tokio::test]
+async fn one_address_that_shakes_no_hands_leaves_room_for_another_and_is_closed() {
+    let world = World::new(Backend::Sqlite, Settings::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let files = format!("tls_cert_file = \"{}\"\ntls_key_file = \"{}\"", certificate.display(), key.display());
+    let node = server(&world, &format!("max_connections = 16\n{files}")).await;
+
+    let began = Instant::now();
+    let mut half = many(&node, ONE, 15).await;
+    // The first bytes of a ClientHello of 508.
+    let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3, 4];
+    for connection in half.iter_mut().take(4) {
+        connection.write_all(&hello).await.unwrap();
+    }
+    open_ones(&half, 8).await;
+    assert!(began.elapsed() < Duration::from_secs(8), "those over the share are closed at once");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let trusted = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([trusted]).local_address(Some(OTHER.parse().unwrap()));
+    let url = format!("{}/healthz", node.address.url());
+    let answer = timeout(PATIENCE, client.build().unwrap().get(&url).send()).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    open_ones(&half, 0).await;
+    let taken = began.elapsed();
+    assert!((Duration::from_secs(8)..Duration::from_secs(20)).contains(&taken), "{taken:?}");
+}
+
+#[tokio::test]
+async fn more_connections_fit_than_the_soft_limit_of_files() {
+    let world = World::new(Backend::Sqlite, Settings::default()).await;
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(128), maximum: before.maximum }).unwrap();
+    let node = server(&world, "max_connections = 1000").await;
+    setrlimit(Resource::Nofile, before).unwrap();
+    let held = many(&node, ONE, 200).await;
+    let served = ask(&node, ONE, HEALTH).await;
+    assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
+    assert!(held.iter().all(|connection| !is_closed(connection)));
+}
