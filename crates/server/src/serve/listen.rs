@@ -39,6 +39,11 @@ const REFUSED_TIME: Duration = Duration::from_secs(15);
 /// A request's head: more than clients and proxies send, and what a connection that sends nothing else may keep.
 const MAX_HEAD_BYTES: usize = 128 * 1024;
 
+/// An HTTP/2 connection that is silent for so long is asked whether it is still there; HTTP/1.1 closes idle ones.
+const ASKED_AFTER: Duration = Duration::from_secs(20);
+/// One that does not say so by then is gone. Its place would be taken for ever.
+const MUST_ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 /// Requests at once on one HTTP/2 connection: what is answered and not read is kept for each of them.
 const MAX_STREAMS: u32 = 64;
 
@@ -120,7 +125,9 @@ impl Bound {
 /// What one connection may take.
 fn bound<E>(http: &mut Builder<E>) {
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_PATIENCE).max_buf_size(MAX_HEAD_BYTES);
-    http.http2().max_concurrent_streams(MAX_STREAMS);
+    let mut http2 = http.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(ASKED_AFTER).keep_alive_timeout(MUST_ANSWER_WITHIN);
+    http2.max_concurrent_streams(MAX_STREAMS);
 }
 
 /// What becomes of a connection that is one too many.

@@ -147,3 +147,103 @@ async fn more_connections_fit_than_the_soft_limit_of_files() {
     assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
     assert!(held.iter().all(|connection| !is_closed(connection)));
 }
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const REFUSED_STREAM: u32 = 7;
+
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+struct Frame {
+    kind: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// The next frame; `None` once the connection has ended.
+async fn next_frame(connection: &mut TcpStream) -> Option<Frame> {
+    let mut head = [0; 9];
+    connection.read_exact(&mut head).await.ok()?;
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    connection.read_exact(&mut payload).await.ok()?;
+    let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    Some(Frame { kind: head[3], stream, payload })
+}
+
+/// A head of static names and literal values (RFC 7541), `POST` unless it is the end.
+fn login(stream: u32, flags: u8) -> Vec<u8> {
+    let mut head = vec![0x83, 0x86, 0x04, 15];
+    head.extend_from_slice(b"/v1/users/login");
+    head.extend_from_slice(&[0x01, 1, b'x']);
+    frame(HEADERS, END_HEADERS | flags, stream, &head)
+}
+
+/// The client goes on beyond what it is told: a library would wait.
+#[tokio::test]
+async fn one_connection_has_so_many_streams_and_no_more() {
+    const STREAMS: u32 = 64;
+    let world = World::new(Backend::Sqlite, Settings::default()).await;
+    let node = world.node().await;
+    let mut connection = connect(&node, ONE).await;
+    connection.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    let settings = timeout(PATIENCE, next_frame(&mut connection)).await.unwrap().expect("it speaks HTTP/2");
+    let most = settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]).expect("it says how many");
+    assert_eq!(most[2..], STREAMS.to_be_bytes());
+
+    // Each waits for its body.
+    for number in 0..STREAMS + 10 {
+        connection.write_all(&login(2 * number + 1, 0)).await.unwrap();
+    }
+    let mut refused = Vec::new();
+    while refused.len() < 10 {
+        let frame = timeout(PATIENCE, next_frame(&mut connection)).await.unwrap().expect("the connection goes on");
+        assert_ne!(frame.kind, HEADERS, "nothing is answered yet");
+        if frame.kind == RST_STREAM {
+            assert_eq!(frame.payload, REFUSED_STREAM.to_be_bytes());
+            refused.push(frame.stream);
+        }
+    }
+    assert_eq!(refused, (STREAMS..STREAMS + 10).map(|number| 2 * number + 1).collect::<Vec<_>>());
+    let served = ask(&node, ONE, HEALTH).await;
+    assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
+
+    // The first one's end makes room for one more.
+    connection.write_all(&frame(DATA, END_STREAM, 1, b"{}")).await.unwrap();
+    while let Some(frame) = timeout(PATIENCE, next_frame(&mut connection)).await.unwrap() {
+        if frame.kind == DATA && frame.stream == 1 {
+            break;
+        }
+    }
+    let next = 2 * (STREAMS + 10) + 1;
+    connection.write_all(&login(next, END_STREAM)).await.unwrap();
+    loop {
+        let frame = timeout(PATIENCE, next_frame(&mut connection)).await.unwrap().expect("the connection goes on");
+        assert!(frame.kind != RST_STREAM, "it has room");
+        if frame.kind == HEADERS && frame.stream == next {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_is_gone_without_a_word_is_let_go() {
+    let world = World::new(Backend::Sqlite, Settings::default()).await;
+    let node = world.node().await;
+    let mut connection = connect(&node, ONE).await;
+    connection.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    let mut was_asked = false;
+    while let Some(frame) = timeout(2 * PATIENCE, next_frame(&mut connection)).await.expect("it is closed in time") {
+        was_asked |= frame.kind == PING;
+    }
+    assert!(was_asked);
+}
