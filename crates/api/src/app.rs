@@ -36,6 +36,8 @@ const MIN_BODY_BYTES_PER_SECOND: u64 = 500;
 pub const BODY_WINDOW: Duration = Duration::from_secs(20);
 /// What one account may have of what all share while it is alone, in percent.
 const MAX_ACCOUNT_PERCENT: u64 = 90;
+/// The same of one network address: there are many of them to be had.
+const MAX_ADDRESS_PERCENT: u64 = 50;
 
 /// What the operator may set.
 #[derive(Clone, Debug)]
@@ -70,6 +72,8 @@ pub struct ApiSettings {
     pub body_window: Duration,
     /// What one account may have of the memory for bodies while it is alone, in percent, 1 to 100.
     pub max_account_percent: u64,
+    /// What one network address may have of the memory for bodies that came without a key, in percent, 1 to 100.
+    pub max_address_percent: u64,
     /// Origins whose pages may call, each exactly as browsers send it, or `*` for all.
     pub cors_origins: Vec<String>,
     /// Whether requests are answered at all; a node that only runs batch tasks still tells of its health.
@@ -95,6 +99,7 @@ impl Default for ApiSettings {
             min_body_bytes_per_second: MIN_BODY_BYTES_PER_SECOND,
             body_window: BODY_WINDOW,
             max_account_percent: MAX_ACCOUNT_PERCENT,
+            max_address_percent: MAX_ADDRESS_PERCENT,
             cors_origins: Vec::new(),
             serves: true,
         }
@@ -156,7 +161,7 @@ impl App {
             passwords: Passwords::new(),
             throttle: Throttle::new(PUBLIC_CALLS_PER_MINUTE),
             attempts: Attempts::new(),
-            bodies: BodyMemory::new(parts.settings.max_account_percent),
+            bodies: BodyMemory::new(parts.settings.max_account_percent, parts.settings.max_address_percent),
             readers: Readers::start(parts.settings.reader_patience, &tasks),
             started_at: parts.clock.now(),
             gateway: parts.gateway,

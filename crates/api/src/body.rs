@@ -1,6 +1,6 @@
 //! Holds: reading a request's body within its bounds.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use batchin_domain::AccountId;
@@ -10,7 +10,10 @@ use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::error::{ApiError, Code};
+use crate::{
+    error::{ApiError, Code},
+    throttle::network,
+};
 
 /// A body that takes longer is not being sent any more.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -22,13 +25,28 @@ const SMALL_BYTES: usize = 64 * 1024;
 /// What a body takes at a time, as it comes: what it says of its length costs nobody anything.
 const STEP_BYTES: usize = 256 * 1024;
 
-/// Who has memory: an account, or everybody without one together.
-type Holder = Option<AccountId>;
+/// All bodies at once of whoever has shown no key: 64 MiB. What they may send is a thousandth of that.
+const MAX_BYTES_WITHOUT_ACCOUNT: u64 = 64 * 1024 * 1024;
+/// What such a body takes at a time, from its first byte on.
+const STEP_WITHOUT_ACCOUNT_BYTES: usize = 4 * 1024;
 
-/// The memory that bodies may take, in the name of somebody.
-#[derive(Clone)]
+/// Who has memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Holder {
+    Account(AccountId),
+    /// Where somebody without an account is.
+    Network(IpAddr),
+}
+
+/// The memory that bodies may take; those without an account have some of their own.
 pub(crate) struct BodyMemory {
-    shares: Arc<Shares<Holder>>,
+    of_accounts: Arc<Shares<Holder>>,
+    of_networks: Arc<Shares<Holder>>,
+}
+
+/// [`BodyMemory`] in the name of somebody.
+pub(crate) struct Allowance<'a> {
+    shares: &'a Arc<Shares<Holder>>,
     holder: Holder,
 }
 
@@ -51,32 +69,51 @@ impl AsRef<[u8]> for Held {
 enum Fault {
     TooLarge,
     BrokenOff,
-    NoMemory(NoShare),
+    NoMemory(Holder, NoShare),
 }
 
 impl BodyMemory {
-    /// One account may have so many percent of it while it is alone.
-    pub(crate) fn new(most_percent: u64) -> Self {
-        Self { shares: Shares::new(ShareLimits { capacity: MAX_BYTES_IN_MEMORY, most_percent }), holder: None }
+    /// One account may have so many percent of it while it is alone, and one address so many of what is there without one.
+    pub(crate) fn new(of_account: u64, of_address: u64) -> Self {
+        let shares = |capacity, most_percent| Shares::new(ShareLimits { capacity, most_percent });
+        Self {
+            of_accounts: shares(MAX_BYTES_IN_MEMORY, of_account),
+            of_networks: shares(MAX_BYTES_WITHOUT_ACCOUNT, of_address),
+        }
     }
 
-    /// The same memory, in an account's name.
-    pub(crate) fn of(&self, account: AccountId) -> Self {
-        Self { shares: Arc::clone(&self.shares), holder: Some(account) }
+    /// In an account's name.
+    pub(crate) fn of(&self, account: AccountId) -> Allowance<'_> {
+        Allowance { shares: &self.of_accounts, holder: Holder::Account(account) }
+    }
+
+    /// In the name of an address, for who has shown no key.
+    pub(crate) fn at(&self, address: IpAddr) -> Allowance<'_> {
+        Allowance { shares: &self.of_networks, holder: Holder::Network(network(address)) }
+    }
+}
+
+impl Allowance<'_> {
+    /// What a body has without asking, and what it asks for at a time.
+    fn steps(&self) -> (usize, usize) {
+        match self.holder {
+            Holder::Account(_) => (SMALL_BYTES, STEP_BYTES),
+            Holder::Network(_) => (0, STEP_WITHOUT_ACCOUNT_BYTES),
+        }
     }
 
     fn take(&self, place: &mut Place, bytes: usize) -> Result<(), Fault> {
         match &mut place.0 {
-            Some(held) => held.grow(bytes as u64).map_err(Fault::NoMemory)?,
-            None => place.0 = Some(self.shares.take(self.holder, bytes as u64).map_err(Fault::NoMemory)?),
+            Some(held) => held.grow(bytes as u64),
+            None => self.shares.take(self.holder, bytes as u64).map(|share| place.0 = Some(share)),
         }
-        Ok(())
+        .map_err(|why| Fault::NoMemory(self.holder, why))
     }
 }
 
 /// The body, if it has at most `limit` bytes.
 pub(crate) async fn read(
-    memory: &BodyMemory,
+    memory: &Allowance<'_>,
     headers: &HeaderMap,
     mut body: Body,
     limit: usize,
@@ -89,19 +126,23 @@ pub(crate) async fn read(
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(Fault::TooLarge)) => Err(ApiError::too_large(limit)),
         Ok(Err(Fault::BrokenOff)) => Err(ApiError::new(Code::InvalidRequest, "The body broke off.")),
-        Ok(Err(Fault::NoMemory(NoShare::Full))) => {
+        Ok(Err(Fault::NoMemory(_, NoShare::Full))) => {
             Err(ApiError::unavailable("Too many large bodies at once; try again in a moment."))
         }
-        Ok(Err(Fault::NoMemory(NoShare::OverPart))) => Err(ApiError::over_share(
+        Ok(Err(Fault::NoMemory(Holder::Account(_), NoShare::OverPart))) => Err(ApiError::over_share(
             "This account has as many large bodies on their way as it may; try again in a moment.",
+        )),
+        Ok(Err(Fault::NoMemory(Holder::Network(_), NoShare::OverPart))) => Err(ApiError::over_share(
+            "This address has as many bodies on their way as it may without a key; try again in a moment.",
         )),
         Err(_) => Err(ApiError::new(Code::RequestTimeout, "The body did not arrive in time.")),
     }
 }
 
 /// A body that comes in one piece is not copied.
-async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, limit: usize) -> Result<Bytes, Fault> {
-    let (mut place, mut paid) = (Place::default(), SMALL_BYTES);
+async fn collect(memory: &Allowance<'_>, body: &mut Body, stated: Option<usize>, limit: usize) -> Result<Bytes, Fault> {
+    let (mut paid, least) = memory.steps();
+    let mut place = Place::default();
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -111,7 +152,7 @@ async fn collect(memory: &BodyMemory, body: &mut Body, stated: Option<usize>, li
             return Err(Fault::TooLarge);
         }
         if size > paid {
-            let step = (size - paid).max(STEP_BYTES);
+            let step = (size - paid).max(least);
             memory.take(&mut place, step)?;
             paid += step;
         }
@@ -150,24 +191,26 @@ mod tests {
 
     #[tokio::test]
     async fn large_bodies_take_memory_as_they_come_and_give_it_back() {
-        let memory = BodyMemory::new(90);
+        let memory = BodyMemory::new(90, 50);
+        let account = AccountId::new(uuid::Uuid::from_u128(1));
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, 1_000_000_000_u64.into());
-        let received = read(&memory, &headers, pieces(10), 1_000_000_000).await.unwrap_or_else(|_| panic!("it fits"));
+        let received = read(&memory.of(account), &headers, pieces(10), 1_000_000_000).await;
+        let received = received.unwrap_or_else(|_| panic!("it fits"));
         assert_eq!(received.len(), 1_000_000);
-        let taken = memory.shares.taken() as usize;
+        let taken = memory.of_accounts.taken() as usize;
         assert!((1_000_000 - SMALL_BYTES..1_500_000).contains(&taken), "{taken}");
         let piece = received.slice(..10);
         drop(received);
-        assert_eq!(memory.shares.taken() as usize, taken, "it is there as long as a piece of it");
+        assert_eq!(memory.of_accounts.taken() as usize, taken, "it is there as long as a piece of it");
         drop(piece);
-        assert_eq!(memory.shares.taken(), 0);
+        assert_eq!(memory.of_accounts.taken(), 0);
     }
 
     #[tokio::test]
     async fn one_account_leaves_room_for_the_next() {
-        let shares = Shares::new(ShareLimits { capacity: 2_000_000, most_percent: 60 });
-        let memory = BodyMemory { shares, holder: None };
+        let of_accounts = Shares::new(ShareLimits { capacity: 2_000_000, most_percent: 60 });
+        let memory = BodyMemory { of_accounts, ..BodyMemory::new(60, 60) };
         let (one, two) = (AccountId::new(uuid::Uuid::from_u128(1)), AccountId::new(uuid::Uuid::from_u128(2)));
         let status = async |account: AccountId, count: usize| {
             let read = read(&memory.of(account), &HeaderMap::new(), pieces(count), 10_000_000).await;
@@ -177,5 +220,23 @@ mod tests {
         assert_eq!(status(one, 10).await.err(), Some(429));
         assert!(status(two, 5).await.is_ok());
         assert_eq!(status(two, 30).await.err(), Some(429));
+    }
+
+    #[tokio::test]
+    async fn without_an_account_one_address_leaves_room_for_the_next() {
+        let of_networks = Shares::new(ShareLimits { capacity: 100_000, most_percent: 50 });
+        let memory = BodyMemory { of_networks, ..BodyMemory::new(90, 50) };
+        let small = || Body::from(vec![b'x'; 20_000]);
+        let status = async |address: &str| {
+            let read = read(&memory.at(address.parse().unwrap()), &HeaderMap::new(), small(), 64 * 1024).await;
+            read.map_err(|error| error.status().as_u16())
+        };
+        let held = [status("2001:db8:1:2::1").await.unwrap(), status("2001:db8:1:2::2").await.unwrap()];
+        assert_eq!(status("2001:db8:1:2:3::4").await.err(), Some(429), "its network has its part");
+        assert!(status("2001:db8:1:3::1").await.is_ok() && status("192.0.2.1").await.is_ok());
+        assert_eq!(memory.of_accounts.taken(), 0, "none of it is what accounts have");
+        drop(held);
+        assert!(status("2001:db8:1:2:3::4").await.is_ok());
+        assert_eq!(memory.of_networks.taken(), 0);
     }
 }

@@ -153,6 +153,7 @@ fn api_parts(
         min_body_bytes_per_second: config.server.min_body_bytes_per_second,
         body_window: batchin_api::BODY_WINDOW,
         max_account_percent: config.server.max_account_percent,
+        max_address_percent: config.server.max_address_percent,
         cors_origins: config.server.cors_origins.clone(),
         serves: config.server.roles.api,
     };

@@ -145,9 +145,9 @@ const MAX_ADDRESS_PERCENT: Setting = Setting {
     path: "server.max_address_percent",
     kind: Kind::Integer { min: 1, max: 100 },
     preset: Preset::Integer(50),
-    doc: "What one network address (of IPv6, a /64) may have of the connections while nobody else has any. \
-          Others always find room: with 50, an address may have as many as are free. trusted_proxies may have all; \
-          100 turns it off.",
+    doc: "What one network address (of IPv6, a /64) may have of the connections while nobody else has any, and of the \
+          memory for bodies that come without a key. Others always find room: with 50, an address may have as many \
+          as are free. trusted_proxies may have all; 100 turns it off.",
 };
 const MIN_BODY_BYTES_PER_SECOND: Setting = Setting {
     path: "server.min_body_bytes_per_second",

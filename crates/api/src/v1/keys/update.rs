@@ -61,7 +61,7 @@ pub(crate) async fn update(
 ) -> Result<Json<KeyObject>, ApiError> {
     let id: KeyId = id.id("key")?;
     let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?;
+    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
     let change = parse(&body, app.settings.default_rate_limit_rpm)?;
     app.store().update_key(caller.account, id, change).await?;
     let keys = app.store().keys(caller.account, app.now()).await?;

@@ -67,7 +67,9 @@ pub(crate) async fn create(
     }
     let (parts, body) = request.into_parts();
     let key = idempotent::key(&parts.headers)?;
-    let wanted = CreateUser::parse(&body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?)?;
+    let wanted = CreateUser::parse(
+        &body::read(&app.bodies.at(caller.origin.address), &parts.headers, body, MAX_BODY_BYTES).await?,
+    )?;
     // With a key it tells a right password from a wrong one, as a login does.
     let attempt = app.attempts.begin(&wanted.email, caller.origin).await?;
     // Hashed before it is known whether the email is free, so that both take the same time.

@@ -64,7 +64,8 @@ pub(crate) async fn update(
 ) -> Result<Json<UserObject>, ApiError> {
     let (parts, body) = request.into_parts();
     let address = client_address(&parts.extensions, &parts.headers, &app.settings.trusted_proxies);
-    let change = UpdateUser::parse(&body::read(&app.bodies, &parts.headers, body, MAX_BODY_BYTES).await?)?;
+    let change =
+        UpdateUser::parse(&body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?)?;
     let gone = || ApiError::unauthorized("This account does not exist any more.");
     let mut user = app.store().user(caller.account).await?.ok_or_else(gone)?;
     let password_hash = match (change.password, change.old_password) {
