@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use batchin_domain::{Amount, Priority};
 use clap::{Args, Subcommand};
 use secrecy::SecretString;
+use uuid::Uuid;
 
 /// Hours that a batch may be given: OpenAI's form, one hour to seven days.
 const WINDOW_HOURS: std::ops::RangeInclusive<u32> = 1..=168;
@@ -69,7 +70,9 @@ Exit code 0 when every task completed, 1 when one did not or the batch was left 
   batchin batch watch batch_01890a5d-ac96-774b-bcce-b302099a8057 --ordered --json")]
     Watch(BatchWatch),
     /// List the account's batches, newest first
-    #[command(after_help = "Examples:\n  batchin batch list\n  batchin batch list --limit 10 --offset 10 --json")]
+    #[command(
+        after_help = "Examples:\n  batchin batch list\n  batchin batch list --limit 10 --after 01890a5d-ac96-774b-bcce-b302099a8057 --json"
+    )]
     List(BatchList),
     /// Stop a batch; what has completed keeps its results
     #[command(after_help = "Examples:
@@ -159,8 +162,11 @@ pub struct BatchList {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub limit: u32,
-    /// Leave out so many of the newest
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Those that follow this one, the last that was seen: none comes twice, whatever comes in meanwhile
+    #[arg(long, value_name = "ID", value_parser = batch)]
+    pub after: Option<Uuid>,
+    /// Leave out so many of the newest; the others move up while new ones come in
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "after")]
     pub offset: u32,
     /// Print JSON
     #[arg(long)]
@@ -204,6 +210,11 @@ fn cents(text: &str) -> Result<Amount, batchin_domain::money::ParseCentsError> {
 
 fn priority(text: &str) -> Result<Priority, &'static str> {
     text.parse().map_err(|()| "must be high, low or fill")
+}
+
+/// Either of a batch's two spellings.
+fn batch(text: &str) -> Result<Uuid, &'static str> {
+    text.strip_prefix("batch_").unwrap_or(text).parse().map_err(|_| "must be the id of a batch")
 }
 
 fn window(text: &str) -> Result<String, &'static str> {

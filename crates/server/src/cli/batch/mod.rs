@@ -182,8 +182,13 @@ async fn results(client: &Client, results: &BatchResults, terminal: Terminal<'_>
 }
 
 async fn list(client: &Client, list: &BatchList, out: &mut dyn Write) -> Result<Outcome, BatchError> {
-    let answer = client.list(list.limit, list.offset, &Progress::quiet()).await?;
-    let text = if list.json { format!("{answer}\n") } else { show::list(&understood::<Vec<talk::Listed>>(&answer)?) };
+    let start = list.after.map_or_else(|| format!("offset={}", list.offset), |after| format!("after={after}"));
+    let answer = client.list(list.limit, &start, &Progress::quiet()).await?;
+    let text = if list.json {
+        format!("{answer}\n")
+    } else {
+        show::list(&understood::<Vec<talk::Listed>>(&answer)?, list.limit)
+    };
     print(out, &text)
 }
 

@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::talk::{Estimate, Listed};
 use crate::cli::counted;
 
-/// A table of batches.
-pub(super) fn list(batches: &[Listed]) -> String {
+/// A table of batches, and how to go on where there are as many as were asked for.
+pub(super) fn list(batches: &[Listed], limit: u32) -> String {
     if batches.is_empty() {
         return "no batches\n".to_owned();
     }
@@ -19,6 +19,9 @@ pub(super) fn list(batches: &[Listed]) -> String {
         let (status, failed) = (&counts.status, counts.failed_tasks);
         // Writing to a text cannot fail.
         let _ = writeln!(text, "{id:<36}  {status:<11}  {priority:<8}  {done:>15}  {failed:>7}  {created_at}");
+    }
+    if let Some(last) = batches.last().filter(|_| batches.len() >= limit as usize) {
+        let _ = writeln!(text, "for older ones: --after {}", last.id);
     }
     text
 }

@@ -127,13 +127,14 @@ impl Client {
         persist(async || answer(self.request(Method::GET, &path)).await, &self.contact, Patience::Long, progress).await
     }
 
+    /// `start` is where the list begins, as in a query.
     pub(in crate::cli::batch) async fn list(
         &self,
         limit: u32,
-        offset: u32,
+        start: &str,
         progress: &Progress,
     ) -> Result<Box<RawValue>, ClientError> {
-        let path = format!("/v1/batches?limit={limit}&offset={offset}");
+        let path = format!("/v1/batches?limit={limit}&{start}");
         persist(async || answer(self.request(Method::GET, &path)).await, &self.contact, Patience::Short, progress).await
     }
 

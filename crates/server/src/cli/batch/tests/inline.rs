@@ -37,11 +37,11 @@ async fn a_file_is_run_in_order_and_its_answers_are_printed() {
     assert_eq!(ran.outcome.unwrap(), Outcome::Done);
     assert_eq!(names, expected);
 
-    let ran = desk.execute(Batch::List(BatchList { limit: 1, offset: 0, json: true })).await;
+    let ran = desk.execute(Batch::List(BatchList { limit: 1, after: None, offset: 0, json: true })).await;
     let listed: Vec<Value> = serde_json::from_str(&ran.printed).unwrap();
     assert_eq!((listed.len(), &listed[0]["completed_tasks"]), (1, &json!(30)));
     let id = listed[0]["id"].as_str().unwrap().to_owned();
-    let ran = desk.execute(Batch::List(BatchList { limit: 5, offset: 0, json: false })).await;
+    let ran = desk.execute(Batch::List(BatchList { limit: 5, after: None, offset: 0, json: false })).await;
     assert!(ran.printed.contains(&format!("{id}  completed    high")), "{}", ran.printed);
 
     let delivery = Delivery { json: true, ordered: true, ..Delivery::default() };
@@ -53,6 +53,31 @@ async fn a_file_is_run_in_order_and_its_answers_are_printed() {
     places.sort_unstable();
     let ran = desk.execute(Batch::Results(BatchResults { after: Some(places[24]), ..results })).await;
     assert_eq!(lines(&ran.printed).len(), 5, "what came after the cursor");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_comes_in_between_two_pages_shows_none_twice() {
+    let server = TestServer::start().await;
+    let desk = desk(&server, "");
+    let submitted = async || {
+        let task = json!({"custom_id": "a", "model": "chat-model", "request_body": {"prompt": "x"}});
+        let made = server.post("/v1/batches", json!({ "tasks": [task] })).await.ok();
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let page = async |after: Option<&str>| {
+        let after = after.map(|id| id.parse().unwrap());
+        let ran = desk.execute(Batch::List(BatchList { limit: 2, after, offset: 0, json: true })).await;
+        let listed: Vec<Value> = serde_json::from_str(&ran.printed).unwrap();
+        listed.iter().map(|batch| batch["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let [first, second, third] = [submitted().await, submitted().await, submitted().await];
+    assert_eq!(page(None).await, [third.as_str(), second.as_str()]);
+    let shown = desk.execute(Batch::List(BatchList { limit: 2, after: None, offset: 0, json: false })).await;
+    assert!(shown.printed.ends_with(&format!("\nfor older ones: --after {second}\n")), "{}", shown.printed);
+    submitted().await;
+    assert_eq!(page(Some(&second)).await, [first.as_str()]);
+    assert_eq!(page(Some(&first)).await, Vec::<String>::new());
     server.stop().await;
 }
 
@@ -97,7 +122,7 @@ async fn a_stray_quote_and_an_output_that_cannot_be_written_submit_nothing() {
         assert!(crate::cli::explain(&error).contains(why), "{}", crate::cli::explain(&error));
     }
     assert_eq!(std::fs::read_to_string(desk.path("there.jsonl")).unwrap(), "mine");
-    let ran = desk.execute(Batch::List(BatchList { limit: 50, offset: 0, json: true })).await;
+    let ran = desk.execute(Batch::List(BatchList { limit: 50, after: None, offset: 0, json: true })).await;
     assert_eq!((ran.printed.as_str(), server.sim.calls()), ("[]\n", 0));
 
     let mut run = to("there.jsonl");
@@ -123,7 +148,7 @@ async fn faults_have_their_lines_whoever_finds_them_and_nothing_is_sent() {
     let said = error.to_string();
     assert!(said.contains("in.jsonl:4: model: no model `nobody; has it`"), "{said}");
     assert!(said.contains("in.jsonl:5: model: the model `embed-model`"), "{said}");
-    let ran = desk.execute(Batch::List(BatchList { limit: 50, offset: 0, json: true })).await;
+    let ran = desk.execute(Batch::List(BatchList { limit: 50, after: None, offset: 0, json: true })).await;
     assert_eq!(ran.printed, "[]\n");
 
     let nobody = Desk { environment: Environment::default(), ..desk };
@@ -145,7 +170,7 @@ async fn a_lost_answer_is_asked_for_again_and_makes_nothing_twice() {
         assert_eq!(desk.execute_run(desk.run()).await.outcome.unwrap(), Outcome::Done);
         assert!(wire.connections() >= 3);
         assert_eq!(ids(&desk.results()).len(), 5);
-        let ran = desk.execute(Batch::List(BatchList { limit: 50, offset: 0, json: true })).await;
+        let ran = desk.execute(Batch::List(BatchList { limit: 50, after: None, offset: 0, json: true })).await;
         assert_eq!(serde_json::from_str::<Vec<Value>>(&ran.printed).unwrap().len(), 1);
         assert_eq!(server.sim.calls(), 5);
         server.stop().await;
@@ -197,7 +222,7 @@ async fn interrupted(answers: &[&str], presses: usize) -> (Ran, String, usize) {
     };
     let run = Batch::Run(Box::new(desk.run()));
     let (ran, ()) = tokio::join!(desk.execute_with(run, interrupts), pressing);
-    let listed = desk.execute(Batch::List(BatchList { limit: 1, offset: 0, json: true })).await;
+    let listed = desk.execute(Batch::List(BatchList { limit: 1, after: None, offset: 0, json: true })).await;
     let listed: Vec<Value> = serde_json::from_str(&listed.printed).unwrap();
     let (id, status) = (listed[0]["id"].as_str().unwrap(), listed[0]["status"].as_str().unwrap().to_owned());
     let cancel = BatchCancel { id: id.to_owned(), json: false };
