@@ -454,7 +454,8 @@ fn public_id(inbound: &Inbound) -> String {
     match inbound.endpoint {
         Endpoint::Chat => format!("chatcmpl_{request}"),
         Endpoint::Completions => format!("cmpl_{request}"),
-        Endpoint::Embeddings => String::new(),
+        // OpenAI's have none, and Mistral's packages demand one.
+        Endpoint::Embeddings => format!("embd_{request}"),
     }
 }
 

@@ -37,8 +37,8 @@ pub enum AnswerError {
     Refused(UpstreamError),
 }
 
-/// Reads usage and sets `id` and `model`, in one pass. Without an `id`, as for embeddings, the server's is dropped.
-pub fn read_answer(body: &Bytes, id: Option<&str>, model: &str) -> Result<WholeAnswer, AnswerError> {
+/// Reads usage and sets `id` and `model`, in one pass.
+pub fn read_answer(body: &Bytes, id: &str, model: &str) -> Result<WholeAnswer, AnswerError> {
     let text = std::str::from_utf8(body).map_err(|_| AnswerError::NotAnAnswer)?;
     let mut members = Vec::with_capacity(16);
     let mut facts = Facts::default();
@@ -72,8 +72,8 @@ pub fn read_answer(body: &Bytes, id: Option<&str>, model: &str) -> Result<WholeA
 }
 
 /// Sets the top-level `id` and `model` of an answer or a stream chunk; other bytes stay, and so does a body that is
-/// not a JSON object. Without an `id`, the server's is dropped.
-pub fn rewrite_answer(body: &Bytes, id: Option<&str>, model: &str) -> Bytes {
+/// not a JSON object.
+pub fn rewrite_answer(body: &Bytes, id: &str, model: &str) -> Bytes {
     let Some((text, members)) = members_of(body) else { return body.clone() };
     named(body, text, &members, id, model)
 }
@@ -87,20 +87,18 @@ struct Facts {
     has_error: bool,
 }
 
-fn named(body: &Bytes, text: &str, members: &[Member<'_>], id: Option<&str>, model: &str) -> Bytes {
+fn named(body: &Bytes, text: &str, members: &[Member<'_>], id: &str, model: &str) -> Bytes {
     let changes: Vec<Change> = members
         .iter()
         .map(|member| match member.key.as_ref() {
-            "id" => id.map_or(Change::Remove, |id| Change::to_text(member, id)),
+            "id" => Change::to_text(member, id),
             "model" => Change::to_text(member, model),
             _ => Change::Keep,
         })
         .collect();
     let missing = |key: &str| members.iter().all(|member| member.key != key);
     let mut added = Vec::new();
-    if let Some(id) = id
-        && missing("id")
-    {
+    if missing("id") {
         added.push(("id", quoted(id)));
     }
     if missing("model") {
@@ -121,42 +119,42 @@ mod tests {
         let body = Bytes::from_static(
             br#"{"id":"cmpl-9","model":"/m/a.gguf","choices":[{"x":1.0}],"usage":{"prompt_tokens":2,"completion_tokens":1}}"#,
         );
-        let answer = read_answer(&body, Some("chatcmpl_1"), "qwen").unwrap();
+        let answer = read_answer(&body, "chatcmpl_1", "qwen").unwrap();
         let expected = r#"{"id":"chatcmpl_1","model":"qwen","choices":[{"x":1.0}],"usage":{"prompt_tokens":2,"completion_tokens":1}}"#;
         assert_eq!(answer.body, expected);
         assert_eq!((answer.usage, answer.text_bytes), (Some(Usage::of(2, 1)), 0));
-        assert_eq!(rewrite_answer(&body, Some("chatcmpl_1"), "qwen"), expected);
+        assert_eq!(rewrite_answer(&body, "chatcmpl_1", "qwen"), expected);
     }
 
     #[test]
     fn embeddings_have_no_completion() {
         let body = Bytes::from_static(br#"{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":2}}"#);
-        let answer = read_answer(&body, None, "m").unwrap();
+        let answer = read_answer(&body, "i", "m").unwrap();
         assert_eq!((answer.usage, answer.text_bytes), (Some(Usage::of(2, 0)), 0));
     }
 
     #[test]
-    fn missing_names_are_added_and_an_unwanted_id_goes() {
+    fn missing_names_are_added() {
         let body = Bytes::from_static(br#"{"choices":[]}"#);
-        assert_eq!(rewrite_answer(&body, Some("i"), "m"), r#"{"choices":[],"id":"i","model":"m"}"#);
+        assert_eq!(rewrite_answer(&body, "i", "m"), r#"{"choices":[],"id":"i","model":"m"}"#);
         let body = Bytes::from_static(br#"{"id":"embd-1","data":[],"model":"x"}"#);
-        assert_eq!(rewrite_answer(&body, None, "m"), r#"{"data":[],"model":"m"}"#);
+        assert_eq!(rewrite_answer(&body, "i", "m"), r#"{"id":"i","data":[],"model":"m"}"#);
     }
 
     #[test]
     fn an_error_with_a_good_status_is_an_error() {
         let body = Bytes::from_static(br#"{"error":{"message":"at http://10.0.0.1:80 no","code":"c"}}"#);
-        let Err(AnswerError::Refused(error)) = read_answer(&body, Some("i"), "m") else { panic!("taken as answer") };
+        let Err(AnswerError::Refused(error)) = read_answer(&body, "i", "m") else { panic!("taken as answer") };
         assert_eq!((error.message.as_str(), error.code.as_deref()), ("at [address] no", Some("c")));
         let fine = Bytes::from_static(br#"{"error":null,"choices":[]}"#);
-        assert!(read_answer(&fine, Some("i"), "m").is_ok());
+        assert!(read_answer(&fine, "i", "m").is_ok());
         for none in ["<html>", "[]", "{}", r#"{"error":""}"#, r#"{"error":{},"choices":null}"#, r#"{"id":"x"}"#] {
-            let read = read_answer(&Bytes::copy_from_slice(none.as_bytes()), None, "m");
+            let read = read_answer(&Bytes::copy_from_slice(none.as_bytes()), "i", "m");
             assert_eq!(read, Err(AnswerError::NotAnAnswer), "{none}");
         }
         for flat in [r#"{"object":"error","message":"boom","code":500}"#, r#"{"detail":"boom"}"#, r#"{"error":"boom"}"#]
         {
-            let Err(AnswerError::Refused(error)) = read_answer(&Bytes::copy_from_slice(flat.as_bytes()), None, "m")
+            let Err(AnswerError::Refused(error)) = read_answer(&Bytes::copy_from_slice(flat.as_bytes()), "i", "m")
             else {
                 panic!("taken as answer: {flat}")
             };
@@ -165,7 +163,7 @@ mod tests {
         for said in
             [r#"{"error":"","choices":[]}"#, r#"{"error":{"code":1},"choices":[]}"#, r#"{"message":"x","data":[]}"#]
         {
-            assert!(read_answer(&Bytes::copy_from_slice(said.as_bytes()), None, "m").is_ok(), "{said}");
+            assert!(read_answer(&Bytes::copy_from_slice(said.as_bytes()), "i", "m").is_ok(), "{said}");
         }
     }
 }

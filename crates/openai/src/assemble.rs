@@ -103,7 +103,7 @@ impl Assembler {
 
     /// Takes in a whole answer, for servers that stream none. Nothing else may be taken in.
     pub fn take_whole(&mut self, body: &Bytes) -> Result<ChunkFacts, AnswerError> {
-        let whole = read_answer(body, Some(&self.id), &self.model)?;
+        let whole = read_answer(body, &self.id, &self.model)?;
         // All choices end here, however many there are.
         let mut facts = ChunkFacts { ends: u32::MAX, has_choices: true, has_usage: true, ..ChunkFacts::default() };
         facts.deltas = u32::from(whole.text_bytes > 0);

@@ -170,7 +170,7 @@ proptest! {
 
     #[test]
     fn answer_gets_its_names_and_keeps_the_rest((members, text) in body()) {
-        let out = rewrite_answer(&Bytes::from(text.clone()), Some("i"), "m");
+        let out = rewrite_answer(&Bytes::from(text.clone()), "i", "m");
         let mut tree: Map<String, Value> = serde_json::from_str(&text).unwrap();
         tree.insert("id".into(), "i".into());
         tree.insert("model".into(), "m".into());
@@ -292,7 +292,7 @@ proptest! {
         let mut relay = batchin_openai::Relay::new("i", "m", true);
         let raw = Bytes::from(body.clone());
         let _read_or_not = (relay.frame(&body).is_ok(), relay.frame_whole(&body).is_ok());
-        let _read_or_not = batchin_openai::read_answer(&raw, None, "m").is_ok();
+        let _read_or_not = batchin_openai::read_answer(&raw, "i", "m").is_ok();
         for shape in [
             format!("{{\"choices\":[{{\"delta\":{{{text}}}}}],\"usage\":{{{text}}}}}"),
             format!("{{\"choices\":[{{{text}}}],\"usage\":{text},\"error\":{text}}}"),

@@ -32,7 +32,7 @@ pub struct Call<'a> {
     pub body: Bytes,
     /// The server's own name of the model, where it differs from the client's.
     pub upstream_model: Option<&'a str>,
-    /// The id that the client sees, such as `chatcmpl_…`; not used for embeddings.
+    /// The id that the client sees, such as `chatcmpl_…`.
     pub public_id: String,
     /// The model's name that the client sees.
     pub public_model: &'a str,

@@ -344,8 +344,7 @@ impl Replica {
             return Ok(Reply::Head(response));
         }
         let body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
-        let id = (call.endpoint != Endpoint::Embeddings).then_some(call.public_id.as_str());
-        let read = match read_answer(&body, id, call.public_model) {
+        let read = match read_answer(&body, &call.public_id, call.public_model) {
             Err(AnswerError::NotAnAnswer) if call.endpoint.generates() && mixed::is_events(&body) => {
                 Ok(mixed::put_together(body, call).map_err(|error| error.renamed(call))?)
             }

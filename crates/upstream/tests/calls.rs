@@ -191,13 +191,13 @@ async fn whole_answer_has_public_names_and_usage() {
 }
 
 #[tokio::test]
-async fn embeddings_come_without_an_id() {
+async fn embeddings_have_an_id_too() {
     let world = World::of(Kind::Vllm).await;
     let body = Bytes::from_static(br#"{"model":"e","input":["a b","c"]}"#);
     let call = Call { endpoint: Endpoint::Embeddings, body, ..whole() };
     let Answer::Whole { body, usage: counted, .. } = world.call(call).await.unwrap() else { panic!("a stream") };
     let body = std::str::from_utf8(&body).unwrap();
-    assert!(!body.contains("chatcmpl_1") && body.contains(r#""index":1"#), "{body}");
+    assert!(body.contains(r#""id":"chatcmpl_1""#) && body.contains(r#""index":1"#), "{body}");
     assert_eq!(counted, usage(3, 0));
     world.end().await;
 }

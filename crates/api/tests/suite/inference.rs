@@ -80,6 +80,7 @@ both! {
             let vectors = server.post(path, json!({ "model": "embed-model", "input": ["a", "b"] })).await.ok();
             assert_eq!(vectors["data"].as_array().unwrap().len(), 2, "{path}");
             assert_eq!(vectors["model"], "embed-model");
+            assert!(vectors["id"].as_str().unwrap().starts_with("embd_"), "{vectors}");
         }
         server.stop().await;
     }

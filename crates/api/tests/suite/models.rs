@@ -15,7 +15,7 @@ both! {
         assert!(chat["created"].as_i64().unwrap() > 1_700_000_000);
         chat.as_object_mut().unwrap().remove("created");
         let expected = json!({
-            "id": "chat-model", "object": "model", "owned_by": "batchin", "status": "always_on",
+            "id": "chat-model", "object": "model", "type": "base", "owned_by": "batchin", "status": "always_on",
             "context_length": 8192, "max_output_tokens": 2048,
             "pricing": { "std_input": 0.02, "std_output": 0.08, "batch": {
                 "high": { "input": 0.02, "output": 0.08 },

@@ -47,6 +47,10 @@ pub(crate) struct ModelObject {
     object: &'static str,
     /// When this server began to serve it, in Unix seconds.
     created: i64,
+    /// Always `base`: not tuned for one account. Mistral's packages demand it.
+    #[serde(rename = "type")]
+    #[schema(example = "base")]
+    kind: &'static str,
     owned_by: String,
     /// `always_on`, `on_demand`, or `offline` while no model server of it is known to work: it does not answer its health
     /// check, fails, is loading, or does not have the model. Requests may be tried all the same.
@@ -116,6 +120,7 @@ fn object(app: &App, model: &Model) -> ModelObject {
         id: model.id.clone(),
         object: "model",
         created: app.started_at.seconds(),
+        kind: "base",
         owned_by: model.owned_by.clone(),
         status: status.name(),
         context_length: model.context_length,
