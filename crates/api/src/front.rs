@@ -32,8 +32,7 @@ use tower::Service;
 
 use crate::{
     app::App,
-    cors,
-    decode::{self, Coding},
+    cors, decode,
     error::{ApiError, Code},
     inference,
     intake::{Edge, Intake, Pace},
@@ -157,20 +156,11 @@ where
     let edge = Edge::new();
     // Given back at once where nobody reads it.
     let lent = Intake::new(body, parts.headers.contains_key(EXPECT), pace).lend(&edge);
-    let body = match decode::coding(&parts.headers) {
-        Ok(None) => Ok(Body::new(lent)),
-        Ok(Some(coding)) => Ok(plain(coding, lent, &edge, &mut parts)),
-        Err(refused) => Err(refused),
-    };
+    let body = decode::coding(&parts.headers).map(|coding| match coding {
+        None => Body::new(lent),
+        Some(coding) => decode::decoded(coding, lent, Arc::clone(&edge), &mut parts.headers),
+    });
     (Some(edge), body.map(|body| Request::from_parts(parts, body)))
-}
-
-fn plain<B>(coding: Coding, lent: crate::intake::Lent<B>, edge: &Arc<Edge<B>>, parts: &mut http::request::Parts) -> Body
-where
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    decode::decoded(coding, lent, Arc::clone(edge), &mut parts.headers)
 }
 
 /// Which inference call it is, if it is one.

@@ -1,254 +1,227 @@
-//! Holds: the answers that come compressed although nobody asked for it, decoded piece by piece.
+//! Holds: bodies that come compressed, decoded as they are read: what clients send, and what model servers answer although
+//! nobody asked them to.
 //!
-//! What one piece of input may become is bounded here; what a whole answer or event may be is bounded where it is read.
+//! A body is bounded by whoever reads it, who gets it piece by piece; here only the memory that decoding takes is.
 
-use std::io::{self, Write};
+use std::io;
 
-use bytes::{Buf, Bytes};
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
-use http::{HeaderMap, HeaderValue, header};
+use async_compression::{
+    tokio::bufread::{BrotliDecoder, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder},
+    zstd::DParameter,
+};
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
+use http::{HeaderMap, header::CONTENT_ENCODING};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead};
+use tokio_util::io::{ReaderStream, StreamReader};
 
-/// Most bytes of input that are decoded at once.
-const PIECE_BYTES: usize = 4 * 1024;
+/// What is decoded at a time, in bytes: whoever reads looks at its limit after each such piece.
+const PIECE_BYTES: usize = 64 * 1024;
 
-/// Most bytes that a piece may become. The formats reach about a thousandfold, with text of one letter.
-const MAX_DECODED_BYTES: usize = 2_000 * PIECE_BYTES;
+/// The largest zstd window, as a power of two: eight megabytes, which RFC 8878 recommends and all encoders keep to unless
+/// told otherwise. What states more could take 128 MB a body.
+const MAX_ZSTD_WINDOW: u32 = 23;
 
-/// An answer whose bytes cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the answer's encoding cannot be read")]
-pub(crate) struct UnreadableEncoding;
-
-/// An answer's bytes on their way out of their encoding.
-pub(crate) struct Decoding {
-    inflater: Inflater,
-    rest: Bytes,
-    is_over: bool,
-}
-
-enum Inflater {
-    Gzip(MultiGzDecoder<Bounded>),
-    /// Before its first byte, which tells whether it is as the standard has it or bare, as some servers send it.
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// `gzip`, also called `x-gzip`
+    Gzip,
+    /// `deflate`
     Deflate,
-    Zlib(ZlibDecoder<Bounded>),
-    Bare(DeflateDecoder<Bounded>),
+    /// `br`
+    Brotli,
+    /// `zstd`
+    Zstd,
 }
 
-impl Decoding {
-    /// What the head says about the body: as it is, encoded, or in a way that cannot be read. A `transfer-encoding` other
-    /// than `chunked` leaves open where the body ends, so that it would be waited for.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Box<Self>>, UnreadableEncoding> {
-        let mut transfer = headers.get_all(header::TRANSFER_ENCODING).iter();
-        if !transfer.all(|value| is_one_of(value, &["chunked", "identity"])) {
-            return Err(UnreadableEncoding);
-        }
-        let mut inflater = None;
-        for value in headers.get_all(header::CONTENT_ENCODING) {
-            let found = match value {
-                value if is_one_of(value, &["identity", ""]) => continue,
-                value if is_one_of(value, &["gzip", "x-gzip"]) => {
-                    Inflater::Gzip(MultiGzDecoder::new(Bounded::default()))
-                }
-                value if is_one_of(value, &["deflate"]) => Inflater::Deflate,
-                _ => return Err(UnreadableEncoding),
+/// A `content-encoding` that is not known, or more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the content-encoding is not known")]
+pub struct UnknownCoding;
+
+impl Coding {
+    /// All of them, as `accept-encoding` has them.
+    pub const NAMES: &'static str = "gzip, deflate, br, zstd";
+
+    /// How the headers say that the body is compressed; `None` where it comes as it is.
+    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, UnknownCoding> {
+        let mut found = None;
+        for value in headers.get_all(CONTENT_ENCODING) {
+            let name = value.to_str().map_err(|_| UnknownCoding)?.trim().to_ascii_lowercase();
+            let coding = match name.as_str() {
+                "" | "identity" => continue,
+                "gzip" | "x-gzip" => Self::Gzip,
+                "deflate" => Self::Deflate,
+                "br" => Self::Brotli,
+                "zstd" => Self::Zstd,
+                _ => return Err(UnknownCoding),
             };
-            // No server encodes twice.
-            if inflater.replace(found).is_some() {
-                return Err(UnreadableEncoding);
+            // Nobody encodes twice.
+            if found.replace(coding).is_some() {
+                return Err(UnknownCoding);
             }
         }
-        Ok(inflater.map(|inflater| Box::new(Self { inflater, rest: Bytes::new(), is_over: false })))
+        Ok(found)
     }
 
-    /// Takes the next bytes in, once [`next`](Self::next) has none left.
-    pub(crate) fn push(&mut self, data: Bytes) {
-        self.rest = data;
-    }
-
-    /// The body has ended.
-    pub(crate) fn end(&mut self) -> Result<(), UnreadableEncoding> {
-        self.is_over = true;
-        let ended = match &mut self.inflater {
-            Inflater::Gzip(decoder) if decoder.get_ref().is_unused => Ok(()),
-            Inflater::Gzip(decoder) => decoder.try_finish(),
-            Inflater::Zlib(decoder) => decoder.try_finish(),
-            Inflater::Bare(decoder) => decoder.try_finish(),
-            Inflater::Deflate => Ok(()),
-        };
-        ended.map_err(|_| UnreadableEncoding)
-    }
-
-    /// The next bytes, decoded; `None` when more input is needed.
-    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, UnreadableEncoding> {
-        loop {
-            let decoded = self.inflater.taken();
-            if !decoded.is_empty() {
-                return Ok(Some(decoded.into()));
-            }
-            if self.rest.is_empty() {
-                return Ok(None);
-            }
-            let piece = self.rest.split_to(self.rest.remaining().min(PIECE_BYTES));
-            self.inflater.write(&piece).map_err(|_| UnreadableEncoding)?;
+    /// The body as it was before it was compressed. What has been flushed into it comes without waiting for more; one that
+    /// ends too early, or is not what it says, ends in an error. Errors of the body come as they are.
+    pub fn decoded(
+        self,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
+        // Several frames are one text, as RFC 8878 has it and as gzip's own tool does; looking for the next one also reads
+        // the body to its end.
+        macro_rules! all_frames {
+            ($decoder:expr) => {{
+                let mut decoder = $decoder;
+                decoder.multiple_members(true);
+                pieces(decoder)
+            }};
         }
-    }
-
-    /// Whether everything has been handed out.
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over
-    }
-}
-
-impl Inflater {
-    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        if let (Self::Deflate, Some(first)) = (&*self, piece.first()) {
-            // A stream as RFC 1950 has it begins with its method, 8.
-            let is_zlib = first & 0x0f == 8;
-            *self = if is_zlib {
-                Self::Zlib(ZlibDecoder::new(Bounded::default()))
-            } else {
-                Self::Bare(DeflateDecoder::new(Bounded::default()))
-            };
-        }
+        let mut raw = StreamReader::new(body);
         match self {
-            Self::Gzip(decoder) => {
-                decoder.get_mut().is_unused = false;
-                decoder.write_all(piece).and_then(|()| decoder.flush())
+            Self::Gzip => all_frames!(GzipDecoder::new(raw)),
+            Self::Brotli => all_frames!(BrotliDecoder::new(raw)),
+            Self::Zstd => {
+                all_frames!(ZstdDecoder::with_params(raw, &[DParameter::window_log_max(MAX_ZSTD_WINDOW)]))
             }
-            Self::Zlib(decoder) => decoder.write_all(piece).and_then(|()| decoder.flush()),
-            Self::Bare(decoder) => decoder.write_all(piece).and_then(|()| decoder.flush()),
-            Self::Deflate => Ok(()),
+            Self::Deflate => stream::once(async move {
+                // As RFC 1950 has it, it begins with its method, 8. Some send it bare.
+                let is_bare = raw.fill_buf().await?.first().is_some_and(|first| first & 0x0f != 8);
+                Ok::<_, io::Error>(if is_bare {
+                    all_frames!(DeflateDecoder::new(raw))
+                } else {
+                    all_frames!(ZlibDecoder::new(raw))
+                })
+            })
+            .try_flatten()
+            .boxed(),
         }
     }
-
-    fn taken(&mut self) -> Vec<u8> {
-        let out = match self {
-            Self::Gzip(decoder) => decoder.get_mut(),
-            Self::Zlib(decoder) => decoder.get_mut(),
-            Self::Bare(decoder) => decoder.get_mut(),
-            Self::Deflate => return Vec::new(),
-        };
-        std::mem::take(&mut out.bytes)
-    }
 }
 
-/// What has been decoded and not handed out.
-struct Bounded {
-    bytes: Vec<u8>,
-    is_unused: bool,
-}
-
-impl Default for Bounded {
-    fn default() -> Self {
-        Self { bytes: Vec::new(), is_unused: true }
-    }
-}
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > MAX_DECODED_BYTES {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn is_one_of(value: &HeaderValue, names: &[&str]) -> bool {
-    value.to_str().is_ok_and(|value| names.iter().any(|name| value.trim().eq_ignore_ascii_case(name)))
+fn pieces(reader: impl AsyncRead + Send + 'static) -> BoxStream<'static, io::Result<Bytes>> {
+    ReaderStream::with_capacity(reader, PIECE_BYTES).boxed()
 }
 
 #[cfg(test)]
 mod tests {
-    use flate2::{
-        Compression,
-        write::{DeflateEncoder, GzEncoder, ZlibEncoder},
+    use async_compression::{
+        Level,
+        tokio::write::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder},
     };
+    use futures::FutureExt as _;
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
 
-    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    const ALL: [&str; 6] = ["gzip", "X-GZIP", "deflate", "deflate, bare", "br", "zstd"];
+
+    fn named(encoding: &str) -> Result<Option<Coding>, UnknownCoding> {
+        let name = encoding.trim_end_matches(", bare");
+        Coding::of(&HeaderMap::from_iter([(CONTENT_ENCODING, name.parse().unwrap())]))
     }
 
-    fn decoded(encoding: &str, body: &[u8], piece: usize) -> Result<Vec<u8>, UnreadableEncoding> {
-        let mut decoding = Decoding::of(&headers(header::CONTENT_ENCODING, encoding))?.unwrap();
-        let mut all = Vec::new();
-        for data in body.chunks(piece) {
-            decoding.push(Bytes::copy_from_slice(data));
-            while let Some(more) = decoding.next()? {
-                all.extend_from_slice(&more);
-            }
+    /// What has been written once each of the pieces is flushed, and all of it.
+    async fn encoded(encoding: &str, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+        macro_rules! by {
+            ($encoder:ident) => {{
+                let mut encoder = $encoder::with_quality(Vec::new(), Level::Fastest);
+                for piece in pieces {
+                    encoder.write_all(piece).await.unwrap();
+                    encoder.flush().await.unwrap();
+                }
+                let flushed = encoder.get_ref().clone();
+                encoder.shutdown().await.unwrap();
+                (flushed, encoder.into_inner())
+            }};
         }
-        decoding.end()?;
-        while let Some(more) = decoding.next()? {
-            all.extend_from_slice(&more);
+        match encoding {
+            "deflate" => by!(ZlibEncoder),
+            "deflate, bare" => by!(DeflateEncoder),
+            "br" => by!(BrotliEncoder),
+            "zstd" => by!(ZstdEncoder),
+            _ => by!(GzipEncoder),
         }
-        Ok(all)
     }
 
-    fn encoded(text: &[u8]) -> [(&'static str, Vec<u8>); 4] {
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
-        let mut bare = DeflateEncoder::new(Vec::new(), Compression::default());
-        gzip.write_all(text).unwrap();
-        zlib.write_all(text).unwrap();
-        bare.write_all(text).unwrap();
-        let gzip = gzip.finish().unwrap();
-        [
-            ("gzip", gzip.clone()),
-            ("X-GZIP", gzip),
-            ("deflate", zlib.finish().unwrap()),
-            ("deflate", bare.finish().unwrap()),
-        ]
+    fn decoding(encoding: &str, body: &[u8], piece: usize) -> BoxStream<'static, io::Result<Bytes>> {
+        let pieces: Vec<_> = body.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        named(encoding).unwrap().unwrap().decoded(stream::iter(pieces))
     }
 
-    #[test]
-    fn every_encoding_is_read_however_it_is_cut() {
+    async fn decoded(encoding: &str, body: &[u8], piece: usize) -> io::Result<Vec<u8>> {
+        decoding(encoding, body, piece).map_ok(|bytes| bytes.to_vec()).try_concat().await
+    }
+
+    #[tokio::test]
+    async fn every_encoding_is_read_however_it_is_cut() {
         let text: Vec<u8> = (0..60_000_u32).flat_map(|number| (number % 977).to_string().into_bytes()).collect();
-        for (encoding, body) in encoded(&text) {
+        for encoding in ALL {
+            let (_, body) = encoded(encoding, &[&text]).await;
             for piece in [1, 7, 5_000, usize::MAX] {
-                assert_eq!(decoded(encoding, &body, piece).as_deref(), Ok(&text[..]), "{encoding} by {piece}");
+                assert!(decoded(encoding, &body, piece).await.unwrap() == text, "{encoding} by {piece}");
             }
-            assert_eq!(decoded(encoding, b"", 1).as_deref(), Ok(&b""[..]), "{encoding}");
+            let twice = decoded(encoding, &[body.clone(), body].concat(), 999).await.unwrap();
+            assert!(twice == [&text[..], &text].concat(), "{encoding} of two frames");
         }
     }
 
-    #[test]
-    fn what_is_flushed_comes_at_once() {
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-        gzip.write_all(b"data: 1\n\n").unwrap();
-        gzip.flush().unwrap();
-        let mut decoding = Decoding::of(&headers(header::CONTENT_ENCODING, "gzip")).unwrap().unwrap();
-        decoding.push(gzip.get_ref().clone().into());
-        assert_eq!(decoding.next().unwrap().as_deref(), Some(&b"data: 1\n\n"[..]));
-        assert_eq!(decoding.next().unwrap(), None);
-        assert_eq!(decoding.end(), Err(UnreadableEncoding), "it is cut off");
+    #[tokio::test]
+    async fn what_is_flushed_comes_at_once_and_what_is_cut_off_is_an_error() {
+        for encoding in ALL {
+            let (flushed, _) = encoded(encoding, &[b"data: 1\n\n"]).await;
+            let head = stream::iter([Ok(Bytes::from(flushed.clone()))]);
+            let mut open = named(encoding).unwrap().unwrap().decoded(head.chain(stream::pending()));
+            let first = open.next().now_or_never().flatten();
+            assert_eq!(first.unwrap().unwrap(), "data: 1\n\n", "{encoding}");
+            assert!(open.next().now_or_never().is_none(), "{encoding}");
+            assert!(decoded(encoding, &flushed, usize::MAX).await.is_err(), "{encoding}");
+        }
     }
 
-    #[test]
-    fn nothing_grows_without_bound_and_nonsense_is_refused() {
-        let [(_, bomb), ..] = encoded(&vec![0; 64 * 1024 * 1024]);
-        let mut decoding = Decoding::of(&headers(header::CONTENT_ENCODING, "gzip")).unwrap().unwrap();
-        decoding.push(bomb.into());
-        let mut largest = 0;
-        while let Some(more) = decoding.next().unwrap() {
-            largest = largest.max(more.len());
+    #[tokio::test]
+    async fn nothing_grows_without_bound_and_nonsense_is_refused() {
+        let zeros = vec![0; 16 * 1024 * 1024];
+        for encoding in ALL {
+            let (_, bomb) = encoded(encoding, &[&zeros]).await;
+            assert!(bomb.len() < 1_000_000, "{encoding}");
+            let mut pieces = decoding(encoding, &bomb, usize::MAX);
+            let mut all = 0;
+            while let Some(piece) = pieces.next().await {
+                let piece = piece.unwrap();
+                assert!(piece.len() <= PIECE_BYTES, "{encoding}");
+                all += piece.len();
+            }
+            assert_eq!(all, zeros.len(), "{encoding}");
+            assert!(decoded(encoding, b"{\"id\":1}", 100).await.is_err(), "{encoding}");
         }
-        assert!(largest <= MAX_DECODED_BYTES, "{largest}");
-        assert_eq!(decoded("gzip", b"{\"id\":1}", 100), Err(UnreadableEncoding));
-        for encoding in ["br", "zstd", "gzip, gzip", "nonsense"] {
-            assert!(Decoding::of(&headers(header::CONTENT_ENCODING, encoding)).is_err(), "{encoding}");
+        for encoding in ["gzip, gzip", "nonsense", "\u{e9}"] {
+            assert_eq!(named(encoding), Err(UnknownCoding), "{encoding}");
         }
-        for encoding in ["nonsense", "gzip, chunked", "chunked, nonsense", "xchunked"] {
-            assert!(Decoding::of(&headers(header::TRANSFER_ENCODING, encoding)).is_err(), "{encoding}");
+        let twice = ["gzip", "br"].map(|value| (CONTENT_ENCODING, value.parse().unwrap()));
+        assert_eq!(Coding::of(&twice.into_iter().collect()), Err(UnknownCoding));
+        for plain in ["identity", "", " Identity "] {
+            assert_eq!(named(plain), Ok(None), "{plain}");
         }
-        for (name, value) in [(header::TRANSFER_ENCODING, "Chunked"), (header::CONTENT_ENCODING, "identity")] {
-            assert!(Decoding::of(&headers(name, value)).unwrap().is_none());
+        for name in Coding::NAMES.split(", ") {
+            assert!(named(name).is_ok_and(|coding| coding.is_some()), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_s_own_error_comes_as_it_is() {
+        for encoding in ALL {
+            let (flushed, _) = encoded(encoding, &[b"data: 1\n\n"]).await;
+            let broken = stream::iter([Ok(Bytes::from(flushed)), Err(io::ErrorKind::ConnectionReset.into())]);
+            let read = named(encoding).unwrap().unwrap().decoded(broken);
+            let error = read.try_for_each(|_| async { Ok(()) }).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{encoding}");
         }
     }
 }

@@ -415,7 +415,7 @@ impl Events {
                 }
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Some(Err(BodyError::Encoding(_)))) => Poll::Ready(Err(StreamError::BadEvent)),
+            Poll::Ready(Some(Err(BodyError::Encoding))) => Poll::Ready(Err(StreamError::BadEvent)),
             Poll::Ready(Some(Err(error))) => {
                 let kind = io_kind(&error).unwrap_or(io::ErrorKind::UnexpectedEof);
                 Poll::Ready(Err(StreamError::Broken(kind)))

@@ -27,6 +27,7 @@ pub use batchin_openai::LimitName;
 pub use breaker::{Asker, Breaker, Outcome, Phase, Shut, Ticket, Trouble, Whose};
 pub use call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry};
 pub use config::{Address, ConfigError, UpstreamConfig};
+pub use decoding::{Coding, UnknownCoding};
 pub use dialect::{Kind, UnknownKind};
 pub use events::{Event, EventKind, Events, StreamError};
 pub use fleet::{Fleet, FleetError};

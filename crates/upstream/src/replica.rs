@@ -48,6 +48,9 @@ const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// Headers of a call, room for which is made at once.
 const CALL_HEADERS: usize = 8;
 
+/// Unpacking would cost both sides more than the bytes that it saves.
+const PLAIN: HeaderValue = HeaderValue::from_static("identity");
+
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// One model server.
@@ -383,8 +386,7 @@ impl Replica {
         let headers = request.headers_mut();
         headers.reserve(CALL_HEADERS);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // Unpacking would cost both sides more than the bytes that it saves.
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(header::ACCEPT_ENCODING, PLAIN);
         if let Ok(id) = HeaderValue::try_from(call.request_id.as_str()) {
             headers.insert(X_REQUEST_ID, id);
         }
@@ -493,7 +495,7 @@ async fn collect(mut body: AnswerBody, most: usize, idle: Duration) -> Result<By
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| match error {
             BodyError::Broken(_) => CallError::other_replica(CallErrorKind::Reset),
-            BodyError::Encoding(_) => CallError::other_replica(CallErrorKind::Encoding),
+            BodyError::Encoding => CallError::other_replica(CallErrorKind::Encoding),
         })?;
         let Ok(data) = frame.into_data() else { continue };
         let so_far = all.as_ref().map_or(first.len(), BytesMut::len);

@@ -18,7 +18,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header::HOST, uri::PathAndQuery, uri::Scheme};
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, header::HOST, uri::PathAndQuery, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::{
@@ -38,7 +42,7 @@ use batchin_openai::Endpoint;
 
 use crate::{
     config::{Address, UpstreamConfig},
-    decoding::{Decoding, UnreadableEncoding},
+    decoding::{Coding, UnknownCoding},
     dialect::{HealthPath, MODELS_PATH},
     gathered::Gathered,
 };
@@ -115,9 +119,10 @@ impl Transport {
             };
             match connection.ask(request).await {
                 Ok(response) => {
-                    let coding = Coding::of(response.headers());
+                    let (head, incoming) = response.into_parts();
                     let connection = Some((connection, Arc::clone(&self.idle)));
-                    return Ok(response.map(|incoming| AnswerBody { incoming, connection, coding }));
+                    let body = AnswerBody::of(&head.headers, RawBody { incoming, connection });
+                    return Ok(Response::from_parts(head, body));
                 }
                 // A server may close a connection just when it is used again. What comes back was not sent.
                 Err(mut error) => match error.take_message() {
@@ -274,18 +279,20 @@ impl Idle {
     }
 }
 
-/// An answer's body, decoded. Read to its end it leaves its connection for the next call; dropped before, it closes it.
-pub(crate) struct AnswerBody {
+/// An answer's body as it comes. Read to its end it leaves its connection for the next call; dropped before, it closes it.
+pub(crate) struct RawBody {
     incoming: Incoming,
     /// Until the answer is whole.
     connection: Option<(Connection, Arc<Idle>)>,
-    coding: Coding,
 }
 
-/// What stands between an answer's bytes and its text.
-enum Coding {
-    Plain,
-    Encoded(Box<Decoding>),
+/// An answer's body, decoded.
+pub(crate) enum AnswerBody {
+    /// As nearly all come.
+    Plain(RawBody),
+    /// It came compressed.
+    Decoded(BoxStream<'static, io::Result<Bytes>>),
+    /// In a way that cannot be read.
     Unreadable,
 }
 
@@ -296,24 +303,12 @@ pub(crate) enum BodyError {
     #[error("the connection broke")]
     Broken(#[source] hyper::Error),
     /// It has an encoding that is not known, or is not what it says.
-    #[error(transparent)]
-    Encoding(#[from] UnreadableEncoding),
+    #[error("the answer's encoding cannot be read")]
+    Encoding,
 }
 
-impl Coding {
-    fn of(headers: &HeaderMap) -> Self {
-        // Most answers have neither header.
-        match Decoding::of(headers) {
-            Ok(None) => Self::Plain,
-            Ok(Some(decoding)) => Self::Encoded(decoding),
-            Err(UnreadableEncoding) => Self::Unreadable,
-        }
-    }
-}
-
-impl AnswerBody {
-    /// The next frame as it comes from the connection.
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+impl RawBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         if let Some((connection, _)) = &mut self.connection {
             connection.drive(cx);
         }
@@ -330,30 +325,32 @@ impl AnswerBody {
         Poll::Ready(frame)
     }
 
-    fn unreadable(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.connection = None;
-        Poll::Ready(Some(Err(UnreadableEncoding.into())))
-    }
-
-    fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// Its bytes. What breaks it is a [`BodyError`] inside.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
-            let Coding::Encoded(decoding) = &mut self.coding else { return self.unreadable() };
-            match decoding.next() {
-                Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(None) if decoding.is_over() => return Poll::Ready(None),
-                Ok(None) => {}
-                Err(UnreadableEncoding) => return self.unreadable(),
-            }
-            let frame = ready!(self.poll_incoming(cx));
-            let Coding::Encoded(decoding) = &mut self.coding else { return self.unreadable() };
-            match frame.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => decoding.push(data),
+            return Poll::Ready(match ready!(self.poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => Some(Ok(data)),
                 // Trailers.
-                Some(Ok(Err(_))) => {}
-                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(error)))),
-                None if decoding.end().is_err() => return self.unreadable(),
-                None => {}
-            }
+                Some(Ok(Err(_))) => continue,
+                Some(Err(error)) => Some(Err(io::Error::other(BodyError::Broken(error)))),
+                None => None,
+            });
+        }
+    }
+}
+
+impl AnswerBody {
+    fn of(headers: &HeaderMap, mut raw: RawBody) -> Self {
+        // A `transfer-encoding` other than `chunked` leaves open where the body ends, so that it would be waited for.
+        let mut transfer = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let is_known = |name: &str| ["chunked", "identity"].iter().any(|known| name.trim().eq_ignore_ascii_case(known));
+        if !transfer.all(|value| value.to_str().is_ok_and(is_known)) {
+            return Self::Unreadable;
+        }
+        match Coding::of(headers) {
+            Ok(None) => Self::Plain(raw),
+            Ok(Some(coding)) => Self::Decoded(coding.decoded(stream::poll_fn(move |cx| raw.poll_bytes(cx)))),
+            Err(UnknownCoding) => Self::Unreadable,
         }
     }
 }
@@ -364,21 +361,24 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        match this.coding {
-            Coding::Plain => this.poll_incoming(cx).map_err(BodyError::Broken),
-            Coding::Encoded(_) => this.poll_decoded(cx),
-            Coding::Unreadable => this.unreadable(),
+        match this {
+            Self::Plain(raw) => raw.poll_frame(cx).map_err(BodyError::Broken),
+            Self::Decoded(pieces) => {
+                let failed = |error: io::Error| error.downcast().unwrap_or(BodyError::Encoding);
+                pieces.poll_next_unpin(cx).map_ok(Frame::data).map_err(failed)
+            }
+            Self::Unreadable => Poll::Ready(Some(Err(BodyError::Encoding))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.coding, Coding::Plain) && self.incoming.is_end_stream()
+        matches!(self, Self::Plain(raw) if raw.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.coding {
-            Coding::Plain => self.incoming.size_hint(),
-            Coding::Encoded(_) | Coding::Unreadable => SizeHint::default(),
+        match self {
+            Self::Plain(raw) => raw.incoming.size_hint(),
+            Self::Decoded(_) | Self::Unreadable => SizeHint::default(),
         }
     }
 }

@@ -2,17 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "they are the assertions of a test")]
 
-use std::{io::Write as _, time::Duration};
+use std::time::Duration;
 
+use async_compression::{
+    Level,
+    tokio::write::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder},
+};
 use batchin_openai::{Endpoint, peek};
 use batchin_sim::{Answer as SimAnswer, Behaviour, Refusal, SimServer};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Answer, Asker, Call, CallError, CallErrorKind, Fleet, Kind, LimitName, UpstreamConfig};
+use batchin_upstream::{Answer, Asker, Call, CallError, CallErrorKind, Check, Fleet, Kind, LimitName, UpstreamConfig};
 use bytes::Bytes;
-use flate2::{
-    Compression,
-    write::{DeflateEncoder, GzEncoder, ZlibEncoder},
-};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -225,13 +225,13 @@ async fn settings_say_it_before_a_refusal_does() {
     sim.stop().await;
 }
 
-/// Answers each connection's first call with these bytes and leaves the connection open.
-async fn answering(listener: TcpListener, answer: Vec<u8>) {
+/// Answers each connection's first call, which ends so, with these bytes and leaves the connection open.
+async fn answering(listener: TcpListener, answer: Vec<u8>, end: &[u8]) {
     let mut open = Vec::new();
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
         let (mut request, mut piece) = (Vec::new(), [0; 4_096]);
-        while !request.ends_with(b"}") {
+        while !request.ends_with(end) {
             let read = stream.read(&mut piece).await.unwrap();
             assert!(read > 0, "the call broke off");
             request.extend_from_slice(&piece[..read]);
@@ -248,19 +248,27 @@ async fn wrapped(head: &str, body: &[u8], more: &Value) -> Result<String, CallEr
     let mut answer = format!("HTTP/1.1 {head}\r\n\r\n").into_bytes();
     answer.extend_from_slice(body);
     tokio::select! {
-        () = answering(listener, answer) => panic!("it ended"),
+        () = answering(listener, answer, b"}") => panic!("it ended"),
         answer = answered(&fleet, chat(more)) => answer,
     }
 }
 
-fn encodings(text: &[u8]) -> [(&'static str, Vec<u8>); 3] {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::default());
-    let mut bare = DeflateEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(text).unwrap();
-    zlib.write_all(text).unwrap();
-    bare.write_all(text).unwrap();
-    [("gzip", gzip.finish().unwrap()), ("deflate", zlib.finish().unwrap()), ("deflate", bare.finish().unwrap())]
+async fn encodings(text: &[u8]) -> [(&'static str, Vec<u8>); 5] {
+    macro_rules! by {
+        ($encoder:ident) => {{
+            let mut encoder = $encoder::with_quality(Vec::new(), Level::Fastest);
+            encoder.write_all(text).await.unwrap();
+            encoder.shutdown().await.unwrap();
+            encoder.into_inner()
+        }};
+    }
+    [
+        ("gzip", by!(GzipEncoder)),
+        ("deflate", by!(ZlibEncoder)),
+        ("deflate", by!(DeflateEncoder)),
+        ("br", by!(BrotliEncoder)),
+        ("zstd", by!(ZstdEncoder)),
+    ]
 }
 
 const WHOLE: &[u8] = br#"{"choices":[{"index":0,"message":{"content":"warm"},"finish_reason":"stop"}]}"#;
@@ -269,17 +277,18 @@ const STREAM: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":
 #[tokio::test]
 async fn answers_that_come_compressed_are_read() {
     for (text, more) in [(WHOLE, json!({})), (STREAM, json!({ "stream": true }))] {
-        for (encoding, body) in encodings(text) {
+        for (encoding, body) in encodings(text).await {
             let head =
                 |status: &str| format!("{status}\r\ncontent-encoding: {encoding}\r\ncontent-length: {}", body.len());
             let answer = wrapped(&head("200 OK"), &body, &more).await.unwrap();
             assert!(answer.contains("\"warm\""), "{encoding}: {answer}");
         }
     }
-    let [(_, refusal), ..] = encodings(br#"{"error":{"message":"the prompt is too long"}}"#);
-    let head = format!("400 Bad Request\r\ncontent-encoding: gzip\r\ncontent-length: {}", refusal.len());
-    let error = wrapped(&head, &refusal, &json!({})).await.unwrap_err();
-    assert_eq!(error.client_error.unwrap().message, "the prompt is too long");
+    for (encoding, refusal) in encodings(br#"{"error":{"message":"the prompt is too long"}}"#).await {
+        let head = format!("400 Bad Request\r\ncontent-encoding: {encoding}\r\ncontent-length: {}", refusal.len());
+        let error = wrapped(&head, &refusal, &json!({})).await.unwrap_err();
+        assert_eq!(error.client_error.unwrap().message, "the prompt is too long", "{encoding}");
+    }
 }
 
 #[tokio::test]
@@ -288,8 +297,11 @@ async fn what_cannot_be_read_is_a_failure_at_once() {
     let cases = [(json!({}), CallErrorKind::Encoding), (json!({ "stream": true }), CallErrorKind::BadAnswer)];
     for (more, kind) in cases {
         for head in [
-            format!("200 OK\r\ncontent-encoding: br\r\n{}", length(WHOLE)),
+            format!("200 OK\r\ncontent-encoding: compress\r\n{}", length(WHOLE)),
+            format!("200 OK\r\ncontent-encoding: gzip, br\r\n{}", length(WHOLE)),
             format!("200 OK\r\ncontent-encoding: gzip\r\n{}", length(WHOLE)),
+            format!("200 OK\r\ncontent-encoding: br\r\n{}", length(WHOLE)),
+            format!("200 OK\r\ncontent-encoding: zstd\r\n{}", length(WHOLE)),
             "200 OK\r\ntransfer-encoding: nonsense".to_owned(),
             "200 OK\r\ntransfer-encoding: gzip".to_owned(),
         ] {
@@ -304,7 +316,26 @@ async fn what_cannot_be_read_is_a_failure_at_once() {
 
 #[tokio::test]
 async fn a_compressed_answer_is_bounded_by_what_it_becomes() {
-    let [(_, bomb), ..] = encodings(&vec![b' '; batchin_upstream::MAX_ANSWER_BYTES + 1]);
-    let head = format!("200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}", bomb.len());
-    assert_eq!(wrapped(&head, &bomb, &json!({})).await.unwrap_err().kind, CallErrorKind::TooLarge);
+    for (encoding, bomb) in encodings(&vec![b' '; batchin_upstream::MAX_ANSWER_BYTES + 1]).await {
+        let head = format!("200 OK\r\ncontent-encoding: {encoding}\r\ncontent-length: {}", bomb.len());
+        let error = wrapped(&head, &bomb, &json!({})).await.unwrap_err();
+        assert_eq!(error.kind, CallErrorKind::TooLarge, "{encoding}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_models_that_comes_compressed_is_read() {
+    for (encoding, list) in encodings(br#"{"object":"list","data":[{"id":"up"}]}"#).await {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let fleet = fleet(Kind::OpenAi, &format!("http://{}", listener.local_addr().unwrap()), |_| {});
+        let length = list.len();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {encoding}\r\ncontent-length: {length}\r\n\r\n");
+        let answer = [head.into_bytes(), list].concat();
+        let replica = fleet.replica("gpu-1").unwrap();
+        let found = tokio::select! {
+            () = answering(listener, answer, b"\r\n\r\n") => panic!("it ended"),
+            found = tokio::time::timeout(PATIENCE, replica.check()) => found.unwrap(),
+        };
+        assert_eq!(found, Check::Lists(vec!["up".to_owned()]), "{encoding}");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_compression::{
     Level,
-    tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder},
+    tokio::write::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder},
 };
 use batchin_testkit::{
     Reply, TestServer, both,
@@ -61,6 +61,7 @@ async fn compressed(coding: &str, text: &[u8]) -> Vec<u8> {
     match coding {
         "gzip" => by!(GzipEncoder),
         "deflate" => by!(ZlibEncoder),
+        "bare" => by!(DeflateEncoder),
         "br" => by!(BrotliEncoder),
         "zstd" => by!(ZstdEncoder),
         _ => text.to_vec(),
@@ -269,6 +270,8 @@ both! {
             let answer = send(coding, compressed(coding, plain.as_bytes()).await).await.ok();
             assert_eq!(answer["usage"]["completion_tokens"], 3, "{coding}");
         }
+        let bare = send("deflate", compressed("bare", plain.as_bytes()).await).await.ok();
+        assert_eq!(bare["usage"]["completion_tokens"], 3, "as some send it");
         for coding in ["gzip", "zstd"] {
             let (begin, end) = plain.as_bytes().split_at(plain.len() / 2);
             let frames = [compressed(coding, begin).await, compressed(coding, end).await].concat();

@@ -7,7 +7,7 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout};
 
-use super::{MAX_REFUSAL_BYTES, Replica, collect};
+use super::{MAX_REFUSAL_BYTES, PLAIN, Replica, collect};
 use crate::{
     call::CallErrorKind,
     dialect::listed,
@@ -97,6 +97,7 @@ impl Replica {
     async fn ask(&self, what: &Uri, most: usize) -> Option<(StatusCode, Result<Bytes, CallErrorKind>)> {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = what.clone();
+        request.headers_mut().insert(header::ACCEPT_ENCODING, PLAIN);
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
