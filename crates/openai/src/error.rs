@@ -74,13 +74,12 @@ impl UpstreamError {
     /// Replaces the server's own name of the model by the public one.
     pub fn rename_model(&mut self, upstream: &str, public: &str) {
         if upstream.len() > 1 && upstream != public {
-            self.message = self.message.replace(upstream, public);
+            self.message = renamed(&self.message, upstream, public);
         }
     }
 
     /// Whether it speaks of this member of the request.
     pub fn names(&self, member: &str) -> bool {
-        let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
         let said = |text: &str| text.split(|letter| !is_word(letter)).any(|word| word == member);
         said(&self.message) || self.param.as_deref().is_some_and(said)
     }
@@ -126,8 +125,8 @@ impl UpstreamError {
     /// Speaks of a member by the name that the client used.
     pub fn rename_member(&mut self, sent: &str, clients: &str) {
         if sent != clients && self.names(sent) && !self.names(clients) {
-            self.message = self.message.replace(sent, clients);
-            self.param = self.param.take().map(|param| param.replace(sent, clients));
+            self.message = renamed(&self.message, sent, clients);
+            self.param = self.param.take().map(|param| renamed(&param, sent, clients));
         }
     }
 
@@ -140,6 +139,26 @@ impl UpstreamError {
             code: self.code.as_deref(),
         }
     }
+}
+
+fn is_word(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '_'
+}
+
+/// The text with one name in place of another, wherever that is a word and not a part of one.
+fn renamed(text: &str, name: &str, by: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut from = 0;
+    for (at, _) in text.match_indices(name) {
+        let end = at + name.len();
+        if !text[..at].ends_with(is_word) && !text[end..].starts_with(is_word) {
+            out.push_str(&text[from..at]);
+            out.push_str(by);
+            from = end;
+        }
+    }
+    out.push_str(&text[from..]);
+    out
 }
 
 /// Reads an error body of any known shape: nested (OpenAI, vLLM, llama.cpp, Ollama), flat (SGLang), a string
@@ -370,6 +389,22 @@ mod tests {
         let error = upstream_error_message(status, body.as_bytes());
         let found = [error.param.as_deref(), error.code.as_deref(), error.kind.as_deref()];
         assert_eq!((error.message.as_str(), found), (message, rest));
+    }
+
+    #[test]
+    fn a_model_s_name_is_a_word_of_its_own() {
+        let said = |message: &str, upstream: &str| {
+            let body = serde_json::json!({ "error": { "message": message } }).to_string();
+            let mut error = upstream_error_message(400, body.as_bytes());
+            error.rename_model(upstream, "public");
+            error.message
+        };
+        assert_eq!(
+            said("unsupported: up, `up`:latest upup up", "up"),
+            "unsupported: public, `public`:latest upup public"
+        );
+        assert_eq!(said("max_tokens is too much for max", "max"), "max_tokens is too much for public");
+        assert_eq!(said("no Qwen/Qwen3 in models/Qwen/Qwen3.", "Qwen/Qwen3"), "no public in models/public.");
     }
 
     #[test]
