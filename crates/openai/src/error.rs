@@ -122,6 +122,16 @@ impl UpstreamError {
         UNKNOWN.iter().any(|phrase| said.contains(phrase)) && !VALUE.iter().any(|phrase| said.contains(phrase))
     }
 
+    /// Whether it refuses the request as a 400 does, by the status that it names or else by its words.
+    pub fn blames_request(&self) -> bool {
+        const REFUSING: [&str; 5] = ["invalid", "bad_request", "badrequest", "validation", "unsupported"];
+        let refuses = |word: &String| REFUSING.iter().any(|refusing| word.to_ascii_lowercase().contains(refusing));
+        match self.status {
+            Some(status) => matches!(status, 400 | 422),
+            None => self.is_of_unknown_member() || [&self.code, &self.kind].into_iter().flatten().any(refuses),
+        }
+    }
+
     /// Speaks of a member by the name that the client used.
     pub fn rename_member(&mut self, sent: &str, clients: &str) {
         if sent != clients && self.names(sent) && !self.names(clients) {

@@ -152,6 +152,30 @@ pub enum Retry {
     Never,
 }
 
+/// What comes in place of an answer although its status is good.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// What the server says went wrong: the whole body, or a stream's first event.
+    Said(UpstreamError),
+    /// Nothing that can be read.
+    Failed(CallError),
+}
+
+impl From<CallError> for Unanswered {
+    fn from(error: CallError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unanswered> for CallError {
+    fn from(none: Unanswered) -> Self {
+        match none {
+            Unanswered::Said(error) => Self::reported(error),
+            Unanswered::Failed(error) => error,
+        }
+    }
+}
+
 impl CallError {
     pub(crate) fn other_replica(kind: CallErrorKind) -> Self {
         Self { kind, retry: Retry::OtherReplica, client_error: None }
@@ -172,7 +196,7 @@ impl CallError {
         Self::of(status.as_u16(), upstream_error_message(status.as_u16(), body), retry_after(headers))
     }
 
-    /// An error that came with a good status or as the first event of a stream.
+    /// An error that came with a good status or as an event of a stream.
     pub(crate) fn reported(error: UpstreamError) -> Self {
         match error.status {
             Some(status) => Self::of(status, error, None),

@@ -20,7 +20,7 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use crate::{
-    call::{Call, CallError, CallErrorKind},
+    call::{Call, CallError, CallErrorKind, Unanswered},
     mixed::{Form, TooLarge},
     replica::Lease,
     transport::{AnswerBody, BodyError, io_kind},
@@ -88,6 +88,14 @@ pub enum StreamError {
 
 /// The events of one answer, in order.
 pub struct Events {
+    feed: Feed,
+    /// The event that `call` waited for.
+    first: Option<Event>,
+    lease: Lease,
+}
+
+/// An answer on its way from bytes to events.
+pub(crate) struct Feed {
     /// `None` once the stream is over, so that the connection is let go.
     body: Option<AnswerBody>,
     /// What may follow `[DONE]`: the end of the body, after which the connection can be used again.
@@ -100,13 +108,10 @@ pub struct Events {
     /// Choices that the answer has.
     answers: u32,
     models: Option<(String, String)>,
-    /// The event that `call` waited for.
-    first: Option<Event>,
     at_end: bool,
     idle: Duration,
     last_byte: Instant,
     alarm: Pin<Box<Sleep>>,
-    lease: Lease,
 }
 
 /// What becomes of each chunk.
@@ -176,56 +181,10 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
-    pub(crate) async fn open(
-        body: AnswerBody,
-        call: &Call<'_>,
-        reader: Reader,
-        lease: Lease,
-        deadline: Instant,
-    ) -> Result<Self, CallError> {
-        let idle = lease.idle_timeout();
-        let now = Instant::now();
-        let mut events = Self {
-            body: Some(body),
-            tail: None,
-            form: Form::default(),
-            decoder: Decoder::new(),
-            reader,
-            waiting: VecDeque::new(),
-            answers: call.answers,
-            models: call.upstream_model.map(|upstream| (upstream.to_owned(), call.public_model.to_owned())),
-            first: None,
-            at_end: false,
-            idle,
-            last_byte: now,
-            alarm: Box::pin(tokio::time::sleep_until(now + idle)),
-            lease,
-        };
-        let first = timeout_at(deadline, events.first_event()).await;
-        let failure = match first {
-            Ok(Some(Ok(Event { kind: EventKind::Error(error), .. }))) => CallError::reported(*error),
-            Ok(Some(Ok(Event { kind: EventKind::Done, .. }))) => CallError::other_replica(CallErrorKind::BadAnswer),
-            Ok(Some(Ok(event))) => {
-                events.first = Some(event);
-                events.lease.began();
-                return Ok(events);
-            }
-            Ok(Some(Err(error))) => CallError::broke_off(error),
-            Err(_) => CallError::other_replica(CallErrorKind::Timeout),
-            Ok(None) => CallError::other_replica(CallErrorKind::BadAnswer),
-        };
-        events.lease.failed(&failure);
-        Err(failure)
-    }
-
-    async fn first_event(&mut self) -> Option<Result<Event, StreamError>> {
-        loop {
-            match std::future::poll_fn(|cx| self.poll_decoded(cx)).await {
-                Some(Ok(Event { kind: EventKind::KeepAlive, .. })) => {}
-                other => return other,
-            }
-        }
+    /// The events of an open feed, of which `first` has been taken.
+    pub(crate) fn new(feed: Feed, first: Event, mut lease: Lease) -> Self {
+        lease.began();
+        Self { feed, first: Some(first), lease }
     }
 
     /// The next event; `None` after [`EventKind::Done`], [`EventKind::Error`] or an error.
@@ -235,19 +194,18 @@ impl Events {
 
     /// Whether this choice has ended; unknown where chunks are put together.
     pub fn has_ended(&self, index: u64) -> bool {
-        matches!(&self.reader, Reader::PassOn(relay) if relay.has_ended(index))
+        matches!(&self.feed.reader, Reader::PassOn(relay) if relay.has_ended(index))
     }
 
     /// Whether each of the answers that were asked for has ended.
     pub(crate) fn is_whole(&self) -> bool {
-        let asked = usize::try_from(self.answers).unwrap_or(usize::MAX);
-        self.reader.is_finished() && self.reader.seen() >= asked
+        self.feed.is_whole()
     }
 
     /// What has been put together; `None` where chunks are passed on.
     pub(crate) fn into_answer(mut self) -> Option<Assembler> {
         let nothing = Reader::PassOn(Box::new(Relay::new("", "", false)));
-        match std::mem::replace(&mut self.reader, nothing) {
+        match std::mem::replace(&mut self.feed.reader, nothing) {
             Reader::Assemble(answer) => Some(*answer),
             Reader::PassOn(_) => None,
         }
@@ -259,7 +217,7 @@ impl Events {
             self.note(&first);
             return Poll::Ready(Some(Ok(first)));
         }
-        let polled = self.poll_decoded(cx);
+        let polled = self.feed.poll_decoded(cx);
         match &polled {
             Poll::Ready(Some(Ok(event))) => self.note(event),
             Poll::Ready(Some(Err(_))) => self.lease.stream_broke(),
@@ -275,6 +233,57 @@ impl Events {
             EventKind::Error(_) => self.lease.stream_broke(),
             EventKind::Delta | EventKind::Finish | EventKind::Usage | EventKind::KeepAlive => {}
         }
+    }
+}
+
+impl Feed {
+    /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
+    pub(crate) async fn open(
+        body: AnswerBody,
+        call: &Call<'_>,
+        reader: Reader,
+        idle: Duration,
+        deadline: Instant,
+    ) -> Result<(Self, Event), Unanswered> {
+        let now = Instant::now();
+        let mut feed = Self {
+            body: Some(body),
+            tail: None,
+            form: Form::default(),
+            decoder: Decoder::new(),
+            reader,
+            waiting: VecDeque::new(),
+            answers: call.answers,
+            models: call.upstream_model.map(|upstream| (upstream.to_owned(), call.public_model.to_owned())),
+            at_end: false,
+            idle,
+            last_byte: now,
+            alarm: Box::pin(tokio::time::sleep_until(now + idle)),
+        };
+        let first = timeout_at(deadline, feed.first_event()).await;
+        Err(Unanswered::Failed(match first {
+            Ok(Some(Ok(Event { kind: EventKind::Error(said), .. }))) => return Err(Unanswered::Said(*said)),
+            Ok(Some(Ok(Event { kind: EventKind::Done, .. }))) => CallError::other_replica(CallErrorKind::BadAnswer),
+            Ok(Some(Ok(event))) => return Ok((feed, event)),
+            Ok(Some(Err(error))) => CallError::broke_off(error),
+            Err(_) => CallError::other_replica(CallErrorKind::Timeout),
+            Ok(None) => CallError::other_replica(CallErrorKind::BadAnswer),
+        }))
+    }
+
+    async fn first_event(&mut self) -> Option<Result<Event, StreamError>> {
+        loop {
+            match std::future::poll_fn(|cx| self.poll_decoded(cx)).await {
+                Some(Ok(Event { kind: EventKind::KeepAlive, .. })) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether each of the answers that were asked for has ended.
+    fn is_whole(&self) -> bool {
+        let asked = usize::try_from(self.answers).unwrap_or(usize::MAX);
+        self.reader.is_finished() && self.reader.seen() >= asked
     }
 
     fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, StreamError>>> {
@@ -443,7 +452,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        let unended = self.tail.take().and_then(|tail| unended(tail, &mut Context::from_waker(Waker::noop())));
+        let unended = self.feed.tail.take().and_then(|tail| unended(tail, &mut Context::from_waker(Waker::noop())));
         if let Some(tail) = unended {
             self.lease.drain(tail);
         }

@@ -146,6 +146,15 @@ impl Tries {
     /// that the name is unknown: a server that refuses a number might ignore the other name, and then knows no limit.
     pub(crate) fn again(&mut self, call: &Call<'_>, error: &CallError) -> bool {
         let (CallErrorKind::Status(400 | 422), Some(said)) = (error.kind, &error.client_error) else { return false };
+        self.leaves_out(call, said)
+    }
+
+    /// The same of a refusal that came with a good status, as a body or as a stream's first event.
+    pub(crate) fn again_after(&mut self, call: &Call<'_>, said: &UpstreamError) -> bool {
+        said.blames_request() && self.leaves_out(call, said)
+    }
+
+    fn leaves_out(&mut self, call: &Call<'_>, said: &UpstreamError) -> bool {
         if self.sent == MAX_TRIES || !(self.drops_limit(call, said) || self.drops_ours(call, said)) {
             return false;
         }

@@ -10,7 +10,7 @@ use batchin_openai::{
 };
 use bytes::{Bytes, BytesMut};
 
-use crate::call::{Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry};
+use crate::call::{Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, Unanswered};
 
 /// Names of fields that a stream of events may begin with, beside a comment.
 const FIELDS: [&[u8]; 4] = [b"data", b"event", b"id", b"retry"];
@@ -72,8 +72,8 @@ pub(crate) fn is_events(body: &[u8]) -> bool {
 }
 
 /// The answer in a stream that came for a call which had asked for a whole one.
-pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, CallError> {
-    let unreadable = || CallError::other_replica(CallErrorKind::BadAnswer);
+pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, Unanswered> {
+    let unreadable = || Unanswered::Failed(CallError::other_replica(CallErrorKind::BadAnswer));
     let mut answer = Assembler::new(call.endpoint, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
     let mut events = Decoder::new();
     events.push(body);
@@ -100,7 +100,7 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
             break;
         }
         if event.event.as_deref() == Some(b"error") {
-            return Err(CallError::reported(upstream_error_message(500, data)));
+            return Err(Unanswered::Said(upstream_error_message(500, data)));
         }
         if data.is_empty() {
             continue;
@@ -113,7 +113,7 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
             break;
         }
         if let Some(error) = facts.error {
-            return Err(CallError::reported(error));
+            return Err(Unanswered::Said(error));
         }
     }
     // Without the mark of its end, a stream that lacks a choice was cut off.
@@ -123,8 +123,8 @@ pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, 
     answer.finish().map_err(|_| unreadable())
 }
 
-fn too_large() -> CallError {
-    CallError { kind: CallErrorKind::TooLarge, retry: Retry::Never, client_error: None }
+fn too_large() -> Unanswered {
+    Unanswered::Failed(CallError { kind: CallErrorKind::TooLarge, retry: Retry::Never, client_error: None })
 }
 
 #[cfg(test)]

@@ -30,13 +30,15 @@ use crate::{
     absent::Absent,
     assembly::Assembly,
     breaker::{Asker, Breaker, Outcome, Phase, Shut, Ticket, Trouble, Whose},
-    call::{Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, counts_all_along, request_body},
+    call::{
+        Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, Unanswered, counts_all_along, request_body,
+    },
     config::UpstreamConfig,
     dialect::Kind,
-    events::{Events, Reader},
+    events::{Events, Feed, Reader},
     fleet::FleetError,
     health::{Health, Pulse},
-    learnt::{Lessons, Manner},
+    learnt::{Lessons, Manner, Tries},
     meters::Meters,
     mixed,
     transport::{AnswerBody, BodyError, SendError, Targets, Transport},
@@ -269,38 +271,42 @@ impl Replica {
     ///
     /// The call must say `stream`, and its body must be one whose streams say as much as a whole answer.
     pub async fn assemble(self: &Arc<Self>, call: Call<'_>) -> Result<Assembly, CallError> {
-        let answer = Assembler::new(call.endpoint, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
-        match self.send(&call, || Reader::Assemble(Box::new(answer))).await? {
+        let answer = || Assembler::new(call.endpoint, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
+        match self.send(&call, || Reader::Assemble(Box::new(answer()))).await? {
             Answer::Events(events) => Ok(Assembly::new(*events)),
             Answer::Whole { .. } => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
         }
     }
 
-    async fn send(self: &Arc<Self>, call: &Call<'_>, reader: impl FnOnce() -> Reader) -> Result<Answer, CallError> {
+    async fn send(self: &Arc<Self>, call: &Call<'_>, reader: impl Fn() -> Reader) -> Result<Answer, CallError> {
         let started = Instant::now();
         let mut lease = self.lease(call.asker, started)?;
-        match self.exchange(call, started).await {
-            Ok(Reply::Whole(answer)) => {
-                lease.succeeded();
-                self.served(call);
-                Ok(answer)
-            }
-            Ok(Reply::Head(response)) => {
-                let deadline = started + self.config.first_byte_timeout;
-                // Boxed: whole answers, which are most, need no room for it in their futures.
-                let events = Box::pin(Events::open(response.into_body(), call, reader(), lease, deadline)).await;
-                match &events {
-                    Ok(_) => self.served(call),
-                    Err(error) => self.not_served(call, error),
+        let mut tries = self.lessons.tries(call, &self.config);
+        let failed = loop {
+            match self.exchange(call, &mut tries, started).await {
+                Ok(Reply::Whole(answer)) => {
+                    lease.succeeded();
+                    self.served(call, &tries);
+                    return Ok(answer);
                 }
-                Ok(Answer::Events(Box::new(events?)))
+                Ok(Reply::Head(response)) => {
+                    let (idle, deadline) = (self.config.idle_timeout, started + self.config.first_byte_timeout);
+                    // Boxed: whole answers, which are most, need no room for it in their futures.
+                    match Box::pin(Feed::open(response.into_body(), call, reader(), idle, deadline)).await {
+                        Ok((feed, first)) => {
+                            self.served(call, &tries);
+                            return Ok(Answer::Events(Box::new(Events::new(feed, first, lease))));
+                        }
+                        Err(Unanswered::Said(said)) if tries.again_after(call, &said) => {}
+                        Err(none) => break CallError::from(none).renamed(call),
+                    }
+                }
+                Err(error) => break error,
             }
-            Err(error) => {
-                lease.failed(&error);
-                self.not_served(call, &error);
-                Err(error)
-            }
-        }
+        };
+        lease.failed(&failed);
+        self.not_served(call, &failed);
+        Err(failed)
     }
 
     /// What it does not have is told once, and so is that it has it again.
@@ -316,7 +322,8 @@ impl Replica {
         }
     }
 
-    fn served(&self, call: &Call<'_>) {
+    fn served(&self, call: &Call<'_>, tries: &Tries) {
+        self.lessons.note(call, tries, &self.config.name);
         if self.absent.answered(call.public_model, call.endpoint) {
             let (upstream, model, call) = (self.name(), call.public_model, call.endpoint.name());
             info!(upstream, model, call, "upstream {upstream} serves {call} of {model} again");
@@ -330,36 +337,39 @@ impl Replica {
         self.meters.model_missing.set(0.0);
     }
 
-    async fn exchange(&self, call: &Call<'_>, started: Instant) -> Result<Reply, CallError> {
-        let mut tries = self.lessons.tries(call, &self.config);
-        let response = loop {
+    /// Sends a call, again without what is refused, up to the whole answer or a stream's head.
+    async fn exchange(&self, call: &Call<'_>, tries: &mut Tries, started: Instant) -> Result<Reply, CallError> {
+        loop {
             let response = self.sent(call, tries.manner, started).await?;
-            if response.status().is_success() {
-                break response;
-            }
-            let refusal = Box::pin(self.refusal(response)).await;
-            if !tries.again(call, &refusal) {
+            if !response.status().is_success() {
+                let refusal = Box::pin(self.refusal(response)).await;
+                if tries.again(call, &refusal) {
+                    continue;
+                }
                 return Err(refusal.renamed(call));
             }
-        };
-        self.lessons.note(call, &tries, &self.config.name);
-        if call.stream && call.endpoint.generates() {
-            return Ok(Reply::Head(response));
+            if call.stream && call.endpoint.generates() {
+                return Ok(Reply::Head(response));
+            }
+            match self.whole(call, response).await {
+                Ok(answer) => return Ok(Reply::Whole(answer)),
+                Err(Unanswered::Said(said)) if tries.again_after(call, &said) => {}
+                Err(none) => return Err(CallError::from(none).renamed(call)),
+            }
         }
+    }
+
+    async fn whole(&self, call: &Call<'_>, response: Response<AnswerBody>) -> Result<Answer, Unanswered> {
         let body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
-        let read = match read_answer(&body, &call.public_id, call.public_model) {
+        let WholeAnswer { body, usage, text_bytes } = match read_answer(&body, &call.public_id, call.public_model) {
+            Ok(answer) => answer,
+            Err(AnswerError::Refused(said)) => return Err(Unanswered::Said(said)),
             Err(AnswerError::NotAnAnswer) if call.endpoint.generates() && mixed::is_events(&body) => {
-                Ok(mixed::put_together(body, call).map_err(|error| error.renamed(call))?)
+                mixed::put_together(body, call)?
             }
-            read => read,
+            Err(AnswerError::NotAnAnswer) => return Err(CallError::other_replica(CallErrorKind::BadAnswer).into()),
         };
-        match read {
-            Ok(WholeAnswer { body, usage, text_bytes }) => {
-                Ok(Reply::Whole(Answer::Whole { status: StatusCode::OK, body, usage, text_bytes }))
-            }
-            Err(AnswerError::NotAnAnswer) => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
-            Err(AnswerError::Refused(error)) => Err(CallError::reported(error).renamed(call)),
-        }
+        Ok(Answer::Whole { status: StatusCode::OK, body, usage, text_bytes })
     }
 
     /// Sends a call once; returns with the head of its answer.

@@ -9,9 +9,11 @@ use async_compression::{
     tokio::write::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder},
 };
 use batchin_openai::{Endpoint, peek};
-use batchin_sim::{Answer as SimAnswer, Behaviour, Refusal, SimServer};
+use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal, SimServer};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Answer, Asker, Call, CallError, CallErrorKind, Check, Fleet, Kind, LimitName, UpstreamConfig};
+use batchin_upstream::{
+    Answer, Asker, Call, CallError, CallErrorKind, Check, Fleet, Kind, LimitName, Progress, UpstreamConfig,
+};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::{
@@ -185,6 +187,91 @@ async fn stream_options_that_are_refused_are_left_out_from_then_on() {
     let bare = json!({ "stream": true });
     assert_eq!(seen(&sim), [asking, bare.clone(), bare.clone(), bare]);
     sim.stop().await;
+}
+
+/// An error in place of an answer or of a stream's first event, with status 200.
+fn in_an_answer(error: &Value, streamed: bool) -> Behaviour {
+    let (content_type, body) = if streamed {
+        ("text/event-stream", format!("data: {error}\n\ndata: [DONE]\n\n"))
+    } else {
+        ("application/json", error.to_string())
+    };
+    Behaviour::Raw { content_type, pieces: vec![body.into()], gap: Duration::ZERO, end: End::Done }
+}
+
+#[tokio::test]
+async fn a_refusal_in_an_answer_is_learnt_as_well() {
+    let text = "unsupported parameter: max_tokens";
+    let errors = [
+        json!({ "error": { "message": text } }),
+        json!({ "error": { "message": text, "type": "invalid_request_error", "code": "unsupported_parameter" } }),
+        json!({ "error": { "message": "max_tokens: Extra inputs are not permitted", "code": 422 } }),
+        json!({ "object": "error", "message": text, "type": "BadRequestError", "code": 400 }),
+        json!({ "error": text }),
+    ];
+    // In either form, whatever was asked for.
+    for (asked, came) in [(false, false), (true, true), (true, false), (false, true)] {
+        for error in &errors {
+            let sim = SimServer::start().await.unwrap();
+            let fleet = fleet(Kind::OpenAi, &sim.base_url(), |config| config.stream_options = false);
+            sim.queue(in_an_answer(error, came));
+            for _ in 0..2 {
+                let answer = answered(&fleet, chat(&json!({ "max_tokens": 3, "stream": asked }))).await.unwrap();
+                assert!(answer.contains("\"choices\"") && !answer.contains("unsupported"), "{answer}");
+            }
+            let (old, new) =
+                (json!({ "max_tokens": 3, "stream": asked }), json!({ "stream": asked, "max_completion_tokens": 3 }));
+            assert_eq!(seen(&sim), [old, new.clone(), new], "{error}, {came}");
+            sim.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_s_first_event_teaches_and_a_later_one_does_not() {
+    let refusal = json!({ "error": { "message": "stream_options is not supported", "type": "invalid_request_error" } });
+    let asking = json!({ "stream": true, "stream_options": { "include_usage": true } });
+    let bare = json!({ "stream": true });
+    let sim = SimServer::start().await.unwrap();
+    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    let later =
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"a\"}}}}]}}\n\ndata: {refusal}\n\n");
+    let pieces = vec![later.into()];
+    sim.queue(Behaviour::Raw { content_type: "text/event-stream", pieces, gap: Duration::ZERO, end: End::Done });
+    let answer = answered(&fleet, chat(&bare)).await.unwrap();
+    assert!(answer.contains("stream_options is not supported"), "{answer}");
+    assert_eq!(seen(&sim), std::slice::from_ref(&asking), "the client has something of it");
+    // A batch's task, whose answer is put together here.
+    sim.queue(in_an_answer(&refusal, true));
+    let mut assembly = fleet.replica("gpu-1").unwrap().assemble(chat(&bare)).await.unwrap();
+    while !matches!(assembly.next().await.unwrap(), Progress::Whole(_)) {}
+    answered(&fleet, chat(&bare)).await.unwrap();
+    assert_eq!(seen(&sim)[1..], [asking, bare.clone(), bare]);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_s_error_that_is_no_refusal_teaches_nothing() {
+    let urgent = || Call { class_priority: Some(5), ..chat(&json!({ "max_tokens": 3 })) };
+    let refusal = json!({ "error": { "message": "unknown member: priority" } });
+    let boom = json!({ "error": { "message": "boom" } });
+    for errors in [
+        vec![json!({ "error": { "message": "the priority queue is full", "type": "server_error" } })],
+        vec![json!({ "error": { "message": "priority is not supported after a crash", "code": 500 } })],
+        vec![json!({ "error": { "message": "max_tokens must be at least 16", "type": "invalid_request_error" } })],
+        // Sent again, and not answered then either.
+        vec![refusal, boom],
+    ] {
+        let sim = SimServer::start().await.unwrap();
+        let fleet = fleet(Kind::Vllm, &sim.base_url(), |config| config.priority_enabled = true);
+        errors.iter().for_each(|error| sim.queue(in_an_answer(error, false)));
+        answered(&fleet, urgent()).await.unwrap_err();
+        answered(&fleet, urgent()).await.unwrap();
+        let asked = json!({ "max_tokens": 3, "priority": 5 });
+        let bodies = seen(&sim);
+        assert_eq!((&bodies[0], bodies.last(), bodies.len()), (&asked, Some(&asked), errors.len() + 1), "{errors:?}");
+        sim.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -25,10 +25,6 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn idle_timeout(&self) -> Duration {
-        self.replica.config.idle_timeout
-    }
-
     pub(crate) fn succeeded(&mut self) {
         self.settle(Outcome::Answered);
         self.replica.meters.succeeded();
