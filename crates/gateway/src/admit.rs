@@ -54,8 +54,6 @@ pub struct Admitted {
     pub max_tokens: Option<u32>,
 }
 
-/// Bytes of English text that make a token, roughly.
-const BYTES_PER_TOKEN: u64 = 4;
 /// Completion tokens of an answer, roughly, where the body allows as many.
 const USUAL_OUTPUT: u64 = 256;
 
@@ -72,12 +70,10 @@ impl Admitted {
         u32::try_from(given).ok()
     }
 
-    /// What the request will consume, roughly: a token for four bytes of prompt, and answers as long as usual or as the
-    /// body allows. For estimates; nothing is ever charged by it.
+    /// What the request will consume, roughly: the prompt as it is counted where no server counts it, and answers as long
+    /// as usual or as the body allows. For estimates; nothing is ever charged by it.
     pub fn expected(&self, endpoint: Endpoint) -> Units {
-        let bound = &self.peek.bound;
-        let input =
-            (bound.text_bytes / BYTES_PER_TOKEN).saturating_add(bound.token_ids).clamp(1, self.ceiling.input.max(1));
+        let input = self.prompt_guess.clamp(1, self.ceiling.input.max(1));
         let most = self.peek.max_output.map_or(USUAL_OUTPUT, u64::from).min(USUAL_OUTPUT);
         let output = if endpoint.generates() { most.saturating_mul(self.ceiling.answers) } else { 0 };
         Units { input, output, cached: 0 }
@@ -110,7 +106,8 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, RequestEr
     Ok(Admitted { model: Arc::clone(model), price, ceiling, prompt_guess, max_tokens, peek })
 }
 
-/// Tokens that an image or a sound is counted as: what a picture of usual size takes in most models.
+/// Tokens that an image, a sound or another part without text is counted as: what a picture of usual size takes in most
+/// models.
 const MEDIA_TOKENS: u64 = 1_000;
 /// A text that begins with so many bytes as base64 has, without a blank, is an image or a sound.
 const MEDIA_BYTES: usize = 512;
@@ -118,10 +115,10 @@ const MEDIA_BYTES: usize = 512;
 /// The prompt's tokens by the rule for text; images and sounds, whose bytes are no text, by their number.
 fn prompt_guess(peek: &Peek, body: &[u8]) -> u64 {
     let bound = &peek.bound;
-    let (number, bytes) = if bound.has_media { media(body) } else { (0, 0) };
+    let (in_it, bytes) = if bound.media > 0 { media(body) } else { (0, 0) };
     let text = tokens_of_text(bound.text_bytes.saturating_sub(bytes));
-    // One that is named by its address lies elsewhere.
-    let number = if bound.has_media { number.max(1) } else { 0 };
+    // Those that are named by their addresses lie elsewhere; of one part several may lie in the body.
+    let number = in_it.max(u64::from(bound.media));
     text.saturating_add(bound.token_ids).saturating_add(number.saturating_mul(MEDIA_TOKENS))
 }
 
@@ -159,7 +156,7 @@ fn input_bound(peek: &Peek, context: u64) -> u64 {
     let items = u64::from(bound.items.max(1));
     // Each input of a list has the context for itself.
     let most = context.saturating_mul(items);
-    if bound.has_media {
+    if bound.media > 0 {
         return most;
     }
     let template = TEMPLATE_TOKENS
@@ -224,7 +221,7 @@ mod tests {
         let content = serde_text(&image);
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#);
         let peeked = peek(Endpoint::Chat, body.as_bytes()).unwrap();
-        assert!(peeked.bound.has_media && peeked.bound.text_bytes > 100_000);
+        assert!(peeked.bound.media == 1 && peeked.bound.text_bytes > 100_000);
         let guess = prompt_guess(&peeked, body.as_bytes());
         assert!((1_000..1_100).contains(&guess), "{guess}");
     }
@@ -242,6 +239,33 @@ mod tests {
         for text in ["\u{4e2d}".repeat(4_000), "\u{e01}".repeat(4_000), "\\u4e2d".repeat(2_000)] {
             let expected = named + (text.len() as u64).div_ceil(4);
             assert!(guess(&text, address).abs_diff(expected) <= 1);
+        }
+    }
+
+    #[test]
+    fn each_image_counts_wherever_it_lies() {
+        let data = format!("data:image/png;base64,{}", "iVBORw0KGgo\\/".repeat(1_000));
+        let named = "https://example.com/cat.png".to_owned();
+        for (images, expected) in [
+            (vec![&named], 1_000),
+            (vec![&named; 8], 8_000),
+            (vec![&data; 3], 3_000),
+            (vec![&named, &data, &named, &data], 4_000),
+        ] {
+            let part = |url: &&String| format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#);
+            let parts: Vec<_> = images.iter().map(part).collect();
+            let message = format!(r#"{{"role":"user","content":[{}]}}"#, parts.join(","));
+            // In one message or in several.
+            for body in [
+                format!(r#"{{"model":"m","messages":[{message}]}}"#),
+                format!(
+                    r#"{{"model":"m","messages":[{}]}}"#,
+                    [r#"{"role":"user","content":"hi"}"#, &message].join(",")
+                ),
+            ] {
+                let guess = prompt_guess(&peek(Endpoint::Chat, body.as_bytes()).unwrap(), body.as_bytes());
+                assert!((expected..expected + 250).contains(&guess), "{} images: {guess}", images.len());
+            }
         }
     }
 

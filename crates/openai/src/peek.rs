@@ -80,8 +80,8 @@ pub struct InputBound {
     pub items: u32,
     /// Prompt tokens sent as ids.
     pub token_ids: u64,
-    /// Content other than text, whose tokens bytes do not bound.
-    pub has_media: bool,
+    /// Parts other than text, such as images and sounds, whose tokens bytes do not bound.
+    pub media: u32,
     /// Tools or functions are offered.
     pub has_tools: bool,
 }
@@ -176,8 +176,8 @@ struct Found<'a> {
     other_prompt_bytes: u64,
     /// Bytes of a template's arguments that it may put into every message.
     template_bytes: u64,
-    /// Prompt in a form that no count of bytes bounds.
-    has_media: bool,
+    /// Parts of the prompt in a form that no count of bytes bounds.
+    media: u32,
     echo: bool,
     /// Prompts that vLLM answers beside those of `prompt`.
     has_embeds: bool,
@@ -215,11 +215,15 @@ impl<'a> Found<'a> {
             // Extensions of vLLM and SGLang.
             "prompt_embeds" => {
                 self.has_embeds |= value.get() != "null";
-                self.has_media |= value.get() != "null";
+                self.note_media(u32::from(value.get() != "null"));
                 return Ok(());
             }
-            "input_embeds" | "input_ids" | "image_data" | "audio_data" | "video_data" => {
-                self.has_media |= value.get() != "null";
+            "input_embeds" | "input_ids" => {
+                self.note_media(u32::from(value.get() != "null"));
+                return Ok(());
+            }
+            "image_data" | "audio_data" | "video_data" => {
+                self.note_media(content::listed_media(value, 0));
                 return Ok(());
             }
             // Refused in streams (beams, prompt logprobs), in other places there (token ids, hidden states, citations,
@@ -253,6 +257,10 @@ impl<'a> Found<'a> {
         self.seen |= 1 << bit;
         *slot = (value.get() != "null").then_some(value);
         Ok(())
+    }
+
+    fn note_media(&mut self, parts: u32) {
+        self.media = self.media.saturating_add(parts);
     }
 
     fn check(self, endpoint: Endpoint) -> Result<Peek, InvalidRequest> {
@@ -320,7 +328,7 @@ impl<'a> Found<'a> {
         bound.text_bytes += beside.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
         bound.text_bytes += self.other_prompt_bytes;
         bound.text_bytes = bound.text_bytes.saturating_add(self.template_bytes.saturating_mul(bound.messages.into()));
-        bound.has_media |= self.has_media;
+        bound.media = bound.media.saturating_add(self.media);
         bound.has_tools = [self.tools, self.functions].into_iter().flatten().any(|raw| !is_empty_array(raw));
         Ok(bound)
     }

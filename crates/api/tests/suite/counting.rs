@@ -161,6 +161,56 @@ both! {
         }
     }
 
+    async fn each_image_of_a_prompt_without_usage_counts(backend) {
+        let silent = || {
+            let choice = json!({ "index": 0, "message": { "content": "cats" }, "finish_reason": "stop" });
+            whole(&json!({ "choices": [choice] }))
+        };
+        let server = TestServer::start().on(backend).with_worker().await;
+        let image = |url: &str| json!({ "type": "image_url", "image_url": { "url": url } });
+        let text = json!({ "type": "text", "text": "What is it?" });
+        let named = image("https://example.com/cat.png");
+        let here = image(&format!("data:image/png;base64,{}", "iVBORw0KGgo".repeat(1_000)));
+        let body = |parts: &[&Value]| {
+            json!({ "model": "chat-model", "messages": [{ "role": "user", "content": parts }], "max_tokens": 10 })
+        };
+        let thousands = |row: &Value| {
+            assert_eq!((&row["estimated"], &row["marks"]), (&json!(true), &json!([])), "{row}");
+            let tokens = row["input_tokens"].as_u64().unwrap();
+            assert!(tokens % 1_000 < 150, "{row}");
+            tokens / 1_000
+        };
+        let newest = async || server.get("/v1/usage/logs").await.ok()[0].clone();
+        for (parts, images) in
+            [(vec![&text, &named], 1), (vec![&named, &text, &named, &named], 3), (vec![&here, &named, &text, &here], 3)]
+        {
+            server.sim.queue(silent());
+            let answer = server.post("/v1/chat/completions", body(&parts)).await.ok();
+            let row = newest().await;
+            assert_eq!(thousands(&row), images, "{row}");
+            assert_eq!(answer["usage"]["prompt_tokens"], row["input_tokens"]);
+        }
+        // More than the model can read: what was held for is charged, and no more.
+        server.sim.queue(silent());
+        server.post("/v1/chat/completions", body(&[&named; 20])).await.ok();
+        let row = newest().await;
+        assert_eq!((&row["input_tokens"], &row["marks"]), (&json!(8_192), &json!(["capped"])), "{row}");
+
+        server.sim.queue(silent());
+        let task = json!({ "custom_id": "a", "model": "chat-model", "request_body": body(&[&named, &text, &here]) });
+        let batch = server.post("/v1/batches", json!({ "tasks": [task], "priority": "high" })).await.json();
+        let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+        let ended = async {
+            while server.get(&path).await.ok()["finished_at"].is_null() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.unwrap();
+        assert_eq!(thousands(&newest().await), 2);
+        server.ledger_check().await;
+        server.stop().await;
+    }
+
     async fn the_servers_own_count_is_billed(backend) {
         let server = TestServer::start().on(backend).await;
         let text = "The quick brown fox jumps over the lazy dog.";

@@ -11,7 +11,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{InputBound, InvalidRequest, MAX_INPUTS};
-use crate::steering::folds_to;
+use crate::{members::each_item, steering::folds_to};
 
 /// The bound of a chat's `messages`: a non-empty array of objects with a `role`.
 pub(super) fn messages(raw: Option<&RawValue>) -> Result<InputBound, InvalidRequest> {
@@ -32,7 +32,7 @@ pub(super) fn messages(raw: Option<&RawValue>) -> Result<InputBound, InvalidRequ
         text_bytes: text.len() as u64,
         messages: walk.messages,
         items: 1,
-        has_media: walk.has_media,
+        media: walk.media,
         ..InputBound::default()
     })
 }
@@ -134,7 +134,8 @@ impl Fault {
 #[derive(Default)]
 struct Walk {
     messages: u32,
-    has_media: bool,
+    /// Parts that are no text.
+    media: u32,
     fault: Option<Fault>,
 }
 
@@ -201,13 +202,13 @@ impl<'de> Visitor<'de> for Message<'_> {
                 "content" => {
                     self.walk.fault = Some(Fault::Content);
                     let content: &RawValue = map.next_value()?;
-                    let media = has_media(content).ok_or_else(|| serde::de::Error::custom("no content"))?;
-                    self.walk.has_media |= media;
+                    let media = media_of(content).ok_or_else(|| serde::de::Error::custom("no content"))?;
+                    self.walk.media = self.walk.media.saturating_add(media);
                 }
                 // llama.cpp, vLLM and OpenAI's audio answers name a former audio answer here.
                 "audio" => {
                     let audio: Option<IgnoredAny> = map.next_value()?;
-                    self.walk.has_media |= audio.is_some();
+                    self.walk.media = self.walk.media.saturating_add(u32::from(audio.is_some()));
                 }
                 key => {
                     if let Some(known) = folds_to(key, &READ) {
@@ -229,20 +230,39 @@ impl<'de> Visitor<'de> for Message<'_> {
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Whether a message's content has parts other than text; `None` when it is no content at all.
+/// How many parts of a message's content are no text; `None` when it is no content at all.
 ///
 /// A string is judged by its first byte: unescaping it would cost a copy and refuse lone surrogates, which model
 /// servers accept.
-fn has_media(content: &RawValue) -> Option<bool> {
+fn media_of(content: &RawValue) -> Option<u32> {
     match content.get().as_bytes().first() {
-        Some(b'"' | b'n') => Some(false),
+        Some(b'"' | b'n') => Some(0),
         Some(b'[') => serde_json::from_str::<Parts>(content.get()).ok().map(|parts| parts.media),
         _ => None,
     }
 }
 
+/// Lists of media are one for each prompt where there are several.
+const MAX_LIST_DEPTH: u32 = 2;
+
+/// How many images or sounds stand in a member beside the messages: one, or those of a list.
+pub(super) fn listed_media(value: &RawValue, depth: u32) -> u32 {
+    match value.get().as_bytes().first() {
+        Some(b'n') => 0,
+        Some(b'[') if depth < MAX_LIST_DEPTH => {
+            let mut sum = 0_u32;
+            // It is valid JSON, and an array.
+            let _listed = each_item(value.get(), |item: &RawValue| {
+                sum = sum.saturating_add(listed_media(item, depth + 1));
+            });
+            sum
+        }
+        _ => 1,
+    }
+}
+
 struct Parts {
-    media: bool,
+    media: u32,
 }
 
 impl<'de> Deserialize<'de> for Parts {
@@ -256,9 +276,9 @@ impl<'de> Deserialize<'de> for Parts {
             }
 
             fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Parts, S::Error> {
-                let mut media = false;
+                let mut media = 0_u32;
                 while let Some(part) = seq.next_element::<Part>()? {
-                    media |= part.media;
+                    media = media.saturating_add(u32::from(part.media));
                 }
                 Ok(Parts { media })
             }

@@ -127,15 +127,25 @@ fn messages_are_checked_with_their_path() {
 fn media_and_tools_are_noticed() {
     let media = |content: &str| {
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#);
-        peek(Endpoint::Chat, body.as_bytes()).unwrap().bound.has_media
+        peek(Endpoint::Chat, body.as_bytes()).unwrap().bound.media
     };
-    assert!(!media(r#""text""#));
-    assert!(!media(r#"[{"type":"text","text":"a"},"b"]"#));
-    assert!(media(r#"[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:"}}]"#));
-    assert!(media(r#"[{"type":"text","image_url":{"url":"data:"},"text":"a"}]"#));
-    assert!(media(r#"[{"text":"no type"}]"#));
-    assert!(chat(r#","prompt_embeds":"AAAA""#).unwrap().bound.has_media);
-    assert!(!chat(r#","prompt_embeds":null"#).unwrap().bound.has_media);
+    assert_eq!(media(r#""text""#), 0);
+    assert_eq!(media(r#"[{"type":"text","text":"a"},"b"]"#), 0);
+    assert_eq!(media(r#"[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"data:"}}]"#), 1);
+    assert_eq!(media(r#"[{"type":"text","image_url":{"url":"data:"},"text":"a"}]"#), 1);
+    assert_eq!(media(r#"[{"text":"no type"}]"#), 1);
+    assert_eq!(media(r#"[{"type":"image_url"},{"type":"input_audio"},"b",{"type":"image_url"}]"#), 3);
+    let beside = |more: &str| chat(more).unwrap().bound.media;
+    for (more, expected) in [
+        (r#","prompt_embeds":"AAAA""#, 1),
+        (r#","prompt_embeds":null"#, 0),
+        (r#","image_data":"AAAA""#, 1),
+        (r#","image_data":["a","b"],"audio_data":[["c"],["d",null]]"#, 4),
+        (r#","image_data":[],"video_data":null"#, 0),
+        (r#","image_data":[[["a","b"],["c"]]]"#, 2),
+    ] {
+        assert_eq!(beside(more), expected, "{more}");
+    }
     for embeds in [r#""AAAA""#, r#"["AAAA","AAAA"]"#] {
         let body = format!(r#"{{"model":"m","prompt":"a","prompt_embeds":{embeds}}}"#);
         refused(Endpoint::Completions, &body, "prompt_embeds");
@@ -254,7 +264,7 @@ fn members_that_differ_by_case_alone_are_refused() {
     }
     let media = |part: &str| {
         let body = message(&format!(r#""content":[{part}]"#));
-        peek(Endpoint::Chat, body.as_bytes()).unwrap().bound.has_media
+        peek(Endpoint::Chat, body.as_bytes()).unwrap().bound.media > 0
     };
     assert!(media(r#"{"type":"text","text":"a","Image_Url":{"url":"data:"}}"#));
     assert!(media(r#"{"type":"text","Type":"image_url","text":"a"}"#));
