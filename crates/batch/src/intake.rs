@@ -14,7 +14,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::lines::{LineFault, check_body, check_custom_id};
+use crate::{
+    json::{Fault, is_array},
+    lines::{LineFault, check_body, check_custom_id},
+};
 
 /// Tasks in one inline batch: more than fit into its bytes, so that the bytes are the limit people meet.
 pub const MAX_TASKS: usize = 100_000;
@@ -315,21 +318,16 @@ fn check_webhook(targets: &TargetPolicy, url: &str, faults: &mut Vec<TaskFault>)
     checked.is_ok()
 }
 
-/// Serde takes the members of an object in their order from an array too.
 fn refuse_array(at: &str, json: &[u8]) -> Result<(), TaskFault> {
-    let is_array = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    if is_array { Err(fault(at, "must be an object, not an array")) } else { Ok(()) }
+    if is_array(json) { Err(fault(at, "must be an object, not an array")) } else { Ok(()) }
 }
 
 fn json_fault(at: &str, cause: &serde_json::Error) -> TaskFault {
-    let text = cause.to_string();
-    // serde says `… at line 1 column 2`; inside a task that is a place in the task.
-    let (what, _) = text.rsplit_once(" at line ").unwrap_or((&text, ""));
-    // Nor is it anybody's business what we call it.
-    let what = what.split(", expected struct ").next().unwrap_or_default();
-    let message = match cause.classify() {
-        serde_json::error::Category::Data => what.to_owned(),
-        _ => format!("is not valid JSON at line {}, column {}: {what}", cause.line(), cause.column()),
+    let Fault { what, is_syntax } = Fault::of(cause);
+    let message = if is_syntax {
+        format!("is not valid JSON at line {}, column {}: {what}", cause.line(), cause.column())
+    } else {
+        what
     };
     fault(at, message)
 }

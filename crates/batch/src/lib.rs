@@ -9,6 +9,7 @@ mod depth;
 mod files;
 mod input;
 mod intake;
+mod json;
 mod lines;
 mod loading;
 mod outcome;
