@@ -8,6 +8,7 @@ mod answer;
 mod assemble;
 mod blank;
 mod calls;
+mod choice;
 mod chunk;
 mod closing;
 mod endpoint;

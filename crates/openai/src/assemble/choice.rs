@@ -1,11 +1,7 @@
 //! Holds: one choice of an answer that is being put together.
 
-use std::{borrow::Cow, fmt, ops::ControlFlow};
+use std::{borrow::Cow, ops::ControlFlow};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
 
 use super::{
@@ -13,30 +9,14 @@ use super::{
     merge::{Members, Rule, close_object},
 };
 use crate::{
-    blank::is_reason,
     calls::{Calls, Part},
-    members::{Key, each_item, each_member},
+    choice,
+    members::{each_item, each_member},
     said::Said,
-    usage::count,
 };
 
-/// A choice as it lies in a chunk.
-#[derive(Default)]
-pub(super) struct RawChoice<'a> {
-    pub index: u64,
-    delta: Option<&'a RawValue>,
-    text: Option<&'a RawValue>,
-    logprobs: Option<&'a RawValue>,
-    finish_reason: Option<&'a RawValue>,
-    rest: Vec<(Cow<'a, str>, &'a RawValue)>,
-}
-
-impl RawChoice<'_> {
-    /// Whether the choice ends with this chunk.
-    pub fn ends(&self) -> bool {
-        self.finish_reason.is_some_and(|reason| is_reason(reason.get()))
-    }
-}
+/// A choice as it lies in a chunk, with all that stands in it.
+pub(super) type RawChoice<'a> = choice::RawChoice<'a, Vec<(Cow<'a, str>, &'a RawValue)>>;
 
 /// One choice so far.
 #[derive(Debug)]
@@ -88,22 +68,25 @@ impl Choice {
     /// Takes in what a chunk adds, and adds its bytes to `grown`. What it says; `None` when it fits nothing.
     pub fn take(&mut self, raw: &RawChoice<'_>, chat: bool, grown: &mut usize) -> Option<Said> {
         let mut said = Said::default();
-        if chat && let Some(delta) = raw.delta.filter(|delta| delta.get() != "null") {
+        if chat && let Some(delta) = raw.said() {
             self.take_delta(delta.get(), &mut said, grown)?;
         }
         if !chat && let Some(text) = raw.text {
             said.member("content", text);
             *grown += self.said.take("text", text.get(), Rule::Join)?;
         }
-        if let Some(logprobs) = raw.logprobs.filter(|logprobs| logprobs.get() != "null") {
-            self.has_logprobs = true;
-            *grown += joined(&mut self.logprobs, logprobs.get(), |_| Rule::Join)?;
-        }
         if raw.ends() {
             self.finish_reason = raw.finish_reason.map(|reason| reason.get().to_owned());
         }
-        for (key, value) in &raw.rest {
-            *grown += self.rest.take(key, value.get(), Rule::Last)?;
+        for (key, value) in &raw.beside {
+            *grown += match (key.as_ref(), value.get()) {
+                ("logprobs", "null") => 0,
+                ("logprobs", json) => {
+                    self.has_logprobs = true;
+                    joined(&mut self.logprobs, json, |_| Rule::Join)?
+                }
+                (key, json) => self.rest.take(key, json, Rule::Last)?,
+            };
         }
         Some(said)
     }
@@ -264,37 +247,4 @@ fn joined(members: &mut Members, json: &str, rule: impl Fn(&str) -> Rule) -> Opt
         ControlFlow::Continue(())
     });
     added.filter(|_| listed.is_ok())
-}
-
-impl<'de> Deserialize<'de> for RawChoice<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = RawChoice<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a choice")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawChoice<'de>, M::Error> {
-                let mut choice = RawChoice::default();
-                let mut message = None;
-                while let Some(Key(key)) = map.next_key()? {
-                    match key.as_ref() {
-                        "index" => choice.index = count(map.next_value::<&RawValue>()?.get()).unwrap_or(0),
-                        "delta" => choice.delta = Some(map.next_value()?),
-                        // Some servers send a whole answer as their only event.
-                        "message" => message = Some(map.next_value()?),
-                        "text" => choice.text = Some(map.next_value()?),
-                        "logprobs" => choice.logprobs = Some(map.next_value()?),
-                        "finish_reason" => choice.finish_reason = Some(map.next_value()?),
-                        _ => choice.rest.push((key, map.next_value()?)),
-                    }
-                }
-                choice.delta = choice.delta.or(message);
-                Ok(choice)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
 }

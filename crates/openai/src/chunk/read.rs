@@ -1,22 +1,19 @@
 //! Holds: the reading of one chunk, and what has to change in its bytes.
 
-use std::{borrow::Cow, fmt, ops::ControlFlow, ops::Range};
+use std::{borrow::Cow, ops::ControlFlow, ops::Range};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
 
 use super::{ChunkError, ChunkFacts};
 use crate::{
-    blank::{is_reason, says_something},
+    blank::says_something,
     calls::{Calls, Part},
+    choice,
     error::upstream_error_message,
-    members::{Key, each_item, each_member, range_in},
+    members::{each_item, each_member, range_in},
     passing::Choices,
     said::Said,
-    usage::{count, parse_usage},
+    usage::parse_usage,
 };
 
 /// What the bytes are.
@@ -112,48 +109,8 @@ struct Reader<'a, 's> {
     found: Found<'a>,
 }
 
-/// A choice as it lies in the chunk.
-#[derive(Default)]
-struct RawChoice<'a> {
-    index: u64,
-    delta: Option<&'a RawValue>,
-    message: Option<&'a RawValue>,
-    text: Option<&'a RawValue>,
-    finish_reason: Option<&'a RawValue>,
-    /// The value of its last member.
-    last: Option<&'a RawValue>,
-}
-
-impl<'a> Deserialize<'a> for RawChoice<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'a> Visitor<'a> for Members {
-            type Value = RawChoice<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a choice")
-            }
-
-            fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<RawChoice<'a>, M::Error> {
-                let mut choice = RawChoice::default();
-                while let Some(Key(key)) = map.next_key()? {
-                    let value: &'a RawValue = map.next_value()?;
-                    choice.last = Some(value);
-                    match key.as_ref() {
-                        "index" => choice.index = count(value.get()).unwrap_or(0),
-                        "delta" => choice.delta = Some(value),
-                        "message" => choice.message = Some(value),
-                        "text" => choice.text = Some(value),
-                        "finish_reason" => choice.finish_reason = Some(value),
-                        _ => {}
-                    }
-                }
-                Ok(choice)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
+/// Of which what is not named is passed on as it is.
+type RawChoice<'a> = choice::RawChoice<'a, ()>;
 
 impl<'a> Reader<'a, '_> {
     fn choices(&mut self, value: &'a RawValue) -> Result<(), ChunkError> {
@@ -176,7 +133,7 @@ impl<'a> Reader<'a, '_> {
         let message = choice.message.filter(|_| choice.delta.is_none());
         let calls = &mut self.known.at(choice.index).ok_or(ChunkError::TooMuch)?.calls;
         let mut kept = 0;
-        if let Some(delta) = choice.delta.or(message).filter(|delta| delta.get() != "null") {
+        if let Some(delta) = choice.said() {
             let edits = &mut self.found.edits;
             kept = read_delta(self.text, delta.get(), calls, &mut said, edits)?;
         }
@@ -206,7 +163,7 @@ impl<'a> Reader<'a, '_> {
 
     /// Notes the choice's end. A reason that is none becomes null.
     fn end(&mut self, choice: &RawChoice<'a>) {
-        let is_real = choice.finish_reason.is_some_and(|reason| is_reason(reason.get()));
+        let is_real = choice.ends();
         if is_real || self.form == Form::Whole {
             let is_new = self.known.end(choice.index);
             self.found.facts.ends = self.found.facts.ends.saturating_add(u32::from(is_new));
