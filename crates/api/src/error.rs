@@ -567,13 +567,10 @@ impl ApiError {
         Self::new(Code::PaymentRequired, message).permanent()
     }
 
-    /// Statuses that are about the body pass; what else a model server may refuse with is between it and us.
+    /// What a model server says of the request, with 400 or what else is about a body.
     fn refused(status: u16, error: UpstreamError) -> Self {
         let mut shown = Self::new(Code::InvalidRequest, error.message);
-        shown.0.status = match status {
-            413 | 415 | 422 => StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
-            _ => StatusCode::BAD_REQUEST,
-        };
+        shown.0.status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
         if let Some(code) = error.code {
             shown.0.code = Cow::Owned(code);
         }

@@ -55,33 +55,26 @@ pub(crate) fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u
     match cause {
         TaskError::Preempted => Next::Leave,
         TaskError::Upstream(failure) => after_upstream(failure, attempt, max_attempts, chance),
-        // What the store refuses it refuses again, and each try costs a call.
-        TaskError::Request(RequestError::NotStorable) => {
-            let backoff = PAUSE.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(PAUSE_MAX);
-            if attempt < max_attempts {
-                Next::Again { pause: jittered(backoff, chance), counts: true }
-            } else {
-                Next::Fail(not_storable())
-            }
-        }
-        TaskError::Request(cause) => after_request(cause, chance),
+        TaskError::Request(cause) => after_request(cause, attempt, max_attempts, chance),
     }
 }
 
+/// The pause after so many tries: it doubles with each.
+fn backoff(attempt: u32, chance: u32) -> Duration {
+    jittered(PAUSE.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(PAUSE_MAX), chance)
+}
+
 fn after_upstream(failure: UpstreamFailure, attempt: u32, max_attempts: u32, chance: u32) -> Next {
-    let backoff = PAUSE.saturating_mul(1 << attempt.min(16).saturating_sub(1)).min(PAUSE_MAX);
     let bound = if failure.alike { max_attempts.min(ALIKE_ATTEMPTS) } else { max_attempts };
-    let pause = |asked: Option<Duration>| asked.unwrap_or_default().min(RETRY_AFTER_MAX) + jittered(backoff, chance);
+    let pause = |asked: Option<Duration>| asked.unwrap_or_default().min(RETRY_AFTER_MAX) + backoff(attempt, chance);
     match failure.again {
         Again::NotAsked(asked) => return Next::Again { pause: pause(asked), counts: false },
         Again::After(asked) if attempt < bound => return Next::Again { pause: pause(asked), counts: true },
         Again::After(_) | Again::Never => {}
     }
     if let Some(said) = failure.said {
-        // What a model server says of the request is told with the statuses that direct answers have.
-        let status = failure.status.map(|status| if matches!(status, 413 | 415 | 422) { status } else { 400 });
         return Next::Fail(EndError {
-            status,
+            status: failure.status,
             kind: said.kind,
             param: said.param,
             code: said.code.unwrap_or_else(|| "invalid_request".to_owned()),
@@ -102,7 +95,7 @@ fn after_upstream(failure: UpstreamFailure, attempt: u32, max_attempts: u32, cha
     Next::Fail(EndError { status, kind, param: None, code: code.to_owned(), message })
 }
 
-fn after_request(cause: RequestError, chance: u32) -> Next {
+fn after_request(cause: RequestError, attempt: u32, max_attempts: u32, chance: u32) -> Next {
     let again = |pause: Duration| Next::Again { pause: pause + jittered(PAUSE, chance), counts: false };
     let fail = |status: u16, code: &str, param: Option<String>, message: String| {
         let kind = Some("invalid_request_error".to_owned());
@@ -116,6 +109,10 @@ fn after_request(cause: RequestError, chance: u32) -> Next {
         | RequestError::NoUpstream { retry_after } => again(retry_after.min(PAUSE_MAX)),
         RequestError::RateLimited(info) => again(info.reset),
         RequestError::Fenced | RequestError::Store(_) => again(Duration::ZERO),
+        // What the store refuses it refuses again, and each try costs a call.
+        RequestError::NotStorable if attempt < max_attempts => {
+            Next::Again { pause: backoff(attempt, chance), counts: true }
+        }
         RequestError::NotStorable => Next::Fail(not_storable()),
         // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
         RequestError::UpstreamFailed | RequestError::UpstreamTimeout => {

@@ -86,7 +86,7 @@ pub enum RequestError {
     /// The upstream says that the request itself is at fault.
     #[error("the model server refused the request")]
     Refused {
-        /// The upstream's status, 400 to 499.
+        /// What the client is told: 400, 413 or 422.
         status: u16,
         /// What it says, without its address.
         error: Box<UpstreamError>,

@@ -557,11 +557,9 @@ pub(crate) fn ended(error: &CallError, running: &Running) -> Ended {
 }
 
 fn final_error(error: CallError) -> RequestError {
+    let status = error.shown_status();
     match (error.kind, error.retry, error.client_error) {
-        (CallErrorKind::Status(status), Retry::Never, Some(cause)) if (400..500).contains(&status) => {
-            RequestError::Refused { status, error: cause }
-        }
-        (_, Retry::Never, Some(cause)) => RequestError::Refused { status: 400, error: cause },
+        (_, Retry::Never, Some(cause)) => RequestError::Refused { status, error: cause },
         (CallErrorKind::Status(429 | 503), Retry::Later(after), _) => {
             RequestError::Busy { retry_after: after.unwrap_or(RETRY_AFTER) }
         }

@@ -39,7 +39,7 @@ pub enum TaskError {
 /// What a model server did with a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamFailure {
-    /// The HTTP status, where it sent one.
+    /// The HTTP status, where it sent one; where the task is at fault, the one that is told.
     pub status: Option<u16>,
     /// It took too long.
     pub timed_out: bool,
@@ -278,8 +278,13 @@ fn failure(error: CallError, alike: bool) -> TaskError {
         (_, CallErrorKind::Unavailable) => Again::NotAsked(pause),
         _ => Again::After(pause),
     };
+    let status = match (&error.client_error, error.kind) {
+        (Some(_), _) => Some(error.shown_status()),
+        (None, CallErrorKind::Status(status)) => Some(status),
+        (None, _) => None,
+    };
     TaskError::Upstream(UpstreamFailure {
-        status: if let CallErrorKind::Status(status) = error.kind { Some(status) } else { None },
+        status,
         timed_out: error.kind == CallErrorKind::Timeout,
         again,
         said: error.client_error,

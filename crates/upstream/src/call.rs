@@ -230,6 +230,15 @@ impl CallError {
         self
     }
 
+    /// The status with which a client is told that its request is at fault. Those about a body pass; what else a model server
+    /// may refuse with is between it and us.
+    pub fn shown_status(&self) -> u16 {
+        match self.kind {
+            CallErrorKind::Status(status @ (413 | 422)) => status,
+            _ => 400,
+        }
+    }
+
     /// What the failure says about the server's health. A connection that breaks is a failure like others: a request can
     /// crash the worker that reads it, or be too large to be read.
     pub(crate) fn outcome(&self) -> Outcome {
