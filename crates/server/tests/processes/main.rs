@@ -19,6 +19,7 @@ mod harness;
 mod idempotency;
 mod kills;
 mod months;
+mod neighbour;
 mod outages;
 mod overspend;
 mod rate_limits;
