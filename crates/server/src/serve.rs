@@ -1,9 +1,11 @@
 //! Holds: the running server: its parts, their order of starting, and their order of ending.
 
+mod accepting;
 mod agreement;
 mod connections;
 mod engine;
 mod listen;
+mod outgoing;
 mod patience;
 mod reload;
 mod webhooks;
@@ -192,7 +194,7 @@ fn announce(config: &Config, address: SocketAddr) -> Result<()> {
 struct Stop {
     /// The server says that it is not ready any more.
     stopping: CancellationToken,
-    listener: axum_server::Handle<SocketAddr>,
+    listener: accepting::Handle,
     /// Requests are still taken for so long.
     drain: Duration,
     grace: Duration,
@@ -221,7 +223,7 @@ async fn run_until_stopped(served: impl Future<Output = std::io::Result<()>>, st
         }
     }
     info!("stopping: requests under way have {grace:?}");
-    stop.listener.graceful_shutdown(None);
+    stop.listener.close();
     tokio::select! {
         ended = &mut served => return ended.context("the listener failed"),
         () = tokio::time::sleep(grace) => warn!("requests still under way after {grace:?} are cut off"),
@@ -229,7 +231,7 @@ async fn run_until_stopped(served: impl Future<Output = std::io::Result<()>>, st
         _ = interrupt.recv() => warn!("told again to stop: requests under way are cut off"),
     }
     // Their streams settle what was delivered when they are dropped.
-    stop.listener.shutdown();
+    stop.listener.cut();
     served.await.context("the listener failed")
 }
 

@@ -161,8 +161,8 @@ const WRITE_TIMEOUT_SECONDS: Setting = Setting {
     // Above the pause of a stream's keep-alive.
     kind: Kind::Integer { min: 20, max: 3_600 },
     preset: Preset::Integer(60),
-    doc: "How long a client may take nothing of its answer before its connection is closed; a stream is charged for \
-          what was delivered.",
+    doc: "How long a client may take nothing of its answer before its connection is closed, or its stream of HTTP/2 \
+          reset; what is streamed is charged for what was delivered.",
 };
 const CORS_ORIGINS: Setting = Setting {
     path: "server.cors_origins",

@@ -1,7 +1,6 @@
 //! Holds: the listener, with or without TLS, and what one connection may take.
 
 use std::{
-    convert::Infallible,
     future::{Future, Ready, ready},
     io,
     net::{SocketAddr, TcpListener},
@@ -12,7 +11,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use axum_server::{
-    Handle,
     accept::Accept,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
@@ -20,9 +18,13 @@ use batchin_api::Api;
 use batchin_upstream::Gathered;
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use tokio::net::TcpStream;
-use tower::service_fn;
 
-use super::{connections::Connections, patience::Patient};
+use super::{
+    accepting::{Handle, accept},
+    connections::Connections,
+    outgoing::Streams,
+    patience::Patient,
+};
 use crate::{config, tls::Certificate};
 
 /// A client that has not sent its headers by then is not going to.
@@ -67,7 +69,7 @@ impl Tls {
 pub(super) struct Bound {
     tcp: TcpListener,
     tls: Option<Tls>,
-    handle: Handle<SocketAddr>,
+    handle: Handle,
     write_timeout: Duration,
     connections: Arc<Connections>,
 }
@@ -81,7 +83,7 @@ pub(super) fn bind(server: &config::Server) -> Result<Bound> {
     let tcp = TcpListener::bind(server.listen).with_context(|| format!("cannot listen on {}", server.listen))?;
     tcp.set_nonblocking(true)?;
     let connections = Arc::new(Connections::new(server));
-    Ok(Bound { tcp, tls, handle: Handle::new(), write_timeout: server.write_timeout, connections })
+    Ok(Bound { tcp, tls, handle: Handle::default(), write_timeout: server.write_timeout, connections })
 }
 
 impl Bound {
@@ -94,40 +96,37 @@ impl Bound {
     }
 
     /// Ends the listener: no new connections, and those that are idle close.
-    pub(super) fn handle(&self) -> Handle<SocketAddr> {
+    pub(super) fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
     /// Serves until its handle says to stop and every request has ended.
     pub(super) async fn serve(self, api: Api) -> io::Result<()> {
-        let service = service_fn(move |peer| ready(Ok::<_, Infallible>(api.clone().for_peer(peer))));
-        let (connections, write_timeout) = (self.connections, self.write_timeout);
+        let Self { tcp, tls, handle, write_timeout, connections } = self;
+        let listener = tokio::net::TcpListener::from_std(tcp)?;
+        let serving = (api, http(Streams::new(handle.tasks().clone(), write_timeout)));
         // A handshake is dear, and one that is refused can do without.
-        let refusing = if self.tls.is_none() { Refusing::InWords } else { Refusing::ByClosing };
+        let refusing = if tls.is_none() { Refusing::InWords } else { Refusing::ByClosing };
         let prompt = Prompt { connections, refusing, write_timeout };
-        match self.tls {
-            None => {
-                let mut server = axum_server::from_tcp(self.tcp)?.acceptor(prompt).handle(self.handle);
-                bound(server.http_builder());
-                server.serve(service).await
-            }
+        match tls {
+            None => accept(listener, prompt, serving, handle).await,
             Some(tls) => {
                 let tls = RustlsAcceptor::new(tls.shown).handshake_timeout(HANDSHAKE_PATIENCE).acceptor(prompt);
-                let acceptor = Above { tls, write_timeout };
-                let mut server = axum_server::from_tcp(self.tcp)?.acceptor(acceptor).handle(self.handle);
-                bound(server.http_builder());
-                server.serve(service).await
+                accept(listener, Above { tls, write_timeout }, serving, handle).await;
             }
         }
+        Ok(())
     }
 }
 
 /// What one connection may take.
-fn bound<E>(http: &mut Builder<E>) {
+fn http(streams: Streams) -> Builder<Streams> {
+    let mut http = Builder::new(streams);
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_PATIENCE).max_buf_size(MAX_HEAD_BYTES);
     let mut http2 = http.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(ASKED_AFTER).keep_alive_timeout(MUST_ANSWER_WITHIN);
     http2.max_concurrent_streams(MAX_STREAMS);
+    http
 }
 
 /// What becomes of a connection that is one too many.

@@ -12,7 +12,7 @@ use tokio::{
 use crate::harness::{Backend, Node, PATIENCE, Settings, World, until};
 
 /// Two addresses of this machine, as Linux has them.
-const ONE: &str = "127.0.0.1";
+pub(crate) const ONE: &str = "127.0.0.1";
 const OTHER: &str = "127.0.0.2";
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
@@ -23,7 +23,7 @@ async fn server(world: &World, lines: &str) -> Node {
     world.node().await
 }
 
-async fn connect(node: &Node, from: &str) -> TcpStream {
+pub(crate) async fn connect(node: &Node, from: &str) -> TcpStream {
     let url = node.address.url();
     let (_, address) = url.split_once("://").unwrap();
     let socket = TcpSocket::new_v4().unwrap();
@@ -47,7 +47,7 @@ async fn rest(connection: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-async fn ask(node: &Node, from: &str, request: &[u8]) -> String {
+pub(crate) async fn ask(node: &Node, from: &str, request: &[u8]) -> String {
     let mut connection = connect(node, from).await;
     connection.write_all(request).await.unwrap();
     rest(&mut connection).await
@@ -148,30 +148,30 @@ async fn more_connections_fit_than_the_soft_limit_of_files() {
     assert!(held.iter().all(|connection| !is_closed(connection)));
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 const REFUSED_STREAM: u32 = 7;
 
 /// A frame of HTTP/2 (RFC 9113, 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-struct Frame {
-    kind: u8,
-    stream: u32,
-    payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// The next frame; `None` once the connection has ended.
-async fn next_frame(connection: &mut TcpStream) -> Option<Frame> {
+pub(crate) async fn next_frame(connection: &mut TcpStream) -> Option<Frame> {
     let mut head = [0; 9];
     connection.read_exact(&mut head).await.ok()?;
     let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];

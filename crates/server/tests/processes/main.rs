@@ -31,4 +31,5 @@ mod saturation;
 mod shutdown;
 mod stalls;
 mod streams;
+mod unread;
 mod upstream_trouble;
