@@ -9,6 +9,7 @@ use batchin_testkit::{Account, Call, Reply, TestServer, both, streamed};
 use futures::{StreamExt, stream};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 const FILES: &str = "/openai/v1/files";
 const BOUNDARY: &str = "the-boundary";
@@ -494,26 +495,22 @@ both! {
         let few = |files: &mut batchin_batch::FilesOptions| files.max_uploads = 3;
         let server = TestServer::start().on(backend).with_files(few).await;
         let other = server.account("other@example.com").await;
-        // More than it may have at once: one that is refused is told only when its body has been waited for.
-        let dripping = |_| {
+        let dripping = || {
             let head = [field("purpose", "batch"), file_head("big")].concat().into_bytes();
             let call = server.call(Method::POST, FILES).header("content-type", FRAMED);
             call.body(streamed(stream::iter([Ok(head)]).chain(stream::pending()))).send()
         };
         let fields = [field("purpose", "batch"), file("a", "x")];
-        let held = futures::future::join_all((0..6).map(dripping));
-        let beside = async {
-            until("its part is used up", async || {
-                post(&server, &server.owner.key, &fields).await.status == 429
-            })
-            .await;
-            post(&server, &other.key, &fields).await.ok();
-        };
-        tokio::select! {
-            _ = held => panic!("those that have their place do not end"),
-            () = beside => {}
-        }
-        // Both connections are closed by now.
+        let mut held = JoinSet::new();
+        until("its part is used up", async || {
+            // One more each time: that which comes while the look's own has the last place is refused.
+            held.spawn(dripping());
+            post(&server, &server.owner.key, &fields).await.status == 429
+        })
+        .await;
+        post(&server, &other.key, &fields).await.ok();
+        drop(held);
+        // Their connections are closed now.
         until("their places are free", async || post(&server, &server.owner.key, &fields).await.status == 200).await;
         server.stop().await;
     }
