@@ -1,6 +1,6 @@
 //! Holds: batches from their submission to their results.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use batchin_testkit::{
     TestServer, both,
@@ -8,6 +8,7 @@ use batchin_testkit::{
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 
 fn chat(custom_id: &str, tokens: u32) -> Value {
     let messages = json!([{ "role": "user", "content": "hi" }]);
@@ -202,7 +203,7 @@ both! {
 }
 
 /// The longest time in which nothing else ran on this thread, until told to stop.
-async fn longest_stand(stop: tokio::sync::oneshot::Receiver<()>) -> Duration {
+async fn longest_stand(stop: oneshot::Receiver<()>) -> Duration {
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());
     tokio::pin!(stop);
     while futures::poll!(&mut stop).is_pending() {
@@ -219,13 +220,14 @@ async fn a_long_batch_is_read_beside_the_others() {
     let server = TestServer::start().await;
     let tasks: Vec<Value> = (0..5_000).map(|index| chat(&index.to_string(), 3)).collect();
     let call = server.post("/v1/batches/estimate", json!({ "tasks": tasks }));
-    let (tell, stop) = tokio::sync::oneshot::channel();
-    let standing = tokio::spawn(longest_stand(stop));
+    let (tell, stop) = oneshot::channel();
+    let mut standing = JoinSet::new();
+    standing.spawn(longest_stand(stop));
     let began = Instant::now();
     let estimate = call.await.ok();
     let all = began.elapsed();
     tell.send(()).unwrap();
-    let longest = standing.await.unwrap();
+    let longest = standing.join_next().await.unwrap().unwrap();
     assert_eq!(estimate["total_tasks"], 5_000);
     assert!(longest < all / 2, "nothing else ran for {longest:?} of {all:?}");
     server.stop().await;

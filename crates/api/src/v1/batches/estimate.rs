@@ -70,7 +70,7 @@ pub(crate) async fn estimate(
             let priority = priority.map_err(|()| invalid("priority", "must be high, low or fill"))?;
             app.batches.estimate_file(&caller.caller(), file, priority).await?
         }
-        None => app.batches.estimate(body.into()).await?,
+        None => app.batches.estimate(body).await?,
     };
     Ok(Json(estimate.into()))
 }
