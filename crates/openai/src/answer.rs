@@ -22,7 +22,8 @@ pub struct WholeAnswer {
     pub body: Bytes,
     /// What the server counted, when it says so.
     pub usage: Option<Usage>,
-    /// Bytes of text in its choices: content, reasoning, refusals, tool calls' names and arguments; 0 for embeddings.
+    /// Bytes of text in its choices: content, reasoning, refusals, tool calls' names and arguments. 0 for embeddings, and
+    /// where the server counted the completion, since nothing is then counted by it.
     pub text_bytes: u64,
 }
 
@@ -47,7 +48,7 @@ pub fn read_answer(body: &Bytes, id: &str, model: &str) -> Result<WholeAnswer, A
             "usage" => facts.usage = parse_usage(value),
             "choices" => {
                 facts.has_result = value.get().starts_with('[');
-                facts.text_bytes = choices_bytes(value.get());
+                facts.choices = Some(value.get());
             }
             "data" => (facts.has_result, facts.embeds) = (value.get().starts_with('['), true),
             "error" => facts.has_error |= says_something(value.get()),
@@ -68,7 +69,9 @@ pub fn read_answer(body: &Bytes, id: &str, model: &str) -> Result<WholeAnswer, A
     if let (true, Some(usage)) = (facts.embeds, &mut facts.usage) {
         usage.completion_tokens.get_or_insert(0);
     }
-    Ok(WholeAnswer { body: named(body, text, &members, id, model), usage: facts.usage, text_bytes: facts.text_bytes })
+    let is_counted = facts.usage.and_then(|usage| usage.completion_tokens).is_some_and(|count| count > 0);
+    let text_bytes = facts.choices.filter(|_| !is_counted).map_or(0, choices_bytes);
+    Ok(WholeAnswer { body: named(body, text, &members, id, model), usage: facts.usage, text_bytes })
 }
 
 /// Sets the top-level `id` and `model` of an answer or a stream chunk; other bytes stay, and so does a body that is
@@ -79,9 +82,9 @@ pub fn rewrite_answer(body: &Bytes, id: &str, model: &str) -> Bytes {
 }
 
 #[derive(Default)]
-struct Facts {
+struct Facts<'a> {
     usage: Option<Usage>,
-    text_bytes: u64,
+    choices: Option<&'a str>,
     has_result: bool,
     embeds: bool,
     has_error: bool,
@@ -124,6 +127,20 @@ mod tests {
         assert_eq!(answer.body, expected);
         assert_eq!((answer.usage, answer.text_bytes), (Some(Usage::of(2, 1)), 0));
         assert_eq!(rewrite_answer(&body, "chatcmpl_1", "qwen"), expected);
+    }
+
+    #[test]
+    fn text_is_measured_where_the_server_did_not_count_it() {
+        let choices = r#""choices":[{"message":{"content":"four"}}]"#;
+        for (usage, expected) in [
+            ("", 4),
+            (r#","usage":{"prompt_tokens":2}"#, 4),
+            (r#","usage":{"prompt_tokens":2,"completion_tokens":0}"#, 4),
+            (r#","usage":{"prompt_tokens":2,"completion_tokens":1}"#, 0),
+        ] {
+            let body = Bytes::from(format!("{{{choices}{usage}}}"));
+            assert_eq!(read_answer(&body, "i", "m").unwrap().text_bytes, expected, "{usage}");
+        }
     }
 
     #[test]
