@@ -118,7 +118,7 @@ impl Meter {
 
     /// The upstream says what it counted, so far or in all. Counts grow, and what it does not tell undoes nothing.
     pub fn report(&mut self, usage: Usage) {
-        if usage.completion_tokens.is_some_and(|count| count > 0) {
+        if usage.counts_completion() {
             self.uncounted = Said::default();
         }
         self.told = Some(self.told.map_or(usage, |known| known.merged(usage)));

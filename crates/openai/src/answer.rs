@@ -69,7 +69,7 @@ pub fn read_answer(body: &Bytes, id: &str, model: &str) -> Result<WholeAnswer, A
     if let (true, Some(usage)) = (facts.embeds, &mut facts.usage) {
         usage.completion_tokens.get_or_insert(0);
     }
-    let is_counted = facts.usage.and_then(|usage| usage.completion_tokens).is_some_and(|count| count > 0);
+    let is_counted = facts.usage.is_some_and(|usage| usage.counts_completion());
     let text_bytes = facts.choices.filter(|_| !is_counted).map_or(0, choices_bytes);
     Ok(WholeAnswer { body: named(body, text, &members, id, model), usage: facts.usage, text_bytes })
 }

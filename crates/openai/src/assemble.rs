@@ -106,8 +106,8 @@ impl Assembler {
         let whole = read_answer(body, &self.id, &self.model)?;
         // All choices end here, however many there are.
         let mut facts = ChunkFacts { ends: u32::MAX, has_choices: true, has_usage: true, ..ChunkFacts::default() };
-        let counted = whole.usage.and_then(|usage| usage.completion_tokens).unwrap_or(0);
-        facts.deltas = u32::from(whole.text_bytes > 0 || counted > 0);
+        let is_counted = whole.usage.is_some_and(|usage| usage.counts_completion());
+        facts.deltas = u32::from(is_counted || whole.text_bytes > 0);
         (facts.text_bytes, facts.usage) = (whole.text_bytes, whole.usage);
         self.whole = Some(whole);
         Ok(facts)

@@ -33,6 +33,11 @@ impl Usage {
         }
     }
 
+    /// Whether it counts any tokens of the completion, whose text then need not be counted.
+    pub fn counts_completion(&self) -> bool {
+        self.completion_tokens.is_some_and(|count| count > 0)
+    }
+
     /// What is known after both were said: counts grow while a stream goes on, and what is not told undoes nothing.
     #[must_use]
     pub fn merged(self, later: Self) -> Self {
