@@ -3,6 +3,7 @@
 mod claiming;
 mod lateness;
 mod queues;
+mod room;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,6 +37,7 @@ use crate::{
 };
 use lateness::Lateness;
 use queues::{Queues, Ready};
+use room::has_room;
 
 /// Between two looks at the durable queue while nothing else wakes the worker.
 const POLL: Duration = Duration::from_millis(100);
@@ -44,11 +46,6 @@ const CLAIM_LOOK: Duration = Duration::from_millis(300);
 /// Claimed tasks of each model kept ready beyond those that run, so that a freed slot is filled without asking the
 /// database: as many again as may run, and at least these.
 const LEAST_READY: usize = 64;
-/// Of what a node runs at once, one model leaves this part to the others: one whose server hangs must not have it all.
-const LEFT_TO_OTHERS: usize = 8;
-/// What all models together may run beyond `concurrency`, as its part, shared evenly: several whose servers hang must
-/// not have it all either.
-const BEYOND: usize = 2;
 /// Before a batch is looked at again whose highest cost is in use by tasks that run.
 const CAP_PAUSE: Duration = Duration::from_millis(500);
 /// Before a batch without money is asked again while something of its account is set aside, here or on another node:
@@ -142,8 +139,10 @@ impl Worker {
         });
         let store = worker.gateway.store().clone();
         tasks.spawn("queue_depth", move |stop| depth::watch(store, stop));
-        let (lateness, gateway) = (worker.lateness.clone(), worker.gateway.clone());
-        tasks.spawn("lateness_watch", move |stop| lateness.watch(gateway, stop));
+        let late = Arc::clone(&worker);
+        tasks.spawn("lateness_watch", move |stop| async move {
+            late.lateness.watch(&late.gateway, || late.lock().running("").1, stop).await;
+        });
         let watching = Arc::clone(&worker);
         tasks.spawn("claim_watch", move |stop| async move { watching.watch(stop).await });
         tasks.spawn("batch_worker", move |stop| worker.run(stop));
@@ -239,9 +238,7 @@ impl Worker {
                 any = true;
             }
         }
-        let running = self.lock().running("").1;
-        self.lateness.set_running(running);
-        gauge!("batchin_batch_tasks_running").set(running as f64);
+        gauge!("batchin_batch_tasks_running").set(self.lock().running("").1 as f64);
         any
     }
 
@@ -380,11 +377,8 @@ impl Worker {
         let _turn = self.returning.lock().await;
         let back = std::mem::take(&mut self.lock().returned);
         // Whoever had the turn before may have written it.
-        if !back.is_empty()
-            && let Err(cause) = self.gateway.store().requeue(&back).await
-        {
-            // The claims end with this node's lease at the latest.
-            warn!(error = &cause as &dyn std::error::Error, tasks = back.len(), "tasks could not be given back");
+        if !back.is_empty() {
+            self.write_back(&back).await;
         }
         batchin_faults::point("task.requeued");
     }
@@ -395,10 +389,15 @@ impl Worker {
         }
         let not_before = self.gateway.clock().now();
         let back: Vec<_> = claims.into_iter().map(|claim| Requeue { claim, not_before, counts: false }).collect();
-        if let Err(cause) = self.gateway.store().requeue(&back).await {
-            warn!(error = &cause as &dyn std::error::Error, "claimed tasks could not be given back");
-        }
+        self.write_back(&back).await;
         batchin_faults::point("claims.returned");
+    }
+
+    async fn write_back(&self, back: &[Requeue]) {
+        if let Err(cause) = self.gateway.store().requeue(back).await {
+            // The claims end with this node's lease at the latest.
+            warn!(error = &cause as &dyn std::error::Error, tasks = back.len(), "tasks could not be given back");
+        }
     }
 
     /// The task could cost more than is left of what its batch may cost. What runs of the batch may give some back; when
@@ -579,13 +578,6 @@ impl State {
     }
 }
 
-/// Whether one more task of a model may run beside so many of it and in all, of `models` that share `all`.
-fn has_room((of_model, of_all): (usize, usize), all: usize, models: usize) -> bool {
-    let each = if models > 1 { all - all.div_ceil(LEFT_TO_OTHERS).min(all - 1) } else { all };
-    let least = if models > 1 { (all / (BEYOND * models)).max(1) } else { 0 };
-    of_model < each && (of_all < all || of_model < least)
-}
-
 /// Who pays for a task, without what its key allows.
 fn plain_caller(task: &ClaimedTask) -> Caller {
     Caller {
@@ -594,30 +586,5 @@ fn plain_caller(task: &ClaimedTask) -> Caller {
         rate_limit_rpm: None,
         monthly_budget: None,
         capped_by: task.capped.then_some(task.batch),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// How many run of each model once each has as many waiting as it likes, in this order.
-    fn fill(all: usize, models: usize) -> Vec<usize> {
-        let mut running = vec![0; models];
-        for model in 0..models {
-            while has_room((running[model], running.iter().sum()), all, models) {
-                running[model] += 1;
-            }
-        }
-        running
-    }
-
-    #[test]
-    fn models_that_hang_leave_some_room_to_each_other() {
-        assert_eq!(fill(256, 1), [256]);
-        assert_eq!(fill(256, 2), [224, 64]);
-        assert_eq!(fill(256, 4), [224, 32, 32, 32]);
-        assert_eq!(fill(1, 3), [1, 1, 1]);
-        assert_eq!(fill(16, 20).iter().filter(|running| **running == 0).count(), 0);
     }
 }

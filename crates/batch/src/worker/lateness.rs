@@ -4,10 +4,7 @@
 //! all of this machine's processor. When this process is late, each of a request's steps waits behind tasks' steps.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -59,17 +56,15 @@ impl Rule {
     }
 }
 
-/// How many tasks may run, kept up to date by a task of its own. Cheap to clone.
-#[derive(Clone)]
+/// How many tasks may run, kept up to date by a task of its own.
 pub(super) struct Lateness {
-    limit: Arc<AtomicUsize>,
-    running: Arc<AtomicUsize>,
+    limit: AtomicUsize,
 }
 
 impl Lateness {
     /// While nobody else is here, so many.
     pub fn new(all: usize) -> Self {
-        Self { limit: Arc::new(AtomicUsize::new(all)), running: Arc::default() }
+        Self { limit: AtomicUsize::new(all) }
     }
 
     /// How many may run now.
@@ -77,13 +72,8 @@ impl Lateness {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Tells how many run.
-    pub fn set_running(&self, running: usize) {
-        self.running.store(running, Ordering::Relaxed);
-    }
-
-    /// Looks until the end.
-    pub async fn watch(self, gateway: Gateway, stop: CancellationToken) {
+    /// Looks until the end; `running` says how many tasks run.
+    pub async fn watch(&self, gateway: &Gateway, running: impl Fn() -> usize, stop: CancellationToken) {
         let mut rule = Rule::new(self.limit());
         let mut begun = gateway.dispatcher().people().0;
         loop {
@@ -95,7 +85,7 @@ impl Lateness {
             let (now_begun, in_flight) = gateway.dispatcher().people();
             let people = in_flight || now_begun != begun;
             begun = now_begun;
-            let limit = rule.look(late, people, self.running.load(Ordering::Relaxed));
+            let limit = rule.look(late, people, running());
             self.limit.store(limit, Ordering::Relaxed);
             gauge!("batchin_batch_tasks_allowed").set(limit as f64);
         }
