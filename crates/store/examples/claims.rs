@@ -8,7 +8,7 @@ use batchin_domain::{AccountId, BatchId, NodeId, Priority, TaskId, Timestamp};
 use batchin_store::{
     BatchTerms, ConnectOptions, NewBatch, NewTask, NewTasks, NewUser, NodeIdentity, Role, Share, Store,
 };
-use sea_orm::{ConnectionTrait, Database};
+use batchin_tasks::Tasks;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -104,8 +104,8 @@ async fn measure(store: &Store, node: NodeIdentity, account: AccountId, first: u
 /// Finished tasks of ended batches, written behind the store's back.
 #[expect(clippy::unwrap_used, reason = "a measurement for people, not a part of the server")]
 async fn fill(url: &str, account: AccountId, rows: u64) {
-    let raw = Database::connect(url).await.unwrap();
     let postgres = url.starts_with("postgres");
+    let mut script = String::new();
     let account = account.uuid().simple().to_string();
     for batch in 0..rows.div_ceil(PER_BATCH) {
         let number = PER_BATCH.min(rows - batch * PER_BATCH);
@@ -122,23 +122,23 @@ async fn fill(url: &str, account: AccountId, rows: u64) {
             );
             (format!("x'{account}'"), format!("x'{uuid}'"), format!("unhex(printf('%032x', {base} + i))"), series)
         };
-        raw.execute_unprepared(&format!(
+        script.push_str(&format!(
             "INSERT INTO batch (id, account_id, priority, rank, status, total, loaded, completed, input_blob, created_at, \
-             finished_at) VALUES ({batch_id}, {account_id}, 0, 0, 2, {number}, {number}, {number}, 'in', 1, 1)"
-        ))
-        .await
-        .unwrap();
-        raw.execute_unprepared(&format!(
+             finished_at) VALUES ({batch_id}, {account_id}, 0, 0, 2, {number}, {number}, {number}, 'in', 1, 1);"
+        ));
+        script.push_str(&format!(
             "INSERT INTO task (id, batch_id, idx, account_id, custom_id, model, endpoint, state, epoch, attempts, \
              not_before, body_offset, body_len, seq, result_blob, result_offset, result_len, result_head, input_tokens, \
              output_tokens, cost_nano, finished_at) SELECT {task_id}, {batch_id}, i, {account_id}, 'task-' || i, 'm', 0, 2, \
-             1, 1, 1, i * 300, 300, i + 1, 'results/a/b', i * 900, 800, 90, 20, 20, 20, 1 FROM {series}"
-        ))
-        .await
-        .unwrap();
+             1, 1, 1, i * 300, 300, i + 1, 'results/a/b', i * 900, 800, 90, 20, 20, 20, 1 FROM {series};"
+        ));
     }
-    if postgres {
-        raw.execute_unprepared("ANALYZE").await.unwrap();
+    match url.strip_prefix("sqlite:") {
+        Some(file) => rusqlite::Connection::open(file).unwrap().execute_batch(&script).unwrap(),
+        None => {
+            let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+            Tasks::new().spawn("postgres", |_| async { drop(connection.await) });
+            client.batch_execute(&(script + "ANALYZE")).await.unwrap();
+        }
     }
-    raw.close().await.unwrap();
 }

@@ -1,14 +1,9 @@
 //! Holds: users and the accounts that pay for them; an account's id is its user's.
 
+use batchin_db::{Rerun, Row, Value, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::Counters, ledger::Movement};
-use sea_orm::Value;
 
-use crate::{
-    Store, StoreError, WAITS_FOR_BALANCE,
-    connect::{Rerun, WriteTx, retried},
-    error::exactly,
-    row::Row,
-};
+use crate::{Store, StoreError, WAITS_FOR_BALANCE};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,20 +149,20 @@ const USER_COLUMNS: &str = "SELECT u.id, u.email, u.name, u.password_hash, u.rol
      a.posted_credit - a.posted_debit AS balance FROM app_user u JOIN account a ON a.id = u.id";
 
 fn user(row: &Row) -> Result<User, StoreError> {
-    let role = match row.try_get::<i16>("", "role")? {
+    let role = match row.get::<i16>("role")? {
         0 => Role::User,
         1 => Role::Admin,
         _ => return Err(StoreError::Corrupt { table: "app_user", column: "role" }),
     };
     Ok(User {
-        id: AccountId::new(row.try_get("", "id")?),
-        email: row.try_get("", "email")?,
-        name: row.try_get("", "name")?,
-        password_hash: row.try_get("", "password_hash")?,
+        id: AccountId::new(row.get("id")?),
+        email: row.get("email")?,
+        name: row.get("name")?,
+        password_hash: row.get("password_hash")?,
         role,
-        disabled: row.try_get("", "disabled")?,
-        balance: Balance::from_nanos(row.try_get("", "balance")?),
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+        disabled: row.get("disabled")?,
+        balance: Balance::from_nanos(row.get("balance")?),
+        created_at: Timestamp::from_micros(row.get("created_at")?),
     })
 }
 
@@ -177,14 +172,14 @@ async fn lock_account(tx: &WriteTx, account: AccountId) -> Result<Option<(Counte
         tx.dialect.for_update()
     );
     let row = tx.one(sql, [account.uuid().into()]).await?;
-    row.map(|row| Ok((counters(&row)?, row.try_get("", "frozen")?))).transpose()
+    row.map(|row| Ok((counters(&row)?, row.get("frozen")?))).transpose()
 }
 
 fn counters(row: &Row) -> Result<Counters, StoreError> {
     Ok(Counters {
-        posted_debit: row.try_get("", "posted_debit")?,
-        posted_credit: row.try_get("", "posted_credit")?,
-        pending_debit: row.try_get("", "pending_debit")?,
+        posted_debit: row.get("posted_debit")?,
+        posted_credit: row.get("posted_credit")?,
+        pending_debit: row.get("pending_debit")?,
     })
 }
 
@@ -198,7 +193,7 @@ impl Store {
     /// Creates a user and an empty account.
     pub async fn create_user(&self, new: NewUser) -> Result<User, CreateUserError> {
         let run = retried(Rerun::IfRolledBack, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let values: [Value; 6] = [
                 new.id.uuid().into(),
                 new.email.clone().into(),
@@ -233,20 +228,20 @@ impl Store {
 
     /// The user with this lower-case email.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<User>, StoreError> {
-        let row = self.one(format!("{USER_COLUMNS} WHERE u.email = $1"), [email.into()]).await?;
+        let row = self.db.one(format!("{USER_COLUMNS} WHERE u.email = $1"), [email.into()]).await?;
         row.as_ref().map(user).transpose()
     }
 
     /// The user with this id.
     pub async fn user(&self, id: AccountId) -> Result<Option<User>, StoreError> {
-        let row = self.one(format!("{USER_COLUMNS} WHERE u.id = $1"), [id.uuid().into()]).await?;
+        let row = self.db.one(format!("{USER_COLUMNS} WHERE u.id = $1"), [id.uuid().into()]).await?;
         row.as_ref().map(user).transpose()
     }
 
     /// All users, oldest first, at most `limit`.
     pub async fn users(&self, limit: u32) -> Result<Vec<User>, StoreError> {
         let sql = format!("{USER_COLUMNS} ORDER BY u.created_at, u.id LIMIT $1");
-        self.all(sql, [i64::from(limit).into()]).await?.iter().map(user).collect()
+        self.db.all(sql, [i64::from(limit).into()]).await?.iter().map(user).collect()
     }
 
     /// Changes name, password hash or both. A new password ends every session.
@@ -257,7 +252,7 @@ impl Store {
         password_hash: Option<String>,
     ) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-        let tx = self.write().await?;
+        let tx = self.db.write().await?;
         if password_hash.is_some() {
             tx.run("DELETE FROM session WHERE user_id = $1", [id.uuid().into()]).await?;
         }
@@ -276,7 +271,7 @@ impl Store {
     /// Lets a user in or keeps them out; sessions stop at once, keys within the time that they are cached for.
     pub async fn set_user_disabled(&self, id: AccountId, disabled: bool) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let sql = "UPDATE app_user SET disabled = $2 WHERE id = $1";
             exactly(tx.run(sql, [id.uuid().into(), disabled.into()]).await?, 1, "app_user")?;
             tx.commit().await
@@ -290,7 +285,7 @@ impl Store {
             return Err(GrantError::Nothing);
         }
         let booked = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let Some((counters, _)) = lock_account(&tx, grant.account).await? else {
                 return Ok(Err(GrantError::NoAccount));
             };
@@ -318,7 +313,7 @@ impl Store {
             return Err(CorrectError::Nothing);
         }
         let booked = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let Some((counters, _)) = lock_account(&tx, correction.account).await? else {
                 return Ok(Err(CorrectError::NoAccount));
             };
@@ -344,16 +339,16 @@ impl Store {
     /// What of an account's balance is not leased to nodes; nothing where there is no account.
     pub async fn available(&self, account: AccountId) -> Result<Amount, StoreError> {
         let sql = "SELECT posted_debit, posted_credit, pending_debit FROM account WHERE id = $1";
-        let row = self.one(sql, [account.uuid().into()]).await?;
+        let row = self.db.one(sql, [account.uuid().into()]).await?;
         row.map_or(Ok(Amount::ZERO), |row| Ok(counters(&row)?.available()))
     }
 
     /// Whether the movement with this grant's id or reference gave the same account as much.
     async fn is_booked(&self, grant: &CreditGrant) -> Result<bool, StoreError> {
         let sql = "SELECT account_id, amount FROM transfer WHERE id = $1 OR reference = $2";
-        let rows = self.all(sql, [grant.id.uuid().into(), grant.reference.clone().into()]).await?;
+        let rows = self.db.all(sql, [grant.id.uuid().into(), grant.reference.clone().into()]).await?;
         let [row] = rows.as_slice() else { return Ok(false) };
-        let account = AccountId::new(row.try_get("", "account_id")?);
+        let account = AccountId::new(row.get("account_id")?);
         Ok((account, stored_amount(row, "transfer", "amount")?) == (grant.account, grant.amount))
     }
 
@@ -366,15 +361,15 @@ impl Store {
             movement_code(Movement::Grant),
             movement_code(Movement::Correction)
         );
-        let rows = self.all(sql, [account.uuid().into(), i64::from(limit).into()]).await?;
+        let rows = self.db.all(sql, [account.uuid().into(), i64::from(limit).into()]).await?;
         let credited = |row: &Row| {
             let amount = stored_amount(row, "transfer", "amount")?.nanos();
-            let is_correction = row.try_get::<i16>("", "movement")? == movement_code(Movement::Correction);
+            let is_correction = row.get::<i16>("movement")? == movement_code(Movement::Correction);
             Ok(Credited {
-                id: TransferId::new(row.try_get("", "id")?),
+                id: TransferId::new(row.get("id")?),
                 amount: Balance::from_nanos(if is_correction { amount.saturating_neg() } else { amount }),
-                reference: row.try_get("", "reference")?,
-                created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+                reference: row.get("reference")?,
+                created_at: Timestamp::from_micros(row.get("created_at")?),
             })
         };
         rows.iter().map(credited).collect()
@@ -417,5 +412,5 @@ pub(crate) const fn movement_code(movement: Movement) -> i16 {
 }
 
 pub(crate) fn stored_amount(row: &Row, table: &'static str, column: &'static str) -> Result<Amount, StoreError> {
-    Amount::from_nanos(row.try_get("", column)?).ok_or(StoreError::Corrupt { table, column })
+    Amount::from_nanos(row.get(column)?).ok_or(StoreError::Corrupt { table, column })
 }

@@ -1,17 +1,12 @@
 //! Holds: batches and what their owners see of them.
 
+use batchin_db::{Rerun, Row, Value, WriteTx, retried};
 use batchin_domain::{
     AccountId, Amount, BatchId, BatchStatus, Chore, Ending, FileId, Priority, TaskId, TaskStatus, Timestamp, Window,
     batch::TaskCounts,
 };
-use sea_orm::Value;
 
-use crate::{
-    BlobRange, Store, StoreError, TaskError,
-    accounts::stored_amount,
-    connect::{Rerun, WriteTx, retried},
-    row::Row,
-};
+use crate::{BlobRange, Store, StoreError, TaskError, accounts::stored_amount};
 
 /// What an owner asks of a batch, however it was made.
 #[derive(Clone, Debug)]
@@ -155,7 +150,7 @@ const fn priority_code(priority: Priority) -> i16 {
 }
 
 pub(crate) fn stored_priority(row: &Row, column: &'static str) -> Result<Priority, StoreError> {
-    match row.try_get::<i16>("", column)? {
+    match row.get::<i16>(column)? {
         0 => Ok(Priority::High),
         1 => Ok(Priority::Low),
         2 => Ok(Priority::Fill),
@@ -171,6 +166,7 @@ impl Store {
     /// An account's batches, newest first.
     pub async fn batches(&self, account: AccountId, limit: u32, offset: u32) -> Result<Vec<BatchRow>, StoreError> {
         let rows = self
+            .db
             .all(
                 format!(
                     "SELECT {BATCH_COLUMNS} FROM batch WHERE account_id = $1 \
@@ -185,7 +181,7 @@ impl Store {
     /// Whether the account has this batch.
     pub async fn has_batch(&self, account: AccountId, id: BatchId) -> Result<bool, StoreError> {
         let sql = "SELECT id FROM batch WHERE account_id = $1 AND id = $2";
-        Ok(self.one(sql, [account.uuid().into(), id.uuid().into()]).await?.is_some())
+        Ok(self.db.one(sql, [account.uuid().into(), id.uuid().into()]).await?.is_some())
     }
 
     /// An account's batches, newest first, that were made before the batch `after`; all without it. One that is not
@@ -198,6 +194,7 @@ impl Store {
     ) -> Result<Vec<BatchRow>, StoreError> {
         let Some(after) = after else { return self.batches(account, limit, 0).await };
         let rows = self
+            .db
             .all(
                 format!(
                     "SELECT {BATCH_COLUMNS} FROM batch WHERE account_id = $1 AND (created_at, id) < \
@@ -213,6 +210,7 @@ impl Store {
     /// One of an account's batches.
     pub async fn batch(&self, account: AccountId, id: BatchId) -> Result<Option<BatchRow>, StoreError> {
         let row = self
+            .db
             .one(
                 format!("SELECT {BATCH_COLUMNS} FROM batch WHERE account_id = $1 AND id = $2"),
                 [account.uuid().into(), id.uuid().into()],
@@ -224,6 +222,7 @@ impl Store {
     /// A batch's tasks from index `from` on, in order.
     pub async fn tasks(&self, batch: BatchId, from: u64, limit: u32) -> Result<Vec<TaskRow>, StoreError> {
         let rows = self
+            .db
             .all(
                 format!("SELECT {TASK_COLUMNS} FROM task WHERE batch_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3"),
                 [batch.uuid().into(), to_i64(from).into(), i64::from(limit).into()],
@@ -235,6 +234,7 @@ impl Store {
     /// A batch's tasks that ended after the one with this `seq`, in the order in which they ended.
     pub async fn ended_tasks(&self, batch: BatchId, after: u64, limit: u32) -> Result<Vec<TaskRow>, StoreError> {
         let rows = self
+            .db
             .all(
                 format!(
                     "SELECT {TASK_COLUMNS} FROM task WHERE batch_id = $1 AND seq IS NOT NULL AND seq > $2 \
@@ -249,7 +249,7 @@ impl Store {
     /// Says why a batch waits and until when nobody needs to look at it, or that it waits no longer.
     pub async fn set_blocked(&self, batch: BatchId, blocked: Option<(&str, Timestamp)>) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run(
                 "UPDATE batch SET blocked = $2, blocked_until = $3 WHERE id = $1 AND status IN ($4, $5)",
                 [
@@ -278,7 +278,7 @@ pub(crate) fn to_i64(count: u64) -> i64 {
 }
 
 pub(crate) fn unsigned(row: &Row, table: &'static str, column: &'static str) -> Result<u64, StoreError> {
-    u64::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table, column })
+    u64::try_from(row.get::<i64>(column)?).map_err(|_| StoreError::Corrupt { table, column })
 }
 
 pub(crate) fn counts(row: &Row) -> Result<TaskCounts, StoreError> {
@@ -293,38 +293,37 @@ pub(crate) fn counts(row: &Row) -> Result<TaskCounts, StoreError> {
 }
 
 fn count(row: &Row, column: &'static str) -> Result<u32, StoreError> {
-    u32::try_from(row.try_get::<i64>("", column)?).map_err(|_| StoreError::Corrupt { table: "batch", column })
+    u32::try_from(row.get::<i64>(column)?).map_err(|_| StoreError::Corrupt { table: "batch", column })
 }
 
 fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
     const TABLE: &str = "batch";
     let corrupt = |column| StoreError::Corrupt { table: TABLE, column };
-    let at = |column: &str| -> Result<_, StoreError> {
-        Ok(row.try_get::<Option<i64>>("", column)?.map(Timestamp::from_micros))
-    };
-    let file = |column: &str| -> Result<_, StoreError> { Ok(row.try_get::<Option<_>>("", column)?.map(FileId::new)) };
-    let window = row.try_get::<Option<i16>>("", "window_hours")?;
-    let output_seconds = row.try_get::<Option<i64>>("", "output_seconds")?;
-    let max_cost = row.try_get::<Option<i64>>("", "max_cost_nano")?;
-    let ending = row.try_get::<Option<i16>>("", "ending")?;
+    let at =
+        |column: &str| -> Result<_, StoreError> { Ok(row.get::<Option<i64>>(column)?.map(Timestamp::from_micros)) };
+    let file = |column: &str| -> Result<_, StoreError> { Ok(row.get::<Option<_>>(column)?.map(FileId::new)) };
+    let window = row.get::<Option<i16>>("window_hours")?;
+    let output_seconds = row.get::<Option<i64>>("output_seconds")?;
+    let max_cost = row.get::<Option<i64>>("max_cost_nano")?;
+    let ending = row.get::<Option<i16>>("ending")?;
     let amount = |nanos: i64| Amount::from_nanos(nanos).ok_or(corrupt("max_cost_nano"));
     Ok(BatchRow {
-        id: BatchId::new(row.try_get("", "id")?),
-        account: AccountId::new(row.try_get("", "account_id")?),
-        status: BatchStatus::from_code(row.try_get("", "status")?).ok_or(corrupt("status"))?,
-        chore: Chore::from_code(row.try_get("", "chore")?).ok_or(corrupt("chore"))?,
-        inline: row.try_get("", "inline")?,
+        id: BatchId::new(row.get("id")?),
+        account: AccountId::new(row.get("account_id")?),
+        status: BatchStatus::from_code(row.get("status")?).ok_or(corrupt("status"))?,
+        chore: Chore::from_code(row.get("chore")?).ok_or(corrupt("chore"))?,
+        inline: row.get("inline")?,
         terms: BatchTerms {
             priority: stored_priority(row, "priority")?,
-            webhook_url: row.try_get("", "webhook_url")?,
+            webhook_url: row.get("webhook_url")?,
             window: window.and_then(|hours| Window::from_hours(u16::try_from(hours).ok()?)),
             max_cost: max_cost.map(amount).transpose()?,
-            endpoint: row.try_get("", "endpoint")?,
-            metadata: row.try_get("", "metadata")?,
+            endpoint: row.get("endpoint")?,
+            metadata: row.get("metadata")?,
             output_seconds: output_seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
         },
-        model: row.try_get("", "model")?,
-        input_blob: row.try_get("", "input_blob")?,
+        model: row.get("model")?,
+        input_blob: row.get("input_blob")?,
         input_file: file("input_file")?,
         output_file: file("output_file")?,
         error_file: file("error_file")?,
@@ -332,8 +331,8 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
         loaded: count(row, "loaded")?,
         loaded_bytes: unsigned(row, TABLE, "loaded_bytes")?,
         ending: ending.map(|code| Ending::from_code(code).ok_or(corrupt("ending"))).transpose()?,
-        faults: row.try_get("", "faults")?,
-        blocked: row.try_get("", "blocked")?,
+        faults: row.get("faults")?,
+        blocked: row.get("blocked")?,
         usage: TaskUsage {
             input_tokens: unsigned(row, TABLE, "input_tokens")?,
             cached_tokens: unsigned(row, TABLE, "cached_tokens")?,
@@ -342,7 +341,7 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
         },
         reasoning_tokens: unsigned(row, TABLE, "reasoning_tokens")?,
         times: BatchTimes {
-            created: Timestamp::from_micros(row.try_get("", "created_at")?),
+            created: Timestamp::from_micros(row.get("created_at")?),
             started: at("started_at")?,
             ending: at("ending_at")?,
             finalizing: at("finalizing_at")?,
@@ -355,21 +354,21 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
 fn task_row(row: &Row) -> Result<TaskRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "task", column };
     let unsigned = |column: &'static str| -> Result<Option<u64>, StoreError> {
-        let stored: Option<i64> = row.try_get("", column)?;
+        let stored: Option<i64> = row.get(column)?;
         stored.map(|n| u64::try_from(n).map_err(|_| corrupt(column))).transpose()
     };
-    let blob: Option<String> = row.try_get("", "result_blob")?;
+    let blob: Option<String> = row.get("result_blob")?;
     let head = unsigned("result_head")?.unwrap_or(0);
     let result = blob.zip(unsigned("result_offset")?).zip(unsigned("result_len")?);
     let result = result.map(|((blob, offset), len)| StoredResult { body: BlobRange { blob, offset, len }, head });
-    let code: Option<String> = row.try_get("", "error_code")?;
-    let error = match code.zip(row.try_get("", "error_message")?) {
+    let code: Option<String> = row.get("error_code")?;
+    let error = match code.zip(row.get("error_message")?) {
         Some((code, message)) => Some(TaskError {
             code,
             message,
-            status: row.try_get::<Option<i16>>("", "error_status")?.and_then(|status| u16::try_from(status).ok()),
-            kind: row.try_get("", "error_kind")?,
-            param: row.try_get("", "error_param")?,
+            status: row.get::<Option<i16>>("error_status")?.and_then(|status| u16::try_from(status).ok()),
+            kind: row.get("error_kind")?,
+            param: row.get("error_param")?,
         }),
         None => None,
     };
@@ -385,10 +384,10 @@ fn task_row(row: &Row) -> Result<TaskRow, StoreError> {
     Ok(TaskRow {
         index: unsigned("idx")?.ok_or(corrupt("idx"))?,
         seq: unsigned("seq")?,
-        id: TaskId::new(row.try_get("", "id")?),
-        custom_id: row.try_get("", "custom_id")?,
-        model: row.try_get("", "model")?,
-        status: TaskStatus::from_code(row.try_get("", "state")?).ok_or(corrupt("state"))?,
+        id: TaskId::new(row.get("id")?),
+        custom_id: row.get("custom_id")?,
+        model: row.get("model")?,
+        status: TaskStatus::from_code(row.get("state")?).ok_or(corrupt("state"))?,
         result,
         error,
         usage,

@@ -2,19 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::{PriceList, Store, StoreError, UsageMarks, accounts::movement_code};
+use batchin_db::{Dialect, Rerun, Row, Snapshot, Value, retried};
 use batchin_domain::{
     Chore, Class, Month, Price, PriceVersion, PurseKind, TaskStatus, Timestamp, TransferId, Units, ledger::Movement,
-};
-use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, IsolationLevel, QueryResult, TransactionOptions,
-    TransactionTrait, Value,
-};
-
-use crate::{
-    PriceList, Store, StoreError, UsageMarks,
-    accounts::movement_code,
-    connect::{Rerun, retried},
-    dialect::Dialect,
 };
 
 /// The mark of a row whose counts were capped.
@@ -195,16 +186,7 @@ impl Store {
     }
 
     async fn check_once(&self) -> Result<CheckReport, StoreError> {
-        let options = match self.dialect {
-            Dialect::Postgres => TransactionOptions {
-                isolation_level: Some(IsolationLevel::RepeatableRead),
-                access_mode: Some(AccessMode::ReadOnly),
-                ..Default::default()
-            },
-            Dialect::Sqlite => TransactionOptions::default(),
-        };
-        let tx = self.db.begin_with_options(options).await?;
-        let check = Check { tx: &tx, dialect: self.dialect };
+        let check = Check { view: self.db.snapshot().await?, dialect: self.db.dialect() };
         let mut report = check.totals().await?;
         let codes = [
             ("{charge}", movement_code(Movement::Charge)),
@@ -226,7 +208,6 @@ impl Store {
         }
         report.faults.extend(check.budgets().await?);
         report.faults.extend(check.costs().await?);
-        tx.rollback().await?;
         Ok(report)
     }
 
@@ -242,7 +223,7 @@ impl Store {
             return Ok(());
         }
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run(
                 "INSERT INTO transfer (id, account_id, movement, amount, request_id, price_version, created_at) \
              VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (id) DO NOTHING",
@@ -263,19 +244,19 @@ impl Store {
     }
 }
 
-struct Check<'a> {
-    tx: &'a DatabaseTransaction,
+struct Check {
+    view: Snapshot,
     dialect: Dialect,
 }
 
-impl Check<'_> {
-    async fn all(&self, sql: String, values: Vec<Value>) -> Result<Vec<QueryResult>, StoreError> {
-        Ok(self.tx.query_all_raw(self.dialect.statement(sql, values)).await?)
+impl Check {
+    async fn all(&self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        self.view.all(sql, values).await
     }
 
     async fn number(&self, sql: &str) -> Result<i64, StoreError> {
         let rows = self.all(sql.to_owned(), vec![]).await?;
-        rows.first().map_or(Ok(0), |row| Ok(row.try_get("", "n")?))
+        rows.first().map_or(Ok(0), |row| row.get("n"))
     }
 
     async fn totals(&self) -> Result<CheckReport, StoreError> {
@@ -308,9 +289,8 @@ impl Check<'_> {
         let rows = self.all(sql, vec![]).await?;
         rows.iter()
             .map(|row| {
-                let subject: uuid::Uuid = row.try_get("", "subject")?;
-                let number =
-                    |column| row.try_get::<i64>("", column).or_else(|_| row.try_get::<i32>("", column).map(i64::from));
+                let subject: uuid::Uuid = row.get("subject")?;
+                let number = |column| row.get::<i64>(column).or_else(|_| row.get::<i32>(column).map(i64::from));
                 Ok(Fault { rule, subject: subject.to_string(), expected: number("expected")?, found: number("found")? })
             })
             .collect()
@@ -327,8 +307,8 @@ impl Check<'_> {
             .await?;
         let mut faults = Vec::new();
         for row in rows {
-            let (key, spent): (uuid::Uuid, i64) = (row.try_get("", "owner")?, row.try_get("", "spent")?);
-            let month = Month::from_index(row.try_get("", "win")?);
+            let (key, spent): (uuid::Uuid, i64) = (row.get("owner")?, row.get("spent")?);
+            let month = Month::from_index(row.get("win")?);
             let sums = self
                 .all(
                     "SELECT CAST(coalesce(sum(cost_nano), 0) AS bigint) AS n FROM usage_log \
@@ -338,11 +318,11 @@ impl Check<'_> {
                         key.into(),
                         month.start().micros().into(),
                         month.next().start().micros().into(),
-                        row.try_get::<uuid::Uuid>("", "account_id")?.into(),
+                        row.get::<uuid::Uuid>("account_id")?.into(),
                     ],
                 )
                 .await?;
-            let expected: i64 = sums.first().map_or(Ok(0), |row| row.try_get("", "n"))?;
+            let expected: i64 = sums.first().map_or(Ok(0), |row| row.get("n"))?;
             if expected != spent {
                 let rule = "a key's month is the cost of its requests";
                 faults.push(Fault { rule, subject: key.to_string(), expected, found: spent });
@@ -364,8 +344,8 @@ impl Check<'_> {
             "SELECT model, class, price_version, count(*) AS n FROM usage_log GROUP BY model, class, price_version";
         let mut faults = Vec::new();
         for kind in self.all(kinds.to_owned(), vec![]).await? {
-            let (model, class): (String, i16) = (kind.try_get("", "model")?, kind.try_get("", "class")?);
-            let version = PriceVersion(kind.try_get("", "price_version")?);
+            let (model, class): (String, i16) = (kind.get("model")?, kind.get("class")?);
+            let version = PriceVersion(kind.get("price_version")?);
             let known = usize::try_from(class).ok().and_then(|class| Class::ALL.get(class).copied());
             let price = known.and_then(|class| lists.get(&version)?.price(&model, class));
             let (rule, rows) = match price {
@@ -383,9 +363,9 @@ impl Check<'_> {
 
     async fn price_lists(&self) -> Result<HashMap<PriceVersion, PriceList>, StoreError> {
         let rows = self.all("SELECT version, body FROM price_list".to_owned(), vec![]).await?;
-        let list = |row: &QueryResult| {
-            let body: String = row.try_get("", "body")?;
-            Ok((PriceVersion(row.try_get("", "version")?), PriceList::parse(&body).unwrap_or_default()))
+        let list = |row: &Row| {
+            let body: String = row.get("body")?;
+            Ok((PriceVersion(row.get("version")?), PriceList::parse(&body).unwrap_or_default()))
         };
         rows.iter().map(list).collect()
     }
@@ -414,12 +394,12 @@ impl Check<'_> {
         }
         sql.push_str(&format!(" LIMIT {FAULTS_PER_RULE}"));
         let rows = self.all(sql, vec![model.into(), class.into(), version.0.into()]).await?;
-        let read = |row: &QueryResult| {
-            let count = |column| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64>("", column)?).unwrap_or(0));
+        let read = |row: &Row| {
+            let count = |column| Ok::<_, StoreError>(u64::try_from(row.get::<i64>(column)?).unwrap_or(0));
             let units = Units { input: count("input_tokens")?, output: count("output_tokens")?, cached: 0 };
-            let subject: uuid::Uuid = row.try_get("", "request_id")?;
+            let subject: uuid::Uuid = row.get("request_id")?;
             let expected = price.map_or(0, |price| price.cost(units).nanos());
-            Ok((subject.to_string(), expected, row.try_get("", "cost_nano")?))
+            Ok((subject.to_string(), expected, row.get("cost_nano")?))
         };
         rows.iter().map(read).collect()
     }

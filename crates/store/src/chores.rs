@@ -6,16 +6,14 @@
 
 use std::{ops::Range, time::Duration};
 
+use batchin_db::{Rerun, Value, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, FileId, Timestamp};
-use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
     BatchRow, FencedError, NewTask, NodeIdentity, Store, StoreError,
     batches::{lock_batch, to_i64},
-    connect::{Rerun, WriteTx, retried},
     endings::{begin_to_close, count, end_batch, lock_unended, stop, stopped},
-    error::exactly,
     nodes::still,
     openings::{Inserted, Place, insert_tasks},
 };
@@ -67,17 +65,17 @@ impl Store {
         let values = || -> [Value; 2] { [now.micros().into(), full.into()] };
         let run = retried(Rerun::Harmless, || async {
             // Most looks find nothing; they take no write lock.
-            if self.one(waiting, values()).await?.is_none() {
+            if self.db.one(waiting, values()).await?.is_none() {
                 return Ok(Some(None));
             }
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if !still(&tx, node).await? {
                 return Ok(None);
             }
             let Some(row) = tx.one(format!("{waiting}{}", tx.dialect.skip_locked()), values()).await? else {
                 return Ok(Some(None));
             };
-            let id = BatchId::new(row.try_get("", "id")?);
+            let id = BatchId::new(row.get("id")?);
             let batch = lock_batch(&tx, id).await?;
             let touched = tx
                 .run("UPDATE batch SET steward = $2 WHERE id = $1", [id.uuid().into(), node.id.uuid().into()])
@@ -92,14 +90,15 @@ impl Store {
     /// The batches whose chores are this node's: those that it does not know of were taken, or given back, in a
     /// transaction whose end it never heard of.
     pub async fn chores_of(&self, node: NodeIdentity) -> Result<Vec<BatchId>, StoreError> {
-        let rows = self.all("SELECT id FROM batch WHERE chore <> 0 AND steward = $1", [node.id.uuid().into()]).await?;
-        rows.iter().map(|row| Ok(BatchId::new(row.try_get("", "id")?))).collect()
+        let rows =
+            self.db.all("SELECT id FROM batch WHERE chore <> 0 AND steward = $1", [node.id.uuid().into()]).await?;
+        rows.iter().map(|row| Ok(BatchId::new(row.get("id")?))).collect()
     }
 
     /// Gives a chore back undone, so that this node or another takes it again.
     pub async fn leave_chore(&self, node: NodeIdentity, id: BatchId) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run(
                 "UPDATE batch SET steward = NULL WHERE id = $1 AND steward = $2",
                 [id.uuid().into(), node.id.uuid().into()],
@@ -120,12 +119,12 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<u32>, StoreError> {
         retried(Rerun::IfRolledBack, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let ours = "SELECT chore_tries FROM batch WHERE id = $1 AND steward = $2";
             let row =
                 tx.one(format!("{ours}{}", tx.dialect.for_update()), [id.uuid().into(), node.id.uuid().into()]).await?;
             let Some(row) = row else { return tx.leave().await.map(|()| None) };
-            let tries = row.try_get::<i64>("", "chore_tries")?.saturating_add(1);
+            let tries = row.get::<i64>("chore_tries")?.saturating_add(1);
             let counted = u32::try_from(tries).unwrap_or(u32::MAX);
             let after = now.after(pause(counted)).micros();
             let touched = tx
@@ -201,7 +200,7 @@ impl Store {
     async fn step(&self, place: (NodeIdentity, BatchId, Timestamp), step: Step<'_>) -> Result<(), ChoreError> {
         let (node, id, now) = place;
         let run = retried(Rerun::IfRolledBack, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if !still(&tx, node).await? {
                 return tx.leave().await.map(|()| false);
             }

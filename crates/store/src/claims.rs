@@ -6,19 +6,16 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use batchin_db::{Rerun, Row, Value, WriteTx, marks, retried};
 use batchin_domain::{
     AccountId, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
 };
-use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
     BlobRange, FencedError, NodeIdentity, Store, StoreError,
     batches::{counts, priority_value, stored_priority, unsigned},
-    connect::{Rerun, WriteTx, retried},
-    dialect::marks,
     nodes::still,
-    row::Row,
     waiting::WAITS_FOR_CAP,
 };
 
@@ -161,7 +158,7 @@ impl Store {
         let after = after.map_or(Uuid::nil(), AccountId::uuid);
         let values = [priority_value(rank), after.into(), now.micros().into(), i64::from(limit).into()];
         let values = values.into_iter().chain(without.iter().map(|model| model.as_str().into()));
-        self.all(sql, values.collect::<Vec<_>>()).await?.iter().map(backlog).collect()
+        self.db.all(sql, values.collect::<Vec<_>>()).await?.iter().map(backlog).collect()
     }
 
     /// Batches that wait for something and are due to be looked at, longest due first, but for nothing that only the
@@ -186,8 +183,8 @@ impl Store {
         );
         let values = [now.micros().into(), i64::from(limit).into()];
         let values = values.into_iter().chain(without.iter().map(|model| model.as_str().into()));
-        let rows = self.all(sql, values.collect::<Vec<_>>()).await?;
-        rows.iter().map(|row| Ok(Probe { of: backlog(row)?, reason: row.try_get("", "blocked")? })).collect()
+        let rows = self.db.all(sql, values.collect::<Vec<_>>()).await?;
+        rows.iter().map(|row| Ok(Probe { of: backlog(row)?, reason: row.get("blocked")? })).collect()
     }
 
     /// Claims up to so many tasks of each share, oldest first.
@@ -203,7 +200,7 @@ impl Store {
         let mut shares = shares.to_vec();
         shares.sort_unstable_by(|a, b| (a.batch, &a.model).cmp(&(b.batch, &b.model)));
         let run = retried(Rerun::IfRolledBack, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if !still(&tx, node).await? {
                 return Ok(None);
             }
@@ -237,22 +234,20 @@ impl Store {
         let mut sorted = tasks.to_vec();
         sorted.sort_by_key(|task| task.claim.task);
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
-            for task in &sorted {
-                tx.run(
-                    "UPDATE task SET state = $3, node_id = NULL, epoch = epoch + 1, not_before = $4, \
-                 attempts = attempts - $5 WHERE id = $1 AND epoch = $2 AND state = $6",
-                    [
-                        task.claim.task.uuid().into(),
-                        task.claim.epoch.into(),
-                        TaskStatus::Pending.code().into(),
-                        task.not_before.micros().into(),
-                        i64::from(!task.counts).into(),
-                        TaskStatus::Running.code().into(),
-                    ],
-                )
-                .await?;
-            }
+            let tx = self.db.write().await?;
+            let values = sorted.iter().flat_map(|task| -> [Value; 6] {
+                [
+                    task.claim.task.uuid().into(),
+                    task.claim.epoch.into(),
+                    TaskStatus::Pending.code().into(),
+                    task.not_before.micros().into(),
+                    i64::from(!task.counts).into(),
+                    TaskStatus::Running.code().into(),
+                ]
+            });
+            let again = "UPDATE task SET state = $3, node_id = NULL, epoch = epoch + 1, not_before = $4, \
+                         attempts = attempts - $5 WHERE id = $1 AND epoch = $2 AND state = $6";
+            tx.run_each(again, values.collect(), 6).await?;
             tx.commit().await
         })
         .await
@@ -261,21 +256,20 @@ impl Store {
     /// The claims that a node still has: what it runs beside these was cancelled or taken from it.
     pub async fn claims_of(&self, node: NodeIdentity) -> Result<HashSet<Claim>, StoreError> {
         let rows = self
+            .db
             .all(
                 format!("SELECT id, epoch FROM task WHERE node_id = $1 AND state = {}", TaskStatus::Running.code()),
                 [node.id.uuid().into()],
             )
             .await?;
-        rows.iter()
-            .map(|row| Ok(Claim { task: TaskId::new(row.try_get("", "id")?), epoch: row.try_get("", "epoch")? }))
-            .collect()
+        rows.iter().map(|row| Ok(Claim { task: TaskId::new(row.get("id")?), epoch: row.get("epoch")? })).collect()
     }
 
     /// How many tasks of a batch run on any node.
     pub async fn running_tasks(&self, batch: BatchId) -> Result<u64, StoreError> {
         let sql =
             format!("SELECT count(*) AS n FROM task WHERE batch_id = $1 AND state = {}", TaskStatus::Running.code());
-        let row = self.one(sql, [batch.uuid().into()]).await?;
+        let row = self.db.one(sql, [batch.uuid().into()]).await?;
         row.map_or(Ok(0), |row| unsigned(&row, "task", "n"))
     }
 
@@ -287,7 +281,7 @@ impl Store {
             BatchStatus::Pending.code(),
             BatchStatus::InProgress.code()
         );
-        let row = self.one(sql, [priority_value(priority)]).await?;
+        let row = self.db.one(sql, [priority_value(priority)]).await?;
         row.map_or(Ok(0), |row| unsigned(&row, "batch", "n"))
     }
 
@@ -300,12 +294,12 @@ impl Store {
             BatchStatus::InProgress.code(),
             BatchStatus::Validating.code()
         );
-        let rows = self.all(sql, [priority_value(Priority::Low), i64::from(limit).into()]).await?;
+        let rows = self.db.all(sql, [priority_value(Priority::Low), i64::from(limit).into()]).await?;
         let promotable = |row: &Row| -> Result<Promotable, StoreError> {
             Ok(Promotable {
-                batch: BatchId::new(row.try_get("", "id")?),
-                created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
-                expires_at: Timestamp::from_micros(row.try_get("", "expires_at")?),
+                batch: BatchId::new(row.get("id")?),
+                created_at: Timestamp::from_micros(row.get("created_at")?),
+                expires_at: Timestamp::from_micros(row.get("expires_at")?),
                 counts: counts(row)?,
             })
         };
@@ -317,7 +311,7 @@ impl Store {
         let mut sorted = batches.to_vec();
         sorted.sort_unstable();
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             for batch in &sorted {
                 let values = [batch.uuid().into(), priority_value(Priority::High)];
                 tx.run("UPDATE batch SET rank = $2 WHERE id = $1", values).await?;
@@ -334,36 +328,35 @@ async fn terms_of(tx: &WriteTx, shares: &[Share]) -> Result<HashMap<BatchId, (Te
         return Ok(HashMap::new());
     }
     let batches: BTreeSet<BatchId> = shares.iter().map(|share| share.batch).collect();
-    let sql = format!(
-        "SELECT id, account_id, key_id, priority, rank, status, max_cost_nano, blocked, input_blob FROM batch \
-         WHERE id IN ({}) AND status IN ({}, {})",
-        marks(batches.len(), 1),
-        BatchStatus::Pending.code(),
-        BatchStatus::InProgress.code()
-    );
+    let running = format!("{}, {}", BatchStatus::Pending.code(), BatchStatus::InProgress.code());
+    let sql = |these: &str| {
+        format!(
+            "SELECT id, account_id, key_id, priority, rank, status, max_cost_nano, blocked, input_blob FROM batch \
+             WHERE id {these} AND status IN ({running})"
+        )
+    };
     let mut terms = HashMap::with_capacity(batches.len());
-    let values: Vec<Value> = batches.into_iter().map(|batch| batch.uuid().into()).collect();
-    for row in tx.all(sql, values).await? {
+    for row in tx.all_of(batches.into_iter().map(|batch| batch.uuid().into()).collect(), Vec::new(), sql).await? {
         let one = Terms {
-            account: AccountId::new(row.try_get("", "account_id")?),
-            key: row.try_get::<Option<_>>("", "key_id")?.map(KeyId::new),
+            account: AccountId::new(row.get("account_id")?),
+            key: row.get::<Option<_>>("key_id")?.map(KeyId::new),
             priority: stored_priority(&row, "priority")?,
             rank: stored_priority(&row, "rank")?,
-            capped: row.try_get::<Option<i64>>("", "max_cost_nano")?.is_some(),
-            blocked: row.try_get("", "blocked")?,
-            input_blob: row.try_get("", "input_blob")?,
+            capped: row.get::<Option<i64>>("max_cost_nano")?.is_some(),
+            blocked: row.get("blocked")?,
+            input_blob: row.get("input_blob")?,
         };
-        let pending = row.try_get::<i16>("", "status")? == BatchStatus::Pending.code();
-        terms.insert(BatchId::new(row.try_get("", "id")?), (one, pending));
+        let pending = row.get::<i16>("status")? == BatchStatus::Pending.code();
+        terms.insert(BatchId::new(row.get("id")?), (one, pending));
     }
     Ok(terms)
 }
 
 fn backlog(row: &Row) -> Result<Backlog, StoreError> {
     Ok(Backlog {
-        batch: BatchId::new(row.try_get("", "id")?),
-        account: AccountId::new(row.try_get("", "account_id")?),
-        model: row.try_get("", "model")?,
+        batch: BatchId::new(row.get("id")?),
+        account: AccountId::new(row.get("account_id")?),
+        model: row.get("model")?,
     })
 }
 
@@ -396,17 +389,17 @@ async fn take(
     for row in &rows {
         let number = |column| unsigned(row, "task", column);
         tasks.push(ClaimedTask {
-            claim: Claim { task: TaskId::new(row.try_get("", "id")?), epoch: row.try_get("", "epoch")? },
+            claim: Claim { task: TaskId::new(row.get("id")?), epoch: row.get("epoch")? },
             batch: share.batch,
-            custom_id: row.try_get("", "custom_id")?,
+            custom_id: row.get("custom_id")?,
             account: terms.account,
             key: terms.key,
             priority: terms.priority,
             rank: terms.rank,
             capped: terms.capped,
             blocked: terms.blocked.clone(),
-            model: row.try_get("", "model")?,
-            endpoint: row.try_get("", "endpoint")?,
+            model: row.get("model")?,
+            endpoint: row.get("endpoint")?,
             body: BlobRange {
                 blob: terms.input_blob.clone(),
                 offset: number("body_offset")?,

@@ -2,16 +2,13 @@
 
 use std::ops::Range;
 
+use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, TaskStatus, Timestamp, batch::TaskCounts};
-use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
     BatchRow, Store, StoreError,
     batches::{lock_batch, to_i64},
-    connect::{Rerun, WriteTx, retried},
-    dialect::{Type, runs},
-    error::exactly,
     webhooks::batches_ended,
 };
 
@@ -61,7 +58,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Cancelled>, StoreError> {
         retried(Rerun::IfRolledBack, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             // Tasks before their batch: the order in which every verb locks.
             let tasks = lock_unended(&tx, id, 0..u64::from(STOP_AT_ONCE)).await?;
             let Some(batch) = lock_batch(&tx, id).await? else { return Ok(None) };
@@ -105,8 +102,8 @@ impl Store {
             BatchStatus::InProgress.code(),
             BatchStatus::Validating.code()
         );
-        let rows = self.all(sql, [now.micros().into(), i64::from(limit).into()]).await?;
-        rows.iter().map(|row| Ok(BatchId::new(row.try_get("", "id")?))).collect()
+        let rows = self.db.all(sql, [now.micros().into(), i64::from(limit).into()]).await?;
+        rows.iter().map(|row| Ok(BatchId::new(row.get("id")?))).collect()
     }
 }
 
@@ -120,7 +117,7 @@ pub(crate) async fn lock_unended(tx: &WriteTx, batch: BatchId, indices: Range<u6
     );
     let values = [batch.uuid().into(), to_i64(indices.start).into(), to_i64(indices.end).into()];
     let rows = tx.all(sql, values).await?;
-    rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
+    rows.iter().map(|row| row.get("id")).collect()
 }
 
 /// Ends tasks, which are locked, without their having run. `batch` is as it was locked.
@@ -130,27 +127,20 @@ pub(crate) async fn stop(
     ending: Ending,
     (tasks, now): (&[Uuid], Timestamp),
 ) -> Result<(), StoreError> {
-    const COLUMNS: [Type; 2] = [Type::Uuid, Type::BigInt];
-    let mut seq = to_i64(u64::from(batch.counts.ended()));
-    let mut rest = tasks;
-    for run in runs(tasks.len()) {
-        let (these, later) = rest.split_at(run);
-        rest = later;
-        let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS.len() + 2);
-        for task in these {
-            seq += 1;
-            values.extend([(*task).into(), seq.into()]);
-        }
-        values.extend([ending.of_task().code().into(), now.micros().into()]);
-        let sql = format!(
-            "WITH v(id, seq) AS ({}) UPDATE task SET state = ${}, node_id = NULL, epoch = epoch + 1, finished_at = ${}, \
-             seq = v.seq FROM v WHERE task.id = v.id",
-            tx.dialect.values(run, &COLUMNS),
-            run * COLUMNS.len() + 1,
-            run * COLUMNS.len() + 2,
-        );
-        exactly(tx.run(sql, values).await?, run as u64, "task")?;
-    }
+    let first = to_i64(u64::from(batch.counts.ended())) + 1;
+    let values = tasks.iter().zip(first..).flat_map(|(task, seq)| -> [Value; 4] {
+        [(*task).into(), seq.into(), ending.of_task().code().into(), now.micros().into()]
+    });
+    let sql = |source: &Source| match source {
+        Source::One => "UPDATE task SET state = $3, node_id = NULL, epoch = epoch + 1, finished_at = $4, seq = $2 \
+                        WHERE id = $1"
+            .to_owned(),
+        Source::Many(rows) => format!(
+            "WITH v(id, seq, state, at) AS ({rows}) UPDATE task SET state = v.state, node_id = NULL, \
+             epoch = epoch + 1, finished_at = v.at, seq = v.seq FROM v WHERE task.id = v.id"
+        ),
+    };
+    exactly(tx.run_over(values.collect(), 4, sql).await?, tasks.len() as u64, "task")?;
     let ended = stopped(ending, u32::try_from(tasks.len()).unwrap_or(u32::MAX));
     count(tx, batch.id, ended).await?;
     if batch.counts.plus(ended).left() == 0 { begin_to_close(tx, batch.id, now).await } else { Ok(()) }

@@ -3,12 +3,11 @@
 //! An upload claims room in steps, in its own row, so that nothing is counted twice and no row is shared by accounts. Those
 //! of one account come one after the other; two of them can never pass the bound together.
 
+use batchin_db::{Dialect, Rerun, WriteTx, retried};
 use batchin_domain::{AccountId, FileId, FilePurpose};
 
 use crate::{
     Store, StoreError,
-    connect::{Rerun, WriteTx, retried},
-    dialect::Dialect,
     files::{NewFile, insert_file},
 };
 
@@ -66,7 +65,7 @@ impl Store {
         bounds: &FileBounds,
     ) -> Result<(), ClaimFileError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if let Some(refused) = look(&tx, (new.account, new.id), bytes, bounds).await? {
                 tx.leave().await?;
                 return Ok(refused);
@@ -87,7 +86,7 @@ impl Store {
         bounds: &FileBounds,
     ) -> Result<(), ClaimFileError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if let Some(refused) = look(&tx, (account, id), bytes, bounds).await? {
                 tx.leave().await?;
                 return Ok(refused);
@@ -137,9 +136,9 @@ async fn look(
         )
         .await?;
     let Some(kept) = kept else { return Ok(None) };
-    let files = u64::try_from(kept.try_get::<i64>("", "files")?).unwrap_or_default();
-    let others = u64::try_from(kept.try_get::<i64>("", "bytes")?).unwrap_or_default();
-    let without_credit = kept.try_get::<Option<i64>>("", "credit")?.unwrap_or_default() <= 0;
+    let files = u64::try_from(kept.get::<i64>("files")?).unwrap_or_default();
+    let others = u64::try_from(kept.get::<i64>("bytes")?).unwrap_or_default();
+    let without_credit = kept.get::<Option<i64>>("credit")?.unwrap_or_default() <= 0;
     let room = if without_credit { bounds.without_credit } else { bounds.room };
     let left = if files >= room.files { 0 } else { room.bytes.saturating_sub(others) };
     let is_over = files >= room.files || bytes > left;

@@ -5,14 +5,10 @@
 
 use std::time::Duration;
 
+use batchin_db::{Rerun, Row, Value, WriteTx, retried};
 use batchin_domain::{AccountId, FileId, FilePurpose, Timestamp};
-use sea_orm::Value;
 
-use crate::{
-    Store, StoreError,
-    connect::{Rerun, WriteTx, retried},
-    row::Row,
-};
+use crate::{Store, StoreError};
 
 /// Its bytes are still coming.
 const UNFINISHED: i16 = 0;
@@ -150,7 +146,7 @@ impl Store {
     /// Notes that a file's bytes are about to come; nobody sees it yet. The same again changes nothing.
     pub async fn begin_file(&self, new: &NewFile) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             insert_file(&tx, new, 0).await?;
             tx.commit().await
         })
@@ -165,7 +161,7 @@ impl Store {
         details: &FileDetails,
     ) -> Result<FileRow, FinishFileError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run(
                 "UPDATE file SET state = $3, purpose = $4, filename = $5, bytes = $6, expires_at = created_at + $7 \
                  WHERE account_id = $1 AND id = $2 AND state = $8 AND deleted_at IS NULL",
@@ -200,7 +196,7 @@ impl Store {
     /// Gives up a file that has not become whole. Whether it was one: its blob is then to go, and its row after that.
     pub async fn abandon_file(&self, id: FileId, now: Timestamp) -> Result<bool, StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             // One that was given up before still is.
             let given_up = tx
                 .run(
@@ -217,6 +213,7 @@ impl Store {
     /// One of an account's files, unless it is deleted or expired.
     pub async fn file(&self, account: AccountId, id: FileId, now: Timestamp) -> Result<Option<FileRow>, StoreError> {
         let row = self
+            .db
             .one(
                 format!("SELECT {COLUMNS} FROM file WHERE account_id = $1 AND {VISIBLE} AND id = $4"),
                 [account.uuid().into(), now.micros().into(), FINISHED.into(), id.uuid().into()],
@@ -243,7 +240,7 @@ impl Store {
         }
         values.push(i64::from(page.limit).into());
         sql.push_str(&format!(" ORDER BY id {direction} LIMIT ${}", values.len()));
-        self.all(sql, values).await?.iter().map(file_row).collect()
+        self.db.all(sql, values).await?.iter().map(file_row).collect()
     }
 
     /// Deletes one of an account's files: nobody sees it from now on. Its blob is to go, and its row after that.
@@ -254,7 +251,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<FileRow, DeleteFileError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let Some(locked) = lock_file(&tx, id).await? else { return Ok(Deleted::NotFound) };
             let is_theirs = locked.account == account && locked.row.expires_at.is_none_or(|at| at > now);
             // The same call again, after a commit that nothing was heard of.
@@ -281,7 +278,7 @@ impl Store {
     /// Deletes an expired file, unless it is in use: then it goes later. Whether it is deleted.
     pub async fn expire_file(&self, id: FileId, now: Timestamp) -> Result<bool, StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let Some(locked) = lock_file(&tx, id).await? else { return Ok(true) };
             if locked.deleted_at.is_some() {
                 return Ok(true);
@@ -305,6 +302,7 @@ impl Store {
     ) -> Result<Vec<DueFile>, StoreError> {
         let (at, id) = place(after);
         let rows = self
+            .db
             .all(
                 "SELECT id, expires_at AS since, blob FROM file WHERE expires_at IS NOT NULL AND deleted_at IS NULL \
                  AND expires_at <= $1 AND (expires_at, id) > ($2, $3) ORDER BY expires_at, id LIMIT $4",
@@ -317,6 +315,7 @@ impl Store {
     /// Files whose bytes began to come before `before` and are still not there, the longest ago first.
     pub async fn unfinished_files(&self, before: Timestamp, limit: u32) -> Result<Vec<DueFile>, StoreError> {
         let rows = self
+            .db
             .all(
                 // The state stands in the text, where the index's condition is recognised.
                 "SELECT id, created_at AS since, blob FROM file WHERE state = 0 AND deleted_at IS NULL \
@@ -335,6 +334,7 @@ impl Store {
     ) -> Result<Vec<DueFile>, StoreError> {
         let (at, id) = place(after);
         let rows = self
+            .db
             .all(
                 "SELECT id, deleted_at AS since, blob FROM file WHERE deleted_at IS NOT NULL \
                  AND (deleted_at, id) > ($1, $2) ORDER BY deleted_at, id LIMIT $3",
@@ -347,7 +347,7 @@ impl Store {
     /// Forgets a deleted file whose blob is gone. One that is not deleted stays.
     pub async fn forget_file(&self, id: FileId) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run("DELETE FROM file WHERE id = $1 AND deleted_at IS NOT NULL", [id.uuid().into()]).await?;
             tx.commit().await
         })
@@ -387,9 +387,9 @@ pub(crate) async fn lock_file(tx: &WriteTx, id: FileId) -> Result<Option<LockedF
     let sql = format!("SELECT account_id, {COLUMNS} FROM file WHERE id = $1 AND state = $2{}", tx.dialect.for_update());
     let Some(row) = tx.one(sql, [id.uuid().into(), FINISHED.into()]).await? else { return Ok(None) };
     Ok(Some(LockedFile {
-        account: AccountId::new(row.try_get("", "account_id")?),
+        account: AccountId::new(row.get("account_id")?),
         row: file_row(&row)?,
-        deleted_at: row.try_get::<Option<i64>>("", "deleted_at")?.map(Timestamp::from_micros),
+        deleted_at: row.get::<Option<i64>>("deleted_at")?.map(Timestamp::from_micros),
     }))
 }
 
@@ -432,26 +432,26 @@ const fn content_code(content: FileContent) -> i16 {
 
 fn due_file(row: &Row) -> Result<DueFile, StoreError> {
     Ok(DueFile {
-        id: FileId::new(row.try_get("", "id")?),
-        since: Timestamp::from_micros(row.try_get("", "since")?),
-        blob: row.try_get("", "blob")?,
+        id: FileId::new(row.get("id")?),
+        since: Timestamp::from_micros(row.get("since")?),
+        blob: row.get("blob")?,
     })
 }
 
 fn file_row(row: &Row) -> Result<FileRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "file", column };
     Ok(FileRow {
-        id: FileId::new(row.try_get("", "id")?),
-        purpose: FilePurpose::from_code(row.try_get("", "purpose")?).ok_or(corrupt("purpose"))?,
-        filename: row.try_get("", "filename")?,
-        bytes: u64::try_from(row.try_get::<i64>("", "bytes")?).map_err(|_| corrupt("bytes"))?,
-        content: match row.try_get::<i16>("", "content")? {
+        id: FileId::new(row.get("id")?),
+        purpose: FilePurpose::from_code(row.get("purpose")?).ok_or(corrupt("purpose"))?,
+        filename: row.get("filename")?,
+        bytes: u64::try_from(row.get::<i64>("bytes")?).map_err(|_| corrupt("bytes"))?,
+        content: match row.get::<i16>("content")? {
             0 => FileContent::Blob,
             1 => FileContent::Manifest,
             _ => return Err(corrupt("content")),
         },
-        blob: row.try_get("", "blob")?,
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
-        expires_at: row.try_get::<Option<i64>>("", "expires_at")?.map(Timestamp::from_micros),
+        blob: row.get("blob")?,
+        created_at: Timestamp::from_micros(row.get("created_at")?),
+        expires_at: row.get::<Option<i64>>("expires_at")?.map(Timestamp::from_micros),
     })
 }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use batchin_db::{Rerun, WriteTx, retried};
 use batchin_domain::{AccountId, NodeId, Timestamp};
 
-use crate::{
-    NodeIdentity, Store, StoreError, StoredAnswer,
-    connect::{Rerun, WriteTx, retried},
-};
+use crate::{NodeIdentity, Store, StoreError, StoredAnswer};
 
 /// What an Idempotency-Key is unique in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +50,7 @@ impl Store {
     /// Stores the answer of a request that cost nothing.
     pub async fn remember_answer(&self, scope: &IdempotencyScope, answer: &StoredAnswer) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             remember(&tx, scope, answer).await?;
             tx.commit().await
         })
@@ -62,7 +60,7 @@ impl Store {
     /// Forgets a request that did nothing, so that trying again tries again; unless another node has taken it over.
     pub async fn forget_idempotent(&self, scope: &IdempotencyScope, node: NodeIdentity) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run(
                 "DELETE FROM idempotency \
                  WHERE account_id = $1 AND idem_key = $2 AND status IS NULL AND node_id = $3 AND node_epoch = $4",
@@ -78,7 +76,7 @@ impl Store {
     pub async fn sweep_idempotent(&self, now: Timestamp, age: Duration) -> Result<u64, StoreError> {
         retried(Rerun::Harmless, || async {
             let before = now.micros().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let swept = tx.run("DELETE FROM idempotency WHERE created_at < $1", [before.into()]).await?;
             tx.commit().await?;
             Ok(swept)
@@ -104,7 +102,7 @@ enum Earlier {
 
 impl Begin<'_> {
     async fn run(&self, store: &Store, earlier: Earlier) -> Result<Begun, StoreError> {
-        let tx = store.write().await?;
+        let tx = store.db.write().await?;
         let inserted = tx
             .run(
                 "INSERT INTO idempotency (account_id, idem_key, route, fingerprint, node_id, node_epoch, created_at) \
@@ -197,24 +195,24 @@ async fn known(tx: &WriteTx, scope: &IdempotencyScope) -> Result<Option<Known>, 
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let answer = match row.try_get::<Option<i32>>("", "status")? {
+    let answer = match row.get::<Option<i32>>("status")? {
         None => None,
         Some(status) => Some(StoredAnswer {
             status: u16::try_from(status)
                 .map_err(|_| StoreError::Corrupt { table: "idempotency", column: "status" })?,
-            content_type: row.try_get("", "content_type")?,
-            body: row.try_get("", "body")?,
+            content_type: row.get("content_type")?,
+            body: row.get("body")?,
         }),
     };
-    let owner = NodeIdentity { id: NodeId::new(row.try_get("", "node_id")?), epoch: row.try_get("", "node_epoch")? };
-    let epoch: Option<i64> = row.try_get("", "epoch")?;
-    let alive: Option<bool> = row.try_get("", "alive")?;
+    let owner = NodeIdentity { id: NodeId::new(row.get("node_id")?), epoch: row.get("node_epoch")? };
+    let epoch: Option<i64> = row.get("epoch")?;
+    let alive: Option<bool> = row.get("alive")?;
     Ok(Some(Known {
-        route: row.try_get("", "route")?,
-        fingerprint: row.try_get("", "fingerprint")?,
+        route: row.get("route")?,
+        fingerprint: row.get("fingerprint")?,
         answer,
         owner,
         owner_lives: alive == Some(true) && epoch == Some(owner.epoch),
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+        created_at: Timestamp::from_micros(row.get("created_at")?),
     }))
 }

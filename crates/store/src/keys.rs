@@ -1,14 +1,9 @@
 //! Holds: API keys, known by the hash of their secret.
 
+use batchin_db::{Rerun, Row, Value, exactly, retried};
 use batchin_domain::{AccountId, Amount, KeyId, Month, PurseKind, Timestamp};
-use sea_orm::Value;
 
-use crate::{
-    Store, StoreError, WAITS_FOR_BUDGET,
-    connect::{Rerun, retried},
-    error::exactly,
-    row::Row,
-};
+use crate::{Store, StoreError, WAITS_FOR_BUDGET};
 
 /// A key to be created.
 #[derive(Clone)]
@@ -94,12 +89,12 @@ pub enum UpdateKeyError {
 }
 
 fn rpm(row: &Row) -> Result<u32, StoreError> {
-    let stored: i64 = row.try_get("", "rate_limit_rpm")?;
+    let stored: i64 = row.get("rate_limit_rpm")?;
     u32::try_from(stored).map_err(|_| StoreError::Corrupt { table: "api_key", column: "rate_limit_rpm" })
 }
 
 fn budget(row: &Row) -> Result<Option<Amount>, StoreError> {
-    let stored: Option<i64> = row.try_get("", "budget_nano")?;
+    let stored: Option<i64> = row.get("budget_nano")?;
     stored
         .map(|nanos| Amount::from_nanos(nanos).ok_or(StoreError::Corrupt { table: "api_key", column: "budget_nano" }))
         .transpose()
@@ -109,7 +104,7 @@ impl Store {
     /// Stores a key.
     pub async fn create_key(&self, new: NewKey) -> Result<(), StoreError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let values: [Value; 9] = [
                 new.id.uuid().into(),
                 new.account.uuid().into(),
@@ -136,6 +131,7 @@ impl Store {
     /// The key with this secret's hash, if it works: active, not deleted, its user not disabled.
     pub async fn key_by_hash(&self, hash: [u8; 32]) -> Result<Option<KeyRecord>, StoreError> {
         let row = self
+            .db
             .one(
                 "SELECT k.id, k.account_id, k.rate_limit_rpm, k.budget_nano, u.role FROM api_key k \
                  JOIN app_user u ON u.id = k.account_id \
@@ -145,11 +141,11 @@ impl Store {
             .await?;
         row.map(|row| {
             Ok(KeyRecord {
-                id: KeyId::new(row.try_get("", "id")?),
-                account: AccountId::new(row.try_get("", "account_id")?),
+                id: KeyId::new(row.get("id")?),
+                account: AccountId::new(row.get("account_id")?),
                 rate_limit_rpm: rpm(&row)?,
                 monthly_budget: budget(&row)?,
-                admin: row.try_get::<i16>("", "role")? == 1,
+                admin: row.get::<i16>("role")? == 1,
             })
         })
         .transpose()
@@ -158,12 +154,13 @@ impl Store {
     /// The key's own record by id, also when it is off: a batch goes on being paid for by the key that made it.
     pub async fn key_record(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         let row = self
+            .db
             .one("SELECT id, account_id, rate_limit_rpm, budget_nano FROM api_key WHERE id = $1", [id.uuid().into()])
             .await?;
         row.map(|row| {
             Ok(KeyRecord {
-                id: KeyId::new(row.try_get("", "id")?),
-                account: AccountId::new(row.try_get("", "account_id")?),
+                id: KeyId::new(row.get("id")?),
+                account: AccountId::new(row.get("account_id")?),
                 rate_limit_rpm: rpm(&row)?,
                 monthly_budget: budget(&row)?,
                 admin: false,
@@ -175,6 +172,7 @@ impl Store {
     /// An account's keys, newest first, without the deleted ones.
     pub async fn keys(&self, account: AccountId, now: Timestamp) -> Result<Vec<KeyRow>, StoreError> {
         let rows = self
+            .db
             .all(
                 "SELECT k.id, k.name, k.last4, k.rate_limit_rpm, k.budget_nano, k.is_active, k.created_at, \
                  k.last_used_at, coalesce(p.spent, 0) AS spent FROM api_key k \
@@ -189,7 +187,7 @@ impl Store {
     /// Changes an account's key.
     pub async fn update_key(&self, account: AccountId, id: KeyId, change: KeyChange) -> Result<(), UpdateKeyError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let name = change.name.clone();
             let budget = change.monthly_budget;
             let touched = tx
@@ -229,7 +227,7 @@ impl Store {
     /// Deletes an account's key for good.
     pub async fn delete_key(&self, account: AccountId, id: KeyId, now: Timestamp) -> Result<(), UpdateKeyError> {
         let run = retried(Rerun::IfRolledBack, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let touched = tx
                 .run(
                     "UPDATE api_key SET deleted_at = $3, is_active = $4 \
@@ -253,7 +251,7 @@ impl Store {
         let mut used = used.to_vec();
         used.sort_unstable();
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             for (key, at) in &used {
                 tx.run(
                     "UPDATE api_key SET last_used_at = $2 WHERE id = $1 AND coalesce(last_used_at, 0) < $2",
@@ -269,6 +267,7 @@ impl Store {
     /// What was charged to a key in a month.
     pub async fn spent_in_month(&self, key: KeyId, month: Month) -> Result<Amount, StoreError> {
         let row = self
+            .db
             .one(
                 "SELECT spent FROM purse WHERE kind = $1 AND owner = $2 AND win = $3",
                 [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into()],
@@ -280,14 +279,14 @@ impl Store {
 
 fn key_row(row: &Row) -> Result<KeyRow, StoreError> {
     Ok(KeyRow {
-        id: KeyId::new(row.try_get("", "id")?),
-        name: row.try_get("", "name")?,
-        last4: row.try_get("", "last4")?,
+        id: KeyId::new(row.get("id")?),
+        name: row.get("name")?,
+        last4: row.get("last4")?,
         rate_limit_rpm: rpm(row)?,
         monthly_budget: budget(row)?,
         spent_this_month: crate::accounts::stored_amount(row, "purse", "spent")?,
-        is_active: row.try_get("", "is_active")?,
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
-        last_used_at: row.try_get::<Option<i64>>("", "last_used_at")?.map(Timestamp::from_micros),
+        is_active: row.get("is_active")?,
+        created_at: Timestamp::from_micros(row.get("created_at")?),
+        last_used_at: row.get::<Option<i64>>("last_used_at")?.map(Timestamp::from_micros),
     })
 }

@@ -1,16 +1,10 @@
 //! Holds: leasing from purses to nodes, and back.
 
+use batchin_db::{Dialect, Rerun, WriteTx, exactly, retried};
 use batchin_domain::{Amount, BatchId, KeyId, Minute, Purse, PurseKind, escrow::grant_size};
 use uuid::Uuid;
 
-use crate::{
-    FencedError, NodeIdentity, Store, StoreError,
-    accounts::lock_balance,
-    connect::{Rerun, WriteTx, retried},
-    dialect::Dialect,
-    error::exactly,
-    nodes::still,
-};
+use crate::{FencedError, NodeIdentity, Store, StoreError, accounts::lock_balance, nodes::still};
 
 /// A node asks for more of one purse.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +49,7 @@ impl Store {
     /// Leases at least what is needed, or says what there is. When it is short, other nodes' leases are recalled.
     pub async fn lease(&self, ask: LeaseAsk) -> Result<LeaseOutcome, FencedError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if !still(&tx, ask.node).await? {
                 return Ok(None);
             }
@@ -72,7 +66,7 @@ impl Store {
     /// may have been returned. At worst they stay leased until the node's next epoch.
     pub async fn release(&self, node: NodeIdentity, returns: &[(Purse, Amount)]) -> Result<(), FencedError> {
         let run = retried(Rerun::IfRolledBack, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if !still(&tx, node).await? {
                 return Ok(false);
             }
@@ -94,6 +88,7 @@ impl Store {
     /// Purses of which other nodes want back what this node has free.
     pub async fn recalled(&self, node: NodeIdentity) -> Result<Vec<Purse>, StoreError> {
         let rows = self
+            .db
             .all(
                 "SELECT kind, owner, win FROM lease WHERE node_id = $1 AND recall = $2",
                 [node.id.uuid().into(), true.into()],
@@ -101,9 +96,9 @@ impl Store {
             .await?;
         rows.iter()
             .map(|row| {
-                let kind = PurseKind::from_code(row.try_get("", "kind")?)
+                let kind = PurseKind::from_code(row.get("kind")?)
                     .ok_or(StoreError::Corrupt { table: "lease", column: "kind" })?;
-                Ok(Purse::from_parts(kind, row.try_get("", "owner")?, row.try_get("", "win")?))
+                Ok(Purse::from_parts(kind, row.get("owner")?, row.get("win")?))
             })
             .collect()
     }
@@ -111,7 +106,7 @@ impl Store {
     /// Forgets the windows of minutes that are over.
     pub async fn sweep_minutes(&self, before: Minute) -> Result<u64, StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let values = [PurseKind::Requests.code().into(), before.index().into()];
             if tx.dialect == Dialect::Postgres {
                 // The purses before their leases: the order in which every verb locks.
@@ -141,12 +136,12 @@ async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreErro
     let mut others = 1_u32;
     let (mut recallable, mut unanswered) = (false, false);
     for row in &leases {
-        if row.try_get::<Uuid>("", "node_id")? != ask.node.id.uuid() {
+        if row.get::<Uuid>("node_id")? != ask.node.id.uuid() {
             others = others.saturating_add(1);
-            let outstanding = row.try_get::<i64>("", "outstanding")? > 0;
+            let outstanding = row.get::<i64>("outstanding")? > 0;
             recallable |= outstanding && ask.recall;
-            unanswered |= outstanding && row.try_get::<bool>("", "recall")?;
-        } else if row.try_get::<Option<Uuid>>("", "last_grant")? == Some(ask.grant) {
+            unanswered |= outstanding && row.get::<bool>("recall")?;
+        } else if row.get::<Option<Uuid>>("last_grant")? == Some(ask.grant) {
             // This very grant was committed and its answer got lost.
             let amount = crate::accounts::stored_amount(row, "lease", "last_amount")?;
             return Ok(LeaseOutcome::Granted { amount, left: available });
@@ -197,19 +192,19 @@ pub(crate) async fn lock_available(tx: &WriteTx, purse: Purse) -> Result<Option<
     );
     let row = tx.one(sql, [kind.into(), owner.into(), win.into()]).await?;
     let row = row.ok_or(StoreError::RowCount { table: "purse", expected: 1, touched: 0 })?;
-    let used = row.try_get::<i64>("", "spent")?.saturating_add(row.try_get::<i64>("", "leased")?);
+    let used = row.get::<i64>("spent")?.saturating_add(row.get::<i64>("leased")?);
     Ok(Some(Amount::from_nanos(limit.saturating_sub(used)).unwrap_or(Amount::ZERO)))
 }
 
 async fn key_limit(tx: &WriteTx, key: KeyId, column: &str) -> Result<Option<i64>, StoreError> {
     let row = tx.one(format!("SELECT {column} AS cap FROM api_key WHERE id = $1"), [key.uuid().into()]).await?;
-    Ok(row.map(|row| row.try_get("", "cap")).transpose()?)
+    row.map(|row| row.get("cap")).transpose()
 }
 
 async fn batch_limit(tx: &WriteTx, batch: BatchId) -> Result<Option<i64>, StoreError> {
     let sql = "SELECT coalesce(max_cost_nano, 9223372036854775807) AS cap FROM batch WHERE id = $1";
     let row = tx.one(sql, [batch.uuid().into()]).await?;
-    Ok(row.map(|row| row.try_get("", "cap")).transpose()?)
+    row.map(|row| row.get("cap")).transpose()
 }
 
 /// Moves `amount` from available to leased; a negative one moves it back.

@@ -1,6 +1,6 @@
 //! Holds: what must be remembered, as business verbs that are one whole transaction each.
 //!
-//! The only crate that knows SQL. One implementation serves SQLite and PostgreSQL; what differs stands in [`dialect`].
+//! The only crate that knows the tables. One implementation serves SQLite and PostgreSQL; what differs stands in `db`.
 //! No verb awaits the network with a transaction open, none reads a clock: time and ids are arguments.
 
 mod accounts;
@@ -10,32 +10,28 @@ mod check;
 mod chores;
 mod claims;
 mod commit;
-mod connect;
-mod dialect;
 mod endings;
-mod error;
 mod file_claims;
 mod files;
+mod handle;
 mod idempotency;
 mod keys;
 mod leases;
 mod nodes;
 mod openings;
-mod own;
 mod prices;
 mod retention;
-mod row;
 mod schema;
 mod sessions;
 mod settle;
-mod tx;
 mod usage;
 mod waiting;
 mod webhook_deliveries;
 mod webhook_log;
 mod webhook_secrets;
 mod webhooks;
-mod writes;
+
+pub use batchin_db::{DbError as StoreError, OpenError as ConnectError, Options as ConnectOptions, Outage};
 
 pub use accounts::{CorrectError, CreateUserError, CreditGrant, Credited, GrantError, NewUser, Role, User};
 pub use batches::{BatchRow, BatchTerms, BatchTimes, StoredResult, TaskRow, TaskUsage};
@@ -43,13 +39,12 @@ pub use check::{CheckReport, Fault};
 pub use chores::{BatchFiles, ChoreError, Piece};
 pub use claims::{Backlog, Claim, ClaimedTask, Probe, Promotable, Requeue, Share};
 pub use commit::{CommitError, Committer, CommitterOptions, OnFailure};
-pub use connect::{ConnectError, ConnectOptions, Store};
 pub use endings::{CancelError, Cancelled};
-pub use error::{Outage, StoreError};
 pub use file_claims::{ClaimFileError, FileBounds, FileRoom};
 pub use files::{
     DeleteFileError, DueFile, FileContent, FileDetails, FileOrder, FilePage, FileRow, FinishFileError, NewFile,
 };
+pub use handle::Store;
 pub use idempotency::{Begun, IdempotencyScope};
 pub use keys::{KeyChange, KeyRecord, KeyRow, NewKey, UpdateKeyError};
 pub use leases::{LeaseAsk, LeaseOutcome};

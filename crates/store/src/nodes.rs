@@ -6,15 +6,12 @@
 
 use std::time::Duration;
 
+use batchin_db::{Dialect, Rerun, Row, WriteTx, exactly, retried};
 use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp, escrow::may_reclaim};
 
 use crate::{
     Store, StoreError,
-    connect::{Rerun, WriteTx, retried},
-    dialect::Dialect,
-    error::exactly,
     leases::{lock_available, parts, set_aside},
-    row::Row,
 };
 
 /// A node as one life of it.
@@ -51,14 +48,14 @@ impl Store {
     pub async fn join(&self, id: NodeId, now: Timestamp, lease: Duration) -> Result<NodeIdentity, StoreError> {
         self.list_models().await?;
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run(
                 "INSERT INTO node (id, epoch, expires_at, alive) VALUES ($1, 0, 0, $2) ON CONFLICT (id) DO NOTHING",
                 [id.uuid().into(), false.into()],
             )
             .await?;
             lock(&tx, id).await?;
-            let expires_at = format!("{} + $3", self.dialect.shared_now(2));
+            let expires_at = format!("{} + $3", self.db.dialect().shared_now(2));
             let row = tx
                 .one(
                     format!(
@@ -69,7 +66,7 @@ impl Store {
                 )
                 .await?;
             let row = row.ok_or(StoreError::RowCount { table: "node", expected: 1, touched: 0 })?;
-            let epoch = row.try_get("", "epoch")?;
+            let epoch = row.get("epoch")?;
             take_back(&tx, id).await?;
             tx.commit().await?;
             Ok(NodeIdentity { id, epoch })
@@ -84,11 +81,11 @@ impl Store {
                         AND NOT EXISTS (SELECT 1 FROM batch_model m WHERE m.batch_id = b.id)";
         // None, nearly always: then nothing is written. Those whose file is still read have no tasks yet.
         let found = format!("SELECT b.id FROM batch b WHERE {unlisted} AND b.loaded > 0 LIMIT 1");
-        if self.one(found, []).await?.is_none() {
+        if self.db.one(found, []).await?.is_none() {
             return Ok(());
         }
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             // CROSS: SQLite begins with the few batches.
             let sql = format!(
                 "INSERT INTO batch_model (batch_id, model) SELECT DISTINCT t.batch_id, t.model \
@@ -104,8 +101,8 @@ impl Store {
     /// Extends the node's lease. The node must have noted its own clock *before* it asks.
     pub async fn renew(&self, node: NodeIdentity, now: Timestamp, lease: Duration) -> Result<(), FencedError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
-            let expires_at = format!("{} + $4", self.dialect.shared_now(3));
+            let tx = self.db.write().await?;
+            let expires_at = format!("{} + $4", self.db.dialect().shared_now(3));
             let touched = tx
                 .run(
                     format!("UPDATE node SET expires_at = {expires_at} WHERE id = $1 AND epoch = $2 AND alive = $5"),
@@ -125,7 +122,7 @@ impl Store {
     /// Ends the node's epoch in good order and gives back all that it has.
     pub async fn leave(&self, node: NodeIdentity) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             lock(&tx, node.id).await?;
             let ended = tx
                 .run(
@@ -144,12 +141,12 @@ impl Store {
     /// Gives up nodes whose lease ended longer than `grace` ago and takes back what they had.
     pub async fn reclaim(&self, now: Timestamp, grace: Duration) -> Result<Reclaimed, StoreError> {
         let mut reclaimed = Reclaimed::default();
-        let alive = self.all(self.leases_sql(), [now.micros().into(), true.into()]).await?;
+        let alive = self.db.all(self.leases_sql(), [now.micros().into(), true.into()]).await?;
         for row in &alive {
             if !is_overdue(row, grace)? {
                 continue;
             }
-            let id = NodeId::new(row.try_get("", "id")?);
+            let id = NodeId::new(row.get("id")?);
             // One transaction each: purses are locked in order, and two nodes' together would not be.
             let tasks = retried(Rerun::Harmless, || self.give_up(id, now, grace)).await?;
             batchin_faults::point("node.given_up");
@@ -161,12 +158,12 @@ impl Store {
 
     /// Nodes that are alive, when their leases end, and the present by the same clock.
     fn leases_sql(&self) -> String {
-        format!("SELECT id, expires_at, {} AS present FROM node WHERE alive = $2", self.dialect.shared_now(1))
+        format!("SELECT id, expires_at, {} AS present FROM node WHERE alive = $2", self.db.dialect().shared_now(1))
     }
 
     /// Ends a node's epoch if it is still overdue; returns how many tasks wait again.
     async fn give_up(&self, id: NodeId, now: Timestamp, grace: Duration) -> Result<Option<u64>, StoreError> {
-        let tx = self.write().await?;
+        let tx = self.db.write().await?;
         let one = format!("{} AND id = $3{}", self.leases_sql(), tx.dialect.skip_locked());
         match tx.one(one, [now.micros().into(), true.into(), id.uuid().into()]).await? {
             Some(row) if is_overdue(&row, grace)? => {}
@@ -181,14 +178,14 @@ impl Store {
 
     /// How many nodes are alive; at least one.
     pub async fn live_nodes(&self) -> Result<u32, StoreError> {
-        let row = self.one("SELECT count(*) AS n FROM node WHERE alive = $1", [true.into()]).await?;
-        let count: i64 = row.map_or(Ok(1), |row: Row| row.try_get("", "n"))?;
+        let row = self.db.one("SELECT count(*) AS n FROM node WHERE alive = $1", [true.into()]).await?;
+        let count: i64 = row.map_or(Ok(1), |row: Row| row.get("n"))?;
         Ok(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
     }
 }
 
-fn is_overdue(row: &crate::row::Row, grace: Duration) -> Result<bool, StoreError> {
-    let at = |column| row.try_get("", column).map(Timestamp::from_micros);
+fn is_overdue(row: &Row, grace: Duration) -> Result<bool, StoreError> {
+    let at = |column| row.get(column).map(Timestamp::from_micros);
     Ok(may_reclaim(at("expires_at")?, at("present")?, grace))
 }
 
@@ -196,7 +193,7 @@ fn is_overdue(row: &crate::row::Row, grace: Duration) -> Result<bool, StoreError
 pub(crate) async fn still(tx: &WriteTx, node: NodeIdentity) -> Result<bool, StoreError> {
     let sql = format!("SELECT epoch FROM node WHERE id = $1 AND alive = $2{}", tx.dialect.for_key_share());
     let row = tx.one(sql, [node.id.uuid().into(), true.into()]).await?;
-    Ok(row.map(|row| row.try_get::<i64>("", "epoch")).transpose()? == Some(node.epoch))
+    Ok(row.map(|row| row.get::<i64>("epoch")).transpose()? == Some(node.epoch))
 }
 
 /// Waits for every transaction that relies on the node's epoch and holds off new ones, so that it can be ended.
@@ -225,9 +222,9 @@ async fn take_back(tx: &WriteTx, node: NodeId) -> Result<u64, StoreError> {
     let leases =
         tx.all("SELECT kind, owner, win FROM lease WHERE node_id = $1 ORDER BY kind, owner, win", [node.uuid().into()]);
     for row in leases.await? {
-        let kind = PurseKind::from_code(row.try_get("", "kind")?)
-            .ok_or(StoreError::Corrupt { table: "lease", column: "kind" })?;
-        let purse = Purse::from_parts(kind, row.try_get("", "owner")?, row.try_get("", "win")?);
+        let kind =
+            PurseKind::from_code(row.get("kind")?).ok_or(StoreError::Corrupt { table: "lease", column: "kind" })?;
+        let purse = Purse::from_parts(kind, row.get("owner")?, row.get("win")?);
         // The purse before the lease: the order in which every verb locks.
         lock_available(tx, purse).await?;
         let (kind_code, owner, win) = parts(purse);
@@ -237,7 +234,7 @@ async fn take_back(tx: &WriteTx, node: NodeId) -> Result<u64, StoreError> {
                 [kind_code.into(), owner.into(), win.into(), node.uuid().into()],
             )
             .await?;
-        let outstanding: i64 = gone.map(|row| row.try_get("", "outstanding")).transpose()?.unwrap_or(0);
+        let outstanding: i64 = gone.map(|row| row.get("outstanding")).transpose()?.unwrap_or(0);
         // Nobody knows how many of a dead node's requests were made, so within their minute all count as made.
         if outstanding > 0 && kind != PurseKind::Requests {
             set_aside(tx, purse, -outstanding).await?;

@@ -2,17 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
 use batchin_domain::{
     AccountId, Amount, BatchId, BatchStatus, Chore, FileId, KeyId, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
 };
-use sea_orm::Value;
 
 use crate::{
     BatchRow, BatchTerms, BatchTimes, IdempotencyScope, Store, StoreError, StoredAnswer, TaskUsage,
     batches::{priority_value, to_i64},
-    connect::{Rerun, WriteTx, retried},
-    dialect::runs,
-    error::exactly,
     files::use_file,
     idempotency::remember,
 };
@@ -128,7 +125,7 @@ impl Store {
     /// Opens a batch; one that is made inline with all its tasks. The same batch again changes nothing.
     pub async fn create_batch(&self, new: NewBatch) -> Result<(), CreateBatchError> {
         let run = retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if let Some(file) = new.input_file
                 && !use_file(&tx, new.account, file, new.now).await?
             {
@@ -216,42 +213,36 @@ pub(crate) async fn insert_tasks(tx: &WriteTx, place: Place, tasks: &[NewTask]) 
     if matches!(place.state, Inserted::Waiting) {
         note_models(tx, place.batch, tasks).await?;
     }
-    let mut index = place.first;
-    let mut rest = tasks;
-    for run in runs(tasks.len()) {
-        let (now, later) = rest.split_at(run);
-        rest = later;
-        let mut values: Vec<Value> = Vec::with_capacity(run * COLUMNS);
-        for task in now {
-            let (state, seq) = match place.state {
-                Inserted::Waiting => (TaskStatus::Pending, None),
-                Inserted::Ended(state, first) => (state, Some(to_i64(first + (index - place.first)))),
-            };
-            values.extend([
-                task.id.uuid().into(),
-                place.batch.uuid().into(),
-                to_i64(index).into(),
-                place.account.uuid().into(),
-                task.custom_id.as_str().into(),
-                task.model.as_str().into(),
-                task.endpoint.into(),
-                state.code().into(),
-                place.now.micros().into(),
-                to_i64(task.body_offset).into(),
-                to_i64(task.body_len).into(),
-                seq.into(),
-                seq.map(|_| place.now.micros()).into(),
-            ]);
-            index += 1;
-        }
-        let sql = format!(
+    let mut values: Vec<Value> = Vec::with_capacity(tasks.len() * COLUMNS);
+    for (index, task) in (place.first..).zip(tasks) {
+        let (state, seq) = match place.state {
+            Inserted::Waiting => (TaskStatus::Pending, None),
+            Inserted::Ended(state, first) => (state, Some(to_i64(first + (index - place.first)))),
+        };
+        values.extend([
+            task.id.uuid().into(),
+            place.batch.uuid().into(),
+            to_i64(index).into(),
+            place.account.uuid().into(),
+            task.custom_id.as_str().into(),
+            task.model.as_str().into(),
+            task.endpoint.into(),
+            state.code().into(),
+            place.now.micros().into(),
+            to_i64(task.body_offset).into(),
+            to_i64(task.body_len).into(),
+            seq.into(),
+            seq.map(|_| place.now.micros()).into(),
+        ]);
+    }
+    let sql = |source: &Source| {
+        format!(
             "INSERT INTO task (id, batch_id, idx, account_id, custom_id, model, endpoint, state, not_before, \
              body_offset, body_len, seq, finished_at) {}",
-            tx.dialect.rows(run, COLUMNS)
-        );
-        exactly(tx.run(sql, values).await?, run as u64, "task")?;
-    }
-    Ok(())
+            source.rows(COLUMNS)
+        )
+    };
+    exactly(tx.run_over(values, COLUMNS, sql).await?, tasks.len() as u64, "task")
 }
 
 /// Which models a batch has tasks for: nodes ask by model, since one that is down must not keep others' room.

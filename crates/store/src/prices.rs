@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 
+use batchin_db::{Rerun, retried};
 use batchin_domain::{Class, ClassPrices, Price, PriceVersion, Rate, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{
-    Store, StoreError,
-    connect::{Rerun, retried},
-};
+use crate::{Store, StoreError};
 
 /// A price list as it was published.
 #[derive(Clone, Debug)]
@@ -100,11 +98,10 @@ impl Store {
         body: &str,
         now: Timestamp,
     ) -> Result<Option<PriceVersion>, StoreError> {
-        let tx = self.write().await?;
+        let tx = self.db.write().await?;
         let newest = tx.one("SELECT version, fingerprint FROM price_list ORDER BY version DESC LIMIT 1", []).await?;
-        let newest: Option<(i64, String)> = newest
-            .map(|row| Ok::<_, StoreError>((row.try_get("", "version")?, row.try_get("", "fingerprint")?)))
-            .transpose()?;
+        let newest: Option<(i64, String)> =
+            newest.map(|row| Ok::<_, StoreError>((row.get("version")?, row.get("fingerprint")?))).transpose()?;
         if let Some((version, known)) = &newest
             && known == fingerprint
         {
@@ -127,18 +124,18 @@ impl Store {
 
     /// What tells a price list from others.
     pub async fn price_fingerprint(&self, version: PriceVersion) -> Result<Option<String>, StoreError> {
-        let row = self.one("SELECT fingerprint FROM price_list WHERE version = $1", [version.0.into()]).await?;
-        Ok(row.map(|row| row.try_get("", "fingerprint")).transpose()?)
+        let row = self.db.one("SELECT fingerprint FROM price_list WHERE version = $1", [version.0.into()]).await?;
+        row.map(|row| row.get("fingerprint")).transpose()
     }
 
     /// A price list by its version.
     pub async fn price_list(&self, version: PriceVersion) -> Result<Option<PriceListRow>, StoreError> {
-        let row = self.one("SELECT body, created_at FROM price_list WHERE version = $1", [version.0.into()]).await?;
+        let row = self.db.one("SELECT body, created_at FROM price_list WHERE version = $1", [version.0.into()]).await?;
         row.map(|row| {
             Ok(PriceListRow {
                 version,
-                body: row.try_get("", "body")?,
-                created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+                body: row.get("body")?,
+                created_at: Timestamp::from_micros(row.get("created_at")?),
             })
         })
         .transpose()

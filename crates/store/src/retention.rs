@@ -2,26 +2,23 @@
 //!
 //! The batch itself stays, with its counts, its cost and its times; charges and usage are never touched.
 
+use batchin_db::{Rerun, retried};
 use batchin_domain::{BatchId, Purse, Timestamp};
 
-use crate::{
-    Store, StoreError,
-    connect::{Rerun, retried},
-    leases::parts,
-};
+use crate::{Store, StoreError, leases::parts};
 
 impl Store {
     /// Ended batches whose tasks have been kept long enough.
     pub async fn batches_to_sweep(&self, limit: u32, now: Timestamp) -> Result<Vec<BatchId>, StoreError> {
         let sql = "SELECT id FROM batch WHERE sweep_at IS NOT NULL AND sweep_at <= $1 ORDER BY sweep_at LIMIT $2";
-        let rows = self.all(sql, [now.micros().into(), i64::from(limit).into()]).await?;
-        rows.iter().map(|row| Ok(BatchId::new(row.try_get("", "id")?))).collect()
+        let rows = self.db.all(sql, [now.micros().into(), i64::from(limit).into()]).await?;
+        rows.iter().map(|row| Ok(BatchId::new(row.get("id")?))).collect()
     }
 
     /// Forgets up to `limit` tasks of an ended batch; returns how many there were.
     pub async fn sweep_tasks(&self, batch: BatchId, limit: u32) -> Result<u64, StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let swept = tx
                 .run(
                     "DELETE FROM task WHERE id IN (SELECT t.id FROM task t JOIN batch b ON b.id = t.batch_id \
@@ -38,7 +35,7 @@ impl Store {
     /// Nothing is left to sweep of this batch, neither tasks nor blobs.
     pub async fn swept(&self, batch: BatchId) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let (kind, owner, win) = parts(Purse::Cap(batch));
             let gone = "DELETE FROM purse WHERE kind = $1 AND owner = $2 AND win = $3 AND leased = 0";
             tx.run(gone, [kind.into(), owner.into(), win.into()]).await?;

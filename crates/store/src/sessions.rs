@@ -1,11 +1,9 @@
 //! Holds: sessions of people who logged in, known by the hash of their token.
 
+use batchin_db::{Rerun, retried};
 use batchin_domain::{AccountId, Timestamp};
 
-use crate::{
-    Store, StoreError,
-    connect::{Rerun, retried},
-};
+use crate::{Store, StoreError};
 
 /// A session that has not ended.
 #[derive(Clone, Debug)]
@@ -26,7 +24,7 @@ impl Store {
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-        let tx = self.write().await?;
+        let tx = self.db.write().await?;
         tx.run(
             "DELETE FROM session WHERE user_id = $1 AND expires_at <= $2",
             [user.uuid().into(), now.micros().into()],
@@ -45,6 +43,7 @@ impl Store {
     /// The session with this token hash, if it has not ended and its user is not disabled.
     pub async fn session(&self, hash: [u8; 32], now: Timestamp) -> Result<Option<SessionRow>, StoreError> {
         let row = self
+            .db
             .one(
                 "SELECT s.user_id, s.expires_at FROM session s JOIN app_user u ON u.id = s.user_id \
                  WHERE s.hash = $1 AND s.expires_at > $2 AND u.disabled = $3",
@@ -53,8 +52,8 @@ impl Store {
             .await?;
         row.map(|row| {
             Ok(SessionRow {
-                user: AccountId::new(row.try_get("", "user_id")?),
-                expires_at: Timestamp::from_micros(row.try_get("", "expires_at")?),
+                user: AccountId::new(row.get("user_id")?),
+                expires_at: Timestamp::from_micros(row.get("expires_at")?),
             })
         })
         .transpose()
@@ -63,7 +62,7 @@ impl Store {
     /// Ends a session; one that is not there is no error.
     pub async fn end_session(&self, hash: [u8; 32]) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run("DELETE FROM session WHERE hash = $1", [hash.to_vec().into()]).await?;
             tx.commit().await
         })

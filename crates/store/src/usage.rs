@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use batchin_db::{Row, Value};
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, RequestId, Timestamp, Units};
-use sea_orm::Value;
 
-use crate::{Outcome, Store, StoreError, UsageMarks, accounts::stored_amount, row::Row};
+use crate::{Outcome, Store, StoreError, UsageMarks, accounts::stored_amount};
 
 /// Which usage is asked about.
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ fn condition(filter: &UsageFilter) -> (String, Vec<Value>) {
 }
 
 fn count(row: &Row, column: &'static str) -> Result<u64, StoreError> {
-    let stored: i64 = row.try_get("", column)?;
+    let stored: i64 = row.get(column)?;
     u64::try_from(stored).map_err(|_| StoreError::Corrupt { table: "usage_log", column })
 }
 
@@ -147,19 +147,19 @@ fn totals(row: &Row) -> Result<Totals, StoreError> {
         requests: count(row, "requests")?,
         input_tokens: halves(count(row, "input_high")?, count(row, "input_low")?),
         output_tokens: halves(count(row, "output_high")?, count(row, "output_low")?),
-        cost_nanos: row.try_get("", "cost")?,
+        cost_nanos: row.get("cost")?,
     })
 }
 
 fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
-    let outcome = Outcome::from_code(row.try_get("", "outcome")?);
+    let outcome = Outcome::from_code(row.get("outcome")?);
     Ok(UsageRow {
-        request: RequestId::new(row.try_get("", "request_id")?),
-        key: row.try_get::<Option<_>>("", "key_id")?.map(KeyId::new),
-        model: row.try_get("", "model")?,
-        endpoint: row.try_get("", "endpoint")?,
-        class: row.try_get("", "class")?,
-        batch: row.try_get::<Option<_>>("", "batch_id")?.map(BatchId::new),
+        request: RequestId::new(row.get("request_id")?),
+        key: row.get::<Option<_>>("key_id")?.map(KeyId::new),
+        model: row.get("model")?,
+        endpoint: row.get("endpoint")?,
+        class: row.get("class")?,
+        batch: row.get::<Option<_>>("batch_id")?.map(BatchId::new),
         units: Units {
             input: count(row, "input_tokens")?,
             output: count(row, "output_tokens")?,
@@ -167,11 +167,11 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
         },
         cost: stored_amount(row, "usage_log", "cost_nano")?,
         outcome: outcome.ok_or(StoreError::Corrupt { table: "usage_log", column: "outcome" })?,
-        estimated: row.try_get("", "estimated")?,
-        marks: UsageMarks::from_code(row.try_get("", "marks")?),
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
-        latency: micros(row.try_get("", "latency_us")?),
-        ttft: row.try_get::<Option<i64>>("", "ttft_us")?.map(micros),
+        estimated: row.get("estimated")?,
+        marks: UsageMarks::from_code(row.get("marks")?),
+        created_at: Timestamp::from_micros(row.get("created_at")?),
+        latency: micros(row.get("latency_us")?),
+        ttft: row.get::<Option<i64>>("ttft_us")?.map(micros),
     })
 }
 
@@ -189,7 +189,7 @@ impl Store {
             values.len() - 1,
             values.len()
         );
-        self.all(sql, values).await?.iter().map(usage_row).collect()
+        self.db.all(sql, values).await?.iter().map(usage_row).collect()
     }
 
     /// Requests one by one, newest first, that come after this one in that order, whatever has come in since. `None`: the
@@ -209,7 +209,7 @@ impl Store {
             next - 2,
             next - 1
         );
-        self.all(sql, values).await?.iter().map(usage_row).collect::<Result<_, _>>().map(Some)
+        self.db.all(sql, values).await?.iter().map(usage_row).collect::<Result<_, _>>().map(Some)
     }
 
     /// When a request came in. Its row is named by that time, which its id nearly tells.
@@ -223,9 +223,9 @@ impl Store {
         // Where two clocks are apart, all of the account's rows are looked at.
         let near = made.map(|made| (made.saturating_sub(ID_CLOCK_MICROS), made.saturating_add(ID_CLOCK_MICROS)));
         for (from, to) in near.into_iter().chain([(0, i64::MAX)]) {
-            let row = self.one(sql, [account.uuid().into(), request.uuid().into(), from.into(), to.into()]).await?;
+            let row = self.db.one(sql, [account.uuid().into(), request.uuid().into(), from.into(), to.into()]).await?;
             if let Some(row) = row {
-                return Ok(Some(row.try_get("", "created_at")?));
+                return Ok(Some(row.get("created_at")?));
             }
         }
         Ok(None)
@@ -234,7 +234,7 @@ impl Store {
     /// Sums over all of it.
     pub async fn usage_totals(&self, filter: &UsageFilter) -> Result<Totals, StoreError> {
         let (condition, values) = condition(filter);
-        let row = self.one(format!("SELECT {SUMS} FROM usage_log WHERE {condition}"), values).await?;
+        let row = self.db.one(format!("SELECT {SUMS} FROM usage_log WHERE {condition}"), values).await?;
         row.map_or(Ok(Totals::default()), |row| totals(&row))
     }
 
@@ -243,8 +243,8 @@ impl Store {
         let (condition, values) = condition(filter);
         let sql =
             format!("SELECT model, {SUMS} FROM usage_log WHERE {condition} GROUP BY model ORDER BY cost DESC, model");
-        let rows = self.all(sql, values).await?;
-        rows.iter().map(|row| Ok(ModelTotals { model: row.try_get("", "model")?, totals: totals(row)? })).collect()
+        let rows = self.db.all(sql, values).await?;
+        rows.iter().map(|row| Ok(ModelTotals { model: row.get("model")?, totals: totals(row)? })).collect()
     }
 
     /// Sums per stretch of time, oldest first; stretches without usage are left out. At most `limit`, the newest.
@@ -262,10 +262,10 @@ impl Store {
              GROUP BY created_at / {width} * {width} ORDER BY start DESC LIMIT ${}",
             values.len()
         );
-        let rows = self.all(sql, values).await?;
+        let rows = self.db.all(sql, values).await?;
         rows.iter()
             .rev()
-            .map(|row| Ok(Bucket { start: Timestamp::from_micros(row.try_get("", "start")?), totals: totals(row)? }))
+            .map(|row| Ok(Bucket { start: Timestamp::from_micros(row.get("start")?), totals: totals(row)? }))
             .collect()
     }
 }

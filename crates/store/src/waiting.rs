@@ -4,15 +4,10 @@
 //! account that wait for the same, one is asked at a time. What is too little for one may do for another, so they are
 //! asked in turn: each once after it was woken.
 
+use batchin_db::{Rerun, Row, Value, WriteTx, retried};
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, Month, PurseKind, Timestamp};
-use sea_orm::Value;
 
-use crate::{
-    Store, StoreError,
-    batches::unsigned,
-    connect::{Rerun, WriteTx, retried},
-    row::Row,
-};
+use crate::{Store, StoreError, batches::unsigned};
 
 /// What a batch says while its account's balance does not cover its next task.
 pub const WAITS_FOR_BALANCE: &str = "payment_required";
@@ -86,7 +81,7 @@ impl Store {
         let Unpaid { batch, account, wait, needed, soon, later } = unpaid;
         let held = self.means(account, wait).await?.is_some_and(|means| means.held);
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let line = lock_line(&tx, (account, wait.reason(), wait.key()), Some(batch)).await?;
             let due = |one: &&InLine| one.id != batch.uuid() && one.until > WOKEN && one.until <= soon.micros();
             let others: Vec<_> = line.iter().filter(due).collect();
@@ -125,7 +120,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             // Every transaction locks rows in one order.
             let due = format!(
                 "SELECT id FROM batch WHERE {WAITING} AND (blocked_until <= $4 OR id = $5) ORDER BY id{}",
@@ -140,7 +135,7 @@ impl Store {
             ];
             let mut left = others;
             for row in tx.all(due, values).await? {
-                let id: uuid::Uuid = row.try_get("", "id")?;
+                let id: uuid::Uuid = row.get("id")?;
                 if id != batch.uuid() {
                     if left == 0 {
                         continue;
@@ -160,12 +155,12 @@ impl Store {
         let values = || [account.uuid().into(), reason.into(), key.map(KeyId::uuid).into()];
         // Nobody waits, nearly always: then nothing is written.
         let asleep = format!("SELECT id FROM batch WHERE {WAITING} AND blocked_until > {WOKEN} LIMIT 1");
-        let waiting = self.one(asleep, values());
+        let waiting = self.db.one(asleep, values());
         if waiting.await?.is_none() {
             return Ok(());
         }
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let line = lock_line(&tx, (account, reason, key), None).await?;
             let (woken, asleep): (Vec<_>, Vec<_>) = line.iter().partition(|one| one.until <= WOKEN);
             let mut place = woken.last().map_or(0, |last| last.until.saturating_add(1));
@@ -182,8 +177,8 @@ impl Store {
     pub async fn open_batches(&self, account: AccountId) -> Result<(u64, bool), StoreError> {
         let sql = "SELECT (SELECT count(*) FROM batch b WHERE b.account_id = a.id AND b.finished_at IS NULL) AS n, \
                    a.posted_credit > a.posted_debit AS credit FROM account a WHERE a.id = $1";
-        let Some(row) = self.one(sql, [account.uuid().into()]).await? else { return Ok((0, false)) };
-        Ok((unsigned(&row, "batch", "n")?, row.try_get("", "credit")?))
+        let Some(row) = self.db.one(sql, [account.uuid().into()]).await? else { return Ok((0, false)) };
+        Ok((unsigned(&row, "batch", "n")?, row.get("credit")?))
     }
 
     /// What the purse has. `None`: its owner is gone.
@@ -192,7 +187,7 @@ impl Store {
             MoneyWait::Balance => {
                 let sql = "SELECT posted_credit - posted_debit - pending_debit AS available, pending_debit AS held \
                            FROM account WHERE id = $1";
-                self.one(sql, [account.uuid().into()]).await?
+                self.db.one(sql, [account.uuid().into()]).await?
             }
             MoneyWait::Budget { key, month } => {
                 // The limit as it is now: whoever raised it before this wait was stored woke nobody. None is no limit.
@@ -200,11 +195,10 @@ impl Store {
                            9223372036854775807) AS available, coalesce(p.leased, 0) AS held FROM api_key k \
                            LEFT JOIN purse p ON p.kind = $1 AND p.owner = k.id AND p.win = $3 WHERE k.id = $2";
                 let values: [Value; 3] = [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into()];
-                self.one(sql, values).await?
+                self.db.one(sql, values).await?
             }
         };
-        row.map(|row| Ok(Means { available: row.try_get("", "available")?, held: row.try_get::<i64>("", "held")? > 0 }))
-            .transpose()
+        row.map(|row| Ok(Means { available: row.get("available")?, held: row.get::<i64>("held")? > 0 })).transpose()
     }
 }
 
@@ -237,7 +231,7 @@ async fn lock_line(
         "SELECT id, blocked_until FROM batch WHERE id = $4 OR ({WAITING}) ORDER BY id{}",
         tx.dialect.for_update()
     );
-    let one = |row: &Row| Ok(InLine { id: row.try_get("", "id")?, until: row.try_get("", "blocked_until")? });
+    let one = |row: &Row| Ok(InLine { id: row.get("id")?, until: row.get("blocked_until")? });
     let mut line = tx.all(sql, values).await?.iter().map(one).collect::<Result<Vec<_>, StoreError>>()?;
     line.sort_by_key(|one| one.until);
     Ok(line)

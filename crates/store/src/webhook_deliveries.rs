@@ -8,21 +8,14 @@ use std::{
     time::Duration,
 };
 
+use batchin_db::{Dialect, Rerun, Row, Value, WriteTx, exactly, marks, retried};
 use batchin_domain::{
     AccountId, NodeId, Timestamp,
     webhook::{DeliveryState, EventId, EventKind, Next, TryResult},
 };
-use sea_orm::Value;
 use uuid::Uuid;
 
-use crate::{
-    FencedError, NodeIdentity, Store, StoreError,
-    connect::{Rerun, WriteTx, retried},
-    dialect::{Dialect, marks},
-    error::exactly,
-    nodes::still,
-    row::Row,
-};
+use crate::{FencedError, NodeIdentity, Store, StoreError, nodes::still};
 
 /// Tries of one delivery that are remembered; replays make more than the schedule does.
 const TRIES_KEPT: i64 = 50;
@@ -123,10 +116,10 @@ impl Store {
             let mut room = room.clone();
             // Most looks find nothing; they take no write lock.
             let (sql, values) = due(&room, now, 1);
-            if room.total == 0 || self.all(sql, values).await?.is_empty() {
+            if room.total == 0 || self.db.all(sql, values).await?.is_empty() {
                 return Ok(Some(Vec::new()));
             }
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if !still(&tx, node).await? {
                 return Ok(None);
             }
@@ -145,10 +138,10 @@ impl Store {
     /// Writes down a try and what follows from it. False when the claim is out of date: the try counts for nothing.
     pub async fn finish_try(&self, ended: FinishedTry) -> Result<bool, StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let Some(row) = end_try(&tx, &ended).await? else { return Ok(false) };
-            let (account, url): (Uuid, String) = (row.try_get("", "account_id")?, row.try_get("", "url")?);
-            remember_try(&tx, &ended, row.try_get("", "attempts")?).await?;
+            let (account, url): (Uuid, String) = (row.get("account_id")?, row.get("url")?);
+            remember_try(&tx, &ended, row.get("attempts")?).await?;
             match ended.next {
                 Next::Delivered => {
                     let forget = "DELETE FROM webhook_off WHERE account_id = $1 AND url = $2";
@@ -173,7 +166,7 @@ impl Store {
         }
         // There hardly ever are any; looking takes no write lock.
         let look = format!("SELECT id FROM webhook_delivery WHERE {strays} LIMIT 1");
-        if self.one(look, values.clone()).await?.is_none() {
+        if self.db.one(look, values.clone()).await?.is_none() {
             return Ok(0);
         }
         let sql = format!(
@@ -181,7 +174,7 @@ impl Store {
             DeliveryState::Pending.code()
         );
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             if !still(&tx, node).await? {
                 return Ok(0);
             }
@@ -196,13 +189,13 @@ impl Store {
     pub async fn sweep_deliveries(&self, before: Timestamp) -> Result<u64, StoreError> {
         let old = "SELECT id FROM webhook_delivery WHERE finished_at IS NOT NULL AND finished_at < $1 \
                    ORDER BY finished_at LIMIT $2";
-        let rows = self.all(old, [before.micros().into(), i64::from(SWEPT_AT_ONCE).into()]).await?;
-        let ids = rows.iter().map(|row| row.try_get("", "id")).collect::<Result<Vec<Uuid>, _>>()?;
+        let rows = self.db.all(old, [before.micros().into(), i64::from(SWEPT_AT_ONCE).into()]).await?;
+        let ids = rows.iter().map(|row| row.get("id")).collect::<Result<Vec<Uuid>, _>>()?;
         if ids.is_empty() {
             return Ok(0);
         }
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let mut swept = 0;
             for id in &ids {
                 // Again, in case it was replayed just now.
@@ -268,12 +261,12 @@ async fn choose(tx: &WriteTx, room: &mut DeliveryRoom, now: Timestamp) -> Result
         let rows = tx.all(format!("{sql}{}", tx.dialect.skip_locked()), values).await?;
         let mut is_new = false;
         for row in rows {
-            let id: Uuid = row.try_get("", "id")?;
+            let id: Uuid = row.get("id")?;
             if seen.contains(&id) {
                 continue;
             }
-            let endpoint = EndpointId(row.try_get("", "endpoint")?);
-            if room.take(endpoint, AccountId::new(row.try_get("", "account_id")?)) {
+            let endpoint = EndpointId(row.get("endpoint")?);
+            if room.take(endpoint, AccountId::new(row.get("account_id")?)) {
                 seen.insert(id);
                 ids.push(id);
                 is_new = true;
@@ -305,15 +298,15 @@ async fn take(tx: &WriteTx, node: NodeIdentity, ids: &[Uuid]) -> Result<Vec<Clai
 fn claimed_delivery(row: &Row) -> Result<ClaimedDelivery, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "webhook_delivery", column };
     Ok(ClaimedDelivery {
-        id: EventId::new(row.try_get("", "id")?),
-        epoch: row.try_get("", "epoch")?,
-        account: AccountId::new(row.try_get("", "account_id")?),
-        kind: EventKind::from_code(row.try_get("", "kind")?).ok_or(corrupt("kind"))?,
-        subject: row.try_get("", "subject")?,
-        url: row.try_get("", "url")?,
-        endpoint: EndpointId(row.try_get("", "endpoint")?),
-        tries: u32::try_from(row.try_get::<i64>("", "tries")?).map_err(|_| corrupt("tries"))?,
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+        id: EventId::new(row.get("id")?),
+        epoch: row.get("epoch")?,
+        account: AccountId::new(row.get("account_id")?),
+        kind: EventKind::from_code(row.get("kind")?).ok_or(corrupt("kind"))?,
+        subject: row.get("subject")?,
+        url: row.get("url")?,
+        endpoint: EndpointId(row.get("endpoint")?),
+        tries: u32::try_from(row.get::<i64>("tries")?).map_err(|_| corrupt("tries"))?,
+        created_at: Timestamp::from_micros(row.get("created_at")?),
     })
 }
 

@@ -2,19 +2,14 @@
 
 use std::time::Duration;
 
+use batchin_db::{Rerun, Row, Value, marks, retried};
 use batchin_domain::{
     AccountId, Timestamp,
     webhook::{DeliveryState, EventId, EventKind, FailureKind},
 };
-use sea_orm::Value;
 use uuid::Uuid;
 
-use crate::{
-    Store, StoreError,
-    connect::{Rerun, retried},
-    dialect::marks,
-    row::Row,
-};
+use crate::{Store, StoreError};
 
 /// A delivery as its account sees it.
 #[derive(Clone, Debug)]
@@ -100,7 +95,7 @@ impl Store {
             sql.push_str(&format!(" AND state IN ({}, {})", state.code(), also.code()));
         }
         sql.push_str(" ORDER BY created_at DESC, id DESC LIMIT $2");
-        let rows = self.all(sql, values).await?;
+        let rows = self.db.all(sql, values).await?;
         let mut deliveries = rows.iter().map(delivery_row).collect::<Result<Vec<_>, _>>()?;
         self.add_tries(&mut deliveries).await?;
         Ok(deliveries)
@@ -109,7 +104,7 @@ impl Store {
     /// One of an account's deliveries.
     pub async fn delivery(&self, account: AccountId, id: EventId) -> Result<DeliveryRow, DeliveryError> {
         let sql = format!("SELECT {COLUMNS} FROM webhook_delivery WHERE account_id = $1 AND id = $2");
-        let row = self.one(sql, [account.uuid().into(), id.uuid().into()]).await?.ok_or(DeliveryError::NotFound)?;
+        let row = self.db.one(sql, [account.uuid().into(), id.uuid().into()]).await?.ok_or(DeliveryError::NotFound)?;
         let mut delivery = [delivery_row(&row)?];
         self.add_tries(&mut delivery).await?;
         let [delivery] = delivery;
@@ -125,7 +120,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<DeliveryRow, DeliveryError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run(
                 "UPDATE webhook_delivery SET state = $3, tries = 0, due_at = $4, finished_at = NULL \
                  WHERE account_id = $1 AND id = $2 AND state <> $5",
@@ -154,8 +149,8 @@ impl Store {
             marks(deliveries.len(), 1)
         );
         let ids: Vec<Value> = deliveries.iter().map(|delivery| delivery.id.uuid().into()).collect();
-        for row in self.all(sql, ids).await? {
-            let id = EventId::new(row.try_get("", "delivery_id")?);
+        for row in self.db.all(sql, ids).await? {
+            let id = EventId::new(row.get("delivery_id")?);
             if let Some(delivery) = deliveries.iter_mut().find(|delivery| delivery.id == id) {
                 delivery.tries.push(try_row(&row)?);
             }
@@ -166,28 +161,28 @@ impl Store {
 
 fn delivery_row(row: &Row) -> Result<DeliveryRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "webhook_delivery", column };
-    let state = DeliveryState::from_code(row.try_get("", "state")?).ok_or(corrupt("state"))?;
-    let due_at = Timestamp::from_micros(row.try_get("", "due_at")?);
+    let state = DeliveryState::from_code(row.get("state")?).ok_or(corrupt("state"))?;
+    let due_at = Timestamp::from_micros(row.get("due_at")?);
     Ok(DeliveryRow {
-        id: EventId::new(row.try_get("", "id")?),
-        kind: EventKind::from_code(row.try_get("", "kind")?).ok_or(corrupt("kind"))?,
-        subject: row.try_get("", "subject")?,
-        url: row.try_get("", "url")?,
+        id: EventId::new(row.get("id")?),
+        kind: EventKind::from_code(row.get("kind")?).ok_or(corrupt("kind"))?,
+        subject: row.get("subject")?,
+        url: row.get("url")?,
         state,
         tries: Vec::new(),
         next_try_at: matches!(state, DeliveryState::Pending | DeliveryState::Sending).then_some(due_at),
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
-        finished_at: row.try_get::<Option<i64>>("", "finished_at")?.map(Timestamp::from_micros),
+        created_at: Timestamp::from_micros(row.get("created_at")?),
+        finished_at: row.get::<Option<i64>>("finished_at")?.map(Timestamp::from_micros),
     })
 }
 
 fn try_row(row: &Row) -> Result<TryRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "webhook_attempt", column };
-    let status: Option<i32> = row.try_get("", "status")?;
-    let failure: Option<i16> = row.try_get("", "failure")?;
+    let status: Option<i32> = row.get("status")?;
+    let failure: Option<i16> = row.get("failure")?;
     Ok(TryRow {
-        at: Timestamp::from_micros(row.try_get("", "at")?),
-        took: Duration::from_micros(u64::try_from(row.try_get::<i64>("", "took_us")?).unwrap_or(0)),
+        at: Timestamp::from_micros(row.get("at")?),
+        took: Duration::from_micros(u64::try_from(row.get::<i64>("took_us")?).unwrap_or(0)),
         status: status.map(|status| u16::try_from(status).map_err(|_| corrupt("status"))).transpose()?,
         failure: failure.map(|code| FailureKind::from_code(code).ok_or(corrupt("failure"))).transpose()?,
     })

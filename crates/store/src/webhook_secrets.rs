@@ -1,12 +1,9 @@
 //! Holds: the secrets that deliveries are signed with. They come and go sealed; the key to them is not in the database.
 
+use batchin_db::{Rerun, Row, WriteTx, retried};
 use batchin_domain::{AccountId, Timestamp};
 
-use crate::{
-    Store, StoreError,
-    connect::{Rerun, WriteTx, retried},
-    row::Row,
-};
+use crate::{Store, StoreError};
 
 /// An account's secret, and the one before while both count.
 #[derive(Clone, Debug)]
@@ -23,32 +20,32 @@ impl Store {
     /// What proves that a key is the one that this database's secrets are sealed with: what the first to ask brought.
     pub async fn webhook_key_proof(&self, mine: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         const READ: &str = "SELECT sealed FROM webhook_key";
-        if let Some(row) = self.one(READ, []).await? {
-            return Ok(row.try_get("", "sealed")?);
+        if let Some(row) = self.db.one(READ, []).await? {
+            return row.get("sealed");
         }
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let insert = "INSERT INTO webhook_key (one, sealed) VALUES (1, $1) ON CONFLICT (one) DO NOTHING";
             tx.run(insert, [mine.clone().into()]).await?;
             let row = tx.one(READ, []).await?;
             let row = row.ok_or(StoreError::RowCount { table: "webhook_key", expected: 1, touched: 0 })?;
             tx.commit().await?;
-            Ok(row.try_get("", "sealed")?)
+            row.get("sealed")
         })
         .await
     }
 
     /// The proof that is there, if any key has sealed anything yet.
     pub async fn known_webhook_key_proof(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = self.one("SELECT sealed FROM webhook_key", []).await?;
-        Ok(row.map(|row| row.try_get("", "sealed")).transpose()?)
+        let row = self.db.one("SELECT sealed FROM webhook_key", []).await?;
+        row.map(|row| row.get("sealed")).transpose()
     }
 
     /// Forgets every secret and the proof of the key that sealed them, for when that key is lost. Returns how many
     /// accounts had one.
     pub async fn forget_webhook_secrets(&self) -> Result<u64, StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             let forgotten = tx.run("DELETE FROM webhook_secret", []).await?;
             tx.run("DELETE FROM webhook_key", []).await?;
             tx.commit().await?;
@@ -59,7 +56,7 @@ impl Store {
 
     /// An account's secret, if it has one.
     pub async fn webhook_secret(&self, account: AccountId) -> Result<Option<SealedSecret>, StoreError> {
-        let row = self.one(SELECT, [account.uuid().into()]).await?;
+        let row = self.db.one(SELECT, [account.uuid().into()]).await?;
         row.as_ref().map(sealed_secret).transpose()
     }
 
@@ -71,7 +68,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<SealedSecret, StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             tx.run(
                 "INSERT INTO webhook_secret (account_id, sealed, created_at) VALUES ($1,$2,$3) \
                  ON CONFLICT (account_id) DO NOTHING",
@@ -95,7 +92,7 @@ impl Store {
         until: Timestamp,
     ) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
-            let tx = self.write().await?;
+            let tx = self.db.write().await?;
             // The same secret again is the same call, run again.
             tx.run(
                 "INSERT INTO webhook_secret (account_id, sealed, created_at) VALUES ($1,$2,$3) \
@@ -120,11 +117,11 @@ async fn one_secret(tx: &WriteTx, account: AccountId) -> Result<SealedSecret, St
 }
 
 fn sealed_secret(row: &Row) -> Result<SealedSecret, StoreError> {
-    let previous: Option<Vec<u8>> = row.try_get("", "previous")?;
-    let until: Option<i64> = row.try_get("", "previous_until")?;
+    let previous: Option<Vec<u8>> = row.get("previous")?;
+    let until: Option<i64> = row.get("previous_until")?;
     Ok(SealedSecret {
-        current: row.try_get("", "sealed")?,
-        created_at: Timestamp::from_micros(row.try_get("", "created_at")?),
+        current: row.get("sealed")?,
+        created_at: Timestamp::from_micros(row.get("created_at")?),
         previous: previous.zip(until.map(Timestamp::from_micros)),
     })
 }

@@ -2,19 +2,15 @@
 
 use std::collections::HashMap;
 
+use batchin_db::{Value, WriteTx};
 use batchin_domain::{
     AccountId, BatchId, BatchStatus, Timestamp,
     webhook::{DeliveryState, EventId, EventKind, origin},
 };
-use sea_orm::Value;
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::{
-    StoreError,
-    connect::WriteTx,
-    dialect::{marks, runs},
-};
+use crate::StoreError;
 
 /// An event to be told to one URL.
 #[derive(Clone, Debug)]
@@ -39,22 +35,16 @@ pub(crate) async fn batches_ended(
         .iter()
         .filter_map(|(batch, status)| EventKind::of_batch(*status).map(|kind| (batch.uuid(), kind)))
         .collect();
-    let ids: Vec<Uuid> = kinds.keys().copied().collect();
-    let mut rest = ids.as_slice();
-    for run in runs(ids.len()) {
-        let (these, later) = rest.split_at(run);
-        rest = later;
-        let sql = format!(
-            "SELECT id, account_id, webhook_url FROM batch WHERE webhook_url IS NOT NULL AND id IN ({})",
-            marks(run, 1)
-        );
-        for row in tx.all(sql, these.iter().map(|id| Value::from(*id)).collect::<Vec<_>>()).await? {
-            let subject: Uuid = row.try_get("", "id")?;
-            let Some(kind) = kinds.get(&subject).copied() else { continue };
-            let account = AccountId::new(row.try_get("", "account_id")?);
-            let event = NewEvent { kind, subject, account, url: row.try_get("", "webhook_url")? };
-            enqueue(tx, &event, now).await?;
-        }
+    let ids = kinds.keys().map(|id| Value::from(*id)).collect();
+    let sql = |these: &str| {
+        format!("SELECT id, account_id, webhook_url FROM batch WHERE webhook_url IS NOT NULL AND id {these}")
+    };
+    for row in tx.all_of(ids, Vec::new(), sql).await? {
+        let subject: Uuid = row.get("id")?;
+        let Some(kind) = kinds.get(&subject).copied() else { continue };
+        let account = AccountId::new(row.get("account_id")?);
+        let event = NewEvent { kind, subject, account, url: row.get("webhook_url")? };
+        enqueue(tx, &event, now).await?;
     }
     Ok(())
 }

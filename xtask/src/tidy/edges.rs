@@ -18,7 +18,8 @@ const EDGES: &[Edges] = &[
     Edges { name: "faults", may_import: &[] },
     Edges { name: "weights", may_import: &[] },
     Edges { name: "scheduler", may_import: &["domain"] },
-    Edges { name: "store", may_import: &["domain", "faults", "tasks"] },
+    Edges { name: "db", may_import: &[] },
+    Edges { name: "store", may_import: &["db", "domain", "faults", "tasks"] },
     Edges { name: "upstream", may_import: &["openai", "domain", "tasks"] },
     Edges { name: "gateway", may_import: &["upstream", "scheduler", "store", "openai", "domain", "faults", "tasks"] },
     Edges { name: "batch", may_import: &["gateway", "scheduler", "store", "openai", "domain", "faults", "tasks"] },
@@ -100,8 +101,17 @@ struct Reserved {
 
 const RESERVED: &[Reserved] = &[
     Reserved {
-        packages: &["sea-orm", "sea-orm-migration", "sea-query", "sqlx", "rusqlite", "diesel", "tokio-postgres"],
-        only: &["store"],
+        packages: &[
+            "sea-orm",
+            "sea-orm-migration",
+            "sea-query",
+            "sqlx",
+            "rusqlite",
+            "diesel",
+            "tokio-postgres",
+            "deadpool-postgres",
+        ],
+        only: &["db", "store"],
         fix: "only store knows SQL: add a business verb there and call it",
     },
     Reserved {

@@ -11,6 +11,7 @@ mod batches;
 mod budgets;
 mod command_line;
 mod connections;
+mod database;
 mod description;
 mod disks;
 mod expiry;

@@ -2,17 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use batchin_db::{Source, Value, WriteTx, exactly};
 use batchin_domain::{BatchId, TaskStatus, batch::TaskCounts, text::storable};
-use sea_orm::Value;
 
 use crate::{
     Settlement, StoreError, TaskEnd, TaskFinish,
     batches::{counts, to_i64},
-    commit::write::in_runs,
-    connect::WriteTx,
-    dialect::{Type, marks},
     endings::begin_to_close,
-    error::exactly,
 };
 
 /// What a group adds to a batch.
@@ -31,9 +27,7 @@ pub(super) async fn finish_tasks(tx: &WriteTx, fresh: &[&Settlement]) -> Result<
     let Some((first, _)) = ending.first() else { return Ok(()) };
     let now = first.now;
     let mut batches = lock_batches(tx, &ending).await?;
-    for these in in_runs(&ending) {
-        end_tasks(tx, these, &mut batches).await?;
-    }
+    end_tasks(tx, &ending, &mut batches).await?;
     for (batch, added) in &batches {
         count_ended(tx, *batch, added).await?;
         if added.counts.left() == 0 {
@@ -51,18 +45,14 @@ async fn lock_batches(
     ids.sort_unstable();
     ids.dedup();
     let mut batches = BTreeMap::new();
-    for these in in_runs(&ids) {
-        let sql = format!(
-            "SELECT id, total, completed, failed, cancelled, expired FROM batch WHERE id IN ({}) ORDER BY id{}",
-            marks(these.len(), 1),
-            tx.dialect.for_update()
-        );
-        let values: Vec<Value> = these.iter().map(|id| id.uuid().into()).collect();
-        for row in tx.all(sql, values).await? {
-            let counts = counts(&row)?;
-            let seq = i64::from(counts.ended()) + 1;
-            batches.insert(BatchId::new(row.try_get("", "id")?), Added { counts, usage: [0; 4], reasoning: 0, seq });
-        }
+    let lock = tx.dialect.for_update();
+    let sql = |these: &str| {
+        format!("SELECT id, total, completed, failed, cancelled, expired FROM batch WHERE id {these} ORDER BY id{lock}")
+    };
+    for row in tx.all_of(ids.iter().map(|id| id.uuid().into()).collect(), Vec::new(), sql).await? {
+        let counts = counts(&row)?;
+        let seq = i64::from(counts.ended()) + 1;
+        batches.insert(BatchId::new(row.get("id")?), Added { counts, usage: [0; 4], reasoning: 0, seq });
     }
     exactly(batches.len() as u64, ids.len() as u64, "batch")?;
     Ok(batches)
@@ -73,25 +63,25 @@ async fn end_tasks(
     these: &[(&Settlement, &TaskFinish)],
     batches: &mut BTreeMap<BatchId, Added>,
 ) -> Result<(), StoreError> {
-    const COLUMNS: [Type; 16] = [
-        Type::Uuid,
-        Type::BigInt,
-        Type::BigInt,
-        Type::Text,
-        Type::BigInt,
-        Type::BigInt,
-        Type::BigInt,
-        Type::Text,
-        Type::Text,
-        Type::BigInt,
-        Type::Text,
-        Type::Text,
-        Type::BigInt,
-        Type::BigInt,
-        Type::BigInt,
-        Type::BigInt,
+    const COLUMNS: [&str; 16] = [
+        "state",
+        "seq",
+        "result_blob",
+        "result_offset",
+        "result_len",
+        "result_head",
+        "error_code",
+        "error_message",
+        "error_status",
+        "error_kind",
+        "error_param",
+        "input_tokens",
+        "cached_tokens",
+        "output_tokens",
+        "cost_nano",
+        "finished_at",
     ];
-    let mut values: Vec<Value> = Vec::with_capacity(these.len() * COLUMNS.len() + 1);
+    let mut values: Vec<Value> = Vec::with_capacity(these.len() * (COLUMNS.len() + 1));
     for (settlement, task) in these {
         let added = batches.get_mut(&task.batch);
         let added = added.ok_or(StoreError::RowCount { table: "batch", expected: 1, touched: 0 })?;
@@ -128,20 +118,28 @@ async fn end_tasks(
             error.and_then(|e| e.param.as_deref()).map(storable).into(),
         ]);
         values.extend(consumed.map(Value::from));
+        values.push(settlement.now.micros().into());
         added.seq += 1;
     }
-    values.push(these.first().map_or(0, |(s, _)| s.now.micros()).into());
-    let sql = format!(
-        "WITH v(id, state, seq, blob, off, len, head, code, message, status, kind, param, input, cached, output, cost) \
-         AS ({}) UPDATE task SET state = v.state, node_id = NULL, seq = v.seq, result_blob = v.blob, \
-         result_offset = v.off, result_len = v.len, result_head = v.head, error_code = v.code, \
-         error_message = v.message, error_status = v.status, error_kind = v.kind, error_param = v.param, \
-         input_tokens = v.input, cached_tokens = v.cached, output_tokens = v.output, cost_nano = v.cost, \
-         finished_at = ${} FROM v WHERE task.id = v.id",
-        tx.dialect.values(these.len(), &COLUMNS),
-        these.len() * COLUMNS.len() + 1,
-    );
-    exactly(tx.run(sql, values).await?, these.len() as u64, "task")
+    let sql = |source: &Source| {
+        let set = |value: &dyn Fn(usize, &str) -> String| {
+            let set = COLUMNS.iter().zip(2..).map(|(column, place)| format!("{column} = {}", value(place, column)));
+            set.collect::<Vec<_>>().join(", ")
+        };
+        match source {
+            Source::One => {
+                let set = set(&|place, _| format!("${place}"));
+                format!("UPDATE task SET {set}, node_id = NULL WHERE id = $1")
+            }
+            Source::Many(rows) => {
+                let (names, set) = (COLUMNS.join(", "), set(&|_, column| format!("v.{column}")));
+                format!(
+                    "WITH v(id, {names}) AS ({rows}) UPDATE task SET {set}, node_id = NULL FROM v WHERE task.id = v.id"
+                )
+            }
+        }
+    };
+    exactly(tx.run_over(values, COLUMNS.len() + 1, sql).await?, these.len() as u64, "task")
 }
 
 async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), StoreError> {

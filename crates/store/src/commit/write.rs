@@ -7,17 +7,15 @@ use std::{
     sync::Arc,
 };
 
+use batchin_db::{Dialect, Source, Value, WriteTx, exactly};
 use batchin_domain::{AccountId, Purse, PurseKind, TaskStatus, ledger::Movement};
-use sea_orm::Value;
+use futures::try_join;
 use uuid::Uuid;
 
 use crate::{
     CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, UsageRecord,
     accounts::movement_code,
     commit::{Before, tasks::finish_tasks},
-    connect::WriteTx,
-    dialect::{Dialect, Type, marks, runs},
-    error::exactly,
     nodes::still,
 };
 
@@ -29,7 +27,7 @@ pub(super) async fn group(
     before: Before,
 ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
     let settlements = Arc::clone(settlements);
-    store.write_whole(move |tx| group_in(tx, node, settlements, before)).await
+    store.db.write_whole(move |tx| group_in(tx, node, settlements, before)).await
 }
 
 async fn group_in(
@@ -64,9 +62,17 @@ async fn group_in(
         return Ok(results);
     }
     finish_tasks(&tx, &fresh).await?;
-    post_charges(&tx, node, &fresh).await?;
-    write_usage(&tx, &fresh).await?;
-    remember_answers(&tx, &fresh).await?;
+    let charges = Charges::of(&fresh);
+    let next_seq = post_to_accounts(&tx, &charges.accounts).await?;
+    let balances = charges.balances();
+    // Their order does not matter: whoever changes a lease has its purse or its account locked, and purses go in order.
+    try_join!(
+        post_to_leases(&tx, node, PurseKind::Balance, &balances),
+        post_to_all_purses(&tx, node, &charges),
+        insert_transfers(&tx, &charges.charged, next_seq),
+        write_usage(&tx, &fresh),
+        remember_answers(&tx, &fresh),
+    )?;
     batchin_faults::point("commit.written");
     tx.commit().await?;
     Ok(results)
@@ -100,55 +106,51 @@ async fn known_charges(tx: &WriteTx, settlements: &[Box<Settlement>]) -> Result<
 /// The (task, epoch) pairs of this group that are still running under that epoch; locks them.
 async fn current_claims(tx: &WriteTx, settlements: &[Box<Settlement>]) -> Result<HashSet<(Uuid, i64)>, StoreError> {
     let ids: BTreeSet<Uuid> = settlements.iter().filter_map(|s| s.task.as_ref()).map(|t| t.task.uuid()).collect();
-    let ids: Vec<Uuid> = ids.into_iter().collect();
-    let mut current = HashSet::with_capacity(ids.len());
-    for now in in_runs(&ids) {
-        let sql = format!(
-            "SELECT id, epoch FROM task WHERE state = $1 AND id IN ({}) ORDER BY id{}",
-            marks(now.len(), 2),
-            tx.dialect.for_update()
-        );
-        let values = std::iter::once(Value::from(TaskStatus::Running.code())).chain(now.iter().map(|id| (*id).into()));
-        for row in tx.all(sql, values.collect::<Vec<_>>()).await? {
-            current.insert((row.try_get("", "id")?, row.try_get("", "epoch")?));
-        }
-    }
-    Ok(current)
+    let ids = ids.into_iter().map(Value::from).collect();
+    let lock = tx.dialect.for_update();
+    let sql = |these: &str| format!("SELECT id, epoch FROM task WHERE state = $1 AND id {these} ORDER BY id{lock}");
+    let rows = tx.all_of(ids, vec![TaskStatus::Running.code().into()], sql).await?;
+    rows.iter().map(|row| Ok((row.get("id")?, row.get("epoch")?))).collect()
 }
 
-/// Charges, balances, purses and leases.
-async fn post_charges(tx: &WriteTx, node: NodeIdentity, fresh: &[&Settlement]) -> Result<(), StoreError> {
-    let moving = |s: &&Settlement| !(s.charge.is_zero() && s.given_back.is_zero());
-    let charged: Vec<&Settlement> = fresh.iter().copied().filter(moving).collect();
-    if charged.is_empty() {
-        return Ok(());
-    }
-    let mut sums: BTreeMap<AccountId, Posted> = BTreeMap::new();
-    let mut purses: BTreeMap<Purse, (i64, i64)> = BTreeMap::new();
-    for settlement in &charged {
-        let (nanos, back) = (settlement.charge.nanos(), settlement.given_back.nanos());
-        let sum = sums.entry(settlement.account).or_default();
-        sum.charged = sum.charged.saturating_add(nanos);
-        sum.given_back = sum.given_back.saturating_add(back);
-        sum.transfers += 1;
-        let budget = settlement.key.map(|key| (Purse::Budget(key, settlement.month), settlement.budget_held));
-        let cap = settlement.task.as_ref().filter(|_| settlement.cap_held).map(|task| (Purse::Cap(task.batch), true));
-        for (purse, held) in budget.into_iter().chain(cap) {
-            let sums = purses.entry(purse).or_default();
-            sums.0 = sums.0.saturating_add(nanos).saturating_sub(back);
-            sums.1 = sums.1.saturating_add(if held { nanos } else { 0 });
+/// What a group charges and gives back.
+struct Charges<'a> {
+    charged: Vec<&'a Settlement>,
+    /// In order, and each once.
+    accounts: Vec<(AccountId, Posted)>,
+    /// What is spent of each purse, and what of that was held.
+    purses: BTreeMap<Purse, (i64, i64)>,
+}
+
+impl<'a> Charges<'a> {
+    fn of(fresh: &[&'a Settlement]) -> Self {
+        let moving = |s: &&Settlement| !(s.charge.is_zero() && s.given_back.is_zero());
+        let charged: Vec<&Settlement> = fresh.iter().copied().filter(moving).collect();
+        let mut accounts: BTreeMap<AccountId, Posted> = BTreeMap::new();
+        let mut purses: BTreeMap<Purse, (i64, i64)> = BTreeMap::new();
+        for settlement in &charged {
+            let (nanos, back) = (settlement.charge.nanos(), settlement.given_back.nanos());
+            let sum = accounts.entry(settlement.account).or_default();
+            sum.charged = sum.charged.saturating_add(nanos);
+            sum.given_back = sum.given_back.saturating_add(back);
+            sum.transfers += 1;
+            let budget = settlement.key.map(|key| (Purse::Budget(key, settlement.month), settlement.budget_held));
+            let cap =
+                settlement.task.as_ref().filter(|_| settlement.cap_held).map(|task| (Purse::Cap(task.batch), true));
+            for (purse, held) in budget.into_iter().chain(cap) {
+                let sums = purses.entry(purse).or_default();
+                sums.0 = sums.0.saturating_add(nanos).saturating_sub(back);
+                sums.1 = sums.1.saturating_add(if held { nanos } else { 0 });
+            }
         }
+        Self { charged, accounts: accounts.into_iter().collect(), purses }
     }
-    let sums: Vec<_> = sums.into_iter().collect();
-    let mut next_seq = post_to_accounts(tx, &sums).await?;
-    let leased = sums.iter().filter(|(_, posted)| posted.charged > 0);
-    let balances: Vec<_> = leased.map(|(account, posted)| (Purse::Balance(*account), posted.charged)).collect();
-    post_to_leases(tx, node, PurseKind::Balance, &balances).await?;
-    for kind in [PurseKind::Budget, PurseKind::Cap] {
-        let purses: Vec<_> = purses.iter().filter(|(purse, _)| purse.kind() == kind).map(|(p, s)| (*p, *s)).collect();
-        post_to_purses(tx, node, kind, &purses).await?;
+
+    /// What is taken from what is leased of balances.
+    fn balances(&self) -> Vec<(Purse, i64)> {
+        let leased = self.accounts.iter().filter(|(_, posted)| posted.charged > 0);
+        leased.map(|(account, posted)| (Purse::Balance(*account), posted.charged)).collect()
     }
-    insert_transfers(tx, &charged, &mut next_seq).await
 }
 
 /// What a group moves on one account.
@@ -162,7 +164,6 @@ struct Posted {
 
 /// Posts each account's sum; returns the sequence number that each account's first new charge gets.
 async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<HashMap<AccountId, i64>, StoreError> {
-    const COLUMNS: [Type; 4] = [Type::Uuid, Type::BigInt, Type::BigInt, Type::BigInt];
     let mut last_seq = HashMap::with_capacity(sums.len());
     let values = |(account, posted): &(AccountId, Posted)| -> [Value; 4] {
         [account.uuid().into(), posted.charged.into(), posted.transfers.into(), posted.given_back.into()]
@@ -176,29 +177,29 @@ async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<
                 exactly(tx.run(sql, values(one)).await?, 1, "account")?;
                 let row = tx.one("SELECT last_seq FROM account WHERE id = $1", [one.0.uuid().into()]).await?;
                 let row = row.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
-                last_seq.insert(one.0, row.try_get("", "last_seq")?);
+                last_seq.insert(one.0, row.get("last_seq")?);
             }
         }
         Dialect::Postgres => {
-            for now in in_runs(sums) {
-                if now.len() > 1 {
-                    // An UPDATE of many rows locks them in no order.
-                    let ids = marks(now.len(), 1);
-                    let sql = format!("SELECT 1 FROM account WHERE id IN ({ids}) ORDER BY id FOR UPDATE");
-                    tx.run(sql, now.iter().map(|(account, _)| account.uuid().into()).collect::<Vec<_>>()).await?;
-                }
-                let sql = format!(
+            if sums.len() > 1 {
+                // An UPDATE of many rows locks them in no order.
+                let ids = sums.iter().map(|(account, _)| account.uuid().into()).collect();
+                let sql = |these: &str| format!("SELECT 1 FROM account WHERE id {these} ORDER BY id FOR UPDATE");
+                tx.all_of(ids, Vec::new(), sql).await?;
+            }
+            let sql = |source: &Source| {
+                format!(
                     "WITH v(owner, amount, transfers, back) AS ({}) UPDATE account SET \
                      posted_debit = posted_debit + v.amount, posted_credit = posted_credit + v.back, \
                      pending_debit = pending_debit - v.amount, last_seq = last_seq + v.transfers FROM v \
                      WHERE account.id = v.owner RETURNING id, last_seq",
-                    tx.dialect.values(now.len(), &COLUMNS)
-                );
-                let rows = tx.all(sql, now.iter().flat_map(values).collect::<Vec<_>>()).await?;
-                exactly(rows.len() as u64, now.len() as u64, "account")?;
-                for row in rows {
-                    last_seq.insert(AccountId::new(row.try_get("", "id")?), row.try_get("", "last_seq")?);
-                }
+                    source.rows(4)
+                )
+            };
+            let rows = tx.all_over(sums.iter().flat_map(values).collect(), 4, sql).await?;
+            exactly(rows.len() as u64, sums.len() as u64, "account")?;
+            for row in rows {
+                last_seq.insert(AccountId::new(row.get("id")?), row.get("last_seq")?);
             }
         }
     }
@@ -208,6 +209,17 @@ async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<
     Ok(last_seq)
 }
 
+async fn post_to_all_purses(tx: &WriteTx, node: NodeIdentity, charges: &Charges<'_>) -> Result<(), StoreError> {
+    for kind in [PurseKind::Budget, PurseKind::Cap] {
+        let purses = charges.purses.iter().filter(|(purse, _)| purse.kind() == kind);
+        let purses: Vec<_> = purses.map(|(purse, sums)| (*purse, *sums)).collect();
+        if !purses.is_empty() {
+            post_to_purses(tx, node, kind, &purses).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Counts charges for their keys' months and their batches, and takes what was held there from what is leased.
 async fn post_to_purses(
     tx: &WriteTx,
@@ -215,7 +227,6 @@ async fn post_to_purses(
     kind: PurseKind,
     purses: &[(Purse, (i64, i64))],
 ) -> Result<(), StoreError> {
-    const COLUMNS: [Type; 3] = [Type::Uuid, Type::BigInt, Type::BigInt];
     let code = kind.code();
     // What a new row would have is checked also where there is one, and nothing has spent less than nothing: what is
     // given back was spent there before.
@@ -228,28 +239,27 @@ async fn post_to_purses(
     let values = growing.iter().flat_map(|(purse, (spent, _))| -> [Value; 4] {
         [code.into(), purse.owner().into(), purse.window().into(), (*spent).into()]
     });
-    let sql = |rows| {
+    let sql = |source: &Source| {
         format!(
             "INSERT INTO purse (kind, owner, win, spent) {} ON CONFLICT (kind, owner, win) \
              DO UPDATE SET spent = purse.spent + excluded.spent",
-            tx.dialect.rows(rows, 4)
+            source.rows(4)
         )
     };
     exactly(tx.run_over(values.collect(), 4, sql).await?, growing.len() as u64, "purse")?;
     let held: Vec<_> =
         purses.iter().filter(|(_, (_, held))| *held > 0).map(|(purse, (_, held))| (*purse, *held)).collect();
-    let sql = |rows| match rows {
-        1 => format!("UPDATE purse SET leased = leased - $3 WHERE kind = {code} AND owner = $1 AND win = $2"),
-        _ => format!(
-            "WITH v(owner, win, amount) AS ({}) UPDATE purse SET leased = leased - v.amount FROM v \
-             WHERE purse.kind = {code} AND purse.owner = v.owner AND purse.win = v.win",
-            tx.dialect.values(rows, &COLUMNS)
+    let sql = |source: &Source| match source {
+        Source::One => format!("UPDATE purse SET leased = leased - $3 WHERE kind = {code} AND owner = $1 AND win = $2"),
+        Source::Many(rows) => format!(
+            "WITH v(owner, win, amount) AS ({rows}) UPDATE purse SET leased = leased - v.amount FROM v \
+             WHERE purse.kind = {code} AND purse.owner = v.owner AND purse.win = v.win"
         ),
     };
     let values = held
         .iter()
         .flat_map(|(purse, amount)| -> [Value; 3] { [purse.owner().into(), purse.window().into(), (*amount).into()] });
-    exactly(tx.run_over(values.collect(), COLUMNS.len(), sql).await?, held.len() as u64, "purse")?;
+    exactly(tx.run_over(values.collect(), 3, sql).await?, held.len() as u64, "purse")?;
     post_to_leases(tx, node, kind, &held).await
 }
 
@@ -261,39 +271,27 @@ async fn post_to_leases(
     kind: PurseKind,
     charged: &[(Purse, i64)],
 ) -> Result<(), StoreError> {
-    const COLUMNS: [Type; 4] = [Type::Uuid, Type::BigInt, Type::BigInt, Type::Uuid];
     let code = kind.code();
-    let sql = |rows| match rows {
-        1 => format!(
+    let sql = |source: &Source| match source {
+        Source::One => format!(
             "UPDATE lease SET outstanding = outstanding - $3 \
              WHERE kind = {code} AND owner = $1 AND win = $2 AND node_id = $4"
         ),
-        _ => format!(
-            "WITH v(owner, win, amount, node) AS ({}) UPDATE lease SET outstanding = outstanding - v.amount FROM v \
-             WHERE lease.kind = {code} AND lease.owner = v.owner AND lease.win = v.win AND lease.node_id = v.node",
-            tx.dialect.values(rows, &COLUMNS)
+        Source::Many(rows) => format!(
+            "WITH v(owner, win, amount, node) AS ({rows}) UPDATE lease SET outstanding = outstanding - v.amount FROM v \
+             WHERE lease.kind = {code} AND lease.owner = v.owner AND lease.win = v.win AND lease.node_id = v.node"
         ),
     };
     let values = charged.iter().flat_map(|(purse, amount)| -> [Value; 4] {
         [purse.owner().into(), purse.window().into(), (*amount).into(), node.id.uuid().into()]
     });
-    exactly(tx.run_over(values.collect(), COLUMNS.len(), sql).await?, charged.len() as u64, "lease")
-}
-
-/// The slice in pieces of [`runs`].
-pub(super) fn in_runs<T>(all: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = all;
-    runs(all.len()).map(move |run| {
-        let (now, later) = rest.split_at(run);
-        rest = later;
-        now
-    })
+    exactly(tx.run_over(values.collect(), 4, sql).await?, charged.len() as u64, "lease")
 }
 
 async fn insert_transfers(
     tx: &WriteTx,
     charged: &[&Settlement],
-    next_seq: &mut HashMap<AccountId, i64>,
+    mut next_seq: HashMap<AccountId, i64>,
 ) -> Result<(), StoreError> {
     const COLUMNS: usize = 8;
     let mut values: Vec<Value> = Vec::with_capacity(charged.len() * COLUMNS);
@@ -317,10 +315,10 @@ async fn insert_transfers(
         ]);
         *seq += 1;
     }
-    let sql = |rows| {
+    let sql = |source: &Source| {
         format!(
             "INSERT INTO transfer (id, account_id, seq, movement, amount, request_id, price_version, created_at) {}",
-            tx.dialect.rows(rows, COLUMNS)
+            source.rows(COLUMNS)
         )
     };
     exactly(tx.run_over(values, COLUMNS, sql).await?, charged.len() as u64, "transfer")
@@ -333,12 +331,12 @@ async fn write_usage(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreErr
         values.extend(usage_values(settlement, usage));
     }
     let set = overwritten();
-    let sql = |rows| {
+    let sql = |source: &Source| {
         format!(
             "INSERT INTO usage_log (request_id, account_id, key_id, model, endpoint, class, batch_id, task_id, \
              input_tokens, output_tokens, cached_tokens, cost_nano, price_version, outcome, estimated, created_at, \
              latency_us, ttft_us, marks) {} ON CONFLICT (account_id, created_at, request_id) DO UPDATE SET {set}",
-            tx.dialect.rows(rows, USAGE_COLUMNS),
+            source.rows(USAGE_COLUMNS),
         )
     };
     exactly(tx.run_over(values, USAGE_COLUMNS, sql).await?, used.len() as u64, "usage_log")

@@ -20,7 +20,6 @@ use batchin_store::{
 };
 use batchin_tasks::Tasks;
 use futures::FutureExt;
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -47,7 +46,8 @@ pub struct Db {
     pub store: Store,
     pub url: String,
     pub tasks: Tasks,
-    cluster: Option<(DatabaseConnection, String)>,
+    /// The cluster's URL and the database's name in it.
+    cluster: Option<(String, String)>,
     _dir: Option<TempDir>,
     next: AtomicU64,
 }
@@ -75,6 +75,21 @@ pub async fn connect(url: &str) -> Store {
     Store::connect(ConnectOptions { url: url.to_owned(), max_connections: 8 }, true).await.unwrap()
 }
 
+/// A connection past the store.
+fn sqlite(file: &str) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    connection
+}
+
+/// A connection past the store, which ends with its client.
+async fn client(url: &str) -> tokio_postgres::Client {
+    let connected = tokio_postgres::connect(url, tokio_postgres::NoTls).await;
+    let (client, connection) = connected.expect("the cluster of BATCHIN_TEST_POSTGRES answers");
+    Tasks::new().spawn("postgres", |_| async { drop(connection.await) });
+    client
+}
+
 impl Db {
     pub async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -86,24 +101,24 @@ impl Db {
     pub async fn postgres() -> Self {
         let cluster = std::env::var("BATCHIN_TEST_POSTGRES");
         let cluster = cluster.expect("BATCHIN_TEST_POSTGRES is not set: run the tests with `make test`");
-        let admin = Database::connect(&cluster).await.expect("the cluster of BATCHIN_TEST_POSTGRES answers");
         let number = DATABASES.fetch_add(1, Ordering::Relaxed);
         let name = format!("batchin_test_{}_{number}", std::process::id());
-        admin.execute_unprepared(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.unwrap();
-        admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let admin = client(&cluster).await;
+        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await.unwrap();
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
         let (server, _) = cluster.rsplit_once('/').unwrap();
-        Self::new(format!("{server}/{name}"), Some((admin, name)), None).await
+        Self::new(format!("{server}/{name}"), Some((cluster.clone(), name)), None).await
     }
 
-    async fn new(url: String, cluster: Option<(DatabaseConnection, String)>, dir: Option<TempDir>) -> Self {
+    async fn new(url: String, cluster: Option<(String, String)>, dir: Option<TempDir>) -> Self {
         let store = connect(&url).await;
         Self { store, url, tasks: Tasks::new(), cluster, _dir: dir, next: AtomicU64::new(1) }
     }
 
     async fn remove(self) {
         self.tasks.shutdown(Duration::ZERO).await;
-        if let Some((admin, name)) = self.cluster {
-            admin.execute_unprepared(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+        if let Some((cluster, name)) = self.cluster {
+            client(&cluster).await.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
         }
     }
 
@@ -113,19 +128,19 @@ impl Db {
 
     /// Changes rows behind the store's back.
     pub async fn raw(&self, sql: &str) {
-        let raw = Database::connect(&self.url).await.unwrap();
-        raw.execute_unprepared(sql).await.unwrap();
-        raw.close().await.unwrap();
+        match self.url.strip_prefix("sqlite:") {
+            Some(file) => sqlite(file).execute_batch(sql).unwrap(),
+            None => client(&self.url).await.batch_execute(sql).await.unwrap(),
+        }
     }
 
     /// How many rows a table has.
     pub async fn count(&self, table: &str) -> i64 {
-        let raw = Database::connect(&self.url).await.unwrap();
-        let count =
-            sea_orm::Statement::from_string(raw.get_database_backend(), format!("SELECT count(*) AS n FROM {table}"));
-        let n = raw.query_one_raw(count).await.unwrap().unwrap().try_get("", "n").unwrap();
-        raw.close().await.unwrap();
-        n
+        let sql = format!("SELECT count(*) FROM {table}");
+        match self.url.strip_prefix("sqlite:") {
+            Some(file) => sqlite(file).query_row(&sql, (), |row| row.get(0)).unwrap(),
+            None => client(&self.url).await.query_one(&sql, &[]).await.unwrap().get(0),
+        }
     }
 
     /// A fresh id, larger than all before it.

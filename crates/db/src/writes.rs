@@ -8,7 +8,7 @@ use std::sync::{
 use metrics::{counter, gauge};
 use tracing::{info, warn};
 
-use crate::{StoreError, error::Outage};
+use crate::{DbError, Outage};
 
 /// What became of the latest writes.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Writes {
     }
 
     /// Looks at what a statement or a beginning brought.
-    pub(crate) fn seen<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn seen<T>(&self, done: Result<T, DbError>) -> Result<T, DbError> {
         if let Err(cause) = &done {
             self.failed(cause);
         }
@@ -33,7 +33,7 @@ impl Writes {
     }
 
     /// Looks at what a commit brought: one that is durable shows that writes work.
-    pub(crate) fn committed(&self, done: &Result<(), StoreError>) {
+    pub(crate) fn committed(&self, done: &Result<(), DbError>) {
         match done {
             Ok(()) if self.failing.load(Ordering::Relaxed) => {
                 self.failing.store(false, Ordering::Release);
@@ -47,7 +47,7 @@ impl Writes {
         }
     }
 
-    fn failed(&self, cause: &StoreError) {
+    fn failed(&self, cause: &DbError) {
         let Some(why) = cause.outage() else { return };
         counter!("batchin_database_write_failures_total", "reason" => why.name()).increment(1);
         let before = self.lock().replace(why);

@@ -1,12 +1,11 @@
-//! Holds: SQLite's connection for writing: every transaction that changes the file runs on it.
+//! Holds: SQLite's connections: one for writing, on which every transaction that changes the file runs, and a few that
+//! only read.
 //!
 //! SQLite itself says here whether a transaction is open, which no counter beside it can get wrong: after a full disk or a
 //! failed write it rolls back by itself, and whoever goes by a counter then believes in commits that never were. A
 //! connection whose transaction failed for more than a constraint or a busy file is closed, and the next one is new.
 //!
-//! Statements of a group run on the thread that asks. The pool's connections, which only read, each live on a thread of
-//! their own: a statement is sent there and its answer sent back, which costs more than the statement does, and a group
-//! has a dozen of them and one for each row.
+//! Statements run on the thread that asks, which must be one that may block.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,22 +13,29 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use rusqlite::{
-    CachedStatement, Connection, OpenFlags,
-    types::{self, ToSql, ToSqlOutput},
+use rusqlite::{CachedStatement, Connection, OpenFlags};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
 };
-use sea_orm::{ConnAcquireErr, DbErr, Value};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    StoreError,
-    connect::{SQLITE_BUSY_TIMEOUT, SQLITE_CACHE},
-    error::leaves_transaction,
-    row::Row,
+    DbError, Row, Value,
+    error::{is_busy, leaves_transaction},
 };
 
+/// How long a statement waits for another process's write lock before it fails as busy.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a query waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// More readers than cores gain nothing.
+const READERS: usize = 4;
+/// Page cache of one connection, in KiB as SQLite writes it: the pages that the next commit touches stay, whatever a
+/// report reads in between.
+const CACHE: &str = "-8192";
 /// Statement texts that stay prepared: those of all verbs that are in use, with room.
 const PREPARED_STATEMENTS: usize = 256;
 
@@ -66,7 +72,7 @@ impl OwnConnection {
     }
 
     /// Begins a transaction. Whoever has the turn is the only one that does.
-    pub(crate) fn begin(self: Arc<Self>, turn: OwnedSemaphorePermit) -> Result<OwnTx, StoreError> {
+    pub(crate) fn begin(self: Arc<Self>, turn: OwnedSemaphorePermit) -> Result<OwnTx, DbError> {
         let mut slot = self.lock();
         if slot.open().is_ok_and(|connection| !connection.is_autocommit()) {
             *slot = Slot::Empty;
@@ -96,29 +102,111 @@ impl OwnConnection {
 }
 
 impl Slot {
-    fn open(&self) -> Result<&Connection, StoreError> {
+    fn open(&self) -> Result<&Connection, DbError> {
         match self {
             Self::Open(connection) => Ok(connection),
-            Self::Empty | Self::Closed => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed).into()),
+            Self::Empty | Self::Closed => Err(DbError::NoConnection("the database is closed".into())),
         }
     }
 }
 
-/// As the pool opens its own, except that the file must be there.
-fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(SQLITE_BUSY_TIMEOUT)?;
+/// A connection to a file that must be there.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    connect_with(path, OpenFlags::empty())
+}
+
+fn connect_with(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // FULL: a commit is on the disk before anybody is told of it.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "cache_size", SQLITE_CACHE)?;
+    connection.pragma_update(None, "cache_size", CACHE)?;
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     Ok(connection)
+}
+
+/// Makes the file, if it is not there, with a write-ahead log. Whether to try again: on a new file, whoever comes while
+/// another process turns its journal finds it locked whatever the busy timeout.
+pub(crate) fn create(path: &Path) -> Result<(), (DbError, bool)> {
+    let created = connect_with(path, OpenFlags::SQLITE_OPEN_CREATE)
+        .and_then(|connection| connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())));
+    created.map_err(|cause| {
+        let again = is_busy(&cause);
+        (cause.into(), again)
+    })
+}
+
+/// The connections that only read. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Readers {
+    path: Arc<Path>,
+    /// std mutex: held to take one or put one back.
+    idle: Arc<Mutex<Vec<Connection>>>,
+    places: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.into(), idle: Arc::default(), places: Arc::new(Semaphore::new(READERS)) }
+    }
+
+    /// Runs a query outside of a transaction.
+    pub(crate) async fn all(&self, sql: String, values: Vec<Value>) -> Result<Vec<Row>, DbError> {
+        let place = self.place().await?;
+        let this = self.clone();
+        blocking(move || {
+            let _place = place;
+            let known = this.idle().pop();
+            let connection = known.map_or_else(|| this.connect(), Ok)?;
+            let found = all(&connection, &sql, &values);
+            if found.as_ref().err().is_none_or(leaves_transaction) {
+                this.idle().push(connection);
+            }
+            Ok(found?)
+        })
+        .await
+    }
+
+    /// A connection of its own, in a transaction that reads, with its place among the readers.
+    pub(crate) async fn snapshot(&self) -> Result<(Connection, OwnedSemaphorePermit), DbError> {
+        let place = self.place().await?;
+        let this = self.clone();
+        let connection = blocking(move || {
+            let connection = this.connect()?;
+            connection.execute_batch("BEGIN")?;
+            Ok(connection)
+        });
+        Ok((connection.await?, place))
+    }
+
+    /// Lets go of the file, once what is being read is read.
+    pub(crate) fn close(&self) {
+        self.places.close();
+        self.idle().clear();
+    }
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let connection = connect(&self.path)?;
+        connection.pragma_update(None, "query_only", "ON")?;
+        Ok(connection)
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, DbError> {
+        let place = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.places).acquire_owned()).await;
+        let place = place.map_err(|late| DbError::NoConnection(late.into()))?;
+        place.map_err(|closed| DbError::NoConnection(closed.into()))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl OwnTx {
     /// Makes it durable. When that fails for more than a busy file, nobody knows what a restart would find: the end of
     /// the transaction may lie in the write-ahead log, not yet counted as part of it.
-    pub(crate) fn commit(&self) -> Result<(), StoreError> {
+    pub(crate) fn commit(&self) -> Result<(), DbError> {
         let slot = self.lock()?;
         let committed = slot.open()?.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
         drop(slot);
@@ -127,22 +215,13 @@ impl OwnTx {
             Err(cause) if leaves_transaction(&cause) => Err(cause.into()),
             Err(cause) => {
                 self.failed.store(true, Ordering::Relaxed);
-                Err(StoreError::Unsure(Box::new(cause)))
+                Err(DbError::Unsure(Box::new(cause)))
             }
         }
     }
 
-    /// Runs a statement; returns how many rows it touched.
-    pub(crate) fn run(&self, sql: &str, values: &[Value]) -> Result<u64, StoreError> {
-        self.run_each(sql, [values])
-    }
-
     /// Runs a statement once with each of these values; returns how many rows it touched.
-    pub(crate) fn run_each<'a>(
-        &self,
-        sql: &str,
-        rows: impl IntoIterator<Item = &'a [Value]>,
-    ) -> Result<u64, StoreError> {
+    pub(crate) fn run_each<'a>(&self, sql: &str, rows: impl IntoIterator<Item = &'a [Value]>) -> Result<u64, DbError> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached(sql)?;
             let places = places(&statement);
@@ -156,22 +235,11 @@ impl OwnTx {
     }
 
     /// Runs a query.
-    pub(crate) fn all(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
-        self.with(|connection| {
-            let mut statement = connection.prepare_cached(sql)?;
-            let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
-            let places = places(&statement);
-            bind(&mut statement, &places, values)?;
-            let (mut rows, mut found) = (statement.raw_query(), Vec::new());
-            while let Some(row) = rows.next()? {
-                let columns = names.iter().enumerate().map(|(i, name)| row.get(i).map(|value| (name.clone(), value)));
-                found.push(Row::Own(columns.collect::<rusqlite::Result<_>>()?));
-            }
-            Ok(found)
-        })
+    pub(crate) fn all(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DbError> {
+        self.with(|connection| all(connection, sql, values))
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, DbError> {
         let slot = self.lock()?;
         work(slot.open()?).map_err(|cause| {
             if !leaves_transaction(&cause) {
@@ -182,11 +250,11 @@ impl OwnTx {
     }
 
     /// The connection, as long as the transaction is open on it: outside of one, each statement would be its own.
-    fn lock(&self) -> Result<MutexGuard<'_, Slot>, StoreError> {
+    fn lock(&self) -> Result<MutexGuard<'_, Slot>, DbError> {
         let slot = self.own.lock();
         if self.failed.load(Ordering::Relaxed) || slot.open()?.is_autocommit() {
             self.failed.store(true, Ordering::Relaxed);
-            return Err(DbErr::Custom("the transaction was rolled back".to_owned()).into());
+            return Err(DbError::RolledBack);
         }
         Ok(slot)
     }
@@ -203,6 +271,27 @@ impl Drop for OwnTx {
             *slot = Slot::Empty;
         }
     }
+}
+
+/// Runs a query.
+pub(crate) fn all(connection: &Connection, sql: &str, values: &[Value]) -> rusqlite::Result<Vec<Row>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let names: Arc<[Box<str>]> = statement.column_names().map(Box::from).collect();
+    let places = places(&statement);
+    bind(&mut statement, &places, values)?;
+    let (mut rows, mut found) = (statement.raw_query(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let values = (0..names.len()).map(|column| row.get(column)).collect::<rusqlite::Result<_>>()?;
+        found.push(Row::sqlite(Arc::clone(&names), values));
+    }
+    Ok(found)
+}
+
+/// Runs what blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DbError> + Send + 'static,
+) -> Result<T, DbError> {
+    tokio::task::spawn_blocking(work).await.map_err(DbError::Thread)?
 }
 
 /// Which value each parameter takes: `$3` the third, as everywhere in this crate, and each `?` the next one.
@@ -224,29 +313,9 @@ fn places(statement: &CachedStatement<'_>) -> Vec<usize> {
 fn bind(statement: &mut CachedStatement<'_>, places: &[usize], values: &[Value]) -> rusqlite::Result<()> {
     for (parameter, place) in (1_usize..).zip(places) {
         let value = values.get(*place).ok_or(rusqlite::Error::InvalidParameterCount(values.len(), places.len()))?;
-        statement.raw_bind_parameter(parameter, Parameter(value))?;
+        statement.raw_bind_parameter(parameter, value)?;
     }
     Ok(())
-}
-
-/// A value as the pool's driver would store it.
-struct Parameter<'a>(&'a Value);
-
-impl ToSql for Parameter<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        match self.0 {
-            Value::Bool(value) => value.to_sql(),
-            Value::TinyInt(value) => value.to_sql(),
-            Value::SmallInt(value) => value.to_sql(),
-            Value::Int(value) => value.to_sql(),
-            Value::BigInt(value) => value.to_sql(),
-            Value::String(value) => value.to_sql(),
-            Value::Bytes(value) => value.to_sql(),
-            Value::Uuid(Some(value)) => Ok(ToSqlOutput::from(value.as_bytes().as_slice())),
-            Value::Uuid(None) => Ok(ToSqlOutput::Owned(types::Value::Null)),
-            _ => Err(rusqlite::Error::ToSqlConversionFailure("a kind of value that no verb has".into())),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -284,19 +353,19 @@ mod tests {
         let own = Arc::new(OwnConnection::at(file));
 
         let full = Arc::clone(&own).begin(turn()).unwrap();
-        full.run("INSERT INTO t (a) VALUES ($1)", &[1_i64.into()]).unwrap();
+        full.run_each("INSERT INTO t (a) VALUES ($1)", [&[1_i64.into()][..]]).unwrap();
         full.all("PRAGMA max_page_count = 2", &[]).unwrap();
-        let refused = full.run("INSERT INTO t (a) VALUES ($1)", &[vec![0_u8; 1 << 20].into()]).unwrap_err();
+        let refused = full.run_each("INSERT INTO t (a) VALUES ($1)", [&[vec![0_u8; 1 << 20].into()][..]]).unwrap_err();
         assert_eq!(refused.outage(), Some(crate::Outage::Full));
         assert!(refused.is_passing());
-        assert!(full.run("INSERT INTO t (a) VALUES ($1)", &[2_i64.into()]).is_err());
+        assert!(full.run_each("INSERT INTO t (a) VALUES ($1)", [&[2_i64.into()][..]]).is_err());
         assert!(full.commit().is_err());
         drop(full);
         assert_eq!(count(), 0);
 
         // A new connection, which has no such bound.
         let next = Arc::clone(&own).begin(turn()).unwrap();
-        next.run("INSERT INTO t (a) VALUES ($1)", &[vec![0_u8; 1 << 20].into()]).unwrap();
+        next.run_each("INSERT INTO t (a) VALUES ($1)", [&[vec![0_u8; 1 << 20].into()][..]]).unwrap();
         next.commit().unwrap();
         drop(next);
         assert_eq!(count(), 1);
@@ -310,14 +379,14 @@ mod tests {
         other.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (a integer PRIMARY KEY)").unwrap();
         let own = Arc::new(OwnConnection::at(file));
         let tx = Arc::clone(&own).begin(turn()).unwrap();
-        tx.run("INSERT INTO t (a) VALUES ($1)", &[1_i64.into()]).unwrap();
-        assert!(tx.run("INSERT INTO t (a) VALUES ($1)", &[1_i64.into()]).unwrap_err().is_duplicate());
-        tx.run("INSERT INTO t (a) VALUES ($1)", &[2_i64.into()]).unwrap();
+        tx.run_each("INSERT INTO t (a) VALUES ($1)", [&[1_i64.into()][..]]).unwrap();
+        assert!(tx.run_each("INSERT INTO t (a) VALUES ($1)", [&[1_i64.into()][..]]).unwrap_err().is_duplicate());
+        tx.run_each("INSERT INTO t (a) VALUES ($1)", [&[2_i64.into()][..]]).unwrap();
         tx.commit().unwrap();
         drop(tx);
         // Left without an end, it leaves no trace.
         let left = Arc::clone(&own).begin(turn()).unwrap();
-        left.run("INSERT INTO t (a) VALUES ($1)", &[3_i64.into()]).unwrap();
+        left.run_each("INSERT INTO t (a) VALUES ($1)", [&[3_i64.into()][..]]).unwrap();
         drop(left);
         assert_eq!(other.query_row("SELECT sum(a) FROM t", (), |row| row.get::<_, i64>(0)).unwrap(), 3);
     }

@@ -1,25 +1,37 @@
 //! Holds: what can go wrong between us and the database, whatever the verb.
 
-use std::error::Error;
+use std::{error::Error, io};
 
 use rusqlite::ffi;
-use sea_orm::{
-    DbErr, RuntimeErr, SqlErr,
-    sqlx::{self, error::DatabaseError},
-};
-
-/// Characters of PostgreSQL's codes; SQLite's are shorter numbers.
-const SQLSTATE_LEN: usize = 5;
+use tokio_postgres::error::{DbError as Said, SqlState};
 
 /// A verb could not be carried out. Its transaction was rolled back or its outcome is unknown.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database did not do what it was asked to.
-    #[error("the database failed ({})", code(.0))]
-    Database(#[source] DbErr),
-    /// SQLite did not write what it was asked to.
+pub enum DbError {
+    /// PostgreSQL did not do what it was asked to.
+    #[error("the database failed ({})", postgres_code(.0))]
+    Postgres(#[source] tokio_postgres::Error),
+    /// SQLite did not do what it was asked to.
     #[error("the database failed ({})", sqlite_code(.0))]
-    Writer(#[source] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
+    /// There was no connection to be had in time, or no more are.
+    #[error("the database failed (no connection)")]
+    NoConnection(#[source] Box<dyn Error + Send + Sync>),
+    /// The transaction was rolled back before its end, by a failure that an earlier statement told of.
+    #[error("the transaction was rolled back")]
+    RolledBack,
+    /// The thread that worked for it broke.
+    #[error("the database failed (no thread)")]
+    Thread(#[source] tokio::task::JoinError),
+    /// A column that the row has not, or a value that is not what it should be.
+    #[error("column {column} cannot be read")]
+    Column {
+        /// Its name.
+        column: String,
+        /// What is wrong with it.
+        #[source]
+        cause: Box<dyn Error + Send + Sync>,
+    },
     /// The connection was lost while committing: what the verb did may or may not be there.
     #[error("the database was lost while committing")]
     Unsure(#[source] Box<dyn Error + Send + Sync>),
@@ -43,27 +55,21 @@ pub enum StoreError {
     },
 }
 
-impl From<DbErr> for StoreError {
-    fn from(cause: DbErr) -> Self {
-        Self::Database(cause)
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
+impl From<rusqlite::Error> for DbError {
     fn from(cause: rusqlite::Error) -> Self {
-        Self::Writer(cause)
+        Self::Sqlite(cause)
     }
 }
 
-impl StoreError {
+impl DbError {
     /// Whether a unique constraint refused the row.
-    pub(crate) fn is_duplicate(&self) -> bool {
+    pub fn is_duplicate(&self) -> bool {
         match self {
-            Self::Database(cause) => matches!(cause.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))),
-            Self::Writer(cause) => {
+            Self::Postgres(cause) => cause.code() == Some(&SqlState::UNIQUE_VIOLATION),
+            Self::Sqlite(cause) => {
                 matches!(sqlite_number(cause), Some(ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY))
             }
-            Self::Unsure(_) | Self::RowCount { .. } | Self::Corrupt { .. } => false,
+            _ => false,
         }
     }
 
@@ -71,31 +77,36 @@ impl StoreError {
     /// transaction to break a deadlock, the connection was lost, or the disk is full or failing.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unsure(_) => true,
-            Self::Database(cause) => is_passing(cause),
-            Self::Writer(cause) => sqlite_number(cause).is_some_and(is_passing_sqlite),
-            Self::RowCount { .. } | Self::Corrupt { .. } => false,
+            Self::Unsure(_) | Self::NoConnection(_) => true,
+            Self::Postgres(cause) => is_passing(cause),
+            Self::Sqlite(cause) => sqlite_number(cause).is_some_and(is_passing_sqlite),
+            Self::RolledBack | Self::Thread(_) | Self::Column { .. } | Self::RowCount { .. } | Self::Corrupt { .. } => {
+                false
+            }
         }
     }
 
     /// Why the database takes no writes, if this says that it does not.
-    pub(crate) fn outage(&self) -> Option<Outage> {
+    pub fn outage(&self) -> Option<Outage> {
         match self {
-            Self::Database(cause) => outage(cause),
-            Self::Writer(cause) => sqlite_number(cause).and_then(outage_sqlite),
+            Self::Postgres(cause) => outage(cause),
+            Self::Sqlite(cause) => sqlite_number(cause).and_then(outage_sqlite),
+            Self::NoConnection(_) => Some(Outage::Away),
             Self::Unsure(cause) => Some(match (cause.downcast_ref(), cause.downcast_ref()) {
                 (Some(cause), _) => outage(cause).unwrap_or(Outage::Away),
                 (_, Some(cause)) => sqlite_number(cause).and_then(outage_sqlite).unwrap_or(Outage::Broken),
                 (None, None) => Outage::Away,
             }),
-            Self::RowCount { .. } | Self::Corrupt { .. } => None,
+            Self::RolledBack | Self::Thread(_) | Self::Column { .. } | Self::RowCount { .. } | Self::Corrupt { .. } => {
+                None
+            }
         }
     }
 
     /// A commit that failed: the database said no, or nothing was heard of it.
-    pub(crate) fn of_commit(cause: DbErr) -> Self {
-        match database(&cause) {
-            Some(db) if !is_lost(&db.code().unwrap_or_default()) => Self::Database(cause),
+    pub(crate) fn of_commit(cause: tokio_postgres::Error) -> Self {
+        match cause.as_db_error() {
+            Some(said) if !is_lost(said) => Self::Postgres(cause),
             _ => Self::Unsure(Box::new(cause)),
         }
     }
@@ -161,42 +172,19 @@ const fn outage_sqlite(number: i32) -> Option<Outage> {
     }
 }
 
-fn outage(cause: &DbErr) -> Option<Outage> {
-    let Some(db) = database(cause) else { return is_passing(cause).then_some(Outage::Away) };
-    let code = db.code().unwrap_or_default();
-    match &*code {
+fn outage(cause: &tokio_postgres::Error) -> Option<Outage> {
+    let Some(said) = cause.as_db_error() else { return is_passing(cause).then_some(Outage::Away) };
+    match said.code().code() {
         "53100" => Some(Outage::Full),
         "58030" => Some(Outage::Broken),
         "25006" => Some(Outage::ReadOnly),
-        code if code.len() == SQLSTATE_LEN => is_lost(code).then_some(Outage::Away),
-        code => code.parse().ok().and_then(outage_sqlite),
-    }
-}
-
-/// What the database itself said, where it said something.
-fn database(cause: &DbErr) -> Option<&dyn DatabaseError> {
-    match sqlx(cause)? {
-        sqlx::Error::Database(db) => Some(&**db),
-        _ => None,
-    }
-}
-
-fn sqlx(cause: &DbErr) -> Option<&sqlx::Error> {
-    match cause {
-        DbErr::Conn(RuntimeErr::SqlxError(e))
-        | DbErr::Exec(RuntimeErr::SqlxError(e))
-        | DbErr::Query(RuntimeErr::SqlxError(e)) => Some(e),
-        _ => None,
+        _ => is_lost(said).then_some(Outage::Away),
     }
 }
 
 /// The database's own number for what went wrong, as its manual lists them.
-fn code(cause: &DbErr) -> String {
-    match database(cause).and_then(|db| Some(db.code()?.into_owned())) {
-        Some(code) if code.len() == SQLSTATE_LEN => format!("SQLSTATE {code}"),
-        Some(code) => format!("SQLite {code}"),
-        None => "no answer".to_owned(),
-    }
+fn postgres_code(cause: &tokio_postgres::Error) -> String {
+    cause.code().map_or_else(|| "no answer".to_owned(), |code| format!("SQLSTATE {}", code.code()))
 }
 
 fn sqlite_code(cause: &rusqlite::Error) -> String {
@@ -204,38 +192,31 @@ fn sqlite_code(cause: &rusqlite::Error) -> String {
 }
 
 /// Codes with which PostgreSQL takes its leave: class 08 connection, 57P operator.
-fn is_lost(code: &str) -> bool {
+fn is_lost(said: &Said) -> bool {
+    let code = said.code().code();
     code.starts_with("08") || code.starts_with("57P")
 }
 
-fn is_passing(cause: &DbErr) -> bool {
-    use sqlx::Error;
-    let Some(e) = sqlx(cause) else { return matches!(cause, DbErr::ConnectionAcquire(_) | DbErr::Conn(_)) };
-    match e {
-        Error::Io(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed | Error::Protocol(_) => true,
-        Error::Database(db) => {
-            let code = db.code().unwrap_or_default();
-            match (code.len(), code.parse::<i32>()) {
-                // PostgreSQL, by class: connection, rollback, resources, operator; what waits too long for a lock or sat
-                // idle in its transaction; a disk that fails, and a server that is only read until it is promoted.
-                (SQLSTATE_LEN, _) => {
-                    ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))
-                        || matches!(&*code, "55P03" | "25P03" | "58030" | "25006")
-                }
-                (_, Ok(number)) => is_passing_sqlite(number),
-                _ => false,
-            }
+fn is_passing(cause: &tokio_postgres::Error) -> bool {
+    match cause.as_db_error() {
+        // By class: connection, rollback, resources, operator; what waits too long for a lock or sat idle in its
+        // transaction; a disk that fails, and a server that is only read until it is promoted.
+        Some(said) => {
+            let code = said.code().code();
+            ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))
+                || matches!(code, "55P03" | "25P03" | "58030" | "25006")
         }
-        _ => false,
+        // The connection was closed, timed out or spoke nonsense; what has another cause was our own fault.
+        None => cause.source().is_none_or(<dyn Error>::is::<io::Error>),
     }
 }
 
 /// Whether SQLite says that another process has the file.
-pub(crate) fn is_busy(code: &str) -> bool {
-    code.parse::<i32>().is_ok_and(|number| matches!(number & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
+pub(crate) fn is_busy(cause: &rusqlite::Error) -> bool {
+    sqlite_number(cause).is_some_and(|number| matches!(number & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
 }
 
 /// Rule: every UPDATE says how many rows it must touch.
-pub(crate) fn exactly(touched: u64, expected: u64, table: &'static str) -> Result<(), StoreError> {
-    if touched == expected { Ok(()) } else { Err(StoreError::RowCount { table, expected, touched }) }
+pub fn exactly(touched: u64, expected: u64, table: &'static str) -> Result<(), DbError> {
+    if touched == expected { Ok(()) } else { Err(DbError::RowCount { table, expected, touched }) }
 }

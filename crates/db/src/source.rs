@@ -1,0 +1,39 @@
+//! Holds: where a statement over many rows takes them from.
+
+use crate::{Value, marks};
+
+/// What a statement over many rows takes them from.
+#[derive(Debug)]
+pub enum Source {
+    /// One row's values are the parameters, in order from `$1`.
+    One,
+    /// This query, which has the rows.
+    Many(String),
+}
+
+impl Source {
+    /// The rows, for an `INSERT` of so many columns.
+    pub fn rows(&self, columns: usize) -> String {
+        match self {
+            Self::One => format!("VALUES ({})", marks(columns, 1)),
+            Self::Many(query) => query.clone(),
+        }
+    }
+}
+
+/// Rows of so many values each, as what a statement over them takes: PostgreSQL gets each column as one array, so that a
+/// statement has one text however many rows there are.
+pub(crate) fn columns_of(values: Vec<Value>, columns: usize) -> (Source, Vec<Value>) {
+    let rows = values.len() / columns;
+    if rows == 1 {
+        return (Source::One, values);
+    }
+    let mut arrays: Vec<Vec<Value>> = (0..columns).map(|_| Vec::with_capacity(rows)).collect();
+    for (value, column) in values.into_iter().zip((0..columns).cycle()) {
+        if let Some(array) = arrays.get_mut(column) {
+            array.push(value);
+        }
+    }
+    let source = format!("SELECT * FROM unnest({})", marks(columns, 1));
+    (Source::Many(source), arrays.into_iter().map(Value::Many).collect())
+}
