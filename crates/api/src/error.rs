@@ -9,8 +9,9 @@ use std::{borrow::Cow, error::Error, time::Duration};
 use axum::response::{IntoResponse, Response};
 use batchin_batch::{LineFault, SubmitError};
 use batchin_domain::Amount;
-use batchin_gateway::{NoShare, RateInfo, RequestError};
+use batchin_gateway::{RateInfo, RequestError};
 use batchin_openai::{ErrorBody, InvalidRequest, UpstreamError};
+use batchin_shares::NoShare;
 use batchin_store::{CancelError, CreateUserError, DeliveryError, StoreError, UpdateKeyError};
 use batchin_webhooks::SecretError;
 use http::{

@@ -9,7 +9,8 @@ mod write;
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, FileId};
-use batchin_gateway::{Gateway, ShareLimits, Shares};
+use batchin_gateway::Gateway;
+use batchin_shares::{ShareLimits, Shares};
 use batchin_store::{DeleteFileError, FileBounds, FilePage, FileRoom, FileRow, Store, StoreError};
 use tracing::warn;
 

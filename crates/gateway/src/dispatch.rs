@@ -89,7 +89,7 @@ impl Dispatcher {
     /// A dispatcher for these upstreams. Of what a replica with known slots takes of people's requests, one account may
     /// have so many percent, 1 to 100, while it is alone; see [`ShareLimits`].
     ///
-    /// [`ShareLimits`]: crate::ShareLimits
+    /// [`ShareLimits`]: batchin_shares::ShareLimits
     pub fn start(
         fleet: &Fleet,
         (policy, most_percent): (Policy, u64),
@@ -256,7 +256,7 @@ impl State {
         Err(closed)
     }
 
-    /// Whether an account has as much of a replica's room as it may, by the rule of [`crate::Shares`]: many answers of
+    /// Whether an account has as much of a replica's room as it may, by the rule of [`batchin_shares::Shares`]: many answers of
     /// minutes must leave the next account's a place.
     fn has_part(&self, holder: Holder, most_percent: u64) -> bool {
         let Some(&held) = self.held.get(&holder) else { return false };

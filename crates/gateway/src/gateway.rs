@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::{Catalog, Dispatcher, Epoch, Keeper, Model, ShareLimits, Shares, idempotent::Waiters, meters::Meters};
+use crate::{Catalog, Dispatcher, Epoch, Keeper, Model, idempotent::Waiters, meters::Meters};
 use arc_swap::ArcSwap;
 use batchin_domain::{AccountId, Clock, IdSource};
 use batchin_openai::Endpoint;
+use batchin_shares::{ShareLimits, Shares};
 use batchin_store::Store;
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fleet, Replica};

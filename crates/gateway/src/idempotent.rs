@@ -7,12 +7,13 @@ use std::{
 };
 
 use batchin_domain::AccountId;
+use batchin_shares::{Share, ShareLimits, Shares};
 use batchin_store::{Begun, IdempotencyScope, NodeIdentity, Store, StoredAnswer};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{Gateway, RequestError, Share, ShareLimits, Shares};
+use crate::{Gateway, RequestError};
 
 /// Between two looks; doubles up to [`LOOK_MAX`].
 const LOOK: Duration = Duration::from_millis(20);

@@ -18,7 +18,6 @@ mod meters;
 mod pace;
 mod reserve;
 mod run;
-mod shares;
 mod stream;
 mod task;
 
@@ -33,6 +32,5 @@ pub use gateway::{Gateway, GatewayOptions, GatewayParts};
 pub use idempotent::{IdempotencyGuard, IdempotencyKey, Keyed, Turn};
 pub use reserve::RateInfo;
 pub use run::{Checked, Promise, Reply, ReplyBody, Unsettled, endpoint_code, endpoint_of};
-pub use shares::{NoShare, Share, ShareLimits, Shares};
 pub use stream::MeteredStream;
 pub use task::{Again, TaskError, UpstreamFailure};

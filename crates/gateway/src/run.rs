@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use batchin_domain::{AccountId, Amount, Class, Timestamp, TransferId};
 use batchin_openai::{ChunkHead, Endpoint, Usage, with_usage};
 use batchin_scheduler::{Gate, Outcome as Ended};
+use batchin_shares::{NoShare, Share};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::{Answer, Call, CallError, CallErrorKind, Events, Kind, Retry};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::{
-    Caller, Catalog, Dispatcher, Epoch, Gateway, Inbound, MeteredStream, NoShare, RateInfo, RequestError, Share,
+    Caller, Catalog, Dispatcher, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,
     admit::{Admitted, admit},
     dispatch::{Running, Work},
     idempotent::{IdempotencyGuard, Keyed, Turn},

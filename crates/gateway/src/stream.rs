@@ -14,6 +14,7 @@ use std::{
 use batchin_domain::AccountId;
 use batchin_openai::{ErrorBody, sse};
 use batchin_scheduler::Outcome as Ended;
+use batchin_shares::Share;
 use batchin_store::{CommitError, Outcome, Settlement, StoredAnswer};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Event, EventKind, Events, StreamError};
@@ -23,7 +24,6 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
 use crate::{
-    Share,
     dispatch::Running,
     idempotent::IdempotencyGuard,
     pace::Pace,

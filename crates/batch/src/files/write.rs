@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchin_domain::{AccountId, FileId, FilePurpose};
-use batchin_gateway::{NoShare, Share};
+use batchin_shares::{NoShare, Share};
 use batchin_store::{FileContent, FileDetails, FileRow, FinishFileError, NewFile, StoreError};
 use bytes::Bytes;
 use tracing::warn;

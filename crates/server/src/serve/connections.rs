@@ -13,7 +13,7 @@ use std::{
 };
 
 use batchin_api::network;
-use batchin_gateway::{NoShare, Share, ShareLimits, Shares};
+use batchin_shares::{NoShare, Share, ShareLimits, Shares};
 use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
