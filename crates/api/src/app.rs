@@ -2,8 +2,9 @@
 
 use std::{num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
 
-use batchin_batch::{Batches, Files};
+use batchin_batch::Batches;
 use batchin_domain::{Clock, IdSource, Timestamp};
+use batchin_files::Files;
 use batchin_gateway::Gateway;
 use batchin_store::Store;
 use batchin_tasks::Tasks;

@@ -6,15 +6,13 @@
 use std::time::Duration;
 
 use batchin_domain::{BatchId, FileId, FilePurpose, RequestId, TaskStatus};
+use batchin_files::{BlobError, Blobs, Files, ManifestWriter, NewOutput, Upload, WriteFileError};
 use batchin_store::{BatchFiles, BatchRow, BlobRange, Store, StoreError, TaskError, TaskRow};
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{
-    BlobError, Blobs, Files, ManifestWriter, NewOutput, Upload, WriteFileError,
-    results::{NewResult, ResultWriter, line_of},
-};
+use crate::results::{NewResult, ResultWriter, line_of};
 
 /// Tasks read at once.
 const PAGE: u32 = 2_000;

@@ -1,9 +1,8 @@
 //! Holds: a batch's file as a stream of lines, with bounded memory however long it is.
 
+use batchin_files::{BlobError, Blobs};
 use batchin_store::BlobRange;
 use bytes::{Bytes, BytesMut};
-
-use crate::{BlobError, Blobs};
 
 /// Bytes read at once.
 const PIECE_BYTES: u64 = 1024 * 1024;

@@ -3,10 +3,8 @@
 //! Tasks run through the gateway's pipeline like any request, at their class's price and after interactive ones. A task
 //! finishes exactly once: its result, its charge and its end are one transaction under the claim's epoch.
 
-mod blobs;
 mod closing;
 mod depth;
-mod files;
 mod input;
 mod intake;
 mod json;
@@ -19,12 +17,6 @@ mod steward;
 mod submit;
 mod worker;
 
-pub use batchin_store::{FileBounds, FileRoom};
-pub use blobs::{BlobError, Blobs, IDENTITY, OpenBlobsError};
-pub use files::{
-    ContentError, DeleteError, DiskReserve, Files, FilesOptions, ManifestWriter, NewOutput, SWEEP_EVERY, Upload,
-    WriteFileError,
-};
 pub use intake::{CheckedTask, MAX_FAULTS, MAX_TASKS, Order, RawTerms, TaskFault};
 pub use lines::LineFault;
 pub use reading::MAX_LINES;

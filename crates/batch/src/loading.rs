@@ -3,12 +3,12 @@
 //! A piece at a time, each a transaction that also notes how far the file is used up: whoever takes over goes on there.
 
 use batchin_domain::{TaskId, Timestamp};
+use batchin_files::Blobs;
 use batchin_gateway::{Gateway, endpoint_code, endpoint_of};
 use batchin_store::{BatchRow, ChoreError, NewTask, NodeIdentity, Piece};
 use serde::Deserialize;
 
 use crate::{
-    Blobs,
     input::{Input, InputError},
     lines::read_line,
 };

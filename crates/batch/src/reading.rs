@@ -3,11 +3,12 @@
 use std::hash::{BuildHasher, RandomState};
 
 use batchin_domain::Priority;
+use batchin_files::Blobs;
 use batchin_gateway::{Gateway, endpoint_of};
 use batchin_store::BatchRow;
 
 use crate::{
-    Blobs, CheckedTask, LineFault, MAX_FAULTS,
+    CheckedTask, LineFault, MAX_FAULTS,
     input::{Input, InputError, InputLine, MAX_LINE_BYTES},
     lines::{check_body, read_line},
 };

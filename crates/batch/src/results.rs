@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use batchin_domain::{BatchId, IdSource, RequestId, TaskId};
+use batchin_files::{BlobError, Blobs};
 use batchin_store::{BlobRange, StoredResult};
 use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use futures::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use crate::{BlobError, Blobs, intake::put_on_one_line};
+use crate::intake::put_on_one_line;
 
 /// Results that may wait for the writer; each belongs to a task in flight.
 const QUEUE_LEN: usize = 4_096;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use batchin_domain::{AccountId, BatchId, Chore, Ending};
+use batchin_files::{BlobError, Blobs, Files};
 use batchin_gateway::Gateway;
 use batchin_scheduler::must_hurry;
 use batchin_store::{BatchRow, ChoreError, FencedError, NodeIdentity, StoreError};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    BlobError, Blobs, Files, LineFault,
+    LineFault,
     closing::{CloseError, Closing},
     input::InputError,
     loading::{LoadError, load},

@@ -1,8 +1,9 @@
 //! Holds: taking a batch in, and what its owner does with it afterwards.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, Amount, BatchId, FileId, FilePurpose, Priority, TaskId, webhook::TargetPolicy};
+use batchin_files::{BlobError, Blobs, Files, WriteFileError};
 use batchin_gateway::{Caller, Gateway};
 use batchin_store::{
     BatchRow, BatchTerms, BlobRange, CancelError, Cancelled, CreateBatchError, FileContent, FileRow, IdempotencyScope,
@@ -14,8 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::{info, warn};
 
 use crate::{
-    BlobError, Blobs, CheckedTask, Files, LineFault, Order, RawTerms, TaskFault, WriteFileError,
-    files::INPUT_KEPT,
+    CheckedTask, LineFault, Order, RawTerms, TaskFault,
     input::InputError,
     reading::{Question, Verdict, read},
 };
@@ -24,6 +24,8 @@ use crate::{
 const READ_AT_ONCE: usize = 16 << 10;
 /// Longer ones that are read at once: reading is all processor, which people's requests need too.
 const READERS: usize = 1;
+/// How long the input of a batch is kept that its owner said nothing about: as long as OpenAI keeps it.
+const INPUT_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// Why a batch was not taken in. Nothing was stored.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ use std::{
 };
 
 use batchin_domain::{AccountId, Amount, BatchId, Ending, KeyId, Priority};
+use batchin_files::{Blobs, Files};
 use batchin_gateway::{Caller, Gateway, RequestError, Running, TaskError, Work};
 use batchin_openai::usage_of;
 use batchin_scheduler::Verdict;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    Batches, Blobs, Files, depth,
+    Batches, depth,
     outcome::{Next, Purse, after},
     results::{NewResult, ResultWriter},
     steward::{Steward, StewardParts},

@@ -16,8 +16,9 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
-use batchin_batch::{Batches, Blobs, Files, Worker, WorkerOptions};
+use batchin_batch::{Batches, Worker, WorkerOptions};
 use batchin_domain::{Clock, IdSource};
+use batchin_files::{Blobs, Files, FilesParts};
 use batchin_gateway::{Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions};
 use batchin_scheduler::Policy;
 use batchin_store::Store;
@@ -67,7 +68,14 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let gateway = start_gateway(&config, &store, &node, &groups).await?;
     agreement::watch(gateway.clone(), &groups.beside);
     let webhooks = webhooks::open(&config, &store).await?;
-    let files = Files::new(gateway.clone(), blobs.clone(), wiring::files_options(&config));
+    let parts = FilesParts {
+        store: store.clone(),
+        blobs: blobs.clone(),
+        clock: Arc::new(World),
+        ids: Arc::new(World),
+        tasks: groups.beside.clone(),
+    };
+    let files = Files::new(parts, wiring::files_options(&config));
     let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
         .with_webhook_targets(wiring::webhook_targets(&config))
         .with_open_limits(config.batches.open);

@@ -4,9 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use batchin_batch::{DiskReserve, FilesOptions};
 use batchin_domain::{IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
+use batchin_files::{DiskReserve, FilesOptions};
 use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
 use batchin_store::{ConnectError, ConnectOptions, FileBounds, FileRoom, PriceList, Store};
 use batchin_upstream::{ConfigError as UpstreamFault, Kind, UpstreamConfig};

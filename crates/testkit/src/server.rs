@@ -10,11 +10,12 @@ use std::{
 
 use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
-use batchin_batch::{Batches, Blobs, Files, FilesOptions, Worker, WorkerOptions};
+use batchin_batch::{Batches, Worker, WorkerOptions};
 use batchin_domain::{
     AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp, TransferId,
     price::Factor, webhook::TargetPolicy,
 };
+use batchin_files::{Blobs, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
     Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
     OverLimit,
@@ -232,7 +233,14 @@ impl TestServer {
         let gateway = start_gateway(&store, served, builder.max_in_flight, (&clock, &groups)).await;
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
-        let files = Files::new(gateway.clone(), blobs.clone(), files_options);
+        let parts = FilesParts {
+            store: store.clone(),
+            blobs: blobs.clone(),
+            clock: clock.clone(),
+            ids: Arc::new(RealIds),
+            tasks: groups[1].clone(),
+        };
+        let files = Files::new(parts, files_options);
         let batches =
             Batches::new(gateway.clone(), blobs.clone(), files.clone()).with_webhook_targets(builder.targets.clone());
         let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();

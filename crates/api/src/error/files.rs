@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_batch::{DeleteError, WriteFileError};
+use batchin_files::{DeleteError, WriteFileError};
 
 use super::{ApiError, Code};
 

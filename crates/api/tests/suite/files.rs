@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use batchin_batch::NewOutput;
 use batchin_domain::{FileId, FilePurpose};
-use batchin_store::BlobRange;
+use batchin_files::NewOutput;
+use batchin_store::{BlobRange, FileRoom};
 use batchin_testkit::{Account, Call, Reply, TestServer, both, streamed};
 use futures::{StreamExt, stream};
 use http::{Method, StatusCode};
@@ -416,9 +416,9 @@ both! {
     }
 
     async fn an_account_keeps_as_much_as_it_may_and_uploads_together_no_more(backend) {
-        let bounds = |files: &mut batchin_batch::FilesOptions| {
-            files.bounds.room = batchin_batch::FileRoom { bytes: 1_000_000, files: 6 };
-            files.bounds.without_credit = batchin_batch::FileRoom { bytes: 300_000, files: 2 };
+        let bounds = |files: &mut batchin_files::FilesOptions| {
+            files.bounds.room = FileRoom { bytes: 1_000_000, files: 6 };
+            files.bounds.without_credit = FileRoom { bytes: 300_000, files: 2 };
         };
         let server = TestServer::start().on(backend).with_files(bounds).await;
         let fields = |length: usize| [field("purpose", "user_data"), file("a", &"x".repeat(length))];
@@ -476,7 +476,7 @@ both! {
 
     async fn a_disk_that_is_nearly_full_takes_no_files_and_money_still_moves(backend) {
         let folder = tempfile::tempdir().unwrap();
-        let disk = batchin_batch::DiskReserve { folders: vec![folder.path().to_owned()], bytes: u64::MAX };
+        let disk = batchin_files::DiskReserve { folders: vec![folder.path().to_owned()], bytes: u64::MAX };
         let server = TestServer::start().on(backend).with_files(|files| files.reserve = disk).await;
         let fields = [field("purpose", "batch"), file("a", "x")];
         let refused = post(&server, &server.owner.key, &fields).await;
@@ -492,7 +492,7 @@ both! {
     }
 
     async fn one_account_leaves_uploads_to_others_and_a_cut_one_is_free_at_once(backend) {
-        let few = |files: &mut batchin_batch::FilesOptions| files.max_uploads = 3;
+        let few = |files: &mut batchin_files::FilesOptions| files.max_uploads = 3;
         let server = TestServer::start().on(backend).with_files(few).await;
         let other = server.account("other@example.com").await;
         let dripping = || {

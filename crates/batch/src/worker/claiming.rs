@@ -7,6 +7,7 @@ use std::{
 };
 
 use batchin_domain::{Priority, RequestId};
+use batchin_files::BlobError;
 use batchin_gateway::{Catalog, Inbound, endpoint_of};
 use batchin_openai::Endpoint;
 use batchin_scheduler::{Entry, Waiting, shares};
@@ -20,7 +21,6 @@ use super::{
     POLL, Worker,
     queues::{Queues, Ready},
 };
-use crate::BlobError;
 
 /// Batches looked at for tasks in one go.
 const BACKLOG: u32 = 512;

@@ -116,7 +116,7 @@ async fn blobs(config: &Config, store: &Store) -> Result<String, String> {
             Some(_) => Err(format!("{url} is not there, and other blobs belong to this database")),
         };
     }
-    let opened = batchin_batch::Blobs::open(&url).map_err(|cause| cli::explain(&cause))?;
+    let opened = batchin_files::Blobs::open(&url).map_err(|cause| cli::explain(&cause))?;
     let found = opened.identity().await.map_err(|cause| cli::explain(&cause))?;
     match (agreed, found) {
         (Some(agreed), found) if found.as_ref() != Some(&agreed) => {

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use batchin_batch::{Blobs, IDENTITY};
 use batchin_domain::{IdSource as _, PriceVersion};
+use batchin_files::{Blobs, IDENTITY};
 use batchin_gateway::Gateway;
 use batchin_store::{Store, StoreError};
 use batchin_tasks::Tasks;

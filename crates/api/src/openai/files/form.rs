@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use axum::body::{Body, BodyDataStream};
-use batchin_batch::Upload;
 use batchin_domain::{AccountId, FilePurpose};
+use batchin_files::Upload;
 use bytes::Bytes;
 use http::{
     HeaderMap,

@@ -10,17 +10,17 @@ use batchin_store::{BlobRange, FileContent, FileDetails, FileRow};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Files, Upload, WriteFileError};
+use crate::{Files, Upload, WriteFileError};
 
 /// Ranges of one line: a line stays a few ten kilobytes.
 const LINE_RANGES: usize = 1_000;
 
 /// One line of a manifest.
 #[derive(Deserialize, Serialize)]
-pub(super) struct Line {
-    pub(super) blob: String,
+pub(crate) struct Line {
+    pub(crate) blob: String,
     /// Offset and length, in bytes.
-    pub(super) ranges: Vec<(u64, u64)>,
+    pub(crate) ranges: Vec<(u64, u64)>,
 }
 
 /// A file that the platform itself writes.

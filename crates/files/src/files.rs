@@ -1,26 +1,14 @@
-//! Holds: files: written as a stream, read as a stream, and gone when they are deleted or expire.
+//! Holds: an account's files: what the operator may set, and finding, listing and deleting one.
 
-mod content;
-mod manifest;
-mod room;
-mod sweep;
-mod write;
+use std::sync::Arc;
 
-use std::{sync::Arc, time::Duration};
-
-use batchin_domain::{AccountId, FileId};
-use batchin_gateway::Gateway;
+use batchin_domain::{AccountId, Clock, FileId, IdSource, Timestamp};
 use batchin_shares::{ShareLimits, Shares};
 use batchin_store::{DeleteFileError, FileBounds, FilePage, FileRoom, FileRow, Store, StoreError};
+use batchin_tasks::Tasks;
 use tracing::warn;
 
-pub use content::ContentError;
-pub use manifest::{ManifestWriter, NewOutput};
-pub use room::DiskReserve;
-pub use sweep::SWEEP_EVERY;
-pub use write::{Upload, WriteFileError};
-
-use crate::Blobs;
+use crate::{Blobs, DiskReserve};
 
 /// Uploads at once on this node. Each may have a few parts of five megabytes in memory.
 const MAX_UPLOADS: u64 = 32;
@@ -61,26 +49,36 @@ impl Default for FilesOptions {
     }
 }
 
-/// How long the input of a batch is kept that its owner said nothing about: as long as OpenAI keeps it.
-pub const INPUT_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
-
 /// Why a file was not deleted.
 pub type DeleteError = DeleteFileError;
+
+/// What files are made of.
+pub struct FilesParts {
+    /// Where a file's row is.
+    pub store: Store,
+    /// Where its bytes are.
+    pub blobs: Blobs,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Fresh ids.
+    pub ids: Arc<dyn IdSource>,
+    /// Work beside requests.
+    pub tasks: Tasks,
+}
 
 /// Files. Cheap to clone.
 #[derive(Clone)]
 pub struct Files {
-    gateway: Gateway,
-    blobs: Blobs,
-    options: Arc<FilesOptions>,
-    uploads: Arc<Shares<AccountId>>,
+    pub(crate) parts: Arc<FilesParts>,
+    pub(crate) options: Arc<FilesOptions>,
+    pub(crate) uploads: Arc<Shares<AccountId>>,
 }
 
 impl Files {
-    /// Files of this gateway's store that keep their contents here.
-    pub fn new(gateway: Gateway, blobs: Blobs, options: FilesOptions) -> Self {
+    /// Files of these parts.
+    pub fn new(parts: FilesParts, options: FilesOptions) -> Self {
         let limits = ShareLimits { capacity: options.max_uploads, most_percent: options.max_account_percent };
-        Self { gateway, blobs, options: Arc::new(options), uploads: Shares::new(limits) }
+        Self { parts: Arc::new(parts), options: Arc::new(options), uploads: Shares::new(limits) }
     }
 
     /// Largest file that is uploaded, in bytes.
@@ -90,17 +88,17 @@ impl Files {
 
     /// One of an account's files, unless it is deleted or expired.
     pub async fn show(&self, account: AccountId, id: FileId) -> Result<Option<FileRow>, StoreError> {
-        self.store().file(account, id, self.gateway.clock().now()).await
+        self.store().file(account, id, self.now()).await
     }
 
     /// Part of an account's files.
     pub async fn list(&self, account: AccountId, page: FilePage) -> Result<Vec<FileRow>, StoreError> {
-        self.store().files(account, page, self.gateway.clock().now()).await
+        self.store().files(account, page, self.now()).await
     }
 
     /// Deletes a file: it is gone for its owner when this returns, and a reading that is under way may break off.
     pub async fn delete(&self, account: AccountId, id: FileId) -> Result<(), DeleteError> {
-        let deleted = self.store().delete_file(account, id, self.gateway.clock().now()).await?;
+        let deleted = self.store().delete_file(account, id, self.now()).await?;
         // What fails here is done by the sweep.
         if let Err(cause) = self.remove(id, &deleted.blob).await {
             warn!(error = &cause as &dyn std::error::Error, "a deleted file's content is left to the sweep");
@@ -108,11 +106,16 @@ impl Files {
         Ok(())
     }
 
-    fn store(&self) -> &Store {
-        self.gateway.store()
+    pub(crate) fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.parts.clock.now()
     }
 }
 
-fn blob_of(id: FileId) -> String {
+/// Where a file's bytes lie.
+pub(crate) fn blob_of(id: FileId) -> String {
     format!("files/{}", id.uuid())
 }

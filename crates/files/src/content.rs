@@ -6,8 +6,7 @@ use batchin_store::{BlobRange, FileContent, FileRow};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
-use super::{Files, manifest::Line};
-use crate::{BlobError, Blobs};
+use crate::{BlobError, Blobs, Files, manifest::Line};
 
 /// Bytes of one read. More gains nothing on a disk, less is slow on S3.
 const PIECE_BYTES: u64 = 1024 * 1024;
@@ -44,7 +43,7 @@ impl Files {
         file: &FileRow,
         range: Range<u64>,
     ) -> impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static {
-        let blobs = self.blobs.clone();
+        let blobs = self.parts.blobs.clone();
         let reads = match file.content {
             FileContent::Blob => stream::iter(split(Arc::from(file.blob.as_str()), range).map(Ok)).left_stream(),
             FileContent::Manifest => listed(blobs.clone(), file.blob.clone(), range).right_stream(),

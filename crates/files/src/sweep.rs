@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use batchin_domain::FileId;
+use batchin_domain::{FileId, Timestamp};
 use batchin_store::StoreError;
 use batchin_tasks::Tasks;
 use tracing::{error, warn};
 
-use super::Files;
-use crate::BlobError;
+use crate::{BlobError, Files};
 
 /// Between two sweeps.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -21,7 +20,7 @@ const PAGE: u32 = 200;
 
 /// A file could not be removed now.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RemoveError {
+pub(crate) enum RemoveError {
     /// Its blob is still there.
     #[error("the file's blob could not be deleted")]
     Blob(#[source] BlobError),
@@ -57,7 +56,7 @@ impl Files {
     }
 
     async fn sweep_expired(&self) -> Result<(), StoreError> {
-        let (now, mut after) = (self.gateway.clock().now(), None);
+        let (now, mut after) = (self.now(), None);
         loop {
             let due = self.store().expired_files(now, after, PAGE).await?;
             for file in &due {
@@ -69,8 +68,8 @@ impl Files {
     }
 
     async fn sweep_unfinished(&self) -> Result<(), StoreError> {
-        let now = self.gateway.clock().now();
-        let before = batchin_domain::Timestamp::from_micros(
+        let now = self.now();
+        let before = Timestamp::from_micros(
             now.micros().saturating_sub(i64::try_from(UNFINISHED_AGE.as_micros()).unwrap_or(i64::MAX)),
         );
         loop {
@@ -103,15 +102,15 @@ impl Files {
     }
 
     /// Removes a deleted file's blob, then its row.
-    pub(super) async fn remove(&self, id: FileId, blob: &str) -> Result<(), RemoveError> {
-        self.blobs.clear(blob).await.map_err(RemoveError::Blob)?;
+    pub(crate) async fn remove(&self, id: FileId, blob: &str) -> Result<(), RemoveError> {
+        self.parts.blobs.clear(blob).await.map_err(RemoveError::Blob)?;
         self.store().forget_file(id).await.map_err(RemoveError::Store)
     }
 
     /// Removes a file that never became whole. One that did stays.
-    pub(super) async fn discard(&self, id: FileId, blob: &str) {
+    pub(crate) async fn discard(&self, id: FileId, blob: &str) {
         let discarded = async {
-            if self.store().abandon_file(id, self.gateway.clock().now()).await.map_err(RemoveError::Store)? {
+            if self.store().abandon_file(id, self.now()).await.map_err(RemoveError::Store)? {
                 self.remove(id, blob).await?;
             }
             Ok::<_, RemoveError>(())

@@ -127,13 +127,13 @@ impl Blobs {
     }
 
     /// How long a blob is, in bytes.
-    pub(crate) async fn size(&self, key: &str) -> Result<u64, BlobError> {
+    pub async fn size(&self, key: &str) -> Result<u64, BlobError> {
         let path = Path::parse(key).map_err(BlobError::Key)?;
         self.store.head(&path).await.map(|meta| meta.size).map_err(BlobError::Store)
     }
 
     /// Reads part of a blob, all of which must be there.
-    pub(crate) async fn read_exact(&self, range: &BlobRange) -> Result<Bytes, BlobError> {
+    pub async fn read_exact(&self, range: &BlobRange) -> Result<Bytes, BlobError> {
         let bytes = self.read(range).await?;
         if bytes.len() as u64 == range.len { Ok(bytes) } else { Err(BlobError::Short) }
     }
@@ -149,13 +149,13 @@ impl Blobs {
     }
 
     /// Reads parts of one blob.
-    pub(crate) async fn read_parts(&self, key: &str, parts: &[Range<u64>]) -> Result<Vec<Bytes>, BlobError> {
+    pub async fn read_parts(&self, key: &str, parts: &[Range<u64>]) -> Result<Vec<Bytes>, BlobError> {
         let path = Path::parse(key).map_err(BlobError::Key)?;
         self.store.get_ranges(&path, parts).await.map_err(BlobError::Store)
     }
 
     /// Forgets every blob below a folder.
-    pub(crate) async fn delete_folder(&self, folder: &str) -> Result<(), BlobError> {
+    pub async fn delete_folder(&self, folder: &str) -> Result<(), BlobError> {
         let path = Path::parse(folder).map_err(BlobError::Key)?;
         let mut listed = self.store.list(Some(&path));
         while let Some(blob) = listed.try_next().await.map_err(BlobError::Store)? {

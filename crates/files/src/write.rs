@@ -8,8 +8,7 @@ use batchin_store::{FileContent, FileDetails, FileRow, FinishFileError, NewFile,
 use bytes::Bytes;
 use tracing::warn;
 
-use super::{Files, blob_of};
-use crate::{BlobError, blobs::BlobWriter};
+use crate::{BlobError, Files, blobs::BlobWriter, files::blob_of};
 
 /// Why a file was not written. Nothing of it stays.
 #[derive(Debug, thiserror::Error)]
@@ -67,15 +66,15 @@ impl From<FinishFileError> for WriteFileError {
 
 /// A file that is being written. Dropped before it is finished, it leaves nothing behind.
 pub struct Upload {
-    pub(super) files: Files,
-    pub(super) account: AccountId,
-    pub(super) id: FileId,
+    pub(crate) files: Files,
+    pub(crate) account: AccountId,
+    pub(crate) id: FileId,
     /// `None` once the blob is being completed.
     writer: Option<BlobWriter>,
-    pub(super) written: u64,
-    pub(super) limit: u64,
+    pub(crate) written: u64,
+    pub(crate) limit: u64,
     /// What is claimed of the account's room; `None` for what the platform itself writes.
-    pub(super) claimed: Option<u64>,
+    pub(crate) claimed: Option<u64>,
     is_finished: bool,
     _place: Option<Share<AccountId>>,
 }
@@ -94,12 +93,12 @@ impl Files {
     }
 
     /// Begins a file of so many bytes that a client sent some other way.
-    pub(crate) async fn begin_claimed(&self, account: AccountId, bytes: u64) -> Result<Upload, WriteFileError> {
+    pub async fn begin_claimed(&self, account: AccountId, bytes: u64) -> Result<Upload, WriteFileError> {
         self.check_disk()?;
-        let id = FileId::new(self.gateway.ids().uuid());
+        let id = FileId::new(self.parts.ids.uuid());
         let blob = blob_of(id);
-        let writer = self.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
-        let new = NewFile { id, account, blob, content: FileContent::Blob, now: self.gateway.clock().now() };
+        let writer = self.parts.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
+        let new = NewFile { id, account, blob, content: FileContent::Blob, now: self.now() };
         self.store().begin_claimed_file(&new, bytes, &self.options.bounds).await?;
         batchin_faults::point("file.begun");
         let mut upload = self.open(account, id, writer);
@@ -108,19 +107,19 @@ impl Files {
     }
 
     /// Begins a file that the platform itself writes. The same id again, after a writer that was killed, gives one file.
-    pub(crate) async fn begin_output(&self, account: AccountId, id: FileId) -> Result<Upload, WriteFileError> {
+    pub async fn begin_output(&self, account: AccountId, id: FileId) -> Result<Upload, WriteFileError> {
         self.begin(account, id, FileContent::Blob).await
     }
 
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         &self,
         account: AccountId,
         id: FileId,
         content: FileContent,
     ) -> Result<Upload, WriteFileError> {
         let blob = blob_of(id);
-        let writer = self.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
-        let new = NewFile { id, account, blob, content, now: self.gateway.clock().now() };
+        let writer = self.parts.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
+        let new = NewFile { id, account, blob, content, now: self.now() };
         self.store().begin_file(&new).await.map_err(WriteFileError::Store)?;
         Ok(self.open(account, id, writer))
     }
@@ -163,8 +162,8 @@ impl Upload {
 
     /// Goes on when whoever waits goes away: a blob that is on the way to its place cannot be called back, and must
     /// not arrive there after its row is gone.
-    pub(super) async fn complete(self, details: FileDetails) -> Result<FileRow, WriteFileError> {
-        let tasks = self.files.gateway.tasks().clone();
+    pub(crate) async fn complete(self, details: FileDetails) -> Result<FileRow, WriteFileError> {
+        let tasks = self.files.parts.tasks.clone();
         let made = tasks.see_through("file_finish", self.make_whole(details));
         made.await.unwrap_or(Err(WriteFileError::Interrupted))
     }
@@ -186,7 +185,7 @@ impl Drop for Upload {
             return;
         }
         let (files, id, writer) = (self.files.clone(), self.id, self.writer.take());
-        self.files.gateway.tasks().spawn("unfinished_file", move |_| files.give_up(id, writer));
+        self.files.parts.tasks.spawn("unfinished_file", move |_| files.give_up(id, writer));
     }
 }
 

@@ -1,41 +1,14 @@
 //! Holds: whether there is room for more: on the disk, and for an account.
 
-use std::path::PathBuf;
-
 use batchin_store::{ClaimFileError, FileRoom};
-use tracing::warn;
 
-use super::{Files, Upload, WriteFileError};
+use crate::{Files, Upload, WriteFileError};
 
 /// Bytes after which a file that is being written looks at the disk again: with as many uploads as there may be, well
 /// below any reserve.
-pub(super) const LOOK_BYTES: u64 = 4 * 1024 * 1024;
+const LOOK_BYTES: u64 = 4 * 1024 * 1024;
 /// The most that it claims ahead; as much again as it has, until then.
 const MAX_AHEAD_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Free space that uploads and batches leave alone, so that money still moves when they have filled the rest.
-#[derive(Clone, Debug, Default)]
-pub struct DiskReserve {
-    /// Folders on the disks that are looked at.
-    pub folders: Vec<PathBuf>,
-    /// What is to stay free on each of them, in bytes; zero looks at nothing.
-    pub bytes: u64,
-}
-
-impl DiskReserve {
-    /// Whether more may be written.
-    fn has_room(&self) -> bool {
-        let is_short = |folder: &PathBuf| match rustix::fs::statvfs(folder) {
-            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize) < self.bytes,
-            Err(cause) => {
-                // Whoever writes there will find out.
-                warn!(error = &cause as &dyn std::error::Error, "it is not known how much room a disk has");
-                false
-            }
-        };
-        self.bytes == 0 || !self.folders.iter().any(is_short)
-    }
-}
 
 impl Files {
     /// Whether the disk has room for more; for whatever is about to store something for a client.
@@ -50,7 +23,7 @@ impl Files {
 
 impl Upload {
     /// Before more of it is written: the disk has room, and so has its account.
-    pub(super) async fn make_room(&mut self, more: u64) -> Result<(), WriteFileError> {
+    pub(crate) async fn make_room(&mut self, more: u64) -> Result<(), WriteFileError> {
         let before = self.written;
         self.written = before.saturating_add(more);
         if self.written > self.limit {

@@ -1,0 +1,21 @@
+//! Holds: files, and the blobs that keep the bytes of files, tasks and results.
+//!
+//! A file is written as a stream, read as a stream, and gone when it is deleted or expires. Nothing here knows what
+//! anything is kept for: no batches and no gateway.
+
+mod blobs;
+mod content;
+mod disk;
+mod files;
+mod manifest;
+mod room;
+mod sweep;
+mod write;
+
+pub use blobs::{BlobError, Blobs, IDENTITY, OpenBlobsError};
+pub use content::ContentError;
+pub use disk::DiskReserve;
+pub use files::{DeleteError, Files, FilesOptions, FilesParts};
+pub use manifest::{ManifestWriter, NewOutput};
+pub use sweep::SWEEP_EVERY;
+pub use write::{Upload, WriteFileError};
