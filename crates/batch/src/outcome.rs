@@ -1,4 +1,7 @@
-//! Holds: what a failed try means to a task. Pure.
+//! Holds: every decision about a claimed task: what comes next, after whatever came of it. Pure.
+//!
+//! The worker says what came and carries out what follows; which of it ends the task, counts as a try or waits for how
+//! long is decided here alone.
 
 use std::time::Duration;
 
@@ -14,6 +17,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const ALIKE_ATTEMPTS: u32 = 3;
 /// The longest pause that a model server may ask for; OpenAI's own client waits no longer either.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
+/// Before a task is looked at again that gave way or found no place: as long as between two looks at the queue.
+const PLACE_PAUSE: Duration = Duration::from_millis(100);
+/// Before a task is run again whose body could not be read: what keeps it is seldom over at once.
+const BODY_PAUSE: Duration = Duration::from_secs(5);
+/// Before a task is run again of which something could not be stored.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// Before a batch is looked at again whose highest cost is in use by tasks that run.
+pub(crate) const CAP_PAUSE: Duration = Duration::from_millis(500);
 
 /// What does not cover a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +35,82 @@ pub(crate) enum Purse {
     Budget,
 }
 
-/// What becomes of a task after a try without a result.
+/// What came of a claimed task.
+#[derive(Debug)]
+pub(crate) enum Came {
+    /// Its body could not be read.
+    NoBody,
+    /// As many tasks of its model wait as may.
+    NoPlace,
+    /// A try brought no answer, or could not be made.
+    Failed(TaskError),
+    /// Its answer could not be stored.
+    NoResult,
+    /// The ledger did not take its answer.
+    Unsettled(RequestError),
+    /// It has its answer, and that is settled.
+    Completed,
+    /// The ledger did not take its failure.
+    NotEnded(RequestError),
+    /// What is left of its batch's highest cost does not cover it while so many tasks of the batch run, itself included.
+    OverCap {
+        /// How many.
+        running: u64,
+    },
+    /// Its batch could not be stopped at its highest cost.
+    NotStopped,
+    /// Its batch waits for something, and says so.
+    Waiting,
+    /// It has ended without an answer.
+    Ended,
+    /// It was cancelled, or is another node's: whoever did that has dealt with it.
+    Lost,
+    /// This node stops.
+    Stopping,
+}
+
+/// What a task's run says about its account's money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Money {
+    /// None was set aside.
+    Untouched,
+    /// What was set aside is free or spent: what waits for money may find some.
+    Freed,
+    /// That too; and the task could be paid for, so that its batch waits no longer.
+    Sufficed,
+}
+
+impl Came {
+    /// What it says about money.
+    pub(crate) fn money(&self) -> Money {
+        match self {
+            Self::Completed | Self::Failed(TaskError::Upstream(_)) => Money::Sufficed,
+            Self::Failed(TaskError::Preempted) | Self::NoResult | Self::Unsettled(_) | Self::Lost => Money::Freed,
+            Self::Failed(TaskError::Request(_))
+            | Self::NoBody
+            | Self::NoPlace
+            | Self::NotEnded(_)
+            | Self::OverCap { .. }
+            | Self::NotStopped
+            | Self::Waiting
+            | Self::Ended
+            | Self::Stopping => Money::Untouched,
+        }
+    }
+}
+
+/// How often a task has been tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tried {
+    /// Counted from one, this time included.
+    pub attempt: u32,
+    /// The most of them that fail for reasons of the upstream.
+    pub max_attempts: u32,
+    /// Random, so that tasks that failed together do not come back together.
+    pub chance: u32,
+}
+
+/// What is done next about a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// It waits for money; its batch says so.
@@ -34,7 +120,7 @@ pub(crate) enum Next {
         /// What it needs.
         needed: Amount,
     },
-    /// It is tried again.
+    /// It goes back to the queue.
     Again {
         /// Until the next try.
         pause: Duration,
@@ -43,17 +129,40 @@ pub(crate) enum Next {
     },
     /// It has failed for good.
     Fail(EndError),
-    /// What is left of the batch's highest cost does not cover it.
-    CapReached,
+    /// It is asked how many tasks of its batch run: what they give back of its highest cost may cover it.
+    AskCap,
+    /// Its batch waits for those that run, and says so.
+    WaitForCap,
+    /// Its batch ends here, at its highest cost.
+    StopBatch,
     /// It is no longer ours.
     Leave,
 }
 
-/// Decides after the `attempt`-th try, counted from one, of at most `max_attempts`. `chance` is random, so that tasks
-/// that failed together do not come back together.
-pub(crate) fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u32) -> Next {
+/// Decides. Whatever came, few steps lead to [`Next::Again`] or [`Next::Leave`].
+pub(crate) fn next(came: Came, tried: Tried) -> Next {
+    let Tried { attempt, max_attempts, chance } = tried;
+    let again = |pause, counts| Next::Again { pause, counts };
+    match came {
+        Came::NoBody => again(BODY_PAUSE, true),
+        Came::NoPlace => again(PLACE_PAUSE, false),
+        Came::Failed(cause) => after(cause, attempt, max_attempts, chance),
+        Came::NoResult => again(STORE_PAUSE, false),
+        Came::Unsettled(cause) => after_request(cause, attempt, max_attempts, chance),
+        // One that the store refuses is a try like any other: else it would be made for ever.
+        Came::NotEnded(cause) => again(STORE_PAUSE, matches!(cause, RequestError::NotStorable)),
+        Came::OverCap { running } if running > 1 => Next::WaitForCap,
+        Came::OverCap { .. } => Next::StopBatch,
+        Came::NotStopped => again(CAP_PAUSE, false),
+        Came::Waiting | Came::Stopping => again(Duration::ZERO, false),
+        Came::Completed | Came::Ended | Came::Lost => Next::Leave,
+    }
+}
+
+/// After a try that brought no answer.
+fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u32) -> Next {
     match cause {
-        TaskError::Preempted => Next::Leave,
+        TaskError::Preempted => Next::Again { pause: PLACE_PAUSE, counts: false },
         TaskError::Upstream(failure) => after_upstream(failure, attempt, max_attempts, chance),
         TaskError::Request(cause) => after_request(cause, attempt, max_attempts, chance),
     }
@@ -126,7 +235,7 @@ fn after_request(cause: RequestError, attempt: u32, max_attempts: u32, chance: u
             code: error.code.unwrap_or_else(|| "invalid_request".to_owned()),
             message: error.message,
         }),
-        RequestError::CapTooLow => Next::CapReached,
+        RequestError::CapTooLow => Next::AskCap,
         RequestError::Invalid(invalid) => fail(400, "invalid_request", invalid.param, invalid.message),
         RequestError::ModelNotFound { model } => {
             let message = format!("The model `{model}` is no longer served here.");
@@ -247,6 +356,48 @@ mod tests {
         };
         assert_eq!((status, kind.as_deref(), param.as_deref()), (Some(400), Some("BadRequestError"), Some("n")));
         assert_eq!(message, "bad");
+    }
+
+    fn next_of(came: Came) -> Next {
+        next(came, Tried { attempt: 1, max_attempts: 3, chance: u32::MAX })
+    }
+
+    #[test]
+    fn who_gives_way_comes_back_and_who_is_stopped_does_not() {
+        assert_eq!(pause_of(&next_of(Came::Failed(TaskError::Preempted))), (PLACE_PAUSE, false));
+        assert_eq!(pause_of(&next_of(Came::NoPlace)), (PLACE_PAUSE, false));
+        assert_eq!(pause_of(&next_of(Came::Stopping)), (Duration::ZERO, false));
+        for gone in [Came::Unsettled(RequestError::Stopped), Came::Lost, Came::Ended, Came::Completed] {
+            assert_eq!(next_of(gone), Next::Leave);
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_not_taken_counts_only_where_it_never_will_be() {
+        assert_eq!(pause_of(&next_of(Came::NotEnded(RequestError::NotStorable))), (STORE_PAUSE, true));
+        assert_eq!(pause_of(&next_of(Came::NotEnded(RequestError::Fenced))), (STORE_PAUSE, false));
+        assert_eq!(pause_of(&next_of(Came::NoResult)), (STORE_PAUSE, false));
+        assert_eq!(pause_of(&next_of(Came::NoBody)), (BODY_PAUSE, true));
+    }
+
+    #[test]
+    fn a_batch_stops_at_its_highest_cost_once_nothing_of_it_runs_that_may_give_some_back() {
+        assert_eq!(next_of(Came::Failed(RequestError::CapTooLow.into())), Next::AskCap);
+        assert_eq!(next_of(Came::OverCap { running: 2 }), Next::WaitForCap);
+        assert_eq!(next_of(Came::OverCap { running: 1 }), Next::StopBatch);
+        assert_eq!(pause_of(&next_of(Came::NotStopped)), (CAP_PAUSE, false));
+        assert_eq!(pause_of(&next_of(Came::Waiting)), (Duration::ZERO, false));
+    }
+
+    #[test]
+    fn only_what_was_set_aside_wakes_who_waits_for_money() {
+        let down = failed(503, Again::NotAsked(None));
+        assert_eq!((Came::Failed(down).money(), Came::Completed.money()), (Money::Sufficed, Money::Sufficed));
+        for freed in [Came::Failed(TaskError::Preempted), Came::NoResult, Came::Lost] {
+            assert_eq!(freed.money(), Money::Freed, "{freed:?}");
+        }
+        let refused = Came::Failed(RequestError::CapTooLow.into());
+        assert_eq!((refused.money(), Came::Stopping.money()), (Money::Untouched, Money::Untouched));
     }
 
     #[test]

@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::{AccountId, Amount, BatchId, Ending, KeyId, Priority};
+use batchin_domain::{AccountId, Amount, Ending, KeyId, Priority};
 use batchin_files::{Blobs, Files};
-use batchin_gateway::{Caller, Gateway, RequestError, Running, TaskError, Work};
+use batchin_gateway::{Caller, Gateway, RequestError, Running, Work};
 use batchin_openai::usage_of;
 use batchin_scheduler::Verdict;
 use batchin_store::{
-    Claim, ClaimedTask, MoneyWait, Requeue, StoreError, TaskEnd, TaskFinish, Unpaid, WAITS_FOR_BALANCE,
-    WAITS_FOR_BUDGET, WAITS_FOR_CAP,
+    Claim, ClaimedTask, MoneyWait, Requeue, StoreError, TaskEnd, TaskError as EndError, TaskFinish, Unpaid,
+    WAITS_FOR_BALANCE, WAITS_FOR_BUDGET, WAITS_FOR_CAP,
 };
 use batchin_tasks::Tasks;
 use futures::future::join_all;
@@ -32,7 +32,7 @@ use tracing::warn;
 
 use crate::{
     Batches, depth,
-    outcome::{Next, Purse, after},
+    outcome::{CAP_PAUSE, Came, Money, Next, Purse, Tried, next},
     results::{NewResult, ResultWriter},
     steward::{Steward, StewardParts},
 };
@@ -47,8 +47,6 @@ const CLAIM_LOOK: Duration = Duration::from_millis(300);
 /// Claimed tasks of each model kept ready beyond those that run, so that a freed slot is filled without asking the
 /// database: as many again as may run, and at least these.
 const LEAST_READY: usize = 64;
-/// Before a batch is looked at again whose highest cost is in use by tasks that run.
-const CAP_PAUSE: Duration = Duration::from_millis(500);
 /// Before a batch without money is asked again while something of its account is set aside, here or on another node:
 /// longer than a node keeps a lease that it does not use.
 const HELD_PAUSE: Duration = Duration::from_secs(5);
@@ -200,9 +198,10 @@ impl Worker {
         }
         let catalog = self.gateway.catalog();
         let gone = queues.take_models(|model| catalog.find(model).is_none());
-        let ends = gone
-            .iter()
-            .map(|Ready { task, model, .. }| self.conclude(task, RequestError::ModelNotFound { model: model.clone() }));
+        let ends = gone.iter().map(|Ready { task, model, .. }| {
+            let gone = RequestError::ModelNotFound { model: model.clone() };
+            self.conclude(task, Came::Failed(gone.into()))
+        });
         // Together: their ends are a few transactions then, and nothing else starts meanwhile.
         join_all(ends).await;
     }
@@ -252,49 +251,34 @@ impl Worker {
         let worker = Arc::clone(self);
         let ran = Ran { worker: Arc::clone(self), model: ready.model.clone(), claim: ready.task.claim };
         self.runs.spawn("batch_task", move |_| async move {
-            let held = tokio::select! {
-                held = worker.run_one(&ready, place) => held,
-                // Cancelled by its owner or taken from this node: whoever did that has dealt with it.
-                () = cancelled.cancelled() => true,
+            let came = tokio::select! {
+                came = worker.run_one(&ready, place) => came,
+                () = cancelled.cancelled() => Came::Lost,
                 // Dropping the run closes the upstream's connection; the task goes on elsewhere or after the restart.
-                () = stop.cancelled() => {
-                    worker.requeue(&ready.task, Duration::ZERO, false).await;
-                    false
-                }
+                () = stop.cancelled() => Came::Stopping,
             };
+            let money = came.money();
+            worker.conclude(&ready.task, came).await;
+            if money == Money::Sufficed {
+                worker.unblock(&ready.task).await;
+            }
             drop(ran);
-            if held {
+            if money != Money::Untouched {
                 worker.wake_unpaid(&ready.task).await;
             }
         });
     }
 
-    /// Runs a task to an end. Whether money was set aside for it that is free now or spent.
-    async fn run_one(&self, ready: &Ready, place: Running) -> bool {
+    /// Runs a task until its answer is durable, or there is none.
+    async fn run_one(&self, ready: &Ready, place: Running) -> Came {
         let task = &ready.task;
         let caller = match self.caller(task).await {
             Ok(caller) => caller,
-            Err(cause) => {
-                self.conclude(task, RequestError::Store(cause)).await;
-                return false;
-            }
+            Err(cause) => return Came::Failed(RequestError::Store(cause).into()),
         };
         let unsettled = match self.gateway.run_task(&caller, ready.inbound.clone(), place).await {
             Ok(unsettled) => unsettled,
-            // Preempted in favour of a person; a cancelled batch is noticed when it is claimed no more.
-            Err(TaskError::Preempted | TaskError::Request(RequestError::Stopped)) => {
-                self.requeue(task, POLL, false).await;
-                return true;
-            }
-            Err(cause) => {
-                let held = matches!(cause, TaskError::Upstream(_));
-                self.conclude(task, cause).await;
-                if held {
-                    // It failed, but it could be paid for.
-                    self.unblock(task).await;
-                }
-                return held;
-            }
+            Err(cause) => return Came::Failed(cause),
         };
         batchin_faults::point("task.answered");
         let new = NewResult {
@@ -306,62 +290,46 @@ impl Worker {
         };
         let told = usage_of(&unsettled.body).map_or(0, |usage| usage.reasoning_tokens);
         let reasoning_tokens = told.min(unsettled.units().output);
-        let Some(result) = self.results.write(new).await else {
-            self.requeue(task, Duration::from_secs(1), false).await;
-            return true;
-        };
+        let Some(result) = self.results.write(new).await else { return Came::NoResult };
         batchin_faults::point("result.written");
-        let finish = TaskFinish {
-            batch: task.batch,
-            task: task.claim.task,
-            epoch: task.claim.epoch,
-            end: TaskEnd::Completed { result, reasoning_tokens },
-        };
-        match unsettled.settle_task(finish).await {
-            Ok(()) => {
-                batchin_faults::point("task.finished");
-                self.unblock(task).await;
-            }
-            Err(cause) => self.conclude(task, cause).await,
+        let settled = unsettled.settle_task(finish(task, TaskEnd::Completed { result, reasoning_tokens })).await;
+        if let Err(cause) = settled {
+            return Came::Unsettled(cause);
         }
-        true
+        batchin_faults::point("task.finished");
+        Came::Completed
     }
 
-    /// Carries out what a failed try means.
-    async fn conclude(&self, task: &ClaimedTask, cause: impl Into<TaskError>) {
+    /// Carries out what follows from what came of a task.
+    async fn conclude(&self, task: &ClaimedTask, mut came: Came) {
         // The low bits of an id are random.
         let chance = self.gateway.ids().uuid().as_u128() as u32;
-        match after(cause.into(), task.attempts, self.options.max_attempts, chance) {
-            Next::WaitForMoney { purse, needed } => {
-                self.await_money(task, purse, needed).await;
-                self.requeue(task, Duration::ZERO, false).await;
+        let tried = Tried { attempt: task.attempts, max_attempts: self.options.max_attempts, chance };
+        loop {
+            came = match next(came, tried) {
+                Next::WaitForMoney { purse, needed } => self.await_money(task, purse, needed).await,
+                Next::AskCap => self.ask_cap(task).await,
+                Next::WaitForCap => self.wait_for_cap(task).await,
+                Next::StopBatch => self.stop_batch(task).await,
+                Next::Fail(error) => self.fail(task, error).await,
+                Next::Again { pause, counts } => return self.requeue(task, pause, counts).await,
+                Next::Leave => break,
+            };
+        }
+        self.lock().claims.remove(&task.claim);
+    }
+
+    async fn fail(&self, task: &ClaimedTask, error: EndError) -> Came {
+        batchin_faults::point("task.failing");
+        match self.gateway.fail_task(&plain_caller(task), finish(task, TaskEnd::Failed(error))).await {
+            Ok(()) => {
+                batchin_faults::point("task.failed");
+                Came::Ended
             }
-            Next::CapReached => self.cap_reached(task).await,
-            Next::Again { pause, counts } => self.requeue(task, pause, counts).await,
-            Next::Fail(error) => {
-                let caller = plain_caller(task);
-                let finish = TaskFinish {
-                    batch: task.batch,
-                    task: task.claim.task,
-                    epoch: task.claim.epoch,
-                    end: TaskEnd::Failed(error),
-                };
-                batchin_faults::point("task.failing");
-                match self.gateway.fail_task(&caller, finish).await {
-                    Ok(()) | Err(RequestError::Stopped) => {
-                        self.lock().claims.remove(&task.claim);
-                        batchin_faults::point("task.failed");
-                    }
-                    Err(cause) => {
-                        warn!(error = &cause as &dyn std::error::Error, "a task's end could not be stored");
-                        // One that the store refuses is a try like any other: else it would be made for ever.
-                        let counts = matches!(cause, RequestError::NotStorable);
-                        self.requeue(task, Duration::from_secs(1), counts).await;
-                    }
-                }
-            }
-            Next::Leave => {
-                self.lock().claims.remove(&task.claim);
+            Err(RequestError::Stopped) => Came::Lost,
+            Err(cause) => {
+                warn!(error = &cause as &dyn std::error::Error, "a task's end could not be stored");
+                Came::NotEnded(cause)
             }
         }
     }
@@ -403,39 +371,28 @@ impl Worker {
 
     /// The task could cost more than is left of what its batch may cost. What runs of the batch may give some back; when
     /// nothing does, the batch ends here.
-    async fn cap_reached(&self, task: &ClaimedTask) {
-        let store = self.gateway.store();
-        let stopped = async {
-            // This task is one of those that run.
-            if store.running_tasks(task.batch).await? <= 1 {
-                store.stop_batch(task.batch, Ending::CostReached, self.gateway.clock().now()).await?;
-                return Ok::<_, StoreError>(true);
-            }
-            Ok(false)
-        };
-        match stopped.await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.wait_for_cap(task.batch).await;
-                self.requeue(task, Duration::ZERO, false).await;
-            }
-            Err(cause) => {
-                warn!(error = &cause as &dyn std::error::Error, "a batch could not be stopped at its highest cost");
-                self.requeue(task, CAP_PAUSE, false).await;
-            }
-        }
+    async fn ask_cap(&self, task: &ClaimedTask) -> Came {
+        let running = self.gateway.store().running_tasks(task.batch).await;
+        running.map_or_else(|cause| not_stopped(&cause), |running| Came::OverCap { running })
     }
 
-    async fn wait_for_cap(&self, batch: BatchId) {
+    async fn stop_batch(&self, task: &ClaimedTask) -> Came {
+        let now = self.gateway.clock().now();
+        let stopped = self.gateway.store().stop_batch(task.batch, Ending::CostReached, now).await;
+        stopped.map_or_else(|cause| not_stopped(&cause), |_| Came::Ended)
+    }
+
+    async fn wait_for_cap(&self, task: &ClaimedTask) -> Came {
         let until = self.gateway.clock().now().after(CAP_PAUSE);
-        if let Err(cause) = self.gateway.store().set_blocked(batch, Some((WAITS_FOR_CAP, until))).await {
+        if let Err(cause) = self.gateway.store().set_blocked(task.batch, Some((WAITS_FOR_CAP, until))).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
         batchin_faults::point("batch.blocked");
+        Came::Waiting
     }
 
     /// Lets the task's batch wait until there is money.
-    async fn await_money(&self, task: &ClaimedTask, purse: Purse, needed: Amount) {
+    async fn await_money(&self, task: &ClaimedTask, purse: Purse, needed: Amount) -> Came {
         let now = self.gateway.clock().now();
         self.lock().note_unpaid(task.account);
         let stored = async {
@@ -451,6 +408,7 @@ impl Worker {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
         batchin_faults::point("batch.blocked");
+        Came::Waiting
     }
 
     /// A hold of the task's account has ended: what waits for money may find some.
@@ -577,6 +535,15 @@ impl State {
             }
         }
     }
+}
+
+fn not_stopped(cause: &StoreError) -> Came {
+    warn!(error = cause as &dyn std::error::Error, "a batch could not be stopped at its highest cost");
+    Came::NotStopped
+}
+
+fn finish(task: &ClaimedTask, end: TaskEnd) -> TaskFinish {
+    TaskFinish { batch: task.batch, task: task.claim.task, epoch: task.claim.epoch, end }
 }
 
 /// Who pays for a task, without what its key allows.

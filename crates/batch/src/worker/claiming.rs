@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
 };
 
 use batchin_domain::{Priority, RequestId};
@@ -18,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{
-    POLL, Worker,
+    Worker,
     queues::{Queues, Ready},
 };
+use crate::outcome::Came;
 
 /// Batches looked at for tasks in one go.
 const BACKLOG: u32 = 512;
@@ -147,14 +147,14 @@ impl Worker {
     /// Queues claimed tasks. Returns the ids of their models.
     async fn make_ready(&self, queues: &mut Queues, tasks: Vec<ClaimedTask>) -> HashSet<String> {
         let mut found = HashSet::new();
-        let mut faulty = Vec::new();
+        let mut over = Vec::new();
         self.lock().claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
         for (task, body) in self.with_bodies(tasks).await {
             let body = match body {
                 Ok(body) => body,
                 Err(cause) => {
                     error!(error = &*cause as &dyn std::error::Error, "a task's body could not be read");
-                    self.requeue(&task, Duration::from_secs(5), true).await;
+                    over.push((task, Came::NoBody));
                     continue;
                 }
             };
@@ -169,7 +169,7 @@ impl Worker {
             let checked = match self.gateway.check(&inbound) {
                 Ok(checked) => checked,
                 Err(cause) => {
-                    faulty.push((task, cause));
+                    over.push((task, Came::Failed(cause.into())));
                     continue;
                 }
             };
@@ -180,11 +180,11 @@ impl Worker {
             let model = checked.model.id.clone();
             found.insert(model.clone());
             if let Some(left) = queues.push(entry, Ready { task, inbound, prompt_bound, model }) {
-                self.requeue(&left.task, POLL, false).await;
+                over.push((left.task, Came::NoPlace));
             }
         }
         // Together: their ends are a few transactions then, and nothing else starts meanwhile.
-        join_all(faulty.into_iter().map(|(task, cause)| async move { self.conclude(&task, cause).await })).await;
+        join_all(over.into_iter().map(|(task, came)| async move { self.conclude(&task, came).await })).await;
         found
     }
 
