@@ -40,6 +40,8 @@ pub(crate) enum Purse {
 pub(crate) enum Came {
     /// Its body could not be read.
     NoBody,
+    /// It asks for a kind of call that is not known here: its row is damaged, or a later version wrote it.
+    UnknownCall,
     /// As many tasks of its model wait as may.
     NoPlace,
     /// A try brought no answer, or could not be made.
@@ -88,6 +90,7 @@ impl Came {
             Self::Failed(TaskError::Preempted) | Self::NoResult | Self::Unsettled(_) | Self::Lost => Money::Freed,
             Self::Failed(TaskError::Request(_))
             | Self::NoBody
+            | Self::UnknownCall
             | Self::NoPlace
             | Self::NotEnded(_)
             | Self::OverCap { .. }
@@ -145,6 +148,7 @@ pub(crate) fn next(came: Came, tried: Tried) -> Next {
     let again = |pause, counts| Next::Again { pause, counts };
     match came {
         Came::NoBody => again(BODY_PAUSE, true),
+        Came::UnknownCall => Next::Fail(ours("The kind of call that the task asks for is not known here.")),
         Came::NoPlace => again(PLACE_PAUSE, false),
         Came::Failed(cause) => after(cause, attempt, max_attempts, chance),
         Came::NoResult => again(STORE_PAUSE, false),
@@ -222,7 +226,7 @@ fn after_request(cause: RequestError, attempt: u32, max_attempts: u32, chance: u
         RequestError::NotStorable if attempt < max_attempts => {
             Next::Again { pause: backoff(attempt, chance), counts: true }
         }
-        RequestError::NotStorable => Next::Fail(not_storable()),
+        RequestError::NotStorable => Next::Fail(ours("The result could not be stored.")),
         // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
         RequestError::UpstreamFailed | RequestError::UpstreamTimeout => {
             fail(502, "upstream_error", None, "The model server failed.".to_owned())
@@ -259,14 +263,14 @@ fn after_request(cause: RequestError, attempt: u32, max_attempts: u32, chance: u
     }
 }
 
-/// Plain words of ours, which the store takes.
-fn not_storable() -> EndError {
+/// A failure that is ours, in plain words, which the store takes.
+fn ours(message: &str) -> EndError {
     EndError {
         status: None,
         kind: Some("server_error".to_owned()),
         param: None,
         code: "internal".to_owned(),
-        message: "The result could not be stored.".to_owned(),
+        message: message.to_owned(),
     }
 }
 
@@ -378,6 +382,12 @@ mod tests {
         assert_eq!(pause_of(&next_of(Came::NotEnded(RequestError::Fenced))), (STORE_PAUSE, false));
         assert_eq!(pause_of(&next_of(Came::NoResult)), (STORE_PAUSE, false));
         assert_eq!(pause_of(&next_of(Came::NoBody)), (BODY_PAUSE, true));
+    }
+
+    #[test]
+    fn a_call_of_an_unknown_kind_is_not_made() {
+        let Next::Fail(end) = next_of(Came::UnknownCall) else { panic!("tried") };
+        assert_eq!((end.status, end.code.as_str()), (None, "internal"));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use batchin_domain::{BatchId, Clock as _, Priority, TaskId};
+use batchin_store::{BatchTerms, NewBatch, NewTask, NewTasks};
 use batchin_testkit::{
     TestServer, both,
     sim::{Behaviour, Refusal},
@@ -128,6 +130,47 @@ both! {
         assert_eq!((&task["status"], &task["error"]["message"]), (&json!("failed"), &json!("prompt too long")));
         assert_eq!(task.get("result"), Some(&Value::Null));
         assert_eq!(server.balance().await.nanos(), batchin_testkit::usd("1").nanos());
+        server.stop().await;
+    }
+
+    async fn a_call_of_an_unknown_kind_fails_and_is_not_made_as_another(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let body = r#"{"model":"chat-model","messages":[{"role":"user","content":"hi"}]}"#;
+        server.blobs.put("damaged", body.into()).await.unwrap();
+        let task = NewTask {
+            id: TaskId::new(server.gateway.ids().uuid()),
+            custom_id: "a".to_owned(),
+            model: "chat-model".to_owned(),
+            endpoint: i16::MAX,
+            body_offset: 0,
+            body_len: body.len() as u64,
+        };
+        let terms = BatchTerms {
+            priority: Priority::Low,
+            webhook_url: None,
+            window: None,
+            max_cost: None,
+            endpoint: None,
+            metadata: None,
+            output_seconds: None,
+        };
+        let id = BatchId::new(server.gateway.ids().uuid());
+        let new = NewBatch {
+            id,
+            account: server.owner.id,
+            key: None,
+            terms,
+            input_blob: "damaged".to_owned(),
+            input_file: None,
+            tasks: NewTasks::Inline(vec![task]),
+            answer: None,
+            now: server.clock.now(),
+        };
+        server.store.create_batch(new).await.unwrap();
+        let batch = until_final(&server, &id.to_string()).await;
+        let error = &batch["tasks"][0]["error"];
+        assert_eq!(error["message"], "The kind of call that the task asks for is not known here.", "{batch}");
+        assert_eq!(server.sim.calls(), 0);
         server.stop().await;
     }
 

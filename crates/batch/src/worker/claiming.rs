@@ -8,7 +8,6 @@ use std::{
 use batchin_domain::{Priority, RequestId};
 use batchin_files::BlobError;
 use batchin_gateway::{Catalog, Inbound, endpoint_of};
-use batchin_openai::Endpoint;
 use batchin_scheduler::{Entry, Waiting, shares};
 use batchin_store::{Backlog, ClaimedTask, FencedError, NodeIdentity, Probe, Share};
 use bytes::Bytes;
@@ -158,8 +157,13 @@ impl Worker {
                     continue;
                 }
             };
+            let Some(endpoint) = endpoint_of(task.endpoint) else {
+                error!(call = task.endpoint, "a task asks for a kind of call that is not known here");
+                over.push((task, Came::UnknownCall));
+                continue;
+            };
             let inbound = Inbound {
-                endpoint: endpoint_of(task.endpoint).unwrap_or(Endpoint::Chat),
+                endpoint,
                 body,
                 request: RequestId::new(self.gateway.ids().uuid()),
                 class: task.priority.class(),
