@@ -1,32 +1,25 @@
-//! Holds: which tasks the worker claims, and reading what they ask for.
+//! Holds: the worker's claims: which tasks it takes, whether it still has them, and giving them back.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    time::Duration,
 };
 
-use batchin_domain::{Priority, RequestId};
-use batchin_files::BlobError;
-use batchin_gateway::{Catalog, Inbound, endpoint_of};
-use batchin_scheduler::{Entry, Waiting, shares};
-use batchin_store::{Backlog, ClaimedTask, FencedError, NodeIdentity, Probe, Share};
-use bytes::Bytes;
-use futures::future::join_all;
+use batchin_domain::Priority;
+use batchin_gateway::Catalog;
+use batchin_scheduler::{Waiting, shares};
+use batchin_store::{Backlog, Claim, ClaimedTask, FencedError, NodeIdentity, Probe, Requeue, Share};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::{
-    Worker,
-    queues::{Queues, Ready},
-};
-use crate::outcome::Came;
+use super::{Worker, queues::Queues};
 
+/// Between two looks at which claims still stand: how long a cancelled task may go on.
+const CLAIM_LOOK: Duration = Duration::from_millis(300);
 /// Batches looked at for tasks in one go.
 const BACKLOG: u32 = 512;
 /// Batches that wait for something and are looked at in one go.
 const PROBES: u32 = 512;
-/// A rough output when a body sets no limit: only the order between accounts depends on it.
-const ASSUMED_OUTPUT: u32 = 256;
 
 /// The shares of one look.
 struct Look<'a> {
@@ -143,75 +136,76 @@ impl Worker {
         store.claim(node, &look.take, now).await
     }
 
-    /// Queues claimed tasks. Returns the ids of their models.
-    async fn make_ready(&self, queues: &mut Queues, tasks: Vec<ClaimedTask>) -> HashSet<String> {
-        let mut found = HashSet::new();
-        let mut over = Vec::new();
-        self.lock().claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
-        for (task, body) in self.with_bodies(tasks).await {
-            let body = match body {
-                Ok(body) => body,
-                Err(cause) => {
-                    error!(error = &*cause as &dyn std::error::Error, "a task's body could not be read");
-                    over.push((task, Came::NoBody));
-                    continue;
-                }
-            };
-            let Some(endpoint) = endpoint_of(task.endpoint) else {
-                error!(call = task.endpoint, "a task asks for a kind of call that is not known here");
-                over.push((task, Came::UnknownCall));
-                continue;
-            };
-            let inbound = Inbound {
-                endpoint,
-                body,
-                request: RequestId::new(self.gateway.ids().uuid()),
-                class: task.priority.class(),
-                task: Some((task.batch, task.claim.task)),
-                idempotency: None,
-            };
-            let checked = match self.gateway.check(&inbound) {
-                Ok(checked) => checked,
-                Err(cause) => {
-                    over.push((task, Came::Failed(cause.into())));
-                    continue;
-                }
-            };
-            let prompt_bound = checked.prompt_bound;
-            let cost = batchin_scheduler::cost_units(u32::try_from(prompt_bound).unwrap_or(u32::MAX), ASSUMED_OUTPUT);
-            // A promoted task runs with those of its rank, at its own price.
-            let entry = Entry { account: task.account, weight: 1, priority: task.rank, cost, latest_start: None };
-            let model = checked.model.id.clone();
-            found.insert(model.clone());
-            if let Some(left) = queues.push(entry, Ready { task, inbound, prompt_bound, model }) {
-                over.push((left.task, Came::NoPlace));
-            }
+    /// Gives a claim back. Many that end together, as those of a server that fails, are one transaction.
+    pub(super) async fn requeue(&self, task: &ClaimedTask, pause: Duration, counts: bool) {
+        let not_before = self.gateway.clock().now().after(pause);
+        {
+            let mut state = self.lock();
+            state.claims.remove(&task.claim);
+            state.returned.push(Requeue { claim: task.claim, not_before, counts });
         }
-        // Together: their ends are a few transactions then, and nothing else starts meanwhile.
-        join_all(over.into_iter().map(|(task, came)| async move { self.conclude(&task, came).await })).await;
-        found
+        batchin_faults::point("task.requeueing");
+        let _turn = self.returning.lock().await;
+        let back = std::mem::take(&mut self.lock().returned);
+        // Whoever had the turn before may have written it.
+        if !back.is_empty() {
+            self.write_back(&back).await;
+        }
+        batchin_faults::point("task.requeued");
     }
 
-    /// Reads the bodies of tasks, those of one file together.
-    async fn with_bodies(&self, tasks: Vec<ClaimedTask>) -> Vec<(ClaimedTask, Result<Bytes, Arc<BlobError>>)> {
-        let mut all = Vec::with_capacity(tasks.len());
-        let mut rest = tasks.into_iter().peekable();
-        while let Some(first) = rest.next() {
-            let mut these = vec![first];
-            while let Some(next) = rest.next_if(|next| these[0].batch == next.batch) {
-                these.push(next);
-            }
-            let parts: Vec<_> =
-                these.iter().map(|task| task.body.offset..task.body.offset.saturating_add(task.body.len)).collect();
-            match self.blobs.read_parts(&these[0].body.blob, &parts).await {
-                Ok(bodies) => all.extend(these.into_iter().zip(bodies.into_iter().map(Ok))),
-                Err(cause) => {
-                    let cause = Arc::new(cause);
-                    all.extend(these.into_iter().map(|task| (task, Err(Arc::clone(&cause)))));
+    pub(super) async fn hand_back(&self, claims: Vec<Claim>) {
+        if claims.is_empty() {
+            return;
+        }
+        let not_before = self.gateway.clock().now();
+        let back: Vec<_> = claims.into_iter().map(|claim| Requeue { claim, not_before, counts: false }).collect();
+        self.write_back(&back).await;
+        batchin_faults::point("claims.returned");
+    }
+
+    async fn write_back(&self, back: &[Requeue]) {
+        if let Err(cause) = self.gateway.store().requeue(back).await {
+            // The claims end with this node's lease at the latest.
+            warn!(error = &cause as &dyn std::error::Error, tasks = back.len(), "tasks could not be given back");
+        }
+    }
+
+    /// Stops what this node runs without a claim any more, and hands back claims that it never heard of.
+    pub(super) async fn watch(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(CLAIM_LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let before: Vec<Claim> = self.lock().claims.keys().copied().collect();
+            match self.gateway.store().claims_of(self.gateway.epoch().identity).await {
+                Ok(claims) => {
+                    let strays = self.compare(&before, &claims);
+                    self.hand_back(strays).await;
                 }
+                Err(cause) => warn!(error = &cause as &dyn std::error::Error, "claims could not be read"),
             }
         }
-        all
+    }
+
+    /// Stops lost runs. Returns claims that were unknown here twice in a row: the answer to their claiming got lost.
+    fn compare(&self, before: &[Claim], claims: &HashSet<Claim>) -> Vec<Claim> {
+        let mut state = self.lock();
+        let lost = before.iter().filter(|claim| !claims.contains(claim));
+        let lost: Vec<Claim> = lost.filter(|claim| state.claims.contains_key(claim)).copied().collect();
+        for claim in lost {
+            if let Some(run) = state.claims.get(&claim) {
+                run.cancel();
+            }
+            state.lost.insert(claim);
+        }
+        if !state.lost.is_empty() {
+            self.freed.notify_one();
+        }
+        let unknown: HashSet<Claim> =
+            claims.iter().filter(|claim| !state.claims.contains_key(claim)).copied().collect();
+        let strays = unknown.intersection(&state.strays).copied().collect();
+        state.strays = unknown;
+        strays
     }
 }
 

@@ -1,0 +1,174 @@
+//! Holds: claimed tasks on their way to run: reading what they ask for, and starting what the gates let through.
+
+use std::{collections::HashSet, sync::Arc};
+
+use batchin_domain::RequestId;
+use batchin_files::BlobError;
+use batchin_gateway::{Inbound, Running, Work, endpoint_of};
+use batchin_scheduler::{Entry, Verdict};
+use batchin_store::{Claim, ClaimedTask};
+use bytes::Bytes;
+use futures::future::join_all;
+use metrics::gauge;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::{
+    Worker,
+    queues::{Queues, Ready},
+    room::has_room,
+};
+use crate::outcome::{Came, Money};
+
+/// A rough output when a body sets no limit: only the order between accounts depends on it.
+const ASSUMED_OUTPUT: u32 = 256;
+
+impl Worker {
+    /// Queues claimed tasks. Returns the ids of their models.
+    pub(super) async fn make_ready(&self, queues: &mut Queues, tasks: Vec<ClaimedTask>) -> HashSet<String> {
+        let mut found = HashSet::new();
+        let mut over = Vec::new();
+        self.lock().claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
+        for (task, body) in self.with_bodies(tasks).await {
+            let body = match body {
+                Ok(body) => body,
+                Err(cause) => {
+                    error!(error = &*cause as &dyn std::error::Error, "a task's body could not be read");
+                    over.push((task, Came::NoBody));
+                    continue;
+                }
+            };
+            let Some(endpoint) = endpoint_of(task.endpoint) else {
+                error!(call = task.endpoint, "a task asks for a kind of call that is not known here");
+                over.push((task, Came::UnknownCall));
+                continue;
+            };
+            let inbound = Inbound {
+                endpoint,
+                body,
+                request: RequestId::new(self.gateway.ids().uuid()),
+                class: task.priority.class(),
+                task: Some((task.batch, task.claim.task)),
+                idempotency: None,
+            };
+            let checked = match self.gateway.check(&inbound) {
+                Ok(checked) => checked,
+                Err(cause) => {
+                    over.push((task, Came::Failed(cause.into())));
+                    continue;
+                }
+            };
+            let prompt_bound = checked.prompt_bound;
+            let cost = batchin_scheduler::cost_units(u32::try_from(prompt_bound).unwrap_or(u32::MAX), ASSUMED_OUTPUT);
+            // A promoted task runs with those of its rank, at its own price.
+            let entry = Entry { account: task.account, weight: 1, priority: task.rank, cost, latest_start: None };
+            let model = checked.model.id.clone();
+            found.insert(model.clone());
+            if let Some(left) = queues.push(entry, Ready { task, inbound, prompt_bound, model }) {
+                over.push((left.task, Came::NoPlace));
+            }
+        }
+        // Together: their ends are a few transactions then, and nothing else starts meanwhile.
+        join_all(over.into_iter().map(|(task, came)| async move { self.conclude(&task, came).await })).await;
+        found
+    }
+
+    /// Reads the bodies of tasks, those of one file together.
+    async fn with_bodies(&self, tasks: Vec<ClaimedTask>) -> Vec<(ClaimedTask, Result<Bytes, Arc<BlobError>>)> {
+        let mut all = Vec::with_capacity(tasks.len());
+        let mut rest = tasks.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            let mut these = vec![first];
+            while let Some(next) = rest.next_if(|next| these[0].batch == next.batch) {
+                these.push(next);
+            }
+            let parts: Vec<_> =
+                these.iter().map(|task| task.body.offset..task.body.offset.saturating_add(task.body.len)).collect();
+            match self.blobs.read_parts(&these[0].body.blob, &parts).await {
+                Ok(bodies) => all.extend(these.into_iter().zip(bodies.into_iter().map(Ok))),
+                Err(cause) => {
+                    let cause = Arc::new(cause);
+                    all.extend(these.into_iter().map(|task| (task, Err(Arc::clone(&cause)))));
+                }
+            }
+        }
+        all
+    }
+
+    /// Starts what the gates let through. Whether anything started.
+    pub(super) fn start_ready(self: &Arc<Self>, queues: &mut Queues, stop: &CancellationToken) -> bool {
+        let mut any = false;
+        let catalog = self.gateway.catalog();
+        let (all, models) = (self.lateness.limit(), catalog.models().len());
+        for (id, queue) in queues.each_mut() {
+            let Some(model) = catalog.find(id) else { continue };
+            let replicas = self.gateway.replicas_of(model);
+            loop {
+                let (of_model, of_all) = self.lock().running(id);
+                if !has_room((of_model, of_all), all, models) {
+                    break;
+                }
+                let now = self.gateway.clock().now();
+                let mut place = None;
+                let popped = queue.pop_where(now, |ready, class| {
+                    let task = Some(ready.task.claim.task);
+                    let (prompt_bound, account) = (ready.prompt_bound, ready.task.account);
+                    let work = Work { class, prompt_bound, task, unseen: false, account };
+                    match self.gateway.dispatcher().begin(&replicas, work) {
+                        Ok(running) => {
+                            place = Some(running);
+                            Verdict::Start
+                        }
+                        Err(gate) => gate.into(),
+                    }
+                });
+                let Some((popped, place)) = popped.zip(place) else { break };
+                self.spawn(popped.item, place, stop.clone());
+                any = true;
+            }
+        }
+        gauge!("batchin_batch_tasks_running").set(self.lock().running("").1 as f64);
+        any
+    }
+
+    fn spawn(self: &Arc<Self>, ready: Ready, place: Running, stop: CancellationToken) {
+        let cancelled = {
+            let mut state = self.lock();
+            *state.running.entry(ready.model.clone()).or_default() += 1;
+            state.claims.entry(ready.task.claim).or_default().clone()
+        };
+        let worker = Arc::clone(self);
+        let ran = Ran { worker: Arc::clone(self), model: ready.model.clone(), claim: ready.task.claim };
+        self.runs.spawn("batch_task", move |_| async move {
+            let came = tokio::select! {
+                came = worker.run_one(&ready, place) => came,
+                () = cancelled.cancelled() => Came::Lost,
+                // Dropping the run closes the upstream's connection; the task goes on elsewhere or after the restart.
+                () = stop.cancelled() => Came::Stopping,
+            };
+            let money = came.money();
+            worker.conclude(&ready.task, came).await;
+            if money == Money::Sufficed {
+                worker.unblock(&ready.task).await;
+            }
+            drop(ran);
+            if money != Money::Untouched {
+                worker.wake_unpaid(&ready.task).await;
+            }
+        });
+    }
+}
+
+/// Gives a task's place back when its run ends, and when it panics.
+struct Ran {
+    worker: Arc<Worker>,
+    model: String,
+    claim: Claim,
+}
+
+impl Drop for Ran {
+    fn drop(&mut self) {
+        self.worker.lock().ended(&self.model, &self.claim);
+        self.worker.freed.notify_one();
+    }
+}
