@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
-use super::BatchError;
+use super::arguments::Delivery;
 use super::interrupts::{Interrupts, Wish};
 use super::progress::Progress;
-use super::results::{LineHead, Seen, Sink};
-use super::talk::{Client, ClientError, Detail, Patience, Retries, not_understood};
+use super::results::{LineHead, OutFile, Seen, Sink};
+use super::talk::{Client, ClientError, Detail, LineFault, Patience, Retries, not_understood};
+use super::terminal::{BatchError, Terminal, print, sink};
 use super::totals::{Sums, Totals};
+use crate::cli::Outcome;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Often enough for a person, rare enough for the server.
@@ -17,9 +20,65 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The longest result line; a longer one is no result.
 const MAX_LINE_BYTES: usize = 256 * 1024 * 1024;
 
+/// Follows a batch to its end and says how it was; also what its check found.
+pub(super) async fn follow(
+    client: &Client,
+    id: &str,
+    (delivery, out, progress): (&Delivery, Option<OutFile>, &Progress),
+    mut terminal: Terminal<'_>,
+) -> Result<(Outcome, Vec<LineFault>), BatchError> {
+    let started = Instant::now();
+    let sink = sink(delivery, out, &mut *terminal.out)?;
+    let ended = Follower::new(client, id, progress, sink).follow(&mut terminal.interrupts).await;
+    progress.close();
+    match ended {
+        Ok(Ended::Finished(detail, totals)) => {
+            progress.say(&totals.summary(started.elapsed()));
+            if let Some(why) = why_it_ended(totals.ended_early.as_deref()) {
+                progress.say(&format!("the batch ended before all its tasks had run: {why}"));
+            }
+            if let Some(out) = &delivery.out {
+                progress.say(&format!("results are in {}", out.display()));
+                if delivery.json {
+                    print(terminal.out, &format!("{}\n", totals.json(id)))?;
+                }
+            }
+            let outcome = if totals.is_all_completed() { Outcome::Done } else { Outcome::Failed };
+            Ok((outcome, detail.faults.unwrap_or_default()))
+        }
+        Ok(Ended::Detached) => {
+            progress.say(&format!("left running; {}", how_to_watch(id, delivery)));
+            Ok((Outcome::Failed, Vec::new()))
+        }
+        // There is no such batch, or it is somebody else's.
+        Err(error @ BatchError::Server(ClientError::Refused { .. })) => Err(error),
+        Err(error) => {
+            progress.say(&format!("the batch goes on at the server; {}", how_to_watch(id, delivery)));
+            Err(error)
+        }
+    }
+}
+
+fn how_to_watch(id: &str, delivery: &Delivery) -> String {
+    let out = delivery.out.as_ref().map_or_else(String::new, |out| format!(" --out {}", out.display()));
+    let force = if delivery.force { " --force" } else { "" };
+    let ordered = if delivery.ordered { " --ordered" } else { "" };
+    format!("`batchin batch watch {id}{out}{force}{ordered}` follows it")
+}
+
+/// Why a batch ended before all its tasks had run, in a person's words.
+pub(super) fn why_it_ended(ended_early: Option<&str>) -> Option<String> {
+    match ended_early? {
+        "max_cost_reached" => Some("the next task could cost more than is left of --max-cost-cents".to_owned()),
+        "expired" => Some("its --window is over".to_owned()),
+        "cancelled" => Some("it was cancelled".to_owned()),
+        other => Some(other.replace('_', " ")),
+    }
+}
+
 /// How following ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+enum Ended {
     Finished(Box<Detail>, Totals),
     /// The batch goes on at the server.
     Detached,
@@ -42,7 +101,7 @@ impl<'a, 'out> Follower<'a, 'out> {
     }
 
     /// To the end of the batch.
-    pub(super) async fn follow(mut self, interrupts: &mut Interrupts) -> Result<Ended, BatchError> {
+    async fn follow(mut self, interrupts: &mut Interrupts) -> Result<Ended, BatchError> {
         loop {
             tokio::select! {
                 step = self.step() => if let Some(detail) = step? {

@@ -6,11 +6,13 @@ use std::io::{self, BufRead, BufReader};
 use rand::RngCore as _;
 
 use super::arguments::BatchRun;
+use super::follow::follow;
 use super::prepare::{self, Fault, MAX_FAULTS, PrepareError, Prepared};
 use super::progress::Progress;
 use super::read::{JsonLines, Rows, Table, TableError, TableOptions, Template};
-use super::talk::{Client, ClientError, LineFault};
-use super::{BatchError, Terminal, follow, open, print, show, spool_folder, submit, understood};
+use super::talk::{Client, ClientError, LineFault, understood};
+use super::terminal::{BatchError, Terminal, open, print, spool_folder};
+use super::{show, submit};
 use crate::cli::Outcome;
 
 /// What the API takes as one inline batch, in bytes of JSON.

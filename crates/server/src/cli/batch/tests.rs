@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use super::arguments::{BatchCommand, BatchRun, Connection, Terms};
+use super::arguments::{BatchCommand, BatchRun, Connection, Delivery, Terms};
 use super::*;
 
 /// A folder with an input, and what a command made of it.

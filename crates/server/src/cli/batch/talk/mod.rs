@@ -10,4 +10,4 @@ pub(super) use answers::{Created, Detail, Estimate, LineFault, Listed};
 pub use client::SetupError;
 pub(super) use client::{Client, Submission};
 pub use retry::ClientError;
-pub(super) use retry::{Patience, Retries, not_understood};
+pub(super) use retry::{Patience, Retries, not_understood, understood};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::reach::{Cause, Contact};
@@ -168,6 +169,10 @@ pub(super) async fn persist<T>(
 
 pub(super) fn unreachable(contact: &Contact, error: &reqwest::Error) -> ClientError {
     ClientError::Unreachable { address: contact.address().to_owned(), cause: Cause::of(error) }
+}
+
+pub(in crate::cli::batch) fn understood<T: DeserializeOwned>(answer: &RawValue) -> Result<T, ClientError> {
+    serde_json::from_str(answer.get()).map_err(|error| not_understood(&error))
 }
 
 /// serde's words without the names that things have in here.
