@@ -18,11 +18,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use batchin_domain::{Clock as _, Timestamp};
+use batchin_settings::Environment;
 use batchin_store::{Store, User};
 
 use crate::{
     cli::{self, Cli, Command, Outcome},
-    config::{Config, ConfigError, DatabaseUrl, Environment},
+    config::{self, Config, ConfigError, DatabaseUrl},
     telemetry, wiring,
     world::World,
 };
@@ -32,7 +33,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<Outcome> {
     if let Command::Engine(engine) = &cli.command {
         return engine::run(&engine.arguments);
     }
-    let sources = cli.sources(Environment::of_process());
+    let sources = cli.sources(Environment::of_process(config::PREFIX));
     let loaded = Config::load(&sources);
     if let Command::Doctor(report) = &cli.command {
         return runtime()?.block_on(doctor::run(&loaded, report.json, out));

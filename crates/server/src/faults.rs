@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use batchin_faults::{Death, Plan};
-
-use crate::config::Environment;
+use batchin_settings::Environment;
 
 /// `POINT:N`: the process dies when it reaches the point for the N-th time.
 const DIE_AT: &str = "BATCHIN_FAULT_DIE_AT";

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use batchin_server::cli::{self, Cli, Command, Config, Outcome, batch};
-use batchin_server::config::Environment;
-use batchin_server::{commands, faults, tls};
+use batchin_server::{commands, config, faults, tls};
+use batchin_settings::Environment;
 use clap::Parser as _;
 
 #[global_allocator]
@@ -15,13 +15,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     tls::install_crypto_provider();
     let cli = Cli::parse();
-    let outcome = faults::plan(&Environment::of_process()).and_then(|()| dispatch(&cli)).unwrap_or_else(|error| {
-        // Nothing is left to do when standard error is closed.
-        let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
-        let of_batch = error.downcast_ref::<batch::BatchError>().map(batch::BatchError::outcome);
-        let misused = error.is::<commands::Misuse>().then_some(Outcome::Misused);
-        of_batch.or(misused).unwrap_or(Outcome::Failed)
-    });
+    let outcome =
+        faults::plan(&Environment::of_process(config::PREFIX)).and_then(|()| dispatch(&cli)).unwrap_or_else(|error| {
+            // Nothing is left to do when standard error is closed.
+            let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
+            let of_batch = error.downcast_ref::<batch::BatchError>().map(batch::BatchError::outcome);
+            let misused = error.is::<commands::Misuse>().then_some(Outcome::Misused);
+            of_batch.or(misused).unwrap_or(Outcome::Failed)
+        });
     outcome.into()
 }
 
@@ -37,7 +38,7 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
             let is_interactive = io::stderr().is_terminal();
             let interrupts = batch::Interrupts::of_process(is_interactive && io::stdin().is_terminal());
             let terminal = batch::Terminal { out: &mut out, is_interactive, interrupts };
-            let environment = Environment::of_process();
+            let environment = Environment::of_process(config::PREFIX);
             Ok(runtime.block_on(batch::execute(command, &environment, terminal))?)
         }
         Command::Serve(_)

@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use batchin_settings::{Fault, Place};
 use serde_json::json;
 
 use super::{Outcome, counted};
-use crate::config::{self, Config, ConfigError, Fault, Place};
+use crate::config::{self, Config, ConfigError};
 
 /// Says everything that is wrong with `file`, one line each.
 pub fn check(file: &Path, as_json: bool, out: &mut impl Write) -> io::Result<Outcome> {

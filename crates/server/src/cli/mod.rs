@@ -11,9 +11,10 @@ pub mod manual;
 use std::path::PathBuf;
 
 use batchin_domain::{Amount, KeyId};
+use batchin_settings::Environment;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Environment, Flags, Sources};
+use crate::config::{Flags, Sources};
 pub use batch::arguments::{Batch, BatchCancel, BatchList, BatchResults, BatchRun, BatchWatch, Delivery};
 pub(crate) use counted::counted;
 

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use batchin_batch::OpenLimits;
-
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
+use batchin_settings::{Kind, Preset, Scope, Setting};
 
 /// `[batches]`, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting};
 use secrecy::{ExposeSecret, SecretString};
-
-use super::fault::FaultKind;
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
 
 /// `[database]`, checked.
 #[derive(Debug, Clone)]

@@ -1,7 +1,6 @@
 //! Holds: `[engine]`: the embedded engine.
 
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
+use batchin_settings::{Kind, Preset, Scope, Setting};
 
 /// `[engine]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! Holds: `[files]`: what may be uploaded and kept.
 
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
+use batchin_settings::{Kind, Preset, Scope, Setting};
 
 /// `[files]`, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,48 +5,40 @@
 
 mod batches;
 mod database;
-mod document;
 mod engine;
 mod example;
-mod fault;
 mod files;
-mod known;
 mod models;
-pub(crate) mod nearest;
 mod observability;
-mod reader;
+mod schema;
 mod server;
-mod setting;
 mod shutdown;
 mod sources;
 mod upstreams;
 mod users;
 mod webhooks;
-mod written;
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use batches::Batches;
+use batchin_settings::{Collector, Document, Faults, Scope, Written};
 pub use database::{Blobs, Database, DatabaseUrl};
-use document::Table;
 pub use engine::Engine;
 pub use example::example;
-use fault::Collector;
-pub use fault::{Fault, FaultKind, Faults, Place};
 pub use files::Files;
 pub use models::{Availability, Capabilities, Model};
 pub use observability::{Log, LogFormat, Metrics, Telemetry};
-use reader::Scope;
+pub use schema::PREFIX;
+use schema::SCHEMA;
 pub use server::{Roles, Server, TlsFiles};
 pub use shutdown::Shutdown;
-pub use sources::{Environment, Flags, Sources};
+pub use sources::{Flags, Sources};
 pub use upstreams::{ENGINE_UPSTREAM, Timeouts, Upstream, UpstreamKind};
 use url::{Host, Url};
 pub use users::{Keys, Users};
 pub use webhooks::Webhooks;
-pub use written::Written;
 
 /// A larger file is no configuration.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -125,13 +117,13 @@ impl Config {
     pub fn of_text(text: &str, sources: &Sources) -> Result<Self, ConfigError> {
         let name = sources.file.as_ref().map_or_else(|| NO_FILE.to_owned(), |path| path.display().to_string());
         let faults = Collector::default();
-        let file = document::parse(text, &faults);
-        known::check_keys(&file, &faults);
-        let mut root = file.clone();
-        sources::apply_environment(&mut root, &sources.environment, &faults);
-        sources::apply_flags(&mut root, &sources.flags);
-        let written = Written::of(text, &file, &root);
-        let config = Self::read(&mut root, written, &faults);
+        let file = Document::parse(text, &faults);
+        SCHEMA.check_keys(&file, &faults);
+        let mut whole = file.clone();
+        SCHEMA.apply_environment(&mut whole, &sources.environment, &faults);
+        sources::apply_flags(&mut whole, &sources.flags);
+        let written = Written::of(&SCHEMA, text, &file, &whole);
+        let config = Self::read(&mut whole, written, &faults);
         let list = faults.finish();
         if list.is_empty() { Ok(config) } else { Err(ConfigError::Faults(Faults { file: name, list })) }
     }
@@ -194,12 +186,12 @@ impl Config {
         self.upstreams.iter().any(|upstream| upstream.kind == UpstreamKind::Embedded)
     }
 
-    fn read(root: &mut Table, written: Written, faults: &Collector) -> Self {
-        let is_engine_enabled = Scope::root(root, &Collector::default()).flag(&engine::ENABLED);
-        if is_engine_enabled && !root.contains_key("models") {
-            root.extend(document::parse(models::DEFAULT_MODELS, faults));
+    fn read(document: &mut Document, written: Written, faults: &Collector) -> Self {
+        let is_engine_enabled = Scope::root(document, &Collector::default()).flag(&engine::ENABLED);
+        if is_engine_enabled && !document.has("models") {
+            document.extend(Document::parse(models::DEFAULT_MODELS, faults));
         }
-        let scope = Scope::root(root, faults);
+        let scope = Scope::root(document, faults);
         let mut upstreams = upstreams::read_all(&scope);
         let mut names = upstreams::names(&scope);
         if is_engine_enabled && !names.iter().any(|name| name == ENGINE_UPSTREAM) {

@@ -6,11 +6,8 @@ use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{ClassPrices, Price, Rate};
+use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest};
 
-use super::fault::{FaultKind, Place};
-use super::nearest;
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
 use super::upstreams::{ENGINE_UPSTREAM, Upstream, UpstreamKind};
 
 /// One `[[models]]`, checked.
@@ -293,7 +290,7 @@ fn dangling(name: &str, upstreams: &[String]) -> String {
     if name == ENGINE_UPSTREAM {
         return "upstream \"engine\" is switched off; set engine.enabled = true".to_owned();
     }
-    match nearest::name(name, upstreams.iter().map(String::as_str)) {
+    match nearest(name, upstreams.iter().map(String::as_str)) {
         Some(known) => format!("there is no upstream \"{name}\"; did you mean \"{known}\"?"),
         None => format!("there is no upstream \"{name}\"; add [[upstreams]] with name = \"{name}\""),
     }

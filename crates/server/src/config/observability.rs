@@ -1,12 +1,9 @@
 //! Holds: `[log]`, `[telemetry]` and `[metrics]`: what the server says about itself.
 
+use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting};
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
-
-use super::fault::FaultKind;
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
 
 /// `[log]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

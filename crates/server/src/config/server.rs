@@ -4,14 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting};
 use batchin_webhooks::MIN_KEY_CHARS;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
-
-use super::fault::FaultKind;
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
 
 /// `[server]`, checked.
 #[derive(Debug, Clone)]

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
+use batchin_settings::{Kind, Preset, Scope, Setting};
 
 /// `[shutdown]`, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

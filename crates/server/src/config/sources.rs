@@ -1,13 +1,11 @@
 //! Holds: where settings come from: a file, the environment and flags, the later over the earlier.
-//!
-//! The only place of the project that reads the environment for settings.
 
 use std::path::PathBuf;
 
-use super::document::{Entry, Node, Table, Value};
-use super::fault::{Collector, Place};
-use super::setting::{Kind, Setting};
-use super::{database, known, server};
+use batchin_settings::{Document, Environment, Setting};
+
+use super::schema::SCHEMA;
+use super::{database, server};
 
 /// Everything that settings are read from.
 #[derive(Debug, Default, Clone)]
@@ -19,10 +17,6 @@ pub struct Sources {
     /// Flags of the command line.
     pub flags: Flags,
 }
-
-/// Environment variables, by name. An empty one counts as not set.
-#[derive(Default, Clone)]
-pub struct Environment(Vec<(String, String)>);
 
 /// The flags that stand for a setting.
 #[derive(Default, Clone)]
@@ -37,34 +31,6 @@ pub struct Flags {
     pub roles: Option<String>,
 }
 
-impl Environment {
-    /// The variables of this process; names and values that are not UTF-8 are nobody's settings.
-    pub fn of_process() -> Self {
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            name.into_string().ok().zip(value.into_string().ok())
-        };
-        std::env::vars_os().filter_map(text).collect()
-    }
-
-    /// The value of a variable that is set and not empty.
-    pub fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
-    }
-}
-
-impl FromIterator<(String, String)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        Self(variables.into_iter().filter(|(name, _)| name.starts_with("BATCHIN_")).collect())
-    }
-}
-
-// Values may be secrets.
-impl std::fmt::Debug for Environment {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
-    }
-}
-
 // A database's address carries its password.
 impl std::fmt::Debug for Flags {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,20 +40,8 @@ impl std::fmt::Debug for Flags {
     }
 }
 
-/// Puts variables over what the file says.
-pub(super) fn apply_environment(root: &mut Table, environment: &Environment, faults: &Collector) {
-    for (name, value) in &environment.0 {
-        if value.is_empty() {
-            continue;
-        }
-        if let Some(path) = known::path_of_variable(name, faults) {
-            set(root, &path, value, &Place::Variable(name.clone()));
-        }
-    }
-}
-
 /// Puts flags over everything else.
-pub(super) fn apply_flags(root: &mut Table, flags: &Flags) {
+pub(super) fn apply_flags(document: &mut Document, flags: &Flags) {
     let given: [(&Setting, &'static str, &Option<String>); 4] = [
         (&server::LISTEN, "--listen", &flags.listen),
         (&server::DATA_DIR, "--data", &flags.data),
@@ -96,42 +50,7 @@ pub(super) fn apply_flags(root: &mut Table, flags: &Flags) {
     ];
     for (setting, name, value) in given {
         if let Some(value) = value {
-            set(root, setting.path, value, &Place::Flag(name));
+            SCHEMA.apply_flag(document, setting, name, value);
         }
-    }
-}
-
-/// Replaces one setting; a secret replaces its other form as well, so that the two never meet.
-fn set(root: &mut Table, path: &str, text: &str, at: &Place) {
-    let (parents, key) = path.rsplit_once('.').unwrap_or(("", path));
-    let mut table = root;
-    for name in parents.split('.').filter(|name| !name.is_empty()) {
-        let node = Node { at: at.clone(), value: Value::Table(Table::new()) };
-        let entry = table.entry(name.to_owned()).or_insert_with(|| Entry { key_at: at.clone(), node });
-        let Value::Table(inner) = &mut entry.node.value else { return };
-        table = inner;
-    }
-    let plain = key.strip_suffix("_file").unwrap_or(key);
-    let setting = known::settings().find(|setting| setting.path == path);
-    if setting.is_none_or(|setting| matches!(setting.kind, Kind::Secret)) {
-        table.remove(plain);
-        table.remove(&format!("{plain}_file"));
-    }
-    let node = Node { at: at.clone(), value: typed(setting, text, at) };
-    table.insert(key.to_owned(), Entry { key_at: at.clone(), node });
-}
-
-/// A variable is text; what it must be decides how it is read. What cannot be read so stays text and fails later.
-fn typed(setting: Option<&Setting>, text: &str, at: &Place) -> Value {
-    let text = text.trim();
-    match setting.map(|setting| setting.kind) {
-        Some(Kind::Integer { .. }) if text.parse::<i128>().is_ok() => Value::Number(text.to_owned()),
-        Some(Kind::Flag) if text == "true" || text == "1" => Value::Flag(true),
-        Some(Kind::Flag) if text == "false" || text == "0" => Value::Flag(false),
-        Some(Kind::TextList | Kind::ListOf(_)) => {
-            let item = |part: &str| Node { at: at.clone(), value: Value::Text(part.trim().to_owned()) };
-            Value::List(text.split(',').filter(|part| !part.trim().is_empty()).map(item).collect())
-        }
-        _ => Value::Text(text.to_owned()),
     }
 }

@@ -3,14 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use batchin_settings::{Collector, Document, FaultKind, Kind, Preset, Scope, Setting};
 use batchin_upstream::LimitName;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
-
-use super::document::Table;
-use super::fault::{Collector, FaultKind};
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
 
 /// The name of the upstream that needs no entry: the embedded engine.
 pub const ENGINE_UPSTREAM: &str = "engine";
@@ -157,7 +153,7 @@ const KINDS: &[&str] = &["openai", "vllm", "sglang", "llamacpp", "ollama", "embe
 impl Upstream {
     /// The embedded engine, as if it had been written.
     pub(super) fn engine() -> Self {
-        let nothing = (Table::new(), Collector::default());
+        let nothing = (Document::default(), Collector::default());
         let scope = Scope::root(&nothing.0, &nothing.1);
         Self::with(&scope, ENGINE_UPSTREAM.to_owned(), UpstreamKind::Embedded)
     }

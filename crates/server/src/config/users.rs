@@ -1,9 +1,7 @@
 //! Holds: `[users]` and `[keys]`: who may register, and what a new key may do.
 
+use batchin_settings::{Kind, Preset, Scope, Setting};
 use secrecy::SecretString;
-
-use super::reader::Scope;
-use super::setting::{Kind, Preset, Setting};
 
 /// `[users]`, checked.
 #[derive(Debug, Clone)]

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use batchin_settings::{Kind, Preset, Scope, Setting};
 use ipnet::IpNet;
 
-use super::reader::Scope;
 use super::server::networks;
-use super::setting::{Kind, Preset, Setting};
 
 const SECONDS_PER_DAY: u64 = 24 * 3_600;
 

@@ -190,10 +190,10 @@ fn lost_models<'a>(before: &'a Config, after: &Config) -> Vec<&'a str> {
 /// restarts the server.
 fn refuse_losses(in_force: &Config, config: &Config) -> Result<()> {
     let (before, after) = (&in_force.written, &config.written);
-    if after.is_empty && !before.is_empty {
+    if after.is_empty() && !before.is_empty() {
         bail!("the file is empty; if that is meant, restart the server");
     }
-    let has_none = config.models.is_empty() || (before.has_models && !after.has_models);
+    let has_none = config.models.is_empty() || (before.has("models") && !after.has("models"));
     if has_none && !in_force.models.is_empty() {
         bail!("the file has no [[models]] any more; if that is meant, restart the server");
     }

@@ -21,10 +21,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use arguments::{Batch, BatchCancel, BatchCommand, BatchList, BatchResults, BatchWatch};
+use batchin_settings::Environment;
 use tokio::time::timeout;
 
 use super::Outcome;
-use crate::config::Environment;
 use follow::{Follower, follow, why_it_ended};
 pub use interrupts::Interrupts;
 use progress::Progress;

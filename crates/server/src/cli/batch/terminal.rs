@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use batchin_settings::Environment;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::arguments::{Connection, Delivery};
@@ -10,7 +11,6 @@ use super::interrupts::Interrupts;
 use super::results::{Form, OutError, OutFile, Sink, Target};
 use super::talk::{Client, ClientError, SetupError};
 use crate::cli::Outcome;
-use crate::config::Environment;
 
 /// Where the server is when `BATCHIN_BASE_URL` does not say.
 const DEFAULT_BASE_URL: &str = "http://127.0.0.1:8080";

@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 
+use batchin_settings::nearest;
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 
 use super::json_line::{self, Defaults};
 use super::quotes::Quotes;
 use super::{MAX_LINE_BYTES, Row, Template};
-use crate::config::nearest;
 
 /// How a table is read.
 pub(in crate::cli::batch) struct TableOptions<'a> {
@@ -155,7 +155,7 @@ fn header_faults(columns: &[String], options: &TableOptions<'_>) -> Vec<String> 
         }
     }
     let all = columns.join(", ");
-    let missing = |name: &str| match nearest::name(name, columns.iter().map(String::as_str)) {
+    let missing = |name: &str| match nearest(name, columns.iter().map(String::as_str)) {
         Some(meant) => format!("there is no column \"{name}\"; did you mean \"{meant}\"? There are {all}"),
         None => format!("there is no column \"{name}\"; there are {all}"),
     };

@@ -8,7 +8,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Collector, FaultKind, Place};
+use crate::fault::{Collector, FaultKind, Place};
+
+/// A configuration as it was written.
+#[derive(Debug, Clone, Default)]
+pub struct Document {
+    pub(crate) root: Table,
+}
 
 /// Keys in alphabetical order.
 pub(crate) type Table = BTreeMap<String, Entry>;
@@ -53,15 +59,27 @@ impl Value {
     }
 }
 
-/// Reads TOML as far as it can be read; what cannot goes to `faults`.
-pub(crate) fn parse(text: &str, faults: &Collector) -> Table {
-    let lines = Lines::new(text);
-    let (root, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        let place = lines.place(error.span().unwrap_or(0..0));
-        faults.add(&place, FaultKind::Syntax, format!("not valid TOML: {}", error.message()));
+impl Document {
+    /// Reads TOML as far as it can be read; what cannot goes to `faults`.
+    pub fn parse(text: &str, faults: &Collector) -> Self {
+        let lines = Lines::new(text);
+        let (root, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let place = lines.place(error.span().unwrap_or(0..0));
+            faults.add(&place, FaultKind::Syntax, format!("not valid TOML: {}", error.message()));
+        }
+        Self { root: table(root.get_ref(), &lines) }
     }
-    table(root.get_ref(), &lines)
+
+    /// Whether it has a section of this name.
+    pub fn has(&self, section: &str) -> bool {
+        self.root.contains_key(section)
+    }
+
+    /// Takes over the sections of `other`, in place of its own of the same name.
+    pub fn extend(&mut self, other: Self) {
+        self.root.extend(other.root);
+    }
 }
 
 fn table(source: &DeTable<'_>, lines: &Lines<'_>) -> Table {

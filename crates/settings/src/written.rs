@@ -2,24 +2,22 @@
 //!
 //! Values are kept as digests only, so that no secret is held here or shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use sha2::{Digest as _, Sha256};
 
-use super::document::{Node, Table, Value};
-use super::fault::Collector;
-use super::known;
-use super::reader::Scope;
-use super::setting::{Preset, Setting};
+use crate::document::{Document, Node, Value};
+use crate::fault::Collector;
+use crate::reader::Scope;
+use crate::schema::Schema;
+use crate::setting::{Preset, Setting};
 
 /// What a configuration says.
 #[derive(Clone, Default)]
 pub struct Written {
-    /// The file has no setting at all.
-    pub is_empty: bool,
-    /// Whether `[[models]]` stand in it, rather than those that are served when none do.
-    pub has_models: bool,
+    /// Names of the sections that stand in the file.
+    sections: BTreeSet<String>,
     text: [u8; 32],
     settings: BTreeMap<&'static str, [u8; 32]>,
 }
@@ -32,13 +30,23 @@ impl std::fmt::Debug for Written {
 }
 
 impl Written {
-    /// `file` is what the file says alone, `root` the same with environment and flags over it.
-    pub(super) fn of(text: &str, file: &Table, root: &Table) -> Self {
+    /// `file` is what the file's text says alone, `whole` the same with environment and flags over it.
+    pub fn of(schema: &Schema, text: &str, file: &Document, whole: &Document) -> Self {
         let faults = Collector::default();
-        let scope = Scope::root(root, &faults);
-        let settings = known::settings().map(|setting| (setting.path, digest(&scope, setting))).collect();
-        let has_models = file.contains_key("models");
-        Self { is_empty: file.is_empty(), has_models, text: Sha256::digest(text).into(), settings }
+        let scope = Scope::root(whole, &faults);
+        let settings = schema.settings().map(|setting| (setting.path, digest(&scope, setting))).collect();
+        let sections = file.root.keys().cloned().collect();
+        Self { sections, text: Sha256::digest(text).into(), settings }
+    }
+
+    /// The file has no setting at all.
+    pub fn is_empty(&self) -> bool {
+        self.sections.is_empty()
+    }
+
+    /// Whether this section stands in the file.
+    pub fn has(&self, section: &str) -> bool {
+        self.sections.contains(section)
     }
 
     /// Whether the file had this text.
@@ -46,7 +54,7 @@ impl Written {
         self.text == <[u8; 32]>::from(Sha256::digest(text))
     }
 
-    /// The settings that are not the same in `other`; models and upstreams are not among them.
+    /// The settings that are not the same in `other`; those of lists are not among them.
     pub fn differing(&self, other: &Self) -> Vec<&'static str> {
         let differs =
             |(path, value): (&&'static str, &[u8; 32])| (other.settings.get(path) != Some(value)).then_some(*path);

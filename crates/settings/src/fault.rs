@@ -84,18 +84,19 @@ impl fmt::Display for Faults {
 
 /// Gathers faults while sections are read.
 #[derive(Debug, Default)]
-pub(crate) struct Collector {
+pub struct Collector {
     faults: RefCell<Vec<Fault>>,
 }
 
 impl Collector {
-    pub(crate) fn add(&self, place: &Place, kind: FaultKind, message: impl Into<String>) {
+    /// Notes one.
+    pub fn add(&self, place: &Place, kind: FaultKind, message: impl Into<String>) {
         let message = message.into();
         self.faults.borrow_mut().push(Fault { place: place.clone(), kind, message });
     }
 
     /// The faults by line. Where the file is not TOML, what seems missing may only be unreadable, so it is left out.
-    pub(crate) fn finish(self) -> Vec<Fault> {
+    pub fn finish(self) -> Vec<Fault> {
         let mut faults = self.faults.into_inner();
         let broken_lines: Vec<usize> =
             faults.iter().filter(|fault| fault.kind == FaultKind::Syntax).filter_map(line_of).collect();

@@ -10,30 +10,32 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use url::Url;
 
-use super::document::{Node, Table, Value};
-use super::fault::{Collector, FaultKind, Place};
-use super::setting::{Kind, Preset, Setting};
+use crate::document::{Document, Node, Table, Value};
+use crate::fault::{Collector, FaultKind, Place};
+use crate::setting::{Kind, Preset, Setting};
 
 /// A secret file larger than this is some other file.
 const MAX_SECRET_BYTES: usize = 64 * 1024;
 
 /// One table, from which settings are read.
-pub(crate) struct Scope<'a> {
+pub struct Scope<'a> {
     table: &'a Table,
-    /// What precedes a setting's path in messages: empty, or such as `models[0].`.
+    /// What precedes a setting's path in messages: empty, or such as `servers[0].`.
     prefix: String,
     /// Where the table begins: the place of what is missing in it.
     pub at: Place,
+    /// Where to tell of what is wrong in it.
     pub faults: &'a Collector,
 }
 
 impl<'a> Scope<'a> {
-    pub(crate) fn root(table: &'a Table, faults: &'a Collector) -> Self {
-        Self { table, prefix: String::new(), at: Place::Default, faults }
+    /// The whole document.
+    pub fn root(document: &'a Document, faults: &'a Collector) -> Self {
+        Self { table: &document.root, prefix: String::new(), at: Place::Default, faults }
     }
 
     /// The entries of an array of tables, in order.
-    pub(crate) fn entries(&self, name: &str) -> Vec<Scope<'a>> {
+    pub fn entries(&self, name: &str) -> Vec<Scope<'a>> {
         let Some(Value::List(nodes)) = self.table.get(name).map(|entry| &entry.node.value) else {
             return Vec::new();
         };
@@ -48,21 +50,22 @@ impl<'a> Scope<'a> {
     }
 
     /// Where `setting` was written, or else where its table begins.
-    pub(crate) fn place(&self, setting: &Setting) -> Place {
+    pub fn place(&self, setting: &Setting) -> Place {
         self.find(setting.path).map_or_else(|| self.at.clone(), |node| node.at.clone())
     }
 
     /// Adds a fault about `setting`.
-    pub(crate) fn fault(&self, setting: &Setting, kind: FaultKind, message: impl AsRef<str>) {
+    pub fn fault(&self, setting: &Setting, kind: FaultKind, message: impl AsRef<str>) {
         self.complain(setting, &self.place(setting), kind, message.as_ref());
     }
 
-    pub(crate) fn is_set(&self, setting: &Setting) -> bool {
+    /// Whether it was written at all.
+    pub fn is_set(&self, setting: &Setting) -> bool {
         self.find(setting.path).is_some()
     }
 
     /// The text as written, without a word about what is wrong with it.
-    pub(crate) fn peek_text(&self, setting: &Setting) -> Option<String> {
+    pub fn peek_text(&self, setting: &Setting) -> Option<String> {
         match &self.find(setting.path)?.value {
             Value::Text(text) => Some(text.clone()),
             _ => None,
@@ -70,11 +73,12 @@ impl<'a> Scope<'a> {
     }
 
     /// The text of a `Text`, `Path`, `OneOf` or `Url` setting.
-    pub(crate) fn text(&self, setting: &Setting) -> String {
+    pub fn text(&self, setting: &Setting) -> String {
         self.optional_text(setting).unwrap_or_default()
     }
 
-    pub(crate) fn optional_text(&self, setting: &Setting) -> Option<String> {
+    /// The same; none where nothing is said and there is no default.
+    pub fn optional_text(&self, setting: &Setting) -> Option<String> {
         let Some(node) = self.find(setting.path) else {
             return self.preset_text(setting);
         };
@@ -93,12 +97,13 @@ impl<'a> Scope<'a> {
         Some(text.clone())
     }
 
-    pub(crate) fn optional_path(&self, setting: &Setting) -> Option<PathBuf> {
+    /// A path, if there is one.
+    pub fn optional_path(&self, setting: &Setting) -> Option<PathBuf> {
         self.optional_text(setting).map(PathBuf::from)
     }
 
     /// A path to a file that must be readable now.
-    pub(crate) fn readable_file(&self, setting: &Setting) -> Option<PathBuf> {
+    pub fn readable_file(&self, setting: &Setting) -> Option<PathBuf> {
         let path = self.optional_path(setting)?;
         if let Err(error) = fs::File::open(&path) {
             let message = format!("cannot read {}: {}", path.display(), reason(&error));
@@ -107,7 +112,8 @@ impl<'a> Scope<'a> {
         Some(path)
     }
 
-    pub(crate) fn address(&self, setting: &Setting) -> SocketAddr {
+    /// The address of an `Address` setting.
+    pub fn address(&self, setting: &Setting) -> SocketAddr {
         let text = self.text(setting);
         text.parse().unwrap_or_else(|_| {
             let message = format!("\"{text}\" is no address of the form 127.0.0.1:8080 or [::1]:8080");
@@ -116,7 +122,8 @@ impl<'a> Scope<'a> {
         })
     }
 
-    pub(crate) fn optional_url(&self, setting: &Setting) -> Option<Url> {
+    /// The URL of a `Url` setting, if there is one that can be used.
+    pub fn optional_url(&self, setting: &Setting) -> Option<Url> {
         let text = self.optional_text(setting)?;
         let Kind::Url(schemes) = setting.kind else { return None };
         match Url::parse(&text) {
@@ -138,25 +145,27 @@ impl<'a> Scope<'a> {
     }
 
     /// An `Integer` setting that has a default or must be given.
-    pub(crate) fn integer(&self, setting: &Setting) -> u64 {
+    pub fn integer(&self, setting: &Setting) -> u64 {
         self.optional_integer(setting).unwrap_or_default()
     }
 
     /// An `Integer` setting that counts something in memory.
-    pub(crate) fn size(&self, setting: &Setting) -> usize {
+    pub fn size(&self, setting: &Setting) -> usize {
         usize::try_from(self.integer(setting)).unwrap_or(usize::MAX)
     }
 
     /// An `Integer` setting whose range fits 32 bits.
-    pub(crate) fn count(&self, setting: &Setting) -> u32 {
+    pub fn count(&self, setting: &Setting) -> u32 {
         u32::try_from(self.integer(setting)).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn optional_count(&self, setting: &Setting) -> Option<u32> {
+    /// The same, if there is one.
+    pub fn optional_count(&self, setting: &Setting) -> Option<u32> {
         self.optional_integer(setting).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
     }
 
-    pub(crate) fn optional_integer(&self, setting: &Setting) -> Option<u64> {
+    /// An `Integer` setting, if there is one.
+    pub fn optional_integer(&self, setting: &Setting) -> Option<u64> {
         let preset = match setting.preset {
             Preset::Integer(number) => Some(number),
             _ => None,
@@ -184,7 +193,8 @@ impl<'a> Scope<'a> {
         }
     }
 
-    pub(crate) fn flag(&self, setting: &Setting) -> bool {
+    /// A `Flag` setting.
+    pub fn flag(&self, setting: &Setting) -> bool {
         let preset = matches!(setting.preset, Preset::Flag(true));
         match self.find(setting.path) {
             None => preset,
@@ -197,7 +207,7 @@ impl<'a> Scope<'a> {
     }
 
     /// A list of texts, each with its place; none when the setting is absent.
-    pub(crate) fn optional_list(&self, setting: &Setting) -> Option<Vec<(String, Place)>> {
+    pub fn optional_list(&self, setting: &Setting) -> Option<Vec<(String, Place)>> {
         let Some(node) = self.find(setting.path) else {
             self.require(setting);
             return match setting.preset {
@@ -212,7 +222,8 @@ impl<'a> Scope<'a> {
         Some(items.iter().filter_map(|item| self.list_item(setting, item)).collect())
     }
 
-    pub(crate) fn list(&self, setting: &Setting) -> Vec<(String, Place)> {
+    /// A list of texts, each with its place; empty when the setting is absent.
+    pub fn list(&self, setting: &Setting) -> Vec<(String, Place)> {
         self.optional_list(setting).unwrap_or_default()
     }
 
@@ -232,7 +243,7 @@ impl<'a> Scope<'a> {
     }
 
     /// A `Decimal` setting, turned from its text into what `parse` makes of it: no float in between.
-    pub(crate) fn decimal<T, E: std::fmt::Display>(
+    pub fn decimal<T, E: std::fmt::Display>(
         &self,
         setting: &Setting,
         parse: impl Fn(&str) -> Result<T, E>,
@@ -254,7 +265,7 @@ impl<'a> Scope<'a> {
     }
 
     /// A secret, from its own key or from the file that `NAME_file` names.
-    pub(crate) fn secret(&self, setting: &Setting) -> Option<SecretString> {
+    pub fn secret(&self, setting: &Setting) -> Option<SecretString> {
         let from_file = setting.file_path().and_then(|path| self.find(&path));
         let direct = self.find(setting.path);
         if let (Some(_), Some(node)) = (direct, from_file) {
@@ -323,7 +334,7 @@ impl<'a> Scope<'a> {
     }
 
     /// What was written at a dotted name.
-    pub(super) fn find(&self, path: &str) -> Option<&'a Node> {
+    pub(crate) fn find(&self, path: &str) -> Option<&'a Node> {
         let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
         let mut table = self.table;
         for name in parents.split('.').filter(|name| !name.is_empty()) {

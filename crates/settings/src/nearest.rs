@@ -4,7 +4,7 @@
 const LEAST_SIMILARITY: f64 = 0.7;
 
 /// The most similar of `known`, when one is similar at all.
-pub(crate) fn name<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|candidate| (strsim::normalized_damerau_levenshtein(typed, candidate), candidate))
@@ -24,7 +24,7 @@ mod tests {
             ("datadir", Some("data_dir")),
             ("colour", None),
         ] {
-            assert_eq!(super::name(typed, known), expected, "{typed}");
+            assert_eq!(super::nearest(typed, known), expected, "{typed}");
         }
     }
 }
