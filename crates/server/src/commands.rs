@@ -17,12 +17,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use batchin_batch_cli::Outcome;
 use batchin_domain::{Clock as _, Timestamp};
 use batchin_settings::Environment;
 use batchin_store::{Store, User};
 
 use crate::{
-    cli::{self, Cli, Command, Outcome},
+    cli::{self, Cli, Command},
     config::{self, Config, ConfigError, DatabaseUrl},
     telemetry, wiring,
     world::World,

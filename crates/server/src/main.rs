@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use batchin_server::cli::{self, Cli, Command, Config, Outcome, batch};
+use batchin_batch_cli::{self as batch, Outcome};
+use batchin_server::cli::{self, Cli, Command, Config};
 use batchin_server::{commands, config, faults, tls};
 use batchin_settings::Environment;
 use clap::Parser as _;

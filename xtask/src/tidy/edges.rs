@@ -19,6 +19,7 @@ const EDGES: &[Edges] = &[
     Edges { name: "shares", may_import: &[] },
     Edges { name: "weights", may_import: &[] },
     Edges { name: "settings", may_import: &[] },
+    Edges { name: "batch-cli", may_import: &["settings", "domain"] },
     Edges { name: "scheduler", may_import: &["domain"] },
     Edges { name: "db", may_import: &[] },
     Edges { name: "store", may_import: &["db", "domain", "faults", "tasks"] },
@@ -60,6 +61,7 @@ const EDGES: &[Edges] = &[
         may_import: &[
             "api",
             "batch",
+            "batch-cli",
             "billing",
             "audit",
             "webhooks",

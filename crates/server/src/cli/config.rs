@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use batchin_batch_cli::{Outcome, counted};
 use batchin_settings::{Fault, Place};
 use serde_json::json;
 
-use super::{Outcome, counted};
 use crate::config::{self, Config, ConfigError};
 
 /// Says everything that is wrong with `file`, one line each.

@@ -8,9 +8,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use batchin_batch_cli::{Outcome, counted};
 use serde_json::json;
 
-use super::{Outcome, counted};
 use crate::config::{Config, ConfigError, TlsFiles};
 use crate::tls;
 

@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use batchin_batch_cli::Outcome;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::{Cli, Outcome};
+use super::Cli;
 
 /// Prints a script that completes commands in `shell`.
 pub fn completions(shell: Shell, out: &mut impl Write) -> io::Result<Outcome> {

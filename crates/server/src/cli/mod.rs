@@ -2,45 +2,21 @@
 //!
 //! Exit codes are 0 for done, 1 for failed and 2 for misused; clap itself answers 2 to what it cannot parse.
 
-pub mod batch;
 pub mod config;
-mod counted;
 pub mod doctor;
 pub mod manual;
 
 use std::path::PathBuf;
 
+use batchin_batch_cli::BatchCommand;
 use batchin_domain::{Amount, KeyId};
 use batchin_settings::Environment;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Sources};
-pub use batch::arguments::{Batch, BatchCancel, BatchList, BatchResults, BatchRun, BatchWatch, Delivery};
-pub(crate) use counted::counted;
 
 /// Requests a minute that a key may be given, as the API has it.
 const RPM: std::ops::RangeInclusive<i64> = 1..=10_000_000;
-
-/// How a command ended, as the shell sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// 0
-    Done,
-    /// 1
-    Failed,
-    /// 2
-    Misused,
-}
-
-impl From<Outcome> for std::process::ExitCode {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Done => Self::SUCCESS,
-            Outcome::Failed => Self::FAILURE,
-            Outcome::Misused => Self::from(2),
-        }
-    }
-}
 
 /// A metered inference platform: OpenAI-compatible API, exact money, batches, embedded models.
 #[derive(Debug, Parser)]
@@ -102,7 +78,7 @@ Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, pri
     #[command(subcommand)]
     Models(Models),
     /// Submit and follow batches on a server
-    Batch(batch::arguments::BatchCommand),
+    Batch(BatchCommand),
     /// Recompute the ledger
     #[command(subcommand)]
     Ledger(Ledger),

@@ -3,13 +3,14 @@
 use std::io::Write;
 
 use anyhow::Result;
+use batchin_batch_cli::{Outcome, counted};
 use batchin_store::{ConnectError, Store};
 use batchin_upstream::Kind;
 use batchin_webhooks::{Vault, VaultError};
 
 use super::check_models;
 use crate::{
-    cli::{self, Outcome, counted, doctor},
+    cli::{self, doctor},
     config::{Blobs, Config, ConfigError, DatabaseUrl},
     secret_key,
     serve::BLOBS,

@@ -1,8 +1,7 @@
 //! Holds: the embedded engine's own process, which `serve` starts as a child.
 
 use anyhow::Result;
-
-use crate::cli::Outcome;
+use batchin_batch_cli::Outcome;
 
 /// Runs the engine until its parent is gone.
 #[cfg(feature = "engine")]

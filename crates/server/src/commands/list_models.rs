@@ -3,9 +3,10 @@
 use std::io::Write;
 
 use anyhow::Result;
+use batchin_batch_cli::Outcome;
 use serde_json::json;
 
-use crate::{cli::Outcome, config::Config, wiring};
+use crate::{config::Config, wiring};
 
 /// What is configured, and which weights can be fetched.
 pub(super) fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {

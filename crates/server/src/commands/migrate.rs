@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use anyhow::Result;
+use batchin_batch_cli::Outcome;
 
-use crate::{cli::Outcome, config::Config};
+use crate::config::Config;
 
 /// Brings the database up to date.
 pub(super) async fn run(config: &Config, out: &mut impl Write) -> Result<Outcome> {

@@ -3,11 +3,9 @@
 use std::io::Write;
 
 use anyhow::{Result, bail};
+use batchin_batch_cli::{Outcome, counted};
 
-use crate::{
-    cli::{Outcome, Webhooks, counted},
-    config::Config,
-};
+use crate::{cli::Webhooks, config::Config};
 
 /// Runs a command about webhooks.
 pub(super) async fn run(command: &Webhooks, config: &Config, out: &mut impl Write) -> Result<Outcome> {

@@ -3,9 +3,11 @@
 //! A client like any other: it speaks the public API with a key and touches no database. `read` and `prepare` read,
 //! `talk` and `submit` talk, `progress`, `show` and `results` show.
 
-pub mod arguments;
+mod arguments;
+mod counted;
 mod follow;
 mod interrupts;
+mod outcome;
 mod prepare;
 mod progress;
 mod read;
@@ -20,18 +22,19 @@ mod totals;
 use std::io::Write;
 use std::time::Duration;
 
-use arguments::{Batch, BatchCancel, BatchCommand, BatchList, BatchResults, BatchWatch};
+pub use arguments::BatchCommand;
+use arguments::{Batch, BatchCancel, BatchList, BatchResults, BatchWatch};
 use batchin_settings::Environment;
-use tokio::time::timeout;
-
-use super::Outcome;
+pub use counted::counted;
 use follow::{Follower, follow, why_it_ended};
 pub use interrupts::Interrupts;
+pub use outcome::Outcome;
 use progress::Progress;
 pub use talk::ClientError;
 use talk::{Client, understood};
 pub use terminal::{BatchError, Terminal};
 use terminal::{connect, open, print, sink};
+use tokio::time::timeout;
 
 /// How long a word about results that are delivered already may take.
 const AFTERWORD: Duration = Duration::from_secs(5);

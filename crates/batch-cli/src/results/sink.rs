@@ -11,7 +11,7 @@ use super::answer;
 
 /// What is written for a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli::batch) enum Form {
+pub(crate) enum Form {
     /// The line itself.
     Json,
     /// The answer, for a person.
@@ -19,14 +19,14 @@ pub(in crate::cli::batch) enum Form {
 }
 
 /// Where it is written.
-pub(in crate::cli::batch) enum Target<'a> {
+pub(crate) enum Target<'a> {
     File(OutFile),
     Stream(&'a mut dyn Write),
 }
 
 /// A file that is written beside its place and moved there when it is whole.
 #[derive(Debug)]
-pub(in crate::cli::batch) struct OutFile {
+pub(crate) struct OutFile {
     path: PathBuf,
     /// None for what is no file, such as a pipe: it is written as it is.
     part: Option<PathBuf>,
@@ -52,7 +52,7 @@ pub enum OutError {
 impl OutFile {
     /// Opens it; what was left of an earlier run that broke off is begun anew, what is whole is only replaced when it
     /// `may` be.
-    pub(in crate::cli::batch) fn open(path: &Path, may_replace: bool) -> Result<Self, OutError> {
+    pub(crate) fn open(path: &Path, may_replace: bool) -> Result<Self, OutError> {
         let (path, is_whole) = (path.to_owned(), false);
         match fs::metadata(&path) {
             Ok(meta) if meta.is_dir() => return Err(io::Error::from(io::ErrorKind::IsADirectory).into()),
@@ -98,7 +98,7 @@ impl Drop for OutFile {
 }
 
 /// Takes result lines, each once.
-pub(in crate::cli::batch) struct Sink<'a> {
+pub(crate) struct Sink<'a> {
     open: Open<'a>,
     form: Form,
     /// Written with the next [`Sink::flush`].
@@ -122,12 +122,7 @@ struct Waiting {
 
 impl<'a> Sink<'a> {
     /// `folder` is for lines that wait for their turn.
-    pub(in crate::cli::batch) fn new(
-        target: Target<'a>,
-        form: Form,
-        is_ordered: bool,
-        folder: &Path,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(target: Target<'a>, form: Form, is_ordered: bool, folder: &Path) -> io::Result<Self> {
         let open = match target {
             Target::Stream(out) => Open::Stream(out),
             Target::File(file) => Open::File(file),
@@ -138,7 +133,7 @@ impl<'a> Sink<'a> {
     }
 
     /// A line without its newline.
-    pub(in crate::cli::batch) fn take(&mut self, index: u64, line: &[u8]) -> io::Result<()> {
+    pub(crate) fn take(&mut self, index: u64, line: &[u8]) -> io::Result<()> {
         let Some(mut waiting) = self.waiting.take() else {
             self.write(line);
             return Ok(());
@@ -164,7 +159,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Writes what has its turn.
-    pub(in crate::cli::batch) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         match &mut self.open {
             Open::File(out) => out.file.write_all(&self.ready)?,
             Open::Stream(out) => {
@@ -177,12 +172,12 @@ impl<'a> Sink<'a> {
     }
 
     /// Whether enough has come together to be written.
-    pub(in crate::cli::batch) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.ready.len() >= 1024 * 1024
     }
 
     /// Nothing more comes: the lines behind gaps are written too, and the file gets its name.
-    pub(in crate::cli::batch) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         if let Some(mut waiting) = self.waiting.take() {
             for index in waiting.next..waiting.places.len() {
                 if let Some(line) = waiting.remove(index)? {

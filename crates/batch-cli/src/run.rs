@@ -13,7 +13,7 @@ use super::read::{JsonLines, Rows, Table, TableError, TableOptions, Template};
 use super::talk::{Client, ClientError, LineFault, understood};
 use super::terminal::{BatchError, Terminal, open, print, spool_folder};
 use super::{show, submit};
-use crate::cli::Outcome;
+use crate::outcome::Outcome;
 
 /// What the API takes as one inline batch, in bytes of JSON.
 const MAX_INLINE_BYTES: usize = 2_000_000;

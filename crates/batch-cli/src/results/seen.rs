@@ -11,7 +11,7 @@ const MAX_INDEX: u64 = 16_000_000;
 
 /// What of a result line is read.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli::batch) struct LineHead {
+pub(crate) struct LineHead {
     pub index: u64,
     pub seq: Option<u64>,
     pub usage: Option<Usage>,
@@ -19,7 +19,7 @@ pub(in crate::cli::batch) struct LineHead {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub(in crate::cli::batch) struct Usage {
+pub(crate) struct Usage {
     #[serde(default)]
     pub prompt_tokens: u64,
     #[serde(default)]
@@ -28,7 +28,7 @@ pub(in crate::cli::batch) struct Usage {
 
 /// The tasks whose results were delivered, a bit each.
 #[derive(Debug, Default)]
-pub(in crate::cli::batch) struct Seen {
+pub(crate) struct Seen {
     bits: Vec<u64>,
     count: u64,
     /// The first index that is missing.
@@ -49,23 +49,23 @@ struct Pass {
 
 impl Seen {
     /// Begins to read what is new.
-    pub(in crate::cli::batch) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         let start = if self.has_seq { Some(self.seq) } else { self.first_gap.checked_sub(1) };
         self.begin_after(start);
     }
 
     /// Begins to read what comes after a cursor, or everything.
-    pub(in crate::cli::batch) fn begin_after(&mut self, start: Option<u64>) {
+    pub(crate) fn begin_after(&mut self, start: Option<u64>) {
         self.pass = Pass { start, last: None, is_rising: true };
     }
 
     /// What the server is asked for, also after a connection broke.
-    pub(in crate::cli::batch) fn after(&self) -> Option<u64> {
+    pub(crate) fn after(&self) -> Option<u64> {
         self.pass.last.filter(|_| self.pass.is_rising).or(self.pass.start)
     }
 
     /// Whether this line is new.
-    pub(in crate::cli::batch) fn note(&mut self, line: &LineHead) -> bool {
+    pub(crate) fn note(&mut self, line: &LineHead) -> bool {
         if line.index > MAX_INDEX {
             return false;
         }
@@ -94,7 +94,7 @@ impl Seen {
     }
 
     /// How many tasks' results have come.
-    pub(in crate::cli::batch) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 

@@ -6,7 +6,7 @@ use batchin_domain::Amount;
 
 use super::results::LineHead;
 use super::talk::Detail;
-use crate::cli::counted;
+use crate::counted::counted;
 
 /// Counts and sums of a batch at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cli::counted;
+use crate::counted::counted;
 
 /// States of a task that was stopped with its batch.
 const NOT_RUN: [&str; 2] = ["cancelled", "expired"];

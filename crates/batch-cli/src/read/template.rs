@@ -8,14 +8,14 @@ use minijinja::{Environment, UndefinedBehavior, Value};
 const NAME: &str = "template";
 
 /// A template in Jinja's syntax.
-pub(in crate::cli::batch) struct Template {
+pub(crate) struct Template {
     engine: Environment<'static>,
     is_json: bool,
 }
 
 impl Template {
     /// Says what is wrong with the template otherwise.
-    pub(in crate::cli::batch) fn new(source: &str) -> Result<Self, String> {
+    pub(crate) fn new(source: &str) -> Result<Self, String> {
         let text = source.trim_start();
         let is_json = text.starts_with('{') && !["{{", "{%", "{#"].iter().any(|tag| text.starts_with(tag));
         let mut engine = Environment::new();

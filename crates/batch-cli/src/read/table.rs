@@ -12,7 +12,7 @@ use super::quotes::Quotes;
 use super::{MAX_LINE_BYTES, Row, Template};
 
 /// How a table is read.
-pub(in crate::cli::batch) struct TableOptions<'a> {
+pub(crate) struct TableOptions<'a> {
     pub template: Template,
     pub id_column: Option<&'a str>,
     pub model: Option<&'a str>,
@@ -22,14 +22,14 @@ pub(in crate::cli::batch) struct TableOptions<'a> {
 
 /// Why a table cannot be read at all.
 #[derive(Debug)]
-pub(in crate::cli::batch) enum TableError {
+pub(crate) enum TableError {
     /// Faults of its first row, or of the template in view of it.
     Header(Vec<String>),
     Broken(io::Error),
 }
 
 /// Rows of a table.
-pub(in crate::cli::batch) struct Table<'a, R> {
+pub(crate) struct Table<'a, R> {
     records: csv::Reader<Unified<R>>,
     budget: Rc<Cell<usize>>,
     quotes: Rc<RefCell<Quotes>>,
@@ -44,7 +44,7 @@ pub(in crate::cli::batch) struct Table<'a, R> {
 
 impl<'a, R: BufRead> Table<'a, R> {
     /// Reads the first row, and checks the template against it.
-    pub(in crate::cli::batch) fn new(input: R, options: TableOptions<'a>) -> Result<Self, TableError> {
+    pub(crate) fn new(input: R, options: TableOptions<'a>) -> Result<Self, TableError> {
         let budget = Rc::new(Cell::new(MAX_LINE_BYTES));
         let quotes = Rc::new(RefCell::new(Quotes::new(options.delimiter)));
         let shared = (Rc::clone(&budget), Rc::clone(&quotes));

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::reach::{Cause, Contact};
-use crate::cli::batch::progress::Progress;
+use crate::progress::Progress;
 
 /// The longest `retry-after` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
@@ -22,7 +22,7 @@ const FIRST_CONTACT: Duration = Duration::from_secs(5);
 
 /// How long a server may stay away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli::batch) enum Patience {
+pub(crate) enum Patience {
     /// Somebody waits in front of the screen: a quarter of an hour.
     Short,
     /// The batch runs anyway, and the network may come back tomorrow: a day.
@@ -83,7 +83,7 @@ pub(super) enum Failure {
 }
 
 /// Counts the tries of one thing, and ends them.
-pub(in crate::cli::batch) struct Retries {
+pub(crate) struct Retries {
     started: Instant,
     tries: u32,
     patience: Duration,
@@ -100,7 +100,7 @@ struct ErrorText {
 }
 
 impl Retries {
-    pub(in crate::cli::batch) fn new(patience: Patience) -> Self {
+    pub(crate) fn new(patience: Patience) -> Self {
         let patience = match patience {
             Patience::Short => Duration::from_secs(15 * 60),
             Patience::Long => Duration::from_secs(24 * 60 * 60),
@@ -109,7 +109,7 @@ impl Retries {
     }
 
     /// Waits before the next try, or gives the error back when it has been long enough.
-    pub(in crate::cli::batch) async fn pause(
+    pub(crate) async fn pause(
         &mut self,
         error: ClientError,
         wait: Option<Duration>,
@@ -171,12 +171,12 @@ pub(super) fn unreachable(contact: &Contact, error: &reqwest::Error) -> ClientEr
     ClientError::Unreachable { address: contact.address().to_owned(), cause: Cause::of(error) }
 }
 
-pub(in crate::cli::batch) fn understood<T: DeserializeOwned>(answer: &RawValue) -> Result<T, ClientError> {
+pub(crate) fn understood<T: DeserializeOwned>(answer: &RawValue) -> Result<T, ClientError> {
     serde_json::from_str(answer.get()).map_err(|error| not_understood(&error))
 }
 
 /// serde's words without the names that things have in here.
-pub(in crate::cli::batch) fn not_understood(error: &serde_json::Error) -> ClientError {
+pub(crate) fn not_understood(error: &serde_json::Error) -> ClientError {
     let text = error.to_string();
     let why = match error.classify() {
         serde_json::error::Category::Data => text.split(", expected ").next().unwrap_or_default().to_owned(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::value::RawValue;
 
 use super::talk::{Estimate, Listed};
-use crate::cli::counted;
+use crate::counted::counted;
 
 /// A table of batches, and how to go on where there are as many as were asked for.
 pub(super) fn list(batches: &[Listed], limit: u32) -> String {

@@ -12,8 +12,8 @@ use tokio_util::io::ReaderStream;
 
 use super::retry::{Failure, answer, persist};
 use super::{Client, ClientError, Created, Patience};
-use crate::cli::batch::prepare::Prepared;
-use crate::cli::batch::progress::Progress;
+use crate::prepare::Prepared;
+use crate::progress::Progress;
 
 /// Without a byte moving and without an answer for this long, an upload is begun again. A server that has all bytes
 /// may still be writing them to its own storage.
@@ -25,11 +25,7 @@ const FILE_NAME: &str = "batch.jsonl";
 
 impl Client {
     /// The id of the file. A file whose answer was lost is sent again; only one of them becomes a batch.
-    pub(in crate::cli::batch) async fn upload(
-        &self,
-        input: &Prepared,
-        progress: &Progress,
-    ) -> Result<Created, ClientError> {
+    pub(crate) async fn upload(&self, input: &Prepared, progress: &Progress) -> Result<Created, ClientError> {
         persist(async || self.upload_once(input, progress).await, &self.contact, Patience::Short, progress).await
     }
 

@@ -10,7 +10,7 @@ use super::arguments::{Connection, Delivery};
 use super::interrupts::Interrupts;
 use super::results::{Form, OutError, OutFile, Sink, Target};
 use super::talk::{Client, ClientError, SetupError};
-use crate::cli::Outcome;
+use crate::outcome::Outcome;
 
 /// Where the server is when `BATCHIN_BASE_URL` does not say.
 const DEFAULT_BASE_URL: &str = "http://127.0.0.1:8080";
@@ -151,7 +151,6 @@ pub(super) fn connect(connection: &Connection, environment: &Environment) -> Res
     let base_url = connection.base_url.as_deref().or_else(|| environment.value("BATCHIN_BASE_URL"));
     let key = connection.api_key.clone().or_else(|| environment.value("BATCHIN_API_KEY").map(SecretString::from));
     let key = key.map(trimmed).ok_or(BatchError::NoKey)?;
-    crate::tls::install_crypto_provider();
     let trusted = connection.cacert.as_deref().map_or(Ok(Vec::new()), certificates)?;
     Client::new(base_url.unwrap_or(DEFAULT_BASE_URL).trim(), key, trusted).map_err(BatchError::Setup)
 }

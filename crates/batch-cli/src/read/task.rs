@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 /// One task. Its body is passed on as it was written.
 #[derive(Debug)]
-pub(in crate::cli::batch) struct Task {
+pub(crate) struct Task {
     pub custom_id: String,
     pub model: String,
     /// With `/v1`; none when it follows from the body.
@@ -42,13 +42,13 @@ struct Model<'a> {
 
 impl Task {
     /// As `POST /v1/batches` takes it.
-    pub(in crate::cli::batch) fn inline(&self) -> serde_json::Result<Vec<u8>> {
+    pub(crate) fn inline(&self) -> serde_json::Result<Vec<u8>> {
         let Self { custom_id, model, url, body, .. } = self;
         serde_json::to_vec(&Inline { custom_id, model, request_body: body, url: *url })
     }
 
     /// As a line of an OpenAI batch file, with its newline.
-    pub(in crate::cli::batch) fn file_line(&self) -> serde_json::Result<Vec<u8>> {
+    pub(crate) fn file_line(&self) -> serde_json::Result<Vec<u8>> {
         let body = self.body_with_model()?;
         let line = FileLine { custom_id: &self.custom_id, method: "POST", url: self.kind, body: &body };
         let mut line = serde_json::to_vec(&line)?;

@@ -12,7 +12,7 @@ use super::results::{LineHead, OutFile, Seen, Sink};
 use super::talk::{Client, ClientError, Detail, LineFault, Patience, Retries, not_understood};
 use super::terminal::{BatchError, Terminal, print, sink};
 use super::totals::{Sums, Totals};
-use crate::cli::Outcome;
+use crate::outcome::Outcome;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Often enough for a person, rare enough for the server.

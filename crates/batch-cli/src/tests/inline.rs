@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use super::wire::Wire;
 use super::*;
-use crate::cli::batch::arguments::{BatchCancel, BatchList, BatchResults, BatchWatch};
+use crate::arguments::{BatchCancel, BatchList, BatchResults, BatchWatch};
 
 async fn local<T>(work: impl Future<Output = T>) -> T {
     LocalSet::new().run_until(work).await
@@ -119,7 +119,8 @@ async fn a_stray_quote_and_an_output_that_cannot_be_written_submit_nothing() {
     for (out, why) in [("none/out.jsonl", "No such file"), ("there.jsonl", "--force replaces it"), (".", "directory")] {
         let error = desk.execute_run(to(out)).await.outcome.unwrap_err();
         assert_eq!(error.outcome(), Outcome::Misused);
-        assert!(crate::cli::explain(&error).contains(why), "{}", crate::cli::explain(&error));
+        let said = format!("{:#}", anyhow::Error::from(error));
+        assert!(said.contains(why), "{said}");
     }
     assert_eq!(std::fs::read_to_string(desk.path("there.jsonl")).unwrap(), "mine");
     let ran = desk.execute(Batch::List(BatchList { limit: 50, after: None, offset: 0, json: true })).await;

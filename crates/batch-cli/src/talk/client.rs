@@ -13,13 +13,13 @@ use url::Url;
 use super::reach::Contact;
 use super::retry::{Failure, accepted, answer, persist, unreachable};
 use super::{ClientError, Created, Detail, Patience};
-use crate::cli::batch::progress::Progress;
+use crate::progress::Progress;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two reads of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(in crate::cli::batch) struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     /// Without a bound on an answer: sending a gigabyte takes its time.
     pub(super) uploads: reqwest::Client,
@@ -43,24 +43,20 @@ pub enum SetupError {
 }
 
 /// Which call makes a batch, and its JSON.
-pub(in crate::cli::batch) struct Submission {
+pub(crate) struct Submission {
     pub path: &'static str,
     pub body: Bytes,
 }
 
 /// Result lines as they arrive.
-pub(in crate::cli::batch) struct ResultStream {
+pub(crate) struct ResultStream {
     response: Response,
     contact: Rc<Contact>,
 }
 
 impl Client {
     /// `base_url` may end in `/v1`; `trusted` are certificates beside the system's.
-    pub(in crate::cli::batch) fn new(
-        base_url: &str,
-        key: SecretString,
-        trusted: Vec<Certificate>,
-    ) -> Result<Self, SetupError> {
+    pub(crate) fn new(base_url: &str, key: SecretString, trusted: Vec<Certificate>) -> Result<Self, SetupError> {
         let url = Url::parse(base_url).map_err(|_| SetupError::BadBaseUrl)?;
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(SetupError::BadBaseUrl);
@@ -79,7 +75,7 @@ impl Client {
     }
 
     /// Finds out whether the server is there and takes the key, before much is sent to it.
-    pub(in crate::cli::batch) async fn greet(&self, progress: &Progress) -> Result<(), ClientError> {
+    pub(crate) async fn greet(&self, progress: &Progress) -> Result<(), ClientError> {
         let attempt = async || accepted(self.request(Method::GET, "/v1/batches?limit=1")).await.map(|_| ());
         match persist(attempt, &self.contact, Patience::Short, progress).await {
             // What else it says to this call is not what was asked for.
@@ -89,7 +85,7 @@ impl Client {
     }
 
     /// Makes a batch once: a try whose answer was lost is repeated under the same `key`.
-    pub(in crate::cli::batch) async fn create(
+    pub(crate) async fn create(
         &self,
         submission: Submission,
         key: &str,
@@ -112,23 +108,19 @@ impl Client {
         persist(attempt, &self.contact, Patience::Short, progress).await
     }
 
-    pub(in crate::cli::batch) async fn estimate(
-        &self,
-        body: Bytes,
-        progress: &Progress,
-    ) -> Result<Box<RawValue>, ClientError> {
+    pub(crate) async fn estimate(&self, body: Bytes, progress: &Progress) -> Result<Box<RawValue>, ClientError> {
         let attempt = async || answer(self.post("/v1/batches/estimate", body.clone())).await;
         persist(attempt, &self.contact, Patience::Short, progress).await
     }
 
     /// The counts alone.
-    pub(in crate::cli::batch) async fn detail(&self, id: &str, progress: &Progress) -> Result<Detail, ClientError> {
+    pub(crate) async fn detail(&self, id: &str, progress: &Progress) -> Result<Detail, ClientError> {
         let path = format!("/v1/batches/{id}?limit=0");
         persist(async || answer(self.request(Method::GET, &path)).await, &self.contact, Patience::Long, progress).await
     }
 
     /// `start` is where the list begins, as in a query.
-    pub(in crate::cli::batch) async fn list(
+    pub(crate) async fn list(
         &self,
         limit: u32,
         start: &str,
@@ -138,18 +130,14 @@ impl Client {
         persist(async || answer(self.request(Method::GET, &path)).await, &self.contact, Patience::Short, progress).await
     }
 
-    pub(in crate::cli::batch) async fn cancel(
-        &self,
-        id: &str,
-        progress: &Progress,
-    ) -> Result<Box<RawValue>, ClientError> {
+    pub(crate) async fn cancel(&self, id: &str, progress: &Progress) -> Result<Box<RawValue>, ClientError> {
         let path = format!("/v1/batches/{id}/cancel");
         persist(async || answer(self.request(Method::POST, &path)).await, &self.contact, Patience::Short, progress)
             .await
     }
 
     /// Result lines after a cursor, from the first try that the server answers.
-    pub(in crate::cli::batch) async fn results(
+    pub(crate) async fn results(
         &self,
         id: &str,
         after: Option<u64>,
@@ -162,7 +150,7 @@ impl Client {
         Ok(ResultStream { response, contact: Rc::clone(&self.contact) })
     }
 
-    pub(in crate::cli::batch) async fn delete_file(&self, id: &str, progress: &Progress) -> Result<(), ClientError> {
+    pub(crate) async fn delete_file(&self, id: &str, progress: &Progress) -> Result<(), ClientError> {
         let path = format!("/openai/v1/files/{id}");
         let attempt = async || accepted(self.request(Method::DELETE, &path)).await.map(|_| ());
         persist(attempt, &self.contact, Patience::Short, progress).await
@@ -183,7 +171,7 @@ impl Client {
 
 impl ResultStream {
     /// None at the proper end; an error where the connection broke.
-    pub(in crate::cli::batch) async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         self.response.chunk().await.map_err(|error| unreachable(&self.contact, &error))
     }
 }

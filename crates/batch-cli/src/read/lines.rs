@@ -6,7 +6,7 @@ use super::json_line::{self, Defaults};
 use super::{MAX_LINE_BYTES, Row};
 
 /// Rows of a file of JSON lines; empty lines are passed over.
-pub(in crate::cli::batch) struct JsonLines<'a, R> {
+pub(crate) struct JsonLines<'a, R> {
     input: R,
     model: Option<&'a str>,
     line: u64,
@@ -15,7 +15,7 @@ pub(in crate::cli::batch) struct JsonLines<'a, R> {
 
 impl<'a, R: BufRead> JsonLines<'a, R> {
     /// `model` is for the lines that name none.
-    pub(in crate::cli::batch) fn new(input: R, model: Option<&'a str>) -> Self {
+    pub(crate) fn new(input: R, model: Option<&'a str>) -> Self {
         Self { input, model, line: 0, buffer: Vec::new() }
     }
 

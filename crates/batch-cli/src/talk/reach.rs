@@ -7,7 +7,7 @@ use url::Url;
 
 /// Where the server is, and whether it has answered since this command began.
 #[derive(Debug)]
-pub(in crate::cli::batch) struct Contact {
+pub(crate) struct Contact {
     /// Without a name or password in it.
     address: String,
     is_made: Cell<bool>,

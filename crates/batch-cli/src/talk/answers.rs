@@ -5,13 +5,13 @@ use serde_json::value::RawValue;
 
 /// A batch or a file that was made.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli::batch) struct Created {
+pub(crate) struct Created {
     pub id: String,
 }
 
 /// `GET /v1/batches/{id}`.
 #[derive(Debug, Clone, Deserialize)]
-pub(in crate::cli::batch) struct Detail {
+pub(crate) struct Detail {
     pub status: String,
     #[serde(default)]
     pub total_tasks: u64,
@@ -35,7 +35,7 @@ pub(in crate::cli::batch) struct Detail {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-pub(in crate::cli::batch) struct LineFault {
+pub(crate) struct LineFault {
     /// Of the file that was sent, from 1.
     pub line: Option<u64>,
     pub message: String,
@@ -44,7 +44,7 @@ pub(in crate::cli::batch) struct LineFault {
 
 /// One of `GET /v1/batches`.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli::batch) struct Listed {
+pub(crate) struct Listed {
     pub id: String,
     #[serde(default)]
     pub priority: String,
@@ -56,7 +56,7 @@ pub(in crate::cli::batch) struct Listed {
 
 /// Its own struct because raw values cannot pass through `flatten`.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli::batch) struct ListedCounts {
+pub(crate) struct ListedCounts {
     pub status: String,
     #[serde(default)]
     pub total_tasks: u64,
@@ -68,7 +68,7 @@ pub(in crate::cli::batch) struct ListedCounts {
 
 /// `POST /v1/batches/estimate`.
 #[derive(Debug, Deserialize)]
-pub(in crate::cli::batch) struct Estimate {
+pub(crate) struct Estimate {
     pub total_tasks: u64,
     pub input_tokens: u64,
     pub max_cost_cents: Box<RawValue>,
@@ -78,7 +78,7 @@ pub(in crate::cli::batch) struct Estimate {
 }
 
 #[derive(Debug, Deserialize)]
-pub(in crate::cli::batch) struct ModelEstimate {
+pub(crate) struct ModelEstimate {
     pub model: String,
     pub tasks: u64,
     pub input_tokens: u64,
@@ -87,11 +87,11 @@ pub(in crate::cli::batch) struct ModelEstimate {
 }
 
 impl Detail {
-    pub(in crate::cli::batch) fn ended_tasks(&self) -> u64 {
+    pub(crate) fn ended_tasks(&self) -> u64 {
         self.completed_tasks + self.failed_tasks + self.cancelled_tasks + self.expired_tasks
     }
 
-    pub(in crate::cli::batch) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         matches!(self.status.as_str(), "completed" | "failed" | "cancelled" | "expired")
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// `1 task`, `2 tasks`; for nouns that take an s.
-pub(crate) fn counted(count: impl Display, noun: &str) -> String {
+pub fn counted(count: impl Display, noun: &str) -> String {
     let count = count.to_string();
     let ending = if count == "1" { "" } else { "s" };
     format!("{count} {noun}{ending}")
