@@ -18,13 +18,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use batchin_batch_cli::Outcome;
+use batchin_config::{Config, ConfigError, DatabaseUrl, PREFIX};
 use batchin_domain::{Clock as _, Timestamp};
 use batchin_settings::Environment;
 use batchin_store::{Store, User};
 
 use crate::{
     cli::{self, Cli, Command},
-    config::{self, Config, ConfigError, DatabaseUrl},
     telemetry, wiring,
     world::World,
 };
@@ -34,7 +34,7 @@ pub fn run(cli: &Cli, out: &mut impl Write) -> Result<Outcome> {
     if let Command::Engine(engine) = &cli.command {
         return engine::run(&engine.arguments);
     }
-    let sources = cli.sources(Environment::of_process(config::PREFIX));
+    let sources = cli.sources(Environment::of_process(PREFIX));
     let loaded = Config::load(&sources);
     if let Command::Doctor(report) = &cli.command {
         return runtime()?.block_on(doctor::run(&loaded, report.json, out));

@@ -1,10 +1,9 @@
-//! Holds: the parts of the executable: configuration, wiring, telemetry, roles, the command line.
+//! Holds: the parts of the executable: wiring, telemetry, roles, the command line.
 //!
 //! Wires crates together and decides nothing about requests, money or models.
 
 pub mod cli;
 pub mod commands;
-pub mod config;
 pub mod faults;
 mod secret_key;
 mod serve;

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use batchin_batch_cli::{self as batch, Outcome};
+use batchin_config::PREFIX;
 use batchin_server::cli::{self, Cli, Command, Config};
-use batchin_server::{commands, config, faults, tls};
+use batchin_server::{commands, faults, tls};
 use batchin_settings::Environment;
 use clap::Parser as _;
 
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     tls::install_crypto_provider();
     let cli = Cli::parse();
     let outcome =
-        faults::plan(&Environment::of_process(config::PREFIX)).and_then(|()| dispatch(&cli)).unwrap_or_else(|error| {
+        faults::plan(&Environment::of_process(PREFIX)).and_then(|()| dispatch(&cli)).unwrap_or_else(|error| {
             // Nothing is left to do when standard error is closed.
             let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
             let of_batch = error.downcast_ref::<batch::BatchError>().map(batch::BatchError::outcome);
@@ -39,7 +40,7 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
             let is_interactive = io::stderr().is_terminal();
             let interrupts = batch::Interrupts::of_process(is_interactive && io::stdin().is_terminal());
             let terminal = batch::Terminal { out: &mut out, is_interactive, interrupts };
-            let environment = Environment::of_process(config::PREFIX);
+            let environment = Environment::of_process(PREFIX);
             Ok(runtime.block_on(batch::execute(command, &environment, terminal))?)
         }
         Command::Serve(_)

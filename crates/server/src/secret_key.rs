@@ -7,11 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use batchin_config::Config;
 use batchin_domain::IdSource;
 use batchin_webhooks::{MasterKey, ShortKey};
 use secrecy::SecretString;
-
-use crate::config::Config;
 
 /// The file in the data folder.
 const FILE: &str = "secret_key";
@@ -76,10 +75,9 @@ fn make(folder: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use crate::{
-        config::{Flags, Sources},
-        world::World,
-    };
+    use batchin_config::{Flags, Sources};
+
+    use crate::world::World;
 
     use super::*;
 

@@ -17,6 +17,7 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
 use batchin_batch::{Batches, Worker, WorkerOptions};
+use batchin_config::{Config, Sources};
 use batchin_domain::{Clock, IdSource};
 use batchin_files::{Blobs, Files, FilesParts};
 use batchin_gateway::{Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions};
@@ -32,7 +33,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Sources},
     wiring::{self, NodeFolder},
     world::World,
 };

@@ -8,6 +8,7 @@ mod json_lines;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
+use batchin_config::{Log, LogFormat, Telemetry};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
@@ -22,7 +23,6 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 use url::Url;
 
 use self::json_lines::JsonLines;
-use crate::config::{Log, LogFormat, Telemetry};
 
 /// What traces are filed under.
 const SERVICE_NAME: &str = "batchin";

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use batchin_config::{self as config, Blobs, Config, DatabaseUrl, UpstreamKind};
 use batchin_domain::{IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
 use batchin_files::{DiskReserve, FilesOptions};
@@ -14,8 +15,6 @@ use batchin_weights::KnownModel;
 use secrecy::ExposeSecret as _;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
-
-use crate::config::{self, Blobs, Config, DatabaseUrl, UpstreamKind};
 
 /// The file whose lock the server of a data folder has.
 const LOCK: &str = "node.lock";
@@ -182,12 +181,12 @@ pub fn files_options(config: &Config) -> FilesOptions {
         Blobs::S3 { .. } => None,
     };
     let ledger = match &config.database.url {
-        config::DatabaseUrl::Sqlite(file) => {
+        DatabaseUrl::Sqlite(file) => {
             // A bare name lies in the working directory.
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             Some(folder.map_or_else(|| PathBuf::from("."), Path::to_owned))
         }
-        config::DatabaseUrl::Postgres(_) => None,
+        DatabaseUrl::Postgres(_) => None,
     };
     FilesOptions {
         max_bytes: files.max_bytes,

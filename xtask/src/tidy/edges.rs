@@ -55,6 +55,7 @@ const EDGES: &[Edges] = &[
             "tasks",
         ],
     },
+    Edges { name: "config", may_import: &["settings", "batch", "webhooks", "upstream", "domain"] },
     Edges { name: "engine", may_import: &["openai", "tasks"] },
     Edges {
         name: "server",
@@ -62,6 +63,7 @@ const EDGES: &[Edges] = &[
             "api",
             "batch",
             "batch-cli",
+            "config",
             "billing",
             "audit",
             "webhooks",

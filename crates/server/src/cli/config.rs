@@ -4,10 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use batchin_batch_cli::{Outcome, counted};
+use batchin_config::{Config, ConfigError};
 use batchin_settings::{Fault, Place};
 use serde_json::json;
-
-use crate::config::{self, Config, ConfigError};
 
 /// Says everything that is wrong with `file`, one line each.
 pub fn check(file: &Path, as_json: bool, out: &mut impl Write) -> io::Result<Outcome> {
@@ -42,7 +41,7 @@ pub fn check(file: &Path, as_json: bool, out: &mut impl Write) -> io::Result<Out
 
 /// Prints a commented example of every setting.
 pub fn example(out: &mut impl Write) -> io::Result<Outcome> {
-    out.write_all(config::example().as_bytes())?;
+    out.write_all(batchin_config::example().as_bytes())?;
     Ok(Outcome::Done)
 }
 

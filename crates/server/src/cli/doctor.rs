@@ -9,9 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use batchin_batch_cli::{Outcome, counted};
+use batchin_config::{Config, ConfigError, TlsFiles};
 use serde_json::json;
 
-use crate::config::{Config, ConfigError, TlsFiles};
 use crate::tls;
 
 /// A server of ours on this machine answers its health check at once.
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn missing_weights_name_the_command_that_fetches_them() {
-        let config = Config::load(&crate::config::Sources::default()).unwrap();
+        let config = Config::load(&batchin_config::Sources::default()).unwrap();
         let findings = weights(&config, |name| name == "all-minilm-l6-v2");
         let mut out = Vec::new();
         assert_eq!(print(&findings, false, &mut out).unwrap(), Outcome::Done);

@@ -9,11 +9,10 @@ pub mod manual;
 use std::path::PathBuf;
 
 use batchin_batch_cli::BatchCommand;
+use batchin_config::{Flags, Sources};
 use batchin_domain::{Amount, KeyId};
 use batchin_settings::Environment;
 use clap::{Args, Parser, Subcommand};
-
-use crate::config::{Flags, Sources};
 
 /// Requests a minute that a key may be given, as the API has it.
 const RPM: std::ops::RangeInclusive<i64> = 1..=10_000_000;
@@ -465,7 +464,7 @@ mod tests {
     fn flags_reach_the_configuration_from_either_side_of_the_command() {
         for line in ["batchin --data d serve --listen 127.0.0.1:0", "batchin serve --listen 127.0.0.1:0 --data d"] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            let config = crate::config::Config::load(&cli.sources(Environment::default())).unwrap();
+            let config = batchin_config::Config::load(&cli.sources(Environment::default())).unwrap();
             assert_eq!((config.server.listen.port(), config.server.data_dir.to_str()), (0, Some("d")));
         }
     }

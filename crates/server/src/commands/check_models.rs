@@ -4,12 +4,13 @@ use std::{io::Write, time::Duration};
 
 use anyhow::Result;
 use batchin_batch_cli::Outcome;
+use batchin_config::Config;
 use batchin_domain::IdSource as _;
 use batchin_tasks::Tasks;
 use batchin_upstream::{Check, Fleet, Kind};
 use serde_json::json;
 
-use crate::{config::Config, wiring, world::World};
+use crate::{wiring, world::World};
 
 /// Nothing is under way by then but the connections' ends.
 const PATIENCE: Duration = Duration::from_secs(1);

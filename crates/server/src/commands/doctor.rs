@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use batchin_batch_cli::{Outcome, counted};
+use batchin_config::{Blobs, Config, ConfigError, DatabaseUrl};
 use batchin_store::{ConnectError, Store};
 use batchin_upstream::Kind;
 use batchin_webhooks::{Vault, VaultError};
@@ -11,7 +12,6 @@ use batchin_webhooks::{Vault, VaultError};
 use super::check_models;
 use crate::{
     cli::{self, doctor},
-    config::{Blobs, Config, ConfigError, DatabaseUrl},
     secret_key,
     serve::BLOBS,
     wiring,

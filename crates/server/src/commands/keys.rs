@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::{Context as _, Result};
 use batchin_api::Secret;
 use batchin_batch_cli::Outcome;
+use batchin_config::Config;
 use batchin_domain::{IdSource as _, KeyId};
 use batchin_store::{KeyChange, KeyRow, NewKey, Store};
 use serde_json::{Value, json};
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 use super::cents_number;
 use crate::{
     cli::{Key, KeyLimits},
-    config::Config,
     world::World,
 };
 

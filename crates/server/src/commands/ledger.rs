@@ -4,9 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use batchin_batch_cli::{Outcome, counted};
+use batchin_config::Config;
 use serde_json::json;
-
-use crate::config::Config;
 
 /// Recomputes the ledger and says what does not add up.
 pub(super) async fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {

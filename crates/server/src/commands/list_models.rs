@@ -4,9 +4,10 @@ use std::io::Write;
 
 use anyhow::Result;
 use batchin_batch_cli::Outcome;
+use batchin_config::Config;
 use serde_json::json;
 
-use crate::{config::Config, wiring};
+use crate::wiring;
 
 /// What is configured, and which weights can be fetched.
 pub(super) fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {

@@ -4,8 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use batchin_batch_cli::Outcome;
-
-use crate::config::Config;
+use batchin_config::Config;
 
 /// Brings the database up to date.
 pub(super) async fn run(config: &Config, out: &mut impl Write) -> Result<Outcome> {

@@ -8,10 +8,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use batchin_batch_cli::Outcome;
+use batchin_config::Config;
 use batchin_weights::{KnownModel, Progress, PullOptions, SourceFailure, Stage, find, nearest, pull};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{config::Config, wiring};
+use crate::wiring;
 
 /// `batchin models pull NAME`
 pub(super) async fn run(name: &str, config: &Config, out: &mut impl Write) -> Result<Outcome> {

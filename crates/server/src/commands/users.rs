@@ -5,6 +5,7 @@ use std::io::{Read as _, Write};
 use anyhow::{Context as _, Result, bail};
 use batchin_api::{contact, password};
 use batchin_batch_cli::{Outcome, counted};
+use batchin_config::Config;
 use batchin_domain::{AccountId, IdSource as _, TransferId};
 use batchin_store::{CorrectError, CreateUserError, CreditGrant, NewUser, Role, Store};
 use serde_json::{Value, json};
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 use super::{cents_number, keys};
 use crate::{
     cli::{Credit, Credits, Report, User},
-    config::Config,
     world::World,
 };
 

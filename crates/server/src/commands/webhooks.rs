@@ -4,8 +4,9 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use batchin_batch_cli::{Outcome, counted};
+use batchin_config::Config;
 
-use crate::{cli::Webhooks, config::Config};
+use crate::cli::Webhooks;
 
 /// Runs a command about webhooks.
 pub(super) async fn run(command: &Webhooks, config: &Config, out: &mut impl Write) -> Result<Outcome> {

@@ -14,12 +14,11 @@ use std::{
 
 use batchin_api::network;
 use batchin_shares::{NoShare, Share, ShareLimits, Shares};
+use batchin_config::Server;
 use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
 use tracing::warn;
-
-use crate::config;
 
 /// Connections beyond the last one that are told so at once; more are closed without a word.
 const MAX_REFUSED: u64 = 64;
@@ -67,7 +66,7 @@ impl Drop for Place {
 
 impl Connections {
     /// As configured, or as many as this process may have files open.
-    pub(super) fn new(server: &config::Server) -> Self {
+    pub(super) fn new(server: &Server) -> Self {
         let calls = server.max_in_flight as u64;
         let files = raise_files(server.max_connections.saturating_add(calls).saturating_add(OTHER_FILES));
         let capacity = fitting(server.max_connections, calls, files);

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
+use batchin_config::Config;
 use batchin_engine::{EngineOptions, EngineState, Supervisor, SupervisorOptions};
 use batchin_tasks::Tasks;
 use batchin_upstream::Fleet;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::{commands::pull, config::Config, wiring};
+use crate::{commands::pull, wiring};
 
 /// Starts the engine if some model needs it. Until it answers, its models show as offline.
 pub(super) fn start(config: &Config, fleet: &Fleet, tasks: &Tasks) {

@@ -15,6 +15,7 @@ use axum_server::{
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
 use batchin_api::Api;
+use batchin_config::Server;
 use batchin_upstream::Gathered;
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use tokio::net::TcpStream;
@@ -25,7 +26,7 @@ use super::{
     outgoing::Streams,
     patience::Patient,
 };
-use crate::{config, tls::Certificate};
+use crate::tls::Certificate;
 
 /// A client that has not sent its headers by then is not going to.
 const HEADERS_PATIENCE: Duration = Duration::from_secs(30);
@@ -75,7 +76,7 @@ pub(super) struct Bound {
 }
 
 /// Binds the configured address.
-pub(super) fn bind(server: &config::Server) -> Result<Bound> {
+pub(super) fn bind(server: &Server) -> Result<Bound> {
     let tls = server.tls.clone().map(Certificate::new).transpose()?.map(|certificate| {
         let certificate = Arc::new(certificate);
         Tls { shown: RustlsConfig::from_config(certificate.current()), certificate }

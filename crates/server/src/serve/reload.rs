@@ -6,6 +6,7 @@
 use std::{os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use batchin_config::{Config, Sources, UpstreamKind, read_file};
 use batchin_gateway::Gateway;
 use batchin_tasks::Tasks;
 use metrics::{counter, gauge};
@@ -16,10 +17,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::listen::Tls;
-use crate::{
-    config::{self, Config, Sources, UpstreamKind},
-    wiring,
-};
+use crate::wiring;
 
 /// Between two looks at whether the file has changed.
 const LOOK: Duration = Duration::from_millis(250);
@@ -57,7 +55,7 @@ pub(super) fn watch(reloader: Reloader, tasks: &Tasks) {
         let mut stillness = Stillness::new(look(), Instant::now());
         if let Some(file) = &file {
             // It may have changed while the server came up.
-            let is_same = config::read_file(file).is_ok_and(|text| in_force.written.is_of(&text));
+            let is_same = read_file(file).is_ok_and(|text| in_force.written.is_of(&text));
             stillness.is_due = !is_same;
         }
         count("taken_over", 0);
@@ -138,7 +136,7 @@ impl Stillness {
 impl Reloader {
     /// What is in force from now on; nothing has changed when there is an error.
     async fn take_over(&self, in_force: &Config) -> Result<Config> {
-        let text = self.sources.file.as_deref().map_or(Ok(String::new()), config::read_file)?;
+        let text = self.sources.file.as_deref().map_or(Ok(String::new()), read_file)?;
         let config = Config::of_text(&text, &self.sources)?;
         refuse_losses(in_force, &config)?;
         let upstreams = wiring::upstreams(&config)?;

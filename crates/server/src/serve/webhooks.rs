@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use batchin_config::Config;
 use batchin_gateway::Gateway;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
 use batchin_webhooks::{Deliverer, DelivererParts, Sender, SystemLookup, Webhooks};
 
-use crate::{config::Config, secret_key, wiring, world::World};
+use crate::{secret_key, wiring, world::World};
 
 /// Opens the accounts' secrets.
 pub(super) async fn open(config: &Config, store: &Store) -> Result<Webhooks> {

@@ -35,7 +35,8 @@ use schema::SCHEMA;
 pub use server::{Roles, Server, TlsFiles};
 pub use shutdown::Shutdown;
 pub use sources::{Flags, Sources};
-pub use upstreams::{ENGINE_UPSTREAM, Timeouts, Upstream, UpstreamKind};
+use upstreams::ENGINE_UPSTREAM;
+pub use upstreams::{Timeouts, Upstream, UpstreamKind};
 use url::{Host, Url};
 pub use users::{Keys, Users};
 pub use webhooks::Webhooks;
@@ -236,8 +237,8 @@ fn is_local(url: &Url) -> bool {
     }
 }
 
-/// What a configuration file says.
-pub(crate) fn read_file(path: &Path) -> Result<String, ConfigError> {
+/// What a configuration file says, whether or not that is right.
+pub fn read_file(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let mut text = String::new();
