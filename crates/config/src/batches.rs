@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use batchin_batch::OpenLimits;
+use batchin_batch::{OpenLimits, WorkerOptions};
 use batchin_settings::{Kind, Preset, Scope, Setting};
 
 /// `[batches]`, checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Batches {
     /// Largest JSON of an inline batch, in bytes.
     pub max_inline_bytes: usize,
-    /// Most tasks that this process runs at once.
-    pub concurrency: usize,
-    /// How often a task is tried before it fails.
-    pub max_attempts: u32,
-    /// How long what came of a batch is kept after its end.
-    pub retention: Duration,
+    /// How their tasks are run.
+    pub worker: WorkerOptions,
     /// How many batches of an account may be open at once.
     pub open: OpenLimits,
 }
@@ -67,9 +63,11 @@ impl Batches {
     pub(super) fn read(scope: &Scope<'_>) -> Self {
         Self {
             max_inline_bytes: scope.size(&MAX_INLINE_BYTES),
-            concurrency: scope.size(&CONCURRENCY),
-            max_attempts: scope.count(&MAX_ATTEMPTS),
-            retention: Duration::from_secs(scope.integer(&RETENTION_HOURS).saturating_mul(3_600)),
+            worker: WorkerOptions {
+                concurrency: scope.size(&CONCURRENCY),
+                max_attempts: scope.count(&MAX_ATTEMPTS),
+                retention: Duration::from_secs(scope.integer(&RETENTION_HOURS).saturating_mul(3_600)),
+            },
             open: OpenLimits { funded: scope.integer(&MAX_OPEN), unfunded: scope.integer(&MAX_OPEN_UNFUNDED) },
         }
     }

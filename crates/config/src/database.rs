@@ -75,6 +75,13 @@ impl Database {
 }
 
 impl DatabaseUrl {
+    /// The folder of a SQLite file; a bare name lies in the working directory.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        let Self::Sqlite(file) = self else { return None };
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Some(folder.unwrap_or(Path::new(".")).to_owned())
+    }
+
     /// The address as a database driver takes it; a SQLite file is made when it is not there.
     pub fn connection(&self) -> SecretString {
         match self {
@@ -95,6 +102,13 @@ impl PartialEq for DatabaseUrl {
 }
 
 impl Blobs {
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        match self {
+            Self::Folder(folder) => Some(folder.clone()),
+            Self::S3 { .. } => None,
+        }
+    }
+
     pub(super) fn read(scope: &Scope<'_>, data_dir: &Path) -> Self {
         let by_default = || Self::Folder(data_dir.join("blobs"));
         let Some(text) = scope.optional_text(&BLOBS_URL) else { return by_default() };

@@ -1,25 +1,9 @@
 //! Holds: `[files]`: what may be uploaded and kept.
 
-use batchin_settings::{Kind, Preset, Scope, Setting};
+use std::path::PathBuf;
 
-/// `[files]`, checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Files {
-    /// Largest file that is uploaded, in bytes.
-    pub max_bytes: u64,
-    /// Uploads at once on this node.
-    pub max_uploads: u64,
-    /// What one account may keep, in bytes.
-    pub max_account_bytes: u64,
-    /// How many files one account may keep.
-    pub max_account_files: u64,
-    /// What an account without credit may keep, in bytes.
-    pub max_bytes_without_credit: u64,
-    /// How many files an account without credit may keep.
-    pub max_files_without_credit: u64,
-    /// Free space on the disk that files and batches leave alone, in bytes.
-    pub min_free_disk_bytes: u64,
-}
+use batchin_files::{DiskReserve, FileBounds, FileRoom, FilesOptions};
+use batchin_settings::{Kind, Preset, Scope, Setting};
 
 const MAX_BYTES: Setting = Setting {
     path: "files.max_bytes",
@@ -77,16 +61,19 @@ pub(super) const SETTINGS: &[&Setting] = &[
     &MIN_FREE_DISK_BYTES,
 ];
 
-impl Files {
-    pub(super) fn read(scope: &Scope<'_>) -> Self {
-        Self {
-            max_bytes: scope.integer(&MAX_BYTES),
-            max_uploads: scope.integer(&MAX_UPLOADS),
-            max_account_bytes: scope.integer(&MAX_ACCOUNT_BYTES),
-            max_account_files: scope.integer(&MAX_ACCOUNT_FILES),
-            max_bytes_without_credit: scope.integer(&MAX_BYTES_WITHOUT_CREDIT),
-            max_files_without_credit: scope.integer(&MAX_FILES_WITHOUT_CREDIT),
-            min_free_disk_bytes: scope.integer(&MIN_FREE_DISK_BYTES),
-        }
+/// `folders` are those of whose disks some is left alone; of uploads, one account may have `max_account_percent`.
+pub(super) fn read(scope: &Scope<'_>, folders: Vec<PathBuf>, max_account_percent: u64) -> FilesOptions {
+    FilesOptions {
+        max_bytes: scope.integer(&MAX_BYTES),
+        max_uploads: scope.integer(&MAX_UPLOADS),
+        max_account_percent,
+        bounds: FileBounds {
+            room: FileRoom { bytes: scope.integer(&MAX_ACCOUNT_BYTES), files: scope.integer(&MAX_ACCOUNT_FILES) },
+            without_credit: FileRoom {
+                bytes: scope.integer(&MAX_BYTES_WITHOUT_CREDIT),
+                files: scope.integer(&MAX_FILES_WITHOUT_CREDIT),
+            },
+        },
+        reserve: DiskReserve { folders, bytes: scope.integer(&MIN_FREE_DISK_BYTES) },
     }
 }

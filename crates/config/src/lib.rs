@@ -23,11 +23,11 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use batches::Batches;
+use batchin_files::FilesOptions;
 use batchin_settings::{Collector, Document, Faults, Scope, Written};
 pub use database::{Blobs, Database, DatabaseUrl};
 pub use engine::Engine;
 pub use example::example;
-pub use files::Files;
 pub use models::{Availability, Capabilities, Model};
 pub use observability::{Log, LogFormat, Metrics, Telemetry};
 pub use schema::PREFIX;
@@ -65,7 +65,7 @@ pub struct Config {
     /// `[batches]`
     pub batches: Batches,
     /// `[files]`
-    pub files: Files,
+    pub files: FilesOptions,
     /// `[webhooks]`
     pub webhooks: Webhooks,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
@@ -206,16 +206,19 @@ impl Config {
             upstreams.push(Upstream::engine());
         }
         let server = Server::read(&scope);
+        let database = Database::read(&scope, &server.data_dir);
+        let blobs = Blobs::read(&scope, &server.data_dir);
+        let folders = blobs.folder().into_iter().chain(database.url.folder()).collect();
         Self {
-            database: Database::read(&scope, &server.data_dir),
-            blobs: Blobs::read(&scope, &server.data_dir),
+            files: files::read(&scope, folders, server.gateway.max_account_percent),
+            webhooks: Webhooks::read(&scope, server.listen.ip()),
+            database,
+            blobs,
             server,
             shutdown: Shutdown::read(&scope),
             users: Users::read(&scope),
             keys: Keys::read(&scope),
             batches: Batches::read(&scope),
-            files: Files::read(&scope),
-            webhooks: Webhooks::read(&scope),
             upstreams,
             models,
             engine: Engine::read(&scope, weights),

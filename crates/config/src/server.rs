@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use batchin_gateway::GatewayOptions;
 use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting};
-use batchin_webhooks::MIN_KEY_CHARS;
+use batchin_webhooks::{MIN_KEY_CHARS, MasterKey, ShortKey};
 use ipnet::IpNet;
-use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 /// `[server]`, checked.
@@ -20,17 +20,15 @@ pub struct Server {
     /// Where the default database, blobs and model weights lie.
     pub data_dir: PathBuf,
     /// What webhook secrets are sealed with; the data folder's own without.
-    pub secret_key: Option<SecretString>,
+    pub secret_key: Option<MasterKey>,
     /// What this process does.
     pub roles: Roles,
     /// Certificate and key; plain HTTP without.
     pub tls: Option<TlsFiles>,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
-    /// Most requests in progress at once; more are refused with 503.
-    pub max_in_flight: usize,
-    /// What one account may have of places, body memory and uploads while it is alone, in percent.
-    pub max_account_percent: u64,
+    /// Most requests in progress at once, and what one account may have of them, of body memory and of uploads.
+    pub gateway: GatewayOptions,
     /// Most connections at once; more are refused.
     pub max_connections: u64,
     /// What one network address may have of them while it is alone, in percent.
@@ -221,8 +219,10 @@ impl Server {
             roles: roles(scope),
             tls,
             max_body_bytes: scope.size(&MAX_BODY_BYTES),
-            max_in_flight: scope.size(&MAX_IN_FLIGHT),
-            max_account_percent: scope.integer(&MAX_ACCOUNT_PERCENT),
+            gateway: GatewayOptions {
+                max_in_flight: scope.size(&MAX_IN_FLIGHT),
+                max_account_percent: scope.integer(&MAX_ACCOUNT_PERCENT),
+            },
             max_connections: scope.integer(&MAX_CONNECTIONS),
             max_address_percent: scope.integer(&MAX_ADDRESS_PERCENT),
             min_body_bytes_per_second: scope.integer(&MIN_BODY_BYTES_PER_SECOND),
@@ -260,13 +260,12 @@ fn tls_files(scope: &Scope<'_>) -> Option<TlsFiles> {
     }
 }
 
-fn secret_key(scope: &Scope<'_>) -> Option<SecretString> {
-    let key = scope.secret(&SECRET_KEY);
-    if key.as_ref().is_some_and(|key| key.expose_secret().chars().count() < MIN_KEY_CHARS) {
+fn secret_key(scope: &Scope<'_>) -> Option<MasterKey> {
+    let too_short = |ShortKey| {
         let message = format!("must have at least {MIN_KEY_CHARS} characters, all of them random");
         scope.fault(&SECRET_KEY, FaultKind::Value, message);
-    }
-    key
+    };
+    MasterKey::new(scope.secret(&SECRET_KEY)?).map_err(too_short).ok()
 }
 
 /// Origins as browsers send them, which compare them byte for byte.

@@ -186,10 +186,10 @@ fn flags_come_over_variables_over_the_file() {
     let text = "[server]\nlisten = \"127.0.0.1:1\"\nmax_in_flight = 5\ndata_dir = \"file\"\n";
     let variables = [("BATCHIN_SERVER__LISTEN", "127.0.0.1:2"), ("BATCHIN_SERVER__MAX_IN_FLIGHT", "6")];
     let config = load_with(text, &variables, Flags::default()).unwrap();
-    assert_eq!((config.server.listen.port(), config.server.max_in_flight), (2, 6));
+    assert_eq!((config.server.listen.port(), config.server.gateway.max_in_flight), (2, 6));
     let flags = Flags { listen: Some("127.0.0.1:3".to_owned()), roles: Some("worker".to_owned()), ..Flags::default() };
     let config = load_with(text, &variables, flags).unwrap();
-    assert_eq!((config.server.listen.port(), config.server.max_in_flight), (3, 6));
+    assert_eq!((config.server.listen.port(), config.server.gateway.max_in_flight), (3, 6));
     assert_eq!(config.server.roles, Roles { api: false, worker: true });
 }
 
@@ -245,8 +245,10 @@ fn a_secret_comes_from_its_file_and_is_never_printed() {
 fn webhooks_reach_what_the_operator_opens() {
     let text = "[webhooks]\nallow_http = true\nallow_cidrs = [\"10.1.0.0/16\", \"::1\"]\nretention_days = 2\n";
     let webhooks = load(text).unwrap().webhooks;
-    assert!(webhooks.allow_http && webhooks.own_cidrs.is_empty());
-    assert_eq!(webhooks.allow_cidrs, ["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()]);
+    assert!(webhooks.targets.allow_http);
+    assert_eq!(webhooks.targets.allow, ["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()]);
+    assert_eq!(webhooks.targets.own, ["127.0.0.1/32".parse().unwrap()], "what it listens on");
+    assert_eq!(load("server.listen = \"0.0.0.0:80\"").unwrap().webhooks.targets.own, []);
     assert_eq!(webhooks.retention.as_secs(), 2 * 24 * 3_600);
     assert_snapshot!(faults("[server]\nsecret_key = \"short\"\n[webhooks]\nown_cidrs = [\"10.1\"]\nallow_htp = true\n"), @r#"
     batchin.toml:2:14: server.secret_key must have at least 32 characters, all of them random

@@ -1,7 +1,9 @@
 //! Holds: `[webhooks]`: where customers may be told, and for how long it is remembered.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use batchin_domain::webhook::TargetPolicy;
 use batchin_settings::{Kind, Preset, Scope, Setting};
 use ipnet::IpNet;
 
@@ -12,12 +14,8 @@ const SECONDS_PER_DAY: u64 = 24 * 3_600;
 /// `[webhooks]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhooks {
-    /// Whether `http` is good enough.
-    pub allow_http: bool,
-    /// Networks that are open although they are private or special.
-    pub allow_cidrs: Vec<IpNet>,
-    /// Public networks of the operator's, which customers must not reach through us.
-    pub own_cidrs: Vec<IpNet>,
+    /// Where they may go.
+    pub targets: TargetPolicy,
     /// How long deliveries that have ended are kept.
     pub retention: Duration,
 }
@@ -51,11 +49,12 @@ const RETENTION_DAYS: Setting = Setting {
 pub(super) const SETTINGS: &[&Setting] = &[&ALLOW_HTTP, &ALLOW_CIDRS, &OWN_CIDRS, &RETENTION_DAYS];
 
 impl Webhooks {
-    pub(super) fn read(scope: &Scope<'_>) -> Self {
+    /// What the server listens on is its own, if it is one address.
+    pub(super) fn read(scope: &Scope<'_>, listen: IpAddr) -> Self {
+        let mut own = networks(scope, &OWN_CIDRS);
+        own.extend(Some(listen).filter(|ip| !ip.is_unspecified()).map(IpNet::from));
         Self {
-            allow_http: scope.flag(&ALLOW_HTTP),
-            allow_cidrs: networks(scope, &ALLOW_CIDRS),
-            own_cidrs: networks(scope, &OWN_CIDRS),
+            targets: TargetPolicy { allow_http: scope.flag(&ALLOW_HTTP), allow: networks(scope, &ALLOW_CIDRS), own },
             retention: Duration::from_secs(scope.integer(&RETENTION_DAYS) * SECONDS_PER_DAY),
         }
     }

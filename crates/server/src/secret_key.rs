@@ -41,8 +41,8 @@ pub fn file(config: &Config) -> PathBuf {
 
 /// The key that is configured, or else this node's own if there is one.
 pub fn find(config: &Config) -> Result<Option<MasterKey>, SecretKeyError> {
-    if let Some(text) = &config.server.secret_key {
-        return MasterKey::new(text.clone()).map(Some).map_err(SecretKeyError::Short);
+    if let Some(key) = &config.server.secret_key {
+        return Ok(Some(key.clone()));
     }
     let file = file(config);
     match fs::read_to_string(&file) {

@@ -16,11 +16,11 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
-use batchin_batch::{Batches, Worker, WorkerOptions};
+use batchin_batch::{Batches, Worker};
 use batchin_config::{Config, Sources};
 use batchin_domain::{Clock, IdSource};
 use batchin_files::{Blobs, Files, FilesParts};
-use batchin_gateway::{Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions};
+use batchin_gateway::{Dispatcher, Gateway, GatewayParts, Keeper, KeeperOptions};
 use batchin_scheduler::Policy;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
@@ -75,18 +75,14 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         ids: Arc::new(World),
         tasks: groups.beside.clone(),
     };
-    let files = Files::new(parts, wiring::files_options(&config));
+    let files = Files::new(parts, config.files.clone());
     let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
-        .with_webhook_targets(wiring::webhook_targets(&config))
+        .with_webhook_targets(config.webhooks.targets.clone())
         .with_open_limits(config.batches.open);
     engine::start(&config, gateway.fleet(), &groups.beside);
     if config.server.roles.worker {
-        let options = WorkerOptions {
-            concurrency: config.batches.concurrency,
-            max_attempts: config.batches.max_attempts,
-            retention: config.batches.retention,
-        };
-        Worker::start(gateway.clone(), (blobs, files.clone(), &batches), options, &groups.workers);
+        let parts = (blobs, files.clone(), &batches);
+        Worker::start(gateway.clone(), parts, config.batches.worker, &groups.workers);
         files.keep_swept(&groups.beside);
         webhooks::start(&config, &webhooks, &gateway, &groups.workers)?;
     }
@@ -119,7 +115,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
     let catalog = wiring::catalog(config, version)?;
     let seed = u64::from_le_bytes(ids.secret()[..8].try_into().context("a seed has eight bytes")?);
     let fleet = Fleet::new(wiring::upstreams(config)?, &groups.beside, seed)?;
-    let sharing = (Policy::default(), config.server.max_account_percent);
+    let sharing = (Policy::default(), config.server.gateway.max_account_percent);
     let dispatcher = Dispatcher::start(&fleet, sharing, Arc::clone(&clock), &groups.beside);
     let parts = GatewayParts {
         store: store.clone(),
@@ -131,13 +127,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
         ids,
         tasks: groups.beside.clone(),
     };
-    Ok(Gateway::new(
-        parts,
-        GatewayOptions {
-            max_in_flight: config.server.max_in_flight,
-            max_account_percent: config.server.max_account_percent,
-        },
-    ))
+    Ok(Gateway::new(parts, config.server.gateway))
 }
 
 fn api_parts(
@@ -162,7 +152,7 @@ fn api_parts(
         reader_patience: config.server.write_timeout,
         min_body_bytes_per_second: config.server.min_body_bytes_per_second,
         body_window: batchin_api::BODY_WINDOW,
-        max_account_percent: config.server.max_account_percent,
+        max_account_percent: config.server.gateway.max_account_percent,
         max_address_percent: config.server.max_address_percent,
         cors_origins: config.server.cors_origins.clone(),
         serves: config.server.roles.api,

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use batchin_config::{self as config, Blobs, Config, DatabaseUrl, UpstreamKind};
-use batchin_domain::{IdSource, NodeId, PriceVersion, webhook::TargetPolicy};
+use batchin_domain::{IdSource, NodeId, PriceVersion};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
 use batchin_files::{DiskReserve, FilesOptions};
 use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
-use batchin_store::{ConnectError, ConnectOptions, FileBounds, FileRoom, PriceList, Store};
+use batchin_store::{ConnectError, ConnectOptions, PriceList, Store};
 use batchin_upstream::{ConfigError as UpstreamFault, Kind, UpstreamConfig};
 use batchin_weights::KnownModel;
 use secrecy::ExposeSecret as _;
@@ -173,47 +173,12 @@ pub fn engine_socket(config: &Config) -> PathBuf {
     std::env::temp_dir().join(format!("batchin-{name}.sock"))
 }
 
-/// What may be uploaded and kept, and which disks are looked at: those of blobs and of the ledger.
-pub fn files_options(config: &Config) -> FilesOptions {
-    let files = &config.files;
-    let blobs = match &config.blobs {
-        Blobs::Folder(folder) => Some(folder.clone()),
-        Blobs::S3 { .. } => None,
-    };
-    let ledger = match &config.database.url {
-        DatabaseUrl::Sqlite(file) => {
-            // A bare name lies in the working directory.
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            Some(folder.map_or_else(|| PathBuf::from("."), Path::to_owned))
-        }
-        DatabaseUrl::Postgres(_) => None,
-    };
-    FilesOptions {
-        max_bytes: files.max_bytes,
-        max_uploads: files.max_uploads,
-        max_account_percent: config.server.max_account_percent,
-        bounds: FileBounds {
-            room: FileRoom { bytes: files.max_account_bytes, files: files.max_account_files },
-            without_credit: FileRoom { bytes: files.max_bytes_without_credit, files: files.max_files_without_credit },
-        },
-        reserve: DiskReserve { folders: blobs.into_iter().chain(ledger).collect(), bytes: files.min_free_disk_bytes },
-    }
-}
-
 /// Where blobs lie, as the blob store reads it.
 pub fn blobs_url(config: &Config) -> String {
     match &config.blobs {
         Blobs::Folder(folder) => format!("file:{}", folder.display()),
         Blobs::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
     }
-}
-
-/// Where webhooks may go. What this server listens on is its own, if it is one address.
-pub fn webhook_targets(config: &Config) -> TargetPolicy {
-    let webhooks = &config.webhooks;
-    let mut own = webhooks.own_cidrs.clone();
-    own.extend(Some(config.server.listen.ip()).filter(|ip| !ip.is_unspecified()).map(ipnet::IpNet::from));
-    TargetPolicy { allow_http: webhooks.allow_http, allow: webhooks.allow_cidrs.clone(), own }
 }
 
 /// The configured upstreams.

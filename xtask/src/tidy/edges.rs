@@ -55,7 +55,7 @@ const EDGES: &[Edges] = &[
             "tasks",
         ],
     },
-    Edges { name: "config", may_import: &["settings", "batch", "webhooks", "upstream", "domain"] },
+    Edges { name: "config", may_import: &["settings", "batch", "files", "webhooks", "gateway", "upstream", "domain"] },
     Edges { name: "engine", may_import: &["openai", "tasks"] },
     Edges {
         name: "server",

@@ -67,7 +67,7 @@ impl Drop for Place {
 impl Connections {
     /// As configured, or as many as this process may have files open.
     pub(super) fn new(server: &Server) -> Self {
-        let calls = server.max_in_flight as u64;
+        let calls = server.gateway.max_in_flight as u64;
         let files = raise_files(server.max_connections.saturating_add(calls).saturating_add(OTHER_FILES));
         let capacity = fitting(server.max_connections, calls, files);
         if capacity < server.max_connections {

@@ -9,7 +9,7 @@ use batchin_store::Store;
 use batchin_tasks::Tasks;
 use batchin_webhooks::{Deliverer, DelivererParts, Sender, SystemLookup, Webhooks};
 
-use crate::{secret_key, wiring, world::World};
+use crate::{secret_key, world::World};
 
 /// Opens the accounts' secrets.
 pub(super) async fn open(config: &Config, store: &Store) -> Result<Webhooks> {
@@ -22,7 +22,7 @@ pub(super) fn start(config: &Config, webhooks: &Webhooks, gateway: &Gateway, tas
     if !webhooks.can_sign() {
         return Ok(());
     }
-    let sender = Sender::new(wiring::webhook_targets(config), Arc::new(SystemLookup))?;
+    let sender = Sender::new(config.webhooks.targets.clone(), Arc::new(SystemLookup))?;
     let gateway = gateway.clone();
     let identity = move || {
         let epoch = gateway.epoch();
