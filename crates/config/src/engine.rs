@@ -1,12 +1,20 @@
 //! Holds: `[engine]`: the embedded engine.
 
+use std::path::{Path, PathBuf};
+
 use batchin_settings::{Kind, Preset, Scope, Setting};
+use sha2::{Digest as _, Sha256};
+
+/// Unix sockets have room for about this many bytes of path.
+const MAX_SOCKET_PATH: usize = 100;
 
 /// `[engine]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
     /// Whether it is started when a model is served by it.
     pub enabled: bool,
+    /// Where it listens.
+    pub socket: PathBuf,
     /// The weights it loads, by name; without the setting, those that the models on it name.
     pub models: Vec<String>,
     /// Threads that compute; one for each physical core when absent.
@@ -51,15 +59,26 @@ const CONTEXT: Setting = Setting {
 pub(super) const SETTINGS: &[&Setting] = &[&ENABLED, &MODELS, &THREADS, &SLOTS, &CONTEXT];
 
 impl Engine {
-    /// `named` are the weights that the models on the engine name.
-    pub(super) fn read(scope: &Scope<'_>, named: Vec<String>) -> Self {
-        let listed = scope.optional_list(&MODELS);
+    /// No model where the setting is absent.
+    pub(super) fn read(scope: &Scope<'_>, data_dir: &Path) -> Self {
         Self {
             enabled: scope.flag(&ENABLED),
-            models: listed.map_or(named, |names| names.into_iter().map(|(name, _)| name).collect()),
+            socket: socket(data_dir),
+            models: scope.list(&MODELS).into_iter().map(|(name, _)| name).collect(),
             threads: scope.optional_count(&THREADS),
             slots: scope.count(&SLOTS),
             context: scope.count(&CONTEXT),
         }
     }
+}
+
+/// In the data folder. Long folders get a short name elsewhere, since socket paths are short.
+fn socket(data_dir: &Path) -> PathBuf {
+    let folder = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let socket = folder.join("engine.sock");
+    if socket.as_os_str().len() <= MAX_SOCKET_PATH {
+        return socket;
+    }
+    let name = hex::encode(&Sha256::digest(socket.as_os_str().as_encoded_bytes())[..8]);
+    std::env::temp_dir().join(format!("batchin-{name}.sock"))
 }

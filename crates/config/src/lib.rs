@@ -24,11 +24,12 @@ use std::path::{Path, PathBuf};
 
 pub use batches::Batches;
 use batchin_files::FilesOptions;
+use batchin_gateway::Model;
 use batchin_settings::{Collector, Document, Faults, Scope, Written};
+use batchin_upstream::{Kind, UpstreamConfig};
 pub use database::{Blobs, Database, DatabaseUrl};
 pub use engine::Engine;
 pub use example::example;
-pub use models::{Availability, Capabilities, Model};
 pub use observability::{Log, LogFormat, Metrics, Telemetry};
 pub use schema::PREFIX;
 use schema::SCHEMA;
@@ -36,7 +37,6 @@ pub use server::{Roles, Server, TlsFiles};
 pub use shutdown::Shutdown;
 pub use sources::{Flags, Sources};
 use upstreams::ENGINE_UPSTREAM;
-pub use upstreams::{Timeouts, Upstream, UpstreamKind};
 use url::{Host, Url};
 pub use users::{Keys, Users};
 pub use webhooks::Webhooks;
@@ -69,7 +69,7 @@ pub struct Config {
     /// `[webhooks]`
     pub webhooks: Webhooks,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<UpstreamConfig>,
     /// `[[models]]`, in the order of the file.
     pub models: Vec<Model>,
     /// `[engine]`
@@ -184,7 +184,7 @@ impl Config {
 
     /// Whether the embedded engine is to be started.
     pub fn is_engine_needed(&self) -> bool {
-        self.upstreams.iter().any(|upstream| upstream.kind == UpstreamKind::Embedded)
+        self.upstreams.iter().any(|upstream| upstream.kind() == Kind::Embedded)
     }
 
     fn read(document: &mut Document, written: Written, faults: &Collector) -> Self {
@@ -193,19 +193,21 @@ impl Config {
             document.extend(Document::parse(models::DEFAULT_MODELS, faults));
         }
         let scope = Scope::root(document, faults);
-        let mut upstreams = upstreams::read_all(&scope);
+        let server = Server::read(&scope);
+        let mut engine = Engine::read(&scope, &server.data_dir);
+        let mut upstreams = upstreams::read_all(&scope, &engine);
         let mut names = upstreams::names(&scope);
-        if is_engine_enabled && !names.iter().any(|name| name == ENGINE_UPSTREAM) {
+        if engine.enabled && !names.iter().any(|name| name == ENGINE_UPSTREAM) {
             names.push(ENGINE_UPSTREAM.to_owned());
         }
         let models = models::read_all(&scope, &names);
-        let on_engine = |model: &&Model| model.is_on_engine(&upstreams);
-        let weights: Vec<String> = models.iter().filter(on_engine).map(|model| model.upstream_model.clone()).collect();
-        let is_written = upstreams.iter().any(|upstream| upstream.name == ENGINE_UPSTREAM);
-        if !is_written && models.iter().any(|model| model.upstreams.iter().any(|name| name == ENGINE_UPSTREAM)) {
-            upstreams.push(Upstream::engine());
+        if !scope.is_set(&engine::MODELS) {
+            engine.models = models::weights(&models, &upstreams);
         }
-        let server = Server::read(&scope);
+        let is_written = upstreams.iter().any(|upstream| upstream.name() == ENGINE_UPSTREAM);
+        if !is_written && models.iter().any(|model| model.upstreams.iter().any(|name| name == ENGINE_UPSTREAM)) {
+            upstreams.extend(upstreams::embedded(&engine, faults));
+        }
         let database = Database::read(&scope, &server.data_dir);
         let blobs = Blobs::read(&scope, &server.data_dir);
         let folders = blobs.folder().into_iter().chain(database.url.folder()).collect();
@@ -221,7 +223,7 @@ impl Config {
             batches: Batches::read(&scope),
             upstreams,
             models,
-            engine: Engine::read(&scope, weights),
+            engine,
             log: Log::read(&scope),
             telemetry: Telemetry::read(&scope),
             metrics: Metrics::read(&scope),

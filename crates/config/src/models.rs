@@ -6,60 +6,11 @@ use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{ClassPrices, Price, Rate};
+use batchin_gateway::{Availability, Capability, Model, OverLimit};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest};
+use batchin_upstream::{Kind as Server, UpstreamConfig};
 
-use super::upstreams::{ENGINE_UPSTREAM, Upstream, UpstreamKind};
-
-/// One `[[models]]`, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Model {
-    /// What clients call it.
-    pub id: String,
-    /// Other names for it.
-    pub aliases: Vec<String>,
-    /// Names of upstreams, at least one, each of them configured.
-    pub upstreams: Vec<String>,
-    /// What the upstreams call it.
-    pub upstream_model: String,
-    /// What it can do, at least one.
-    pub capabilities: Capabilities,
-    /// Tokens of prompt and answer together.
-    pub context_length: u32,
-    /// Most tokens of an answer, at most `context_length`.
-    pub max_output_tokens: u32,
-    /// Whether a request for more is refused rather than given as many.
-    pub refuses_over_limit: bool,
-    /// Whether it is always loaded.
-    pub availability: Availability,
-    /// SPDX-like name of its licence.
-    pub license: Option<String>,
-    /// Who made it.
-    pub owned_by: String,
-    /// What it costs, in every class.
-    pub prices: ClassPrices,
-}
-
-/// What a model can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capabilities {
-    /// `/v1/chat/completions`
-    pub chat: bool,
-    /// `/v1/completions`
-    pub completions: bool,
-    /// `/v1/embeddings`
-    pub embeddings: bool,
-}
-
-/// What a model is said to be while its upstreams are well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Availability {
-    /// Loaded all the time.
-    AlwaysOn,
-    /// Loaded when somebody asks.
-    OnDemand,
-    /// Not served for now; its name and prices stay.
-    Offline,
-}
+use super::upstreams::ENGINE_UPSTREAM;
 
 const ID: Setting = Setting {
     path: "id",
@@ -197,7 +148,8 @@ owned_by = "sentence-transformers"
 std_input = 0.01
 "#;
 
-const KNOWN_CAPABILITIES: &[&str] = &["chat", "completions", "embeddings"];
+const KNOWN_CAPABILITIES: [(&str, Capability); 3] =
+    [("chat", Capability::Chat), ("completions", Capability::Completions), ("embeddings", Capability::Embeddings)];
 const LATER_CAPABILITIES: &[&str] = &["speech", "images", "video"];
 
 /// All models, in the order of the file. `upstreams` are the names that a model may refer to.
@@ -207,48 +159,48 @@ pub(super) fn read_all(root: &Scope<'_>, upstreams: &[String]) -> Vec<Model> {
     for scope in root.entries("models") {
         claim_names(&scope, &mut taken);
         check_references(&scope, upstreams);
-        models.extend(Model::read(&scope));
+        models.extend(read(&scope));
     }
     models
 }
 
-impl Model {
-    fn read(scope: &Scope<'_>) -> Option<Self> {
-        let id = scope.text(&ID);
-        let capabilities = capabilities(scope);
-        let prices = prices(scope, capabilities);
-        let context_length = scope.count(&CONTEXT_LENGTH);
-        let max_output_tokens = scope.optional_count(&MAX_OUTPUT_TOKENS);
-        if scope.is_set(&CONTEXT_LENGTH) && max_output_tokens.is_some_and(|most| most > context_length) {
-            scope.fault(&MAX_OUTPUT_TOKENS, FaultKind::Value, format!("is above context_length ({context_length})"));
-        }
-        let availability = match scope.text(&STATUS).as_str() {
-            "on_demand" => Availability::OnDemand,
-            "offline" => Availability::Offline,
-            _ => Availability::AlwaysOn,
-        };
-        Some(Self {
-            upstream_model: scope.optional_text(&UPSTREAM_MODEL).unwrap_or_else(|| id.clone()),
-            id,
-            aliases: texts(scope, &ALIASES),
-            upstreams: texts(scope, &UPSTREAMS),
-            capabilities,
-            context_length,
-            max_output_tokens: max_output_tokens.unwrap_or(context_length),
-            refuses_over_limit: scope.text(&OVER_LIMIT) == "refuse",
-            availability,
-            license: scope.optional_text(&LICENSE),
-            owned_by: scope.text(&OWNED_BY),
-            prices: prices?,
-        })
+fn read(scope: &Scope<'_>) -> Option<Model> {
+    let id = scope.text(&ID);
+    let capabilities = capabilities(scope);
+    let prices = prices(scope, &capabilities);
+    let context_length = scope.count(&CONTEXT_LENGTH);
+    let max_output_tokens = scope.optional_count(&MAX_OUTPUT_TOKENS);
+    if scope.is_set(&CONTEXT_LENGTH) && max_output_tokens.is_some_and(|most| most > context_length) {
+        scope.fault(&MAX_OUTPUT_TOKENS, FaultKind::Value, format!("is above context_length ({context_length})"));
     }
+    let availability = match scope.text(&STATUS).as_str() {
+        "on_demand" => Availability::OnDemand,
+        "offline" => Availability::Offline,
+        _ => Availability::AlwaysOn,
+    };
+    Some(Model {
+        id,
+        aliases: texts(scope, &ALIASES),
+        upstreams: texts(scope, &UPSTREAMS),
+        upstream_model: scope.optional_text(&UPSTREAM_MODEL),
+        capabilities,
+        context_length,
+        max_output_tokens: Some(max_output_tokens.unwrap_or(context_length)),
+        over_limit: if scope.text(&OVER_LIMIT) == "refuse" { OverLimit::Refuse } else { OverLimit::Clamp },
+        availability,
+        license: scope.optional_text(&LICENSE),
+        owned_by: scope.text(&OWNED_BY),
+        prices: prices?,
+    })
+}
 
-    /// Whether the embedded engine serves it: by the reserved name, or by an upstream of that kind.
-    pub(super) fn is_on_engine(&self, upstreams: &[Upstream]) -> bool {
-        let is_embedded =
-            |name: &String| upstreams.iter().any(|known| known.name == *name && known.kind == UpstreamKind::Embedded);
-        self.upstreams.iter().any(|name| name == ENGINE_UPSTREAM || is_embedded(name))
-    }
+/// The weights of the models that the embedded engine serves: by the reserved name, or by an upstream of that kind.
+pub(super) fn weights(models: &[Model], upstreams: &[UpstreamConfig]) -> Vec<String> {
+    let is_embedded =
+        |name: &String| upstreams.iter().any(|known| known.name() == name && known.kind() == Server::Embedded);
+    let is_on_engine = |model: &&Model| model.upstreams.iter().any(|name| name == ENGINE_UPSTREAM || is_embedded(name));
+    let weights = |model: &Model| model.upstream_model.as_ref().unwrap_or(&model.id).clone();
+    models.iter().filter(is_on_engine).map(weights).collect()
 }
 
 fn texts(scope: &Scope<'_>, setting: &Setting) -> Vec<String> {
@@ -296,38 +248,36 @@ fn dangling(name: &str, upstreams: &[String]) -> String {
     }
 }
 
-fn capabilities(scope: &Scope<'_>) -> Capabilities {
-    let mut found = Capabilities { chat: false, completions: false, embeddings: false };
+/// In the order of `KNOWN_CAPABILITIES`.
+fn capabilities(scope: &Scope<'_>) -> Vec<Capability> {
     let named = scope.list(&CAPABILITIES);
     for (name, place) in &named {
-        match name.as_str() {
-            "chat" => found.chat = true,
-            "completions" => found.completions = true,
-            "embeddings" => found.embeddings = true,
-            other => wrong_capability(scope, other, place),
+        if !KNOWN_CAPABILITIES.iter().any(|(known, _)| known == name) {
+            wrong_capability(scope, name, place);
         }
     }
     if scope.is_set(&CAPABILITIES) && named.is_empty() {
         scope.fault(&CAPABILITIES, FaultKind::Value, "must name at least one of chat, completions, embeddings");
     }
-    found
+    let is_named = |(known, _): &&(&str, Capability)| named.iter().any(|(name, _)| name == known);
+    KNOWN_CAPABILITIES.iter().filter(is_named).map(|(_, capability)| *capability).collect()
 }
 
 fn wrong_capability(scope: &Scope<'_>, name: &str, place: &Place) {
     let message = if LATER_CAPABILITIES.contains(&name) {
         format!("capability \"{name}\" is not in this version")
     } else {
-        format!("capability \"{name}\" is none of {}", KNOWN_CAPABILITIES.join(", "))
+        format!("capability \"{name}\" is none of {}", KNOWN_CAPABILITIES.map(|(known, _)| known).join(", "))
     };
     scope.faults.add(place, FaultKind::Value, message);
 }
 
 /// None when a price that the capabilities need is missing or wrong.
-fn prices(scope: &Scope<'_>, capabilities: Capabilities) -> Option<ClassPrices> {
+fn prices(scope: &Scope<'_>, capabilities: &[Capability]) -> Option<ClassPrices> {
     let input = scope.decimal(&STD_INPUT, Rate::parse_dollars_per_million);
     let output = scope.decimal(&STD_OUTPUT, Rate::parse_dollars_per_million);
     let factors = [&HIGH, &LOW, &FILL].map(|setting| scope.decimal(setting, factor));
-    let generates = capabilities.chat || capabilities.completions;
+    let generates = capabilities.iter().any(|can| matches!(can, Capability::Chat | Capability::Completions));
     if generates && !scope.is_set(&STD_OUTPUT) {
         scope.fault(&STD_OUTPUT, FaultKind::Missing, "is missing; chat and completions need a price, such as 0.08");
         return None;

@@ -4,61 +4,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use batchin_settings::{Collector, Document, FaultKind, Kind, Preset, Scope, Setting};
-use batchin_upstream::LimitName;
+use batchin_upstream::{ConfigError, Kind as Server, LimitName, UpstreamConfig};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
+use super::engine::Engine;
+
 /// The name of the upstream that needs no entry: the embedded engine.
 pub const ENGINE_UPSTREAM: &str = "engine";
-
-/// One `[[upstreams]]`, checked.
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Unique; models refer to it.
-    pub name: String,
-    /// What speaks there.
-    pub kind: UpstreamKind,
-    /// Secret to it; none for most servers of one's own.
-    pub api_key: Option<SecretString>,
-    /// Requests it runs at once; learned when absent.
-    pub slots: Option<u32>,
-    /// How long each part of a call may take.
-    pub timeouts: Timeouts,
-    /// Whether it was started with priority scheduling.
-    pub priority_enabled: bool,
-    /// The name by which it reads the limit of an answer's tokens.
-    pub limit_name: LimitName,
-    /// Whether its streams are asked for their usage.
-    pub stream_options: bool,
-}
-
-/// How long each part of a call to an upstream may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Until a connection stands.
-    pub connect: Duration,
-    /// From sending to the first event of a stream, or the head of a whole answer.
-    pub first_byte: Duration,
-    /// Between two bytes after that.
-    pub idle: Duration,
-}
-
-/// What speaks at an upstream, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UpstreamKind {
-    /// Any server that speaks OpenAI's API.
-    Openai(Url),
-    /// vLLM.
-    Vllm(Url),
-    /// SGLang.
-    Sglang(Url),
-    /// llama.cpp's server.
-    Llamacpp(Url),
-    /// Ollama.
-    Ollama(Url),
-    /// The engine that ships with us; its address is found at run time.
-    Embedded,
-}
 
 const NAME: Setting = Setting {
     path: "name",
@@ -148,68 +101,9 @@ const MAX_NAME_BYTES: usize = 64;
 
 /// Kinds that are planned and cannot be served yet.
 const LATER_KINDS: &[&str] = &["vllm-omni", "sglang-diffusion", "sdcpp", "comfyui", "cosyvoice"];
-const KINDS: &[&str] = &["openai", "vllm", "sglang", "llamacpp", "ollama", "embedded"];
 
-impl Upstream {
-    /// The embedded engine, as if it had been written.
-    pub(super) fn engine() -> Self {
-        let nothing = (Document::default(), Collector::default());
-        let scope = Scope::root(&nothing.0, &nothing.1);
-        Self::with(&scope, ENGINE_UPSTREAM.to_owned(), UpstreamKind::Embedded)
-    }
-
-    /// Where it is; none for the embedded engine.
-    pub fn base_url(&self) -> Option<&Url> {
-        match &self.kind {
-            UpstreamKind::Openai(url)
-            | UpstreamKind::Vllm(url)
-            | UpstreamKind::Sglang(url)
-            | UpstreamKind::Llamacpp(url)
-            | UpstreamKind::Ollama(url) => Some(url),
-            UpstreamKind::Embedded => None,
-        }
-    }
-
-    fn read(scope: &Scope<'_>) -> Option<Self> {
-        let name = scope.text(&NAME);
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !name.bytes().all(is_plain) || name.len() > MAX_NAME_BYTES {
-            let message = format!("must have at most {MAX_NAME_BYTES} letters, digits, dots, dashes or underscores");
-            scope.fault(&NAME, FaultKind::Value, message);
-        }
-        let kind = kind(scope);
-        if name == ENGINE_UPSTREAM && kind.as_ref().is_some_and(|kind| *kind != UpstreamKind::Embedded) {
-            scope.fault(&NAME, FaultKind::Reference, "\"engine\" is kept for the embedded engine; choose another");
-        }
-        let upstream = Self::with(scope, name, kind.clone().unwrap_or(UpstreamKind::Embedded));
-        kind.map(|_| upstream)
-    }
-
-    fn with(scope: &Scope<'_>, name: String, kind: UpstreamKind) -> Self {
-        let seconds = |setting| Duration::from_secs(scope.integer(setting));
-        let api_key = scope.secret(&API_KEY);
-        let is_sendable = |key: &SecretString| key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic());
-        if api_key.as_ref().is_some_and(|key| !is_sendable(key)) {
-            scope.fault(&API_KEY, FaultKind::Value, "must have printable ASCII characters only");
-        }
-        Self {
-            name,
-            kind,
-            api_key,
-            slots: scope.optional_count(&SLOTS),
-            timeouts: Timeouts {
-                connect: seconds(&CONNECT_TIMEOUT_SECONDS),
-                first_byte: seconds(&FIRST_BYTE_TIMEOUT_SECONDS),
-                idle: seconds(&IDLE_TIMEOUT_SECONDS),
-            },
-            priority_enabled: scope.flag(&PRIORITY_ENABLED),
-            limit_name: LimitName::named(&scope.text(&LIMIT_NAME)).unwrap_or_default(),
-            stream_options: scope.flag(&STREAM_OPTIONS),
-        }
-    }
-}
-
-pub(super) fn read_all(root: &Scope<'_>) -> Vec<Upstream> {
+/// All of them, in the order of the file.
+pub(super) fn read_all(root: &Scope<'_>, engine: &Engine) -> Vec<UpstreamConfig> {
     let mut names = HashSet::new();
     let mut upstreams = Vec::new();
     for scope in root.entries("upstreams") {
@@ -217,7 +111,7 @@ pub(super) fn read_all(root: &Scope<'_>) -> Vec<Upstream> {
         if !name.is_empty() && !names.insert(name.clone()) {
             scope.fault(&NAME, FaultKind::Reference, format!("\"{name}\" is the name of another upstream"));
         }
-        upstreams.extend(Upstream::read(&scope));
+        upstreams.extend(read(&scope, &name, engine));
     }
     upstreams
 }
@@ -225,6 +119,66 @@ pub(super) fn read_all(root: &Scope<'_>) -> Vec<Upstream> {
 /// Every name that was written, also of entries that are otherwise wrong: a model that refers to one does not dangle.
 pub(super) fn names(root: &Scope<'_>) -> Vec<String> {
     root.entries("upstreams").iter().filter_map(|scope| scope.peek_text(&NAME)).collect()
+}
+
+/// The embedded engine, as if it had been written.
+pub(super) fn embedded(engine: &Engine, faults: &Collector) -> Option<UpstreamConfig> {
+    let nothing = Document::default();
+    build(&Scope::root(&nothing, faults), (ENGINE_UPSTREAM, Some((Server::Embedded, address(engine)))), engine)
+}
+
+fn read(scope: &Scope<'_>, name: &str, engine: &Engine) -> Option<UpstreamConfig> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !name.bytes().all(is_plain) || name.len() > MAX_NAME_BYTES {
+        let message = format!("must have at most {MAX_NAME_BYTES} letters, digits, dots, dashes or underscores");
+        scope.fault(&NAME, FaultKind::Value, message);
+    }
+    let server = server(scope, engine);
+    if name == ENGINE_UPSTREAM && server.as_ref().is_some_and(|(kind, _)| *kind != Server::Embedded) {
+        scope.fault(&NAME, FaultKind::Reference, "\"engine\" is kept for the embedded engine; choose another");
+    }
+    build(scope, (name, server), engine)
+}
+
+/// Of an entry without a server all else is read, too: its faults are told.
+fn build(
+    scope: &Scope<'_>,
+    (name, server): (&str, Option<(Server, String)>),
+    engine: &Engine,
+) -> Option<UpstreamConfig> {
+    let seconds = |setting| Duration::from_secs(scope.integer(setting));
+    let timeouts =
+        (seconds(&CONNECT_TIMEOUT_SECONDS), seconds(&FIRST_BYTE_TIMEOUT_SECONDS), seconds(&IDLE_TIMEOUT_SECONDS));
+    let (api_key, slots) = (api_key(scope), scope.optional_count(&SLOTS));
+    let (priority_enabled, stream_options) = (scope.flag(&PRIORITY_ENABLED), scope.flag(&STREAM_OPTIONS));
+    let limit_name = LimitName::named(&scope.text(&LIMIT_NAME)).unwrap_or_default();
+    let (kind, address) = server?;
+    let mut built = match UpstreamConfig::new(name, kind, &address) {
+        Ok(built) => built,
+        Err(ConfigError::BaseUrl) => {
+            let message = "must be http://HOST[:PORT][/PATH], https://… or unix:/PATH";
+            scope.fault(&BASE_URL, FaultKind::Value, message);
+            return None;
+        }
+        // Told already.
+        Err(ConfigError::Name | ConfigError::ApiKey | ConfigError::Zero(_)) => return None,
+    };
+    (built.connect_timeout, built.first_byte_timeout, built.idle_timeout) = timeouts;
+    built.api_key = api_key;
+    built.slots = if kind == Server::Embedded { Some(engine.slots) } else { slots };
+    built.priority_enabled = priority_enabled;
+    built.limit_name = limit_name;
+    built.stream_options = stream_options;
+    Some(built)
+}
+
+fn api_key(scope: &Scope<'_>) -> Option<SecretString> {
+    let key = scope.secret(&API_KEY);
+    let is_sendable = |key: &SecretString| key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic());
+    if key.as_ref().is_some_and(|key| !is_sendable(key)) {
+        scope.fault(&API_KEY, FaultKind::Value, "must have printable ASCII characters only");
+    }
+    key
 }
 
 fn base_url(scope: &Scope<'_>) -> Option<Url> {
@@ -237,35 +191,34 @@ fn base_url(scope: &Scope<'_>) -> Option<Url> {
     Some(url)
 }
 
-fn kind(scope: &Scope<'_>) -> Option<UpstreamKind> {
-    let kind = scope.text(&KIND);
+/// What speaks there, and its address.
+fn server(scope: &Scope<'_>, engine: &Engine) -> Option<(Server, String)> {
+    let name = scope.text(&KIND);
     let url = base_url(scope);
-    if LATER_KINDS.contains(&kind.as_str()) {
-        scope.fault(&KIND, FaultKind::Value, format!("\"{kind}\" is not in this version"));
+    if LATER_KINDS.contains(&name.as_str()) {
+        scope.fault(&KIND, FaultKind::Value, format!("\"{name}\" is not in this version"));
         return None;
     }
-    if !KINDS.contains(&kind.as_str()) {
-        if !kind.is_empty() {
-            scope.fault(&KIND, FaultKind::Value, format!("\"{kind}\" is none of {}", KINDS.join(", ")));
+    let Some(kind) = Server::ALL.into_iter().find(|kind| kind.name() == name) else {
+        if !name.is_empty() {
+            let known = Server::ALL.map(Server::name).join(", ");
+            scope.fault(&KIND, FaultKind::Value, format!("\"{name}\" is none of {known}"));
         }
         return None;
-    }
-    if kind == "embedded" {
+    };
+    if kind == Server::Embedded {
         if scope.is_set(&BASE_URL) {
             scope.fault(&BASE_URL, FaultKind::Value, "does not go with kind \"embedded\"");
         }
-        return Some(UpstreamKind::Embedded);
+        return Some((kind, address(engine)));
     }
     if !scope.is_set(&BASE_URL) {
-        let message = format!("is missing; kind \"{kind}\" needs it, for example http://10.0.0.5:8000/v1");
+        let message = format!("is missing; kind \"{name}\" needs it, for example http://10.0.0.5:8000/v1");
         scope.fault(&BASE_URL, FaultKind::Missing, message);
     }
-    let url = url?;
-    Some(match kind.as_str() {
-        "vllm" => UpstreamKind::Vllm(url),
-        "sglang" => UpstreamKind::Sglang(url),
-        "llamacpp" => UpstreamKind::Llamacpp(url),
-        "ollama" => UpstreamKind::Ollama(url),
-        _ => UpstreamKind::Openai(url),
-    })
+    Some((kind, url?.into()))
+}
+
+fn address(engine: &Engine) -> String {
+    format!("unix:{}", engine.socket.display())
 }

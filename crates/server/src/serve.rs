@@ -20,7 +20,7 @@ use batchin_batch::{Batches, Worker};
 use batchin_config::{Config, Sources};
 use batchin_domain::{Clock, IdSource};
 use batchin_files::{Blobs, Files, FilesParts};
-use batchin_gateway::{Dispatcher, Gateway, GatewayParts, Keeper, KeeperOptions};
+use batchin_gateway::{Catalog, Dispatcher, Gateway, GatewayParts, Keeper, KeeperOptions};
 use batchin_scheduler::Policy;
 use batchin_store::Store;
 use batchin_tasks::Tasks;
@@ -112,9 +112,9 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
     let (fingerprint, body) = wiring::price_list(config);
     let version = store.publish_prices(&fingerprint, &body, clock.now()).await.context("prices")?;
     batchin_faults::point("prices.published");
-    let catalog = wiring::catalog(config, version)?;
+    let catalog = Catalog::new(version, config.models.clone())?;
     let seed = u64::from_le_bytes(ids.secret()[..8].try_into().context("a seed has eight bytes")?);
-    let fleet = Fleet::new(wiring::upstreams(config)?, &groups.beside, seed)?;
+    let fleet = Fleet::new(config.upstreams.clone(), &groups.beside, seed)?;
     let sharing = (Policy::default(), config.server.gateway.max_account_percent);
     let dispatcher = Dispatcher::start(&fleet, sharing, Arc::clone(&clock), &groups.beside);
     let parts = GatewayParts {

@@ -4,13 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use batchin_config::{self as config, Blobs, Config, DatabaseUrl, UpstreamKind};
-use batchin_domain::{IdSource, NodeId, PriceVersion};
+use batchin_config::{Blobs, Config, DatabaseUrl};
+use batchin_domain::{IdSource, NodeId};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
-use batchin_files::{DiskReserve, FilesOptions};
-use batchin_gateway::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
 use batchin_store::{ConnectError, ConnectOptions, PriceList, Store};
-use batchin_upstream::{ConfigError as UpstreamFault, Kind, UpstreamConfig};
 use batchin_weights::KnownModel;
 use secrecy::ExposeSecret as _;
 use sha2::{Digest, Sha256};
@@ -20,8 +17,6 @@ use uuid::Uuid;
 const LOCK: &str = "node.lock";
 /// Longest address that can stand in it, in bytes.
 const MAX_ADDRESS: u64 = 128;
-/// Unix sockets have room for about this many bytes of path.
-const MAX_SOCKET_PATH: usize = 100;
 
 /// This node's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -162,17 +157,6 @@ pub fn weights_folder(config: &Config) -> PathBuf {
     config.server.data_dir.join("models")
 }
 
-/// The engine's socket. Long folders get a short name elsewhere, since socket paths are short.
-pub fn engine_socket(config: &Config) -> PathBuf {
-    let folder = std::path::absolute(&config.server.data_dir).unwrap_or_else(|_| config.server.data_dir.clone());
-    let socket = folder.join("engine.sock");
-    if socket.as_os_str().len() <= MAX_SOCKET_PATH {
-        return socket;
-    }
-    let name = hex::encode(&Sha256::digest(socket.as_os_str().as_encoded_bytes())[..8]);
-    std::env::temp_dir().join(format!("batchin-{name}.sock"))
-}
-
 /// Where blobs lie, as the blob store reads it.
 pub fn blobs_url(config: &Config) -> String {
     match &config.blobs {
@@ -181,74 +165,11 @@ pub fn blobs_url(config: &Config) -> String {
     }
 }
 
-/// The configured upstreams.
-pub fn upstreams(config: &Config) -> Result<Vec<UpstreamConfig>, UpstreamFault> {
-    config.upstreams.iter().map(|upstream| one_upstream(config, upstream)).collect()
-}
-
-fn one_upstream(config: &Config, upstream: &config::Upstream) -> Result<UpstreamConfig, UpstreamFault> {
-    let kind = match &upstream.kind {
-        UpstreamKind::Openai(_) => Kind::OpenAi,
-        UpstreamKind::Vllm(_) => Kind::Vllm,
-        UpstreamKind::Sglang(_) => Kind::Sglang,
-        UpstreamKind::Llamacpp(_) => Kind::LlamaCpp,
-        UpstreamKind::Ollama(_) => Kind::Ollama,
-        UpstreamKind::Embedded => Kind::Embedded,
-    };
-    let address = match upstream.base_url() {
-        Some(url) => url.to_string(),
-        None => format!("unix:{}", engine_socket(config).display()),
-    };
-    let mut built = UpstreamConfig::new(&upstream.name, kind, &address)?;
-    built.api_key.clone_from(&upstream.api_key);
-    built.slots = if kind == Kind::Embedded { Some(config.engine.slots) } else { upstream.slots };
-    built.connect_timeout = upstream.timeouts.connect;
-    built.first_byte_timeout = upstream.timeouts.first_byte;
-    built.idle_timeout = upstream.timeouts.idle;
-    built.priority_enabled = upstream.priority_enabled;
-    built.limit_name = upstream.limit_name;
-    built.stream_options = upstream.stream_options;
-    built.validate()?;
-    Ok(built)
-}
-
 /// The price list as JSON, and the fingerprint that tells one version from another.
 pub fn price_list(config: &Config) -> (String, String) {
     let body = PriceList::body(config.models.iter().map(|model| (model.id.as_str(), &model.prices)));
     let fingerprint = hex::encode(Sha256::digest(body.as_bytes()));
     (fingerprint, body)
-}
-
-/// The configured models under a version of the price list.
-pub fn catalog(config: &Config, version: PriceVersion) -> Result<Catalog, CatalogError> {
-    Catalog::new(version, config.models.iter().map(one_model).collect())
-}
-
-fn one_model(model: &config::Model) -> Model {
-    let can = model.capabilities;
-    let capabilities = [
-        (can.chat, Capability::Chat),
-        (can.completions, Capability::Completions),
-        (can.embeddings, Capability::Embeddings),
-    ];
-    Model {
-        id: model.id.clone(),
-        aliases: model.aliases.clone(),
-        upstreams: model.upstreams.clone(),
-        upstream_model: Some(model.upstream_model.clone()),
-        capabilities: capabilities.into_iter().filter_map(|(can, what)| can.then_some(what)).collect(),
-        context_length: model.context_length,
-        max_output_tokens: Some(model.max_output_tokens),
-        over_limit: if model.refuses_over_limit { OverLimit::Refuse } else { OverLimit::Clamp },
-        availability: match model.availability {
-            config::Availability::AlwaysOn => Availability::AlwaysOn,
-            config::Availability::OnDemand => Availability::OnDemand,
-            config::Availability::Offline => Availability::Offline,
-        },
-        license: model.license.clone(),
-        owned_by: model.owned_by.clone(),
-        prices: model.prices,
-    }
 }
 
 /// What the engine's process is started with, once the weights of these models are in their folder.
@@ -265,7 +186,7 @@ pub fn engine_options(config: &Config, models: &[&'static KnownModel]) -> Engine
         context_tokens: config.engine.context,
         slots: usize::try_from(config.engine.slots).unwrap_or(usize::MAX),
     });
-    let mut options = EngineOptions::new(engine_socket(config), models.collect());
+    let mut options = EngineOptions::new(config.engine.socket.clone(), models.collect());
     options.threads = config.engine.threads.and_then(|threads| usize::try_from(threads).ok());
     options
 }

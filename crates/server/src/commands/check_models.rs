@@ -10,7 +10,7 @@ use batchin_tasks::Tasks;
 use batchin_upstream::{Check, Fleet, Kind};
 use serde_json::json;
 
-use crate::{wiring, world::World};
+use crate::world::World;
 
 /// Nothing is under way by then but the connections' ends.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl Asked {
 pub(super) async fn ask(config: &Config, wanted: impl Fn(Kind) -> bool) -> Result<Vec<Asked>> {
     let tasks = Tasks::new();
     let seed = u64::from(World.uuid().as_fields().0);
-    let upstreams = wiring::upstreams(config)?.into_iter().filter(|upstream| wanted(upstream.kind())).collect();
+    let upstreams = config.upstreams.iter().filter(|upstream| wanted(upstream.kind())).cloned().collect();
     let fleet = Fleet::new(upstreams, &tasks, seed)?;
     let asked = fleet.replicas().into_iter().map(|replica| async move {
         let (name, kind, check) = (replica.name().to_owned(), replica.kind(), replica.check().await);
@@ -69,7 +69,7 @@ pub(super) async fn ask(config: &Config, wanted: impl Fn(Kind) -> bool) -> Resul
 /// The upstream's own names of the models that it is to serve and does not have.
 fn missing(config: &Config, upstream: &str, has: impl Fn(&str) -> bool) -> Vec<String> {
     let served = config.models.iter().filter(|model| model.upstreams.iter().any(|name| name == upstream));
-    let names = served.map(|model| &model.upstream_model);
+    let names = served.map(|model| model.upstream_model.as_ref().unwrap_or(&model.id));
     let mut missing: Vec<String> = names.filter(|name| !has(name)).cloned().collect();
     missing.sort();
     missing.dedup();

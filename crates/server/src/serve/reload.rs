@@ -6,9 +6,10 @@
 use std::{os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use batchin_config::{Config, Sources, UpstreamKind, read_file};
-use batchin_gateway::Gateway;
+use batchin_config::{Config, Sources, read_file};
+use batchin_gateway::{Catalog, Gateway};
 use batchin_tasks::Tasks;
+use batchin_upstream::Kind;
 use metrics::{counter, gauge};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -139,12 +140,11 @@ impl Reloader {
         let text = self.sources.file.as_deref().map_or(Ok(String::new()), read_file)?;
         let config = Config::of_text(&text, &self.sources)?;
         refuse_losses(in_force, &config)?;
-        let upstreams = wiring::upstreams(&config)?;
         let (fingerprint, body) = wiring::price_list(&config);
         let (store, now) = (self.gateway.store(), self.gateway.clock().now());
         let version = store.publish_prices(&fingerprint, &body, now).await.context("prices")?;
-        let catalog = wiring::catalog(&config, version)?;
-        self.gateway.fleet().reload(upstreams)?;
+        let catalog = Catalog::new(version, config.models.clone())?;
+        self.gateway.fleet().reload(config.upstreams.clone())?;
         self.gateway.reload(catalog);
         Ok(config)
     }
@@ -195,7 +195,7 @@ fn refuse_losses(in_force: &Config, config: &Config) -> Result<()> {
     if has_none && !in_force.models.is_empty() {
         bail!("the file has no [[models]] any more; if that is meant, restart the server");
     }
-    let servers = |config: &Config| config.upstreams.iter().any(|upstream| upstream.kind != UpstreamKind::Embedded);
+    let servers = |config: &Config| config.upstreams.iter().any(|upstream| upstream.kind() != Kind::Embedded);
     if servers(in_force) && !servers(config) {
         bail!("the file has no [[upstreams]] any more; if that is meant, restart the server");
     }
