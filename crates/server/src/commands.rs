@@ -1,8 +1,8 @@
-//! Holds: the commands that work on the database and the models; each beside a running server.
+//! Holds: the commands that need a configuration: the server, and what works on the database and the models beside it.
 
 mod check_models;
 mod doctor;
-mod engine;
+pub mod engine;
 mod keys;
 mod ledger;
 mod list_models;
@@ -18,71 +18,62 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use batchin_batch_cli::Outcome;
-use batchin_config::{Config, ConfigError, DatabaseUrl, PREFIX};
+use batchin_config::{Config, ConfigError, DatabaseUrl, Sources};
 use batchin_domain::{Clock as _, Timestamp};
-use batchin_settings::Environment;
 use batchin_store::{Store, User};
 
 use crate::{
-    cli::{self, Cli, Command},
+    cli::{Configured, Ledger, Models, Report, Serve},
     telemetry, wiring,
     world::World,
 };
 
-/// Runs a command that needs the configuration.
-pub fn run(cli: &Cli, out: &mut impl Write) -> Result<Outcome> {
-    if let Command::Engine(engine) = &cli.command {
-        return engine::run(&engine.arguments);
-    }
-    let sources = cli.sources(Environment::of_process(PREFIX));
-    let loaded = Config::load(&sources);
-    if let Command::Doctor(report) = &cli.command {
-        return runtime()?.block_on(doctor::run(&loaded, report.json, out));
-    }
-    let config = match loaded {
-        Ok(config) => config,
+/// Runs a command that needs no more than the configuration.
+pub fn run(command: &Configured, sources: &Sources, out: &mut impl Write) -> Result<Outcome> {
+    let Some(config) = configuration(sources)? else { return Ok(Outcome::Misused) };
+    runtime()?.block_on(with_config(command, &config, out))
+}
+
+/// Runs the server until it is told to stop.
+pub fn serve(serve: &Serve, sources: Sources) -> Result<Outcome> {
+    let Some(config) = configuration(&sources)? else { return Ok(Outcome::Misused) };
+    let tracing = telemetry::init(&config.log, &config.telemetry)?;
+    let served = runtime()?.block_on(crate::serve::serve(config, sources, !serve.no_migrate));
+    tracing.shutdown();
+    served.map(|()| Outcome::Done)
+}
+
+/// Says what is wrong with this installation, of which the configuration is a part.
+pub fn doctor(report: Report, sources: &Sources, out: &mut impl Write) -> Result<Outcome> {
+    runtime()?.block_on(doctor::run(&Config::load(sources), report.json, out))
+}
+
+/// The configuration; `None` where it has faults, which are told.
+fn configuration(sources: &Sources) -> Result<Option<Config>> {
+    match Config::load(sources) {
+        Ok(config) => Ok(Some(config)),
         Err(ConfigError::Faults(faults)) => {
             for fault in &faults.list {
                 writeln!(std::io::stderr(), "{}", fault.describe(&faults.file))?;
             }
-            return Ok(Outcome::Misused);
+            Ok(None)
         }
-        Err(ConfigError::Unreadable { path, source }) => {
-            return Err(Misuse::NoConfiguration { file: path, source }.into());
-        }
-        Err(other) => return Err(other.into()),
-    };
-    match &cli.command {
-        Command::Serve(serve) => {
-            let tracing = telemetry::init(&config.log, &config.telemetry)?;
-            let served = runtime()?.block_on(crate::serve::serve(config, sources, !serve.no_migrate));
-            tracing.shutdown();
-            served.map(|()| Outcome::Done)
-        }
-        command => runtime()?.block_on(with_config(command, &config, out)),
+        Err(ConfigError::Unreadable { path, source }) => Err(Misuse::NoConfiguration { file: path, source }.into()),
+        Err(other) => Err(other.into()),
     }
 }
 
-async fn with_config(command: &Command, config: &Config, out: &mut impl Write) -> Result<Outcome> {
+async fn with_config(command: &Configured, config: &Config, out: &mut impl Write) -> Result<Outcome> {
     match command {
-        Command::Migrate => migrate::run(config, out).await,
-        Command::User(command) => users::user(command, config, out).await,
-        Command::Key(command) => keys::run(command, config, out).await,
-        Command::Credits(command) => users::credits(command, config, out).await,
-        Command::Models(cli::Models::List(report)) => list_models::run(config, report.json, out),
-        Command::Models(cli::Models::Pull { name }) => pull::run(name, config, out).await,
-        Command::Models(cli::Models::Check(report)) => check_models::run(config, report.json, out).await,
-        Command::Webhooks(command) => webhooks::run(command, config, out).await,
-        Command::Ledger(cli::Ledger::Check(report)) => ledger::run(config, report.json, out).await,
-        Command::Serve(_)
-        | Command::Doctor(_)
-        | Command::Engine(_)
-        | Command::Config(_)
-        | Command::Completions { .. }
-        | Command::Man { .. }
-        | Command::Batch(_) => {
-            anyhow::bail!("this command is run elsewhere")
-        }
+        Configured::Migrate => migrate::run(config, out).await,
+        Configured::User(command) => users::user(command, config, out).await,
+        Configured::Key(command) => keys::run(command, config, out).await,
+        Configured::Credits(command) => users::credits(command, config, out).await,
+        Configured::Models(Models::List(report)) => list_models::run(config, report.json, out),
+        Configured::Models(Models::Pull { name }) => pull::run(name, config, out).await,
+        Configured::Models(Models::Check(report)) => check_models::run(config, report.json, out).await,
+        Configured::Ledger(Ledger::Check(report)) => ledger::run(config, report.json, out).await,
+        Configured::Webhooks(command) => webhooks::run(command, config, out).await,
     }
 }
 

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<Outcome> {
     let mut out = io::stdout();
+    let sources = || cli.sources(Environment::of_process(PREFIX));
     match &cli.command {
         Command::Config(Config::Check { file, json }) => Ok(cli::config::check(file, *json, &mut out)?),
         Command::Config(Config::Example) => Ok(cli::config::example(&mut out)?),
@@ -43,15 +44,9 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
             let environment = Environment::of_process(PREFIX);
             Ok(runtime.block_on(batch::execute(command, &environment, terminal))?)
         }
-        Command::Serve(_)
-        | Command::Migrate
-        | Command::User(_)
-        | Command::Key(_)
-        | Command::Credits(_)
-        | Command::Models(_)
-        | Command::Ledger(_)
-        | Command::Webhooks(_)
-        | Command::Doctor(_)
-        | Command::Engine(_) => commands::run(cli, &mut out),
+        Command::Configured(command) => commands::run(command, &sources(), &mut out),
+        Command::Serve(serve) => commands::serve(serve, sources()),
+        Command::Doctor(report) => commands::doctor(*report, &sources(), &mut out),
+        Command::Engine(engine) => commands::engine::run(&engine.arguments),
     }
 }

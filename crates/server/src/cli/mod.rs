@@ -61,29 +61,13 @@ pub enum Command {
 
 Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, prices and upstreams.")]
     Serve(Serve),
-    /// Bring the database up to date and exit
-    #[command(after_help = "Examples:\n  batchin migrate\n  batchin migrate --config batchin.toml")]
-    Migrate,
-    /// Make and list users, keep them out, let them in again
-    #[command(subcommand)]
-    User(User),
-    /// Make and list API keys, change what they may, take them back
-    #[command(subcommand)]
-    Key(Key),
-    /// Give credit, and take back what was given in error
-    #[command(subcommand)]
-    Credits(Credits),
-    /// What is served; fetch weights; probe upstreams
-    #[command(subcommand)]
-    Models(Models),
+    /// What is done with the configuration alone
+    #[command(flatten)]
+    Configured(Configured),
     /// Submit and follow batches on a server
+    // As far down as ledger: numbers are given in order, to the flags first, and among equals the names decide.
+    #[command(display_order = 9)]
     Batch(BatchCommand),
-    /// Recompute the ledger
-    #[command(subcommand)]
-    Ledger(Ledger),
-    /// Repair what webhooks are signed with
-    #[command(subcommand)]
-    Webhooks(Webhooks),
     /// Check a configuration, or print an example
     #[command(subcommand)]
     Config(Config),
@@ -109,6 +93,32 @@ Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, pri
     /// The embedded engine's own process
     #[command(hide = true, disable_help_flag = true)]
     Engine(Engine),
+}
+
+/// What is done to a database or with models: with the configuration, and beside a running server.
+#[derive(Debug, Subcommand)]
+pub enum Configured {
+    /// Bring the database up to date and exit
+    #[command(after_help = "Examples:\n  batchin migrate\n  batchin migrate --config batchin.toml")]
+    Migrate,
+    /// Make and list users, keep them out, let them in again
+    #[command(subcommand)]
+    User(User),
+    /// Make and list API keys, change what they may, take them back
+    #[command(subcommand)]
+    Key(Key),
+    /// Give credit, and take back what was given in error
+    #[command(subcommand)]
+    Credits(Credits),
+    /// What is served; fetch weights; probe upstreams
+    #[command(subcommand)]
+    Models(Models),
+    /// Recompute the ledger
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Repair what webhooks are signed with
+    #[command(subcommand)]
+    Webhooks(Webhooks),
 }
 
 /// `batchin serve`
@@ -411,6 +421,13 @@ mod tests {
     }
 
     #[test]
+    fn batches_are_shown_before_what_is_only_for_repairs() {
+        let help = Cli::command().render_help().to_string();
+        let at = |name: &str| help.find(&format!("\n  {name} ")).unwrap();
+        assert!(at("models") < at("batch") && at("batch") < at("ledger"), "{help}");
+    }
+
+    #[test]
     fn what_cannot_be_parsed_is_misuse() {
         for line in [
             "batchin",
@@ -441,7 +458,9 @@ mod tests {
             ("-0.5", Credit::TakenBack(Amount::parse_cents("0.5").unwrap())),
         ] {
             let cli = Cli::try_parse_from(["batchin", "credits", "grant", "a@b", cents, "--reason", "x"]).unwrap();
-            let Command::Credits(Credits::Grant { cents, .. }) = cli.command else { panic!("another command") };
+            let Command::Configured(Configured::Credits(Credits::Grant { cents, .. })) = cli.command else {
+                panic!("another command")
+            };
             assert_eq!(cents, expected);
         }
     }

@@ -5,7 +5,7 @@ use batchin_batch_cli::Outcome;
 
 /// Runs the engine until its parent is gone.
 #[cfg(feature = "engine")]
-pub(super) fn run(arguments: &[String]) -> Result<Outcome> {
+pub fn run(arguments: &[String]) -> Result<Outcome> {
     use anyhow::Context as _;
     use batchin_engine::{EngineOptions, ModelOptions};
 
@@ -34,6 +34,6 @@ pub(super) fn run(arguments: &[String]) -> Result<Outcome> {
 
 /// Says that this build has no engine.
 #[cfg(not(feature = "engine"))]
-pub(super) fn run(_arguments: &[String]) -> Result<Outcome> {
+pub fn run(_arguments: &[String]) -> Result<Outcome> {
     anyhow::bail!("this build has no embedded engine; build with `--features engine`")
 }
