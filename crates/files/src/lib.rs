@@ -18,4 +18,5 @@ pub use disk::DiskReserve;
 pub use files::{DeleteError, Files, FilesOptions, FilesParts};
 pub use manifest::{ManifestWriter, NewOutput};
 pub use sweep::SWEEP_EVERY;
+pub use batchin_store::{FileBounds, FileRoom};
 pub use write::{Upload, WriteFileError};
