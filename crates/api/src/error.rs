@@ -588,3 +588,6 @@ fn sentence(text: String) -> String {
         _ => text,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,7 +182,47 @@ fn bad_json(cause: &serde_json::Error) -> LineFault {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use batchin_gateway::Capability;
+    use batchin_openai::InvalidRequest;
+
     use super::*;
+
+    #[test]
+    fn every_fault_of_a_body_names_its_member() {
+        let invalid = |param: Option<&str>| {
+            let param = param.map(str::to_owned);
+            RequestError::Invalid(InvalidRequest { message: "bad".to_owned(), param, position: None })
+        };
+        let model = || "m".to_owned();
+        for (error, expected) in [
+            (invalid(None), ("body", "invalid_request", "bad")),
+            (invalid(Some("n")), ("body.n", "invalid_request", "bad")),
+            (
+                RequestError::ModelNotFound { model: model() },
+                ("body.model", "model_not_found", "no model `m` is served here; GET /v1/models lists them"),
+            ),
+            (
+                RequestError::NotCapable { model: model(), needs: Capability::Chat },
+                ("body.model", "invalid_model", "the model `m` does not serve chat"),
+            ),
+            (
+                RequestError::OverModelLimit { param: "max_tokens", asked: 9, limit: 8 },
+                ("body.max_tokens", "invalid_request", "is 9; the model has at most 8"),
+            ),
+            (
+                RequestError::NoUpstream { retry_after: Duration::from_secs(60) },
+                ("body.model", "model_offline", "the model is offline; GET /v1/models shows when it is back"),
+            ),
+        ] {
+            let LineFault { code, message, param, line } = body_fault(error);
+            assert_eq!(
+                (param.as_deref().unwrap(), &*code, message.as_str(), line),
+                (expected.0, expected.1, expected.2, None)
+            );
+        }
+    }
 
     fn fault(line: &str) -> (String, Option<String>) {
         let Err(fault) = read_line(line.as_bytes(), Some(Endpoint::Chat)) else { panic!("{line}") };

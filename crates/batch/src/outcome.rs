@@ -283,6 +283,9 @@ fn jittered(most: Duration, chance: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use batchin_gateway::Capability;
+    use batchin_openai::InvalidRequest;
+
     use super::*;
 
     fn failed(status: u16, again: Again) -> TaskError {
@@ -408,6 +411,35 @@ mod tests {
         }
         let refused = Came::Failed(RequestError::CapTooLow.into());
         assert_eq!((refused.money(), Came::Stopping.money()), (Money::Untouched, Money::Untouched));
+    }
+
+    #[test]
+    fn every_fault_of_a_task_is_told_in_full() {
+        let invalid = InvalidRequest { message: "bad".to_owned(), param: Some("n".to_owned()), position: None };
+        let model = || "m".to_owned();
+        let (needs, param) = (Capability::Chat, "max_tokens");
+        let fault = "invalid_request_error";
+        for (error, expected) in [
+            (RequestError::Invalid(invalid), (400, fault, Some("n"), "invalid_request", "bad")),
+            (
+                RequestError::ModelNotFound { model: model() },
+                (404, fault, Some("model"), "model_not_found", "The model `m` is no longer served here."),
+            ),
+            (
+                RequestError::NotCapable { model: model(), needs },
+                (400, fault, Some("model"), "invalid_request", "The model `m` does not serve chat."),
+            ),
+            (
+                RequestError::OverModelLimit { param, asked: 9, limit: 8 },
+                (400, fault, Some(param), "invalid_request", "`max_tokens` is 9; the model has at most 8."),
+            ),
+            (RequestError::CallerGone, (401, fault, None, "unauthorized", "The account is gone.")),
+        ] {
+            let Next::Fail(end) = after(error.into(), 1, 3, 0) else { panic!("tried again") };
+            let EndError { status, kind, param, code, message } = end;
+            let told = (status.unwrap(), kind.as_deref().unwrap(), param.as_deref(), code.as_str(), message.as_str());
+            assert_eq!(told, expected);
+        }
     }
 
     #[test]
