@@ -20,16 +20,13 @@ use crate::{
     app::App,
     auth::InferenceCaller,
     body,
-    error::{ApiError, rate_headers},
+    error::{ApiError, ErrorObject, rate_headers},
     idempotent,
-    openapi::ErrorObject,
     readers::EventBody,
 };
 
 /// Headers of an answer, room for which is made at once.
 const ANSWER_HEADERS: usize = 8;
-/// A comment, which clients of server-sent events pass over.
-pub(crate) const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");

@@ -26,7 +26,8 @@ use tokio_util::sync::DropGuard;
 
 use crate::{
     error::ApiError,
-    inference::{KEEP_ALIVE_FRAME, is_event_stream, started},
+    inference::{is_event_stream, started},
+    readers::KEEP_ALIVE_FRAME,
 };
 
 /// An answer that is being worked on.

@@ -8,7 +8,10 @@ use http::{HeaderMap, header::AUTHORIZATION, header::CONTENT_TYPE};
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 
-use crate::{app::App, error::ApiError, openapi::ErrorObject};
+use crate::{
+    app::App,
+    error::{ApiError, ErrorObject},
+};
 
 /// Metrics for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "Operation", security(()), responses(

@@ -3,37 +3,12 @@
 mod bodies;
 mod whole;
 
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use serde::Serialize;
 use utoipa::{
-    Modify, OpenApi, ToSchema,
+    Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-/// What went wrong; every error of every call looks like this.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Error)]
-pub(crate) struct ErrorObject {
-    error: ErrorDetail,
-}
-
-/// An error.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ErrorDetail {
-    /// For a person: what is wrong and what to do.
-    message: String,
-    /// The family.
-    #[schema(example = "invalid_request_error")]
-    r#type: String,
-    /// The field or parameter at fault.
-    #[schema(required = true)]
-    param: Option<String>,
-    /// For a program.
-    #[schema(example = "invalid_request")]
-    code: String,
-}
+use crate::error::ErrorObject;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -63,12 +38,3 @@ impl Modify for Keys {
 }
 
 pub(crate) use whole::complete;
-
-/// This description
-#[utoipa::path(get, path = "/openapi.json", tag = "Operation", security(()),
-    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
-pub(crate) async fn show() -> Response {
-    // Not copied: who asks for many and reads none takes no memory by it.
-    let text = Bytes::from_static(crate::router::openapi_json().as_bytes());
-    ([(CONTENT_TYPE, "application/json")], text).into_response()
-}

@@ -21,10 +21,10 @@ use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep_until};
 use tracing::info;
 
-use crate::inference::KEEP_ALIVE_FRAME;
-
 /// Looks at all streams while one may be silent for its patience.
 const LOOKS: u32 = 4;
+/// A comment, which clients of server-sent events pass over.
+pub(crate) const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
 
 /// All streams of this server.
 pub(crate) struct Readers {

@@ -22,10 +22,9 @@ use crate::{
     app::App,
     auth::AccountCaller,
     body,
-    error::ApiError,
+    error::{ApiError, ErrorObject},
     fields::Fields,
     idempotent::{Creation, Keep, once, remembered},
-    openapi::ErrorObject,
 };
 
 /// The metadata at its largest, every character escaped, and room for the rest.

@@ -11,8 +11,7 @@ use super::BatchObject;
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::ApiError,
-    openapi::ErrorObject,
+    error::{ApiError, ErrorObject},
     path::batch_id,
     query::{Parameters, invalid},
 };

@@ -20,7 +20,12 @@ use super::{
     part::{Part, asked},
     show::named,
 };
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+};
 
 /// A file's content
 ///

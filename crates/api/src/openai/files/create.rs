@@ -13,9 +13,8 @@ use super::{
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::ApiError,
+    error::{ApiError, ErrorObject},
     idempotent::{Creation, Keep, key, once},
-    openapi::ErrorObject,
 };
 
 /// A file and what it is for, in any order; `openapi/bodies.rs` has its members.

@@ -5,7 +5,12 @@ use batchin_domain::FileId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+};
 
 /// A file that is gone.
 #[derive(Serialize, ToSchema)]

@@ -13,8 +13,7 @@ use super::FileObject;
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::ApiError,
-    openapi::ErrorObject,
+    error::{ApiError, ErrorObject},
     query::{Parameters, invalid},
 };
 

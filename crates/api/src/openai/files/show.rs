@@ -5,7 +5,12 @@ use batchin_domain::FileId;
 use batchin_store::FileRow;
 
 use super::FileObject;
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+};
 
 /// The file that a path names, if the caller has it.
 pub(super) async fn named(app: &App, caller: &AccountCaller, id: &PathText) -> Result<FileRow, ApiError> {

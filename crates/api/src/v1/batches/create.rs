@@ -15,10 +15,9 @@ use crate::{
     app::App,
     auth::AccountCaller,
     body,
-    error::ApiError,
+    error::{ApiError, ErrorObject},
     idempotent::{Creation, Keep, once, remembered},
     openai::{batches::create::of_body, flavour::names_file},
-    openapi::ErrorObject,
 };
 
 /// Tasks to be run later; `openapi/bodies.rs` has its members.

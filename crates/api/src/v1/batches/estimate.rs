@@ -15,9 +15,8 @@ use crate::{
     auth::AccountCaller,
     body,
     cents::Cents,
-    error::ApiError,
+    error::{ApiError, ErrorObject},
     fields::{Fields, invalid},
-    openapi::ErrorObject,
 };
 
 /// What a batch would cost at today's prices.

@@ -9,8 +9,7 @@ use super::BatchObject;
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::ApiError,
-    openapi::ErrorObject,
+    error::{ApiError, ErrorObject},
     page::{after, no_row, page},
     query::Parameters,
 };

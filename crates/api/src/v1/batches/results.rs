@@ -14,7 +14,13 @@ use super::{
     show::{after, bounded},
     task::with_answers,
 };
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText, query::Parameters};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+    query::Parameters,
+};
 
 /// Tasks read at once; bounds what one slow reader keeps in memory.
 const PAGE: u32 = 200;

@@ -12,7 +12,13 @@ use super::{
     BatchObject,
     task::{TaskObject, with_answers},
 };
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText, query::Parameters};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+    query::Parameters,
+};
 
 /// Most tasks of one answer.
 const MAX_TASKS: u32 = 1_000;

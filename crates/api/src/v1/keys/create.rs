@@ -16,10 +16,9 @@ use crate::{
     auth::ManagingCaller,
     body,
     cents::Cents,
-    error::{ApiError, Code},
+    error::{ApiError, Code, ErrorObject},
     fields::Fields,
     idempotent::{Creation, Keep, once},
-    openapi::ErrorObject,
     secret::{KEY_PREFIX, Secret},
 };
 

@@ -3,7 +3,12 @@
 use axum::extract::State;
 use http::StatusCode;
 
-use crate::{app::App, auth::ManagingCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+use crate::{
+    app::App,
+    auth::ManagingCaller,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+};
 
 /// Delete a key
 ///

@@ -3,7 +3,11 @@
 use axum::{Json, extract::State};
 
 use super::KeyObject;
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+};
 
 /// The account's keys, newest first
 #[utoipa::path(get, path = "/v1/keys", tag = "Keys", responses(

@@ -13,9 +13,8 @@ use crate::{
     app::App,
     auth::ManagingCaller,
     body,
-    error::ApiError,
+    error::{ApiError, ErrorObject},
     fields::{Change, Fields, cents, count, text},
-    openapi::ErrorObject,
     path::PathText,
 };
 

@@ -8,7 +8,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Anybody, ModelObject, object};
-use crate::{app::App, error::ApiError, openapi::ErrorObject};
+use crate::{
+    app::App,
+    error::{ApiError, ErrorObject},
+};
 
 /// The models.
 #[derive(Serialize, ToSchema)]

@@ -6,7 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Anybody, list::catalog};
-use crate::{app::App, error::ApiError, openapi::ErrorObject, path::PathText};
+use crate::{
+    app::App,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+};
 
 /// A model.
 #[derive(Serialize, ToSchema)]

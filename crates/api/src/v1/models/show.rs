@@ -4,7 +4,11 @@ use axum::{Json, extract::State};
 use batchin_gateway::RequestError;
 
 use super::{Anybody, ModelObject, object};
-use crate::{app::App, error::ApiError, openapi::ErrorObject, path::PathText};
+use crate::{
+    app::App,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+};
 
 /// A model by its id or an alias
 #[utoipa::path(get, path = "/v1/models/{*id}", tag = "Models", security(()),

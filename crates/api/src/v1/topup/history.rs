@@ -9,7 +9,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{app::App, auth::AccountCaller, cents::Cents, error::ApiError, openapi::ErrorObject, query::Parameters};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    cents::Cents,
+    error::{ApiError, ErrorObject},
+    query::Parameters,
+};
 
 /// Most rows of one answer.
 const MAX_ROWS: u32 = 500;

@@ -8,7 +8,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Sums, filter};
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, query::Parameters};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+    query::Parameters,
+};
 
 /// A model's sums.
 #[derive(Serialize, ToSchema)]

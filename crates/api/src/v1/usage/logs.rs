@@ -17,8 +17,7 @@ use crate::{
     app::App,
     auth::AccountCaller,
     cents::Cents,
-    error::ApiError,
-    openapi::ErrorObject,
+    error::{ApiError, ErrorObject},
     page::{after, no_row, page},
     query::Parameters,
 };

@@ -9,8 +9,7 @@ use super::{Sums, filter};
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::{ApiError, Code},
-    openapi::ErrorObject,
+    error::{ApiError, Code, ErrorObject},
     query::Parameters,
 };
 

@@ -10,8 +10,7 @@ use crate::{
     app::App,
     auth::{InternalCaller, Lookup},
     contact,
-    error::ApiError,
-    openapi::ErrorObject,
+    error::{ApiError, ErrorObject},
     query::Parameters,
 };
 

@@ -14,10 +14,9 @@ use crate::{
     attempts::Attempt,
     auth::{InternalCaller, Open},
     body, contact,
-    error::{ApiError, Code},
+    error::{ApiError, Code, ErrorObject},
     fields::Fields,
     idempotent,
-    openapi::ErrorObject,
     password::{PasswordError, fits},
 };
 

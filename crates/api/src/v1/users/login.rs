@@ -14,9 +14,8 @@ use crate::{
     app::App,
     auth::{InternalCaller, Open},
     body, contact,
-    error::{ApiError, Code},
+    error::{ApiError, Code, ErrorObject},
     fields::Fields,
-    openapi::ErrorObject,
     secret::Secret,
 };
 

@@ -6,8 +6,7 @@ use http::{HeaderMap, StatusCode};
 use crate::{
     app::App,
     auth::{AccountCaller, session_hash},
-    error::ApiError,
-    openapi::ErrorObject,
+    error::{ApiError, ErrorObject},
 };
 
 /// End the session that is sent

@@ -3,7 +3,11 @@
 use axum::{Json, extract::State};
 
 use super::UserObject;
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+};
 
 /// The caller's user
 #[utoipa::path(get, path = "/v1/users/me", tag = "Users", responses(

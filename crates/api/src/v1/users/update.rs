@@ -12,9 +12,8 @@ use crate::{
     attempts::Origin,
     auth::ManagingCaller,
     body, contact,
-    error::{ApiError, Code},
+    error::{ApiError, Code, ErrorObject},
     fields::Fields,
-    openapi::ErrorObject,
     password::{PasswordError, fits},
     throttle::client_address,
 };

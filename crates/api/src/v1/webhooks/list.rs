@@ -13,8 +13,7 @@ use super::DeliveryObject;
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::ApiError,
-    openapi::ErrorObject,
+    error::{ApiError, ErrorObject},
     query::{Parameters, invalid},
 };
 

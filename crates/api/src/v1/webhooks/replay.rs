@@ -3,7 +3,12 @@
 use axum::{Json, extract::State};
 
 use super::DeliveryObject;
-use crate::{app::App, auth::AccountCaller, error::ApiError, openapi::ErrorObject, path::PathText};
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    error::{ApiError, ErrorObject},
+    path::PathText,
+};
 
 /// Send a delivery again
 ///

@@ -12,9 +12,8 @@ use crate::{
     app::App,
     auth::ManagingCaller,
     body,
-    error::ApiError,
+    error::{ApiError, ErrorObject},
     idempotent::{Creation, Keep, once},
-    openapi::ErrorObject,
 };
 
 /// The call takes nothing; a client may send an empty object.

@@ -3,6 +3,7 @@
 //! No text here ever shows a secret, a path, SQL or an upstream's address.
 
 mod files;
+mod object;
 
 use std::{borrow::Cow, error::Error, time::Duration};
 
@@ -20,6 +21,8 @@ use http::{
 };
 use metrics::counter;
 use tracing::{error, warn};
+
+pub(crate) use object::ErrorObject;
 
 /// The longest pause that is asked for, whatever is waited for. Of a longer one OpenAI's package for Node is back after half
 /// a second, and of more than two minutes its package for Python gives up.
