@@ -34,10 +34,9 @@ use crate::{
     app::App,
     cors, decode,
     error::{ApiError, Code},
-    inference,
+    flavour, inference,
     intake::{Edge, Intake, Pace},
     late::{self, Work},
-    openai::flavour,
     request_id::{self, Named},
 };
 

@@ -70,7 +70,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Response {
     let (database, database_fault) = (outage.is_none(), outage.map(Outage::words));
     let lease = app.gateway.epoch().holds();
     let catalog = app.gateway.catalog();
-    let models_up = catalog.models().iter().filter(|model| crate::v1::models::is_up(&app, model)).count();
+    let models_up = catalog.models().iter().filter(|model| app.gateway.is_up(model)).count();
     let draining = app.stopping.is_cancelled();
     let (status, code) = match (draining, database && lease) {
         (true, _) => ("draining", StatusCode::SERVICE_UNAVAILABLE),

@@ -15,6 +15,7 @@ use utoipa_axum::{
 use crate::{
     app::{ApiParts, App},
     error::{ApiError, Code},
+    flavour,
     front::Api,
     health, metrics,
     openai::{batches as openai_batches, files},
@@ -37,7 +38,7 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(embeddings::create),
         routes!(models::list::list),
         routes!(models::show::show),
-        routes!(batches::create::create, batches::list::list),
+        routes!(flavour::create_batch, batches::list::list),
         routes!(batches::estimate::estimate),
         routes!(batches::show::show),
         routes!(batches::cancel::cancel),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Catalog, Dispatcher, Epoch, Keeper, Model, idempotent::Waiters, meters::Meters};
+use crate::{Availability, Capability, Catalog, Dispatcher, Epoch, Keeper, Model, idempotent::Waiters, meters::Meters};
 use arc_swap::ArcSwap;
 use batchin_domain::{AccountId, Clock, IdSource};
 use batchin_openai::Endpoint;
@@ -118,6 +118,13 @@ impl Gateway {
     /// The upstreams of a model that are up.
     pub fn replicas_of(&self, model: &Model) -> Vec<Arc<Replica>> {
         model.upstreams.iter().filter_map(|name| self.inner.parts.fleet.replica(name)).collect()
+    }
+
+    /// Whether some model server can serve it now.
+    pub fn is_up(&self, model: &Model) -> bool {
+        let asked = || Endpoint::ALL.into_iter().filter(|call| model.capabilities.contains(&Capability::of(*call)));
+        model.availability != Availability::Offline
+            && self.replicas_of(model).iter().any(|replica| replica.serves(&model.id, asked()))
     }
 
     /// The upstreams of a model that are up, and apart from them those that said of late that they don't have it: for

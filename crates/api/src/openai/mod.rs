@@ -2,4 +2,3 @@
 
 pub(crate) mod batches;
 pub(crate) mod files;
-pub(crate) mod flavour;

@@ -6,8 +6,7 @@ pub(crate) mod show;
 
 use axum::extract::FromRequestParts;
 use batchin_domain::{Class, Price};
-use batchin_gateway::{Availability, Capability, Model};
-use batchin_openai::Endpoint;
+use batchin_gateway::{Availability, Model};
 use http::{StatusCode, request::Parts};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -99,23 +98,10 @@ impl From<Price> for InputOutput {
     }
 }
 
-/// Whether some model server can serve it now.
-pub(crate) fn is_up(app: &App, model: &Model) -> bool {
-    let asked = || {
-        model.capabilities.iter().map(|capability| match capability {
-            Capability::Chat => Endpoint::Chat,
-            Capability::Completions => Endpoint::Completions,
-            Capability::Embeddings => Endpoint::Embeddings,
-        })
-    };
-    model.availability != Availability::Offline
-        && app.gateway.replicas_of(model).iter().any(|replica| replica.serves(&model.id, asked()))
-}
-
 fn object(app: &App, model: &Model) -> ModelObject {
     let standard = model.prices.standard();
     let in_class = |class| InputOutput::from(model.prices.in_class(class));
-    let status = if is_up(app, model) { model.availability } else { Availability::Offline };
+    let status = if app.gateway.is_up(model) { model.availability } else { Availability::Offline };
     ModelObject {
         id: model.id.clone(),
         object: "model",

@@ -3,11 +3,26 @@
 //! Below `/v1`, batches have our shapes. An OpenAI client whose base URL is `/v1` means OpenAI's all the same: it says who
 //! it is, and asks for batches by ids of OpenAI's form. What any other client asks there is ours.
 
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Uri, header::USER_AGENT};
+use http::{HeaderMap, HeaderName, Uri, header::USER_AGENT};
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::path::BATCH;
+use crate::{
+    app::App,
+    auth::AccountCaller,
+    body,
+    error::{ApiError, ErrorObject},
+    openai::batches::create::of_body,
+    path::BATCH,
+    v1::batches::{
+        BatchObject,
+        create::{CreateBatch, of_tasks},
+    },
+};
 
 /// What the official clients send with every request.
 const X_STAINLESS_LANG: HeaderName = HeaderName::from_static("x-stainless-lang");
@@ -15,7 +30,7 @@ const X_STAINLESS_LANG: HeaderName = HeaderName::from_static("x-stainless-lang")
 const OPENAI: &str = "OpenAI/";
 
 /// The path in OpenAI's flavour, where a request for batches below `/v1`, or at the root, means that.
-pub(crate) fn meant<B>(request: &Request<B>) -> Option<Uri> {
+pub(crate) fn meant<B>(request: &http::Request<B>) -> Option<Uri> {
     let path = request.uri().path();
     let bare = path.strip_prefix("/v1").unwrap_or(path);
     let below = bare.strip_prefix("/batches")?;
@@ -38,8 +53,37 @@ fn is_openai_client(headers: &HeaderMap) -> bool {
     headers.contains_key(X_STAINLESS_LANG) || agent.is_some_and(|agent| agent.contains(OPENAI))
 }
 
+/// Submit a batch
+///
+/// One batch may mix models and kinds of task. Every fault is reported with its position before anything is stored. A
+/// body with `input_file_id` in place of `tasks` is OpenAI's: it is taken, and answered, as at POST /openai/v1/batches.
+#[utoipa::path(post, path = "/v1/batches", tag = "Batches", request_body = CreateBatch,
+    params(("Idempotency-Key" = Option<String>, Header, description = "Same key, same body: the first answer again")),
+    responses(
+    (status = 200, description = "The batch", body = BatchObject),
+    (status = 400, description = "The batch is at fault", body = ErrorObject),
+    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
+    (status = 404, description = "No such file in this account", body = ErrorObject),
+    (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
+    (status = 402, description = "An account without credit keeps no more files", body = ErrorObject),
+    (status = 413, description = "The body is over 2,000,000 bytes, or the account keeps no more", body = ErrorObject),
+    (status = 507, description = "The server's disk is nearly full", body = ErrorObject)))]
+pub(crate) async fn create_batch(
+    State(app): State<App>,
+    caller: AccountCaller,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body =
+        body::read(&app.bodies.of(caller.account), &parts.headers, body, app.settings.max_inline_batch_bytes).await?;
+    if names_file(&body) {
+        return of_body(app, caller, &parts.headers, body).await;
+    }
+    of_tasks(app, caller, &parts.headers, body).await
+}
+
 /// Whether the body of a new batch names a file, as OpenAI's do, in place of tasks.
-pub(crate) fn names_file(body: &Bytes) -> bool {
+fn names_file(body: &Bytes) -> bool {
     #[derive(Deserialize)]
     struct Order {
         input_file_id: Option<IgnoredAny>,
