@@ -6,10 +6,7 @@ use batchin_domain::{BatchId, Class, Price, RequestId, TaskId, Units};
 use batchin_openai::{Endpoint, Peek, peek};
 use bytes::Bytes;
 
-use crate::{
-    Availability, Capability, Catalog, IdempotencyKey, Model, OverLimit, RequestError, meter::tokens_of_text,
-    reserve::Ceiling,
-};
+use crate::{Availability, Capability, Catalog, IdempotencyKey, Model, OverLimit, RequestError, reserve::Ceiling};
 
 /// Tokens that a chat template may add around one message.
 const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
@@ -106,11 +103,19 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, RequestEr
     Ok(Admitted { model: Arc::clone(model), price, ceiling, prompt_guess, max_tokens, peek })
 }
 
+/// Bytes of text in one token where nobody has counted: the usual figure for English, and for most other languages within
+/// a third of it.
+const BYTES_PER_TOKEN: u64 = 4;
 /// Tokens that an image, a sound or another part without text is counted as: what a picture of usual size takes in most
 /// models.
 const MEDIA_TOKENS: u64 = 1_000;
 /// A text that begins with so many bytes as base64 has, without a blank, is an image or a sound.
 const MEDIA_BYTES: usize = 512;
+
+/// How many tokens a text is counted as where the model server does not say: one for each four bytes or part of them.
+pub(crate) const fn tokens_of_text(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN)
+}
 
 /// The prompt's tokens by the rule for text; images and sounds, whose bytes are no text, by their number.
 fn prompt_guess(peek: &Peek, body: &[u8]) -> u64 {

@@ -1,28 +1,17 @@
 //! Holds: requests that carry an Idempotency-Key: carried out once, answered as often as they are asked.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use batchin_domain::AccountId;
-use batchin_shares::{Share, ShareLimits, Shares};
 use batchin_store::{Begun, IdempotencyScope, NodeIdentity, Store, StoredAnswer};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{Gateway, RequestError};
+use crate::{Gateway, RequestError, waiters::Waiting};
 
 /// Between two looks; doubles up to [`LOOK_MAX`].
 const LOOK: Duration = Duration::from_millis(20);
 const LOOK_MAX: Duration = Duration::from_secs(1);
-/// Requests that wait for another's answer on this node: each asks the database once a second.
-const MAX_WAITERS: u64 = 512;
-/// Of these, the ones under one key. A client has one request under way and few that it gave up on.
-const MAX_WAITERS_OF_A_KEY: usize = 16;
-
 /// The client's own name for a request, from the `Idempotency-Key` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(pub String);
@@ -94,52 +83,6 @@ impl Gateway {
             Ok(Begun::Mismatch) => Err(RequestError::IdempotencyMismatch),
             Ok(Begun::Running) => Ok(None),
             Err(cause) => Err(RequestError::Store(cause)),
-        }
-    }
-}
-
-/// Who waits for the answers of others on this node.
-pub(crate) struct Waiters {
-    accounts: Arc<Shares<AccountId>>,
-    /// std mutex: held for one look-up, never across an await. Only those that wait come here.
-    keys: Mutex<HashMap<IdempotencyScope, usize>>,
-}
-
-/// One that waits; dropped, it does not any more.
-struct Waiting {
-    waiters: Arc<Waiters>,
-    scope: IdempotencyScope,
-    _share: Share<AccountId>,
-}
-
-impl Waiters {
-    /// Nobody waits. One account may have so many percent of the waiters while it is alone.
-    pub(crate) fn new(most_percent: u64) -> Arc<Self> {
-        let accounts = Shares::new(ShareLimits { capacity: MAX_WAITERS, most_percent });
-        Arc::new(Self { accounts, keys: Mutex::default() })
-    }
-
-    /// `None`: as many as may wait already.
-    fn join(self: &Arc<Self>, scope: &IdempotencyScope) -> Option<Waiting> {
-        let share = self.accounts.take(scope.account, 1).ok()?;
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = keys.entry(scope.clone()).or_default();
-        if *count >= MAX_WAITERS_OF_A_KEY {
-            return None;
-        }
-        *count += 1;
-        Some(Waiting { waiters: Arc::clone(self), scope: scope.clone(), _share: share })
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let mut keys = self.waiters.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = keys.get_mut(&self.scope) {
-            *count -= 1;
-            if *count == 0 {
-                keys.remove(&self.scope);
-            }
         }
     }
 }

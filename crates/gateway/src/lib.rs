@@ -4,6 +4,8 @@
 //! need, keeps no copy of it, and acknowledges nothing whose charge is not durable.
 
 mod admit;
+mod attempt;
+mod bill;
 mod caller;
 mod catalog;
 mod dispatch;
@@ -20,8 +22,10 @@ mod reserve;
 mod run;
 mod stream;
 mod task;
+mod waiters;
 
 pub use admit::Inbound;
+pub use bill::{Unsettled, endpoint_code, endpoint_of};
 pub use caller::Caller;
 pub use catalog::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
 pub use dispatch::{Dispatcher, Running, Work};
@@ -31,6 +35,6 @@ pub use escrow::{Escrow, EscrowError};
 pub use gateway::{Gateway, GatewayOptions, GatewayParts};
 pub use idempotent::{IdempotencyGuard, IdempotencyKey, Keyed, Turn};
 pub use reserve::RateInfo;
-pub use run::{Checked, Promise, Reply, ReplyBody, Unsettled, endpoint_code, endpoint_of};
+pub use run::{Checked, Promise, Reply, ReplyBody};
 pub use stream::MeteredStream;
 pub use task::{Again, TaskError, UpstreamFailure};

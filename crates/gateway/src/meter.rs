@@ -8,11 +8,7 @@ use batchin_openai::{InputBound, Usage};
 use batchin_store::UsageMarks;
 use batchin_upstream::Kind;
 
-use crate::admit::Admitted;
-
-/// Bytes of text in one token where nobody has counted: the usual figure for English, and for most other languages within
-/// a third of it.
-const BYTES_PER_TOKEN: u64 = 4;
+use crate::admit::{Admitted, tokens_of_text};
 
 /// No vocabulary that is in use has a longer token.
 const LONGEST_TOKEN: u64 = 256;
@@ -23,11 +19,6 @@ const PIECE_TOKEN: u64 = 16;
 const LARGE_TOKEN: u64 = 8;
 /// What a short answer may have beyond that: a few long words.
 const SPARE_BYTES: u64 = 64;
-
-/// How many tokens a text is counted as where the model server does not say: one for each four bytes or part of them.
-pub(crate) const fn tokens_of_text(bytes: u64) -> u64 {
-    bytes.div_ceil(BYTES_PER_TOKEN)
-}
 
 /// The most bytes of text that a prompt is.
 const fn echo_bytes(bound: &InputBound) -> u64 {

@@ -24,12 +24,12 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
 use crate::{
+        attempt::choices_of,
+    bill::{Bill, MAX_KEPT_ANSWER},
     dispatch::Running,
     idempotent::IdempotencyGuard,
     pace::Pace,
     reserve::Reservation,
-    run::{Bill, MAX_KEPT_ANSWER},
-    task::choices_of,
 };
 
 /// What may follow the end of the last choice: usage and `[DONE]`, each once or, from some servers, a few times, and pings.

@@ -15,11 +15,12 @@ use tokio::time::Instant;
 use crate::{
     Caller, Gateway, Inbound, RequestError,
     admit::{Admitted, admit},
+    attempt::{MAX_ATTEMPTS, RETRY_AFTER, call_of, choices_of, ended, no_room, note_failure},
+    bill::{Bill, Unsettled, take_whole, whole},
     dispatch::{Running, Work},
     meter::Meter,
     pace::Pace,
     reserve::reserve,
-    run::{Bill, MAX_ATTEMPTS, Unsettled, call_of, ended, no_room, note_failure, take_whole, whole},
 };
 
 /// Why a try of a task brought no result. Nothing was charged.
@@ -151,7 +152,7 @@ impl Gateway {
                 break;
             }
         }
-        let none = RequestError::NoUpstream { retry_after: crate::run::RETRY_AFTER };
+        let none = RequestError::NoUpstream { retry_after: RETRY_AFTER };
         Err(failed.end().unwrap_or_else(|| none.into()))
     }
 }
@@ -264,11 +265,6 @@ async fn watched(running: &Running, mut assembly: Assembly, one: Try<'_>) -> Res
 
 fn bad_answer() -> CallError {
     CallError { kind: CallErrorKind::BadAnswer, retry: Retry::OtherReplica, client_error: None }
-}
-
-/// How many choices an answer of such a server has.
-pub(crate) fn choices_of(admitted: &Admitted, kind: Kind) -> u32 {
-    if kind.ignores_n() { admitted.peek.bound.items.max(1) } else { admitted.given() }
 }
 
 fn failure(error: CallError, alike: bool) -> TaskError {

@@ -1,0 +1,93 @@
+//! Holds: one call to one model server: what it is asked for, and what its failure means.
+
+use std::time::Duration;
+
+use batchin_domain::Class;
+use batchin_scheduler::{Gate, Outcome as Ended};
+use batchin_upstream::{Call, CallError, CallErrorKind, Kind, Retry};
+use metrics::counter;
+use tracing::{debug, info};
+
+use crate::{Inbound, RequestError, admit::Admitted, bill::public_id, dispatch::Running};
+
+/// Upstreams tried for one request: enough to step over two dead ones, few enough that a request that kills servers
+/// does not go round them all.
+pub(crate) const MAX_ATTEMPTS: usize = 3;
+/// What a refused client is told to wait when nobody knows better.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Counts and logs a failure of a server; what the request is to blame for is none. Tasks are tried again, and fail by
+/// the thousand: the breaker and the metric say so, and each of them only who asks for it.
+pub(crate) fn note_failure(upstream: &str, class: Class, error: &CallError) {
+    if error.client_error.is_none() {
+        counter!("batchin_upstream_failures_total", "upstream" => upstream.to_owned()).increment(1);
+        match class {
+            Class::Interactive => info!(upstream, error = %error.kind, "upstream {upstream} failed"),
+            Class::High | Class::Low | Class::Fill => {
+                debug!(upstream, error = %error.kind, "upstream {upstream} failed");
+            }
+        }
+    }
+}
+
+pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &Running) -> Call<'a> {
+    let model = &*admitted.model;
+    Call {
+        endpoint: inbound.endpoint,
+        body: inbound.body.clone(),
+        upstream_model: Some(model.upstream_model.as_ref().unwrap_or(&model.id)),
+        public_id: public_id(inbound),
+        public_model: &model.id,
+        stream: admitted.peek.stream,
+        include_usage: admitted.peek.include_usage,
+        continuous_usage: admitted.peek.continuous_usage,
+        answers: choices_of(admitted, running.replica.kind()),
+        request_id: inbound.request.to_string(),
+        class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
+        max_tokens: admitted.max_tokens,
+        held: admitted.most_of_each(),
+        asker: running.asker,
+    }
+}
+
+/// How many choices an answer of such a server has.
+pub(crate) fn choices_of(admitted: &Admitted, kind: Kind) -> u32 {
+    if kind.ignores_n() { admitted.peek.bound.items.max(1) } else { admitted.given() }
+}
+
+pub(crate) fn no_room(gate: Gate, last: Option<CallError>) -> RequestError {
+    match (last, gate) {
+        (Some(error), _) => final_error(error),
+        (None, Gate::Unavailable) => RequestError::NoUpstream { retry_after: RETRY_AFTER },
+        (None, _) => RequestError::Busy { retry_after: RETRY_AFTER },
+    }
+}
+
+/// What the scheduler is told of a failed call.
+pub(crate) fn ended(error: &CallError, running: &Running) -> Ended {
+    match (error.kind, error.retry) {
+        (CallErrorKind::Timeout, _) => Ended::Timeout,
+        // One account's overload lowers what runs there, and is no pause for others that are answered.
+        (CallErrorKind::Status(429 | 503), Retry::Later(_)) if running.replica.answers_others(running.asker) => {
+            Ended::Timeout
+        }
+        (CallErrorKind::Status(429 | 503), Retry::Later(retry_after)) => Ended::Overloaded { retry_after },
+        _ => Ended::Failed,
+    }
+}
+
+pub(crate) fn final_error(error: CallError) -> RequestError {
+    let status = error.shown_status();
+    match (error.kind, error.retry, error.client_error) {
+        (_, Retry::Never, Some(cause)) => RequestError::Refused { status, error: cause },
+        (CallErrorKind::Status(429 | 503), Retry::Later(after), _) => {
+            RequestError::Busy { retry_after: after.unwrap_or(RETRY_AFTER) }
+        }
+        (CallErrorKind::Timeout, ..) => RequestError::UpstreamTimeout,
+        (CallErrorKind::Unavailable | CallErrorKind::Connect(_), retry, _) => {
+            let retry_after = if let Retry::Later(Some(after)) = retry { after } else { RETRY_AFTER };
+            RequestError::NoUpstream { retry_after }
+        }
+        _ => RequestError::UpstreamFailed,
+    }
+}

@@ -1,0 +1,246 @@
+//! Holds: what a request owes: its counts on the way, and its settlement with the answer that waits for it.
+
+use std::{sync::Arc, time::Duration};
+
+use batchin_domain::{Amount, Timestamp, TransferId};
+use batchin_openai::{ChunkHead, Endpoint, Usage, with_usage};
+use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
+use batchin_upstream::Kind;
+use bytes::Bytes;
+use metrics::counter;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::{
+    Caller, Catalog, Epoch, Gateway, Inbound, RequestError, admit::Admitted, dispatch::Running, meter::Meter, meters,
+    reserve::Reservation,
+};
+
+/// The largest answer that is kept for an Idempotency-Key.
+pub(crate) const MAX_KEPT_ANSWER: usize = 1024 * 1024;
+
+/// What a request's settlement is made of.
+pub(crate) struct Bill {
+    pub(crate) gateway: Gateway,
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) caller: Caller,
+    pub(crate) inbound: Inbound,
+    pub(crate) admitted: Admitted,
+    pub(crate) version: batchin_domain::PriceVersion,
+    pub(crate) meter: Meter,
+    pub(crate) came_in: Timestamp,
+    pub(crate) began: Instant,
+    pub(crate) ttft: Option<Duration>,
+    /// What was charged by flushes.
+    pub(crate) charged: Amount,
+}
+
+/// A whole answer whose charge is not yet durable. Dropped, nothing is charged.
+pub struct Unsettled {
+    pub(crate) bill: Bill,
+    pub(crate) reservation: Reservation,
+    /// The answer, as the client is to get it.
+    pub body: Bytes,
+}
+
+/// When a request came in, and what was in force then.
+pub(crate) struct Arrival {
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) came_in: Timestamp,
+    pub(crate) began: Instant,
+}
+
+impl Bill {
+    /// A bill for a request that may cost at most `hold`.
+    pub(crate) fn open(
+        gateway: Gateway,
+        arrival: Arrival,
+        caller: &Caller,
+        (inbound, admitted): (Inbound, Admitted),
+        hold: Amount,
+    ) -> Self {
+        Self {
+            gateway,
+            epoch: arrival.epoch,
+            caller: caller.clone(),
+            version: arrival.catalog.version(),
+            meter: Meter::new(&admitted, hold),
+            came_in: arrival.came_in,
+            began: arrival.began,
+            ttft: None,
+            charged: Amount::ZERO,
+            inbound,
+            admitted,
+        }
+    }
+
+    /// The usage so far, and the charge for what was consumed since the last one. What flushes charged is provisional: in
+    /// the end the request costs what its counts cost, and what was too much is given back.
+    pub(crate) fn settlement(&self, outcome: Outcome, month_of: &Reservation) -> Settlement {
+        let now = self.gateway.clock().now();
+        let goes_on = outcome == Outcome::Running;
+        let cost = if goes_on { self.meter.cost().max(self.charged) } else { self.meter.cost() };
+        Settlement {
+            charge_id: TransferId::new(self.gateway.ids().uuid()),
+            account: self.caller.account,
+            key: self.caller.key,
+            month: month_of.month,
+            budget_held: month_of.on_budget(),
+            charge: cost.saturating_sub(self.charged),
+            given_back: self.charged.saturating_sub(cost),
+            usage: Some(UsageRecord {
+                request: self.inbound.request,
+                model: self.admitted.model.id.clone(),
+                endpoint: endpoint_code(self.inbound.endpoint),
+                class: self.inbound.class,
+                task: self.inbound.task,
+                units: self.meter.units(),
+                cost,
+                price_version: self.version,
+                outcome,
+                estimated: goes_on || self.meter.is_estimated(),
+                marks: self.meter.marks(),
+                created_at: self.came_in,
+                latency: self.began.elapsed(),
+                ttft: self.ttft,
+            }),
+            task: None,
+            cap_held: month_of.on_cap(),
+            answer: None,
+            now,
+        }
+    }
+
+    /// The answer with the usage that is billed, where the upstream says something else or nothing.
+    pub(crate) fn corrected(&self, body: Bytes) -> Bytes {
+        match self.meter.corrected() {
+            Some(usage) => with_usage(&body, &usage, self.inbound.endpoint.generates()),
+            None => body,
+        }
+    }
+
+    /// Tells the operator of an upstream whose counts are odd.
+    pub(crate) fn note_marks(&self, upstream: &str) {
+        for mark in self.meter.marks().names() {
+            counter!("batchin_usage_discrepancies_total", "upstream" => upstream.to_owned(), "mark" => mark)
+                .increment(1);
+        }
+    }
+
+    /// What the client knows the answer by.
+    pub(crate) fn public_id(&self) -> String {
+        public_id(&self.inbound)
+    }
+
+    /// What chunks begin with that are added to a stream here.
+    pub(crate) fn chunk_head<'a>(&'a self, id: &'a str) -> ChunkHead<'a> {
+        let (endpoint, model) = (self.inbound.endpoint, self.admitted.model.id.as_str());
+        ChunkHead { endpoint, id, model, created: self.came_in.micros() / 1_000_000 }
+    }
+
+    /// Counts the request in the metrics, and logs it without content.
+    pub(crate) fn note(&self, outcome: Outcome) {
+        let (units, elapsed, class) = (self.meter.units(), self.began.elapsed(), self.inbound.class);
+        let ended = meters::Ended { class, outcome, units, elapsed, ttft: self.ttft };
+        self.gateway.meters().note(&self.admitted.model.id, &ended);
+        // The usage log has every request durably; a second line for each is for whoever looks for a fault.
+        debug!(
+            target: "batchin::requests",
+            request = %self.inbound.request, model = %self.admitted.model.id, class = class.name(), outcome = outcome.name(),
+            prompt_tokens = units.input, completion_tokens = units.output,
+            "{} answered in {elapsed:?}", self.inbound.endpoint.name()
+        );
+    }
+}
+
+/// The stored number of a kind of call.
+pub const fn endpoint_code(endpoint: Endpoint) -> i16 {
+    match endpoint {
+        Endpoint::Chat => 0,
+        Endpoint::Completions => 1,
+        Endpoint::Embeddings => 2,
+    }
+}
+
+/// The kind of call of a stored number.
+pub const fn endpoint_of(code: i16) -> Option<Endpoint> {
+    match code {
+        0 => Some(Endpoint::Chat),
+        1 => Some(Endpoint::Completions),
+        2 => Some(Endpoint::Embeddings),
+        _ => None,
+    }
+}
+
+pub(crate) fn public_id(inbound: &Inbound) -> String {
+    let request = inbound.request.uuid().simple();
+    match inbound.endpoint {
+        Endpoint::Chat => format!("chatcmpl_{request}"),
+        Endpoint::Completions => format!("cmpl_{request}"),
+        // OpenAI's have none, and Mistral's packages demand one.
+        Endpoint::Embeddings => format!("embd_{request}"),
+    }
+}
+
+/// Meters a whole answer of such a server.
+pub(crate) fn take_whole(meter: &mut Meter, kind: Kind, usage: Option<Usage>, text_bytes: u64) {
+    meter.comes_from(kind);
+    if text_bytes > 0 {
+        meter.said(1, text_bytes);
+    }
+    if let Some(usage) = usage {
+        meter.report(usage);
+    }
+}
+
+/// A whole answer that has been metered.
+pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: Running) -> Unsettled {
+    bill.note_marks(running.replica.name());
+    running.finish_whole(bill.meter.units().output, bill.began.elapsed());
+    let body = bill.corrected(body);
+    Unsettled { bill, reservation, body }
+}
+
+impl Unsettled {
+    /// What was consumed.
+    pub fn units(&self) -> batchin_domain::Units {
+        self.bill.meter.units()
+    }
+
+    /// Charges and, once that is durable, hands the answer over.
+    pub(crate) async fn settle(
+        self,
+        outcome: Outcome,
+        scope: Option<IdempotencyScope>,
+        task: Option<TaskFinish>,
+    ) -> Result<Bytes, RequestError> {
+        let mut settlement = self.bill.settlement(outcome, &self.reservation);
+        settlement.task = task;
+        settlement.answer = scope.map(|scope| {
+            let body = (self.body.len() <= MAX_KEPT_ANSWER).then(|| self.body.to_vec());
+            (scope, StoredAnswer { status: 200, content_type: "application/json".to_owned(), body })
+        });
+        let charge = settlement.charge;
+        // From here on the charge stands whether or not anybody waits for it.
+        self.reservation.settle(charge);
+        self.bill.epoch.committer.commit(settlement).await.map_err(|cause| unsettled(&cause))?;
+        batchin_faults::point("answer.charged");
+        self.bill.note(outcome);
+        Ok(self.body)
+    }
+
+    /// Charges and ends the task in one transaction; the answer's body must lie in its blob before.
+    pub async fn settle_task(self, finish: TaskFinish) -> Result<(), RequestError> {
+        self.settle(Outcome::Completed, None, Some(finish)).await.map(drop)
+    }
+}
+
+/// What a settlement's failure means to the request.
+pub(crate) fn unsettled(cause: &CommitError) -> RequestError {
+    match cause {
+        CommitError::StaleTask => RequestError::Stopped,
+        CommitError::Fenced | CommitError::Unavailable => RequestError::Fenced,
+        CommitError::Refused => RequestError::NotStorable,
+    }
+}
