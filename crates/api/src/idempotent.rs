@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use batchin_domain::AccountId;
-use batchin_gateway::{IdempotencyGuard, Keyed, RequestError, Turn};
+use batchin_gateway::{IdempotencyGuard, Keyed, KeyedError, Turn};
 use batchin_store::{IdempotencyScope, StoredAnswer};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use serde::Serialize;
@@ -82,7 +82,7 @@ where
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
             Ok(response)
         }
-        Err(RequestError::IdempotencyCut) => Err(cannot_repeat()),
+        Err(KeyedError::Cut) => Err(cannot_repeat()),
         Err(cause) => Err(cause.into()),
     }
 }

@@ -8,7 +8,7 @@ use batchin_domain::{
     Class, RequestId,
     text::{NOT_STORABLE, is_storable},
 };
-use batchin_gateway::{Checked, Gateway, Inbound, RequestError};
+use batchin_gateway::{AdmitError, Checked, Gateway, Inbound};
 use batchin_openai::Endpoint;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -133,30 +133,28 @@ pub(crate) fn check_body(
     Ok(checked)
 }
 
-fn body_fault(cause: RequestError) -> LineFault {
+fn body_fault(cause: AdmitError) -> LineFault {
     match cause {
-        RequestError::Invalid(invalid) => {
+        AdmitError::Invalid(invalid) => {
             let param = invalid.param.map_or_else(|| "body".to_owned(), |param| format!("body.{param}"));
             LineFault::at(param, "invalid_request", invalid.message)
         }
-        RequestError::ModelNotFound { model } => {
+        AdmitError::ModelNotFound { model } => {
             let message = format!("no model `{model}` is served here; GET /v1/models lists them");
             LineFault::at("body.model", "model_not_found", message)
         }
-        RequestError::NotCapable { model, needs } => {
+        AdmitError::NotCapable { model, needs } => {
             let message = format!("the model `{model}` does not serve {}", needs.name());
             LineFault::at("body.model", "invalid_model", message)
         }
-        RequestError::OverModelLimit { param, asked, limit } => {
+        AdmitError::OverModelLimit { param, asked, limit } => {
             let message = format!("is {asked}; the model has at most {limit}");
             LineFault::at(format!("body.{param}"), "invalid_request", message)
         }
-        // An operator has taken the model out of service: it may be back when the task runs, and nobody knows.
-        RequestError::NoUpstream { .. } => {
+        // It may be back when the task runs, and nobody knows.
+        AdmitError::Offline { .. } => {
             LineFault::at("body.model", "model_offline", "the model is offline; GET /v1/models shows when it is back")
         }
-        // Checking runs nothing, so the rest cannot happen; said plainly if it ever does.
-        other => LineFault::at("body", "invalid_request", other.to_string()),
     }
 }
 
@@ -193,26 +191,26 @@ mod tests {
     fn every_fault_of_a_body_names_its_member() {
         let invalid = |param: Option<&str>| {
             let param = param.map(str::to_owned);
-            RequestError::Invalid(InvalidRequest { message: "bad".to_owned(), param, position: None })
+            AdmitError::Invalid(InvalidRequest { message: "bad".to_owned(), param, position: None })
         };
         let model = || "m".to_owned();
         for (error, expected) in [
             (invalid(None), ("body", "invalid_request", "bad")),
             (invalid(Some("n")), ("body.n", "invalid_request", "bad")),
             (
-                RequestError::ModelNotFound { model: model() },
+                AdmitError::ModelNotFound { model: model() },
                 ("body.model", "model_not_found", "no model `m` is served here; GET /v1/models lists them"),
             ),
             (
-                RequestError::NotCapable { model: model(), needs: Capability::Chat },
+                AdmitError::NotCapable { model: model(), needs: Capability::Chat },
                 ("body.model", "invalid_model", "the model `m` does not serve chat"),
             ),
             (
-                RequestError::OverModelLimit { param: "max_tokens", asked: 9, limit: 8 },
+                AdmitError::OverModelLimit { param: "max_tokens", asked: 9, limit: 8 },
                 ("body.max_tokens", "invalid_request", "is 9; the model has at most 8"),
             ),
             (
-                RequestError::NoUpstream { retry_after: Duration::from_secs(60) },
+                AdmitError::Offline { retry_after: Duration::from_secs(60) },
                 ("body.model", "model_offline", "the model is offline; GET /v1/models shows when it is back"),
             ),
         ] {

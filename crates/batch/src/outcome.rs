@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use batchin_domain::Amount;
-use batchin_gateway::{Again, RequestError, TaskError, UpstreamFailure};
+use batchin_gateway::{
+    AdmitError, Again, CapError, NoRoom, PurseError, ReserveError, SettleError, TaskError, UpstreamFailure,
+};
 use batchin_store::TaskError as EndError;
 
 /// First pause after a failed try; doubles with each, up to [`PAUSE_MAX`].
@@ -44,16 +46,18 @@ pub(crate) enum Came {
     UnknownCall,
     /// As many tasks of its model wait as may.
     NoPlace,
+    /// Who pays for it could not be read.
+    NoPayer,
     /// A try brought no answer, or could not be made.
     Failed(TaskError),
     /// Its answer could not be stored.
     NoResult,
     /// The ledger did not take its answer.
-    Unsettled(RequestError),
+    Unsettled(SettleError),
     /// It has its answer, and that is settled.
     Completed,
     /// The ledger did not take its failure.
-    NotEnded(RequestError),
+    NotEnded(SettleError),
     /// What is left of its batch's highest cost does not cover it while so many tasks of the batch run, itself included.
     OverCap {
         /// How many.
@@ -88,7 +92,14 @@ impl Came {
         match self {
             Self::Completed | Self::Failed(TaskError::Upstream(_)) => Money::Sufficed,
             Self::Failed(TaskError::Preempted) | Self::NoResult | Self::Unsettled(_) | Self::Lost => Money::Freed,
-            Self::Failed(TaskError::Request(_))
+            Self::Failed(
+                TaskError::Fenced(_)
+                | TaskError::Admit(_)
+                | TaskError::Cap(_)
+                | TaskError::Reserve(_)
+                | TaskError::NoRoom(_),
+            )
+            | Self::NoPayer
             | Self::NoBody
             | Self::UnknownCall
             | Self::NoPlace
@@ -150,11 +161,12 @@ pub(crate) fn next(came: Came, tried: Tried) -> Next {
         Came::NoBody => again(BODY_PAUSE, true),
         Came::UnknownCall => Next::Fail(ours("The kind of call that the task asks for is not known here.")),
         Came::NoPlace => again(PLACE_PAUSE, false),
+        Came::NoPayer => soon(Duration::ZERO, chance),
         Came::Failed(cause) => after(cause, attempt, max_attempts, chance),
         Came::NoResult => again(STORE_PAUSE, false),
-        Came::Unsettled(cause) => after_request(cause, attempt, max_attempts, chance),
+        Came::Unsettled(cause) => after_settling(cause, attempt, max_attempts, chance),
         // One that the store refuses is a try like any other: else it would be made for ever.
-        Came::NotEnded(cause) => again(STORE_PAUSE, matches!(cause, RequestError::NotStorable)),
+        Came::NotEnded(cause) => again(STORE_PAUSE, matches!(cause, SettleError::NotStorable)),
         Came::OverCap { running } if running > 1 => Next::WaitForCap,
         Came::OverCap { .. } => Next::StopBatch,
         Came::NotStopped => again(CAP_PAUSE, false),
@@ -163,13 +175,22 @@ pub(crate) fn next(came: Came, tried: Tried) -> Next {
     }
 }
 
-/// After a try that brought no answer.
-fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u32) -> Next {
+/// After an answer that the ledger did not take.
+fn after_settling(cause: SettleError, attempt: u32, max_attempts: u32, chance: u32) -> Next {
     match cause {
-        TaskError::Preempted => Next::Again { pause: PLACE_PAUSE, counts: false },
-        TaskError::Upstream(failure) => after_upstream(failure, attempt, max_attempts, chance),
-        TaskError::Request(cause) => after_request(cause, attempt, max_attempts, chance),
+        SettleError::Stopped => Next::Leave,
+        // What the store refuses it refuses again, and each try costs a call.
+        SettleError::NotStorable if attempt < max_attempts => {
+            Next::Again { pause: backoff(attempt, chance), counts: true }
+        }
+        SettleError::NotStorable => Next::Fail(ours("The result could not be stored.")),
+        SettleError::Fenced(_) => soon(Duration::ZERO, chance),
     }
+}
+
+/// Tried again, and not to be blamed for it.
+fn soon(pause: Duration, chance: u32) -> Next {
+    Next::Again { pause: pause.min(PAUSE_MAX) + jittered(PAUSE, chance), counts: false }
 }
 
 /// The pause after so many tries: it doubles with each.
@@ -208,59 +229,53 @@ fn after_upstream(failure: UpstreamFailure, attempt: u32, max_attempts: u32, cha
     Next::Fail(EndError { status, kind, param: None, code: code.to_owned(), message })
 }
 
-fn after_request(cause: RequestError, attempt: u32, max_attempts: u32, chance: u32) -> Next {
-    let again = |pause: Duration| Next::Again { pause: pause + jittered(PAUSE, chance), counts: false };
-    let fail = |status: u16, code: &str, param: Option<String>, message: String| {
-        let kind = Some("invalid_request_error".to_owned());
-        Next::Fail(EndError { status: Some(status), kind, param, code: code.to_owned(), message })
-    };
+/// After a try that brought no answer.
+fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u32) -> Next {
     match cause {
-        RequestError::BalanceTooLow { needed, .. } => Next::WaitForMoney { purse: Purse::Balance, needed },
-        RequestError::BudgetTooLow { needed, .. } => Next::WaitForMoney { purse: Purse::Budget, needed },
-        RequestError::Busy { retry_after }
-        | RequestError::OverShare { retry_after }
-        | RequestError::NoUpstream { retry_after } => again(retry_after.min(PAUSE_MAX)),
-        RequestError::RateLimited(info) => again(info.reset),
-        RequestError::Fenced | RequestError::Store(_) => again(Duration::ZERO),
-        // What the store refuses it refuses again, and each try costs a call.
-        RequestError::NotStorable if attempt < max_attempts => {
-            Next::Again { pause: backoff(attempt, chance), counts: true }
+        TaskError::Preempted => Next::Again { pause: PLACE_PAUSE, counts: false },
+        TaskError::Upstream(failure) => after_upstream(failure, attempt, max_attempts, chance),
+        TaskError::Reserve(ReserveError::BalanceTooLow { needed, .. }) => {
+            Next::WaitForMoney { purse: Purse::Balance, needed }
         }
-        RequestError::NotStorable => Next::Fail(ours("The result could not be stored.")),
-        // What interactive requests are told; a task is told more, as `TaskError::Upstream`.
-        RequestError::UpstreamFailed | RequestError::UpstreamTimeout => {
-            fail(502, "upstream_error", None, "The model server failed.".to_owned())
+        TaskError::Reserve(ReserveError::BudgetTooLow { needed, .. }) => {
+            Next::WaitForMoney { purse: Purse::Budget, needed }
         }
-        RequestError::Stopped => Next::Leave,
-        RequestError::Refused { status, error } => Next::Fail(EndError {
-            status: Some(status),
-            kind: error.kind,
-            param: error.param,
-            code: error.code.unwrap_or_else(|| "invalid_request".to_owned()),
-            message: error.message,
-        }),
-        RequestError::CapTooLow => Next::AskCap,
-        RequestError::Invalid(invalid) => fail(400, "invalid_request", invalid.param, invalid.message),
-        RequestError::ModelNotFound { model } => {
+        TaskError::Cap(CapError::TooLow) => Next::AskCap,
+        TaskError::Reserve(ReserveError::Purse(cause)) | TaskError::Cap(CapError::Purse(cause)) => match cause {
+            PurseError::CallerGone => fault(401, "unauthorized", None, "The account is gone.".to_owned()),
+            PurseError::Fenced(_) | PurseError::Store(_) => soon(Duration::ZERO, chance),
+        },
+        TaskError::Admit(cause) => after_admit(cause, chance),
+        TaskError::NoRoom(NoRoom::Busy { retry_after } | NoRoom::NoUpstream { retry_after }) => {
+            soon(retry_after, chance)
+        }
+        TaskError::Fenced(_) => soon(Duration::ZERO, chance),
+    }
+}
+
+fn after_admit(cause: AdmitError, chance: u32) -> Next {
+    match cause {
+        AdmitError::Invalid(invalid) => fault(400, "invalid_request", invalid.param, invalid.message),
+        AdmitError::ModelNotFound { model } => {
             let message = format!("The model `{model}` is no longer served here.");
-            fail(404, "model_not_found", Some("model".to_owned()), message)
+            fault(404, "model_not_found", Some("model".to_owned()), message)
         }
-        RequestError::NotCapable { model, needs } => {
+        AdmitError::Offline { retry_after } => soon(retry_after, chance),
+        AdmitError::NotCapable { model, needs } => {
             let message = format!("The model `{model}` does not serve {}.", needs.name());
-            fail(400, "invalid_request", Some("model".to_owned()), message)
+            fault(400, "invalid_request", Some("model".to_owned()), message)
         }
-        RequestError::OverModelLimit { param, asked, limit } => {
+        AdmitError::OverModelLimit { param, asked, limit } => {
             let message = format!("`{param}` is {asked}; the model has at most {limit}.");
-            fail(400, "invalid_request", Some(param.to_owned()), message)
-        }
-        RequestError::CallerGone => fail(401, "unauthorized", None, "The account is gone.".to_owned()),
-        RequestError::IdempotencyMismatch
-        | RequestError::IdempotencyRunning
-        | RequestError::IdempotencyCrowded
-        | RequestError::IdempotencyCut => {
-            fail(409, "conflict", None, "The task carries an Idempotency-Key.".to_owned())
+            fault(400, "invalid_request", Some(param.to_owned()), message)
         }
     }
+}
+
+/// It failed for good, by its own fault.
+fn fault(status: u16, code: &str, param: Option<String>, message: String) -> Next {
+    let kind = Some("invalid_request_error".to_owned());
+    Next::Fail(EndError { status: Some(status), kind, param, code: code.to_owned(), message })
 }
 
 /// A failure that is ours, in plain words, which the store takes.
@@ -283,7 +298,7 @@ fn jittered(most: Duration, chance: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use batchin_gateway::Capability;
+    use batchin_gateway::{Capability, Fenced};
     use batchin_openai::InvalidRequest;
 
     use super::*;
@@ -340,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_try_whose_end_the_store_refuses_counts() {
-        let refused = |attempt| after(RequestError::NotStorable.into(), attempt, 3, u32::MAX);
+        let refused = |attempt| after_settling(SettleError::NotStorable, attempt, 3, u32::MAX);
         assert_eq!(pause_of(&refused(1)), (PAUSE, true));
         assert_eq!(pause_of(&refused(2)), (PAUSE * 2, true));
         let Next::Fail(EndError { code, .. }) = refused(3) else { panic!("no end") };
@@ -349,11 +364,11 @@ mod tests {
 
     #[test]
     fn faults_fail_at_once_and_what_is_ours_does_not_count() {
-        let busy = RequestError::Busy { retry_after: Duration::from_secs(1) };
+        let busy = NoRoom::Busy { retry_after: Duration::from_secs(1) };
         assert!(!pause_of(&after(busy.into(), 99, 3, 0)).1);
-        let gone = RequestError::ModelNotFound { model: "m".to_owned() };
+        let gone = AdmitError::ModelNotFound { model: "m".to_owned() };
         assert!(matches!(after(gone.into(), 1, 3, 0), Next::Fail(EndError { status: Some(404), .. })));
-        assert_eq!(after(RequestError::Stopped.into(), 1, 3, 0), Next::Leave);
+        assert_eq!(after_settling(SettleError::Stopped, 1, 3, 0), Next::Leave);
         let body = br#"{"error":{"message":"bad","type":"BadRequestError","param":"n","code":400}}"#;
         let said = Some(Box::new(batchin_openai::upstream_error_message(400, body)));
         let refused = UpstreamFailure { status: Some(400), timed_out: false, again: Again::Never, said, alike: false };
@@ -374,15 +389,15 @@ mod tests {
         assert_eq!(pause_of(&next_of(Came::Failed(TaskError::Preempted))), (PLACE_PAUSE, false));
         assert_eq!(pause_of(&next_of(Came::NoPlace)), (PLACE_PAUSE, false));
         assert_eq!(pause_of(&next_of(Came::Stopping)), (Duration::ZERO, false));
-        for gone in [Came::Unsettled(RequestError::Stopped), Came::Lost, Came::Ended, Came::Completed] {
+        for gone in [Came::Unsettled(SettleError::Stopped), Came::Lost, Came::Ended, Came::Completed] {
             assert_eq!(next_of(gone), Next::Leave);
         }
     }
 
     #[test]
     fn an_end_that_is_not_taken_counts_only_where_it_never_will_be() {
-        assert_eq!(pause_of(&next_of(Came::NotEnded(RequestError::NotStorable))), (STORE_PAUSE, true));
-        assert_eq!(pause_of(&next_of(Came::NotEnded(RequestError::Fenced))), (STORE_PAUSE, false));
+        assert_eq!(pause_of(&next_of(Came::NotEnded(SettleError::NotStorable))), (STORE_PAUSE, true));
+        assert_eq!(pause_of(&next_of(Came::NotEnded(Fenced.into()))), (STORE_PAUSE, false));
         assert_eq!(pause_of(&next_of(Came::NoResult)), (STORE_PAUSE, false));
         assert_eq!(pause_of(&next_of(Came::NoBody)), (BODY_PAUSE, true));
     }
@@ -395,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_batch_stops_at_its_highest_cost_once_nothing_of_it_runs_that_may_give_some_back() {
-        assert_eq!(next_of(Came::Failed(RequestError::CapTooLow.into())), Next::AskCap);
+        assert_eq!(next_of(Came::Failed(CapError::TooLow.into())), Next::AskCap);
         assert_eq!(next_of(Came::OverCap { running: 2 }), Next::WaitForCap);
         assert_eq!(next_of(Came::OverCap { running: 1 }), Next::StopBatch);
         assert_eq!(pause_of(&next_of(Came::NotStopped)), (CAP_PAUSE, false));
@@ -409,7 +424,7 @@ mod tests {
         for freed in [Came::Failed(TaskError::Preempted), Came::NoResult, Came::Lost] {
             assert_eq!(freed.money(), Money::Freed, "{freed:?}");
         }
-        let refused = Came::Failed(RequestError::CapTooLow.into());
+        let refused = Came::Failed(CapError::TooLow.into());
         assert_eq!((refused.money(), Came::Stopping.money()), (Money::Untouched, Money::Untouched));
     }
 
@@ -419,23 +434,27 @@ mod tests {
         let model = || "m".to_owned();
         let (needs, param) = (Capability::Chat, "max_tokens");
         let fault = "invalid_request_error";
-        for (error, expected) in [
-            (RequestError::Invalid(invalid), (400, fault, Some("n"), "invalid_request", "bad")),
+        let table: [(TaskError, _); 5] = [
+            (AdmitError::Invalid(invalid).into(), (400, fault, Some("n"), "invalid_request", "bad")),
             (
-                RequestError::ModelNotFound { model: model() },
+                AdmitError::ModelNotFound { model: model() }.into(),
                 (404, fault, Some("model"), "model_not_found", "The model `m` is no longer served here."),
             ),
             (
-                RequestError::NotCapable { model: model(), needs },
+                AdmitError::NotCapable { model: model(), needs }.into(),
                 (400, fault, Some("model"), "invalid_request", "The model `m` does not serve chat."),
             ),
             (
-                RequestError::OverModelLimit { param, asked: 9, limit: 8 },
+                AdmitError::OverModelLimit { param, asked: 9, limit: 8 }.into(),
                 (400, fault, Some(param), "invalid_request", "`max_tokens` is 9; the model has at most 8."),
             ),
-            (RequestError::CallerGone, (401, fault, None, "unauthorized", "The account is gone.")),
-        ] {
-            let Next::Fail(end) = after(error.into(), 1, 3, 0) else { panic!("tried again") };
+            (
+                ReserveError::from(PurseError::CallerGone).into(),
+                (401, fault, None, "unauthorized", "The account is gone."),
+            ),
+        ];
+        for (error, expected) in table {
+            let Next::Fail(end) = after(error, 1, 3, 0) else { panic!("tried again") };
             let EndError { status, kind, param, code, message } = end;
             let told = (status.unwrap(), kind.as_deref().unwrap(), param.as_deref(), code.as_str(), message.as_str());
             assert_eq!(told, expected);

@@ -15,7 +15,7 @@ use std::{
 
 use batchin_domain::{AccountId, KeyId, Priority};
 use batchin_files::{Blobs, Files};
-use batchin_gateway::{Caller, Gateway, RequestError};
+use batchin_gateway::{AdmitError, Caller, Gateway};
 use batchin_store::{Claim, Requeue};
 use batchin_tasks::Tasks;
 use futures::future::join_all;
@@ -182,7 +182,7 @@ impl Worker {
         let catalog = self.gateway.catalog();
         let gone = queues.take_models(|model| catalog.find(model).is_none());
         let ends = gone.iter().map(|Ready { task, model, .. }| {
-            let gone = RequestError::ModelNotFound { model: model.clone() };
+            let gone = AdmitError::ModelNotFound { model: model.clone() };
             self.conclude(task, Came::Failed(gone.into()))
         });
         // Together: their ends are a few transactions then, and nothing else starts meanwhile.

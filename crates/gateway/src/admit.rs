@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{BatchId, Class, Price, RequestId, TaskId, Units};
-use batchin_openai::{Endpoint, Peek, peek};
+use batchin_openai::{Endpoint, InvalidRequest, Peek, peek};
 use bytes::Bytes;
 
-use crate::{Availability, Capability, Catalog, IdempotencyKey, Model, OverLimit, RequestError, reserve::Ceiling};
+use crate::{Availability, Capability, Catalog, IdempotencyKey, Model, OverLimit, reserve::Ceiling};
 
 /// Tokens that a chat template may add around one message.
 const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
@@ -33,6 +33,44 @@ pub struct Inbound {
     pub task: Option<(BatchId, TaskId)>,
     /// The client's own name for it.
     pub idempotency: Option<IdempotencyKey>,
+}
+
+/// Why no model can serve a request.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// The body is not what the call takes.
+    #[error("the request is invalid")]
+    Invalid(InvalidRequest),
+    /// No model of that name is served.
+    #[error("the model is not served here")]
+    ModelNotFound {
+        /// The name asked for.
+        model: String,
+    },
+    /// An operator has taken the model out of service.
+    #[error("the model is offline")]
+    Offline {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// The model cannot do this.
+    #[error("the model cannot do this")]
+    NotCapable {
+        /// The model's id.
+        model: String,
+        /// What it would need.
+        needs: Capability,
+    },
+    /// The prompt, or prompt and output together, are over the model's limits.
+    #[error("the request is over the model's limits")]
+    OverModelLimit {
+        /// The field at fault.
+        param: &'static str,
+        /// What it asks for.
+        asked: u64,
+        /// What the model has.
+        limit: u64,
+    },
 }
 
 /// A request that the model can serve.
@@ -78,17 +116,17 @@ impl Admitted {
 }
 
 /// Checks a request against the catalogue.
-pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, RequestError> {
-    let peek = peek(inbound.endpoint, &inbound.body).map_err(RequestError::Invalid)?;
+pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitError> {
+    let peek = peek(inbound.endpoint, &inbound.body).map_err(AdmitError::Invalid)?;
     let Some(model) = catalog.find(&peek.model) else {
-        return Err(RequestError::ModelNotFound { model: peek.model });
+        return Err(AdmitError::ModelNotFound { model: peek.model });
     };
     if model.availability == Availability::Offline {
-        return Err(RequestError::NoUpstream { retry_after: OFFLINE_RETRY });
+        return Err(AdmitError::Offline { retry_after: OFFLINE_RETRY });
     }
     let needs = Capability::of(inbound.endpoint);
     if !model.capabilities.contains(&needs) {
-        return Err(RequestError::NotCapable { model: model.id.clone(), needs });
+        return Err(AdmitError::NotCapable { model: model.id.clone(), needs });
     }
     let context = u64::from(model.context_length);
     let input = input_bound(&peek, context);
@@ -183,7 +221,7 @@ struct Limit {
 /// than their bound, which is in bytes.
 const SURE_SHARE: u64 = 4;
 
-fn output_limit(peek: &Peek, model: &Model, endpoint: Endpoint, input: u64) -> Result<Limit, RequestError> {
+fn output_limit(peek: &Peek, model: &Model, endpoint: Endpoint, input: u64) -> Result<Limit, AdmitError> {
     let unlimited = |most| Limit { most, max_tokens: None };
     if !endpoint.generates() {
         return Ok(unlimited(0));
@@ -198,7 +236,7 @@ fn output_limit(peek: &Peek, model: &Model, endpoint: Endpoint, input: u64) -> R
                 let most = if limit < context { limit } else { left };
                 Ok(Limit { most, max_tokens: u32::try_from(most).ok() })
             }
-            OverLimit::Refuse => Err(RequestError::OverModelLimit { param: peek.max_output_name, asked, limit }),
+            OverLimit::Refuse => Err(AdmitError::OverModelLimit { param: peek.max_output_name, asked, limit }),
         },
         Some(asked) => Ok(unlimited(asked)),
         None => {

@@ -3,18 +3,58 @@
 use std::time::Duration;
 
 use batchin_domain::Class;
+use batchin_openai::UpstreamError;
 use batchin_scheduler::{Gate, Outcome as Ended};
 use batchin_upstream::{Call, CallError, CallErrorKind, Kind, Retry};
 use metrics::counter;
 use tracing::{debug, info};
 
-use crate::{Inbound, RequestError, admit::Admitted, bill::public_id, dispatch::Running};
+use crate::{Inbound, admit::Admitted, bill::public_id, dispatch::Running};
 
 /// Upstreams tried for one request: enough to step over two dead ones, few enough that a request that kills servers
 /// does not go round them all.
 pub(crate) const MAX_ATTEMPTS: usize = 3;
 /// What a refused client is told to wait when nobody knows better.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why no model server takes a request now.
+#[derive(Debug, thiserror::Error)]
+pub enum NoRoom {
+    /// Every upstream that could serve it is at its cap.
+    #[error("all upstreams are busy")]
+    Busy {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// No upstream can serve it now.
+    #[error("no upstream can serve this now")]
+    NoUpstream {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+}
+
+/// Why no model server answered somebody who waits.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatchError {
+    /// None takes it now.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// The upstream says that the request itself is at fault.
+    #[error("the model server refused the request")]
+    Refused {
+        /// What the client is told: 400, 413 or 422.
+        status: u16,
+        /// What it says, without its address.
+        error: Box<UpstreamError>,
+    },
+    /// The upstreams failed.
+    #[error("the model server failed")]
+    Failed,
+    /// The upstreams took too long.
+    #[error("the model server did not answer in time")]
+    TimedOut,
+}
 
 /// Counts and logs a failure of a server; what the request is to blame for is none. Tasks are tried again, and fail by
 /// the thousand: the breaker and the metric say so, and each of them only who asks for it.
@@ -55,11 +95,11 @@ pub(crate) fn choices_of(admitted: &Admitted, kind: Kind) -> u32 {
     if kind.ignores_n() { admitted.peek.bound.items.max(1) } else { admitted.given() }
 }
 
-pub(crate) fn no_room(gate: Gate, last: Option<CallError>) -> RequestError {
-    match (last, gate) {
-        (Some(error), _) => final_error(error),
-        (None, Gate::Unavailable) => RequestError::NoUpstream { retry_after: RETRY_AFTER },
-        (None, _) => RequestError::Busy { retry_after: RETRY_AFTER },
+/// Why the scheduler lets no call through.
+pub(crate) fn no_room(gate: Gate) -> NoRoom {
+    match gate {
+        Gate::Unavailable => NoRoom::NoUpstream { retry_after: RETRY_AFTER },
+        _ => NoRoom::Busy { retry_after: RETRY_AFTER },
     }
 }
 
@@ -76,18 +116,18 @@ pub(crate) fn ended(error: &CallError, running: &Running) -> Ended {
     }
 }
 
-pub(crate) fn final_error(error: CallError) -> RequestError {
+pub(crate) fn final_error(error: CallError) -> DispatchError {
     let status = error.shown_status();
     match (error.kind, error.retry, error.client_error) {
-        (_, Retry::Never, Some(cause)) => RequestError::Refused { status, error: cause },
+        (_, Retry::Never, Some(cause)) => DispatchError::Refused { status, error: cause },
         (CallErrorKind::Status(429 | 503), Retry::Later(after), _) => {
-            RequestError::Busy { retry_after: after.unwrap_or(RETRY_AFTER) }
+            NoRoom::Busy { retry_after: after.unwrap_or(RETRY_AFTER) }.into()
         }
-        (CallErrorKind::Timeout, ..) => RequestError::UpstreamTimeout,
+        (CallErrorKind::Timeout, ..) => DispatchError::TimedOut,
         (CallErrorKind::Unavailable | CallErrorKind::Connect(_), retry, _) => {
             let retry_after = if let Retry::Later(Some(after)) = retry { after } else { RETRY_AFTER };
-            RequestError::NoUpstream { retry_after }
+            NoRoom::NoUpstream { retry_after }.into()
         }
-        _ => RequestError::UpstreamFailed,
+        _ => DispatchError::Failed,
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    Caller, Catalog, Epoch, Gateway, Inbound, RequestError, admit::Admitted, dispatch::Running, meter::Meter, meters,
+    Caller, Catalog, Epoch, Fenced, Gateway, Inbound, admit::Admitted, dispatch::Running, meter::Meter, meters,
     reserve::Reservation,
 };
 
@@ -41,6 +41,20 @@ pub struct Unsettled {
     pub(crate) reservation: Reservation,
     /// The answer, as the client is to get it.
     pub body: Bytes,
+}
+
+/// Why a request's end is not in the ledger. Nothing was charged.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The task was claimed anew, cancelled or has ended.
+    #[error("the task was stopped")]
+    Stopped,
+    /// This node may not spend now.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The ledger refused the request's end, and would again.
+    #[error("the ledger refused the request's end")]
+    NotStorable,
 }
 
 /// When a request came in, and what was in force then.
@@ -214,7 +228,7 @@ impl Unsettled {
         outcome: Outcome,
         scope: Option<IdempotencyScope>,
         task: Option<TaskFinish>,
-    ) -> Result<Bytes, RequestError> {
+    ) -> Result<Bytes, SettleError> {
         let mut settlement = self.bill.settlement(outcome, &self.reservation);
         settlement.task = task;
         settlement.answer = scope.map(|scope| {
@@ -224,23 +238,24 @@ impl Unsettled {
         let charge = settlement.charge;
         // From here on the charge stands whether or not anybody waits for it.
         self.reservation.settle(charge);
-        self.bill.epoch.committer.commit(settlement).await.map_err(|cause| unsettled(&cause))?;
+        self.bill.epoch.committer.commit(settlement).await?;
         batchin_faults::point("answer.charged");
         self.bill.note(outcome);
         Ok(self.body)
     }
 
     /// Charges and ends the task in one transaction; the answer's body must lie in its blob before.
-    pub async fn settle_task(self, finish: TaskFinish) -> Result<(), RequestError> {
+    pub async fn settle_task(self, finish: TaskFinish) -> Result<(), SettleError> {
         self.settle(Outcome::Completed, None, Some(finish)).await.map(drop)
     }
 }
 
-/// What a settlement's failure means to the request.
-pub(crate) fn unsettled(cause: &CommitError) -> RequestError {
-    match cause {
-        CommitError::StaleTask => RequestError::Stopped,
-        CommitError::Fenced | CommitError::Unavailable => RequestError::Fenced,
-        CommitError::Refused => RequestError::NotStorable,
+impl From<CommitError> for SettleError {
+    fn from(cause: CommitError) -> Self {
+        match cause {
+            CommitError::StaleTask => Self::Stopped,
+            CommitError::Fenced | CommitError::Unavailable => Fenced.into(),
+            CommitError::Refused => Self::NotStorable,
+        }
     }
 }

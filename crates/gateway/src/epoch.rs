@@ -35,6 +35,11 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// How long the answer to an Idempotency-Key is kept.
 const IDEMPOTENCY_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// This node may not spend now: it lost touch with the database.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this node cannot reach its ledger")]
+pub struct Fenced;
+
 /// One epoch: an identity, the money it leased and the writer that charges for it.
 pub struct Epoch {
     /// The node and its epoch.

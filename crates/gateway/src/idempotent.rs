@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use batchin_store::{Begun, IdempotencyScope, NodeIdentity, Store, StoredAnswer};
+use batchin_store::{Begun, IdempotencyScope, NodeIdentity, Store, StoreError, StoredAnswer};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{Gateway, RequestError, waiters::Waiting};
+use crate::{Fenced, Gateway, waiters::Waiting};
 
 /// Between two looks; doubles up to [`LOOK_MAX`].
 const LOOK: Duration = Duration::from_millis(20);
@@ -28,6 +28,29 @@ pub struct Keyed<'a> {
     pub patience: Duration,
 }
 
+/// Why a request that carries a key was neither begun nor answered.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyedError {
+    /// The key was used for another request.
+    #[error("the Idempotency-Key was used for another request")]
+    Mismatch,
+    /// The first request under this key is still running after a long wait.
+    #[error("the first request with this Idempotency-Key is still running")]
+    Running,
+    /// As many requests as may already wait for the answer under this key, or under this account's keys.
+    #[error("too many requests wait under Idempotency-Keys")]
+    Crowded,
+    /// The first request under this key was carried out and its answer cannot be given again.
+    #[error("the first answer with this Idempotency-Key cannot be given again")]
+    Cut,
+    /// This node may not spend now.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
 /// What became of a request that carries a key.
 pub enum Turn {
     /// It is the caller's to carry out.
@@ -43,21 +66,21 @@ impl Gateway {
         &self,
         node: impl Fn() -> NodeIdentity,
         keyed: Keyed<'_>,
-    ) -> Result<Turn, RequestError> {
+    ) -> Result<Turn, KeyedError> {
         let fingerprint: [u8; 32] = Sha256::digest(keyed.body).into();
         let (began, mut pause) = (Instant::now(), LOOK);
         let mut waiting: Option<Waiting> = None;
         loop {
             let begin = self.clone().begin(node(), keyed.scope.clone(), keyed.route, fingerprint);
             let begun = self.tasks().see_through("begin_idempotent", begin).await;
-            if let Some(turn) = begun.ok_or(RequestError::Fenced)?? {
+            if let Some(turn) = begun.ok_or(Fenced)?? {
                 return Ok(turn);
             }
             if began.elapsed() >= keyed.patience {
-                return Err(RequestError::IdempotencyRunning);
+                return Err(KeyedError::Running);
             }
             if waiting.is_none() {
-                waiting = Some(self.waiters().join(&keyed.scope).ok_or(RequestError::IdempotencyCrowded)?);
+                waiting = Some(self.waiters().join(&keyed.scope).ok_or(KeyedError::Crowded)?);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK_MAX);
@@ -71,7 +94,7 @@ impl Gateway {
         scope: IdempotencyScope,
         route: &'static str,
         fingerprint: [u8; 32],
-    ) -> Result<Option<Turn>, RequestError> {
+    ) -> Result<Option<Turn>, KeyedError> {
         let now = self.clock().now();
         match self.store().begin_idempotent(&scope, route, fingerprint, node, now).await {
             Ok(Begun::First) => {
@@ -79,10 +102,10 @@ impl Gateway {
                 Ok(Some(Turn::First(IdempotencyGuard { gateway: self, node, scope, is_owed: true })))
             }
             Ok(Begun::Done(answer)) if answer.body.is_some() => Ok(Some(Turn::Replay(answer))),
-            Ok(Begun::Done(_)) => Err(RequestError::IdempotencyCut),
-            Ok(Begun::Mismatch) => Err(RequestError::IdempotencyMismatch),
+            Ok(Begun::Done(_)) => Err(KeyedError::Cut),
+            Ok(Begun::Mismatch) => Err(KeyedError::Mismatch),
             Ok(Begun::Running) => Ok(None),
-            Err(cause) => Err(RequestError::Store(cause)),
+            Err(cause) => Err(KeyedError::Store(cause)),
         }
     }
 }

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Amount, Month, Price, Purse, Timestamp};
+use batchin_domain::{Amount, BatchId, Month, Price, Purse, Timestamp};
+use batchin_store::StoreError;
 
 use crate::{
-    Caller, Epoch, RequestError,
+    Caller, Epoch, Fenced,
     escrow::{EscrowError, Hold},
 };
 
@@ -19,6 +20,68 @@ pub struct RateInfo {
     pub remaining: u32,
     /// Until the next minute begins; at most one minute.
     pub reset: Duration,
+}
+
+/// Why nothing was set aside, whatever there is.
+#[derive(Debug, thiserror::Error)]
+pub enum PurseError {
+    /// The account or the key is gone.
+    #[error("the account or the key is gone")]
+    CallerGone,
+    /// This node may not spend now.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
+/// Why a request does not count among those of its key's minute.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The key has made its requests of this minute.
+    #[error("the key's rate limit is used up")]
+    RateLimited(RateInfo),
+    /// Nobody knows how many it has made.
+    #[error(transparent)]
+    Purse(#[from] PurseError),
+}
+
+/// Why what a batch may cost does not cover its task.
+#[derive(Debug, thiserror::Error)]
+pub enum CapError {
+    /// What is left of the batch's highest cost does not cover the task's.
+    #[error("the batch's highest cost does not cover the request")]
+    TooLow,
+    /// Nobody knows what is left.
+    #[error(transparent)]
+    Purse(#[from] PurseError),
+}
+
+/// Why a request cannot be paid for.
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    /// The account does not cover the highest possible cost.
+    #[error("the balance does not cover the request")]
+    BalanceTooLow {
+        /// The highest possible cost.
+        needed: Amount,
+        /// What could be set aside.
+        available: Amount,
+        /// The `max_tokens` that could be paid for, where there is one.
+        affordable_output: Option<u64>,
+    },
+    /// The key's monthly budget does not cover the highest possible cost.
+    #[error("the key's budget does not cover the request")]
+    BudgetTooLow {
+        /// The highest possible cost.
+        needed: Amount,
+        /// What is left of the month.
+        available: Amount,
+    },
+    /// Nobody knows what there is.
+    #[error(transparent)]
+    Purse(#[from] PurseError),
 }
 
 /// Money set aside for one request. Dropped, all of it is free again.
@@ -45,6 +108,11 @@ impl Reservation {
     /// Whether it lies on what a batch may cost too.
     pub fn on_cap(&self) -> bool {
         self.cap.is_some()
+    }
+
+    /// The same, with what its batch may cost set aside too.
+    pub fn within(self, cap: Option<Hold>) -> Self {
+        Self { cap, ..self }
     }
 
     /// `used` goes to the ledger, the rest is free again.
@@ -80,16 +148,22 @@ pub struct Ceiling {
 }
 
 /// Takes one request of the key's minute.
-pub async fn take_request(epoch: &Epoch, caller: &Caller, now: Timestamp) -> Result<Option<RateInfo>, RequestError> {
+pub async fn take_request(epoch: &Epoch, caller: &Caller, now: Timestamp) -> Result<Option<RateInfo>, TakeError> {
     let (Some(key), Some(limit)) = (caller.key, caller.rate_limit_rpm) else { return Ok(None) };
     let minute = now.minute();
     let reset = minute.end().since(now);
     let one = Amount::saturating_from_nanos(1);
-    let short = |_| RequestError::RateLimited(RateInfo { limit, remaining: 0, reset });
+    let short = |_| TakeError::RateLimited(RateInfo { limit, remaining: 0, reset });
     let hold = epoch.escrow.hold(Purse::Requests(key, minute), one).await.map_err(|cause| refusal(cause, short))?;
     let remaining = u32::try_from(hold.remaining().nanos()).unwrap_or(u32::MAX);
     hold.settle(one);
     Ok(Some(RateInfo { limit, remaining, reset }))
+}
+
+/// Sets a task's highest possible cost aside on what its batch may cost.
+pub async fn reserve_cap(epoch: &Epoch, batch: BatchId, needed: Amount) -> Result<Hold, CapError> {
+    let hold = epoch.escrow.hold(Purse::Cap(batch), needed).await;
+    hold.map_err(|cause| refusal(cause, |_| CapError::TooLow))
 }
 
 /// Sets the highest possible cost aside.
@@ -98,18 +172,11 @@ pub async fn reserve(
     caller: &Caller,
     ceiling: Ceiling,
     now: Timestamp,
-) -> Result<Reservation, RequestError> {
+) -> Result<Reservation, ReserveError> {
     let (month, needed) = (now.month(), ceiling.cost);
-    let cap = match caller.capped_by {
-        Some(batch) => {
-            let hold = epoch.escrow.hold(Purse::Cap(batch), needed).await;
-            Some(hold.map_err(|cause| refusal(cause, |_| RequestError::CapTooLow))?)
-        }
-        None => None,
-    };
     let budget = match caller.key.zip(caller.monthly_budget) {
         Some((key, _)) => {
-            let short = |available| RequestError::BudgetTooLow { needed, available };
+            let short = |available| ReserveError::BudgetTooLow { needed, available };
             let hold = epoch.escrow.hold(Purse::Budget(key, month), needed).await;
             Some(hold.map_err(|cause| refusal(cause, short))?)
         }
@@ -118,19 +185,20 @@ pub async fn reserve(
     let short = |available| {
         let output = ceiling.price.affordable_output(available, ceiling.input);
         let affordable_output = output.map(|tokens| tokens / ceiling.answers.max(1)).filter(|tokens| *tokens > 0);
-        RequestError::BalanceTooLow { needed, available, affordable_output }
+        ReserveError::BalanceTooLow { needed, available, affordable_output }
     };
     let hold = epoch.escrow.hold(Purse::Balance(caller.account), needed).await;
     let balance = hold.map_err(|cause| refusal(cause, short))?;
-    Ok(Reservation { balance, budget, cap, month })
+    Ok(Reservation { balance, budget, cap: None, month })
 }
 
 /// What a hold's failure means, `short` aside.
-fn refusal(cause: EscrowError, short: impl FnOnce(Amount) -> RequestError) -> RequestError {
-    match cause {
-        EscrowError::Short { available } => short(available),
-        EscrowError::Gone => RequestError::CallerGone,
-        EscrowError::Fenced | EscrowError::Interrupted => RequestError::Fenced,
-        EscrowError::Store(cause) => RequestError::Store(cause),
-    }
+fn refusal<E: From<PurseError>>(cause: EscrowError, short: impl FnOnce(Amount) -> E) -> E {
+    let other = match cause {
+        EscrowError::Short { available } => return short(available),
+        EscrowError::Gone => PurseError::CallerGone,
+        EscrowError::Fenced | EscrowError::Interrupted => Fenced.into(),
+        EscrowError::Store(cause) => PurseError::Store(cause),
+    };
+    other.into()
 }

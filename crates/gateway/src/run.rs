@@ -11,9 +11,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    Caller, Dispatcher, Epoch, Gateway, Inbound, MeteredStream, RateInfo, RequestError,     admit::{Admitted, admit},
+    AdmitError, Caller, DispatchError, Dispatcher, Epoch, Fenced, Gateway, Inbound, KeyedError, MeteredStream, NoRoom,
+    RateInfo, ReserveError, SettleError, TakeError,
+    admit::{Admitted, admit},
     attempt::{MAX_ATTEMPTS, RETRY_AFTER, call_of, ended, final_error, no_room, note_failure},
-    bill::{Arrival, Bill, take_whole, unsettled, whole},
+    bill::{Arrival, Bill, take_whole, whole},
     dispatch::{Running, Work},
     idempotent::{IdempotencyGuard, Keyed, Turn},
     leaving::{Client, SeenThrough},
@@ -47,6 +49,38 @@ pub enum ReplyBody {
     Stream(Box<MeteredStream>),
     /// The first answer to the same Idempotency-Key.
     Replay(StoredAnswer),
+}
+
+/// Why a request got no answer. Nothing was charged.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// This node may not spend now.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// It is one too many of its minute.
+    #[error(transparent)]
+    Take(#[from] TakeError),
+    /// No model can serve it.
+    #[error(transparent)]
+    Admit(#[from] AdmitError),
+    /// Its Idempotency-Key is in its way.
+    #[error(transparent)]
+    Keyed(#[from] KeyedError),
+    /// It cannot be paid for.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
+    /// The account has its part of the requests that this node bears.
+    #[error("the account has its part of the places")]
+    OverShare {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// No model server answered.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    /// Its charge is not in the ledger.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
 }
 
 /// A request that could be served.
@@ -89,7 +123,7 @@ impl Gateway {
         caller: &Caller,
         inbound: Inbound,
         promised: impl FnOnce(Promise),
-    ) -> Result<Reply, RequestError> {
+    ) -> Result<Reply, AnswerError> {
         let arrival = self.arrival()?;
         let (epoch, came_in) = (Arc::clone(&arrival.epoch), arrival.came_in);
         let rate = take_request(&epoch, caller, came_in).await?;
@@ -110,8 +144,8 @@ impl Gateway {
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
         // After the money: who cannot pay, and who waits for another's answer, takes nobody's place.
         let place = self.in_flight().take(caller.account, 1).map_err(|why| match why {
-            NoShare::Full => RequestError::Busy { retry_after: RETRY_AFTER },
-            NoShare::OverPart => RequestError::OverShare { retry_after: RETRY_AFTER },
+            NoShare::Full => DispatchError::from(NoRoom::Busy { retry_after: RETRY_AFTER }).into(),
+            NoShare::OverPart => AnswerError::OverShare { retry_after: RETRY_AFTER },
         })?;
         let one = One { arrival, caller: caller.clone(), inbound, admitted, reservation, guard, place };
         // A stream that nobody takes any more settles as one whose client left.
@@ -120,7 +154,7 @@ impl Gateway {
     }
 
     /// Has the answer made, and charges for it.
-    async fn give(self, one: One, client: Arc<Client>) -> Result<ReplyBody, RequestError> {
+    async fn give(self, one: One, client: Arc<Client>) -> Result<ReplyBody, AnswerError> {
         let One { arrival, caller, inbound, admitted, reservation, guard, place } = one;
         let dispatched = self.dispatch(caller.account, &inbound, &admitted, &client).await?;
         let bill = Bill::open(self, arrival, &caller, (inbound, admitted), reservation.amount());
@@ -140,7 +174,7 @@ impl Gateway {
     }
 
     /// Ends a task that has no answer; nothing is charged.
-    pub async fn fail_task(&self, caller: &Caller, finish: TaskFinish) -> Result<(), RequestError> {
+    pub async fn fail_task(&self, caller: &Caller, finish: TaskFinish) -> Result<(), SettleError> {
         let (epoch, now) = (self.live_epoch()?, self.clock().now());
         let settlement = Settlement {
             charge_id: TransferId::new(self.ids().uuid()),
@@ -156,11 +190,11 @@ impl Gateway {
             answer: None,
             now,
         };
-        epoch.committer.commit(settlement).await.map_err(|cause| unsettled(&cause))
+        Ok(epoch.committer.commit(settlement).await?)
     }
 
     /// Checks a body against the catalogue, without running it: the upper bound of its prompt's tokens.
-    pub fn check(&self, inbound: &Inbound) -> Result<Checked, RequestError> {
+    pub fn check(&self, inbound: &Inbound) -> Result<Checked, AdmitError> {
         let admitted = admit(&self.catalog(), inbound)?;
         let expected = admitted.expected(inbound.endpoint);
         let cost = admitted.ceiling.cost;
@@ -174,14 +208,14 @@ impl Gateway {
         })
     }
 
-    pub(crate) fn arrival(&self) -> Result<Arrival, RequestError> {
+    pub(crate) fn arrival(&self) -> Result<Arrival, Fenced> {
         let (began, came_in) = (Instant::now(), self.clock().now());
         Ok(Arrival { epoch: self.live_epoch()?, catalog: self.catalog(), came_in, began })
     }
 
-    fn live_epoch(&self) -> Result<Arc<Epoch>, RequestError> {
+    fn live_epoch(&self) -> Result<Arc<Epoch>, Fenced> {
         let epoch = self.epoch();
-        if epoch.holds() { Ok(epoch) } else { Err(RequestError::Fenced) }
+        if epoch.holds() { Ok(epoch) } else { Err(Fenced) }
     }
 
     /// Sends the request to one upstream after another until one answers.
@@ -191,7 +225,7 @@ impl Gateway {
         inbound: &Inbound,
         admitted: &Admitted,
         client: &Client,
-    ) -> Result<Dispatched, RequestError> {
+    ) -> Result<Dispatched, DispatchError> {
         let [mut candidates, mut spare] = self.replicas_for(&admitted.model, inbound.endpoint);
         let mut last: Option<CallError> = None;
         let unseen = !admitted.peek.stream && inbound.endpoint.generates();
@@ -206,9 +240,9 @@ impl Gateway {
                 }
                 Err(Gate::Unavailable) if last.is_none() => {
                     let retry_after = Dispatcher::pause(&candidates, work).unwrap_or(RETRY_AFTER);
-                    return Err(RequestError::NoUpstream { retry_after });
+                    return Err(NoRoom::NoUpstream { retry_after }.into());
                 }
-                Err(gate) => return Err(no_room(gate, last)),
+                Err(gate) => return Err(last.map_or_else(|| no_room(gate).into(), final_error)),
             };
             let call = call_of(inbound, admitted, &running);
             client.is_called_for(running.replica.kind());
@@ -245,7 +279,7 @@ impl Gateway {
                 }
             }
         }
-        Err(last.map_or(RequestError::NoUpstream { retry_after: RETRY_AFTER }, final_error))
+        Err(last.map_or_else(|| NoRoom::NoUpstream { retry_after: RETRY_AFTER }.into(), final_error))
     }
 }
 

@@ -13,14 +13,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    Caller, Gateway, Inbound, RequestError,
+    AdmitError, Caller, CapError, Fenced, Gateway, Inbound, NoRoom, ReserveError,
     admit::{Admitted, admit},
     attempt::{MAX_ATTEMPTS, RETRY_AFTER, call_of, choices_of, ended, no_room, note_failure},
     bill::{Bill, Unsettled, take_whole, whole},
     dispatch::{Running, Work},
     meter::Meter,
     pace::Pace,
-    reserve::reserve,
+    reserve::{reserve, reserve_cap},
 };
 
 /// Why a try of a task brought no result. Nothing was charged.
@@ -29,9 +29,21 @@ pub enum TaskError {
     /// It gave way to interactive work.
     #[error("the task gave way")]
     Preempted,
-    /// It did not come to a model server's answer, or the answer could not be stored.
+    /// This node may not spend now.
     #[error(transparent)]
-    Request(#[from] RequestError),
+    Fenced(#[from] Fenced),
+    /// No model can serve it.
+    #[error(transparent)]
+    Admit(#[from] AdmitError),
+    /// Its batch may not cost as much.
+    #[error(transparent)]
+    Cap(#[from] CapError),
+    /// It cannot be paid for.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
+    /// No model server takes it now.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The model servers were asked, and this is what the last one said.
     #[error("the model server failed")]
     Upstream(UpstreamFailure),
@@ -86,7 +98,11 @@ impl Gateway {
     pub async fn run_task(&self, caller: &Caller, inbound: Inbound, running: Running) -> Result<Unsettled, TaskError> {
         let arrival = self.arrival()?;
         let admitted = admit(&arrival.catalog, &inbound)?;
-        let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?;
+        let cap = match caller.capped_by {
+            Some(batch) => Some(reserve_cap(&arrival.epoch, batch, admitted.ceiling.cost).await?),
+            None => None,
+        };
+        let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?.within(cap);
         let one =
             Try { admitted: &admitted, meter: Meter::new(&admitted, reservation.amount()), began: Instant::now() };
         let (given, running) = self.dispatch_task(caller.account, &inbound, one, running).await?;
@@ -127,7 +143,7 @@ impl Gateway {
                         candidates.append(&mut spare);
                         continue;
                     }
-                    Err(gate) => return Err(failed.end().unwrap_or_else(|| no_room(gate, None).into())),
+                    Err(gate) => return Err(failed.end().unwrap_or_else(|| no_room(gate).into())),
                 },
             };
             let call = call_of(inbound, admitted, &running);
@@ -152,7 +168,7 @@ impl Gateway {
                 break;
             }
         }
-        let none = RequestError::NoUpstream { retry_after: RETRY_AFTER };
+        let none = NoRoom::NoUpstream { retry_after: RETRY_AFTER };
         Err(failed.end().unwrap_or_else(|| none.into()))
     }
 }

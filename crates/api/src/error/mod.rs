@@ -1,26 +1,24 @@
-//! Holds: the one error shape, and the one table from what failed to what the client is told.
+//! Holds: the one error shape, and beside it the one table from what failed to what the client is told.
 //!
 //! No text here ever shows a secret, a path, SQL or an upstream's address.
 
+mod batches;
 mod files;
 mod object;
+mod requests;
+mod stored;
 
-use std::{borrow::Cow, error::Error, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use axum::response::{IntoResponse, Response};
-use batchin_batch::{LineFault, SubmitError};
-use batchin_domain::Amount;
-use batchin_gateway::{RateInfo, RequestError};
-use batchin_openai::{ErrorBody, InvalidRequest, UpstreamError};
+use batchin_gateway::RateInfo;
 use batchin_shares::NoShare;
-use batchin_store::{CancelError, CreateUserError, DeliveryError, StoreError, UpdateKeyError};
-use batchin_webhooks::SecretError;
+use batchin_openai::ErrorBody;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use metrics::counter;
-use tracing::{error, warn};
 
 pub(crate) use object::ErrorObject;
 
@@ -31,8 +29,6 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// Characters of a client's own text that a message repeats.
 const MAX_ECHO_CHARS: usize = 100;
-/// Faults of a batch that one message lists; the rest are counted.
-const MAX_LISTED_FAULTS: usize = 10;
 
 pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -330,256 +326,6 @@ impl IntoResponse for ApiError {
         *response.headers_mut() = parts.headers;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
-    }
-}
-
-impl From<StoreError> for ApiError {
-    fn from(cause: StoreError) -> Self {
-        if cause.is_passing() {
-            warn!(error = &cause as &dyn Error, "the database did not answer a request");
-            return Self::unavailable("The database does not answer; try again in a moment.");
-        }
-        error!(error = &cause as &dyn Error, "a request failed in the store");
-        Self::internal()
-    }
-}
-
-impl From<InvalidRequest> for ApiError {
-    fn from(fault: InvalidRequest) -> Self {
-        let error = Self::new(Code::InvalidRequest, sentence(fault.message));
-        match fault.param {
-            Some(param) => error.at(param),
-            None => error,
-        }
-    }
-}
-
-impl From<CreateUserError> for ApiError {
-    fn from(cause: CreateUserError) -> Self {
-        match cause {
-            CreateUserError::EmailTaken => {
-                Self::new(Code::Conflict, "This email is registered already.").at("email").permanent()
-            }
-            CreateUserError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-impl From<UpdateKeyError> for ApiError {
-    fn from(cause: UpdateKeyError) -> Self {
-        match cause {
-            UpdateKeyError::NotFound => Self::not_found("key"),
-            UpdateKeyError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-impl From<CancelError> for ApiError {
-    fn from(cause: CancelError) -> Self {
-        match cause {
-            CancelError::NotFound => Self::not_found("batch"),
-            CancelError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-impl From<DeliveryError> for ApiError {
-    fn from(cause: DeliveryError) -> Self {
-        match cause {
-            DeliveryError::NotFound => Self::not_found("delivery"),
-            DeliveryError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-impl From<SecretError> for ApiError {
-    fn from(cause: SecretError) -> Self {
-        match cause {
-            SecretError::WrongKey => {
-                let message = "Webhook secrets cannot be used: the operator must repair `server.secret_key`.";
-                Self::new(Code::ServiceUnavailable, message).permanent()
-            }
-            SecretError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-impl From<RequestError> for ApiError {
-    fn from(cause: RequestError) -> Self {
-        match cause {
-            RequestError::Invalid(fault) => fault.into(),
-            RequestError::ModelNotFound { model } => {
-                let message = format!("There is no model `{}`; GET /v1/models lists what is served.", echo(&model));
-                Self::new(Code::ModelNotFound, message).at("model")
-            }
-            RequestError::NotCapable { model, needs } => {
-                let message = format!("`{model}` cannot do {}; GET /v1/models shows what it can.", needs.name());
-                Self::invalid("model", message)
-            }
-            RequestError::OverModelLimit { param, asked, limit } => {
-                Self::invalid(param, format!("`{param}` is {asked}; this model has at most {limit}."))
-            }
-            RequestError::RateLimited(rate) => {
-                let message = format!("This key may make {} requests a minute.", rate.limit);
-                Self::new(Code::RateLimitExceeded, message).rate(rate).retry_after(rate.reset)
-            }
-            RequestError::BalanceTooLow { needed, available, affordable_output } => {
-                Self::balance_too_low(needed, available, affordable_output)
-            }
-            // Only a batch's tasks have a cap, and the worker deals with it: no client is ever told this.
-            RequestError::CapTooLow => {
-                let message = "What is left of the batch's highest cost does not cover this request.";
-                Self::new(Code::PaymentRequired, message).permanent()
-            }
-            RequestError::BudgetTooLow { needed, available } => Self::budget_too_low(needed, available),
-            RequestError::CallerGone => Self::unauthorized("This key does not work any more."),
-            RequestError::Busy { retry_after } => {
-                Self::unavailable("All model servers are busy; try again in a moment.").retry_after(retry_after)
-            }
-            RequestError::OverShare { retry_after } => {
-                let message = "This account has as many requests under way as the server gives to one account now; \
-                               wait for some of them to end.";
-                Self::over_share(message).retry_after(retry_after)
-            }
-            RequestError::NoUpstream { retry_after } => {
-                Self::unavailable("No model server can serve this model now.").retry_after(retry_after)
-            }
-            RequestError::Refused { status, error } => Self::refused(status, *error),
-            RequestError::UpstreamFailed => Self::new(Code::UpstreamError, "The model server failed."),
-            RequestError::UpstreamTimeout => {
-                Self::new(Code::UpstreamTimeout, "The model server did not answer in time.")
-            }
-            RequestError::Stopped => Self::unavailable("The request was stopped; try again."),
-            RequestError::IdempotencyMismatch => Self::idempotency_mismatch(),
-            RequestError::IdempotencyRunning => Self::idempotency_running(),
-            RequestError::IdempotencyCrowded => {
-                let message = "Many requests wait for the answer under this Idempotency-Key already; wait for theirs.";
-                Self::over_share(message)
-            }
-            RequestError::IdempotencyCut => Self::new(
-                Code::Conflict,
-                "The request with this Idempotency-Key was carried out and its answer cannot be given again.",
-            )
-            .permanent(),
-            RequestError::Fenced => Self::unavailable("This server cannot reach its ledger; try again in a moment."),
-            RequestError::NotStorable => Self::internal(),
-            RequestError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-/// Before another batch is tried when too many are open: batches end in minutes.
-const OPEN_BATCHES_PAUSE: Duration = Duration::from_secs(30);
-
-impl From<SubmitError> for ApiError {
-    fn from(cause: SubmitError) -> Self {
-        match cause {
-            SubmitError::Invalid(faults) => {
-                let listed: Vec<String> = faults
-                    .iter()
-                    .take(MAX_LISTED_FAULTS)
-                    .map(|fault| match fault.param.as_str() {
-                        "" => fault.message.trim_end_matches('.').to_owned(),
-                        param => format!("{param}: {}", fault.message.trim_end_matches('.')),
-                    })
-                    .collect();
-                let more = faults.len().saturating_sub(listed.len());
-                let tail = if more > 0 { format!("; and {more} more") } else { String::new() };
-                let error = Self::new(Code::InvalidRequest, format!("{}{tail}.", listed.join("; ")));
-                match faults.into_iter().next() {
-                    Some(first) if !first.param.is_empty() => error.at(first.param),
-                    Some(_) | None => error,
-                }
-            }
-            SubmitError::BadLines(faults) => Self::bad_lines(faults),
-            SubmitError::NoFile => Self::not_found("input file").at("input_file_id"),
-            SubmitError::TooManyOpen { open, most, unpaid } => {
-                let credit = if unpaid { ", or add credit: more are allowed with some" } else { "" };
-                let message = format!(
-                    "{open} batches of this account have not ended and at most {most} may be open; wait for some to end, \
-                     cancel some{credit}."
-                );
-                Self::new(Code::RateLimitExceeded, message).retry_after(OPEN_BATCHES_PAUSE)
-            }
-            SubmitError::File(cause) => cause.into(),
-            SubmitError::Blob(cause) => Self::blob(&cause),
-            SubmitError::Stopped => Self::unavailable("The batch was not read to its end; send it again."),
-            SubmitError::Store(cause) => cause.into(),
-        }
-    }
-}
-
-impl ApiError {
-    /// The blobs could not be reached.
-    pub(crate) fn blob(cause: &(dyn Error + 'static)) -> Self {
-        error!(error = cause, "a blob could not be read or written");
-        Self::unavailable("The storage of batches and files does not answer; try again in a moment.")
-    }
-
-    /// The first fault of a batch's file, and how many more there are.
-    fn bad_lines(faults: Vec<LineFault>) -> Self {
-        let more = match faults.len().saturating_sub(1) {
-            0 => String::new(),
-            1 => "; and 1 more fault".to_owned(),
-            more => format!("; and {more} more faults"),
-        };
-        // Whoever reports faults has at least one.
-        let Some(first) = faults.into_iter().next() else { return Self::internal() };
-        let what = first.message.trim_end_matches('.');
-        let message = match (first.line, &first.param) {
-            (Some(line), Some(param)) => format!("Line {line}, {param}: {what}{more}."),
-            (Some(line), None) => format!("Line {line}: {what}{more}."),
-            (None, _) => sentence(format!("{what}{more}.")),
-        };
-        let error = Self::new(Code::InvalidRequest, message);
-        match first.param {
-            Some(param) => error.at(param),
-            None => error,
-        }
-    }
-
-    pub(crate) fn idempotency_mismatch() -> Self {
-        let message = "This Idempotency-Key was used for another request; use a new one.";
-        Self::new(Code::Conflict, message).permanent()
-    }
-
-    pub(crate) fn idempotency_running() -> Self {
-        let message = "The first request with this Idempotency-Key is still running.";
-        Self::new(Code::Conflict, message).retry_after(SHORT_PAUSE)
-    }
-
-    fn balance_too_low(needed: Amount, available: Amount, affordable_output: Option<u64>) -> Self {
-        let advice = match affordable_output {
-            Some(tokens) => format!("Add credit, or set max_tokens to at most {tokens}."),
-            None => "Add credit.".to_owned(),
-        };
-        let message = format!(
-            "The balance does not cover this request: it may cost up to {} cents, and {} cents are available. {advice}",
-            needed.to_cents_text(),
-            available.to_cents_text()
-        );
-        Self::new(Code::PaymentRequired, message).permanent()
-    }
-
-    fn budget_too_low(needed: Amount, available: Amount) -> Self {
-        let message = format!(
-            "The key's monthly budget does not cover this request: it may cost up to {} cents, and {} cents are left \
-             of the month. Raise the budget or lower max_tokens.",
-            needed.to_cents_text(),
-            available.to_cents_text()
-        );
-        Self::new(Code::PaymentRequired, message).permanent()
-    }
-
-    /// What a model server says of the request, with 400 or what else is about a body.
-    fn refused(status: u16, error: UpstreamError) -> Self {
-        let mut shown = Self::new(Code::InvalidRequest, error.message);
-        shown.0.status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        if let Some(code) = error.code {
-            shown.0.code = Cow::Owned(code);
-        }
-        shown.0.param = error.param.map(Cow::Owned);
-        shown
     }
 }
 

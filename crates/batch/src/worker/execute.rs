@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchin_domain::{Amount, Ending};
-use batchin_gateway::{Caller, RequestError, Running};
+use batchin_gateway::{Caller, Running, SettleError};
 use batchin_openai::usage_of;
 use batchin_store::{
     ClaimedTask, MoneyWait, StoreError, TaskEnd, TaskError as EndError, TaskFinish, Unpaid, WAITS_FOR_BALANCE,
@@ -34,7 +34,10 @@ impl Worker {
         let task = &ready.task;
         let caller = match self.caller(task).await {
             Ok(caller) => caller,
-            Err(cause) => return Came::Failed(RequestError::Store(cause).into()),
+            Err(cause) => {
+                warn!(error = &cause as &dyn std::error::Error, "a task's key could not be read");
+                return Came::NoPayer;
+            }
         };
         let unsettled = match self.gateway.run_task(&caller, ready.inbound.clone(), place).await {
             Ok(unsettled) => unsettled,
@@ -86,7 +89,7 @@ impl Worker {
                 batchin_faults::point("task.failed");
                 Came::Ended
             }
-            Err(RequestError::Stopped) => Came::Lost,
+            Err(SettleError::Stopped) => Came::Lost,
             Err(cause) => {
                 warn!(error = &cause as &dyn std::error::Error, "a task's end could not be stored");
                 Came::NotEnded(cause)

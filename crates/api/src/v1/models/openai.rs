@@ -1,7 +1,7 @@
 //! Holds: the models with exactly the members that OpenAI's API has.
 
 use axum::{Json, extract::State};
-use batchin_gateway::{Model, RequestError};
+use batchin_gateway::{AdmitError, Model};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -59,6 +59,6 @@ pub(crate) async fn list(State(app): State<App>, _: Anybody) -> Result<Json<Plai
 pub(crate) async fn show(State(app): State<App>, _: Anybody, id: PathText) -> Result<Json<Plain>, ApiError> {
     match app.gateway.catalog().find(id.as_str()) {
         Some(model) => Ok(Json(plain(&app, model))),
-        None => Err(RequestError::ModelNotFound { model: id.as_str().to_owned() }.into()),
+        None => Err(AdmitError::ModelNotFound { model: id.as_str().to_owned() }.into()),
     }
 }

@@ -1,7 +1,7 @@
 //! Holds: one model.
 
 use axum::{Json, extract::State};
-use batchin_gateway::RequestError;
+use batchin_gateway::AdmitError;
 
 use super::{Anybody, ModelObject, object};
 use crate::{
@@ -20,6 +20,6 @@ pub(crate) async fn show(State(app): State<App>, _: Anybody, id: PathText) -> Re
     let catalog = app.gateway.catalog();
     match catalog.find(id.as_str()) {
         Some(model) => Ok(Json(object(&app, model))),
-        None => Err(RequestError::ModelNotFound { model: id.as_str().to_owned() }.into()),
+        None => Err(AdmitError::ModelNotFound { model: id.as_str().to_owned() }.into()),
     }
 }

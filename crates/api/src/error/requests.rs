@@ -1,0 +1,196 @@
+//! Holds: what a client is told when its request gets no answer.
+
+use std::borrow::Cow;
+
+use batchin_domain::Amount;
+use batchin_gateway::{
+    AdmitError, AnswerError, DispatchError, Fenced, KeyedError, NoRoom, PurseError, ReserveError, SettleError,
+    TakeError,
+};
+use batchin_openai::{InvalidRequest, UpstreamError};
+use http::StatusCode;
+
+use super::{ApiError, Code, SHORT_PAUSE, echo, sentence};
+
+impl From<AnswerError> for ApiError {
+    fn from(cause: AnswerError) -> Self {
+        match cause {
+            AnswerError::Fenced(cause) => cause.into(),
+            AnswerError::Take(cause) => cause.into(),
+            AnswerError::Admit(cause) => cause.into(),
+            AnswerError::Keyed(cause) => cause.into(),
+            AnswerError::Reserve(cause) => cause.into(),
+            AnswerError::OverShare { retry_after } => {
+                let message = "This account has as many requests under way as the server gives to one account now; \
+                               wait for some of them to end.";
+                Self::over_share(message).retry_after(retry_after)
+            }
+            AnswerError::Dispatch(cause) => cause.into(),
+            AnswerError::Settle(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<Fenced> for ApiError {
+    fn from(Fenced: Fenced) -> Self {
+        Self::unavailable("This server cannot reach its ledger; try again in a moment.")
+    }
+}
+
+impl From<TakeError> for ApiError {
+    fn from(cause: TakeError) -> Self {
+        match cause {
+            TakeError::RateLimited(rate) => {
+                let message = format!("This key may make {} requests a minute.", rate.limit);
+                Self::new(Code::RateLimitExceeded, message).rate(rate).retry_after(rate.reset)
+            }
+            TakeError::Purse(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<InvalidRequest> for ApiError {
+    fn from(fault: InvalidRequest) -> Self {
+        let error = Self::new(Code::InvalidRequest, sentence(fault.message));
+        match fault.param {
+            Some(param) => error.at(param),
+            None => error,
+        }
+    }
+}
+
+impl From<AdmitError> for ApiError {
+    fn from(cause: AdmitError) -> Self {
+        match cause {
+            AdmitError::Invalid(fault) => fault.into(),
+            AdmitError::ModelNotFound { model } => {
+                let message = format!("There is no model `{}`; GET /v1/models lists what is served.", echo(&model));
+                Self::new(Code::ModelNotFound, message).at("model")
+            }
+            AdmitError::Offline { retry_after } => NoRoom::NoUpstream { retry_after }.into(),
+            AdmitError::NotCapable { model, needs } => {
+                let message = format!("`{model}` cannot do {}; GET /v1/models shows what it can.", needs.name());
+                Self::invalid("model", message)
+            }
+            AdmitError::OverModelLimit { param, asked, limit } => {
+                Self::invalid(param, format!("`{param}` is {asked}; this model has at most {limit}."))
+            }
+        }
+    }
+}
+
+impl From<KeyedError> for ApiError {
+    fn from(cause: KeyedError) -> Self {
+        match cause {
+            KeyedError::Mismatch => {
+                let message = "This Idempotency-Key was used for another request; use a new one.";
+                Self::new(Code::Conflict, message).permanent()
+            }
+            KeyedError::Running => {
+                let message = "The first request with this Idempotency-Key is still running.";
+                Self::new(Code::Conflict, message).retry_after(SHORT_PAUSE)
+            }
+            KeyedError::Crowded => {
+                let message = "Many requests wait for the answer under this Idempotency-Key already; wait for theirs.";
+                Self::over_share(message)
+            }
+            KeyedError::Cut => {
+                let message =
+                    "The request with this Idempotency-Key was carried out and its answer cannot be given again.";
+                Self::new(Code::Conflict, message).permanent()
+            }
+            KeyedError::Fenced(cause) => cause.into(),
+            KeyedError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<ReserveError> for ApiError {
+    fn from(cause: ReserveError) -> Self {
+        match cause {
+            ReserveError::BalanceTooLow { needed, available, affordable_output } => {
+                balance_too_low(needed, available, affordable_output)
+            }
+            ReserveError::BudgetTooLow { needed, available } => budget_too_low(needed, available),
+            ReserveError::Purse(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<PurseError> for ApiError {
+    fn from(cause: PurseError) -> Self {
+        match cause {
+            PurseError::CallerGone => Self::unauthorized("This key does not work any more."),
+            PurseError::Fenced(cause) => cause.into(),
+            PurseError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<NoRoom> for ApiError {
+    fn from(cause: NoRoom) -> Self {
+        match cause {
+            NoRoom::Busy { retry_after } => {
+                Self::unavailable("All model servers are busy; try again in a moment.").retry_after(retry_after)
+            }
+            NoRoom::NoUpstream { retry_after } => {
+                Self::unavailable("No model server can serve this model now.").retry_after(retry_after)
+            }
+        }
+    }
+}
+
+impl From<DispatchError> for ApiError {
+    fn from(cause: DispatchError) -> Self {
+        match cause {
+            DispatchError::NoRoom(cause) => cause.into(),
+            DispatchError::Refused { status, error } => refused(status, *error),
+            DispatchError::Failed => Self::new(Code::UpstreamError, "The model server failed."),
+            DispatchError::TimedOut => Self::new(Code::UpstreamTimeout, "The model server did not answer in time."),
+        }
+    }
+}
+
+impl From<SettleError> for ApiError {
+    fn from(cause: SettleError) -> Self {
+        match cause {
+            SettleError::Stopped => Self::unavailable("The request was stopped; try again."),
+            SettleError::Fenced(cause) => cause.into(),
+            SettleError::NotStorable => Self::internal(),
+        }
+    }
+}
+
+fn balance_too_low(needed: Amount, available: Amount, affordable_output: Option<u64>) -> ApiError {
+    let advice = match affordable_output {
+        Some(tokens) => format!("Add credit, or set max_tokens to at most {tokens}."),
+        None => "Add credit.".to_owned(),
+    };
+    let message = format!(
+        "The balance does not cover this request: it may cost up to {} cents, and {} cents are available. {advice}",
+        needed.to_cents_text(),
+        available.to_cents_text()
+    );
+    ApiError::new(Code::PaymentRequired, message).permanent()
+}
+
+fn budget_too_low(needed: Amount, available: Amount) -> ApiError {
+    let message = format!(
+        "The key's monthly budget does not cover this request: it may cost up to {} cents, and {} cents are left \
+         of the month. Raise the budget or lower max_tokens.",
+        needed.to_cents_text(),
+        available.to_cents_text()
+    );
+    ApiError::new(Code::PaymentRequired, message).permanent()
+}
+
+/// What a model server says of the request, with 400 or what else is about a body.
+fn refused(status: u16, error: UpstreamError) -> ApiError {
+    let mut shown = ApiError::new(Code::InvalidRequest, error.message);
+    shown.0.status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    if let Some(code) = error.code {
+        shown.0.code = Cow::Owned(code);
+    }
+    shown.0.param = error.param.map(Cow::Owned);
+    shown
+}
