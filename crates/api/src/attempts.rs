@@ -12,13 +12,11 @@ use std::{
     time::Duration,
 };
 
+use batchin_openai::Code;
 use moka::sync::Cache;
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    error::{ApiError, Code},
-    throttle::network,
-};
+use crate::{error::ApiError, throttle::network};
 
 /// Of one account from one address: plenty for a person who looks for the right one, hopeless for guessing.
 const FROM_ONE: Lane = Lane { at_once: 20, every: Duration::from_secs(3) };

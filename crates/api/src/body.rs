@@ -5,15 +5,13 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use axum::body::Body;
 use batchin_domain::AccountId;
 use batchin_shares::{NoShare, Share, ShareLimits, Shares};
+use batchin_openai::Code;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::{
-    error::{ApiError, Code},
-    throttle::network,
-};
+use crate::{error::ApiError, throttle::network};
 
 /// A body that takes longer is not being sent any more.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);

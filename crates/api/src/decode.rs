@@ -3,6 +3,8 @@
 use std::{io, sync::Arc};
 
 use axum::{BoxError, body::Body};
+use batchin_domain::text::echo;
+use batchin_openai::Code;
 use batchin_upstream::{Coding, UnknownCoding};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -13,7 +15,7 @@ use http::{
 use http_body::Body as HttpBody;
 
 use crate::{
-    error::{ApiError, Code, echo},
+    error::ApiError,
     intake::{Edge, Lent},
 };
 

@@ -6,18 +6,16 @@ use std::{borrow::Cow, fmt, ops::RangeInclusive};
 
 use batchin_domain::{
     Amount,
-    text::{NOT_STORABLE, is_storable},
+    text::{NOT_STORABLE, echo, is_storable},
 };
+use batchin_openai::Code;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use crate::{
-    error::{ApiError, Code, echo},
-    nearest,
-};
+use crate::{error::ApiError, nearest};
 
 /// The members of a body, none of them unknown.
 pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);

@@ -21,8 +21,8 @@ use axum::{
     routing::future::RouteFuture,
 };
 use batchin_domain::RequestId;
-use batchin_openai::Endpoint;
 use batchin_shares::NoShare;
+use batchin_openai::{Code, Endpoint};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header::EXPECT};
 use http_body::Body as HttpBody;
@@ -33,7 +33,7 @@ use tower::Service;
 use crate::{
     app::App,
     cors, decode,
-    error::{ApiError, Code},
+    error::ApiError,
     flavour, inference,
     intake::{Edge, Intake, Pace},
     late::{self, Work},

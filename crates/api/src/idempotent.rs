@@ -7,15 +7,13 @@ use std::{future::Future, time::Duration};
 use axum::response::{IntoResponse, Response};
 use batchin_domain::AccountId;
 use batchin_gateway::{IdempotencyGuard, Keyed, KeyedError, Turn};
+use batchin_openai::Code;
 use batchin_store::{IdempotencyScope, StoredAnswer};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use serde::Serialize;
 use tracing::warn;
 
-use crate::{
-    app::App,
-    error::{ApiError, Code},
-};
+use crate::{app::App, error::ApiError};
 
 /// Longest key, in bytes.
 const MAX_KEY_BYTES: usize = 255;

@@ -35,7 +35,7 @@ mod throttle;
 mod v1;
 
 pub use app::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE};
-pub use error::{ApiError, Code};
+pub use error::ApiError;
 pub use front::Api;
 pub use router::{openapi_json, router};
 pub use secret::Secret;

@@ -2,10 +2,11 @@
 
 use std::str::FromStr;
 
+use batchin_openai::Code;
 use batchin_store::Page;
 
 use crate::{
-    error::{ApiError, Code},
+    error::ApiError,
     query::{Parameters, invalid},
 };
 

@@ -4,13 +4,11 @@ use std::{borrow::Cow, ops::RangeInclusive};
 
 use batchin_domain::{
     Timestamp,
-    text::{NOT_STORABLE, is_storable},
+    text::{NOT_STORABLE, echo, is_storable},
 };
+use batchin_openai::Code;
 
-use crate::{
-    error::{ApiError, Code, echo},
-    nearest,
-};
+use crate::{error::ApiError, nearest};
 
 /// Most parameters that are looked at; no call takes as many.
 const MAX_PARAMETERS: usize = 32;

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::MethodRouter};
+use batchin_openai::Code;
 use bytes::Bytes;
 use http::{Method, StatusCode, header::CONTENT_TYPE};
 use utoipa::{OpenApi, openapi};
@@ -14,7 +15,7 @@ use utoipa_axum::{
 
 use crate::{
     app::{ApiParts, App},
-    error::{ApiError, Code},
+    error::ApiError,
     flavour,
     front::Api,
     health, metrics,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use axum::extract::ConnectInfo;
+use batchin_openai::Code;
 use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -16,7 +17,7 @@ use http::{Extensions, HeaderMap};
 use ipnet::IpNet;
 use moka::sync::Cache;
 
-use crate::error::{ApiError, Code};
+use crate::error::ApiError;
 
 /// Addresses that are remembered; the least used are forgotten first.
 const MAX_REMEMBERED: u64 = 50_000;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use batchin_domain::{BatchId, FileId, FilePurpose, RequestId, TaskStatus};
 use batchin_files::{BlobError, Blobs, Files, ManifestWriter, NewOutput, Upload, WriteFileError};
+use batchin_openai::Code;
 use batchin_store::{BatchFiles, BatchRow, BlobRange, Store, StoreError, TaskError, TaskRow};
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
@@ -181,7 +182,7 @@ pub(crate) fn error_line(batch: &BatchRow, task: &TaskRow) -> Bytes {
             (None, Some(PlainError { code, message }))
         }
         // A task without result or error in a batch that was not stopped cannot be.
-        (None, None) => (None, Some(PlainError { code: "internal", message: "The request was lost." })),
+        (None, None) => (None, Some(PlainError { code: Code::Internal.name(), message: "The request was lost." })),
     };
     let line =
         ErrorLine { id: format!("batch_req_{}", task.id.uuid().simple()), custom_id: &task.custom_id, response, error };
@@ -195,7 +196,8 @@ pub(crate) fn error_line(batch: &BatchRow, task: &TaskRow) -> Bytes {
 fn of_error<'a>(task: &TaskRow, error: &'a TaskError) -> (Option<ErrorResponse<'a>>, Option<PlainError<'a>>) {
     let TaskError { code, message, status, kind, param } = error;
     let Some(status_code) = *status else { return (None, Some(PlainError { code, message })) };
-    let kind = kind.as_deref().unwrap_or(if status_code < 500 { "invalid_request_error" } else { "server_error" });
+    let kind =
+        kind.as_deref().unwrap_or(if status_code < 500 { Code::InvalidRequest.kind() } else { Code::Internal.kind() });
     let error = FullError { message, r#type: kind, param: param.as_deref(), code };
     let body = ErrorBody { error };
     (Some(ErrorResponse { status_code, request_id: task.id.to_string(), body }), None)

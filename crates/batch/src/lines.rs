@@ -8,8 +8,8 @@ use batchin_domain::{
     Class, RequestId,
     text::{NOT_STORABLE, is_storable},
 };
-use batchin_gateway::{AdmitError, Checked, Gateway, Inbound};
-use batchin_openai::Endpoint;
+use batchin_gateway::{AdmitError, Checked, Gateway, Inbound, Reader};
+use batchin_openai::{Code, Endpoint};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -125,37 +125,25 @@ pub(crate) fn check_body(
     // Nothing is run, so nothing is ever called by this id.
     let request = RequestId::new(gateway.ids().uuid());
     let inbound = Inbound { endpoint, body, request, class, task: None, idempotency: None };
-    let checked = gateway.check(&inbound).map_err(body_fault)?;
+    let checked = gateway.check(&inbound).map_err(|cause| body_fault(&cause))?;
     if checked.streams {
         let message = "must not be true: the answer of a batched request is stored whole";
-        return Err(LineFault::at("body.stream", "invalid_request", message));
+        return Err(LineFault::at("body.stream", Code::InvalidRequest.name(), message));
     }
     Ok(checked)
 }
 
-fn body_fault(cause: AdmitError) -> LineFault {
-    match cause {
-        AdmitError::Invalid(invalid) => {
-            let param = invalid.param.map_or_else(|| "body".to_owned(), |param| format!("body.{param}"));
-            LineFault::at(param, "invalid_request", invalid.message)
+fn body_fault(cause: &AdmitError) -> LineFault {
+    // OpenAI's codes of what is wrong with a line say more than those of answers.
+    let (code, member) = match cause {
+        AdmitError::Invalid(_) | AdmitError::ModelNotFound { .. } | AdmitError::OverModelLimit { .. } => {
+            (cause.code().name(), cause.param())
         }
-        AdmitError::ModelNotFound { model } => {
-            let message = format!("no model `{model}` is served here; GET /v1/models lists them");
-            LineFault::at("body.model", "model_not_found", message)
-        }
-        AdmitError::NotCapable { model, needs } => {
-            let message = format!("the model `{model}` does not serve {}", needs.name());
-            LineFault::at("body.model", "invalid_model", message)
-        }
-        AdmitError::OverModelLimit { param, asked, limit } => {
-            let message = format!("is {asked}; the model has at most {limit}");
-            LineFault::at(format!("body.{param}"), "invalid_request", message)
-        }
-        // It may be back when the task runs, and nobody knows.
-        AdmitError::Offline { .. } => {
-            LineFault::at("body.model", "model_offline", "the model is offline; GET /v1/models shows when it is back")
-        }
-    }
+        AdmitError::NotCapable { .. } => ("invalid_model", cause.param()),
+        AdmitError::Offline { .. } => ("model_offline", Some("model")),
+    };
+    let param = member.map_or_else(|| "body".to_owned(), |member| format!("body.{member}"));
+    LineFault::at(param, code, cause.message(Reader::LineAuthor))
 }
 
 fn text_of(name: &'static str, value: Option<&RawValue>) -> Result<String, LineFault> {
@@ -214,7 +202,7 @@ mod tests {
                 ("body.model", "model_offline", "the model is offline; GET /v1/models shows when it is back"),
             ),
         ] {
-            let LineFault { code, message, param, line } = body_fault(error);
+            let LineFault { code, message, param, line } = body_fault(&error);
             assert_eq!(
                 (param.as_deref().unwrap(), &*code, message.as_str(), line),
                 (expected.0, expected.1, expected.2, None)

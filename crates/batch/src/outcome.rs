@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use batchin_domain::Amount;
 use batchin_gateway::{
-    AdmitError, Again, CapError, NoRoom, PurseError, ReserveError, SettleError, TaskError, UpstreamFailure,
+    AdmitError, Again, CapError, NoRoom, PurseError, Reader, ReserveError, SettleError, TaskError, UpstreamFailure,
 };
+use batchin_openai::Code;
 use batchin_store::TaskError as EndError;
 
 /// First pause after a failed try; doubles with each, up to [`PAUSE_MAX`].
@@ -211,22 +212,21 @@ fn after_upstream(failure: UpstreamFailure, attempt: u32, max_attempts: u32, cha
             status: failure.status,
             kind: said.kind,
             param: said.param,
-            code: said.code.unwrap_or_else(|| "invalid_request".to_owned()),
+            code: said.code.unwrap_or_else(|| Code::InvalidRequest.name().to_owned()),
             message: said.message,
         });
     }
     // A status of the model server's own may be about the operator's account there; none is shown.
-    let (status, code, message) = if failure.timed_out {
-        (504, "upstream_timeout", format!("The model server did not answer in time, {attempt} times."))
+    let (code, message) = if failure.timed_out {
+        (Code::UpstreamTimeout, format!("The model server did not answer in time, {attempt} times."))
     } else if failure.again == Again::Never {
-        (502, "upstream_error", "The model server's answer is larger than is taken.".to_owned())
+        (Code::UpstreamError, "The model server's answer is larger than is taken.".to_owned())
     } else if matches!(failure.status, Some(429 | 503)) {
-        (503, "service_unavailable", format!("The model servers had too much to do, {attempt} times."))
+        (Code::ServiceUnavailable, format!("The model servers had too much to do, {attempt} times."))
     } else {
-        (502, "upstream_error", format!("The model server failed {attempt} times."))
+        (Code::UpstreamError, format!("The model server failed {attempt} times."))
     };
-    let (status, kind) = (Some(status), Some("server_error".to_owned()));
-    Next::Fail(EndError { status, kind, param: None, code: code.to_owned(), message })
+    Next::Fail(end(code, None, message))
 }
 
 /// After a try that brought no answer.
@@ -242,10 +242,14 @@ fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u32) -> Next
         }
         TaskError::Cap(CapError::TooLow) => Next::AskCap,
         TaskError::Reserve(ReserveError::Purse(cause)) | TaskError::Cap(CapError::Purse(cause)) => match cause {
-            PurseError::CallerGone => fault(401, "unauthorized", None, "The account is gone.".to_owned()),
+            PurseError::CallerGone => {
+                // A task brings no key of its own, so its family is that of its other faults.
+                let kind = Some(Code::InvalidRequest.kind().to_owned());
+                Next::Fail(EndError { kind, ..end(Code::Unauthorized, None, "The account is gone.".to_owned()) })
+            }
             PurseError::Fenced(_) | PurseError::Store(_) => soon(Duration::ZERO, chance),
         },
-        TaskError::Admit(cause) => after_admit(cause, chance),
+        TaskError::Admit(cause) => after_admit(&cause, chance),
         TaskError::NoRoom(NoRoom::Busy { retry_after } | NoRoom::NoUpstream { retry_after }) => {
             soon(retry_after, chance)
         }
@@ -253,40 +257,26 @@ fn after(cause: TaskError, attempt: u32, max_attempts: u32, chance: u32) -> Next
     }
 }
 
-fn after_admit(cause: AdmitError, chance: u32) -> Next {
+fn after_admit(cause: &AdmitError, chance: u32) -> Next {
     match cause {
-        AdmitError::Invalid(invalid) => fault(400, "invalid_request", invalid.param, invalid.message),
-        AdmitError::ModelNotFound { model } => {
-            let message = format!("The model `{model}` is no longer served here.");
-            fault(404, "model_not_found", Some("model".to_owned()), message)
-        }
-        AdmitError::Offline { retry_after } => soon(retry_after, chance),
-        AdmitError::NotCapable { model, needs } => {
-            let message = format!("The model `{model}` does not serve {}.", needs.name());
-            fault(400, "invalid_request", Some("model".to_owned()), message)
-        }
-        AdmitError::OverModelLimit { param, asked, limit } => {
-            let message = format!("`{param}` is {asked}; the model has at most {limit}.");
-            fault(400, "invalid_request", Some(param.to_owned()), message)
+        AdmitError::Offline { retry_after } => soon(*retry_after, chance),
+        AdmitError::Invalid(_)
+        | AdmitError::ModelNotFound { .. }
+        | AdmitError::NotCapable { .. }
+        | AdmitError::OverModelLimit { .. } => {
+            Next::Fail(end(cause.code(), cause.param().map(str::to_owned), cause.message(Reader::TaskOwner)))
         }
     }
 }
 
-/// It failed for good, by its own fault.
-fn fault(status: u16, code: &str, param: Option<String>, message: String) -> Next {
-    let kind = Some("invalid_request_error".to_owned());
-    Next::Fail(EndError { status: Some(status), kind, param, code: code.to_owned(), message })
+fn end(code: Code, param: Option<String>, message: String) -> EndError {
+    let (status, kind) = (Some(code.status()), Some(code.kind().to_owned()));
+    EndError { status, kind, param, code: code.name().to_owned(), message }
 }
 
 /// A failure that is ours, in plain words, which the store takes.
 fn ours(message: &str) -> EndError {
-    EndError {
-        status: None,
-        kind: Some("server_error".to_owned()),
-        param: None,
-        code: "internal".to_owned(),
-        message: message.to_owned(),
-    }
+    EndError { status: None, ..end(Code::Internal, None, message.to_owned()) }
 }
 
 /// Full jitter: anything from nothing to all of it.

@@ -21,6 +21,7 @@ mod reserve;
 mod run;
 mod stream;
 mod task;
+mod told;
 mod waiters;
 
 pub use admit::{AdmitError, Inbound};
@@ -37,3 +38,4 @@ pub use reserve::{CapError, PurseError, RateInfo, ReserveError, TakeError};
 pub use run::{AnswerError, Checked, Promise, Reply, ReplyBody};
 pub use stream::MeteredStream;
 pub use task::{Again, TaskError, UpstreamFailure};
+pub use told::Reader;

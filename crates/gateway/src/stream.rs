@@ -12,7 +12,7 @@ use std::{
 };
 
 use batchin_domain::AccountId;
-use batchin_openai::{ErrorBody, sse};
+use batchin_openai::{Code, ErrorBody, sse};
 use batchin_scheduler::Outcome as Ended;
 use batchin_shares::Share;
 use batchin_store::{CommitError, Outcome, Settlement, StoredAnswer};
@@ -241,9 +241,9 @@ impl MeteredStream {
         }
         warn!(error = %cause, "a stream broke off");
         let (message, code) = match cause {
-            StreamError::Stalled => ("The model server stopped answering.", "upstream_timeout"),
+            StreamError::Stalled => ("The model server stopped answering.", Code::UpstreamTimeout),
             StreamError::Truncated | StreamError::Broken(_) | StreamError::TooLarge | StreamError::BadEvent => {
-                ("The model server failed in the middle of the answer.", "upstream_error")
+                ("The model server failed in the middle of the answer.", Code::UpstreamError)
             }
         };
         self.tail.push_back(error_frame(message, code));
@@ -340,7 +340,7 @@ impl Stream for MeteredStream {
                         this.tail.clear();
                         this.tail.push_back(error_frame(
                             "The server cannot reach its ledger any more; what was sent so far is all there is.",
-                            "service_unavailable",
+                            Code::ServiceUnavailable,
                         ));
                         this.end(Outcome::UpstreamFailed);
                         continue;
@@ -368,7 +368,7 @@ impl Stream for MeteredStream {
                     Poll::Ready(Err(_)) => {
                         this.tail.clear();
                         let message = "The answer could not be charged for and is withheld.";
-                        this.tail.push_back(error_frame(message, "service_unavailable"));
+                        this.tail.push_back(error_frame(message, Code::ServiceUnavailable));
                         this.state = State::Ending;
                     }
                 },
@@ -408,7 +408,7 @@ fn open_choices(state: &State, given: u32) -> Vec<u64> {
     (0..u64::from(given)).filter(|index| !events.has_ended(*index)).collect()
 }
 
-fn error_frame(message: &str, code: &str) -> Bytes {
-    let body = ErrorBody { message, kind: "server_error", param: None, code: Some(code) };
+fn error_frame(message: &str, code: Code) -> Bytes {
+    let body = ErrorBody { message, kind: code.kind(), param: None, code: Some(code.name()) };
     sse::frame(body.to_json().as_bytes())
 }

@@ -3,13 +3,10 @@
 use axum::extract::FromRequestParts;
 use batchin_domain::{AccountId, Amount, KeyId};
 use batchin_gateway::Caller;
+use batchin_openai::Code;
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION, request::Parts};
 
-use crate::{
-    app::App,
-    error::{ApiError, Code},
-    secret::Presented,
-};
+use crate::{app::App, error::ApiError, secret::Presented};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use batchin_batch::{LineFault, SubmitError};
+use batchin_openai::Code;
 use batchin_store::CancelError;
 
-use super::{ApiError, Code, sentence};
+use super::{ApiError, sentence};
 
 /// Faults of a batch that one message lists; the rest are counted.
 const MAX_LISTED_FAULTS: usize = 10;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use batchin_files::{DeleteError, WriteFileError};
+use batchin_openai::Code;
 
-use super::{ApiError, Code};
+use super::ApiError;
 
 /// What a client waits for an operator to make room; nothing is gained by asking more often.
 const DISK_PAUSE: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@ use std::{borrow::Cow, time::Duration};
 use axum::response::{IntoResponse, Response};
 use batchin_gateway::RateInfo;
 use batchin_shares::NoShare;
-use batchin_openai::ErrorBody;
+use batchin_openai::{Code, ErrorBody};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -27,131 +27,12 @@ pub(crate) use object::ErrorObject;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// What a client waits when nobody knows better.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
-/// Characters of a client's own text that a message repeats.
-const MAX_ECHO_CHARS: usize = 100;
 
 pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
 const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
 const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
-
-/// The error codes of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
-    /// Key missing, unknown or revoked.
-    Unauthorized,
-    /// Wrong email or password.
-    InvalidCredentials,
-    /// The balance or the key's budget does not cover it.
-    PaymentRequired,
-    /// No such object for this caller.
-    NotFound,
-    /// It contradicts what is there.
-    Conflict,
-    /// A body over its limit.
-    PayloadTooLarge,
-    /// Nothing can serve it now.
-    ServiceUnavailable,
-    /// The request itself is at fault.
-    InvalidRequest,
-    /// Known and not allowed.
-    Forbidden,
-    /// The path exists with other methods.
-    MethodNotAllowed,
-    /// Too many requests.
-    RateLimitExceeded,
-    /// No such model.
-    ModelNotFound,
-    /// The model server failed.
-    UpstreamError,
-    /// The model server took too long.
-    UpstreamTimeout,
-    /// The client did not finish sending.
-    RequestTimeout,
-    /// What is asked for lies beyond the file.
-    RangeNotSatisfiable,
-    /// The body is in a form that is not read.
-    UnsupportedMediaType,
-    /// The disk has no room for what may be refused.
-    InsufficientStorage,
-    /// Our fault.
-    Internal,
-}
-
-impl Code {
-    /// Its name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::InvalidCredentials => "invalid_credentials",
-            Self::PaymentRequired => "payment_required",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::PayloadTooLarge => "payload_too_large",
-            Self::ServiceUnavailable => "service_unavailable",
-            Self::InvalidRequest => "invalid_request",
-            Self::Forbidden => "forbidden",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::RateLimitExceeded => "rate_limit_exceeded",
-            Self::ModelNotFound => "model_not_found",
-            Self::UpstreamError => "upstream_error",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::RequestTimeout => "request_timeout",
-            Self::RangeNotSatisfiable => "range_not_satisfiable",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::InsufficientStorage => "insufficient_storage",
-            Self::Internal => "internal",
-        }
-    }
-
-    /// Its HTTP status.
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::Unauthorized | Self::InvalidCredentials => StatusCode::UNAUTHORIZED,
-            Self::PaymentRequired => StatusCode::PAYMENT_REQUIRED,
-            Self::NotFound | Self::ModelNotFound => StatusCode::NOT_FOUND,
-            Self::Conflict => StatusCode::CONFLICT,
-            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::InvalidRequest => StatusCode::BAD_REQUEST,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::RateLimitExceeded => StatusCode::TOO_MANY_REQUESTS,
-            Self::UpstreamError => StatusCode::BAD_GATEWAY,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// The family, as OpenAI's clients know it.
-    pub const fn kind(self) -> &'static str {
-        match self {
-            Self::Unauthorized | Self::InvalidCredentials => "authentication_error",
-            Self::PaymentRequired => "insufficient_quota",
-            Self::Forbidden => "permission_error",
-            Self::RateLimitExceeded => "rate_limit_error",
-            Self::NotFound
-            | Self::ModelNotFound
-            | Self::Conflict
-            | Self::PayloadTooLarge
-            | Self::InvalidRequest
-            | Self::RequestTimeout
-            | Self::RangeNotSatisfiable
-            | Self::UnsupportedMediaType
-            | Self::MethodNotAllowed => "invalid_request_error",
-            Self::ServiceUnavailable
-            | Self::InsufficientStorage
-            | Self::UpstreamError
-            | Self::UpstreamTimeout
-            | Self::Internal => "server_error",
-        }
-    }
-}
 
 /// What a client is told when a request fails.
 #[derive(Debug)]
@@ -172,7 +53,7 @@ impl ApiError {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         let headers = HeaderMap::new();
         let parts = Parts {
-            status: code.status(),
+            status: StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             code: Cow::Borrowed(code.name()),
             kind: code.kind(),
             message: message.into(),
@@ -287,14 +168,6 @@ impl ApiError {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.0.status
-    }
-}
-
-/// A client's own text, short enough to be repeated to it.
-pub(crate) fn echo(text: &str) -> String {
-    match text.char_indices().nth(MAX_ECHO_CHARS) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-        None => text.to_owned(),
     }
 }
 

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use batchin_domain::Amount;
 use batchin_gateway::{
-    AdmitError, AnswerError, DispatchError, Fenced, KeyedError, NoRoom, PurseError, ReserveError, SettleError,
+    AdmitError, AnswerError, DispatchError, Fenced, KeyedError, NoRoom, PurseError, Reader, ReserveError, SettleError,
     TakeError,
 };
-use batchin_openai::{InvalidRequest, UpstreamError};
+use batchin_openai::{Code, UpstreamError};
 use http::StatusCode;
 
-use super::{ApiError, Code, SHORT_PAUSE, echo, sentence};
+use super::{ApiError, SHORT_PAUSE, sentence};
 
 impl From<AnswerError> for ApiError {
     fn from(cause: AnswerError) -> Self {
@@ -49,32 +49,16 @@ impl From<TakeError> for ApiError {
     }
 }
 
-impl From<InvalidRequest> for ApiError {
-    fn from(fault: InvalidRequest) -> Self {
-        let error = Self::new(Code::InvalidRequest, sentence(fault.message));
-        match fault.param {
-            Some(param) => error.at(param),
-            None => error,
-        }
-    }
-}
-
 impl From<AdmitError> for ApiError {
     fn from(cause: AdmitError) -> Self {
+        let mut error = Self::new(cause.code(), sentence(cause.message(Reader::Client)));
+        error.0.param = cause.param().map(|param| Cow::Owned(param.to_owned()));
         match cause {
-            AdmitError::Invalid(fault) => fault.into(),
-            AdmitError::ModelNotFound { model } => {
-                let message = format!("There is no model `{}`; GET /v1/models lists what is served.", echo(&model));
-                Self::new(Code::ModelNotFound, message).at("model")
-            }
-            AdmitError::Offline { retry_after } => NoRoom::NoUpstream { retry_after }.into(),
-            AdmitError::NotCapable { model, needs } => {
-                let message = format!("`{model}` cannot do {}; GET /v1/models shows what it can.", needs.name());
-                Self::invalid("model", message)
-            }
-            AdmitError::OverModelLimit { param, asked, limit } => {
-                Self::invalid(param, format!("`{param}` is {asked}; this model has at most {limit}."))
-            }
+            AdmitError::Offline { retry_after } => error.retry_after(retry_after),
+            AdmitError::Invalid(_)
+            | AdmitError::ModelNotFound { .. }
+            | AdmitError::NotCapable { .. }
+            | AdmitError::OverModelLimit { .. } => error,
         }
     }
 }

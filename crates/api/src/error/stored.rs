@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
+use batchin_openai::Code;
 use batchin_store::{CreateUserError, DeliveryError, StoreError, UpdateKeyError};
 use batchin_webhooks::SecretError;
 use tracing::{error, warn};
 
-use super::{ApiError, Code};
+use super::ApiError;
 
 impl From<StoreError> for ApiError {
     fn from(cause: StoreError) -> Self {

@@ -3,8 +3,9 @@
 use std::{fmt::Write as _, time::Duration};
 
 use axum::body::{Body, BodyDataStream};
-use batchin_domain::{AccountId, FilePurpose};
 use batchin_files::Upload;
+use batchin_domain::{AccountId, FilePurpose, text::echo};
+use batchin_openai::Code;
 use bytes::Bytes;
 use http::{
     HeaderMap,
@@ -14,10 +15,7 @@ use multer::{Field, Multipart};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use crate::{
-    app::App,
-    error::{ApiError, Code, echo},
-};
+use crate::{app::App, error::ApiError};
 
 /// A client that sends nothing for longer is not sending any more.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@ use axum::{
     response::Response,
 };
 use batchin_domain::{Amount, KeyId};
+use batchin_openai::Code;
 use batchin_store::NewKey;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -16,7 +17,7 @@ use crate::{
     auth::ManagingCaller,
     body,
     cents::Cents,
-    error::{ApiError, Code, ErrorObject},
+    error::{ApiError, ErrorObject},
     fields::Fields,
     idempotent::{Creation, Keep, once},
     secret::{KEY_PREFIX, Secret},

@@ -4,12 +4,13 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
+use batchin_openai::Code;
 
 use super::{Sums, filter};
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::{ApiError, Code, ErrorObject},
+    error::{ApiError, ErrorObject},
     query::Parameters,
 };
 

@@ -5,6 +5,7 @@ use axum::{
     extract::{Request, State},
 };
 use batchin_domain::AccountId;
+use batchin_openai::Code;
 use batchin_store::{CreateUserError, NewUser, Role};
 use utoipa::ToSchema;
 
@@ -14,7 +15,7 @@ use crate::{
     attempts::Attempt,
     auth::{InternalCaller, Open},
     body, contact,
-    error::{ApiError, Code, ErrorObject},
+    error::{ApiError, ErrorObject},
     fields::Fields,
     idempotent,
     password::{PasswordError, fits},

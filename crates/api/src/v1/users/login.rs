@@ -6,6 +6,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
+use batchin_openai::Code;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,7 +15,7 @@ use crate::{
     app::App,
     auth::{InternalCaller, Open},
     body, contact,
-    error::{ApiError, Code, ErrorObject},
+    error::{ApiError, ErrorObject},
     fields::Fields,
     secret::Secret,
 };

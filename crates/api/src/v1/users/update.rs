@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
+use batchin_openai::Code;
 use utoipa::ToSchema;
 
 use super::{MAX_BODY_BYTES, UserObject, contact_fault, password_fault};
@@ -12,7 +13,7 @@ use crate::{
     attempts::Origin,
     auth::ManagingCaller,
     body, contact,
-    error::{ApiError, Code, ErrorObject},
+    error::{ApiError, ErrorObject},
     fields::Fields,
     password::{PasswordError, fits},
     throttle::client_address,
