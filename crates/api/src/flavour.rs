@@ -15,7 +15,7 @@ use crate::{
     app::App,
     auth::AccountCaller,
     body,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     openai::batches::create::of_body,
     path::BATCH,
     v1::batches::{
@@ -61,13 +61,13 @@ fn is_openai_client(headers: &HeaderMap) -> bool {
     params(("Idempotency-Key" = Option<String>, Header, description = "Same key, same body: the first answer again")),
     responses(
     (status = 200, description = "The batch", body = BatchObject),
-    (status = 400, description = "The batch is at fault", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such file in this account", body = ErrorObject),
-    (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
-    (status = 402, description = "An account without credit keeps no more files", body = ErrorObject),
-    (status = 413, description = "The body is over 2,000,000 bytes, or the account keeps no more", body = ErrorObject),
-    (status = 507, description = "The server's disk is nearly full", body = ErrorObject)))]
+    (status = 400, description = "The batch is at fault", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such file in this account", body = ApiError),
+    (status = 409, description = "The Idempotency-Key was used for something else", body = ApiError),
+    (status = 402, description = "An account without credit keeps no more files", body = ApiError),
+    (status = 413, description = "The body is over 2,000,000 bytes, or the account keeps no more", body = ApiError),
+    (status = 507, description = "The server's disk is nearly full", body = ApiError)))]
 pub(crate) async fn create_batch(
     State(app): State<App>,
     caller: AccountCaller,

@@ -20,7 +20,7 @@ use crate::{
     app::App,
     auth::InferenceCaller,
     body,
-    error::{ApiError, ErrorObject, rate_headers},
+    error::{ApiError, rate_headers},
     idempotent,
     readers::EventBody,
 };
@@ -38,40 +38,40 @@ const OPENAI_PROCESSING_MS: HeaderName = HeaderName::from_static("openai-process
 pub(crate) enum Refusals {
     /// The request is at fault
     #[response(status = 400)]
-    Invalid(ErrorObject),
+    Invalid(ApiError),
     /// The key is missing or does not work
     #[response(status = 401)]
-    Unauthorized(ErrorObject),
+    Unauthorized(ApiError),
     /// The balance or the key's budget does not cover the request
     #[response(status = 402)]
-    TooPoor(ErrorObject),
+    TooPoor(ApiError),
     /// No such model
     #[response(status = 404)]
-    NoSuchModel(ErrorObject),
+    NoSuchModel(ApiError),
     /// The body came too slowly
     #[response(status = 408)]
-    TooSlow(ErrorObject),
+    TooSlow(ApiError),
     /// The Idempotency-Key was used for something else
     #[response(status = 409)]
-    OtherRequest(ErrorObject),
+    OtherRequest(ApiError),
     /// The body is over its limit
     #[response(status = 413)]
-    TooLarge(ErrorObject),
+    TooLarge(ApiError),
     /// The body's content-encoding is not known
     #[response(status = 415)]
-    Encoded(ErrorObject),
+    Encoded(ApiError),
     /// The key's rate limit is used up, or the account has its part of the requests in progress
     #[response(status = 429)]
-    TooMany(ErrorObject),
+    TooMany(ApiError),
     /// The model server failed
     #[response(status = 502)]
-    Failed(ErrorObject),
+    Failed(ApiError),
     /// No model server can serve it now
     #[response(status = 503)]
-    Unavailable(ErrorObject),
+    Unavailable(ApiError),
     /// The model server took too long
     #[response(status = 504)]
-    TooLate(ErrorObject),
+    TooLate(ApiError),
 }
 
 /// Answers an inference call. `promised` is told what is known before its answer, once it is admitted.

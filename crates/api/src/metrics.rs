@@ -8,16 +8,13 @@ use http::{HeaderMap, header::AUTHORIZATION, header::CONTENT_TYPE};
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 
-use crate::{
-    app::App,
-    error::{ApiError, ErrorObject},
-};
+use crate::{app::App, error::ApiError};
 
 /// Metrics for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "Operation", security(()), responses(
     (status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain"),
-    (status = 401, description = "The operator demands a token", body = ErrorObject),
-    (status = 404, description = "The operator has switched it off", body = ErrorObject)))]
+    (status = 401, description = "The operator demands a token", body = ApiError),
+    (status = 404, description = "The operator has switched it off", body = ApiError)))]
 pub(crate) async fn scrape(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
     if !app.settings.metrics_enabled {
         return Err(ApiError::not_found("page"));

@@ -8,7 +8,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use crate::error::ErrorObject;
+use crate::error::ApiError;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,7 +18,7 @@ use crate::error::ErrorObject;
                        model prices are US dollars per one million tokens.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(ErrorObject)),
+    components(schemas(ApiError)),
     modifiers(&Keys),
     security(("api_key" = []))
 )]

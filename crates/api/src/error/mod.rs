@@ -20,8 +20,6 @@ use http::{
 };
 use metrics::counter;
 
-pub(crate) use object::ErrorObject;
-
 /// The longest pause that is asked for, whatever is waited for. Of a longer one OpenAI's package for Node is back after half
 /// a second, and of more than two minutes its package for Python gives up.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);

@@ -3,12 +3,7 @@
 use axum::{Json, extract::State};
 
 use super::BatchObject;
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
 
 /// Stop a batch
 ///
@@ -16,8 +11,8 @@ use crate::{
 /// not run stands in the error file as `batch_cancelled`. A batch that has ended stays as it is.
 #[utoipa::path(post, path = "/openai/v1/batches/{id}/cancel", tag = "Batches", params(("id" = String, Path)), responses(
     (status = 200, description = "Where it stands", body = BatchObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such batch in this account", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such batch in this account", body = ApiError)))]
 pub(crate) async fn cancel(
     State(app): State<App>,
     caller: AccountCaller,

@@ -22,7 +22,7 @@ use crate::{
     app::App,
     auth::AccountCaller,
     body,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     fields::Fields,
     idempotent::{Creation, Keep, once, remembered},
 };
@@ -66,11 +66,11 @@ struct ExpiresAfter {
     params(("Idempotency-Key" = Option<String>, Header, description = "Same key, same body: the first answer again")),
     responses(
     (status = 200, description = "The batch", body = BatchObject),
-    (status = 400, description = "A field is at fault", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such file in this account", body = ErrorObject),
-    (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
-    (status = 413, description = "The body is over 262,144 bytes", body = ErrorObject)))]
+    (status = 400, description = "A field is at fault", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such file in this account", body = ApiError),
+    (status = 409, description = "The Idempotency-Key was used for something else", body = ApiError),
+    (status = 413, description = "The body is over 262,144 bytes", body = ApiError)))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: AccountCaller,

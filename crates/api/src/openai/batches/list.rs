@@ -11,7 +11,7 @@ use super::BatchObject;
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     path::batch_id,
     query::{Parameters, invalid},
 };
@@ -40,8 +40,8 @@ pub(crate) struct BatchList {
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "20 without it"),
     ("after" = Option<String>, Query, description = "The id of the last batch seen")), responses(
     (status = 200, description = "The batches", body = BatchList),
-    (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
+    (status = 400, description = "A parameter is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: AccountCaller,

@@ -3,18 +3,13 @@
 use axum::{Json, extract::State};
 
 use super::BatchObject;
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
 
 /// A batch
 #[utoipa::path(get, path = "/openai/v1/batches/{id}", tag = "Batches", params(("id" = String, Path)), responses(
     (status = 200, description = "The batch", body = BatchObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such batch in this account", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such batch in this account", body = ApiError)))]
 pub(crate) async fn show(
     State(app): State<App>,
     caller: AccountCaller,

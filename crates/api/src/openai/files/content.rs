@@ -20,12 +20,7 @@ use super::{
     part::{Part, asked},
     show::named,
 };
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
 
 /// A file's content
 ///
@@ -35,9 +30,9 @@ use crate::{
     ("Range" = Option<String>, Header, description = "One range of bytes")), responses(
     (status = 200, description = "All of it", content_type = "application/octet-stream", body = Vec<u8>),
     (status = 206, description = "The range", content_type = "application/octet-stream", body = Vec<u8>),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such file in this account", body = ErrorObject),
-    (status = 416, description = "The range lies beyond the file", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such file in this account", body = ApiError),
+    (status = 416, description = "The range lies beyond the file", body = ApiError)))]
 pub(crate) async fn content(
     State(app): State<App>,
     caller: AccountCaller,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     idempotent::{Creation, Keep, key, once},
 };
 
@@ -29,15 +29,15 @@ pub(crate) struct UploadFile;
     params(("Idempotency-Key" = Option<String>, Header, description = "Same key, same file: the first answer again")),
     responses(
     (status = 200, description = "The file", body = FileObject),
-    (status = 400, description = "A field is at fault", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 402, description = "An account without credit keeps no more files", body = ErrorObject),
-    (status = 408, description = "The body came too slowly", body = ErrorObject),
-    (status = 409, description = "The Idempotency-Key was used for something else", body = ErrorObject),
-    (status = 413, description = "The file is over `files.max_bytes`, or the account keeps no more", body = ErrorObject),
-    (status = 429, description = "The account has as many uploads under way as it may", body = ErrorObject),
-    (status = 503, description = "Too many uploads at once", body = ErrorObject),
-    (status = 507, description = "The server's disk is nearly full", body = ErrorObject)))]
+    (status = 400, description = "A field is at fault", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 402, description = "An account without credit keeps no more files", body = ApiError),
+    (status = 408, description = "The body came too slowly", body = ApiError),
+    (status = 409, description = "The Idempotency-Key was used for something else", body = ApiError),
+    (status = 413, description = "The file is over `files.max_bytes`, or the account keeps no more", body = ApiError),
+    (status = 429, description = "The account has as many uploads under way as it may", body = ApiError),
+    (status = 503, description = "Too many uploads at once", body = ApiError),
+    (status = 507, description = "The server's disk is nearly full", body = ApiError)))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: AccountCaller,

@@ -5,12 +5,7 @@ use batchin_domain::FileId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
 
 /// A file that is gone.
 #[derive(Serialize, ToSchema)]
@@ -27,9 +22,9 @@ pub(crate) struct DeletedFile {
 /// It is gone at once; a download that is under way may break off.
 #[utoipa::path(delete, path = "/openai/v1/files/{id}", tag = "Files", params(("id" = String, Path)), responses(
     (status = 200, description = "It is gone", body = DeletedFile),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such file in this account", body = ErrorObject),
-    (status = 409, description = "A batch that has not ended reads it", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such file in this account", body = ApiError),
+    (status = 409, description = "A batch that has not ended reads it", body = ApiError)))]
 pub(crate) async fn delete(
     State(app): State<App>,
     caller: AccountCaller,

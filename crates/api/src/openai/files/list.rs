@@ -13,7 +13,7 @@ use super::FileObject;
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     query::{Parameters, invalid},
 };
 
@@ -41,8 +41,8 @@ pub(crate) struct FileList {
     ("order" = Option<String>, Query, description = "`desc`, the newest first, or `asc`; `desc` without it"),
     ("after" = Option<String>, Query, description = "The id of the last file seen")), responses(
     (status = 200, description = "The files", body = FileList),
-    (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
+    (status = 400, description = "A parameter is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: AccountCaller,

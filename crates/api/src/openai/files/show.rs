@@ -5,12 +5,7 @@ use batchin_domain::FileId;
 use batchin_store::FileRow;
 
 use super::FileObject;
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
 
 /// The file that a path names, if the caller has it.
 pub(super) async fn named(app: &App, caller: &AccountCaller, id: &PathText) -> Result<FileRow, ApiError> {
@@ -21,8 +16,8 @@ pub(super) async fn named(app: &App, caller: &AccountCaller, id: &PathText) -> R
 /// A file
 #[utoipa::path(get, path = "/openai/v1/files/{id}", tag = "Files", params(("id" = String, Path)), responses(
     (status = 200, description = "The file", body = FileObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such file in this account", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such file in this account", body = ApiError)))]
 pub(crate) async fn show(
     State(app): State<App>,
     caller: AccountCaller,

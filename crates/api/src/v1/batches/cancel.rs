@@ -5,12 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
 
 /// A batch that was asked to stop.
 #[derive(Serialize, ToSchema)]
@@ -29,8 +24,8 @@ pub(crate) struct CancelledBatch {
 /// ended stays as it is.
 #[utoipa::path(post, path = "/v1/batches/{id}/cancel", tag = "Batches", params(("id" = Uuid, Path)), responses(
     (status = 200, description = "Where it stands", body = CancelledBatch),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such batch in this account", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such batch in this account", body = ApiError)))]
 pub(crate) async fn cancel(
     State(app): State<App>,
     caller: AccountCaller,

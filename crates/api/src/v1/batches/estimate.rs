@@ -15,7 +15,7 @@ use crate::{
     auth::AccountCaller,
     body,
     cents::Cents,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     fields::{Fields, invalid},
 };
 
@@ -48,10 +48,10 @@ pub(crate) struct ModelEstimate {
 /// faults are reported as when the batch is made.
 #[utoipa::path(post, path = "/v1/batches/estimate", tag = "Batches", request_body = CreateBatch, responses(
     (status = 200, description = "The estimate", body = BatchEstimate),
-    (status = 400, description = "The batch is at fault", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such file in this account", body = ErrorObject),
-    (status = 413, description = "The body is over 2,000,000 bytes", body = ErrorObject)))]
+    (status = 400, description = "The batch is at fault", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such file in this account", body = ApiError),
+    (status = 413, description = "The body is over 2,000,000 bytes", body = ApiError)))]
 pub(crate) async fn estimate(
     State(app): State<App>,
     caller: AccountCaller,

@@ -9,7 +9,7 @@ use super::BatchObject;
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     page::{after, no_row, page},
     query::Parameters,
 };
@@ -21,9 +21,9 @@ use crate::{
         description = "The `id` of the last batch seen: those that follow it, whatever has come in since"),
     ("offset" = Option<u32>, Query, description = "How many to pass over; not together with `after`")), responses(
     (status = 200, description = "The batches", body = Vec<BatchObject>),
-    (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "`after` names nothing in the list", body = ErrorObject)))]
+    (status = 400, description = "A parameter is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "`after` names nothing in the list", body = ApiError)))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: AccountCaller,

@@ -14,13 +14,7 @@ use super::{
     show::{after, bounded},
     task::with_answers,
 };
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-    query::Parameters,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText, query::Parameters};
 
 /// Tasks read at once; bounds what one slow reader keeps in memory.
 const PAGE: u32 = 200;
@@ -39,8 +33,8 @@ struct BrokenOff;
     ("id" = Uuid, Path),
     ("after" = Option<u64>, Query, description = "The `seq` of the last task seen")), responses(
     (status = 200, description = "A task on each line", content_type = "application/x-ndjson", body = String),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such batch in this account", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such batch in this account", body = ApiError)))]
 pub(crate) async fn results(
     State(app): State<App>,
     caller: AccountCaller,

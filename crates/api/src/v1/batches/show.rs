@@ -12,13 +12,7 @@ use super::{
     BatchObject,
     task::{TaskObject, with_answers},
 };
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-    query::Parameters,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText, query::Parameters};
 
 /// Most tasks of one answer.
 const MAX_TASKS: u32 = 1_000;
@@ -69,8 +63,8 @@ pub(super) fn after(parameters: &Parameters<'_>) -> Result<Option<u64>, ApiError
     ("limit" = Option<u32>, Query, minimum = 0, maximum = 1000, description = "Tasks of one answer; 1000 without it"),
     ("after" = Option<u64>, Query, description = "The index of the last task seen")), responses(
     (status = 200, description = "The batch", body = BatchDetail),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such batch in this account", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such batch in this account", body = ApiError)))]
 pub(crate) async fn show(
     State(app): State<App>,
     caller: AccountCaller,

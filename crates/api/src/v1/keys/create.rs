@@ -17,7 +17,7 @@ use crate::{
     auth::ManagingCaller,
     body,
     cents::Cents,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     fields::Fields,
     idempotent::{Creation, Keep, once},
     secret::{KEY_PREFIX, Secret},
@@ -73,10 +73,10 @@ impl Wanted {
 /// no second key.
 #[utoipa::path(post, path = "/v1/keys", tag = "Keys", request_body = CreateKey, responses(
     (status = 200, description = "The key", body = CreatedKey),
-    (status = 400, description = "A field is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
-    (status = 409, description = "The account has too many keys, or the request was made before", body = ErrorObject)))]
+    (status = 400, description = "A field is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ApiError),
+    (status = 409, description = "The account has too many keys, or the request was made before", body = ApiError)))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: ManagingCaller,

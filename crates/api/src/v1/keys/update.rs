@@ -13,7 +13,7 @@ use crate::{
     app::App,
     auth::ManagingCaller,
     body,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     fields::{Change, Fields, cents, count, text},
     path::PathText,
 };
@@ -48,10 +48,10 @@ fn parse(body: &[u8], default_rpm: u32) -> Result<KeyChange, ApiError> {
 #[utoipa::path(patch, path = "/v1/keys/{id}", tag = "Keys", params(("id" = Uuid, Path)), request_body = UpdateKey,
     responses(
     (status = 200, description = "The key", body = KeyObject),
-    (status = 400, description = "A field is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
-    (status = 404, description = "No such key in this account", body = ErrorObject)))]
+    (status = 400, description = "A field is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ApiError),
+    (status = 404, description = "No such key in this account", body = ApiError)))]
 pub(crate) async fn update(
     State(app): State<App>,
     caller: ManagingCaller,

@@ -8,10 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Anybody, ModelObject, object};
-use crate::{
-    app::App,
-    error::{ApiError, ErrorObject},
-};
+use crate::{app::App, error::ApiError};
 
 /// The models.
 #[derive(Serialize, ToSchema)]
@@ -32,8 +29,8 @@ pub(super) fn catalog(app: &App) -> Result<Arc<Catalog>, ApiError> {
 /// The models that are served
 #[utoipa::path(get, path = "/v1/models", tag = "Models", security(()), responses(
     (status = 200, description = "The models", body = ModelList),
-    (status = 401, description = "A key was sent that does not work", body = ErrorObject),
-    (status = 503, description = "No model server passes its health check", body = ErrorObject)))]
+    (status = 401, description = "A key was sent that does not work", body = ApiError),
+    (status = 503, description = "No model server passes its health check", body = ApiError)))]
 pub(crate) async fn list(State(app): State<App>, _: Anybody) -> Result<Json<ModelList>, ApiError> {
     let catalog = catalog(&app)?;
     let data = catalog.models().iter().map(|model| object(&app, model)).collect();

@@ -6,11 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Anybody, list::catalog};
-use crate::{
-    app::App,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-};
+use crate::{app::App, error::ApiError, path::PathText};
 
 /// A model.
 #[derive(Serialize, ToSchema)]
@@ -42,8 +38,8 @@ fn plain(app: &App, model: &Model) -> Plain {
 /// The models that are served
 #[utoipa::path(get, path = "/openai/v1/models", tag = "Models", security(()), responses(
     (status = 200, description = "The models", body = PlainList),
-    (status = 401, description = "A key was sent, and it is none", body = ErrorObject),
-    (status = 503, description = "No model can be served now", body = ErrorObject)))]
+    (status = 401, description = "A key was sent, and it is none", body = ApiError),
+    (status = 503, description = "No model can be served now", body = ApiError)))]
 pub(crate) async fn list(State(app): State<App>, _: Anybody) -> Result<Json<PlainList>, ApiError> {
     let catalog = catalog(&app)?;
     let data = catalog.models().iter().map(|model| plain(&app, model)).collect();
@@ -54,8 +50,8 @@ pub(crate) async fn list(State(app): State<App>, _: Anybody) -> Result<Json<Plai
 #[utoipa::path(get, path = "/openai/v1/models/{*id}", tag = "Models", security(()),
     params(("id" = String, Path, description = "May contain slashes")), responses(
     (status = 200, description = "The model", body = Plain),
-    (status = 401, description = "A key was sent, and it is none", body = ErrorObject),
-    (status = 404, description = "No such model", body = ErrorObject)))]
+    (status = 401, description = "A key was sent, and it is none", body = ApiError),
+    (status = 404, description = "No such model", body = ApiError)))]
 pub(crate) async fn show(State(app): State<App>, _: Anybody, id: PathText) -> Result<Json<Plain>, ApiError> {
     match app.gateway.catalog().find(id.as_str()) {
         Some(model) => Ok(Json(plain(&app, model))),

@@ -9,13 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    cents::Cents,
-    error::{ApiError, ErrorObject},
-    query::Parameters,
-};
+use crate::{app::App, auth::AccountCaller, cents::Cents, error::ApiError, query::Parameters};
 
 /// Most rows of one answer.
 const MAX_ROWS: u32 = 500;
@@ -54,7 +48,7 @@ impl From<Credited> for Topup {
 #[utoipa::path(get, path = "/v1/topup/history", tag = "Money in",
     params(("limit" = Option<u32>, Query, minimum = 1, maximum = 500)), responses(
     (status = 200, description = "The credits", body = Vec<Topup>),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn history(
     State(app): State<App>,
     caller: AccountCaller,

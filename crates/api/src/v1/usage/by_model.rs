@@ -8,12 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Sums, filter};
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    query::Parameters,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, query::Parameters};
 
 /// A model's sums.
 #[derive(Serialize, ToSchema)]
@@ -29,8 +24,8 @@ pub(crate) struct ModelSums {
     ("to" = Option<String>, Query, format = DateTime, description = "Before"),
     ("key_id" = Option<Uuid>, Query), ("model" = Option<String>, Query)), responses(
     (status = 200, description = "The sums", body = Vec<ModelSums>),
-    (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
+    (status = 400, description = "A parameter is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn by_model(
     State(app): State<App>,
     caller: AccountCaller,

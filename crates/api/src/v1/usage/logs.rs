@@ -17,7 +17,7 @@ use crate::{
     app::App,
     auth::AccountCaller,
     cents::Cents,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     page::{after, no_row, page},
     query::Parameters,
 };
@@ -93,9 +93,9 @@ impl From<UsageRow> for UsageLog {
     ("to" = Option<String>, Query, format = DateTime, description = "Before"),
     ("key_id" = Option<Uuid>, Query), ("model" = Option<String>, Query)), responses(
     (status = 200, description = "The requests", body = Vec<UsageLog>),
-    (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "`after` names nothing in the list", body = ErrorObject)))]
+    (status = 400, description = "A parameter is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "`after` names nothing in the list", body = ApiError)))]
 pub(crate) async fn logs(
     State(app): State<App>,
     caller: AccountCaller,

@@ -7,12 +7,7 @@ use axum::{
 use batchin_openai::Code;
 
 use super::{Sums, filter};
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    query::Parameters,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, query::Parameters};
 
 /// Sums over the account's usage
 #[utoipa::path(get, path = "/v1/usage/summary", tag = "Usage", params(
@@ -20,9 +15,9 @@ use crate::{
     ("to" = Option<String>, Query, format = DateTime, description = "Before"),
     ("key_id" = Option<Uuid>, Query), ("model" = Option<String>, Query)), responses(
     (status = 200, description = "The sums", body = Sums),
-    (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 402, description = "The monthly budget of the key that is asked with is used up", body = ErrorObject)))]
+    (status = 400, description = "A parameter is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 402, description = "The monthly budget of the key that is asked with is used up", body = ApiError)))]
 pub(crate) async fn summary(
     State(app): State<App>,
     caller: AccountCaller,

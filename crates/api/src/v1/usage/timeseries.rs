@@ -13,7 +13,7 @@ use super::{Sums, filter};
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     query::{Parameters, invalid},
 };
 
@@ -57,8 +57,8 @@ fn interval(parameters: &Parameters<'_>) -> Result<(&'static str, Duration), Api
     ("to" = Option<String>, Query, format = DateTime, description = "Before"),
     ("key_id" = Option<Uuid>, Query), ("model" = Option<String>, Query)), responses(
     (status = 200, description = "The sums", body = Series),
-    (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
+    (status = 400, description = "A parameter is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn timeseries(
     State(app): State<App>,
     caller: AccountCaller,

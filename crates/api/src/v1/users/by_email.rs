@@ -10,7 +10,7 @@ use crate::{
     app::App,
     auth::{InternalCaller, Lookup},
     contact,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     query::Parameters,
 };
 
@@ -21,9 +21,9 @@ use crate::{
 #[utoipa::path(get, path = "/v1/users/by-email", tag = "Users", security(()),
     params(("email" = String, Query, example = "ada@example.com")), responses(
     (status = 200, description = "The user", body = UserObject),
-    (status = 401, description = "The internal token is missing", body = ErrorObject),
-    (status = 404, description = "Nobody has this email", body = ErrorObject),
-    (status = 429, description = "Too many attempts", body = ErrorObject)))]
+    (status = 401, description = "The internal token is missing", body = ApiError),
+    (status = 404, description = "Nobody has this email", body = ApiError),
+    (status = 429, description = "Too many attempts", body = ApiError)))]
 pub(crate) async fn by_email(
     State(app): State<App>,
     _: InternalCaller<Lookup>,

@@ -15,7 +15,7 @@ use crate::{
     attempts::Attempt,
     auth::{InternalCaller, Open},
     body, contact,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     fields::Fields,
     idempotent,
     password::{PasswordError, fits},
@@ -52,11 +52,11 @@ impl CreateUser {
 /// credit.
 #[utoipa::path(post, path = "/v1/users", tag = "Users", security(()), request_body = CreateUser, responses(
     (status = 200, description = "The user", body = UserObject),
-    (status = 400, description = "A field is missing or wrong", body = ErrorObject),
-    (status = 401, description = "The internal token is missing", body = ErrorObject),
-    (status = 403, description = "Registration is closed", body = ErrorObject),
-    (status = 409, description = "The email is registered already", body = ErrorObject),
-    (status = 429, description = "Too many attempts", body = ErrorObject)))]
+    (status = 400, description = "A field is missing or wrong", body = ApiError),
+    (status = 401, description = "The internal token is missing", body = ApiError),
+    (status = 403, description = "Registration is closed", body = ApiError),
+    (status = 409, description = "The email is registered already", body = ApiError),
+    (status = 429, description = "Too many attempts", body = ApiError)))]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: InternalCaller<Open>,

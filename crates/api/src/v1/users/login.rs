@@ -15,7 +15,7 @@ use crate::{
     app::App,
     auth::{InternalCaller, Open},
     body, contact,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     fields::Fields,
     secret::Secret,
 };
@@ -50,9 +50,9 @@ pub(crate) struct LoggedIn {
 /// Takes the same time whether or not the email is known.
 #[utoipa::path(post, path = "/v1/users/login", tag = "Users", security(()), request_body = Login, responses(
     (status = 200, description = "The user and a session", body = LoggedIn),
-    (status = 400, description = "A field is missing or wrong", body = ErrorObject),
-    (status = 401, description = "Wrong email or password", body = ErrorObject),
-    (status = 429, description = "Too many attempts", body = ErrorObject)))]
+    (status = 400, description = "A field is missing or wrong", body = ApiError),
+    (status = 401, description = "Wrong email or password", body = ApiError),
+    (status = 429, description = "Too many attempts", body = ApiError)))]
 pub(crate) async fn login(
     State(app): State<App>,
     caller: InternalCaller<Open>,

@@ -6,14 +6,14 @@ use http::{HeaderMap, StatusCode};
 use crate::{
     app::App,
     auth::{AccountCaller, session_hash},
-    error::{ApiError, ErrorObject},
+    error::ApiError,
 };
 
 /// End the session that is sent
 #[utoipa::path(post, path = "/v1/users/logout", tag = "Users", responses(
     (status = 204, description = "The session has ended"),
-    (status = 400, description = "A key was sent, which is no session", body = ErrorObject),
-    (status = 401, description = "The session is missing or has ended", body = ErrorObject)))]
+    (status = 400, description = "A key was sent, which is no session", body = ApiError),
+    (status = 401, description = "The session is missing or has ended", body = ApiError)))]
 pub(crate) async fn logout(
     State(app): State<App>,
     _: AccountCaller,

@@ -3,16 +3,12 @@
 use axum::{Json, extract::State};
 
 use super::UserObject;
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError};
 
 /// The caller's user
 #[utoipa::path(get, path = "/v1/users/me", tag = "Users", responses(
     (status = 200, description = "The user", body = UserObject),
-    (status = 401, description = "The key is missing or does not work", body = ErrorObject)))]
+    (status = 401, description = "The key is missing or does not work", body = ApiError)))]
 pub(crate) async fn show(State(app): State<App>, caller: AccountCaller) -> Result<Json<UserObject>, ApiError> {
     let user = app.store().user(caller.account).await?;
     let user = user.ok_or_else(|| ApiError::unauthorized("This account does not exist any more."))?;

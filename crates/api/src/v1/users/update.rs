@@ -13,7 +13,7 @@ use crate::{
     attempts::Origin,
     auth::ManagingCaller,
     body, contact,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     fields::Fields,
     password::{PasswordError, fits},
     throttle::client_address,
@@ -53,10 +53,10 @@ impl UpdateUser {
 /// Change name or password
 #[utoipa::path(patch, path = "/v1/users/me", tag = "Users", request_body = UpdateUser, responses(
     (status = 200, description = "The user", body = UserObject),
-    (status = 400, description = "A field is wrong", body = ErrorObject),
-    (status = 401, description = "The key is missing, or the old password is wrong", body = ErrorObject),
-    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
-    (status = 429, description = "Too many attempts", body = ErrorObject)))]
+    (status = 400, description = "A field is wrong", body = ApiError),
+    (status = 401, description = "The key is missing, or the old password is wrong", body = ApiError),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ApiError),
+    (status = 429, description = "Too many attempts", body = ApiError)))]
 pub(crate) async fn update(
     State(app): State<App>,
     caller: ManagingCaller,

@@ -13,7 +13,7 @@ use super::DeliveryObject;
 use crate::{
     app::App,
     auth::AccountCaller,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     query::{Parameters, invalid},
 };
 
@@ -47,8 +47,8 @@ fn state(parameters: &Parameters<'_>) -> Result<Option<DeliveryState>, ApiError>
     ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "50 without it"),
     ("after" = Option<String>, Query, description = "The id of the last delivery seen")), responses(
     (status = 200, description = "The deliveries with their attempts", body = Deliveries),
-    (status = 400, description = "A parameter is wrong", body = ErrorObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject)))]
+    (status = 400, description = "A parameter is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: AccountCaller,

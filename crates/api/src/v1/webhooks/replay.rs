@@ -3,12 +3,7 @@
 use axum::{Json, extract::State};
 
 use super::DeliveryObject;
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::{ApiError, ErrorObject},
-    path::PathText,
-};
+use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
 
 /// Send a delivery again
 ///
@@ -17,8 +12,8 @@ use crate::{
 #[utoipa::path(post, path = "/v1/webhooks/deliveries/{id}/replay", tag = "Webhooks", params(("id" = String, Path)),
     responses(
     (status = 200, description = "The delivery, pending", body = DeliveryObject),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 404, description = "No such delivery in this account", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 404, description = "No such delivery in this account", body = ApiError)))]
 pub(crate) async fn replay(
     State(app): State<App>,
     caller: AccountCaller,

@@ -12,7 +12,7 @@ use crate::{
     app::App,
     auth::ManagingCaller,
     body,
-    error::{ApiError, ErrorObject},
+    error::ApiError,
     idempotent::{Creation, Keep, once},
 };
 
@@ -35,10 +35,10 @@ pub(crate) struct CreatedSecret {
 /// 410 hear of later events again.
 #[utoipa::path(post, path = "/v1/webhooks/secret", tag = "Webhooks", responses(
     (status = 200, description = "The secret", body = CreatedSecret),
-    (status = 401, description = "The key or session is missing or does not work", body = ErrorObject),
-    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ErrorObject),
-    (status = 409, description = "The request was made before", body = ErrorObject),
-    (status = 503, description = "The server's own key is not the one of its database", body = ErrorObject)))]
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ApiError),
+    (status = 409, description = "The request was made before", body = ApiError),
+    (status = 503, description = "The server's own key is not the one of its database", body = ApiError)))]
 pub(crate) async fn rotate(
     State(app): State<App>,
     caller: ManagingCaller,
