@@ -14,8 +14,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::{
+    disk::DiskError,
     gguf::{TensorInfo, TensorType, Value, write_head, write_tensor},
-    workspace::DiskError,
 };
 
 /// The layer count multiplies nothing here, but a file that claims more is not a sentence encoder.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalogue::{Finish, KnownModel},
     digest::Sha256,
-    workspace::{DiskError, remove_if_there},
+    disk::{DiskError, remove_if_there},
 };
 
 /// A record is a few hundred bytes; anything far larger is not ours.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     catalogue::Artefact,
+    disk::{DiskError, remove_if_there},
     manifest::{Manifest, manifest_path, model_path},
     progress::{Progress, Stage},
 };
@@ -25,25 +26,6 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// Short enough that nobody notices, long enough to cost nothing.
 const LOCK_POLL: Duration = Duration::from_millis(200);
-
-/// A file operation of ours failed.
-#[derive(Debug, thiserror::Error)]
-#[error("could not {action} {}", path.display())]
-pub struct DiskError {
-    /// The operation, as a verb.
-    pub action: &'static str,
-    /// What it was done to.
-    pub path: PathBuf,
-    /// Why it failed.
-    #[source]
-    pub source: io::Error,
-}
-
-impl DiskError {
-    pub(crate) fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self { action, path: path.to_owned(), source }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
@@ -170,18 +152,6 @@ fn write_synced(path: &Path, manifest: &Manifest) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(&manifest.to_json()?)?;
     file.sync_all()
-}
-
-pub(crate) fn remove_if_there(path: &Path) -> Result<(), DiskError> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) => Err(e),
-    };
-    match removed {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(DiskError::on("remove", path)(e)),
-        _ => Ok(()),
-    }
 }
 
 /// A rename is durable only once the directory is.

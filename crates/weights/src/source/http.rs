@@ -16,10 +16,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Fetch, FetchError, SourceError};
+use super::{
+    failure::{FetchError, SourceError},
+    order::Fetch,
+};
 use crate::{
     catalogue::Artefact,
-    workspace::{DiskError, remove_if_there},
+    disk::{DiskError, remove_if_there},
 };
 
 /// In a row, none of which brought [`WORTHWHILE_BYTES`]; such a line does not get a gigabyte across.

@@ -7,8 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Fetch, FetchError, SourceError};
-use crate::{catalogue::Artefact, digest::Sha256, manifest::model_path, workspace::DiskError};
+use super::{
+    failure::{FetchError, SourceError},
+    order::Fetch,
+};
+use crate::{catalogue::Artefact, digest::Sha256, disk::DiskError, manifest::model_path};
 
 pub(super) async fn fetch(what: &Fetch<'_>, id: &str) -> Result<(), FetchError> {
     let mut done = 0;

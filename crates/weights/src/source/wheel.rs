@@ -8,8 +8,8 @@ use std::{
 
 use zip::{ZipArchive, result::ZipError};
 
-use super::{FetchError, SourceError};
-use crate::workspace::DiskError;
+use super::failure::{FetchError, SourceError};
+use crate::disk::DiskError;
 
 const COPY_BYTES: usize = 256 * 1024;
 
