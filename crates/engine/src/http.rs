@@ -4,6 +4,7 @@
 
 mod answer;
 mod body;
+mod cancel;
 mod embeddings;
 mod error;
 mod generation;

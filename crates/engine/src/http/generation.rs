@@ -11,12 +11,13 @@ use super::{
     AnswerBody, Role, ServedModel, Service,
     answer::{self, Frame, Shape},
     body::{self, GenerateBody, Prompt},
+    cancel::CancelOnDrop,
     error::ApiError,
     messages, sampling, stream,
     tools::{self, ToolUse},
 };
 use crate::{
-    generate::{Cancelled, Class, Event, Queue, Sampler, Sequence, Sink, TextOut},
+    generate::{Class, Event, Queue, Sampler, Sequence, Sink, TextOut},
     text::chat_template::{ChatTemplate, Conversation, RenderError},
 };
 
@@ -35,17 +36,6 @@ const LONG_PROMPT_BYTES: usize = 64 * 1024;
 /// A body's bytes are never shorter than its tokens in any known vocabulary by more than this; longer prompts are
 /// refused without being tokenised.
 const MAX_BYTES_PER_TOKEN: usize = 128;
-
-/// Gives the sequences of a request up when its answer is dropped, which is how a closed connection arrives here.
-pub(super) struct CancelOnDrop {
-    cancelled: Cancelled,
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.cancelled.set();
-    }
-}
 
 /// A request that has become work.
 struct Plan {
@@ -243,7 +233,7 @@ async fn respond(
     let frame = if counts { plan.frame.counting(plan.prompts.iter().map(Vec::len).sum()) } else { plan.frame };
     // Every token makes at most one event, and every choice one more for its end.
     let (events, inbox) = mpsc::channel(choices * (plan.max_new + 1));
-    let guard = CancelOnDrop { cancelled: Cancelled::default() };
+    let guard = CancelOnDrop::default();
     let mut sequences = Vec::with_capacity(choices);
     let prompts = plan.prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, n));
     for (choice, prompt) in prompts.enumerate() {

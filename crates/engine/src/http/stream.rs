@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 use super::{
     answer::{Delta, Frame, Place, Shape, characters, finish_reason},
+    cancel::CancelOnDrop,
     error::ApiError,
-    generation::CancelOnDrop,
 };
 use crate::{
     generate::{Event, Finish, TokenLogprob, Usage},
