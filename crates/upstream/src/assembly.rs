@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use batchin_openai::{Usage, WholeAnswer};
 
 use crate::{
-    call::{CallError, CallErrorKind},
     events::{Event, EventKind, Events},
+    failure::{CallError, CallErrorKind},
 };
 
 /// A stream whose events are put together. Dropping it closes the connection and thereby cancels the work.

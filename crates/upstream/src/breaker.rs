@@ -182,6 +182,45 @@ pub enum Phase {
     Trying(Shut),
 }
 
+/// The breaker, for people and pickers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Works.
+    Closed,
+    /// Asked for a pause.
+    Cooling,
+    /// Failed repeatedly.
+    Open,
+    /// One trial is under way.
+    Trying,
+}
+
+impl BreakerState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Closed, Self::Cooling, Self::Open, Self::Trying];
+
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Cooling => "cooling",
+            Self::Open => "open",
+            Self::Trying => "trying",
+        }
+    }
+}
+
+impl From<Phase> for BreakerState {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Closed => Self::Closed,
+            Phase::Cooling { .. } => Self::Cooling,
+            Phase::Open(_) => Self::Open,
+            Phase::Trying(_) => Self::Trying,
+        }
+    }
+}
+
 /// The last outcome of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Voter {

@@ -1,4 +1,4 @@
-//! Holds: the checked settings of one upstream.
+//! Holds: the checked settings of upstreams.
 //!
 //! Once built, an address is a real one and every bound makes sense. A debug print shows the name and the kind only.
 
@@ -70,6 +70,37 @@ pub enum ConfigError {
     /// A number that must be positive is zero.
     #[error("`{0}` must be more than 0")]
     Zero(&'static str),
+}
+
+/// The upstreams as configured cannot be used. The texts are for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// Two upstreams have the same name.
+    #[error("upstream `{upstream}` is configured more than once")]
+    Duplicate {
+        /// Its name.
+        upstream: String,
+    },
+    /// A setting is wrong.
+    #[error("upstream `{upstream}`: {fault}")]
+    Config {
+        /// Its name.
+        upstream: String,
+        /// What is wrong.
+        fault: ConfigError,
+    },
+    /// The address and the path of a call do not fit together.
+    #[error("upstream `{upstream}`: no calls can be made below its `base_url`")]
+    Address {
+        /// Its name.
+        upstream: String,
+    },
+    /// TLS cannot be set up.
+    #[error("upstream `{upstream}`: TLS cannot be set up")]
+    Tls {
+        /// Its name.
+        upstream: String,
+    },
 }
 
 impl UpstreamConfig {

@@ -20,9 +20,10 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep, timeout_at};
 
 use crate::{
-    call::{Call, CallError, CallErrorKind, Unanswered},
+    call::Call,
+    failure::{CallError, CallErrorKind, StreamError, Unanswered},
+    lease::Lease,
     mixed::{Form, TooLarge},
-    replica::Lease,
     transport::{AnswerBody, BodyError, io_kind},
 };
 
@@ -64,26 +65,6 @@ pub enum EventKind {
     Error(Box<UpstreamError>),
     /// The server is still there.
     KeepAlive,
-}
-
-/// A stream that ended badly after its first event. Nothing follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StreamError {
-    /// It ended, by `[DONE]` or without it, before each choice had its finish reason.
-    #[error("the model server's stream ended early")]
-    Truncated,
-    /// No byte came for the configured time.
-    #[error("the model server's stream stalled")]
-    Stalled,
-    /// The connection broke.
-    #[error("the connection to the model server broke ({0})")]
-    Broken(io::ErrorKind),
-    /// An event is larger than [`sse::MAX_EVENT_BYTES`], or the answer that is put together larger than agreed.
-    #[error("the model server sent more than is taken")]
-    TooLarge,
-    /// An event is not what the protocol has.
-    #[error("the model server sent an event that cannot be read")]
-    BadEvent,
 }
 
 /// The events of one answer, in order.

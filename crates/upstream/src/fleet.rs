@@ -16,44 +16,13 @@ use tracing::{info, warn};
 
 use crate::{
     breaker::Trouble,
-    config::{ConfigError, UpstreamConfig},
+    config::{FleetError, UpstreamConfig},
     health::{HEALTH_INTERVAL, Health, Probed},
     replica::Replica,
 };
 
 /// Health probes at once.
 const MAX_PROBES: usize = 16;
-
-/// The upstreams as configured cannot be used. The texts are for the operator.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FleetError {
-    /// Two upstreams have the same name.
-    #[error("upstream `{upstream}` is configured more than once")]
-    Duplicate {
-        /// Its name.
-        upstream: String,
-    },
-    /// A setting is wrong.
-    #[error("upstream `{upstream}`: {fault}")]
-    Config {
-        /// Its name.
-        upstream: String,
-        /// What is wrong.
-        fault: ConfigError,
-    },
-    /// The address and the path of a call do not fit together.
-    #[error("upstream `{upstream}`: no calls can be made below its `base_url`")]
-    Address {
-        /// Its name.
-        upstream: String,
-    },
-    /// TLS cannot be set up.
-    #[error("upstream `{upstream}`: TLS cannot be set up")]
-    Tls {
-        /// Its name.
-        upstream: String,
-    },
-}
 
 type Replicas = HashMap<String, Arc<Replica>>;
 

@@ -10,9 +10,11 @@ use batchin_openai::{Endpoint, LimitName, UpstreamError, added_alone, stated_lim
 use tracing::warn;
 
 use crate::{
-    call::{Call, CallError, CallErrorKind},
+    body::Manner,
+    call::Call,
     config::UpstreamConfig,
     dialect::Kind,
+    failure::{CallError, CallErrorKind},
 };
 
 /// Lessons of one server. Each is about one model and call, so that a server with more refused models than this is asked
@@ -21,30 +23,6 @@ const MAX_LESSONS: usize = 256;
 
 /// Most times that one call is sent to one server: each member that we add can be refused once, a limit under both names.
 const MAX_TRIES: u32 = 6;
-
-/// What goes into a body beside the client's own members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Manner {
-    /// The name of the limit.
-    pub(crate) limit: LimitName,
-    /// Whether streams are asked for their usage.
-    pub(crate) stream_options: bool,
-    /// Whether our class is sent as the server's priority.
-    pub(crate) priority: bool,
-    /// Whether members that its kind needs are added.
-    pub(crate) defaults: bool,
-}
-
-impl Manner {
-    fn configured(endpoint: Endpoint, config: &UpstreamConfig) -> Self {
-        let limit = match (endpoint, config.limit_name) {
-            // No server reads the newer name there.
-            (Endpoint::Completions, LimitName::MaxCompletionTokens) => LimitName::MaxTokens,
-            (_, name) => name,
-        };
-        Self { limit, stream_options: config.stream_options, priority: config.priority_enabled, defaults: true }
-    }
-}
 
 /// What a server's refusals have taught, by call and model.
 #[derive(Default)]

@@ -1,16 +1,14 @@
 //! Holds: one call's place at its server: what becomes of it is told once, and the place is given back.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use super::{MAX_REFUSAL_BYTES, Replica, collect};
+use tokio::time::Instant;
+
 use crate::{
-    breaker::{Outcome, Ticket},
-    call::CallError,
-    transport::AnswerBody,
+    breaker::{Asker, Outcome, Ticket},
+    failure::{CallError, CallErrorKind, Retry},
+    record::Record,
+    transport::{AnswerBody, MAX_REFUSAL_BYTES, collect},
 };
 
 /// How long a body may take to end after its last event. Opening a connection costs less than waiting longer.
@@ -18,33 +16,42 @@ const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A call under way. It counts while it lives and reports how the call went exactly once.
 pub(crate) struct Lease {
-    pub(super) replica: Arc<Replica>,
-    pub(super) ticket: Ticket,
-    pub(super) began: bool,
-    pub(super) settled: bool,
+    record: Arc<Record>,
+    ticket: Ticket,
+    began: bool,
+    settled: bool,
 }
 
 impl Lease {
+    /// A place for one more call, unless the breaker holds it back.
+    pub(crate) fn take(record: &Arc<Record>, asker: Asker, now: Instant) -> Result<Self, CallError> {
+        let ticket = record.admit(asker, now).map_err(|until| {
+            let retry = Retry::Later(until.map(|until| until.saturating_duration_since(now)));
+            CallError { kind: CallErrorKind::Unavailable, retry, client_error: None }
+        })?;
+        Ok(Self { record: Arc::clone(record), ticket, began: false, settled: false })
+    }
+
     pub(crate) fn succeeded(&mut self) {
         self.settle(Outcome::Answered);
-        self.replica.meters.succeeded();
+        self.record.meters.succeeded();
     }
 
     pub(crate) fn failed(&mut self, error: &CallError) {
         self.settle(error.outcome());
-        self.replica.meters.failed(error);
+        self.record.meters.failed(error);
     }
 
     pub(crate) fn stream_broke(&mut self) {
         self.settle(Outcome::Failed);
-        self.replica.meters.stream_broke();
+        self.record.meters.stream_broke();
     }
 
     /// A stream's first event closes a breaker that is open: waiting for its end would keep the server shut for minutes.
     pub(crate) fn began(&mut self) {
-        if self.ticket.trial || self.replica.breaker().shut().is_some() {
+        if self.ticket.trial || self.record.breaker().shut().is_some() {
             self.began = true;
-            self.replica.note(self.ticket, Outcome::Answered);
+            self.record.note(self.ticket, Outcome::Answered);
         }
     }
 
@@ -54,7 +61,7 @@ impl Lease {
         if tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        self.replica.tasks.spawn("upstream_drain", |stop| async move {
+        self.record.tasks.spawn("upstream_drain", |stop| async move {
             let drained = collect(body, MAX_REFUSAL_BYTES, DRAIN_PATIENCE);
             // When it does not end, the connection is closed instead; nothing is lost either way.
             drop(stop.run_until_cancelled(drained).await);
@@ -64,14 +71,14 @@ impl Lease {
     fn settle(&mut self, outcome: Outcome) {
         if !self.settled {
             self.settled = true;
-            self.replica.note(self.ticket, outcome);
+            self.record.note(self.ticket, outcome);
         }
     }
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("upstream", &self.replica.config.name).finish_non_exhaustive()
+        f.debug_struct("Lease").field("upstream", &self.record.name).finish_non_exhaustive()
     }
 }
 
@@ -79,11 +86,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if !self.settled {
             if self.ticket.trial && !self.began {
-                self.replica.note(self.ticket, Outcome::Abandoned);
+                self.record.note(self.ticket, Outcome::Abandoned);
             }
-            self.replica.meters.cancelled();
+            self.record.meters.cancelled();
         }
-        self.replica.outstanding.fetch_sub(1, Ordering::Relaxed);
-        self.replica.meters.outstanding.decrement(1.0);
+        self.record.left();
     }
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::{
-    breaker::Trouble,
-    call::{CallError, CallErrorKind, Retry},
-    replica::BreakerState,
+    breaker::{BreakerState, Trouble},
+    failure::{CallError, CallErrorKind, Retry},
 };
 
 #[derive(Clone)]

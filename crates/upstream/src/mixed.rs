@@ -10,7 +10,10 @@ use batchin_openai::{
 };
 use bytes::{Bytes, BytesMut};
 
-use crate::call::{Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, Unanswered};
+use crate::{
+    call::{Call, MAX_ANSWER_BYTES},
+    failure::{CallError, CallErrorKind, Retry, Unanswered},
+};
 
 /// Names of fields that a stream of events may begin with, beside a comment.
 const FIELDS: [&[u8]; 4] = [b"data", b"event", b"id", b"retry"];

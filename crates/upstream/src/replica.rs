@@ -1,51 +1,38 @@
-//! Holds: one model server as it is now: its connections, its calls under way, its breaker and its health.
+//! Holds: one model server as it is now: its connections, its record, what it lacks and what it has taught.
 //!
 //! It sends a call and classifies what comes back; it never picks a server and never retries by itself.
 
 mod asking;
-mod lease;
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use batchin_openai::{AnswerError, Assembler, Endpoint, Relay, WholeAnswer, read_answer};
+use batchin_openai::{AnswerError, Assembler, Endpoint, Relay, Usage, WholeAnswer, read_answer};
 use batchin_tasks::Tasks;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Body;
-use http_body_util::{BodyExt, Full};
-use tokio::time::{Instant, timeout, timeout_at};
+use http_body_util::Full;
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 pub use asking::Check;
-pub(crate) use lease::Lease;
 
 use crate::{
     absent::Absent,
     assembly::Assembly,
-    breaker::{Asker, Breaker, Outcome, Phase, Shut, Ticket, Trouble, Whose},
-    call::{
-        Answer, Call, CallError, CallErrorKind, MAX_ANSWER_BYTES, Retry, Unanswered, counts_all_along, request_body,
-    },
-    config::UpstreamConfig,
+    body::{Manner, counts_all_along, request_body},
+    breaker::{Asker, BreakerState, Trouble, Whose},
+    call::{Call, MAX_ANSWER_BYTES},
+    config::{FleetError, UpstreamConfig},
     dialect::Kind,
     events::{Events, Feed, Reader},
-    fleet::FleetError,
-    health::{Health, Pulse},
-    learnt::{Lessons, Manner, Tries},
-    meters::Meters,
+    failure::{CallError, CallErrorKind, Unanswered},
+    health::Health,
+    learnt::{Lessons, Tries},
+    lease::Lease,
     mixed,
-    transport::{AnswerBody, BodyError, SendError, Targets, Transport},
+    record::Record,
+    transport::{AnswerBody, MAX_REFUSAL_BYTES, SendError, Targets, Transport, collect},
 };
-
-/// Most bytes of a refusal that are read; its message lies within.
-const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
 /// Headers of a call, room for which is made at once.
 const CALL_HEADERS: usize = 8;
@@ -61,17 +48,27 @@ pub struct Replica {
     transport: Transport,
     targets: Targets,
     authorization: Option<HeaderValue>,
-    outstanding: AtomicU32,
-    /// std mutex: held for one transition, never across an await.
-    breaker: Mutex<Breaker>,
-    pulse: Pulse,
+    record: Arc<Record>,
     lessons: Lessons,
     absent: Absent,
-    /// A call was refused for our key, and no look has shown that it works since.
-    suspect_key: AtomicBool,
-    pub(crate) meters: Meters,
-    chance: AtomicU64,
-    tasks: Tasks,
+}
+
+/// What a successful call brings.
+#[derive(Debug)]
+pub enum Answer {
+    /// The whole answer.
+    Whole {
+        /// Always a success.
+        status: StatusCode,
+        /// With the public id and model.
+        body: Bytes,
+        /// What the server counted, when it says so.
+        usage: Option<Usage>,
+        /// Bytes of text in it, as in [`WholeAnswer`].
+        text_bytes: u64,
+    },
+    /// A stream whose first event has arrived and is no error.
+    Events(Box<Events>),
 }
 
 /// A replica at one moment.
@@ -104,34 +101,6 @@ pub enum Standing {
     Takes,
 }
 
-/// The breaker, for people and pickers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BreakerState {
-    /// Works.
-    Closed,
-    /// Asked for a pause.
-    Cooling,
-    /// Failed repeatedly.
-    Open,
-    /// One trial is under way.
-    Trying,
-}
-
-impl BreakerState {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Closed, Self::Cooling, Self::Open, Self::Trying];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Cooling => "cooling",
-            Self::Open => "open",
-            Self::Trying => "trying",
-        }
-    }
-}
-
 impl fmt::Debug for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replica").field("name", &self.config.name).finish_non_exhaustive()
@@ -147,18 +116,12 @@ impl Replica {
         let transport = Transport::new(&config).map_err(|_| FleetError::Tls { upstream: name() })?;
         let targets = Targets::of(&config).ok_or_else(|| FleetError::Address { upstream: name() })?;
         Ok(Self {
-            meters: Meters::of(&config.name),
+            record: Arc::new(Record::new(&config.name, seed, tasks)),
             transport,
             targets,
             authorization,
-            outstanding: AtomicU32::new(0),
-            breaker: Mutex::new(Breaker::default()),
-            pulse: Pulse::new(),
             lessons: Lessons::default(),
             absent: Absent::default(),
-            suspect_key: AtomicBool::new(false),
-            chance: AtomicU64::new(seed),
-            tasks,
             config,
         })
     }
@@ -180,15 +143,15 @@ impl Replica {
 
     /// Calls under way.
     pub fn outstanding(&self) -> u32 {
-        self.outstanding.load(Ordering::Relaxed)
+        self.record.outstanding()
     }
 
     /// Whether a call made now would be sent.
     pub fn standing(&self, asker: Asker) -> Standing {
-        if self.pulse.health() == Health::Ill {
+        if self.record.pulse.health() == Health::Ill {
             return Standing::Refuses;
         }
-        let (now, breaker) = (Instant::now(), self.breaker());
+        let (now, breaker) = (Instant::now(), self.record.breaker());
         if breaker.would_admit(Asker { last_resort: false, ..asker }, now) {
             Standing::Takes
         } else if breaker.would_admit(Asker { last_resort: true, ..asker }, now) {
@@ -200,7 +163,7 @@ impl Replica {
 
     /// How long such a call is held back still, where that is known.
     pub fn pause(&self, asker: Asker) -> Option<Duration> {
-        self.breaker().pause(Asker { last_resort: true, ..asker }, Instant::now())
+        self.record.breaker().pause(Asker { last_resort: true, ..asker }, Instant::now())
     }
 
     /// Whether others are to be preferred for this model: the server said that it does not have it.
@@ -212,48 +175,38 @@ impl Replica {
     /// Changes only with what is found out, not with time.
     pub fn serves(&self, model: &str, mut endpoints: impl Iterator<Item = Endpoint>) -> bool {
         self.status().health != Health::Ill
-            && !self.breaker().shut().is_some_and(|shut| shut.whose == Whose::Everybody)
+            && !self.record.breaker().shut().is_some_and(|shut| shut.whose == Whose::Everybody)
             && endpoints.any(|endpoint| !self.absent.lacks(model, endpoint))
     }
 
     /// Whether the health check passes, or has never been asked. The engine that ships with us is loading until it first
     /// answers, which is no outage.
     pub fn passes_health_check(&self) -> bool {
-        self.pulse.health() != Health::Ill || (self.config.kind == Kind::Embedded && !self.pulse.was_well())
+        self.record.pulse.health() != Health::Ill
+            || (self.config.kind == Kind::Embedded && !self.record.pulse.was_well())
     }
 
     /// Whether it answered another account in the last half minute.
     pub fn answers_others(&self, asker: Asker) -> bool {
-        self.breaker().answers_others(asker.account, Instant::now())
+        self.record.breaker().answers_others(asker.account, Instant::now())
     }
 
     /// Whether it answered anybody in the last half minute.
     pub fn answered_lately(&self) -> bool {
-        self.breaker().answered_lately(Instant::now())
+        self.record.breaker().answered_lately(Instant::now())
     }
 
     /// The replica at this moment.
     pub fn status(&self) -> ReplicaStatus {
-        let (phase, shut) = {
-            let breaker = self.breaker();
-            (breaker.phase(), breaker.shut())
-        };
-        let state = match phase {
-            Phase::Closed => BreakerState::Closed,
-            Phase::Cooling { .. } => BreakerState::Cooling,
-            Phase::Open(_) => BreakerState::Open,
-            Phase::Trying(_) => BreakerState::Trying,
-        };
-        let trouble = shut.map(|shut| shut.trouble);
-        let refused = trouble.is_some_and(Trouble::is_about_us);
+        let (breaker, trouble, health) = self.record.state();
         ReplicaStatus {
             name: self.config.name.clone(),
             kind: self.config.kind,
             slots: self.config.slots,
             outstanding: self.outstanding(),
-            breaker: state,
+            breaker,
             trouble,
-            health: if refused { Health::Ill } else { self.pulse.health() },
+            health,
         }
     }
 
@@ -261,7 +214,7 @@ impl Replica {
     ///
     /// Nothing of an answer has reached anybody when this fails, so the call may be made again elsewhere. Dropping
     /// the future, or the stream, closes the connection and thereby cancels the work.
-    pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Result<Answer, CallError> {
+    pub async fn call(&self, call: Call<'_>) -> Result<Answer, CallError> {
         let hides = counts_all_along(&call, self.kind()) && !call.continuous_usage;
         let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage).hiding_counts(hides);
         self.send(&call, || Reader::PassOn(Box::new(relay()))).await
@@ -270,7 +223,7 @@ impl Replica {
     /// Sends a call whose answer is streamed here and put together. Returns once the first event has come.
     ///
     /// The call must say `stream`, and its body must be one whose streams say as much as a whole answer.
-    pub async fn assemble(self: &Arc<Self>, call: Call<'_>) -> Result<Assembly, CallError> {
+    pub async fn assemble(&self, call: Call<'_>) -> Result<Assembly, CallError> {
         let answer = || Assembler::new(call.endpoint, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
         match self.send(&call, || Reader::Assemble(Box::new(answer()))).await? {
             Answer::Events(events) => Ok(Assembly::new(*events)),
@@ -278,9 +231,9 @@ impl Replica {
         }
     }
 
-    async fn send(self: &Arc<Self>, call: &Call<'_>, reader: impl Fn() -> Reader) -> Result<Answer, CallError> {
+    async fn send(&self, call: &Call<'_>, reader: impl Fn() -> Reader) -> Result<Answer, CallError> {
         let started = Instant::now();
-        let mut lease = self.lease(call.asker, started)?;
+        let mut lease = Lease::take(&self.record, call.asker, started)?;
         let mut tries = self.lessons.tries(call, &self.config);
         let failed = loop {
             match self.exchange(call, &mut tries, started).await {
@@ -298,7 +251,9 @@ impl Replica {
                             return Ok(Answer::Events(Box::new(Events::new(feed, first, lease))));
                         }
                         Err(Unanswered::Said(said)) if tries.again_after(call, &said) => {}
-                        Err(none) => break CallError::from(none).renamed(call),
+                        Err(none) => {
+                            break CallError::from(none).renamed(call.upstream_model, call.public_model, &call.body);
+                        }
                     }
                 }
                 Err(error) => break error,
@@ -318,7 +273,7 @@ impl Replica {
         {
             let (upstream, model, call) = (self.name(), call.public_model, call.endpoint.name());
             warn!(upstream, model, call, error = %error.kind, "upstream {upstream} does not serve {call} of {model}");
-            self.meters.model_missing.set(1.0);
+            self.record.meters.model_missing.set(1.0);
         }
     }
 
@@ -327,14 +282,14 @@ impl Replica {
         if self.absent.answered(call.public_model, call.endpoint) {
             let (upstream, model, call) = (self.name(), call.public_model, call.endpoint.name());
             info!(upstream, model, call, "upstream {upstream} serves {call} of {model} again");
-            self.meters.model_missing.set(if self.absent.any() { 1.0 } else { 0.0 });
+            self.record.meters.model_missing.set(if self.absent.any() { 1.0 } else { 0.0 });
         }
     }
 
     /// After a change of the configuration, what was absent may be there, or asked for no more.
     pub(crate) fn forget_absent(&self) {
         self.absent.forget();
-        self.meters.model_missing.set(0.0);
+        self.record.meters.model_missing.set(0.0);
     }
 
     /// Sends a call, again without what is refused, up to the whole answer or a stream's head.
@@ -346,7 +301,7 @@ impl Replica {
                 if tries.again(call, &refusal) {
                     continue;
                 }
-                return Err(refusal.renamed(call));
+                return Err(refusal.renamed(call.upstream_model, call.public_model, &call.body));
             }
             if call.stream && call.endpoint.generates() {
                 return Ok(Reply::Head(response));
@@ -354,7 +309,9 @@ impl Replica {
             match self.whole(call, response).await {
                 Ok(answer) => return Ok(Reply::Whole(answer)),
                 Err(Unanswered::Said(said)) if tries.again_after(call, &said) => {}
-                Err(none) => return Err(CallError::from(none).renamed(call)),
+                Err(none) => {
+                    return Err(CallError::from(none).renamed(call.upstream_model, call.public_model, &call.body));
+                }
             }
         }
     }
@@ -378,7 +335,7 @@ impl Replica {
         let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
         let deadline = started + self.config.first_byte_timeout;
         let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(unsent)?;
-        self.meters.first_byte(started.elapsed());
+        self.record.meters.first_byte(started.elapsed());
         Ok(response)
     }
 
@@ -405,129 +362,11 @@ impl Replica {
         }
         request
     }
-
-    /// Shows in the metrics what is believed.
-    fn show(&self) {
-        let ReplicaStatus { health, breaker, trouble, .. } = self.status();
-        self.meters.healthy.set(if health == Health::Well { 1.0 } else { 0.0 });
-        let key_refused = self.pulse.is_key_refused();
-        let trouble = if key_refused { Some(Trouble::KeyRefused) } else { trouble };
-        self.meters.show(breaker, trouble, self.pulse.health() == Health::Ill && !key_refused);
-    }
-
-    fn lease(self: &Arc<Self>, asker: Asker, now: Instant) -> Result<Lease, CallError> {
-        let mut breaker = self.breaker();
-        let before = breaker.phase();
-        let admitted = breaker.admit(asker, now);
-        let moved = breaker.phase() != before;
-        drop(breaker);
-        if moved {
-            self.show();
-        }
-        let ticket = admitted.map_err(|until| {
-            let retry = Retry::Later(until.map(|until| until.saturating_duration_since(now)));
-            CallError { kind: CallErrorKind::Unavailable, retry, client_error: None }
-        })?;
-        self.outstanding.fetch_add(1, Ordering::Relaxed);
-        self.meters.outstanding.increment(1.0);
-        Ok(Lease { replica: Arc::clone(self), ticket, began: false, settled: false })
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, ticket: Ticket, outcome: Outcome) {
-        let mut breaker = self.breaker();
-        let (before, was) = (breaker.phase(), breaker.shut());
-        breaker.after(ticket, outcome, Instant::now(), self.next_chance());
-        let (after, is) = (breaker.phase(), breaker.shut());
-        drop(breaker);
-        if matches!(outcome, Outcome::KeyRefused | Outcome::Forbidden) {
-            self.suspect_key.store(true, Ordering::Relaxed);
-        }
-        if before != after {
-            self.show();
-            self.tell(was, is);
-        }
-    }
-
-    /// Tells the operator of a change, once.
-    fn tell(&self, was: Option<Shut>, is: Option<Shut>) {
-        let seen = |shut: Option<Shut>| {
-            shut.map(|shut| (shut.trouble, shut.whose == Whose::Everybody || shut.trouble.is_about_us()))
-        };
-        let upstream = self.name();
-        match (seen(was), seen(is)) {
-            (was, is) if was == is => {}
-            // The health check has met it, and that was told.
-            (_, Some((Trouble::KeyRefused, _))) if self.pulse.is_key_refused() => {}
-            (_, Some((trouble, everybody))) => {
-                let for_whom = if everybody { "" } else { ", as far as the one account that asks can tell" };
-                warn!(upstream, cause = trouble.name(), "upstream {upstream} {}{for_whom}", said(trouble));
-            }
-            (_, None) => info!(upstream, "upstream {upstream} works again"),
-        }
-    }
-
-    /// SplitMix64: enough to spread probations, and the same for the same seed.
-    fn next_chance(&self) -> u32 {
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut mixed = self.chance.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u32::try_from(mixed >> 32).unwrap_or_default()
-    }
 }
 
 enum Reply {
     Whole(Answer),
     Head(Response<AnswerBody>),
-}
-
-/// What an operator is told.
-fn said(trouble: Trouble) -> &'static str {
-    match trouble {
-        Trouble::Unreachable => "cannot be reached",
-        Trouble::Failing => "fails",
-        Trouble::KeyRefused => "refuses our key",
-        Trouble::QuotaUsedUp => "wants to be paid: our account there is used up",
-    }
-}
-
-/// The whole body. One that comes in one piece is not copied.
-async fn collect(mut body: AnswerBody, most: usize, idle: Duration) -> Result<Bytes, CallError> {
-    let mut first = Bytes::new();
-    let mut all: Option<BytesMut> = None;
-    loop {
-        let frame = timeout(idle, body.frame()).await;
-        let frame = frame.map_err(|_| CallError::other_replica(CallErrorKind::Timeout))?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| match error {
-            BodyError::Broken(_) => CallError::other_replica(CallErrorKind::Reset),
-            BodyError::Encoding => CallError::other_replica(CallErrorKind::Encoding),
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        let so_far = all.as_ref().map_or(first.len(), BytesMut::len);
-        if so_far + data.len() > most {
-            return Err(CallError { kind: CallErrorKind::TooLarge, retry: Retry::Never, client_error: None });
-        }
-        if let Some(all) = &mut all {
-            all.extend_from_slice(&data);
-        } else if first.is_empty() {
-            first = data;
-        } else {
-            let expected = body.size_hint().lower().min(most as u64);
-            let mut joined = BytesMut::with_capacity(first.len() + data.len() + usize::try_from(expected).unwrap_or(0));
-            joined.extend_from_slice(&first);
-            joined.extend_from_slice(&data);
-            all = Some(joined);
-        }
-        if body.is_end_stream() {
-            break;
-        }
-    }
-    Ok(all.map_or(first, BytesMut::freeze))
 }
 
 fn unsent(error: SendError) -> CallError {

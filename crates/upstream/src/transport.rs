@@ -17,14 +17,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, header::HOST, uri::PathAndQuery, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Incoming,
     client::conn::{
@@ -35,7 +35,11 @@ use hyper::{
 };
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use tokio::{net::UnixStream, task::coop::unconstrained, time::Instant};
+use tokio::{
+    net::UnixStream,
+    task::coop::unconstrained,
+    time::{Instant, timeout},
+};
 use tower::Service;
 
 use batchin_openai::Endpoint;
@@ -44,6 +48,7 @@ use crate::{
     config::{Address, UpstreamConfig},
     decoding::{Coding, UnknownCoding},
     dialect::{HealthPath, MODELS_PATH},
+    failure::{CallError, CallErrorKind, Retry},
     gathered::Gathered,
 };
 
@@ -55,6 +60,9 @@ const IDLE_CONNECTION_LIFE: Duration = Duration::from_secs(4);
 
 /// Prefix of calls where the address has no path of its own.
 const DEFAULT_PREFIX: &str = "/v1";
+
+/// Most bytes of a refusal that are read; its message lies within.
+pub(crate) const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
 /// What names the server where its address has no host.
 const UNIX_HOST: HeaderValue = HeaderValue::from_static("localhost");
@@ -383,6 +391,41 @@ impl Body for AnswerBody {
     }
 }
 
+/// The whole body. One that comes in one piece is not copied.
+pub(crate) async fn collect(mut body: AnswerBody, most: usize, idle: Duration) -> Result<Bytes, CallError> {
+    let mut first = Bytes::new();
+    let mut all: Option<BytesMut> = None;
+    loop {
+        let frame = timeout(idle, body.frame()).await;
+        let frame = frame.map_err(|_| CallError::other_replica(CallErrorKind::Timeout))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|error| match error {
+            BodyError::Broken(_) => CallError::other_replica(CallErrorKind::Reset),
+            BodyError::Encoding => CallError::other_replica(CallErrorKind::Encoding),
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        let so_far = all.as_ref().map_or(first.len(), BytesMut::len);
+        if so_far + data.len() > most {
+            return Err(CallError { kind: CallErrorKind::TooLarge, retry: Retry::Never, client_error: None });
+        }
+        if let Some(all) = &mut all {
+            all.extend_from_slice(&data);
+        } else if first.is_empty() {
+            first = data;
+        } else {
+            let expected = body.size_hint().lower().min(most as u64);
+            let mut joined = BytesMut::with_capacity(first.len() + data.len() + usize::try_from(expected).unwrap_or(0));
+            joined.extend_from_slice(&first);
+            joined.extend_from_slice(&data);
+            all = Some(joined);
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    Ok(all.map_or(first, BytesMut::freeze))
+}
+
 /// Where the calls of one server go: paths on it.
 #[derive(Clone)]
 pub(crate) struct Targets {
@@ -430,7 +473,6 @@ impl Targets {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,

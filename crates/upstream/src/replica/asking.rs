@@ -7,11 +7,12 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout};
 
-use super::{MAX_REFUSAL_BYTES, PLAIN, Replica, collect};
+use super::{PLAIN, Replica};
 use crate::{
-    call::CallErrorKind,
     dialect::listed,
+    failure::CallErrorKind,
     health::{self, Health, Probed},
+    transport::{MAX_REFUSAL_BYTES, collect},
 };
 
 /// Most bytes of a list of models: a hosted server with a thousand of them, each with its description.
@@ -40,7 +41,7 @@ pub enum Check {
 impl Replica {
     /// Asks whether the server lives and remembers the answer. Returns the health when it changed, and what was found.
     pub(crate) async fn probe(&self) -> Option<(Health, Probed)> {
-        let suspect = self.suspect_key.load(Ordering::Relaxed);
+        let suspect = self.record.suspect_key.load(Ordering::Relaxed);
         let probed = health::within(async {
             let (status, read) = self.ask(&self.targets.health, MAX_REFUSAL_BYTES).await?;
             // Hosted servers without a list of models answer 404 and live.
@@ -58,10 +59,10 @@ impl Replica {
         });
         let probed = probed.await;
         if probed == Probed::Answered && suspect {
-            self.suspect_key.store(false, Ordering::Relaxed);
+            self.record.suspect_key.store(false, Ordering::Relaxed);
         }
-        let changed = self.pulse.note(probed);
-        self.show();
+        let changed = self.record.pulse.note(probed);
+        self.record.show();
         changed.map(|health| (health, probed))
     }
 

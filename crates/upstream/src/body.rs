@@ -1,0 +1,151 @@
+//! Holds: a call's body as one server wants it.
+
+use batchin_openai::{Endpoint, Limit, LimitName, Rewrite, rewrite};
+use bytes::Bytes;
+
+use crate::{
+    call::Call,
+    config::UpstreamConfig,
+    dialect::{Kind, PriorityOrder},
+};
+
+/// What goes into a body beside the client's own members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Manner {
+    /// The name of the limit.
+    pub(crate) limit: LimitName,
+    /// Whether streams are asked for their usage.
+    pub(crate) stream_options: bool,
+    /// Whether our class is sent as the server's priority.
+    pub(crate) priority: bool,
+    /// Whether members that its kind needs are added.
+    pub(crate) defaults: bool,
+}
+
+impl Manner {
+    /// As the settings say.
+    pub(crate) fn configured(endpoint: Endpoint, config: &UpstreamConfig) -> Self {
+        let limit = match (endpoint, config.limit_name) {
+            // No server reads the newer name there.
+            (Endpoint::Completions, LimitName::MaxCompletionTokens) => LimitName::MaxTokens,
+            (_, name) => name,
+        };
+        Self { limit, stream_options: config.stream_options, priority: config.priority_enabled, defaults: true }
+    }
+}
+
+/// Whether counts are asked for in every chunk, so that an answer which breaks off is billed by its server's own count. Of
+/// several answers, vLLM would count each for itself; the embedded engine counts all of them together.
+pub(crate) const fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
+    kind.counts_all_along() && (call.answers == 1 || matches!(kind, Kind::Embedded))
+}
+
+/// The body as this upstream wants it.
+pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Manner) -> Bytes {
+    let kind = config.kind;
+    let generates = call.endpoint.generates();
+    let priority = call.class_priority.filter(|_| manner.priority && generates);
+    let is_counted = call.stream && generates;
+    let edit = Rewrite {
+        model: call.upstream_model,
+        stream: generates.then_some(call.stream),
+        include_usage: is_counted && manner.stream_options,
+        continuous_usage: is_counted && manner.stream_options && counts_all_along(call, kind),
+        limit: generates.then_some(Limit { name: manner.limit, most: call.most(kind), least: kind.least_limit() }),
+        priority: priority.and_then(|priority| match kind.priority_order() {
+            PriorityOrder::LowerFirst => Some(priority),
+            PriorityOrder::HigherFirst => Some(priority.saturating_neg()),
+            PriorityOrder::None => None,
+        }),
+        defaults: if manner.defaults { kind.defaults(call.endpoint) } else { &[] },
+        remove: if manner.stream_options { &[] } else { &["stream_options"] },
+        tidy: true,
+        drop_nulls: kind.drops_nulls(),
+    };
+    rewrite(&call.body, &edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{call::tests::call, learnt::Lessons};
+
+    fn config(kind: Kind, priority_enabled: bool) -> UpstreamConfig {
+        UpstreamConfig { priority_enabled, ..UpstreamConfig::new("a", kind, "http://h").unwrap() }
+    }
+
+    /// The body as it goes to a server of this kind.
+    fn sent(kind: Kind, priority_enabled: bool, call: &Call<'_>) -> Bytes {
+        let config = config(kind, priority_enabled);
+        request_body(call, &config, Lessons::default().tries(call, &config).manner)
+    }
+
+    #[test]
+    fn body_fits_the_kind() {
+        let check = |kind, enabled, stream, body, expected: &str| {
+            assert_eq!(sent(kind, enabled, &call(body, stream)), expected);
+        };
+        check(Kind::OpenAi, true, false, r#"{"model":"m","priority":1}"#, r#"{"model":"m"}"#);
+        check(Kind::Vllm, false, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m"}"#);
+        check(Kind::Vllm, true, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m","priority":5}"#);
+        check(Kind::Sglang, true, false, r#"{"model":"m"}"#, r#"{"model":"m","priority":-5}"#);
+        check(Kind::LlamaCpp, true, false, r#"{"suffix":null,"n_predict":9,"best_of":null,"a":1}"#, r#"{"a":1}"#);
+        let asked = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
+        check(Kind::OpenAi, true, true, "{\"stream\":true}", asked);
+        let untouched = call(asked, true);
+        assert_eq!(sent(Kind::OpenAi, false, &untouched).as_ptr(), untouched.body.as_ptr());
+    }
+
+    #[test]
+    fn counts_of_several_answers_are_asked_for_where_they_are_sums() {
+        for (kind, of_one, of_more) in
+            [(Kind::Embedded, true, true), (Kind::Vllm, true, false), (Kind::OpenAi, false, false)]
+        {
+            for (answers, expected) in [(1, of_one), (2, of_more)] {
+                let body = sent(kind, false, &Call { answers, ..call("{}", true) });
+                let asked = String::from_utf8_lossy(&body).contains("continuous_usage_stats");
+                assert_eq!(asked, expected, "{kind}, {answers}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_is_told_the_held_limit_and_nothing_that_steers() {
+        for kind in Kind::ALL {
+            let body = r#"{"max_completion_tokens":7,"service_tier":"flex","options":{"num_predict":9},"x-batchin-class":"high","n_predict":9,"keep_alive":"9h"}"#;
+            assert_eq!(sent(kind, false, &call(body, false)), r#"{"max_tokens":7}"#, "{kind}");
+            let held = Call { max_tokens: Some(5), ..call(r#"{"max_tokens":9,"max_completion_tokens":7}"#, false) };
+            assert_eq!(sent(kind, false, &held), r#"{"max_tokens":5}"#, "{kind}");
+            let unstated = Call { held: Some(5), ..call("{}", false) };
+            let any = if kind.takes_any_limit() { r#"{"max_tokens":5}"# } else { "{}" };
+            assert_eq!(sent(kind, false, &unstated), any, "{kind}");
+            let none = Call { endpoint: Endpoint::Completions, ..call(r#"{"max_tokens":0,"suffix":""}"#, false) };
+            let told = if kind == Kind::Ollama { 1 } else { 0 };
+            assert_eq!(sent(kind, false, &none), format!(r#"{{"max_tokens":{told},"suffix":""}}"#), "{kind}");
+            let embeddings = Call { endpoint: Endpoint::Embeddings, ..call(r#"{"input":"a","priority":1}"#, false) };
+            assert_eq!(sent(kind, false, &embeddings), r#"{"input":"a"}"#, "{kind}");
+        }
+    }
+
+    #[test]
+    fn settings_name_the_limit_and_spare_stream_options() {
+        let told = |limit_name, stream_options, call: &Call<'_>| {
+            let config = UpstreamConfig { limit_name, stream_options, ..config(Kind::OpenAi, false) };
+            request_body(call, &config, Lessons::default().tries(call, &config).manner)
+        };
+        let chat = call(r#"{"max_tokens":7,"stream":true,"stream_options":{"include_usage":true}}"#, true);
+        let asked = r#"{"stream":true,"stream_options":{"include_usage":true},"max_completion_tokens":7}"#;
+        assert_eq!(told(LimitName::MaxCompletionTokens, true, &chat), asked);
+        assert_eq!(told(LimitName::None, false, &chat), r#"{"stream":true}"#);
+        let completion = Call { endpoint: Endpoint::Completions, ..call(r#"{"prompt":"a","max_tokens":7}"#, false) };
+        assert_eq!(told(LimitName::MaxCompletionTokens, true, &completion), completion.body);
+    }
+
+    #[test]
+    fn sglang_completions_get_an_empty_suffix() {
+        let completions = |body| Call { endpoint: Endpoint::Completions, ..call(body, false) };
+        let check = |body, expected: &str| assert_eq!(sent(Kind::Sglang, false, &completions(body)), expected);
+        check(r#"{"prompt":"a"}"#, r#"{"prompt":"a","suffix":""}"#);
+        check(r#"{"prompt":"a","suffix":"z"}"#, r#"{"prompt":"a","suffix":"z"}"#);
+    }
+}
