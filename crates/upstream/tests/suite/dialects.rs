@@ -1,7 +1,5 @@
 //! Holds: what each kind of server is sent, and what is made of servers that refuse it or answer in an unexpected wrapping.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "they are the assertions of a test")]
-
 use std::time::Duration;
 
 use async_compression::{
