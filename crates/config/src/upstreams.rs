@@ -124,7 +124,7 @@ pub(super) fn names(root: &Scope<'_>) -> Vec<String> {
 /// The embedded engine, as if it had been written.
 pub(super) fn embedded(engine: &Engine, faults: &Collector) -> Option<UpstreamConfig> {
     let nothing = Document::default();
-    build(&Scope::root(&nothing, faults), (ENGINE_UPSTREAM, Some((Server::Embedded, address(engine)))), engine)
+    build(&Scope::root(&nothing, faults), (ENGINE_UPSTREAM, Some((Server::EMBEDDED, address(engine)))), engine)
 }
 
 fn read(scope: &Scope<'_>, name: &str, engine: &Engine) -> Option<UpstreamConfig> {
@@ -134,7 +134,7 @@ fn read(scope: &Scope<'_>, name: &str, engine: &Engine) -> Option<UpstreamConfig
         scope.fault(&NAME, FaultKind::Value, message);
     }
     let server = server(scope, engine);
-    if name == ENGINE_UPSTREAM && server.as_ref().is_some_and(|(kind, _)| *kind != Server::Embedded) {
+    if name == ENGINE_UPSTREAM && server.as_ref().is_some_and(|(kind, _)| *kind != Server::EMBEDDED) {
         scope.fault(&NAME, FaultKind::Reference, "\"engine\" is kept for the embedded engine; choose another");
     }
     build(scope, (name, server), engine)
@@ -165,7 +165,7 @@ fn build(
     };
     (built.connect_timeout, built.first_byte_timeout, built.idle_timeout) = timeouts;
     built.api_key = api_key;
-    built.slots = if kind == Server::Embedded { Some(engine.slots) } else { slots };
+    built.slots = if kind == Server::EMBEDDED { Some(engine.slots) } else { slots };
     built.priority_enabled = priority_enabled;
     built.limit_name = limit_name;
     built.stream_options = stream_options;
@@ -199,14 +199,13 @@ fn server(scope: &Scope<'_>, engine: &Engine) -> Option<(Server, String)> {
         scope.fault(&KIND, FaultKind::Value, format!("\"{name}\" is not in this version"));
         return None;
     }
-    let Some(kind) = Server::ALL.into_iter().find(|kind| kind.name() == name) else {
+    let Some(kind) = Server::named(&name) else {
         if !name.is_empty() {
-            let known = Server::ALL.map(Server::name).join(", ");
-            scope.fault(&KIND, FaultKind::Value, format!("\"{name}\" is none of {known}"));
+            scope.fault(&KIND, FaultKind::Value, format!("\"{name}\" is none of {}", Server::names()));
         }
         return None;
     };
-    if kind == Server::Embedded {
+    if kind == Server::EMBEDDED {
         if scope.is_set(&BASE_URL) {
             scope.fault(&BASE_URL, FaultKind::Value, "does not go with kind \"embedded\"");
         }
@@ -221,4 +220,16 @@ fn server(scope: &Scope<'_>, engine: &Engine) -> Option<(Server, String)> {
 
 fn address(engine: &Engine) -> String {
     format!("unix:{}", engine.socket.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_setting_names_every_kind() {
+        for kind in Server::ALL {
+            assert!(KIND.doc.contains(kind.name), "{kind}");
+        }
+    }
 }

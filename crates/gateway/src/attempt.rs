@@ -92,7 +92,7 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &R
 
 /// How many choices an answer of such a server has.
 pub(crate) fn choices_of(admitted: &Admitted, kind: Kind) -> u32 {
-    if kind.ignores_n() { admitted.peek.bound.items.max(1) } else { admitted.given() }
+    if kind.ignores_n { admitted.peek.bound.items.max(1) } else { admitted.given() }
 }
 
 /// Why the scheduler lets no call through.

@@ -123,8 +123,8 @@ impl Dispatcher {
             specs.push(ReplicaSpec {
                 id,
                 slots: replica.config().slots,
-                cpu: replica.kind() == Kind::Embedded,
-                cancels: replica.kind().stops_when_left(),
+                cpu: replica.kind() == Kind::EMBEDDED,
+                cancels: replica.kind().stops_when_left,
             });
         }
         let now = self.clock.now();

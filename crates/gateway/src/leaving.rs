@@ -33,7 +33,7 @@ impl Client {
 
     /// Its call is about to go to a server of this kind.
     pub(crate) fn is_called_for(&self, kind: Kind) {
-        self.is_owed.store(!kind.stops_when_left(), Ordering::Release);
+        self.is_owed.store(!kind.stops_when_left, Ordering::Release);
     }
 }
 

@@ -87,16 +87,16 @@ impl Meter {
     }
 
     /// Such a server answers.
-    pub const fn comes_from(&mut self, kind: Kind) {
-        if !kind.echoes() {
+    pub fn comes_from(&mut self, kind: Kind) {
+        if !kind.echoes {
             self.echoed = 0;
         }
     }
 
     /// The answer is a stream of such a server.
-    pub const fn streams_from(&mut self, kind: Kind) {
+    pub fn streams_from(&mut self, kind: Kind) {
         self.comes_from(kind);
-        self.token_by_token = kind.streams_token_by_token();
+        self.token_by_token = kind.streams_token_by_token;
     }
 
     /// Pieces came, with so many bytes of text in all.
@@ -254,7 +254,7 @@ mod tests {
     fn pieces_that_are_tokens_are_counted_as_such() {
         let check = |bytes: u64, expected: u64| {
             let mut meter = meter();
-            meter.streams_from(Kind::Vllm);
+            meter.streams_from(Kind::VLLM);
             (0..4).for_each(|_| meter.said(1, bytes));
             assert_eq!(meter.units(), units(10, expected), "four pieces of {bytes} bytes");
         };
@@ -270,16 +270,16 @@ mod tests {
     fn an_echo_is_nothing_odd_and_nothing_free() {
         let asking =
             Meter { echoed: 1_000 * LONGEST_TOKEN, bound: Units { input: 1_000, output: 1, cached: 0 }, ..meter() };
-        for kind in [Kind::OpenAi, Kind::Vllm, Kind::Ollama] {
+        for kind in [Kind::OPENAI, Kind::VLLM, Kind::OLLAMA] {
             let mut honest = asking;
             honest.streams_from(kind);
             honest.said(1, 4_000);
-            let is_odd = kind == Kind::Ollama;
+            let is_odd = kind == Kind::OLLAMA;
             assert_eq!((honest.is_over(), honest.marks().capped), (is_odd, is_odd), "{kind}");
             assert_eq!(honest.units().output, 1, "{kind}");
         }
         let mut ignoring = Meter { echoed: 8_000, ..meter() };
-        ignoring.comes_from(Kind::OpenAi);
+        ignoring.comes_from(Kind::OPENAI);
         ignoring.said(1, 40);
         assert_eq!(ignoring.units(), units(10, 10));
         // What follows a count on the way is no echo.

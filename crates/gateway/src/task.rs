@@ -235,7 +235,7 @@ async fn answer(running: &Running, mut call: Call<'_>, one: Try<'_>) -> Result<G
 /// Whether this body's stream from such a server says as much as its whole answer.
 fn streams_as_much(admitted: &Admitted, kind: Kind) -> bool {
     let peek = &admitted.peek;
-    !peek.streams_less && (!peek.bound.has_tools || kind.streams_tool_calls_alike())
+    !peek.streams_less && (!peek.bound.has_tools || kind.streams_tool_calls_alike)
 }
 
 /// Takes a stream to its end, and tells the scheduler how fast it comes.

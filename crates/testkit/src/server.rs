@@ -214,7 +214,7 @@ impl TestServer {
             worker: false,
             second_sim: false,
             targets: TargetPolicy::default(),
-            kind: Kind::Vllm,
+            kind: Kind::VLLM,
             slots: None,
         }
     }

@@ -4,9 +4,9 @@ use batchin_openai::{Endpoint, Limit, LimitName, Rewrite, rewrite};
 use bytes::Bytes;
 
 use crate::{
+    adapters::{Counts, Kind, PriorityOrder},
     call::Call,
     config::UpstreamConfig,
-    dialect::{Kind, PriorityOrder},
 };
 
 /// What goes into a body beside the client's own members.
@@ -34,10 +34,13 @@ impl Manner {
     }
 }
 
-/// Whether counts are asked for in every chunk, so that an answer which breaks off is billed by its server's own count. Of
-/// several answers, vLLM would count each for itself; the embedded engine counts all of them together.
-pub(crate) const fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
-    kind.counts_all_along() && (call.answers == 1 || matches!(kind, Kind::Embedded))
+/// Whether counts are asked for in every chunk, so that an answer which breaks off is billed by its server's own count.
+pub(crate) fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
+    match kind.counts {
+        Counts::AtTheEnd => false,
+        Counts::OfEachAnswer => call.answers == 1,
+        Counts::OfAllAnswers => true,
+    }
 }
 
 /// The body as this upstream wants it.
@@ -46,21 +49,22 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
     let generates = call.endpoint.generates();
     let priority = call.class_priority.filter(|_| manner.priority && generates);
     let is_counted = call.stream && generates;
+    let adds = manner.defaults && call.endpoint == Endpoint::Completions;
     let edit = Rewrite {
         model: call.upstream_model,
         stream: generates.then_some(call.stream),
         include_usage: is_counted && manner.stream_options,
         continuous_usage: is_counted && manner.stream_options && counts_all_along(call, kind),
-        limit: generates.then_some(Limit { name: manner.limit, most: call.most(kind), least: kind.least_limit() }),
-        priority: priority.and_then(|priority| match kind.priority_order() {
+        limit: generates.then_some(Limit { name: manner.limit, most: call.most(kind), least: kind.least_limit }),
+        priority: priority.and_then(|priority| match kind.priority_order {
             PriorityOrder::LowerFirst => Some(priority),
             PriorityOrder::HigherFirst => Some(priority.saturating_neg()),
             PriorityOrder::None => None,
         }),
-        defaults: if manner.defaults { kind.defaults(call.endpoint) } else { &[] },
+        defaults: if adds { kind.completion_defaults } else { &[] },
         remove: if manner.stream_options { &[] } else { &["stream_options"] },
         tidy: true,
-        drop_nulls: kind.drops_nulls(),
+        drop_nulls: kind.drops_nulls,
     };
     rewrite(&call.body, &edit)
 }
@@ -85,21 +89,21 @@ mod tests {
         let check = |kind, enabled, stream, body, expected: &str| {
             assert_eq!(sent(kind, enabled, &call(body, stream)), expected);
         };
-        check(Kind::OpenAi, true, false, r#"{"model":"m","priority":1}"#, r#"{"model":"m"}"#);
-        check(Kind::Vllm, false, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m"}"#);
-        check(Kind::Vllm, true, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m","priority":5}"#);
-        check(Kind::Sglang, true, false, r#"{"model":"m"}"#, r#"{"model":"m","priority":-5}"#);
-        check(Kind::LlamaCpp, true, false, r#"{"suffix":null,"n_predict":9,"best_of":null,"a":1}"#, r#"{"a":1}"#);
+        check(Kind::OPENAI, true, false, r#"{"model":"m","priority":1}"#, r#"{"model":"m"}"#);
+        check(Kind::VLLM, false, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m"}"#);
+        check(Kind::VLLM, true, false, r#"{"model":"m","priority":-9}"#, r#"{"model":"m","priority":5}"#);
+        check(Kind::SGLANG, true, false, r#"{"model":"m"}"#, r#"{"model":"m","priority":-5}"#);
+        check(Kind::LLAMACPP, true, false, r#"{"suffix":null,"n_predict":9,"best_of":null,"a":1}"#, r#"{"a":1}"#);
         let asked = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
-        check(Kind::OpenAi, true, true, "{\"stream\":true}", asked);
+        check(Kind::OPENAI, true, true, "{\"stream\":true}", asked);
         let untouched = call(asked, true);
-        assert_eq!(sent(Kind::OpenAi, false, &untouched).as_ptr(), untouched.body.as_ptr());
+        assert_eq!(sent(Kind::OPENAI, false, &untouched).as_ptr(), untouched.body.as_ptr());
     }
 
     #[test]
     fn counts_of_several_answers_are_asked_for_where_they_are_sums() {
         for (kind, of_one, of_more) in
-            [(Kind::Embedded, true, true), (Kind::Vllm, true, false), (Kind::OpenAi, false, false)]
+            [(Kind::EMBEDDED, true, true), (Kind::VLLM, true, false), (Kind::OPENAI, false, false)]
         {
             for (answers, expected) in [(1, of_one), (2, of_more)] {
                 let body = sent(kind, false, &Call { answers, ..call("{}", true) });
@@ -111,16 +115,16 @@ mod tests {
 
     #[test]
     fn every_kind_is_told_the_held_limit_and_nothing_that_steers() {
-        for kind in Kind::ALL {
+        for &kind in Kind::ALL {
             let body = r#"{"max_completion_tokens":7,"service_tier":"flex","options":{"num_predict":9},"x-batchin-class":"high","n_predict":9,"keep_alive":"9h"}"#;
             assert_eq!(sent(kind, false, &call(body, false)), r#"{"max_tokens":7}"#, "{kind}");
             let held = Call { max_tokens: Some(5), ..call(r#"{"max_tokens":9,"max_completion_tokens":7}"#, false) };
             assert_eq!(sent(kind, false, &held), r#"{"max_tokens":5}"#, "{kind}");
             let unstated = Call { held: Some(5), ..call("{}", false) };
-            let any = if kind.takes_any_limit() { r#"{"max_tokens":5}"# } else { "{}" };
+            let any = if kind.takes_any_limit { r#"{"max_tokens":5}"# } else { "{}" };
             assert_eq!(sent(kind, false, &unstated), any, "{kind}");
             let none = Call { endpoint: Endpoint::Completions, ..call(r#"{"max_tokens":0,"suffix":""}"#, false) };
-            let told = if kind == Kind::Ollama { 1 } else { 0 };
+            let told = if kind == Kind::OLLAMA { 1 } else { 0 };
             assert_eq!(sent(kind, false, &none), format!(r#"{{"max_tokens":{told},"suffix":""}}"#), "{kind}");
             let embeddings = Call { endpoint: Endpoint::Embeddings, ..call(r#"{"input":"a","priority":1}"#, false) };
             assert_eq!(sent(kind, false, &embeddings), r#"{"input":"a"}"#, "{kind}");
@@ -130,7 +134,7 @@ mod tests {
     #[test]
     fn settings_name_the_limit_and_spare_stream_options() {
         let told = |limit_name, stream_options, call: &Call<'_>| {
-            let config = UpstreamConfig { limit_name, stream_options, ..config(Kind::OpenAi, false) };
+            let config = UpstreamConfig { limit_name, stream_options, ..config(Kind::OPENAI, false) };
             request_body(call, &config, Lessons::default().tries(call, &config).manner)
         };
         let chat = call(r#"{"max_tokens":7,"stream":true,"stream_options":{"include_usage":true}}"#, true);
@@ -144,7 +148,7 @@ mod tests {
     #[test]
     fn sglang_completions_get_an_empty_suffix() {
         let completions = |body| Call { endpoint: Endpoint::Completions, ..call(body, false) };
-        let check = |body, expected: &str| assert_eq!(sent(Kind::Sglang, false, &completions(body)), expected);
+        let check = |body, expected: &str| assert_eq!(sent(Kind::SGLANG, false, &completions(body)), expected);
         check(r#"{"prompt":"a"}"#, r#"{"prompt":"a","suffix":""}"#);
         check(r#"{"prompt":"a","suffix":"z"}"#, r#"{"prompt":"a","suffix":"z"}"#);
     }

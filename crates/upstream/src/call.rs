@@ -5,7 +5,7 @@ use std::fmt;
 use batchin_openai::Endpoint;
 use bytes::Bytes;
 
-use crate::{breaker::Asker, dialect::Kind};
+use crate::{adapters::Kind, breaker::Asker};
 
 /// Most bytes of an answer that is not streamed: 2048 embeddings of 4096 numbers as text stay below.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -53,7 +53,7 @@ impl Call<'_> {
 
     /// The most tokens that a server of this kind is told.
     pub(crate) fn most(&self, kind: Kind) -> Option<u32> {
-        self.max_tokens.or(self.held.filter(|_| kind.takes_any_limit()))
+        self.max_tokens.or(self.held.filter(|_| kind.takes_any_limit))
     }
 }
 

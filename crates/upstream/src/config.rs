@@ -8,7 +8,7 @@ use batchin_openai::LimitName;
 use http::{HeaderValue, Uri, uri::Scheme};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::dialect::Kind;
+use crate::adapters::Kind;
 
 /// Long enough for a machine on another continent; a server that is there answers in milliseconds.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -214,21 +214,21 @@ mod tests {
     #[test]
     fn addresses_are_checked() {
         for good in ["http://h", "https://h:1/v1/", "http://[::1]:8000/a/v1", "unix:/tmp/s", "unix:///tmp/s"] {
-            assert!(UpstreamConfig::new("a", Kind::OpenAi, good).is_ok(), "{good}");
+            assert!(UpstreamConfig::new("a", Kind::OPENAI, good).is_ok(), "{good}");
         }
         for bad in
             ["", "h", "h:80", "ftp://h", "http://", "http://u:p@h", "http://h?q=1", "http://h/#x", "unix:s", "unix:"]
         {
-            assert_eq!(UpstreamConfig::new("a", Kind::OpenAi, bad).err(), Some(ConfigError::BaseUrl), "{bad}");
+            assert_eq!(UpstreamConfig::new("a", Kind::OPENAI, bad).err(), Some(ConfigError::BaseUrl), "{bad}");
         }
         for bad in ["", "a b", "é", &"a".repeat(65)] {
-            assert_eq!(UpstreamConfig::new(bad, Kind::OpenAi, "http://h").err(), Some(ConfigError::Name), "{bad}");
+            assert_eq!(UpstreamConfig::new(bad, Kind::OPENAI, "http://h").err(), Some(ConfigError::Name), "{bad}");
         }
     }
 
     #[test]
     fn bounds_are_checked() {
-        let config = UpstreamConfig::new("a", Kind::OpenAi, "http://h").unwrap();
+        let config = UpstreamConfig::new("a", Kind::OPENAI, "http://h").unwrap();
         assert_eq!(config.validate(), Ok(()));
         let zero = UpstreamConfig { slots: Some(0), ..config.clone() };
         assert_eq!(zero.validate(), Err(ConfigError::Zero("slots")));
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn debug_shows_neither_key_nor_address() {
-        let mut config = UpstreamConfig::new("gpu-1", Kind::Vllm, "http://10.1.2.3:8000/v1").unwrap();
+        let mut config = UpstreamConfig::new("gpu-1", Kind::VLLM, "http://10.1.2.3:8000/v1").unwrap();
         config.api_key = Some("sk-secret".into());
         let shown = format!("{config:?} {:?}", config.address);
         assert!(shown.contains("gpu-1") && !shown.contains("secret") && !shown.contains("10.1"), "{shown}");

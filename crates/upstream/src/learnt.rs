@@ -10,10 +10,10 @@ use batchin_openai::{Endpoint, LimitName, UpstreamError, added_alone, stated_lim
 use tracing::warn;
 
 use crate::{
+    adapters::Kind,
     body::Manner,
     call::Call,
     config::UpstreamConfig,
-    dialect::Kind,
     failure::{CallError, CallErrorKind},
 };
 

@@ -5,13 +5,13 @@
 //! crate names an upstream by its configured name alone.
 
 mod absent;
+mod adapters;
 mod assembly;
 mod body;
 mod breaker;
 mod call;
 mod config;
 mod decoding;
-mod dialect;
 mod events;
 mod failure;
 mod fleet;
@@ -26,13 +26,13 @@ mod refusal;
 mod replica;
 mod transport;
 
+pub use adapters::{Adapter, Kind};
 pub use assembly::{Assembly, Progress};
 pub use batchin_openai::LimitName;
 pub use breaker::{Asker, Breaker, BreakerState, Outcome, Phase, Shut, Ticket, Trouble, Whose};
 pub use call::{Call, MAX_ANSWER_BYTES};
 pub use config::{Address, ConfigError, FleetError, UpstreamConfig};
 pub use decoding::{Coding, UnknownCoding};
-pub use dialect::{Kind, UnknownKind};
 pub use events::{Event, EventKind, Events};
 pub use failure::{CallError, CallErrorKind, Retry, StreamError};
 pub use fleet::Fleet;

@@ -18,12 +18,12 @@ pub use asking::Check;
 
 use crate::{
     absent::Absent,
+    adapters::Kind,
     assembly::Assembly,
     body::{Manner, counts_all_along, request_body},
     breaker::{Asker, BreakerState, Trouble, Whose},
     call::{Call, MAX_ANSWER_BYTES},
     config::{FleetError, UpstreamConfig},
-    dialect::Kind,
     events::{Events, Feed, Reader},
     failure::{CallError, CallErrorKind, Unanswered},
     health::Health,
@@ -183,7 +183,7 @@ impl Replica {
     /// answers, which is no outage.
     pub fn passes_health_check(&self) -> bool {
         self.record.pulse.health() != Health::Ill
-            || (self.config.kind == Kind::Embedded && !self.record.pulse.was_well())
+            || (self.config.kind == Kind::EMBEDDED && !self.record.pulse.was_well())
     }
 
     /// Whether it answered another account in the last half minute.

@@ -45,9 +45,9 @@ use tower::Service;
 use batchin_openai::Endpoint;
 
 use crate::{
+    adapters::{MODELS_PATH, Path},
     config::{Address, UpstreamConfig},
     decoding::{Coding, UnknownCoding},
-    dialect::{HealthPath, MODELS_PATH},
     failure::{CallError, CallErrorKind, Retry},
     gathered::Gathered,
 };
@@ -449,16 +449,16 @@ impl Targets {
         let at = |path: String| PathAndQuery::try_from(path).ok().map(Uri::from);
         let call = |endpoint: Endpoint| at(format!("{prefix}{}", endpoint.path_below_v1()));
         let plain = |path| match path {
-            HealthPath::AtRoot(path) => format!("{}{path}", prefix.strip_suffix(DEFAULT_PREFIX).unwrap_or(prefix)),
-            HealthPath::BelowBase(path) => format!("{prefix}{path}"),
+            Path::AtRoot(path) => format!("{}{path}", prefix.strip_suffix(DEFAULT_PREFIX).unwrap_or(prefix)),
+            Path::BelowBase(path) => format!("{prefix}{path}"),
         };
         Some(Self {
             chat: call(Endpoint::Chat)?,
             completions: call(Endpoint::Completions)?,
             embeddings: call(Endpoint::Embeddings)?,
-            health: at(plain(config.kind.health_path()))?,
+            health: at(plain(config.kind.health_path))?,
             models: at(plain(MODELS_PATH))?,
-            guarded: at(plain(config.kind.guarded_path()))?,
+            guarded: at(plain(config.kind.guarded_path))?,
         })
     }
 
@@ -479,7 +479,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::dialect::Kind;
+    use crate::adapters::Kind;
 
     #[track_caller]
     fn check(kind: Kind, base: &str, chat: &str, health: &str) {
@@ -490,13 +490,13 @@ mod tests {
 
     #[test]
     fn calls_go_below_the_base_and_health_to_the_root() {
-        check(Kind::Vllm, "http://h:8000/v1", "/v1/chat/completions", "/health");
-        check(Kind::Vllm, "http://h:8000", "/v1/chat/completions", "/health");
-        check(Kind::Sglang, "http://h/v1/", "/v1/chat/completions", "/ready");
-        check(Kind::Ollama, "http://h/v1", "/v1/chat/completions", "/");
-        check(Kind::LlamaCpp, "http://h/gpu/v1", "/gpu/v1/chat/completions", "/gpu/health");
-        check(Kind::OpenAi, "https://h/openai/v1", "/openai/v1/chat/completions", "/openai/v1/models");
-        check(Kind::Vllm, "unix:/tmp/s", "/v1/chat/completions", "/health");
+        check(Kind::VLLM, "http://h:8000/v1", "/v1/chat/completions", "/health");
+        check(Kind::VLLM, "http://h:8000", "/v1/chat/completions", "/health");
+        check(Kind::SGLANG, "http://h/v1/", "/v1/chat/completions", "/ready");
+        check(Kind::OLLAMA, "http://h/v1", "/v1/chat/completions", "/");
+        check(Kind::LLAMACPP, "http://h/gpu/v1", "/gpu/v1/chat/completions", "/gpu/health");
+        check(Kind::OPENAI, "https://h/openai/v1", "/openai/v1/chat/completions", "/openai/v1/models");
+        check(Kind::VLLM, "unix:/tmp/s", "/v1/chat/completions", "/health");
     }
 
     #[test]
@@ -512,7 +512,7 @@ mod tests {
             ("unix:/tmp/s", "localhost"),
         ];
         for (base, host) in named {
-            let transport = Transport::new(&UpstreamConfig::new("a", Kind::OpenAi, base).unwrap()).unwrap();
+            let transport = Transport::new(&UpstreamConfig::new("a", Kind::OPENAI, base).unwrap()).unwrap();
             assert_eq!(transport.host, host, "{base}");
         }
     }
@@ -562,7 +562,7 @@ mod tests {
         const CALLS: usize = 20;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let transport = Transport::new(&UpstreamConfig::new("a", Kind::OpenAi, &base).unwrap()).unwrap();
+        let transport = Transport::new(&UpstreamConfig::new("a", Kind::OPENAI, &base).unwrap()).unwrap();
         let client = async {
             for _ in 0..CALLS {
                 let request = Request::post("/v1/x").body(Full::new(Bytes::from_static(b"question"))).unwrap();

@@ -263,7 +263,7 @@ both! {
     }
 
     async fn a_server_that_ignores_the_limit_is_cut_off(backend) {
-        for kind in [Kind::OpenAi, Kind::Vllm] {
+        for kind in [Kind::OPENAI, Kind::VLLM] {
             let server = TestServer::start().on(backend).with_kind(kind).await;
             let data: Vec<Value> = (0..2_000).map(|_| delta(0, "word ")).collect();
             server.sim.queue(stream_of(&data, Duration::from_millis(1), End::Hang));
@@ -332,7 +332,7 @@ both! {
     async fn an_answer_whose_choices_have_ended_is_whole(backend) {
         let error = json!({ "error": { "message": "boom", "type": "server_error", "code": 500 } });
         let said = [delta(0, "a"), finish(0), usage(5, 1)];
-        let server = TestServer::start().on(backend).with_kind(Kind::Vllm).await;
+        let server = TestServer::start().on(backend).with_kind(Kind::VLLM).await;
         let failing = || stream_of(&[said.to_vec(), vec![error.clone()]].concat(), Duration::ZERO, End::Done);
         server.sim.queue(failing());
         let reply = server.chat("chat-model").max_tokens(10).stream().await;
@@ -359,7 +359,7 @@ both! {
     }
 
     async fn a_client_that_leaves_pays_for_what_it_was_sent(backend) {
-        let server = TestServer::start().on(backend).with_kind(Kind::OpenAi).await;
+        let server = TestServer::start().on(backend).with_kind(Kind::OPENAI).await;
         let data = [delta(0, &"word ".repeat(2_000))];
         server.sim.queue(stream_of(&data, Duration::ZERO, End::Hang));
         let mut response = server.chat("chat-model").max_tokens(2_048).stream().open().await;
@@ -371,7 +371,7 @@ both! {
     }
 
     async fn a_whole_answer_is_charged_where_leaving_does_not_stop_it(backend) {
-        for (kind, rows) in [(Kind::OpenAi, 2), (Kind::Vllm, 0)] {
+        for (kind, rows) in [(Kind::OPENAI, 2), (Kind::VLLM, 0)] {
             let server = TestServer::start().on(backend).with_kind(kind).await;
             let slow = Answer { first_byte: Duration::from_millis(300), ..Answer::of(20) };
             server.sim.script_all(Behaviour::Answer(slow));
@@ -413,7 +413,7 @@ both! {
     }
 
     async fn a_stream_is_charged_where_leaving_before_it_does_not_stop_it(backend) {
-        for (kind, rows) in [(Kind::OpenAi, 1), (Kind::Vllm, 0)] {
+        for (kind, rows) in [(Kind::OPENAI, 1), (Kind::VLLM, 0)] {
             let server = TestServer::start().on(backend).with_kind(kind).await;
             let slow = Answer { first_byte: Duration::from_millis(300), ..Answer::of(20) };
             server.sim.script_all(Behaviour::Answer(slow));
@@ -450,7 +450,7 @@ both! {
     }
 
     async fn the_models_own_limit_is_told_behind_any_prompt(backend) {
-        for (kind, told) in [(Kind::Ollama, true), (Kind::LlamaCpp, true), (Kind::Vllm, false), (Kind::OpenAi, false)] {
+        for (kind, told) in [(Kind::OLLAMA, true), (Kind::LLAMACPP, true), (Kind::VLLM, false), (Kind::OPENAI, false)] {
             let server = TestServer::start().on(backend).with_kind(kind).await;
             // More bytes than the context leaves room for, and far fewer tokens.
             let messages = json!([{ "role": "user", "content": "word ".repeat(1_500) }]);
@@ -475,7 +475,7 @@ both! {
     }
 
     async fn who_asks_for_an_echo_pays_for_the_answer(backend) {
-        for kind in [Kind::OpenAi, Kind::Ollama] {
+        for kind in [Kind::OPENAI, Kind::OLLAMA] {
             let server = TestServer::start().on(backend).with_kind(kind).await;
             let choice = json!({ "index": 0, "text": "x".repeat(400), "finish_reason": "stop" });
             server.sim.queue(whole(&json!({ "choices": [choice] })));
@@ -486,7 +486,7 @@ both! {
             server.stop().await;
         }
         // An honest echo of ids is not cut off: their text may be long.
-        let server = TestServer::start().on(backend).with_kind(Kind::OpenAi).await;
+        let server = TestServer::start().on(backend).with_kind(Kind::OPENAI).await;
         let text = json!({ "choices": [{ "index": 0, "text": "word".repeat(1_000), "finish_reason": null }] });
         let end = json!({ "choices": [{ "index": 0, "text": "", "finish_reason": "length" }] });
         server.sim.queue(stream_of(&[text, end, usage(1_000, 1)], Duration::ZERO, End::Done));

@@ -54,7 +54,7 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
         }
         findings.extend(doctor::certificate(config.server.tls.as_ref()));
         // The engine is started by `serve`, and its weights are looked at above.
-        match check_models::ask(config, |kind| kind != Kind::Embedded).await {
+        match check_models::ask(config, |kind| kind != Kind::EMBEDDED).await {
             Ok(asked) => {
                 findings.extend(asked.iter().map(|one| doctor::upstream(&one.name, one.is_well(), one.verdict())));
             }

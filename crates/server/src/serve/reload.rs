@@ -195,7 +195,7 @@ fn refuse_losses(in_force: &Config, config: &Config) -> Result<()> {
     if has_none && !in_force.models.is_empty() {
         bail!("the file has no [[models]] any more; if that is meant, restart the server");
     }
-    let servers = |config: &Config| config.upstreams.iter().any(|upstream| upstream.kind() != Kind::Embedded);
+    let servers = |config: &Config| config.upstreams.iter().any(|upstream| upstream.kind() != Kind::EMBEDDED);
     if servers(in_force) && !servers(config) {
         bail!("the file has no [[upstreams]] any more; if that is meant, restart the server");
     }

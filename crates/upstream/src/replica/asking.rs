@@ -5,11 +5,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::Full;
+use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
 use super::{PLAIN, Replica};
 use crate::{
-    dialect::listed,
     failure::CallErrorKind,
     health::{self, Health, Probed},
     transport::{MAX_REFUSAL_BYTES, collect},
@@ -107,5 +107,38 @@ impl Replica {
         // Reading the body to its end keeps the connection for calls.
         let read = collect(response.into_body(), most, self.config.idle_timeout).await;
         Some((status, read.map_err(|error| error.kind)))
+    }
+}
+
+/// The names in a list of models; `None` when it is none.
+fn listed(body: &[u8]) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum List {
+        // Together AI's list is an array without more.
+        Wrapped { data: Vec<Named> },
+        Bare(Vec<Named>),
+    }
+    match serde_json::from_slice(body).ok()? {
+        List::Wrapped { data } | List::Bare(data) => Some(data.into_iter().map(|named| named.id).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_found_in_a_server_s_list() {
+        let names = |body: &str| listed(body.as_bytes());
+        let wrapped = r#"{"object":"list","data":[{"id":"llama3:latest","object":"model"},{"id":"b"}]}"#;
+        let list = names(wrapped).unwrap();
+        assert_eq!(list, ["llama3:latest", "b"]);
+        assert_eq!(names(r#"[{"id":"llama3:latest"},{"id":"b"}]"#).as_ref(), Some(&list));
+        assert_eq!((names("<html>"), names("{}"), names(r#"{"data":[]}"#)), (None, None, Some(Vec::new())));
     }
 }

@@ -15,7 +15,7 @@ use crate::world::{
 
 #[tokio::test]
 async fn whole_answer_has_public_names_and_usage() {
-    let world = World::with(Kind::Vllm, |config| config.api_key = Some("sk-1".into())).await;
+    let world = World::with(Kind::VLLM, |config| config.api_key = Some("sk-1".into())).await;
     world.sim.script("Qwen/Qwen3", Behaviour::Answer(of(5)));
     let Answer::Whole { status, body, usage: counted, text_bytes } = world.call(whole()).await.unwrap() else {
         panic!("a stream")
@@ -37,7 +37,7 @@ async fn whole_answer_has_public_names_and_usage() {
 
 #[tokio::test]
 async fn embeddings_have_an_id_too() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let body = Bytes::from_static(br#"{"model":"e","input":["a b","c"]}"#);
     let call = Call { endpoint: Endpoint::Embeddings, body, ..whole() };
     let Answer::Whole { body, usage: counted, .. } = world.call(call).await.unwrap() else { panic!("a stream") };
@@ -49,7 +49,7 @@ async fn embeddings_have_an_id_too() {
 
 #[tokio::test]
 async fn stream_passes_event_by_event() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let (events, error) = world.stream(Behaviour::Answer(of(3))).await;
     assert_eq!(error, None);
     assert_eq!(kinds(&events), ["delta", "delta", "delta", "delta", "finish", "usage", "done"]);
@@ -71,7 +71,7 @@ async fn stream_passes_event_by_event() {
 
 #[tokio::test]
 async fn connections_are_used_again() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let long = Behaviour::Answer(SimAnswer { gap: Duration::from_millis(1), ..of(20) });
     for _ in 0..10 {
         assert_eq!(world.stream(long.clone()).await.1, None);
@@ -87,7 +87,7 @@ async fn connections_are_used_again() {
 
 #[tokio::test]
 async fn whole_answers_need_one_connection() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     for _ in 0..10 {
         world.call(whole()).await.unwrap();
     }
@@ -97,7 +97,7 @@ async fn whole_answers_need_one_connection() {
 
 #[tokio::test]
 async fn usage_is_found_wherever_a_server_puts_it() {
-    let world = World::of(Kind::Ollama).await;
+    let world = World::of(Kind::OLLAMA).await;
     let mode = |usage| Behaviour::Answer(SimAnswer { usage, ..of(4) });
     let (events, error) = world.stream(mode(UsageMode::ZerosThenLast)).await;
     assert_eq!((error, last_usage(&events)), (None, usage(3, 4)));
@@ -117,7 +117,7 @@ async fn usage_is_found_wherever_a_server_puts_it() {
 
 #[tokio::test]
 async fn end_without_done_is_judged_by_the_finish_reason() {
-    let world = World::of(Kind::OpenAi).await;
+    let world = World::of(Kind::OPENAI).await;
     let (events, error) = world.stream(ending(2, End::WithoutDone)).await;
     assert_eq!((kinds(&events), error), (vec!["delta", "delta", "delta", "finish", "usage", "done"], None));
     let (events, error) = world.stream(ending(2, End::Silent)).await;
@@ -133,7 +133,7 @@ async fn end_without_done_is_judged_by_the_finish_reason() {
 
 #[tokio::test]
 async fn odd_framing_is_read() {
-    let world = World::of(Kind::LlamaCpp).await;
+    let world = World::of(Kind::LLAMACPP).await;
     let pieces = [
         ": ping\r\n\r",
         "\ndata: {\"choices\":[{\"delta\":{\"content\":\"gr",
@@ -151,7 +151,7 @@ async fn odd_framing_is_read() {
 #[tokio::test]
 async fn large_stream_is_not_gathered() {
     const TOKENS: u32 = 20_000;
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let (events, error) = world.stream(Behaviour::Answer(of(TOKENS))).await;
     assert_eq!((error, deltas(&events), last_usage(&events)), (None, TOKENS, usage(3, TOKENS.into())));
     world.end().await;
@@ -163,7 +163,7 @@ async fn unix_socket_works_like_any_other() {
     let socket = folder.path().join("engine.sock");
     let sim = SimServer::start_unix(&socket).await.unwrap();
     let tasks = Tasks::new();
-    let config = UpstreamConfig::new("engine", Kind::Embedded, &format!("unix:{}", socket.display())).unwrap();
+    let config = UpstreamConfig::new("engine", Kind::EMBEDDED, &format!("unix:{}", socket.display())).unwrap();
     let fleet = Fleet::new(vec![config], &tasks, 1).unwrap();
     fleet.probe_all().await;
     let replica = fleet.replica("engine").unwrap();
@@ -178,7 +178,7 @@ async fn unix_socket_works_like_any_other() {
 
 #[tokio::test]
 async fn a_stream_is_put_together_to_the_answer_that_comes_whole() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     for make in [whole(), completion(false)] {
         world.sim.queue(Behaviour::Answer(of(7)));
         let Answer::Whole { body, .. } = world.replica().call(make.clone()).await.unwrap() else { panic!("a stream") };
@@ -201,7 +201,7 @@ const DONE: &str = "data: [DONE]\n\n";
 
 #[tokio::test]
 async fn an_empty_reason_is_no_end() {
-    let world = World::of(Kind::Sglang).await;
+    let world = World::of(Kind::SGLANG).await;
     let (events, error) = world.stream(raw(&[UNENDED, UNENDED, ENDED, DONE], End::Done)).await;
     assert_eq!((kinds(&events), error), (vec!["delta", "delta", "finish", "done"], None));
     assert!(std::str::from_utf8(&events[0].frame).unwrap().contains(r#""finish_reason":null"#));
@@ -219,7 +219,7 @@ async fn an_empty_reason_is_no_end() {
 
 #[tokio::test]
 async fn a_stream_that_just_ends_must_have_had_every_answer() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let two = || Call { answers: 2, ..streaming() };
     let ended_second = "data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
     for (pieces, expected) in [
@@ -240,7 +240,7 @@ async fn a_stream_that_just_ends_must_have_had_every_answer() {
 
 #[tokio::test]
 async fn what_has_no_choices_is_no_chunk() {
-    let world = World::of(Kind::OpenAi).await;
+    let world = World::of(Kind::OPENAI).await;
     let pieces = [
         "data: {\"choices\":[],\"prompt_filter_results\":[]}\n\n",
         "data: {}\n\n",
@@ -281,7 +281,7 @@ const WHOLE: [&str; 4] = [
 
 #[tokio::test]
 async fn a_stream_that_comes_whole_is_a_stream_all_the_same() {
-    let world = World::of(Kind::OpenAi).await;
+    let world = World::of(Kind::OPENAI).await;
     for content_type in ["application/json", "text/event-stream", "text/plain"] {
         let behaviour = raw_as(content_type, &WHOLE, End::Done);
         for include_usage in [false, true] {
@@ -320,7 +320,7 @@ async fn a_stream_that_comes_whole_is_a_stream_all_the_same() {
 
 #[tokio::test]
 async fn a_whole_answer_that_comes_as_a_stream_is_put_together() {
-    let world = World::of(Kind::OpenAi).await;
+    let world = World::of(Kind::OPENAI).await;
     let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n";
     for content_type in ["text/event-stream", "application/json"] {
         world.sim.script_all(raw_as(content_type, &[": ping\n\n", UNENDED, UNENDED, ENDED, counted, DONE], End::Done));
@@ -346,14 +346,14 @@ async fn a_whole_answer_that_comes_as_a_stream_is_put_together() {
         let call = Call { answers, ..whole() };
         assert_eq!(world.refused(raw(pieces, End::Done), call).await.kind, kind, "{pieces:?}");
         world.fleet.reload(Vec::new()).unwrap();
-        world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OpenAi, &world.sim.base_url()).unwrap()]).unwrap();
+        world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OPENAI, &world.sim.base_url()).unwrap()]).unwrap();
     }
     world.end().await;
 }
 
 #[tokio::test]
 async fn tool_calls_that_are_numbered_alike_reach_the_client_apart() {
-    let world = World::of(Kind::Sglang).await;
+    let world = World::of(Kind::SGLANG).await;
     let call = |id: &str, name: &str| {
         format!(
             r#"data: {{"choices":[{{"index":0,"delta":{{"tool_calls":[{{"index":0,"id":"{id}","function":{{"name":"{name}","arguments":"{{}}"}}}}]}}}}]}}"#

@@ -110,7 +110,7 @@ fn of(tokens: u32) -> Behaviour {
 
 #[tokio::test]
 async fn every_kind_is_told_the_held_limit_by_the_name_it_reads() {
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         let sim = SimServer::start().await.unwrap();
         let fleet = fleet(kind, &sim.base_url(), |_| {});
         for more in [
@@ -141,7 +141,7 @@ async fn every_kind_is_told_the_held_limit_by_the_name_it_reads() {
 #[tokio::test]
 async fn a_refused_limit_goes_by_its_other_name_and_then_at_once() {
     let sim = SimServer::start().await.unwrap();
-    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    let fleet = fleet(Kind::OPENAI, &sim.base_url(), |_| {});
     sim.queue(unsupported("max_tokens", "max_completion_tokens"));
     for _ in 0..2 {
         let answer = answered(&fleet, chat(&json!({ "max_tokens": 3 }))).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_refused_limit_goes_by_its_other_name_and_then_at_once() {
 #[tokio::test]
 async fn a_server_without_any_limit_is_told_none() {
     let sim = SimServer::start().await.unwrap();
-    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    let fleet = fleet(Kind::OPENAI, &sim.base_url(), |_| {});
     sim.queue(forbidden("max_tokens"));
     sim.queue(forbidden("max_completion_tokens"));
     sim.script_all(of(4));
@@ -174,7 +174,7 @@ async fn a_server_without_any_limit_is_told_none() {
 #[tokio::test]
 async fn stream_options_that_are_refused_are_left_out_from_then_on() {
     let sim = SimServer::start().await.unwrap();
-    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    let fleet = fleet(Kind::OPENAI, &sim.base_url(), |_| {});
     sim.queue(forbidden("stream_options"));
     sim.script_all(of(2));
     let asking = json!({ "stream": true, "stream_options": { "include_usage": true } });
@@ -211,7 +211,7 @@ async fn a_refusal_in_an_answer_is_learnt_as_well() {
     for (asked, came) in [(false, false), (true, true), (true, false), (false, true)] {
         for error in &errors {
             let sim = SimServer::start().await.unwrap();
-            let fleet = fleet(Kind::OpenAi, &sim.base_url(), |config| config.stream_options = false);
+            let fleet = fleet(Kind::OPENAI, &sim.base_url(), |config| config.stream_options = false);
             sim.queue(in_an_answer(error, came));
             for _ in 0..2 {
                 let answer = answered(&fleet, chat(&json!({ "max_tokens": 3, "stream": asked }))).await.unwrap();
@@ -231,7 +231,7 @@ async fn a_stream_s_first_event_teaches_and_a_later_one_does_not() {
     let asking = json!({ "stream": true, "stream_options": { "include_usage": true } });
     let bare = json!({ "stream": true });
     let sim = SimServer::start().await.unwrap();
-    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    let fleet = fleet(Kind::OPENAI, &sim.base_url(), |_| {});
     let later =
         format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"a\"}}}}]}}\n\ndata: {refusal}\n\n");
     let pieces = vec![later.into()];
@@ -261,7 +261,7 @@ async fn an_answer_s_error_that_is_no_refusal_teaches_nothing() {
         vec![refusal, boom],
     ] {
         let sim = SimServer::start().await.unwrap();
-        let fleet = fleet(Kind::Vllm, &sim.base_url(), |config| config.priority_enabled = true);
+        let fleet = fleet(Kind::VLLM, &sim.base_url(), |config| config.priority_enabled = true);
         errors.iter().for_each(|error| sim.queue(in_an_answer(error, false)));
         answered(&fleet, urgent()).await.unwrap_err();
         answered(&fleet, urgent()).await.unwrap();
@@ -275,7 +275,7 @@ async fn an_answer_s_error_that_is_no_refusal_teaches_nothing() {
 #[tokio::test]
 async fn what_the_client_wrote_teaches_nothing() {
     let sim = SimServer::start().await.unwrap();
-    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |_| {});
+    let fleet = fleet(Kind::OPENAI, &sim.base_url(), |_| {});
     // Its own options, a number that is out of range, and words of its own in an explanation.
     let own = json!({ "stream": true, "stream_options": { "include_usage": true, "chunk": 5 } });
     sim.queue(forbidden("stream_options"));
@@ -297,7 +297,7 @@ async fn what_the_client_wrote_teaches_nothing() {
 #[tokio::test]
 async fn settings_say_it_before_a_refusal_does() {
     let sim = SimServer::start().await.unwrap();
-    let fleet = fleet(Kind::OpenAi, &sim.base_url(), |config| {
+    let fleet = fleet(Kind::OPENAI, &sim.base_url(), |config| {
         config.limit_name = LimitName::MaxCompletionTokens;
         config.stream_options = false;
     });
@@ -329,7 +329,7 @@ async fn answering(listener: TcpListener, answer: Vec<u8>, end: &[u8]) {
 /// What comes of a call to a server that answers with this head, beside its length, and body.
 async fn wrapped(head: &str, body: &[u8], more: &Value) -> Result<String, CallError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let fleet = fleet(Kind::OpenAi, &format!("http://{}", listener.local_addr().unwrap()), |_| {});
+    let fleet = fleet(Kind::OPENAI, &format!("http://{}", listener.local_addr().unwrap()), |_| {});
     let mut answer = format!("HTTP/1.1 {head}\r\n\r\n").into_bytes();
     answer.extend_from_slice(body);
     tokio::select! {
@@ -412,7 +412,7 @@ async fn a_compressed_answer_is_bounded_by_what_it_becomes() {
 async fn a_list_of_models_that_comes_compressed_is_read() {
     for (encoding, list) in encodings(br#"{"object":"list","data":[{"id":"up"}]}"#).await {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let fleet = fleet(Kind::OpenAi, &format!("http://{}", listener.local_addr().unwrap()), |_| {});
+        let fleet = fleet(Kind::OPENAI, &format!("http://{}", listener.local_addr().unwrap()), |_| {});
         let length = list.len();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {encoding}\r\ncontent-length: {length}\r\n\r\n");
         let answer = [head.into_bytes(), list].concat();

@@ -13,7 +13,7 @@ use crate::world::{ADA, BOB, PATIENCE, World, deltas, ending, events, kinds, of,
 
 #[tokio::test]
 async fn client_s_fault_is_told_to_the_client() {
-    let world = World::of(Kind::Sglang).await;
+    let world = World::of(Kind::SGLANG).await;
     let shapes = [
         Refusal::vllm(400, "too long for Qwen/Qwen3"),
         Refusal::sglang(400, "too long for Qwen/Qwen3"),
@@ -41,7 +41,7 @@ async fn server_s_fault_is_not_told_and_is_tried_elsewhere() {
         Refusal::html(502),
         Refusal { status: 500, content_type: "text/plain", retry_after: None, body: Bytes::new() },
     ] {
-        let world = World::of(Kind::Vllm).await;
+        let world = World::of(Kind::VLLM).await;
         let status = refusal.status;
         let error = world.refused(Behaviour::Refuse(refusal), whole()).await;
         assert_eq!(
@@ -54,7 +54,7 @@ async fn server_s_fault_is_not_told_and_is_tried_elsewhere() {
 
 #[tokio::test]
 async fn overloaded_server_is_left_alone_for_as_long_as_it_asks() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let error = world.refused(Behaviour::Refuse(Refusal::vllm(429, "slow down").retry_after("30")), whole()).await;
     assert_eq!(error.retry, Retry::Later(Some(Duration::from_secs(30))));
     assert_eq!(world.replica().status().breaker, BreakerState::Cooling);
@@ -70,19 +70,19 @@ async fn overloaded_server_is_left_alone_for_as_long_as_it_asks() {
 
 #[tokio::test]
 async fn broken_connections_are_told_apart() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     assert_eq!(world.refused(Behaviour::Drop, whole()).await.kind, CallErrorKind::Reset);
     let broken = ending(10, End::Cut);
     assert_eq!(world.refused(broken, whole()).await.kind, CallErrorKind::Reset);
     world.end().await;
 
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let World { sim, fleet, .. } = &world;
     let address = sim.base_url();
     let gone = SimServer::start().await.unwrap();
-    let dead = UpstreamConfig::new("dead", Kind::Vllm, &gone.base_url()).unwrap();
+    let dead = UpstreamConfig::new("dead", Kind::VLLM, &gone.base_url()).unwrap();
     gone.stop().await;
-    fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::Vllm, &address).unwrap(), dead]).unwrap();
+    fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::VLLM, &address).unwrap(), dead]).unwrap();
     let error = fleet.replica("dead").unwrap().call(whole()).await.expect_err("answered by nobody");
     assert_eq!(
         error,
@@ -98,25 +98,25 @@ async fn broken_connections_are_told_apart() {
 
 #[tokio::test]
 async fn nonsense_is_no_answer() {
-    let world = World::of(Kind::OpenAi).await;
+    let world = World::of(Kind::OPENAI).await;
     for body in ["<html>", "", "[]", "{\"id\":", "{\"error\":\"overloaded\"}"] {
         let error = world.refused(raw(&[body], End::Done), whole()).await;
         assert_eq!((error.kind, error.retry), (CallErrorKind::BadAnswer, Retry::OtherReplica), "{body}");
         world.fleet.reload(Vec::new()).unwrap();
-        world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OpenAi, &world.sim.base_url()).unwrap()]).unwrap();
+        world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OPENAI, &world.sim.base_url()).unwrap()]).unwrap();
     }
     for body in ["", "data: [DONE]\n\n", "data: nonsense\n\n", ": ping\n\n"] {
         let error = world.refused(raw(&[body], End::Done), streaming()).await;
         assert_eq!((error.kind, error.retry), (CallErrorKind::BadAnswer, Retry::OtherReplica), "{body}");
         world.fleet.reload(Vec::new()).unwrap();
-        world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OpenAi, &world.sim.base_url()).unwrap()]).unwrap();
+        world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OPENAI, &world.sim.base_url()).unwrap()]).unwrap();
     }
     world.end().await;
 }
 
 #[tokio::test]
 async fn error_as_first_event_fails_the_call() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let client = r#"data: {"error":{"message":"prompt too long for Qwen/Qwen3","type":"BadRequestError","code":400}}"#;
     let error = world.refused(raw(&[": keep-alive\n\n", client, "\n\ndata: [DONE]\n\n"], End::Done), streaming()).await;
     assert_eq!((error.kind, error.retry), (CallErrorKind::Status(400), Retry::Never));
@@ -130,7 +130,7 @@ async fn error_as_first_event_fails_the_call() {
 
 #[tokio::test]
 async fn stream_that_fails_midway_says_so() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let message = r#"{"error":{"message":"worker at http://10.0.0.1:8000 died","code":500}}"#;
     let (events, error) = world.stream(ending(2, End::ErrorEvent(message.to_owned()))).await;
     assert_eq!((kinds(&events), error), (vec!["delta", "delta", "delta", "error"], None));
@@ -151,7 +151,7 @@ async fn stream_that_fails_midway_says_so() {
 #[tokio::test]
 async fn silence_is_bounded() {
     let short = Duration::from_millis(400);
-    let world = World::with(Kind::Vllm, |config| {
+    let world = World::with(Kind::VLLM, |config| {
         config.first_byte_timeout = short;
         config.idle_timeout = short;
     })
@@ -160,7 +160,7 @@ async fn silence_is_bounded() {
     assert_eq!(world.refused(Behaviour::Hang, streaming()).await.kind, CallErrorKind::Timeout);
     world.sim.until_aborted(2).await;
     world.fleet.reload(Vec::new()).unwrap();
-    let mut config = UpstreamConfig::new("gpu-1", Kind::Vllm, &world.sim.base_url()).unwrap();
+    let mut config = UpstreamConfig::new("gpu-1", Kind::VLLM, &world.sim.base_url()).unwrap();
     config.idle_timeout = short;
     world.fleet.reload(vec![config]).unwrap();
     assert_eq!(world.refused(ending(4, End::Hang), whole()).await.kind, CallErrorKind::Timeout);
@@ -174,7 +174,7 @@ async fn silence_is_bounded() {
 
 #[tokio::test]
 async fn leaving_closes_the_connection() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     world.sim.script_all(ending(3, End::Hang));
     let mut stream = events(world.call(streaming()).await.unwrap());
     stream.next().await.unwrap().unwrap();
@@ -199,7 +199,7 @@ async fn leaving_closes_the_connection() {
 fn stream_may_outlive_its_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (world, stream) = runtime.block_on(async {
-        let world = World::of(Kind::Vllm).await;
+        let world = World::of(Kind::VLLM).await;
         let mut stream = events(world.call(streaming()).await.unwrap());
         while let Some(event) = stream.next().await {
             event.unwrap();
@@ -222,7 +222,7 @@ fn errors_shown_to_clients_have_our_shape() {
 
 #[tokio::test]
 async fn a_stream_that_breaks_off_is_no_answer() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let error = r#"{"error":{"message":"boom","code":500}}"#.to_owned();
     for (end, kind) in [
         (End::Silent, CallErrorKind::BadAnswer),

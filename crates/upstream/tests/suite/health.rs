@@ -12,7 +12,7 @@ use crate::world::{ADA, BOB, PATIENCE, World, all, deltas, ending, events, of, r
 
 #[tokio::test]
 async fn breaker_opens_after_failures_and_a_success_keeps_it_shut() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     for _ in 0..2 {
         world.refused(Behaviour::Drop, whole()).await;
     }
@@ -54,7 +54,7 @@ async fn what_fails_for_one_account_fails_for_no_other() {
         ending(3, End::Cut),
     ];
     for behaviour in bad {
-        let world = World::of(Kind::Vllm).await;
+        let world = World::of(Kind::VLLM).await;
         for _ in 0..10 {
             let asker = Asker { urgent: false, last_resort: true, ..ADA };
             world.sim.queue(behaviour.clone());
@@ -68,7 +68,7 @@ async fn what_fails_for_one_account_fails_for_no_other() {
 
 #[tokio::test]
 async fn what_a_server_does_not_have_is_asked_of_others_first() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     world.sim.queue(Behaviour::Refuse(Refusal::vllm(404, "The model `Qwen/Qwen3` does not exist.")));
     let error = world.call(whole()).await.expect_err("refused");
     assert_eq!((error.retry, &error.client_error), (Retry::OtherReplica, &None));
@@ -88,7 +88,7 @@ async fn what_a_server_does_not_have_is_asked_of_others_first() {
 
 #[tokio::test]
 async fn a_refused_key_makes_a_server_ill_until_it_is_taken() {
-    let world = World::with(Kind::Vllm, |config| config.api_key = Some("sk-1".into())).await;
+    let world = World::with(Kind::VLLM, |config| config.api_key = Some("sk-1".into())).await;
     until_probed(&world, Health::Well).await;
     world.refused(Behaviour::Refuse(Refusal::string(401, "Unauthorized")), whole()).await;
     let status = world.replica().status();
@@ -102,7 +102,7 @@ async fn a_refused_key_makes_a_server_ill_until_it_is_taken() {
 
 #[tokio::test]
 async fn what_is_forbidden_to_one_account_is_there_for_others() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     let serves = || world.replica().serves("qwen", [Endpoint::Chat].into_iter());
     world.refused(Behaviour::Refuse(Refusal::string(403, "flagged")), whole()).await;
     assert!(serves(), "it may be what this account asks");
@@ -113,7 +113,7 @@ async fn what_is_forbidden_to_one_account_is_there_for_others() {
 
 #[tokio::test]
 async fn an_operator_s_check_says_what_a_server_has() {
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         let world = World::with(kind, |config| config.api_key = Some("sk-1".into())).await;
         let Check::Lists(models) = world.replica().check().await else { panic!("{kind}: no list") };
         assert!(kind.has(&models, "sim"), "{kind}: {models:?}");
@@ -129,7 +129,7 @@ async fn an_operator_s_check_says_what_a_server_has() {
         }
         world.end().await;
     }
-    let gone = World::of(Kind::OpenAi).await;
+    let gone = World::of(Kind::OPENAI).await;
     let replica = gone.replica();
     gone.sim.stop().await;
     assert_eq!(replica.check().await, Check::Silent);
@@ -138,7 +138,7 @@ async fn an_operator_s_check_says_what_a_server_has() {
 
 #[tokio::test]
 async fn health_follows_the_server() {
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         let world = World::of(kind).await;
         world.fleet.probe_all().await;
         assert_eq!(world.replica().status().health, Health::Well, "{kind}");
@@ -164,12 +164,12 @@ async fn until_probed(world: &World, health: Health) {
 
 #[tokio::test]
 async fn reload_keeps_what_did_not_change() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     world.sim.script_all(Behaviour::Answer(SimAnswer { gap: Duration::from_millis(2), ..of(30) }));
     let before = world.replica();
     let stream = events(world.call(streaming()).await.unwrap());
     let config = before.config().clone();
-    let other = UpstreamConfig::new("b", Kind::OpenAi, "http://127.0.0.1:9").unwrap();
+    let other = UpstreamConfig::new("b", Kind::OPENAI, "http://127.0.0.1:9").unwrap();
     world.fleet.reload(vec![config.clone(), other]).unwrap();
     assert!(Arc::ptr_eq(&before, &world.replica()));
     assert_eq!(world.fleet.replicas().len(), 2);
@@ -195,7 +195,7 @@ async fn reload_keeps_what_did_not_change() {
 
 #[tokio::test]
 async fn many_calls_at_once_are_counted_to_zero() {
-    let world = World::of(Kind::Vllm).await;
+    let world = World::of(Kind::VLLM).await;
     world.sim.script_all(Behaviour::Answer(of(10)));
     let calls = (0..64).map(|index| {
         let replica = world.replica();
