@@ -2,9 +2,11 @@
 //!
 //! Reads files and changes none.
 
+mod circles;
 mod edges;
 mod generated;
 mod manifest;
+mod paths;
 mod source;
 
 use std::fmt;
@@ -42,11 +44,15 @@ pub fn check(root: &Path) -> Result<Vec<Fault>> {
     for folder in crates(root)? {
         let manifest = Manifest::read(root, &folder)?;
         edges::check(&manifest, &mut faults);
+        let mut texts = Vec::new();
         for file in source_files(&root.join(&folder))? {
             let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-            let relative = file.strip_prefix(root).unwrap_or(&file).to_owned();
-            source::check(&source::File::new(&manifest.name, relative, &text), &mut faults);
+            texts.push((file.strip_prefix(root).unwrap_or(&file).to_owned(), text));
         }
+        let files = texts.iter().map(|(path, text)| source::File::new(&manifest.name, path.clone(), text));
+        let files: Vec<_> = files.collect();
+        files.iter().for_each(|file| source::check(file, &mut faults));
+        circles::check(&manifest.name, &folder, &files, &mut faults);
     }
     generated::check(root, &mut faults)?;
     faults.sort();

@@ -20,6 +20,7 @@ const SQL: [(&str, &str); 4] = [("SELECT", " "), ("INSERT", " INTO "), ("UPDATE"
 pub struct File<'a> {
     krate: &'a str,
     path: PathBuf,
+    text: &'a str,
     lines: Vec<&'a str>,
     /// How many lines come before the tests.
     production: usize,
@@ -30,14 +31,26 @@ impl<'a> File<'a> {
     pub fn new(krate: &'a str, path: PathBuf, text: &'a str) -> Self {
         let lines: Vec<&str> = text.lines().collect();
         let production = if is_test_file(&path) { 0 } else { production_lines(&lines) };
-        Self { krate, path, lines, production }
+        Self { krate, path, text, lines, production }
+    }
+
+    /// From the root of the workspace.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What comes before the tests.
+    pub fn production_text(&self) -> &'a str {
+        let length = self.text.split_inclusive('\n').take(self.production).map(str::len).sum();
+        &self.text[..length]
     }
 
     fn production(&self) -> impl Iterator<Item = (usize, &'a str)> + '_ {
         self.lines.iter().take(self.production).enumerate().map(|(index, line)| (index + 1, *line))
     }
 
-    fn fault(&self, line: usize, message: impl Into<String>) -> Fault {
+    /// An untidy place of this file.
+    pub fn fault(&self, line: usize, message: impl Into<String>) -> Fault {
         Fault { file: self.path.clone(), line, message: message.into() }
     }
 }

@@ -97,3 +97,104 @@ fn a_generated_file_that_is_old_names_its_command() {
     generated::check_one(folder.path(), &generated(|| Ok("new".to_owned())), &mut faults).unwrap();
     assert!(faults[0].to_string().contains("cargo xtask g"), "{}", faults[0]);
 }
+
+/// What is found in a crate of these files; a path is below its `src`.
+fn taken(krate: &str, files: &[(&str, &str)]) -> Vec<String> {
+    let folder = Path::new("crates").join(krate);
+    let src = folder.join("src");
+    let files: Vec<_> = files.iter().map(|(path, text)| source::File::new(krate, src.join(path), text)).collect();
+    let mut faults = Vec::new();
+    circles::check(krate, &folder, &files, &mut faults);
+    faults.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_circle_between_files_is_found_however_they_name_each_other() {
+    let handed_on = [("lib.rs", "pub use b::B;"), ("a.rs", "use crate::B;"), ("b.rs", "use super::a::A;")];
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (
+            &[("a.rs", "use crate::{c, b::{self, B as Other}};"), ("b.rs", "fn x() {\n    crate::a::y();\n}")],
+            "a → b → a",
+        ),
+        (&handed_on, "a → b → a"),
+        (
+            &[("a.rs", "use crate::b::B;"), ("b/mod.rs", "pub use c::B;\nmod c;"), ("b/c.rs", "use crate::a;")],
+            "a → b/c → a",
+        ),
+        (
+            &[
+                ("x.rs", "mod a;"),
+                ("x/a.rs", "use super::b;"),
+                ("x/b.rs", "use super::c;"),
+                ("x/c.rs", "use super::a;"),
+            ],
+            "x/a → x/b → x/c → x/a",
+        ),
+        // Through what lies above both.
+        (&[("x.rs", "use crate::b;"), ("x/a.rs", "use super::X;"), ("b.rs", "use crate::x::a::A;")], "b → x/a → x → b"),
+        (
+            &[
+                ("x.rs", "use b::B;"),
+                ("x/a.rs", "use super::B;"),
+                ("x/b.rs", "use super::a;\npub(in crate::x::a) fn x() {}"),
+            ],
+            "x/a → x/b → x/a",
+        ),
+        (
+            &[
+                ("a.rs", "const A: char = '\"'; use crate::b; const B: &str = \"\\\"\";"),
+                ("b.rs", "fn f<'a>(a: &'a crate::a::A) {}"),
+            ],
+            "a → b → a",
+        ),
+    ];
+    for (files, circle) in cases {
+        let faults = taken("k", files);
+        assert!(
+            matches!(faults.as_slice(), [fault] if fault.contains(&format!("circle: {circle};"))),
+            "{circle}: {faults:?}"
+        );
+    }
+    let faults = taken("k", &[("a.rs", "//! Holds: x.\n\nuse crate::{\n    b,\n};\n"), ("b.rs", "use crate::a;")]);
+    assert!(faults[0].starts_with("crates/k/src/a.rs:4: "), "{faults:?}");
+}
+
+#[test]
+fn a_file_may_take_from_below_and_from_others_in_one_direction() {
+    let cases: &[&[(&str, &str)]] = &[
+        &[
+            ("a.rs", "use crate::b;"),
+            ("b.rs", "//! See [`crate::a`].\nuse std::a;\nconst A: &str = r#\"use crate::a; \"#; // crate::a::x"),
+        ],
+        &[("lib.rs", "mod a;\nuse a::A;\npub struct B;"), ("a.rs", "use crate::B;")],
+        &[("x.rs", "use a::A;"), ("x/a.rs", "use super::{X, b};"), ("x/b.rs", "use super::X;")],
+        &[("a.rs", "use crate::b;"), ("b.rs", "#[cfg(test)]\nmod tests {\n    use crate::a;\n}\n")],
+        &[
+            ("a.rs", "use crate::b;"),
+            ("b/tests.rs", "use crate::a;"),
+            ("b.rs", "macro_rules! x { () => { $crate::a::x() } }"),
+        ],
+        &[("a.rs", "use crate::b;"), ("b.rs", "fn x() { y.a::<u8>(); other::a::x(); impl_of::<'a'>(); }")],
+    ];
+    for files in cases {
+        assert_eq!(taken("k", files), Vec::<String>::new(), "{files:?}");
+    }
+}
+
+#[test]
+fn a_noun_of_the_api_takes_nothing_from_its_siblings() {
+    let files = [
+        ("v1/mod.rs", "use keys::K;"),
+        ("v1/keys/mod.rs", "use crate::shape::S;\nmod one;\npub use one::One;"),
+        ("v1/keys/one.rs", "use super::super::Shared;"),
+        ("v1/files.rs", "use crate::shape::S;\n\nuse crate::v1::keys::One;"),
+        ("shape.rs", ""),
+    ];
+    let faults = taken("api", &files);
+    assert!(
+        matches!(faults.as_slice(), [fault] if fault.contains("v1/files takes from its sibling v1/keys (v1/keys/one)")),
+        "{faults:?}"
+    );
+    assert!(faults[0].starts_with("crates/api/src/v1/files.rs:3: "), "{faults:?}");
+    assert_eq!(taken("other", &files), Vec::<String>::new());
+}
