@@ -4,8 +4,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use batchin_domain::AccountId;
-use batchin_shares::{NoShare, Share, ShareLimits, Shares};
 use batchin_openai::Code;
+use batchin_shares::{NoShare, Share, ShareLimits, Shares};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body_util::BodyExt;

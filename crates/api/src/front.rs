@@ -21,8 +21,8 @@ use axum::{
     routing::future::RouteFuture,
 };
 use batchin_domain::RequestId;
-use batchin_shares::NoShare;
 use batchin_openai::{Code, Endpoint};
+use batchin_shares::NoShare;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header::EXPECT};
 use http_body::Body as HttpBody;

@@ -184,7 +184,7 @@ impl Config {
 
     /// Whether the embedded engine is to be started.
     pub fn is_engine_needed(&self) -> bool {
-        self.upstreams.iter().any(|upstream| upstream.kind() == Kind::Embedded)
+        self.upstreams.iter().any(|upstream| upstream.kind() == Kind::EMBEDDED)
     }
 
     fn read(document: &mut Document, written: Written, faults: &Collector) -> Self {

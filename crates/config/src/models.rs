@@ -197,7 +197,7 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
 /// The weights of the models that the embedded engine serves: by the reserved name, or by an upstream of that kind.
 pub(super) fn weights(models: &[Model], upstreams: &[UpstreamConfig]) -> Vec<String> {
     let is_embedded =
-        |name: &String| upstreams.iter().any(|known| known.name() == name && known.kind() == Server::Embedded);
+        |name: &String| upstreams.iter().any(|known| known.name() == name && known.kind() == Server::EMBEDDED);
     let is_on_engine = |model: &&Model| model.upstreams.iter().any(|name| name == ENGINE_UPSTREAM || is_embedded(name));
     let weights = |model: &Model| model.upstream_model.as_ref().unwrap_or(&model.id).clone();
     models.iter().filter(is_on_engine).map(weights).collect()

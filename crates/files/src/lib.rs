@@ -12,11 +12,11 @@ mod room;
 mod sweep;
 mod write;
 
+pub use batchin_store::{FileBounds, FileRoom};
 pub use blobs::{BlobError, Blobs, IDENTITY, OpenBlobsError};
 pub use content::ContentError;
 pub use disk::DiskReserve;
 pub use files::{DeleteError, Files, FilesOptions, FilesParts};
 pub use manifest::{ManifestWriter, NewOutput};
 pub use sweep::SWEEP_EVERY;
-pub use batchin_store::{FileBounds, FileRoom};
 pub use write::{Upload, WriteFileError};

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{
-    Availability, Capability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters,
-    waiters::Waiters,
-};
+use crate::{Availability, Capability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters, waiters::Waiters};
 use arc_swap::ArcSwap;
 use batchin_domain::{AccountId, Clock, IdSource};
 use batchin_openai::Endpoint;

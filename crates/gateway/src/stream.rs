@@ -24,7 +24,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
 use crate::{
-        attempt::choices_of,
+    attempt::choices_of,
     bill::{Bill, MAX_KEPT_ANSWER},
     dispatch::Running,
     idempotent::IdempotencyGuard,

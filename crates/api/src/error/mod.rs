@@ -12,8 +12,8 @@ use std::{borrow::Cow, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use batchin_gateway::RateInfo;
-use batchin_shares::NoShare;
 use batchin_openai::{Code, ErrorBody};
+use batchin_shares::NoShare;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},

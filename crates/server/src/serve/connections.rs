@@ -13,8 +13,8 @@ use std::{
 };
 
 use batchin_api::network;
-use batchin_shares::{NoShare, Share, ShareLimits, Shares};
 use batchin_config::Server;
+use batchin_shares::{NoShare, Share, ShareLimits, Shares};
 use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;

@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use axum::body::{Body, BodyDataStream};
-use batchin_files::Upload;
 use batchin_domain::{AccountId, FilePurpose, text::echo};
+use batchin_files::Upload;
 use batchin_openai::Code;
 use bytes::Bytes;
 use http::{
