@@ -103,6 +103,14 @@ impl DbError {
         }
     }
 
+    /// A statement that failed, or that was sent before it was known that another one had.
+    pub(crate) fn of_statement(cause: tokio_postgres::Error) -> Self {
+        if cause.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) {
+            return Self::RolledBack;
+        }
+        Self::Postgres(cause)
+    }
+
     /// A commit that failed: the database said no, or nothing was heard of it.
     pub(crate) fn of_commit(cause: tokio_postgres::Error) -> Self {
         match cause.as_db_error() {
@@ -216,7 +224,32 @@ pub(crate) fn is_busy(cause: &rusqlite::Error) -> bool {
     sqlite_number(cause).is_some_and(|number| matches!(number & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED))
 }
 
+/// What two parts of a transaction came to that ran side by side. Where both failed, one may only have seen that the
+/// transaction had failed already; the other one knows why.
+pub fn both<A, B>(one: Result<A, DbError>, other: Result<B, DbError>) -> Result<(A, B), DbError> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(DbError::RolledBack), Err(cause)) | (Err(cause), _) | (_, Err(cause)) => Err(cause),
+    }
+}
+
 /// Rule: every UPDATE says how many rows it must touch.
 pub fn exactly(touched: u64, expected: u64, table: &'static str) -> Result<(), DbError> {
     if touched == expected { Ok(()) } else { Err(DbError::RowCount { table, expected, touched }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_failures_the_cause_is_told() {
+        let cause = || Err::<(), _>(DbError::RowCount { table: "t", expected: 1, touched: 0 });
+        let after = || Err::<(), _>(DbError::RolledBack);
+        for failed in [both(cause(), after()), both(after(), cause()), both(Ok(()), cause()), both(cause(), Ok(()))] {
+            assert!(matches!(failed, Err(DbError::RowCount { .. })), "{failed:?}");
+        }
+        assert!(matches!(both(after(), Ok(())), Err(DbError::RolledBack)));
+        assert_eq!(both(Ok(1), Ok(2)).unwrap(), (1, 2));
+    }
 }

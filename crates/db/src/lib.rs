@@ -19,7 +19,7 @@ mod writes;
 
 use dialect::in_runs;
 pub use dialect::{Dialect, marks};
-pub use error::{DbError, Outage, exactly};
+pub use error::{DbError, Outage, both, exactly};
 pub use open::{Db, OpenError, Options};
 pub use retry::{Rerun, retried};
 pub use row::{Column, Row};

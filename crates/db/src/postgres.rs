@@ -109,7 +109,7 @@ impl PgTx {
     pub(crate) async fn run(&self, sql: &str, values: &[Value]) -> Result<u64, DbError> {
         let statement = prepared(&self.client, sql, values).await?;
         let values = parameters(values);
-        self.client.execute_raw(&statement, values).await.map_err(DbError::Postgres)
+        self.client.execute_raw(&statement, values).await.map_err(DbError::of_statement)
     }
 
     pub(crate) async fn all(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DbError> {
@@ -128,7 +128,8 @@ impl Drop for PgTx {
 
 async fn all(client: &Object, sql: &str, values: &[Value]) -> Result<Vec<Row>, DbError> {
     let statement = prepared(client, sql, values).await?;
-    let rows = client.query(&statement, &parameters(values).collect::<Vec<_>>()).await.map_err(DbError::Postgres)?;
+    let rows = client.query(&statement, &parameters(values).collect::<Vec<_>>()).await;
+    let rows = rows.map_err(DbError::of_statement)?;
     Ok(rows.into_iter().map(Row::postgres).collect())
 }
 
@@ -138,7 +139,7 @@ async fn prepared(client: &Object, sql: &str, values: &[Value]) -> Result<Statem
         client.statement_cache.clear();
     }
     let types: Vec<_> = values.iter().map(Value::postgres_type).collect();
-    client.prepare_typed_cached(sql, &types).await.map_err(DbError::Postgres)
+    client.prepare_typed_cached(sql, &types).await.map_err(DbError::of_statement)
 }
 
 fn parameters(values: &[Value]) -> impl ExactSizeIterator<Item = &(dyn ToSql + Sync)> {

@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use rusqlite::Connection;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     Dialect, Row, Value,
-    error::DbError,
+    error::{DbError, both},
     in_runs,
     postgres::PgTx,
     source::{Source, columns_of},
@@ -176,8 +176,9 @@ impl WriteTx {
     /// behind the other, without waiting for each other's answers. Returns how many rows it touched.
     pub async fn run_each(&self, sql: &str, values: Vec<Value>, columns: usize) -> Result<u64, DbError> {
         let Tx::Postgres(tx) = &self.tx else { return self.run_over(values, columns, |_| sql.to_owned()).await };
-        let touched = try_join_all(values.chunks(columns).map(|row| tx.run(sql, row))).await;
-        Ok(self.writes.seen(touched)?.into_iter().sum())
+        let touched = join_all(values.chunks(columns).map(|row| tx.run(sql, row))).await;
+        let sum = |sum, one| both(sum, one).map(|(sum, touched)| sum + touched);
+        self.writes.seen(touched.into_iter().fold(Ok(0), sum))
     }
 }
 

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use batchin_db::{Rerun, Row, Value, WriteTx, marks, retried};
+use batchin_db::{Rerun, Row, Value, WriteTx, both, marks, retried};
 use batchin_domain::{
     AccountId, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
 };
+use futures::join;
 use uuid::Uuid;
 
 use crate::{
@@ -201,10 +202,11 @@ impl Store {
         shares.sort_unstable_by(|a, b| (a.batch, &a.model).cmp(&(b.batch, &b.model)));
         let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.db.write().await?;
-            if !still(&tx, node).await? {
+            let (ours, terms) = join!(still(&tx, node), terms_of(&tx, &shares));
+            let (ours, terms) = both(ours, terms)?;
+            if !ours {
                 return Ok(None);
             }
-            let terms = terms_of(&tx, &shares).await?;
             let mut tasks = Vec::new();
             let mut begun = BTreeSet::new();
             for share in &shares {

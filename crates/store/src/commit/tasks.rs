@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use batchin_db::{Source, Value, WriteTx, exactly};
-use batchin_domain::{BatchId, TaskStatus, batch::TaskCounts, text::storable};
+use batchin_db::{Source, Value, WriteTx, both, exactly};
+use batchin_domain::{BatchId, TaskStatus, Timestamp, batch::TaskCounts, text::storable};
+use futures::join;
 
 use crate::{
     Settlement, StoreError, TaskEnd, TaskFinish,
@@ -20,21 +21,42 @@ struct Added {
     seq: i64,
 }
 
-/// Ends the tasks of a group, which are locked, counts them on their batches, and has those closed whose last task that
-/// was. Locks the batches.
-pub(super) async fn finish_tasks(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
-    let ending: Vec<_> = fresh.iter().filter_map(|s| s.task.as_ref().map(|task| (*s, task))).collect();
-    let Some((first, _)) = ending.first() else { return Ok(()) };
-    let now = first.now;
-    let mut batches = lock_batches(tx, &ending).await?;
-    end_tasks(tx, &ending, &mut batches).await?;
-    for (batch, added) in &batches {
-        count_ended(tx, *batch, added).await?;
-        if added.counts.left() == 0 {
-            begin_to_close(tx, *batch, now).await?;
-        }
+/// What the ends of a group's tasks come to.
+#[derive(Default)]
+pub(super) struct Ends {
+    /// How many tasks, and the values of their rows.
+    tasks: (usize, Vec<Value>),
+    batches: BTreeMap<BatchId, Added>,
+    /// When the first of them ended.
+    at: Option<Timestamp>,
+}
+
+impl Ends {
+    /// Locks the batches of the tasks that end, which are locked.
+    pub(super) async fn lock(tx: &WriteTx, fresh: &[&Settlement]) -> Result<Self, StoreError> {
+        let ending: Vec<_> = fresh.iter().filter_map(|s| s.task.as_ref().map(|task| (*s, task))).collect();
+        let Some((first, _)) = ending.first() else { return Ok(Self::default()) };
+        let mut batches = lock_batches(tx, &ending).await?;
+        let values = values_of(&ending, &mut batches)?;
+        Ok(Self { tasks: (ending.len(), values), batches, at: Some(first.now) })
     }
-    Ok(())
+
+    /// Ends the tasks, counts them on their batches, and has those closed whose last task that was.
+    pub(super) async fn write(self, tx: &WriteTx) -> Result<(), StoreError> {
+        let Self { tasks: (tasks, values), batches, at } = self;
+        let Some(now) = at else { return Ok(()) };
+        let count = async {
+            for (batch, added) in batches {
+                count_ended(tx, batch, &added).await?;
+                if added.counts.left() == 0 {
+                    begin_to_close(tx, batch, now).await?;
+                }
+            }
+            Ok(())
+        };
+        let (ended, counted) = join!(end_tasks(tx, values, tasks), count);
+        both(ended, counted).map(drop)
+    }
 }
 
 async fn lock_batches(
@@ -58,29 +80,30 @@ async fn lock_batches(
     Ok(batches)
 }
 
-async fn end_tasks(
-    tx: &WriteTx,
+/// What the end of a task writes, besides its id.
+const COLUMNS: [&str; 16] = [
+    "state",
+    "seq",
+    "result_blob",
+    "result_offset",
+    "result_len",
+    "result_head",
+    "error_code",
+    "error_message",
+    "error_status",
+    "error_kind",
+    "error_param",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "cost_nano",
+    "finished_at",
+];
+
+fn values_of(
     these: &[(&Settlement, &TaskFinish)],
     batches: &mut BTreeMap<BatchId, Added>,
-) -> Result<(), StoreError> {
-    const COLUMNS: [&str; 16] = [
-        "state",
-        "seq",
-        "result_blob",
-        "result_offset",
-        "result_len",
-        "result_head",
-        "error_code",
-        "error_message",
-        "error_status",
-        "error_kind",
-        "error_param",
-        "input_tokens",
-        "cached_tokens",
-        "output_tokens",
-        "cost_nano",
-        "finished_at",
-    ];
+) -> Result<Vec<Value>, StoreError> {
     let mut values: Vec<Value> = Vec::with_capacity(these.len() * (COLUMNS.len() + 1));
     for (settlement, task) in these {
         let added = batches.get_mut(&task.batch);
@@ -121,6 +144,10 @@ async fn end_tasks(
         values.push(settlement.now.micros().into());
         added.seq += 1;
     }
+    Ok(values)
+}
+
+async fn end_tasks(tx: &WriteTx, values: Vec<Value>, tasks: usize) -> Result<(), StoreError> {
     let sql = |source: &Source| {
         let set = |value: &dyn Fn(usize, &str) -> String| {
             let set = COLUMNS.iter().zip(2..).map(|(column, place)| format!("{column} = {}", value(place, column)));
@@ -139,7 +166,7 @@ async fn end_tasks(
             }
         }
     };
-    exactly(tx.run_over(values, COLUMNS.len() + 1, sql).await?, these.len() as u64, "task")
+    exactly(tx.run_over(values, COLUMNS.len() + 1, sql).await?, tasks as u64, "task")
 }
 
 async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), StoreError> {

@@ -7,15 +7,15 @@ use std::{
     sync::Arc,
 };
 
-use batchin_db::{Dialect, Source, Value, WriteTx, exactly};
+use batchin_db::{Dialect, Source, Value, WriteTx, both, exactly};
 use batchin_domain::{AccountId, Purse, PurseKind, TaskStatus, ledger::Movement};
-use futures::try_join;
+use futures::join;
 use uuid::Uuid;
 
 use crate::{
     CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, UsageRecord,
     accounts::movement_code,
-    commit::{Before, tasks::finish_tasks},
+    commit::{Before, tasks::Ends},
     nodes::still,
 };
 
@@ -61,18 +61,19 @@ async fn group_in(
     if fresh.is_empty() {
         return Ok(results);
     }
-    finish_tasks(&tx, &fresh).await?;
-    let charges = Charges::of(&fresh);
-    let next_seq = post_to_accounts(&tx, &charges.accounts).await?;
+    let (ends, charges) = (Ends::lock(&tx, &fresh).await?, Charges::of(&fresh));
+    let (ended, posted) = join!(ends.write(&tx), post_to_accounts(&tx, &charges.accounts));
+    let ((), next_seq) = both(ended, posted)?;
     let balances = charges.balances();
     // Their order does not matter: whoever changes a lease has its purse or its account locked, and purses go in order.
-    try_join!(
+    let (leases, purses, transfers, usage, answers) = join!(
         post_to_leases(&tx, node, PurseKind::Balance, &balances),
         post_to_all_purses(&tx, node, &charges),
         insert_transfers(&tx, &charges.charged, next_seq),
         write_usage(&tx, &fresh),
         remember_answers(&tx, &fresh),
-    )?;
+    );
+    both(both(leases, purses), both(transfers, both(usage, answers)))?;
     batchin_faults::point("commit.written");
     tx.commit().await?;
     Ok(results)
