@@ -14,8 +14,9 @@ use crate::{DbError, Row, Value, tls::Tls};
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that has been idle for longer is tried before it is used; one in use would have shown that it is gone.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(1);
-/// PostgreSQL ends a transaction whose node was stopped in the middle of it, so that its locks hold nobody up.
-const IDLE_IN_TRANSACTION: &str = "-c idle_in_transaction_session_timeout=15s";
+/// PostgreSQL ends a transaction whose node was stopped in the middle of it, so that its locks hold nobody up; and keeps to
+/// itself what it would note about statements that do what they should.
+const SESSION: &str = "-c idle_in_transaction_session_timeout=15s -c client_min_messages=warning";
 /// Statement texts that stay prepared on each connection: all hot ones, with room. Beyond them all are prepared anew.
 const PREPARED_STATEMENTS: usize = 512;
 
@@ -34,7 +35,7 @@ pub(crate) struct PgTx {
 impl Postgres {
     pub(crate) fn new(mut config: Config, tls: Tls, connections: u32) -> Result<Self, DbError> {
         let options = config.get_options().map_or_else(String::new, |given| format!("{given} "));
-        config.options(format!("{options}{IDLE_IN_TRANSACTION}")).connect_timeout(ACQUIRE_TIMEOUT);
+        config.options(format!("{options}{SESSION}")).connect_timeout(ACQUIRE_TIMEOUT);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(config, tls.connector(), recycling))
             .max_size(connections.max(2) as usize)
