@@ -3,7 +3,7 @@
 use batchin_db::{Rerun, Row, Value, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::Counters, ledger::Movement};
 
-use crate::{Store, StoreError, WAITS_FOR_BALANCE};
+use crate::{Store, StoreError, WAITS_FOR_BALANCE, stored::stored_amount};
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -409,8 +409,4 @@ pub(crate) const fn movement_code(movement: Movement) -> i16 {
         Movement::Correction => 3,
         Movement::GiveBack => 4,
     }
-}
-
-pub(crate) fn stored_amount(row: &Row, table: &'static str, column: &'static str) -> Result<Amount, StoreError> {
-    Amount::from_nanos(row.get(column)?).ok_or(StoreError::Corrupt { table, column })
 }

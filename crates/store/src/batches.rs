@@ -6,7 +6,10 @@ use batchin_domain::{
     batch::TaskCounts,
 };
 
-use crate::{BlobRange, Store, StoreError, TaskError, accounts::stored_amount};
+use crate::{
+    BlobRange, Store, StoreError, StoredResult, TaskError,
+    stored::{stored_amount, to_i64, unsigned},
+};
 
 /// What an owner asks of a batch, however it was made.
 #[derive(Clone, Debug)]
@@ -123,15 +126,6 @@ pub struct TaskRow {
     pub error: Option<TaskError>,
     /// What it consumed, once it has ended.
     pub usage: Option<TaskUsage>,
-}
-
-/// Where a task's answer lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredResult {
-    /// The answer's body.
-    pub body: BlobRange,
-    /// Bytes of its output line before the body.
-    pub head: u64,
 }
 
 const BATCH_COLUMNS: &str = "id, account_id, priority, status, chore, inline, endpoint, model, input_blob, input_file, \
@@ -271,14 +265,6 @@ impl Store {
 pub(crate) async fn lock_batch(tx: &WriteTx, id: BatchId) -> Result<Option<BatchRow>, StoreError> {
     let sql = format!("SELECT {BATCH_COLUMNS} FROM batch WHERE id = $1{}", tx.dialect.for_update());
     tx.one(sql, [id.uuid().into()]).await?.as_ref().map(batch_row).transpose()
-}
-
-pub(crate) fn to_i64(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn unsigned(row: &Row, table: &'static str, column: &'static str) -> Result<u64, StoreError> {
-    u64::try_from(row.get::<i64>(column)?).map_err(|_| StoreError::Corrupt { table, column })
 }
 
 pub(crate) fn counts(row: &Row) -> Result<TaskCounts, StoreError> {

@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use crate::{
     BatchRow, FencedError, NewTask, NodeIdentity, Store, StoreError,
-    batches::{lock_batch, to_i64},
+    batches::lock_batch,
     endings::{begin_to_close, count, end_batch, lock_unended, stop, stopped},
-    nodes::still,
+    fence::still,
     openings::{Inserted, Place, insert_tasks},
+    stored::to_i64,
 };
 
 /// Why a chore's verb was refused.

@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use crate::{
     BlobRange, FencedError, NodeIdentity, Store, StoreError,
-    batches::{counts, priority_value, stored_priority, unsigned},
-    nodes::still,
+    batches::{counts, priority_value, stored_priority},
+    fence::still,
+    stored::unsigned,
     waiting::WAITS_FOR_CAP,
 };
 

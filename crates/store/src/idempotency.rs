@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchin_db::{Rerun, WriteTx, retried};
 use batchin_domain::{AccountId, NodeId, Timestamp};
 
-use crate::{NodeIdentity, Store, StoreError, StoredAnswer};
+use crate::{NodeIdentity, Store, StoreError};
 
 /// What an Idempotency-Key is unique in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +14,17 @@ pub struct IdempotencyScope {
     pub account: AccountId,
     /// The header's value.
     pub key: String,
+}
+
+/// A first answer, kept so that it can be given again.
+#[derive(Clone, Debug)]
+pub struct StoredAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// `content-type`.
+    pub content_type: String,
+    /// The body; `None` if it was too large to keep.
+    pub body: Option<Vec<u8>>,
 }
 
 /// What became of beginning a request under an Idempotency-Key.

@@ -273,7 +273,7 @@ impl Store {
                 [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into()],
             )
             .await?;
-        row.map_or(Ok(Amount::ZERO), |row| crate::accounts::stored_amount(&row, "purse", "spent"))
+        row.map_or(Ok(Amount::ZERO), |row| crate::stored::stored_amount(&row, "purse", "spent"))
     }
 }
 
@@ -284,7 +284,7 @@ fn key_row(row: &Row) -> Result<KeyRow, StoreError> {
         last4: row.get("last4")?,
         rate_limit_rpm: rpm(row)?,
         monthly_budget: budget(row)?,
-        spent_this_month: crate::accounts::stored_amount(row, "purse", "spent")?,
+        spent_this_month: crate::stored::stored_amount(row, "purse", "spent")?,
         is_active: row.get("is_active")?,
         created_at: Timestamp::from_micros(row.get("created_at")?),
         last_used_at: row.get::<Option<i64>>("last_used_at")?.map(Timestamp::from_micros),

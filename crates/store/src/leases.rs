@@ -4,7 +4,9 @@ use batchin_db::{Dialect, Rerun, WriteTx, exactly, retried};
 use batchin_domain::{Amount, BatchId, KeyId, Minute, Purse, PurseKind, escrow::grant_size};
 use uuid::Uuid;
 
-use crate::{FencedError, NodeIdentity, Store, StoreError, accounts::lock_balance, nodes::still};
+use crate::{
+    FencedError, NodeIdentity, Store, StoreError, accounts::lock_balance, fence::still, stored::stored_amount,
+};
 
 /// A node asks for more of one purse.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +145,7 @@ async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreErro
             unanswered |= outstanding && row.get::<bool>("recall")?;
         } else if row.get::<Option<Uuid>>("last_grant")? == Some(ask.grant) {
             // This very grant was committed and its answer got lost.
-            let amount = crate::accounts::stored_amount(row, "lease", "last_amount")?;
+            let amount = stored_amount(row, "lease", "last_amount")?;
             return Ok(LeaseOutcome::Granted { amount, left: available });
         }
     }

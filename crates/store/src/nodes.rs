@@ -10,29 +10,9 @@ use batchin_db::{Dialect, Rerun, Row, WriteTx, exactly, retried};
 use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp, escrow::may_reclaim};
 
 use crate::{
-    Store, StoreError,
+    FencedError, NodeIdentity, Store, StoreError,
     leases::{lock_available, parts, set_aside},
 };
-
-/// A node as one life of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeIdentity {
-    /// The same over restarts.
-    pub id: NodeId,
-    /// Grows with every start.
-    pub epoch: i64,
-}
-
-/// The node's epoch is over: another process took its identity, or it stayed away too long.
-#[derive(Debug, thiserror::Error)]
-pub enum FencedError {
-    /// A newer epoch is in force.
-    #[error("this node's epoch has ended")]
-    Fenced,
-    /// The store failed.
-    #[error("the node's lease could not be renewed")]
-    Store(#[source] StoreError),
-}
 
 /// What was taken back from nodes that stayed away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,13 +167,6 @@ impl Store {
 fn is_overdue(row: &Row, grace: Duration) -> Result<bool, StoreError> {
     let at = |column| row.get(column).map(Timestamp::from_micros);
     Ok(may_reclaim(at("expires_at")?, at("present")?, grace))
-}
-
-/// Refuses to go on if the epoch is over; holds off whoever wants to end it until this transaction is done.
-pub(crate) async fn still(tx: &WriteTx, node: NodeIdentity) -> Result<bool, StoreError> {
-    let sql = format!("SELECT epoch FROM node WHERE id = $1 AND alive = $2{}", tx.dialect.for_key_share());
-    let row = tx.one(sql, [node.id.uuid().into(), true.into()]).await?;
-    Ok(row.map(|row| row.get::<i64>("epoch")).transpose()? == Some(node.epoch))
 }
 
 /// Waits for every transaction that relies on the node's epoch and holds off new ones, so that it can be ended.

@@ -9,9 +9,7 @@ use batchin_domain::{
 
 use crate::{
     BatchRow, BatchTerms, BatchTimes, IdempotencyScope, Store, StoreError, StoredAnswer, TaskUsage,
-    batches::{priority_value, to_i64},
-    files::use_file,
-    idempotency::remember,
+    batches::priority_value, files::use_file, idempotency::remember, stored::to_i64,
 };
 
 /// Where a batch's tasks come from.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchin_db::{Row, Value};
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, RequestId, Timestamp, Units};
 
-use crate::{Outcome, Store, StoreError, UsageMarks, accounts::stored_amount};
+use crate::{Outcome, Store, StoreError, UsageMarks, stored::stored_amount};
 
 /// Which usage is asked about.
 #[derive(Clone, Debug)]

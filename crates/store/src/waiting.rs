@@ -7,7 +7,7 @@
 use batchin_db::{Rerun, Row, Value, WriteTx, retried};
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, Month, PurseKind, Timestamp};
 
-use crate::{Store, StoreError, batches::unsigned};
+use crate::{Store, StoreError, stored::unsigned};
 
 /// What a batch says while its account's balance does not cover its next task.
 pub const WAITS_FOR_BALANCE: &str = "payment_required";

@@ -15,7 +15,7 @@ use batchin_domain::{
 };
 use uuid::Uuid;
 
-use crate::{FencedError, NodeIdentity, Store, StoreError, nodes::still};
+use crate::{FencedError, NodeIdentity, Store, StoreError, fence::still};
 
 /// Tries of one delivery that are remembered; replays make more than the schedule does.
 const TRIES_KEPT: i64 = 50;

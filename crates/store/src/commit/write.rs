@@ -1,6 +1,4 @@
 //! Holds: one group of settlements as one transaction.
-//!
-//! Rows are locked in the order node, task, batch, account, purse, lease, here and everywhere.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -16,7 +14,8 @@ use crate::{
     CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, UsageRecord,
     accounts::movement_code,
     commit::{Before, tasks::Ends},
-    nodes::still,
+    fence::still,
+    stored::to_i64,
 };
 
 /// Writes a group.
@@ -410,8 +409,4 @@ async fn remember_answers(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), Sto
         crate::idempotency::remember(tx, scope, answer).await?;
     }
     Ok(())
-}
-
-fn to_i64(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
