@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{PriceList, Store, StoreError, UsageMarks, accounts::movement_code};
+use crate::{PriceList, Store, StoreError, UsageMarks, money::credit::movement_code};
 use batchin_db::{Dialect, Rerun, Row, Snapshot, Value, retried};
 use batchin_domain::{
     Chore, Class, Month, Price, PriceVersion, PurseKind, TaskStatus, Timestamp, TransferId, Units, ledger::Movement,

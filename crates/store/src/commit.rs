@@ -1,6 +1,7 @@
 //! Holds: the group commit. Callers hand their settlements to one writer, which commits what has gathered and then
 //! wakes them all: one `fsync` serves many.
 
+pub(crate) mod settlement;
 mod tasks;
 pub(crate) mod write;
 

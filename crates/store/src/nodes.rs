@@ -11,7 +11,7 @@ use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp, escrow::ma
 
 use crate::{
     FencedError, NodeIdentity, Store, StoreError,
-    leases::{lock_available, parts, set_aside},
+    money::leases::{lock_available, parts, set_aside},
 };
 
 /// What was taken back from nodes that stayed away.
@@ -191,7 +191,7 @@ async fn take_back(tx: &WriteTx, node: NodeId) -> Result<u64, StoreError> {
         )
         .await?;
     tx.run("UPDATE batch SET steward = NULL WHERE chore <> 0 AND steward = $1", [node.uuid().into()]).await?;
-    crate::webhook_deliveries::take_back(tx, node).await?;
+    crate::outbox::deliveries::take_back(tx, node).await?;
     let leases =
         tx.all("SELECT kind, owner, win FROM lease WHERE node_id = $1 ORDER BY kind, owner, win", [node.uuid().into()]);
     for row in leases.await? {

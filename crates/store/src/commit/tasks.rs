@@ -6,7 +6,9 @@ use batchin_db::{Source, Value, WriteTx, both, exactly};
 use batchin_domain::{BatchId, TaskStatus, Timestamp, batch::TaskCounts, text::storable};
 use futures::join;
 
-use crate::{Settlement, StoreError, TaskEnd, TaskFinish, batches::counts, endings::begin_to_close, stored::to_i64};
+use crate::{
+    Settlement, StoreError, TaskEnd, TaskFinish, queue::batches::counts, queue::endings::begin_to_close, stored::to_i64,
+};
 
 /// What a group adds to a batch.
 struct Added {

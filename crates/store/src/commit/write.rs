@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::{
     CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, UsageRecord,
-    accounts::movement_code,
     commit::{Before, tasks::Ends},
     fence::still,
+    money::credit::movement_code,
     stored::to_i64,
 };
 
@@ -406,7 +406,7 @@ fn latest_usage<'a>(fresh: &[&'a Settlement]) -> Vec<(&'a Settlement, &'a UsageR
 
 async fn remember_answers(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
     for (scope, answer) in fresh.iter().filter_map(|s| s.answer.as_ref()) {
-        crate::idempotency::remember(tx, scope, answer).await?;
+        crate::inference::idempotency::remember(tx, scope, answer).await?;
     }
     Ok(())
 }

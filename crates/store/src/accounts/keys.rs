@@ -3,7 +3,7 @@
 use batchin_db::{Rerun, Row, Value, exactly, retried};
 use batchin_domain::{AccountId, Amount, KeyId, Month, PurseKind, Timestamp};
 
-use crate::{Store, StoreError, WAITS_FOR_BUDGET};
+use crate::{Store, StoreError, stored::stored_amount};
 
 /// A key to be created.
 #[derive(Clone)]
@@ -216,7 +216,7 @@ impl Store {
             Ok(touched) => {
                 if change.monthly_budget.is_some() {
                     // The budget stands. Where waking fails, who waits is asked again by and by.
-                    let _ = self.wake_waiting(account, WAITS_FOR_BUDGET, Some(id)).await;
+                    let _ = self.wake_for_budget(account, id).await;
                 }
                 exactly(touched, 1, "api_key").map_err(UpdateKeyError::Store)
             }
@@ -273,7 +273,7 @@ impl Store {
                 [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into()],
             )
             .await?;
-        row.map_or(Ok(Amount::ZERO), |row| crate::stored::stored_amount(&row, "purse", "spent"))
+        row.map_or(Ok(Amount::ZERO), |row| stored_amount(&row, "purse", "spent"))
     }
 }
 
@@ -284,7 +284,7 @@ fn key_row(row: &Row) -> Result<KeyRow, StoreError> {
         last4: row.get("last4")?,
         rate_limit_rpm: rpm(row)?,
         monthly_budget: budget(row)?,
-        spent_this_month: crate::stored::stored_amount(row, "purse", "spent")?,
+        spent_this_month: stored_amount(row, "purse", "spent")?,
         is_active: row.get("is_active")?,
         created_at: Timestamp::from_micros(row.get("created_at")?),
         last_used_at: row.get::<Option<i64>>("last_used_at")?.map(Timestamp::from_micros),

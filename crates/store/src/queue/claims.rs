@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::{
     BlobRange, FencedError, NodeIdentity, Store, StoreError,
-    batches::{counts, priority_value, stored_priority},
     fence::still,
+    queue::batches::{counts, priority_value, stored_priority},
+    queue::waiting::WAITS_FOR_CAP,
     stored::unsigned,
-    waiting::WAITS_FOR_CAP,
 };
 
 /// A task under a node's claim.

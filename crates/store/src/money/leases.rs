@@ -5,7 +5,7 @@ use batchin_domain::{Amount, BatchId, KeyId, Minute, Purse, PurseKind, escrow::g
 use uuid::Uuid;
 
 use crate::{
-    FencedError, NodeIdentity, Store, StoreError, accounts::lock_balance, fence::still, stored::stored_amount,
+    FencedError, NodeIdentity, Store, StoreError, fence::still, money::credit::lock_balance, stored::stored_amount,
 };
 
 /// A node asks for more of one purse.

@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use crate::{
     BatchRow, FencedError, NewTask, NodeIdentity, Store, StoreError,
-    batches::lock_batch,
-    endings::{begin_to_close, count, end_batch, lock_unended, stop, stopped},
     fence::still,
-    openings::{Inserted, Place, insert_tasks},
+    queue::batches::lock_batch,
+    queue::endings::{begin_to_close, count, end_batch, lock_unended, stop, stopped},
+    queue::openings::{Inserted, Place, insert_tasks},
     stored::to_i64,
 };
 

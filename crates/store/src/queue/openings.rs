@@ -8,8 +8,8 @@ use batchin_domain::{
 };
 
 use crate::{
-    BatchRow, BatchTerms, BatchTimes, IdempotencyScope, Store, StoreError, StoredAnswer, TaskUsage,
-    batches::priority_value, files::use_file, idempotency::remember, stored::to_i64,
+    BatchRow, BatchTerms, BatchTimes, IdempotencyScope, Store, StoreError, StoredAnswer, TaskUsage, files::use_file,
+    inference::idempotency::remember, queue::batches::priority_value, stored::to_i64,
 };
 
 /// Where a batch's tasks come from.

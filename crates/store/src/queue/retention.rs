@@ -5,7 +5,7 @@
 use batchin_db::{Rerun, retried};
 use batchin_domain::{BatchId, Purse, Timestamp};
 
-use crate::{Store, StoreError, leases::parts};
+use crate::{Store, StoreError, money::leases::parts};
 
 impl Store {
     /// Ended batches whose tasks have been kept long enough.

@@ -173,6 +173,16 @@ impl Store {
         .await
     }
 
+    /// Has the batches asked again that wait for their account's balance.
+    pub(crate) async fn wake_for_balance(&self, account: AccountId) -> Result<(), StoreError> {
+        self.wake_waiting(account, WAITS_FOR_BALANCE, None).await
+    }
+
+    /// Has the batches asked again that wait for their key's budget.
+    pub(crate) async fn wake_for_budget(&self, account: AccountId, key: KeyId) -> Result<(), StoreError> {
+        self.wake_waiting(account, WAITS_FOR_BUDGET, Some(key)).await
+    }
+
     /// How many batches of an account have not ended, and whether it has any credit.
     pub async fn open_batches(&self, account: AccountId) -> Result<(u64, bool), StoreError> {
         let sql = "SELECT (SELECT count(*) FROM batch b WHERE b.account_id = a.id AND b.finished_at IS NULL) AS n, \

@@ -6,7 +6,7 @@ use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, TaskStatus, Timestamp, batch::TaskCounts};
 use uuid::Uuid;
 
-use crate::{BatchRow, Store, StoreError, batches::lock_batch, stored::to_i64, webhooks::batches_ended};
+use crate::{BatchRow, Store, StoreError, outbox::events::batches_ended, queue::batches::lock_batch, stored::to_i64};
 
 /// A batch of at most so many tasks is stopped in the transaction that asks for it; a larger one bit by bit, so that
 /// nobody waits for it.
