@@ -1,4 +1,5 @@
-//! Holds: what the files of one crate take from each other: no circles, and nothing between the nouns of an API.
+//! Holds: what the files of one crate take from each other: no circles, nothing between the nouns of an API, and nothing
+//! from further up where a crate's parts stand in an order.
 //!
 //! A file takes what it names by `use`, `crate::`, `super::`, `self::` or a module's name, from the file that has it, also
 //! where another one only hands it on. What a file takes from those below it (`a.rs` from `a/b.rs`) does not count: it is
@@ -13,6 +14,12 @@ use super::source::File;
 
 /// Folders whose files and folders are nouns that know nothing of each other, by crate.
 const NOUNS: &[(&str, &str)] = &[("api", "v1")];
+
+/// Parts that take only from those before them, by crate: `crates/store/src/lib.rs` says why.
+const ORDERS: &[(&str, &[&str])] = &[(
+    "store",
+    &["fence", "accounts", "money", "outbox", "inference", "files", "file_claims", "queue", "commit", "nodes", "check"],
+)];
 
 /// As far as a name is followed through files that hand it on.
 const MAX_HANDS: u32 = 8;
@@ -38,6 +45,9 @@ pub fn check(krate: &str, folder: &Path, files: &[File<'_>], faults: &mut Vec<Fa
     check_circles(&modules, &takes, faults);
     for (_, above) in NOUNS.iter().filter(|(name, _)| *name == krate) {
         check_nouns(above, &modules, &takes, faults);
+    }
+    for (_, order) in ORDERS.iter().filter(|(name, _)| *name == krate) {
+        check_order(order, &modules, &takes, faults);
     }
 }
 
@@ -73,6 +83,22 @@ fn check_nouns(above: &str, modules: &BTreeMap<Module<'_>, Held<'_>>, takes: &Ta
                     "{above}/{own} takes from its sibling {above}/{other} ({}); nouns share through files outside of \
                      {above}: move it there",
                     shown(to)
+                );
+                faults.extend(modules.get(from).map(|held| held.file.fault(*line, message)));
+            }
+        }
+    }
+}
+
+fn check_order(order: &[&str], modules: &BTreeMap<Module<'_>, Held<'_>>, takes: &Takes<'_>, faults: &mut Vec<Fault>) {
+    let place = |module: &Module<'_>| order.iter().position(|part| module.first() == Some(part));
+    for (from, taken) in takes {
+        for (to, line) in taken {
+            if place(from) < place(to) && place(from).is_some() {
+                let message = format!(
+                    "takes from {}, which stands above it ({}); hand it over as an argument, or move what both need down",
+                    shown(to),
+                    order.join(" → ")
                 );
                 faults.extend(modules.get(from).map(|held| held.file.fault(*line, message)));
             }

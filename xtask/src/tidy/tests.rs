@@ -198,3 +198,22 @@ fn a_noun_of_the_api_takes_nothing_from_its_siblings() {
     assert!(faults[0].starts_with("crates/api/src/v1/files.rs:3: "), "{faults:?}");
     assert_eq!(taken("other", &files), Vec::<String>::new());
 }
+
+#[test]
+fn a_part_of_the_store_takes_only_from_those_before_it() {
+    let files = [
+        ("lib.rs", "mod queue;\npub use queue::rows::Row;"),
+        ("stored.rs", ""),
+        ("fence.rs", "use crate::stored::x;"),
+        ("money/leases.rs", "use crate::fence::still;\nuse crate::Row;"),
+        ("queue/rows.rs", "use crate::{fence, money::credit, stored};"),
+        ("money/credit.rs", "use crate::money::leases;"),
+    ];
+    let faults = taken("store", &files);
+    assert!(
+        matches!(faults.as_slice(), [fault] if fault.contains("takes from queue/rows, which stands above it")),
+        "{faults:?}"
+    );
+    assert!(faults[0].starts_with("crates/store/src/money/leases.rs:2: "), "{faults:?}");
+    assert_eq!(taken("other", &files[..3]), Vec::<String>::new());
+}
