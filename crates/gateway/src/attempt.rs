@@ -4,16 +4,13 @@ use std::time::Duration;
 
 use batchin_domain::Class;
 use batchin_openai::UpstreamError;
-use batchin_scheduler::{Gate, Outcome as Ended};
+use batchin_scheduler::Outcome as Ended;
 use batchin_upstream::{Call, CallError, CallErrorKind, Kind, Retry};
 use metrics::counter;
 use tracing::{debug, info};
 
 use crate::{Inbound, admit::Admitted, bill::public_id, dispatch::Running};
 
-/// Upstreams tried for one request: enough to step over two dead ones, few enough that a request that kills servers
-/// does not go round them all.
-pub(crate) const MAX_ATTEMPTS: usize = 3;
 /// What a refused client is told to wait when nobody knows better.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -93,14 +90,6 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &R
 /// How many choices an answer of such a server has.
 pub(crate) fn choices_of(admitted: &Admitted, kind: Kind) -> u32 {
     if kind.ignores_n { admitted.peek.bound.items.max(1) } else { admitted.given() }
-}
-
-/// Why the scheduler lets no call through.
-pub(crate) fn no_room(gate: Gate) -> NoRoom {
-    match gate {
-        Gate::Unavailable => NoRoom::NoUpstream { retry_after: RETRY_AFTER },
-        _ => NoRoom::Busy { retry_after: RETRY_AFTER },
-    }
 }
 
 /// What the scheduler is told of a failed call.

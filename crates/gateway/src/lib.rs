@@ -11,6 +11,7 @@ mod catalog;
 mod dispatch;
 mod epoch;
 mod escrow;
+mod failover;
 mod gateway;
 mod idempotent;
 mod leaving;

@@ -3,20 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, Amount, TransferId};
-use batchin_scheduler::Gate;
 use batchin_shares::{NoShare, Share};
 use batchin_store::{IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish};
-use batchin_upstream::{Answer, CallError, CallErrorKind, Events, Retry};
+use batchin_upstream::{Answer, Events};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    AdmitError, Caller, DispatchError, Dispatcher, Epoch, Fenced, Gateway, Inbound, KeyedError, MeteredStream, NoRoom,
-    RateInfo, ReserveError, SettleError, TakeError,
+    AdmitError, Caller, DispatchError, Epoch, Fenced, Gateway, Inbound, KeyedError, MeteredStream, NoRoom, RateInfo,
+    ReserveError, SettleError, TakeError,
     admit::{Admitted, admit},
-    attempt::{MAX_ATTEMPTS, RETRY_AFTER, call_of, ended, final_error, no_room, note_failure},
+    attempt::{RETRY_AFTER, call_of},
     bill::{Arrival, Bill, take_whole, whole},
     dispatch::{Running, Work},
+    failover::Failover,
     idempotent::{IdempotencyGuard, Keyed, Turn},
     leaving::{Client, SeenThrough},
     reserve::{Reservation, reserve, take_request},
@@ -226,29 +226,15 @@ impl Gateway {
         admitted: &Admitted,
         client: &Client,
     ) -> Result<Dispatched, DispatchError> {
-        let [mut candidates, mut spare] = self.replicas_for(&admitted.model, inbound.endpoint);
-        let mut last: Option<CallError> = None;
         let unseen = !admitted.peek.stream && inbound.endpoint.generates();
         let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task: None, unseen, account };
-        let mut tries = 0;
-        while tries < MAX_ATTEMPTS {
-            let running = match self.dispatcher().begin(&candidates, work) {
-                Ok(running) => running,
-                Err(_) if !spare.is_empty() => {
-                    candidates.append(&mut spare);
-                    continue;
-                }
-                Err(Gate::Unavailable) if last.is_none() => {
-                    let retry_after = Dispatcher::pause(&candidates, work).unwrap_or(RETRY_AFTER);
-                    return Err(NoRoom::NoUpstream { retry_after }.into());
-                }
-                Err(gate) => return Err(last.map_or_else(|| no_room(gate).into(), final_error)),
-            };
+        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.endpoint), work);
+        loop {
+            let running = failover.begin(self.dispatcher())?;
             let call = call_of(inbound, admitted, &running);
             client.is_called_for(running.replica.kind());
             batchin_faults::point("upstream.calling");
-            let called = running.replica.call(call).await;
-            match called {
+            match running.replica.call(call).await {
                 Ok(answer) => {
                     batchin_faults::point("upstream.answered");
                     if !unseen {
@@ -256,30 +242,9 @@ impl Gateway {
                     }
                     return Ok(Dispatched { answer, running });
                 }
-                Err(error) => {
-                    let upstream = running.replica.name().to_owned();
-                    let outcome = ended(&error, &running);
-                    running.finish(outcome);
-                    note_failure(&upstream, inbound.class, &error);
-                    if error.retry == Retry::Never || client.is_gone() {
-                        return Err(final_error(error));
-                    }
-                    // What the server itself refuses at once costs nothing, and the one that would answer may be the last.
-                    tries += usize::from(!error.is_of_server());
-                    // Another request made its trial in between: as a last resort it may still be asked.
-                    if error.kind == CallErrorKind::Unavailable {
-                        last.get_or_insert(error);
-                        continue;
-                    }
-                    candidates.retain(|other| other.name() != upstream);
-                    // That others have too much to do says more than that this one does not have the model.
-                    if last.is_none() || !error.is_of_server() {
-                        last = Some(error);
-                    }
-                }
+                Err(error) => failover.failed(running, error, client.is_gone())?,
             }
         }
-        Err(last.map_or_else(|| NoRoom::NoUpstream { retry_after: RETRY_AFTER }.into(), final_error))
     }
 }
 

@@ -8,16 +8,17 @@ use std::{sync::Arc, task::Poll, time::Duration};
 use batchin_domain::AccountId;
 use batchin_openai::UpstreamError;
 use batchin_scheduler::Outcome as Ended;
-use batchin_upstream::{Answer, Assembly, Call, CallError, CallErrorKind, Kind, Progress, Replica, Retry};
+use batchin_upstream::{Answer, Assembly, Call, CallError, CallErrorKind, Kind, Progress, Retry};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
     AdmitError, Caller, CapError, Fenced, Gateway, Inbound, NoRoom, ReserveError,
     admit::{Admitted, admit},
-    attempt::{MAX_ATTEMPTS, RETRY_AFTER, call_of, choices_of, ended, no_room, note_failure},
+    attempt::{call_of, choices_of},
     bill::{Bill, Unsettled, take_whole, whole},
     dispatch::{Running, Work},
+    failover::{Failover, NoAnswer},
     meter::Meter,
     pace::Pace,
     reserve::{reserve, reserve_cap},
@@ -127,83 +128,32 @@ impl Gateway {
         place: Running,
     ) -> Result<(Given, Running), TaskError> {
         let admitted = one.admitted;
-        let [mut candidates, mut spare] = self.replicas_for(&admitted.model, inbound.endpoint);
-        let mut failed = Failed::of(candidates.len() + spare.len());
-        let mut place = Some(place);
         let task = inbound.task.map(|(_, task)| task);
         let prompt_bound = admitted.ceiling.input;
         let work = Work { class: inbound.class, prompt_bound, task, unseen: false, account };
-        let mut tries = 0;
-        while tries < MAX_ATTEMPTS {
-            let running = match place.take() {
-                Some(running) => running,
-                None => match self.dispatcher().begin(&candidates, work) {
-                    Ok(running) => running,
-                    Err(_) if !spare.is_empty() => {
-                        candidates.append(&mut spare);
-                        continue;
-                    }
-                    Err(gate) => return Err(failed.end().unwrap_or_else(|| no_room(gate).into())),
-                },
-            };
+        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.endpoint), work);
+        let mut running = place;
+        loop {
             let call = call_of(inbound, admitted, &running);
             let tried = tokio::select! {
                 tried = answer(&running, call, one) => tried,
                 () = running.preempted() => return Err(TaskError::Preempted),
             };
-            let error = match tried {
+            match tried {
                 Ok(given) => return Ok((given, running)),
-                Err(error) => error,
-            };
-            let replica = Arc::clone(&running.replica);
-            let outcome = ended(&error, &running);
-            running.finish(outcome);
-            note_failure(replica.name(), inbound.class, &error);
-            let is_final = error.retry == Retry::Never;
-            tries += usize::from(!error.is_of_server());
-            candidates.retain(|other| other.name() != replica.name());
-            spare.retain(|other| other.name() != replica.name());
-            failed.note(&replica, error);
-            if is_final {
-                break;
+                Err(error) => failover.failed(running, error, false)?,
             }
+            running = failover.begin(self.dispatcher())?;
         }
-        let none = NoRoom::NoUpstream { retry_after: RETRY_AFTER };
-        Err(failed.end().unwrap_or_else(|| none.into()))
     }
 }
 
-/// The failures of one try, over all servers.
-struct Failed {
-    servers: usize,
-    tried: usize,
-    last: Option<CallError>,
-    alike: bool,
-}
-
-impl Failed {
-    /// None yet, of so many servers.
-    fn of(servers: usize) -> Self {
-        Self { servers, tried: 0, last: None, alike: true }
-    }
-
-    fn note(&mut self, replica: &Replica, error: CallError) {
-        self.tried += 1;
-        let same = self.last.as_ref().is_none_or(|last| last.kind == error.kind);
-        // A server that cannot be reached, a proxy before one that is away, and one with too much to do say nothing of the
-        // task.
-        let of_task =
-            matches!(error.kind, CallErrorKind::Status(500) | CallErrorKind::BadAnswer | CallErrorKind::Timeout);
-        self.alike &= same && of_task && replica.answered_lately();
-        if self.last.is_none() || !error.is_of_server() {
-            self.last = Some(error);
+impl From<NoAnswer> for TaskError {
+    fn from(none: NoAnswer) -> Self {
+        match none {
+            NoAnswer::NoRoom(none) => none.into(),
+            NoAnswer::Failed { error, alike } => failure(error, alike),
         }
-    }
-
-    /// What the last one said.
-    fn end(self) -> Option<TaskError> {
-        let alike = self.alike && self.tried >= self.servers;
-        self.last.map(|error| failure(error, alike))
     }
 }
 
