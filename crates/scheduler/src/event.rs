@@ -58,19 +58,8 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// An engine's own figures; absent is not zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Scrape {
-    /// Requests in the engine's own queue.
-    pub waiting: Option<u32>,
-    /// KV cache in use, 0 to 1.
-    pub kv_usage: Option<f64>,
-    /// Running requests that the engine has evicted since it started.
-    pub preemptions: Option<u64>,
-}
-
 /// What happened. Events about unknown tickets and replicas are ignored: the last bytes of a request may overtake its end.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A request was sent. Send it in the same critical section as the decision, or two callers get the same slot.
     Started(Start),
@@ -94,13 +83,6 @@ pub enum Event {
         ticket: Ticket,
         /// How.
         outcome: Outcome,
-    },
-    /// The engine's metrics were read.
-    Scraped {
-        /// Whose.
-        replica: ReplicaId,
-        /// What they say.
-        scrape: Scrape,
     },
     /// [`crate::Scheduler::next_deadline`] has come.
     Tick,

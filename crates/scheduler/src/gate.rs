@@ -11,11 +11,7 @@ pub enum Gate {
     Limit,
     /// G4: the slots are taken, or all but the reserve; for interactive requests, the cap is reached.
     Slots,
-    /// G5: the engine's KV cache is nearly full.
-    Cache,
-    /// G6: requests wait in the engine's own queue.
-    EngineQueue,
-    /// G7: the replica is unknown, unhealthy, or asked for a pause.
+    /// G5: the replica is unknown, unhealthy, or asked for a pause.
     Unavailable,
 }
 
@@ -27,8 +23,6 @@ impl Gate {
             Self::Prompt => "prompt",
             Self::Limit => "limit",
             Self::Slots => "slots",
-            Self::Cache => "cache",
-            Self::EngineQueue => "engine_queue",
             Self::Unavailable => "unavailable",
         }
     }

@@ -22,7 +22,7 @@ mod share;
 mod window;
 
 pub use deadline::must_hurry;
-pub use event::{Action, Event, Outcome, ReplicaId, ReplicaSpec, Scrape, Start, Ticket};
+pub use event::{Action, Event, Outcome, ReplicaId, ReplicaSpec, Start, Ticket};
 pub use gate::Gate;
 pub use policy::Policy;
 pub use queue::{Entry, MAX_PASSED_OVER, MAX_QUEUED, Place, Popped, QUANTUM, Queue, QueueFull, Verdict, cost_units};

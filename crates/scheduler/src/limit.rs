@@ -4,8 +4,6 @@
 pub(crate) const CUT_SLOW: f64 = 0.85;
 /// A refusal or a timeout: the replica is past its capacity.
 pub(crate) const CUT_OVERLOADED: f64 = 0.5;
-/// The engine evicts running work, which costs it more than a slow step.
-pub(crate) const CUT_EVICTING: f64 = 0.7;
 const SLOW_START: f64 = 1.5;
 
 /// Requests in flight that a class may have.

@@ -33,8 +33,6 @@ pub struct Policy {
     pub cool_down: Duration,
     /// Longest pause after 429s, also when the upstream asks for more.
     pub max_cool_down: Duration,
-    /// Scraped metrics older than this change nothing: older ones made gates worse than none.
-    pub scrape_fresh: Duration,
     /// For this long after the last interactive request its limits stay in force, so that pauses between the turns of
     /// a conversation do not count as an idle machine.
     pub linger: Duration,
@@ -50,10 +48,6 @@ pub struct Policy {
 pub(crate) const FEW_SLOTS: u32 = 16;
 /// Fill tasks cancelled in one round: enough for a burst, and little work lost when it was a false alarm.
 pub(crate) const MAX_CANCELS: u32 = 4;
-/// KV usage, of 1, from which low and fill work no longer starts.
-pub(crate) const KV_CLOSED: f64 = 0.90;
-/// KV usage, of 1, at which the engine is about to evict running work.
-pub(crate) const KV_FULL: f64 = 0.95;
 /// Gaps or completions that make a control decision more than noise.
 pub(crate) const MIN_EVIDENCE: u32 = 3;
 /// Tolerated token gap until the replica's own is learned: 20 tokens a second still reads fluently.
@@ -78,7 +72,6 @@ impl Default for Policy {
             max_limit: 1_024,
             cool_down: Duration::from_secs(1),
             max_cool_down: Duration::from_secs(30),
-            scrape_fresh: Duration::from_secs(3),
             linger: Duration::from_secs(2),
             preempt_after: Duration::from_millis(250),
             preempt_after_small: Duration::from_millis(100),

@@ -72,9 +72,6 @@ fn cancels_needed(replica: &Replica, policy: &Policy, now: Timestamp) -> u32 {
     if patient || replica.cancelling > 0 || !replica.spec.cancels {
         return 0;
     }
-    if replica.kv_full(policy, now) {
-        return MAX_CANCELS;
-    }
     // With no more in flight than slots the waiting one has its slot, and a cancellation would gain nothing.
     let queued = replica.spec.slots.map_or(0, |slots| replica.total().saturating_sub(slots));
     queued.min(MAX_CANCELS)

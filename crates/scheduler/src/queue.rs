@@ -66,9 +66,7 @@ impl From<Gate> for Verdict {
     fn from(gate: Gate) -> Self {
         match gate {
             Gate::Prompt => Self::PassOver,
-            Gate::FirstByte | Gate::Limit | Gate::Slots | Gate::Cache | Gate::EngineQueue | Gate::Unavailable => {
-                Self::CloseClass
-            }
+            Gate::FirstByte | Gate::Limit | Gate::Slots | Gate::Unavailable => Self::CloseClass,
         }
     }
 }

@@ -10,12 +10,11 @@ use std::{
 use batchin_domain::{Class, TaskId, Timestamp};
 
 use crate::{
-    Outcome, Policy, ReplicaSpec, Scrape, Start, Ticket,
+    Outcome, Policy, ReplicaSpec, Start, Ticket,
     baseline::Baseline,
     cool_down::CoolDown,
     first_bytes::FirstBytes,
-    limit::{CUT_EVICTING, CUT_OVERLOADED, CUT_SLOW, Limit},
-    policy::KV_FULL,
+    limit::{CUT_OVERLOADED, CUT_SLOW, Limit},
     window::Window,
 };
 
@@ -75,7 +74,6 @@ pub(crate) struct Replica {
     first_bytes: FirstBytes,
     last_interactive: Option<Timestamp>,
     cool_down: CoolDown,
-    scraped: Option<(Scrape, Timestamp)>,
     baseline: Baseline,
     measuring: Option<Timestamp>,
     window: Window,
@@ -112,7 +110,6 @@ impl Replica {
             first_bytes: FirstBytes::default(),
             last_interactive: None,
             cool_down: CoolDown::default(),
-            scraped: None,
             baseline: Baseline::default(),
             measuring: None,
             window: Window::new(now.after(policy.control_interval), [0; 4]),
@@ -245,14 +242,6 @@ impl Replica {
         Some(flight)
     }
 
-    pub fn scraped(&mut self, scrape: Scrape, policy: &Policy, now: Timestamp) {
-        let before = self.scraped.replace((scrape, now)).and_then(|(old, _)| old.preemptions);
-        let evicting = before.zip(scrape.preemptions).is_some_and(|(before, after)| after > before);
-        if evicting || scrape.kv_usage.is_some_and(|usage| usage > KV_FULL) {
-            self.cut_once(CUT_EVICTING, policy, now);
-        }
-    }
-
     /// Reconsiders the limits when it is time and there is evidence.
     pub fn control(&mut self, policy: &Policy, now: Timestamp) {
         if now < self.window.due {
@@ -302,9 +291,8 @@ impl Replica {
         let control = (self.batch_in_flight() > 0).then_some(self.window.due.max(now.after(Duration::from_micros(1))));
         let oldest = self.impatient.first().filter(|_| self.fill_in_flight() > 0);
         let preempt = oldest.map(|(since, _)| since.after(policy.patience(self.spec.slots)));
-        let scrape = self.scraped.as_ref().map(|(_, at)| at.after(policy.scrape_fresh));
         let linger = self.last_interactive.map(|at| at.after(policy.linger));
-        let times = [control, preempt, scrape, linger, self.measuring, self.cool_down.until()];
+        let times = [control, preempt, linger, self.measuring, self.cool_down.until()];
         let unseen = self.unseen.keys().map(|(until, _)| *until).find(|until| *until > now);
         times.into_iter().chain([unseen]).flatten().filter(|at| *at > now).min()
     }

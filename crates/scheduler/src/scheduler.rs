@@ -109,10 +109,6 @@ impl Scheduler {
                 self.flight(ticket, |replica| replica.chunk(ticket, (gap, tokens), now))
             }
             Event::Done { ticket, outcome } => self.done(ticket, outcome, now),
-            Event::Scraped { replica: id, scrape } => self.replicas.get_mut(&id).map(|replica| {
-                replica.scraped(scrape, &self.policy, now);
-                id
-            }),
             Event::Tick => return self.tick(now),
         };
         match touched.and_then(|id| self.replicas.get_mut(&id)) {

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use batchin_domain::{Class, TaskId, Timestamp};
-use batchin_scheduler::{Action, Event, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Scrape, Start, Ticket};
+use batchin_scheduler::{Action, Event, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,6 @@ enum Step {
     FirstByte { nth: usize },
     Chunk { nth: usize, gap_ms: u64, tokens: u32 },
     Done { nth: usize, outcome: Outcome },
-    Scrape { replica: u32, scrape: Scrape },
     Available { replica: u32, available: bool },
     Reload,
     Tick,
@@ -35,11 +34,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Outcome::Failed,
         Outcome::Cancelled,
     ]);
-    let scrape = (0u32..2, 0u32..100, 0u64..3).prop_map(|(waiting, kv, preemptions)| Scrape {
-        waiting: (waiting > 0).then_some(waiting),
-        kv_usage: (kv > 50).then(|| f64::from(kv) / 100.0),
-        preemptions: Some(preemptions),
-    });
     let step = prop_oneof![
         3 => (0u64..400).prop_map(|ms| Step::Wait { ms }),
         8 => (0u32..3, class, 1u32..2_000).prop_map(|(replica, class, prompt)| Step::Try { replica, class, prompt }),
@@ -47,7 +41,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (0usize..50).prop_map(|nth| Step::FirstByte { nth }),
         6 => (0usize..50, 1u64..200, 0u32..4).prop_map(|(nth, gap_ms, tokens)| Step::Chunk { nth, gap_ms, tokens }),
         4 => (0usize..50, outcome).prop_map(|(nth, outcome)| Step::Done { nth, outcome }),
-        1 => (0u32..3, scrape).prop_map(|(replica, scrape)| Step::Scrape { replica, scrape }),
         1 => (0u32..3, prop::bool::weighted(0.8))
             .prop_map(|(replica, available)| Step::Available { replica, available }),
         1 => Just(Step::Reload),
@@ -171,7 +164,6 @@ impl World {
                 self.apply(Event::Done { ticket: Ticket(ticket), outcome })?;
                 self.apply(Event::Done { ticket: Ticket(ticket), outcome: Outcome::Cancelled })?;
             }
-            Step::Scrape { replica, scrape } => self.apply(Event::Scraped { replica: ReplicaId(replica), scrape })?,
             Step::Available { replica, available } => {
                 self.available[replica as usize] = available;
                 self.scheduler.set_available(ReplicaId(replica), available);
@@ -223,32 +215,6 @@ proptest! {
         for replica in 0..3 {
             let view = world.scheduler.view(ReplicaId(replica), world.now).unwrap();
             prop_assert_eq!((view.in_flight, view.waiting, view.batch_prompt_waiting), ([0; 4], [0; 4], 0));
-        }
-    }
-
-    /// A metrics endpoint that answers nothing, or answered long ago, is like none.
-    #[test]
-    fn absent_metrics_change_nothing(steps in steps()) {
-        let (mut without, mut with) = (World::new(), World::new());
-        let old = Scrape { waiting: Some(9), kv_usage: Some(0.94), preemptions: Some(3) };
-        with.apply(Event::Scraped { replica: ReplicaId(1), scrape: old })?;
-        for world in [&mut without, &mut with] {
-            world.now = world.now.after(Policy::default().scrape_fresh);
-        }
-        for step in steps {
-            if let Step::Scrape { replica, .. } = step {
-                with.step(Step::Scrape { replica, scrape: Scrape::default() })?;
-                with.step(Step::Tick)?;
-                without.step(Step::Tick)?;
-            } else {
-                with.step(step)?;
-                without.step(step)?;
-            }
-            for replica in (0..3).map(ReplicaId) {
-                prop_assert_eq!(with.scheduler.view(replica, with.now), without.scheduler.view(replica, without.now));
-            }
-            let running = |world: &World| world.running.values().filter(|one| one.cancelled).count();
-            prop_assert_eq!(running(&with), running(&without));
         }
     }
 }

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use batchin_domain::{Class, TaskId, Timestamp};
-use batchin_scheduler::{
-    Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Scrape, Start, Ticket,
-};
+use batchin_scheduler::{Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
 
 const A: ReplicaId = ReplicaId(1);
 const B: ReplicaId = ReplicaId(2);
@@ -146,23 +144,6 @@ fn a_cpu_engine_takes_fewer_prompt_tokens_and_a_single_slot_still_serves_batches
 }
 
 #[test]
-fn scraped_figures_close_gates_only_while_fresh() {
-    let mut s = scheduler([spec(A, 16)]);
-    let mut scraped = |scrape, ms| {
-        assert!(s.apply(Event::Scraped { replica: A, scrape }, at(ms)).is_empty());
-        let fresh = s.may_start(A, Class::Fill, 1, at(ms));
-        assert!(s.next_deadline(at(ms)).is_some(), "a driver learns when the figures go stale");
-        assert_eq!(s.may_start(A, Class::Fill, 1, at(ms + 3_000)), Ok(()));
-        assert_eq!(s.may_start(A, Class::High, 1, at(ms)), Ok(()));
-        fresh
-    };
-    assert_eq!(scraped(Scrape { kv_usage: Some(0.9), ..Scrape::default() }, 0), Err(Gate::Cache));
-    assert_eq!(scraped(Scrape { waiting: Some(1), ..Scrape::default() }, 1), Err(Gate::EngineQueue));
-    assert_eq!(scraped(Scrape { waiting: Some(0), kv_usage: Some(0.5), preemptions: Some(0) }, 2), Ok(()));
-    assert_eq!(scraped(Scrape::default(), 3), Ok(()));
-}
-
-#[test]
 fn a_refusal_pauses_batch_work_halves_its_limit_and_backs_off() {
     let mut s = scheduler([spec(A, 64), spec(B, 64)]);
     running(&mut s, 0..41, Class::Fill);
@@ -185,17 +166,7 @@ fn a_refusal_pauses_batch_work_halves_its_limit_and_backs_off() {
 }
 
 #[test]
-fn engine_evictions_and_timeouts_cut_the_limit() {
-    let mut s = scheduler([spec(A, 64)]);
-    running(&mut s, 0..40, Class::Fill);
-    let evictions = |n| Event::Scraped { replica: A, scrape: Scrape { preemptions: Some(n), ..Scrape::default() } };
-    let _ = s.apply(evictions(7), at(0));
-    assert_eq!(s.view(A, at(0)).unwrap().limits[2], 60, "a first reading is no growth");
-    let _ = s.apply(evictions(0), at(1));
-    assert_eq!(s.view(A, at(1)).unwrap().limits[2], 60, "a restarted engine counts anew");
-    let _ = s.apply(evictions(1), at(2));
-    assert_eq!(s.view(A, at(2)).unwrap().limits[2], 28);
-
+fn timeouts_cut_the_limit() {
     let mut s = scheduler([spec(A, 64)]);
     running(&mut s, 0..40, Class::Fill);
     done(&mut s, 0, Outcome::Timeout, 1);
@@ -301,16 +272,6 @@ fn nothing_is_cancelled_where_it_would_not_help() {
     assert_eq!(person_waits(spec(A, 8), 8, Class::Low), 0, "only fill is cancelled");
     assert_eq!(person_waits(ReplicaSpec { cancels: false, ..spec(A, 8) }, 8, Class::Fill), 0);
     assert_eq!(person_waits(spec(A, None), 8, Class::Fill), 0, "unknown slots are not full");
-}
-
-#[test]
-fn a_full_cache_counts_as_a_full_replica() {
-    let mut s = scheduler([spec(A, 64)]);
-    running(&mut s, 0..20, Class::Fill);
-    start(&mut s, 100, A, Class::Interactive, 0);
-    let scrape = Scrape { kv_usage: Some(0.97), ..Scrape::default() };
-    assert!(s.apply(Event::Scraped { replica: A, scrape }, at(200)).is_empty(), "many slots, more patience");
-    assert_eq!(s.apply(Event::Tick, at(250)).len(), 4);
 }
 
 #[test]

@@ -1,12 +1,9 @@
-//! Holds: the gates G1 to G7 of one replica.
+//! Holds: the gates G1 to G5 of one replica.
 
 use batchin_domain::{Class, Timestamp};
 
 use super::Replica;
-use crate::{
-    Gate, Policy, Scrape,
-    policy::{KV_CLOSED, KV_FULL},
-};
+use crate::{Gate, Policy};
 
 impl Replica {
     /// Whether a request of `class` may start now. G2 comes last, so that [`Gate::Prompt`] means that only a shorter
@@ -25,7 +22,6 @@ impl Replica {
                 .slots_gate(policy, now)
                 .and_then(|()| self.first_byte_gate(now))
                 .and_then(|()| self.limit_gate(class, policy, now))
-                .and_then(|()| self.scrape_gate(policy, now))
                 .and_then(|()| self.prompt_gate(prompt_bound, policy, now)),
         }
     }
@@ -59,14 +55,6 @@ impl Replica {
         if reached { Err(Gate::Limit) } else { Ok(()) }
     }
 
-    fn scrape_gate(&self, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
-        let Some(scrape) = self.fresh_scrape(policy, now) else { return Ok(()) };
-        if scrape.kv_usage.is_some_and(|usage| usage >= KV_CLOSED) {
-            return Err(Gate::Cache);
-        }
-        if scrape.waiting.is_some_and(|waiting| waiting > 0) { Err(Gate::EngineQueue) } else { Ok(()) }
-    }
-
     fn prompt_gate(&self, prompt_bound: u32, policy: &Policy, now: Timestamp) -> Result<(), Gate> {
         let budget = u64::from(policy.prefill_budget(self.spec.cpu));
         let waiting = self.batch_prompt_waiting(now);
@@ -76,14 +64,5 @@ impl Replica {
 
     pub fn cooling(&self, now: Timestamp) -> bool {
         self.cool_down.until().is_some_and(|until| now < until)
-    }
-
-    /// KV is so full that the engine is about to evict, by figures that are fresh.
-    pub fn kv_full(&self, policy: &Policy, now: Timestamp) -> bool {
-        self.fresh_scrape(policy, now).and_then(|scrape| scrape.kv_usage).is_some_and(|usage| usage >= KV_FULL)
-    }
-
-    fn fresh_scrape(&self, policy: &Policy, now: Timestamp) -> Option<&Scrape> {
-        self.scraped.as_ref().filter(|(_, at)| now < at.after(policy.scrape_fresh)).map(|(scrape, _)| scrape)
     }
 }
