@@ -2,126 +2,81 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-/// Where a batch stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BatchStatus {
-    /// Accepted; no task has started.
-    Pending,
-    /// Some task has started, or its file has been read and its tasks may start.
-    InProgress,
-    /// Every task has ended, and at least one of an inline batch completed.
-    Completed,
-    /// No task completed, or the file was at fault and nothing ran.
-    Failed,
-    /// Stopped by its owner or by its highest cost; tasks that had completed keep their results.
-    Cancelled,
-    /// Its window passed; tasks that had completed keep their results.
-    Expired,
-    /// Its file is being read; nothing runs before all of it has been checked.
-    Validating,
-    /// Every task has ended; its files are being put together.
-    Finalizing,
-    /// It is being stopped.
-    Cancelling,
+use crate::stored;
+
+stored! {
+    /// Where a batch stands.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum BatchStatus {
+        /// Accepted; no task has started.
+        Pending = 0 => "pending",
+        /// Some task has started, or its file has been read and its tasks may start.
+        InProgress = 1 => "in_progress",
+        /// Every task has ended, and at least one of an inline batch completed.
+        Completed = 2 => "completed",
+        /// No task completed, or the file was at fault and nothing ran.
+        Failed = 3 => "failed",
+        /// Stopped by its owner or by its highest cost; tasks that had completed keep their results.
+        Cancelled = 4 => "cancelled",
+        /// Its window passed; tasks that had completed keep their results.
+        Expired = 5 => "expired",
+        /// Its file is being read; nothing runs before all of it has been checked.
+        Validating = 6 => "pending",
+        /// Every task has ended; its files are being put together.
+        Finalizing = 7 => "in_progress",
+        /// It is being stopped.
+        Cancelling = 8 => "cancelled",
+    }
 }
 
-/// Where a task stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskStatus {
-    /// Waits to be claimed.
-    Pending,
-    /// Claimed by a worker under a lease.
-    Running,
-    /// Has a result.
-    Completed,
-    /// Has an error and will not be tried again.
-    Failed,
-    /// Stopped before it ended.
-    Cancelled,
-    /// Not run in time.
-    Expired,
+stored! {
+    /// Where a task stands.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum TaskStatus {
+        /// Waits to be claimed.
+        Pending = 0 => "pending",
+        /// Claimed by a worker under a lease.
+        Running = 1 => "running",
+        /// Has a result.
+        Completed = 2 => "completed",
+        /// Has an error and will not be tried again.
+        Failed = 3 => "failed",
+        /// Stopped before it ended.
+        Cancelled = 4 => "cancelled",
+        /// Not run in time.
+        Expired = 5 => "expired",
+    }
 }
 
-/// Why a batch ends before all its tasks have run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ending {
-    /// Its owner stopped it.
-    Cancelled,
-    /// Its window passed.
-    Expired,
-    /// The next task could cost more than is left of the batch's highest cost.
-    CostReached,
+stored! {
+    /// Why a batch ends before all its tasks have run.
+    pub enum Ending {
+        /// Its owner stopped it.
+        Cancelled = 0 => "cancelled",
+        /// Its window passed.
+        Expired = 1 => "expired",
+        /// The next task could cost more than is left of the batch's highest cost.
+        CostReached = 2 => "max_cost_reached",
+    }
 }
 
-/// What a node has to do for a batch beside running its tasks. One node at a time does it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Chore {
-    /// Nothing.
-    None,
-    /// Check every line of its file.
-    Read,
-    /// Make tasks of the lines, which have been checked.
-    Load,
-    /// End the tasks that have not ended.
-    Stop,
-    /// Put its files together and end it.
-    Close,
+stored! {
+    /// What a node has to do for a batch beside running its tasks. One node at a time does it.
+    pub enum Chore {
+        /// Nothing.
+        None = 0 => "none",
+        /// Check every line of its file.
+        Read = 1 => "read",
+        /// Make tasks of the lines, which have been checked.
+        Load = 2 => "load",
+        /// End the tasks that have not ended.
+        Stop = 3 => "stop",
+        /// Put its files together and end it.
+        Close = 4 => "close",
+    }
 }
-
-macro_rules! stored {
-    ($name:ident { $($variant:ident = $code:literal => $text:literal),+ $(,)? }) => {
-        impl $name {
-            /// The number it is stored as.
-            pub const fn code(self) -> i16 {
-                match self { $(Self::$variant => $code),+ }
-            }
-
-            /// From the number it is stored as.
-            pub const fn from_code(code: i16) -> Option<Self> {
-                match code { $($code => Some(Self::$variant),)+ _ => None }
-            }
-
-            /// Its name in the API's own shapes.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-    };
-}
-
-stored!(BatchStatus {
-    Pending = 0 => "pending",
-    InProgress = 1 => "in_progress",
-    Completed = 2 => "completed",
-    Failed = 3 => "failed",
-    Cancelled = 4 => "cancelled",
-    Expired = 5 => "expired",
-    Validating = 6 => "pending",
-    Finalizing = 7 => "in_progress",
-    Cancelling = 8 => "cancelled",
-});
-stored!(TaskStatus {
-    Pending = 0 => "pending",
-    Running = 1 => "running",
-    Completed = 2 => "completed",
-    Failed = 3 => "failed",
-    Cancelled = 4 => "cancelled",
-    Expired = 5 => "expired",
-});
-stored!(Ending {
-    Cancelled = 0 => "cancelled",
-    Expired = 1 => "expired",
-    CostReached = 2 => "max_cost_reached",
-});
-stored!(Chore {
-    None = 0 => "none",
-    Read = 1 => "read",
-    Load = 2 => "load",
-    Stop = 3 => "stop",
-    Close = 4 => "close",
-});
 
 impl BatchStatus {
     /// Whether nothing more will happen to it.

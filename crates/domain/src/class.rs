@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::stored;
+
 /// Scheduling class, most urgent first. Interactive requests come before every batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -35,16 +37,18 @@ impl Class {
     }
 }
 
-/// What a batch may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    /// Before other batches.
-    High,
-    /// May wait.
-    Low,
-    /// Only idle capacity.
-    Fill,
+stored! {
+    /// What a batch may ask for.
+    #[derive(PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Priority {
+        /// Before other batches.
+        High = 0,
+        /// May wait.
+        Low = 1,
+        /// Only idle capacity.
+        Fill = 2,
+    }
 }
 
 impl Priority {

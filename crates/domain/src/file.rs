@@ -1,60 +1,28 @@
 //! Holds: what a file is for.
 
-/// What a file is for, as its owner said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FilePurpose {
-    /// The input of a batch.
-    Batch,
-    /// What a batch wrote; nobody uploads these.
-    BatchOutput,
-    /// Anything that a model is to see.
-    UserData,
-    /// Kept for assistants.
-    Assistants,
-    /// Kept for models that see.
-    Vision,
-    /// Kept for fine-tuning.
-    FineTune,
-    /// Kept for evaluations.
-    Evals,
+use crate::stored;
+
+stored! {
+    /// What a file is for, as its owner said.
+    pub enum FilePurpose {
+        /// The input of a batch.
+        Batch = 0 => "batch",
+        /// What a batch wrote; nobody uploads these.
+        BatchOutput = 1 => "batch_output",
+        /// Anything that a model is to see.
+        UserData = 2 => "user_data",
+        /// Kept for assistants.
+        Assistants = 3 => "assistants",
+        /// Kept for models that see.
+        Vision = 4 => "vision",
+        /// Kept for fine-tuning.
+        FineTune = 5 => "fine-tune",
+        /// Kept for evaluations.
+        Evals = 6 => "evals",
+    }
 }
 
 impl FilePurpose {
-    /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Batch, Self::BatchOutput, Self::UserData, Self::Assistants, Self::Vision, Self::FineTune, Self::Evals];
-
-    /// The number it is stored as.
-    pub const fn code(self) -> i16 {
-        match self {
-            Self::Batch => 0,
-            Self::BatchOutput => 1,
-            Self::UserData => 2,
-            Self::Assistants => 3,
-            Self::Vision => 4,
-            Self::FineTune => 5,
-            Self::Evals => 6,
-        }
-    }
-
-    /// From the number it is stored as.
-    pub fn from_code(code: i16) -> Option<Self> {
-        Self::ALL.into_iter().find(|purpose| purpose.code() == code)
-    }
-
-    /// Its name in the API.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Batch => "batch",
-            Self::BatchOutput => "batch_output",
-            Self::UserData => "user_data",
-            Self::Assistants => "assistants",
-            Self::Vision => "vision",
-            Self::FineTune => "fine-tune",
-            Self::Evals => "evals",
-        }
-    }
-
     /// From its name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|purpose| purpose.name() == name)

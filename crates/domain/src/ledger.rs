@@ -3,7 +3,7 @@
 //! After TigerBeetle's account model: what is pending already counts against the customer, so the second step of a
 //! two-phase movement can never break the balance. Accounts on our side are sums over transfers and have no counters.
 
-use crate::{Amount, Balance};
+use crate::{Amount, Balance, stored};
 
 /// The side of a transfer. Customer sides carry counters; the others are sums over transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,42 +18,20 @@ pub enum Book {
     LateUsage,
 }
 
-impl Book {
-    /// The number it is stored as.
-    pub const fn code(self) -> i16 {
-        match self {
-            Self::Customer => 0,
-            Self::Grants => 1,
-            Self::Revenue => 2,
-            Self::LateUsage => 3,
-        }
+stored! {
+    /// Why money moved; fixes both sides of the transfer.
+    pub enum Movement {
+        /// The operator gives credit.
+        Grant = 0,
+        /// A request's usage is charged.
+        Charge = 1,
+        /// What was charged for a request on the way and is more than it cost in the end.
+        GiveBack = 4,
+        /// Usage that came after its node was fenced: our loss, never the customer's.
+        Late = 2,
+        /// The operator takes back credit that was given in error.
+        Correction = 3,
     }
-
-    /// From the number it is stored as.
-    pub const fn from_code(code: i16) -> Option<Self> {
-        match code {
-            0 => Some(Self::Customer),
-            1 => Some(Self::Grants),
-            2 => Some(Self::Revenue),
-            3 => Some(Self::LateUsage),
-            _ => None,
-        }
-    }
-}
-
-/// Why money moved; fixes both sides of the transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Movement {
-    /// The operator gives credit.
-    Grant,
-    /// A request's usage is charged.
-    Charge,
-    /// What was charged for a request on the way and is more than it cost in the end.
-    GiveBack,
-    /// Usage that came after its node was fenced: our loss, never the customer's.
-    Late,
-    /// The operator takes back credit that was given in error.
-    Correction,
 }
 
 impl Movement {

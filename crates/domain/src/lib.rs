@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod money;
 pub mod price;
 pub mod purse;
+pub mod stored;
 pub mod text;
 pub mod time;
 pub mod usage;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::{AccountId, BatchId, KeyId, Minute, Month};
+use crate::{AccountId, BatchId, KeyId, Minute, Month, stored};
 
 /// Something that is spent and must not be overspent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,39 +17,18 @@ pub enum Purse {
     Cap(BatchId),
 }
 
-/// Which of the four.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PurseKind {
-    /// [`Purse::Balance`].
-    Balance,
-    /// [`Purse::Budget`].
-    Budget,
-    /// [`Purse::Requests`].
-    Requests,
-    /// [`Purse::Cap`].
-    Cap,
-}
-
-impl PurseKind {
-    /// The number it is stored as.
-    pub const fn code(self) -> i16 {
-        match self {
-            Self::Balance => 0,
-            Self::Budget => 1,
-            Self::Requests => 2,
-            Self::Cap => 3,
-        }
-    }
-
-    /// From the number it is stored as.
-    pub const fn from_code(code: i16) -> Option<Self> {
-        match code {
-            0 => Some(Self::Balance),
-            1 => Some(Self::Budget),
-            2 => Some(Self::Requests),
-            3 => Some(Self::Cap),
-            _ => None,
-        }
+stored! {
+    /// Which of the four.
+    #[derive(PartialOrd, Ord)]
+    pub enum PurseKind {
+        /// [`Purse::Balance`].
+        Balance = 0,
+        /// [`Purse::Budget`].
+        Budget = 1,
+        /// [`Purse::Requests`].
+        Requests = 2,
+        /// [`Purse::Cap`].
+        Cap = 3,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{PriceList, Store, StoreError, UsageMarks, money::credit::movement_code};
+use crate::{PriceList, Store, StoreError, UsageMarks};
 use batchin_db::{Dialect, Rerun, Row, Snapshot, Value, retried};
 use batchin_domain::{
     Chore, Class, Month, Price, PriceVersion, PurseKind, TaskStatus, Timestamp, TransferId, Units, ledger::Movement,
@@ -189,10 +189,10 @@ impl Store {
         let check = Check { view: self.db.snapshot().await?, dialect: self.db.dialect() };
         let mut report = check.totals().await?;
         let codes = [
-            ("{charge}", movement_code(Movement::Charge)),
-            ("{grant}", movement_code(Movement::Grant)),
-            ("{correction}", movement_code(Movement::Correction)),
-            ("{give_back}", movement_code(Movement::GiveBack)),
+            ("{charge}", Movement::Charge.code()),
+            ("{grant}", Movement::Grant.code()),
+            ("{correction}", Movement::Correction.code()),
+            ("{give_back}", Movement::GiveBack.code()),
             ("{balance}", PurseKind::Balance.code()),
             ("{budget}", PurseKind::Budget.code()),
             ("{cap}", PurseKind::Cap.code()),
@@ -230,7 +230,7 @@ impl Store {
                 [
                     id.uuid().into(),
                     settlement.account.uuid().into(),
-                    movement_code(Movement::Late).into(),
+                    Movement::Late.code().into(),
                     settlement.charge.nanos().into(),
                     settlement.usage.as_ref().map(|u| u.request.uuid()).into(),
                     settlement.usage.as_ref().map(|u| u.price_version.0).into(),
@@ -261,7 +261,7 @@ impl Check {
 
     async fn totals(&self) -> Result<CheckReport, StoreError> {
         let unsigned = |n: i64| u64::try_from(n).unwrap_or(0);
-        let late = movement_code(Movement::Late);
+        let late = Movement::Late.code();
         Ok(CheckReport {
             accounts: unsigned(self.number("SELECT count(*) AS n FROM account").await?),
             transfers: unsigned(self.number("SELECT count(*) AS n FROM transfer").await?),

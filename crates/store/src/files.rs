@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchin_db::{Rerun, Row, Value, WriteTx, retried};
 use batchin_domain::{AccountId, FileId, FilePurpose, Timestamp};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, stored::stored};
 
 /// Its bytes are still coming.
 const UNFINISHED: i16 = 0;
@@ -19,13 +19,14 @@ const COLUMNS: &str = "id, purpose, filename, bytes, content, blob, created_at, 
 /// What an owner sees, with the present as `$2` and the finished state as `$3`.
 const VISIBLE: &str = "state = $3 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
 
-/// How a file's blob gives its content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileContent {
-    /// The blob is the content.
-    Blob,
-    /// The blob lists the parts of other blobs that are the content, one after the other.
-    Manifest,
+batchin_domain::stored! {
+    /// How a file's blob gives its content.
+    pub enum FileContent {
+        /// The blob is the content.
+        Blob = 0,
+        /// The blob lists the parts of other blobs that are the content, one after the other.
+        Manifest = 1,
+    }
 }
 
 /// A file whose bytes are about to come.
@@ -364,7 +365,7 @@ pub(crate) async fn insert_file(tx: &WriteTx, new: &NewFile, claimed: u64) -> Re
             new.id.uuid().into(),
             new.account.uuid().into(),
             UNFINISHED.into(),
-            content_code(new.content).into(),
+            new.content.code().into(),
             new.blob.as_str().into(),
             new.now.micros().into(),
             i64::try_from(claimed).unwrap_or(i64::MAX).into(),
@@ -423,13 +424,6 @@ fn place(after: Option<(Timestamp, FileId)>) -> (Value, Value) {
     }
 }
 
-const fn content_code(content: FileContent) -> i16 {
-    match content {
-        FileContent::Blob => 0,
-        FileContent::Manifest => 1,
-    }
-}
-
 fn due_file(row: &Row) -> Result<DueFile, StoreError> {
     Ok(DueFile {
         id: FileId::new(row.get("id")?),
@@ -442,14 +436,10 @@ fn file_row(row: &Row) -> Result<FileRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "file", column };
     Ok(FileRow {
         id: FileId::new(row.get("id")?),
-        purpose: FilePurpose::from_code(row.get("purpose")?).ok_or(corrupt("purpose"))?,
+        purpose: stored(row, "file", "purpose")?,
         filename: row.get("filename")?,
         bytes: u64::try_from(row.get::<i64>("bytes")?).map_err(|_| corrupt("bytes"))?,
-        content: match row.get::<i16>("content")? {
-            0 => FileContent::Blob,
-            1 => FileContent::Manifest,
-            _ => return Err(corrupt("content")),
-        },
+        content: stored(row, "file", "content")?,
         blob: row.get("blob")?,
         created_at: Timestamp::from_micros(row.get("created_at")?),
         expires_at: row.get::<Option<i64>>("expires_at")?.map(Timestamp::from_micros),

@@ -12,6 +12,7 @@ use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp, escrow::ma
 use crate::{
     FencedError, NodeIdentity, Store, StoreError,
     money::leases::{lock_available, parts, set_aside},
+    stored::stored,
 };
 
 /// What was taken back from nodes that stayed away.
@@ -195,8 +196,7 @@ async fn take_back(tx: &WriteTx, node: NodeId) -> Result<u64, StoreError> {
     let leases =
         tx.all("SELECT kind, owner, win FROM lease WHERE node_id = $1 ORDER BY kind, owner, win", [node.uuid().into()]);
     for row in leases.await? {
-        let kind =
-            PurseKind::from_code(row.get("kind")?).ok_or(StoreError::Corrupt { table: "lease", column: "kind" })?;
+        let kind = stored(&row, "lease", "kind")?;
         let purse = Purse::from_parts(kind, row.get("owner")?, row.get("win")?);
         // The purse before the lease: the order in which every verb locks.
         lock_available(tx, purse).await?;

@@ -1,7 +1,7 @@
-//! Holds: numbers, from and to their columns.
+//! Holds: numbers and what they stand for, from and to their columns.
 
 use batchin_db::Row;
-use batchin_domain::Amount;
+use batchin_domain::{Amount, stored::Stored};
 
 use crate::StoreError;
 
@@ -18,4 +18,19 @@ pub(crate) fn unsigned(row: &Row, table: &'static str, column: &'static str) -> 
 /// Money from its column.
 pub(crate) fn stored_amount(row: &Row, table: &'static str, column: &'static str) -> Result<Amount, StoreError> {
     Amount::from_nanos(row.get(column)?).ok_or(StoreError::Corrupt { table, column })
+}
+
+/// What a column's number stands for.
+pub(crate) fn stored<T: Stored>(row: &Row, table: &'static str, column: &'static str) -> Result<T, StoreError> {
+    T::from_code(row.get(column)?).ok_or(StoreError::Corrupt { table, column })
+}
+
+/// What a column's number stands for, where there is one.
+pub(crate) fn stored_if<T: Stored>(
+    row: &Row,
+    table: &'static str,
+    column: &'static str,
+) -> Result<Option<T>, StoreError> {
+    let code: Option<i16> = row.get(column)?;
+    code.map(|code| T::from_code(code).ok_or(StoreError::Corrupt { table, column })).transpose()
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-use crate::BatchStatus;
+use crate::{BatchStatus, stored};
 
 /// What an id of an event begins with.
 const PREFIX: &str = "evt_";
@@ -46,34 +46,9 @@ impl FromStr for EventId {
     }
 }
 
-macro_rules! stored {
-    ($(#[$doc:meta])* $name:ident { $($(#[$what:meta])* $variant:ident = $code:literal => $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$what])* $variant),+ }
-
-        impl $name {
-            /// The number it is stored as.
-            pub const fn code(self) -> i16 {
-                match self { $(Self::$variant => $code),+ }
-            }
-
-            /// From the number it is stored as.
-            pub const fn from_code(code: i16) -> Option<Self> {
-                match code { $($code => Some(Self::$variant),)+ _ => None }
-            }
-
-            /// Its name on the wire.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-    };
-}
-
-stored!(
+stored! {
     /// What has happened.
-    EventKind {
+    pub enum EventKind {
         /// A batch ended and at least one of its tasks completed.
         BatchCompleted = 0 => "batch.completed",
         /// A batch ended and none of its tasks completed.
@@ -89,7 +64,7 @@ stored!(
         /// A key's month passed a part of its budget.
         BudgetThreshold = 6 => "budget.threshold",
     }
-);
+}
 
 impl EventKind {
     /// What it means that a batch stands at `status`; nothing while it may change.
@@ -109,9 +84,9 @@ impl EventKind {
     }
 }
 
-stored!(
+stored! {
     /// Where a delivery stands.
-    DeliveryState {
+    pub enum DeliveryState {
         /// Waits for its next try.
         Pending = 0 => "pending",
         /// A node is trying.
@@ -123,11 +98,11 @@ stored!(
         /// The receiver said that it wants no more.
         Off = 4 => "off",
     }
-);
+}
 
-stored!(
+stored! {
     /// Why a try got no status, or none that counts.
-    FailureKind {
+    pub enum FailureKind {
         /// The URL, or every address of its host, is one that nothing is sent to.
         Forbidden = 0 => "forbidden_address",
         /// The host has no address.
@@ -143,7 +118,7 @@ stored!(
         /// The account's secret could not be used, so nothing was sent.
         Unsigned = 6 => "not_signed",
     }
-);
+}
 
 #[cfg(test)]
 mod tests {

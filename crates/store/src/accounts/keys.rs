@@ -3,7 +3,10 @@
 use batchin_db::{Rerun, Row, Value, exactly, retried};
 use batchin_domain::{AccountId, Amount, KeyId, Month, PurseKind, Timestamp};
 
-use crate::{Store, StoreError, stored::stored_amount};
+use crate::{
+    Role, Store, StoreError,
+    stored::{stored, stored_amount},
+};
 
 /// A key to be created.
 #[derive(Clone)]
@@ -145,7 +148,7 @@ impl Store {
                 account: AccountId::new(row.get("account_id")?),
                 rate_limit_rpm: rpm(&row)?,
                 monthly_budget: budget(&row)?,
-                admin: row.get::<i16>("role")? == 1,
+                admin: stored::<Role>(&row, "app_user", "role")? == Role::Admin,
             })
         })
         .transpose()

@@ -3,23 +3,15 @@
 use batchin_db::{Rerun, Row, Value, exactly, retried};
 use batchin_domain::{AccountId, Balance, Timestamp};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, stored::stored};
 
-/// What a user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Their own things.
-    User,
-    /// The operator's things too.
-    Admin,
-}
-
-impl Role {
-    const fn code(self) -> i16 {
-        match self {
-            Self::User => 0,
-            Self::Admin => 1,
-        }
+batchin_domain::stored! {
+    /// What a user may do.
+    pub enum Role {
+        /// Their own things.
+        User = 0,
+        /// The operator's things too.
+        Admin = 1,
     }
 }
 
@@ -76,17 +68,12 @@ const USER_COLUMNS: &str = "SELECT u.id, u.email, u.name, u.password_hash, u.rol
      a.posted_credit - a.posted_debit AS balance FROM app_user u JOIN account a ON a.id = u.id";
 
 fn user(row: &Row) -> Result<User, StoreError> {
-    let role = match row.get::<i16>("role")? {
-        0 => Role::User,
-        1 => Role::Admin,
-        _ => return Err(StoreError::Corrupt { table: "app_user", column: "role" }),
-    };
     Ok(User {
         id: AccountId::new(row.get("id")?),
         email: row.get("email")?,
         name: row.get("name")?,
         password_hash: row.get("password_hash")?,
-        role,
+        role: stored(row, "app_user", "role")?,
         disabled: row.get("disabled")?,
         balance: Balance::from_nanos(row.get("balance")?),
         created_at: Timestamp::from_micros(row.get("created_at")?),

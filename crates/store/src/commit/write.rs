@@ -14,7 +14,6 @@ use crate::{
     CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, UsageRecord,
     commit::{Before, tasks::Ends},
     fence::still,
-    money::credit::movement_code,
     stored::to_i64,
 };
 
@@ -307,7 +306,7 @@ async fn insert_transfers(
             settlement.charge_id.uuid().into(),
             settlement.account.uuid().into(),
             (*seq).into(),
-            movement_code(movement).into(),
+            movement.code().into(),
             amount.nanos().into(),
             settlement.usage.as_ref().map(|u| u.request.uuid()).into(),
             settlement.usage.as_ref().map(|u| u.price_version.0).into(),

@@ -84,48 +84,16 @@ impl UsageMarks {
     }
 }
 
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It goes on; this is a flush.
-    Running,
-    /// The answer was delivered whole.
-    Completed,
-    /// The client went away.
-    ClientGone,
-    /// The upstream failed in the middle.
-    UpstreamFailed,
-}
-
-impl Outcome {
-    /// The number it is stored as.
-    pub const fn code(self) -> i16 {
-        match self {
-            Self::Running => 0,
-            Self::Completed => 1,
-            Self::ClientGone => 2,
-            Self::UpstreamFailed => 3,
-        }
-    }
-
-    /// Its name in the API.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::ClientGone => "client_gone",
-            Self::UpstreamFailed => "upstream_failed",
-        }
-    }
-
-    /// From the number it is stored as.
-    pub const fn from_code(code: i16) -> Option<Self> {
-        match code {
-            0 => Some(Self::Running),
-            1 => Some(Self::Completed),
-            2 => Some(Self::ClientGone),
-            3 => Some(Self::UpstreamFailed),
-            _ => None,
-        }
+batchin_domain::stored! {
+    /// How a request ended.
+    pub enum Outcome {
+        /// It goes on; this is a flush.
+        Running = 0 => "running",
+        /// The answer was delivered whole.
+        Completed = 1 => "completed",
+        /// The client went away.
+        ClientGone = 2 => "client_gone",
+        /// The upstream failed in the middle.
+        UpstreamFailed = 3 => "upstream_failed",
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use batchin_db::{Row, Value};
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, RequestId, Timestamp, Units};
 
-use crate::{Outcome, Store, StoreError, UsageMarks, stored::stored_amount};
+use crate::{
+    Outcome, Store, StoreError, UsageMarks,
+    stored::{stored, stored_amount},
+};
 
 /// Which usage is asked about.
 #[derive(Clone, Debug)]
@@ -152,7 +155,6 @@ fn totals(row: &Row) -> Result<Totals, StoreError> {
 }
 
 fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
-    let outcome = Outcome::from_code(row.get("outcome")?);
     Ok(UsageRow {
         request: RequestId::new(row.get("request_id")?),
         key: row.get::<Option<_>>("key_id")?.map(KeyId::new),
@@ -166,7 +168,7 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
             cached: count(row, "cached_tokens")?,
         },
         cost: stored_amount(row, "usage_log", "cost_nano")?,
-        outcome: outcome.ok_or(StoreError::Corrupt { table: "usage_log", column: "outcome" })?,
+        outcome: stored(row, "usage_log", "outcome")?,
         estimated: row.get("estimated")?,
         marks: UsageMarks::from_code(row.get("marks")?),
         created_at: Timestamp::from_micros(row.get("created_at")?),

@@ -181,13 +181,13 @@ impl Store {
         let sql = format!(
             "SELECT id, movement, amount, reference, created_at FROM transfer WHERE account_id = $1 \
              AND movement IN ({}, {}) ORDER BY seq DESC LIMIT $2",
-            movement_code(Movement::Grant),
-            movement_code(Movement::Correction)
+            Movement::Grant.code(),
+            Movement::Correction.code()
         );
         let rows = self.db.all(sql, [account.uuid().into(), i64::from(limit).into()]).await?;
         let credited = |row: &Row| {
             let amount = stored_amount(row, "transfer", "amount")?.nanos();
-            let is_correction = row.get::<i16>("movement")? == movement_code(Movement::Correction);
+            let is_correction = row.get::<i16>("movement")? == Movement::Correction.code();
             Ok(Credited {
                 id: TransferId::new(row.get("id")?),
                 amount: Balance::from_nanos(if is_correction { amount.saturating_neg() } else { amount }),
@@ -213,7 +213,7 @@ async fn book_credit(tx: &WriteTx, grant: &CreditGrant, after: Counters, movemen
         [
             grant.id.uuid().into(),
             grant.account.uuid().into(),
-            movement_code(movement).into(),
+            movement.code().into(),
             grant.amount.nanos().into(),
             grant.reference.clone().into(),
             grant.reason.clone().into(),
@@ -222,14 +222,4 @@ async fn book_credit(tx: &WriteTx, grant: &CreditGrant, after: Counters, movemen
     )
     .await?;
     Ok(())
-}
-
-pub(crate) const fn movement_code(movement: Movement) -> i16 {
-    match movement {
-        Movement::Grant => 0,
-        Movement::Charge => 1,
-        Movement::Late => 2,
-        Movement::Correction => 3,
-        Movement::GiveBack => 4,
-    }
 }

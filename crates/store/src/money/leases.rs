@@ -5,7 +5,10 @@ use batchin_domain::{Amount, BatchId, KeyId, Minute, Purse, PurseKind, escrow::g
 use uuid::Uuid;
 
 use crate::{
-    FencedError, NodeIdentity, Store, StoreError, fence::still, money::credit::lock_balance, stored::stored_amount,
+    FencedError, NodeIdentity, Store, StoreError,
+    fence::still,
+    money::credit::lock_balance,
+    stored::{stored, stored_amount},
 };
 
 /// A node asks for more of one purse.
@@ -98,8 +101,7 @@ impl Store {
             .await?;
         rows.iter()
             .map(|row| {
-                let kind = PurseKind::from_code(row.get("kind")?)
-                    .ok_or(StoreError::Corrupt { table: "lease", column: "kind" })?;
+                let kind = stored(row, "lease", "kind")?;
                 Ok(Purse::from_parts(kind, row.get("owner")?, row.get("win")?))
             })
             .collect()

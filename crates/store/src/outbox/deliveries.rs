@@ -15,7 +15,7 @@ use batchin_domain::{
 };
 use uuid::Uuid;
 
-use crate::{FencedError, NodeIdentity, Store, StoreError, fence::still};
+use crate::{FencedError, NodeIdentity, Store, StoreError, fence::still, stored::stored};
 
 /// Tries of one delivery that are remembered; replays make more than the schedule does.
 const TRIES_KEPT: i64 = 50;
@@ -301,7 +301,7 @@ fn claimed_delivery(row: &Row) -> Result<ClaimedDelivery, StoreError> {
         id: EventId::new(row.get("id")?),
         epoch: row.get("epoch")?,
         account: AccountId::new(row.get("account_id")?),
-        kind: EventKind::from_code(row.get("kind")?).ok_or(corrupt("kind"))?,
+        kind: stored(row, "webhook_delivery", "kind")?,
         subject: row.get("subject")?,
         url: row.get("url")?,
         endpoint: EndpointId(row.get("endpoint")?),

@@ -9,7 +9,10 @@ use batchin_domain::{
 };
 use uuid::Uuid;
 
-use crate::{Store, StoreError};
+use crate::{
+    Store, StoreError,
+    stored::{stored, stored_if},
+};
 
 /// A delivery as its account sees it.
 #[derive(Clone, Debug)]
@@ -160,12 +163,12 @@ impl Store {
 }
 
 fn delivery_row(row: &Row) -> Result<DeliveryRow, StoreError> {
-    let corrupt = |column| StoreError::Corrupt { table: "webhook_delivery", column };
-    let state = DeliveryState::from_code(row.get("state")?).ok_or(corrupt("state"))?;
+    const TABLE: &str = "webhook_delivery";
+    let state = stored(row, TABLE, "state")?;
     let due_at = Timestamp::from_micros(row.get("due_at")?);
     Ok(DeliveryRow {
         id: EventId::new(row.get("id")?),
-        kind: EventKind::from_code(row.get("kind")?).ok_or(corrupt("kind"))?,
+        kind: stored(row, TABLE, "kind")?,
         subject: row.get("subject")?,
         url: row.get("url")?,
         state,
@@ -179,11 +182,10 @@ fn delivery_row(row: &Row) -> Result<DeliveryRow, StoreError> {
 fn try_row(row: &Row) -> Result<TryRow, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "webhook_attempt", column };
     let status: Option<i32> = row.get("status")?;
-    let failure: Option<i16> = row.get("failure")?;
     Ok(TryRow {
         at: Timestamp::from_micros(row.get("at")?),
         took: Duration::from_micros(u64::try_from(row.get::<i64>("took_us")?).unwrap_or(0)),
         status: status.map(|status| u16::try_from(status).map_err(|_| corrupt("status"))).transpose()?,
-        failure: failure.map(|code| FailureKind::from_code(code).ok_or(corrupt("failure"))).transpose()?,
+        failure: stored_if(row, "webhook_attempt", "failure")?,
     })
 }

@@ -1,6 +1,6 @@
 //! Holds: batches and what their owners see of them.
 
-use batchin_db::{Rerun, Row, Value, WriteTx, retried};
+use batchin_db::{Rerun, Row, WriteTx, retried};
 use batchin_domain::{
     AccountId, Amount, BatchId, BatchStatus, Chore, Ending, FileId, Priority, TaskId, TaskStatus, Timestamp, Window,
     batch::TaskCounts,
@@ -8,7 +8,7 @@ use batchin_domain::{
 
 use crate::{
     BlobRange, Store, StoreError, StoredResult, TaskError,
-    stored::{stored_amount, to_i64, unsigned},
+    stored::{stored, stored_amount, stored_if, to_i64, unsigned},
 };
 
 /// What an owner asks of a batch, however it was made.
@@ -134,27 +134,6 @@ const BATCH_COLUMNS: &str = "id, account_id, priority, status, chore, inline, en
      output_tokens, reasoning_tokens, cost_nano, created_at, started_at, ending_at, finalizing_at, finished_at, expires_at";
 const TASK_COLUMNS: &str = "id, idx, seq, custom_id, model, state, result_blob, result_offset, result_len, result_head, \
      error_code, error_message, error_status, error_kind, error_param, input_tokens, cached_tokens, output_tokens, cost_nano";
-
-const fn priority_code(priority: Priority) -> i16 {
-    match priority {
-        Priority::High => 0,
-        Priority::Low => 1,
-        Priority::Fill => 2,
-    }
-}
-
-pub(crate) fn stored_priority(row: &Row, column: &'static str) -> Result<Priority, StoreError> {
-    match row.get::<i16>(column)? {
-        0 => Ok(Priority::High),
-        1 => Ok(Priority::Low),
-        2 => Ok(Priority::Fill),
-        _ => Err(StoreError::Corrupt { table: "batch", column }),
-    }
-}
-
-pub(crate) fn priority_value(priority: Priority) -> Value {
-    priority_code(priority).into()
-}
 
 impl Store {
     /// An account's batches, newest first.
@@ -291,16 +270,15 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
     let window = row.get::<Option<i16>>("window_hours")?;
     let output_seconds = row.get::<Option<i64>>("output_seconds")?;
     let max_cost = row.get::<Option<i64>>("max_cost_nano")?;
-    let ending = row.get::<Option<i16>>("ending")?;
     let amount = |nanos: i64| Amount::from_nanos(nanos).ok_or(corrupt("max_cost_nano"));
     Ok(BatchRow {
         id: BatchId::new(row.get("id")?),
         account: AccountId::new(row.get("account_id")?),
-        status: BatchStatus::from_code(row.get("status")?).ok_or(corrupt("status"))?,
-        chore: Chore::from_code(row.get("chore")?).ok_or(corrupt("chore"))?,
+        status: stored(row, TABLE, "status")?,
+        chore: stored(row, TABLE, "chore")?,
         inline: row.get("inline")?,
         terms: BatchTerms {
-            priority: stored_priority(row, "priority")?,
+            priority: stored(row, TABLE, "priority")?,
             webhook_url: row.get("webhook_url")?,
             window: window.and_then(|hours| Window::from_hours(u16::try_from(hours).ok()?)),
             max_cost: max_cost.map(amount).transpose()?,
@@ -316,7 +294,7 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
         counts: counts(row)?,
         loaded: count(row, "loaded")?,
         loaded_bytes: unsigned(row, TABLE, "loaded_bytes")?,
-        ending: ending.map(|code| Ending::from_code(code).ok_or(corrupt("ending"))).transpose()?,
+        ending: stored_if(row, TABLE, "ending")?,
         faults: row.get("faults")?,
         blocked: row.get("blocked")?,
         usage: TaskUsage {
@@ -373,7 +351,7 @@ fn task_row(row: &Row) -> Result<TaskRow, StoreError> {
         id: TaskId::new(row.get("id")?),
         custom_id: row.get("custom_id")?,
         model: row.get("model")?,
-        status: TaskStatus::from_code(row.get("state")?).ok_or(corrupt("state"))?,
+        status: stored(row, "task", "state")?,
         result,
         error,
         usage,

@@ -16,9 +16,9 @@ use uuid::Uuid;
 use crate::{
     BlobRange, FencedError, NodeIdentity, Store, StoreError,
     fence::still,
-    queue::batches::{counts, priority_value, stored_priority},
+    queue::batches::counts,
     queue::waiting::WAITS_FOR_CAP,
-    stored::unsigned,
+    stored::{stored, unsigned},
 };
 
 /// A task under a node's claim.
@@ -158,7 +158,7 @@ impl Store {
              ORDER BY b.rank, b.account_id, b.id, m.model LIMIT $4",
         );
         let after = after.map_or(Uuid::nil(), AccountId::uuid);
-        let values = [priority_value(rank), after.into(), now.micros().into(), i64::from(limit).into()];
+        let values: [Value; 4] = [rank.code().into(), after.into(), now.micros().into(), i64::from(limit).into()];
         let values = values.into_iter().chain(without.iter().map(|model| model.as_str().into()));
         self.db.all(sql, values.collect::<Vec<_>>()).await?.iter().map(backlog).collect()
     }
@@ -284,7 +284,7 @@ impl Store {
             BatchStatus::Pending.code(),
             BatchStatus::InProgress.code()
         );
-        let row = self.db.one(sql, [priority_value(priority)]).await?;
+        let row = self.db.one(sql, [priority.code().into()]).await?;
         row.map_or(Ok(0), |row| unsigned(&row, "batch", "n"))
     }
 
@@ -297,7 +297,7 @@ impl Store {
             BatchStatus::InProgress.code(),
             BatchStatus::Validating.code()
         );
-        let rows = self.db.all(sql, [priority_value(Priority::Low), i64::from(limit).into()]).await?;
+        let rows = self.db.all(sql, [Priority::Low.code().into(), i64::from(limit).into()]).await?;
         let promotable = |row: &Row| -> Result<Promotable, StoreError> {
             Ok(Promotable {
                 batch: BatchId::new(row.get("id")?),
@@ -316,7 +316,7 @@ impl Store {
         retried(Rerun::Harmless, || async {
             let tx = self.db.write().await?;
             for batch in &sorted {
-                let values = [batch.uuid().into(), priority_value(Priority::High)];
+                let values: [Value; 2] = [batch.uuid().into(), Priority::High.code().into()];
                 tx.run("UPDATE batch SET rank = $2 WHERE id = $1", values).await?;
             }
             tx.commit().await
@@ -343,8 +343,8 @@ async fn terms_of(tx: &WriteTx, shares: &[Share]) -> Result<HashMap<BatchId, (Te
         let one = Terms {
             account: AccountId::new(row.get("account_id")?),
             key: row.get::<Option<_>>("key_id")?.map(KeyId::new),
-            priority: stored_priority(&row, "priority")?,
-            rank: stored_priority(&row, "rank")?,
+            priority: stored(&row, "batch", "priority")?,
+            rank: stored(&row, "batch", "rank")?,
             capped: row.get::<Option<i64>>("max_cost_nano")?.is_some(),
             blocked: row.get("blocked")?,
             input_blob: row.get("input_blob")?,

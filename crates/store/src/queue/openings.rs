@@ -9,7 +9,7 @@ use batchin_domain::{
 
 use crate::{
     BatchRow, BatchTerms, BatchTimes, IdempotencyScope, Store, StoreError, StoredAnswer, TaskUsage, files::use_file,
-    inference::idempotency::remember, queue::batches::priority_value, stored::to_i64,
+    inference::idempotency::remember, stored::to_i64,
 };
 
 /// Where a batch's tasks come from.
@@ -165,7 +165,7 @@ async fn insert_batch(tx: &WriteTx, new: &NewBatch) -> Result<bool, StoreError> 
                 new.id.uuid().into(),
                 new.account.uuid().into(),
                 new.key.map(KeyId::uuid).into(),
-                priority_value(terms.priority),
+                terms.priority.code().into(),
                 status.code().into(),
                 chore.code().into(),
                 matches!(new.tasks, NewTasks::Inline(_)).into(),
