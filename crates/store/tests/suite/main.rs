@@ -14,6 +14,7 @@ mod conservation;
 mod files;
 mod idempotency;
 mod leases;
+mod ledger;
 mod lost;
 mod migrations;
 mod nodes;

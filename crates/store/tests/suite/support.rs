@@ -136,10 +136,21 @@ impl Db {
 
     /// How many rows a table has.
     pub async fn count(&self, table: &str) -> i64 {
-        let sql = format!("SELECT count(*) FROM {table}");
+        let [count] = self.numbers(&format!("SELECT count(*) FROM {table}")).await;
+        count
+    }
+
+    /// The numbers of a query's first row.
+    pub async fn numbers<const N: usize>(&self, sql: &str) -> [i64; N] {
         match self.url.strip_prefix("sqlite:") {
-            Some(file) => sqlite(file).query_row(&sql, (), |row| row.get(0)).unwrap(),
-            None => client(&self.url).await.query_one(&sql, &[]).await.unwrap().get(0),
+            Some(file) => {
+                let row = |row: &rusqlite::Row<'_>| (0..N).map(|at| row.get(at)).collect::<Result<Vec<i64>, _>>();
+                sqlite(file).query_row(sql, (), row).unwrap().try_into().unwrap()
+            }
+            None => {
+                let row = client(&self.url).await.query_one(sql, &[]).await.unwrap();
+                std::array::from_fn(|at| row.get(at))
+            }
         }
     }
 
