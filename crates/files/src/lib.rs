@@ -18,5 +18,4 @@ pub use content::ContentError;
 pub use disk::DiskReserve;
 pub use files::{DeleteError, Files, FilesOptions, FilesParts};
 pub use manifest::{ManifestWriter, NewOutput};
-pub use sweep::SWEEP_EVERY;
 pub use write::{Upload, WriteFileError};

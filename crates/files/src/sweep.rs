@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use batchin_domain::{FileId, Timestamp};
 use batchin_store::StoreError;
-use batchin_tasks::Tasks;
+use batchin_tasks::Sweeps;
 use tracing::{error, warn};
 
 use crate::{BlobError, Files};
 
-/// Between two sweeps.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// An upload has ended long before.
 const UNFINISHED_AGE: Duration = Duration::from_secs(24 * 3_600);
 /// Files looked up at once.
@@ -30,17 +28,12 @@ pub(crate) enum RemoveError {
 }
 
 impl Files {
-    /// Sweeps from time to time until the group stops.
-    pub fn keep_swept(&self, tasks: &Tasks) {
+    /// Has what is due removed from time to time.
+    pub fn add_sweep(&self, sweeps: &mut Sweeps) {
         let files = self.clone();
-        tasks.spawn("file_sweep", move |stop| async move {
-            let mut ticks = tokio::time::interval(SWEEP_EVERY);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-                if let Some(Err(cause)) = stop.run_until_cancelled(files.sweep()).await {
-                    warn!(error = &cause as &dyn std::error::Error, "files could not be swept");
-                }
-            }
+        sweeps.add("files could not be swept", move || {
+            let files = files.clone();
+            async move { files.sweep().await }
         });
     }
 

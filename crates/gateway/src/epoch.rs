@@ -30,10 +30,6 @@ const RENEWALS_PER_LEASE: u32 = 4;
 const RECALL_LOOK: Duration = Duration::from_millis(40);
 /// Between two rounds of giving idle leases back.
 const TIDY: Duration = Duration::from_secs(1);
-/// Between two sweeps of old windows and answers.
-const SWEEP: Duration = Duration::from_secs(60);
-/// How long the answer to an Idempotency-Key is kept.
-const IDEMPOTENCY_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// This node may not spend now: it lost touch with the database.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -243,7 +239,7 @@ impl Keeper {
     async fn tidy(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(RECALL_LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut tidied, mut swept, mut alone) = (Instant::now(), Instant::now(), true);
+        let (mut tidied, mut alone) = (Instant::now(), true);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let epoch = self.current.load_full();
             if !alone {
@@ -254,19 +250,6 @@ impl Keeper {
                 epoch.escrow.tidy(self.clock.now()).await;
                 alone = self.store.live_nodes().await.is_ok_and(|nodes| nodes <= 1);
             }
-            if swept.elapsed() >= SWEEP {
-                swept = Instant::now();
-                self.sweep().await;
-            }
-        }
-    }
-
-    async fn sweep(&self) {
-        let now = self.clock.now();
-        let minutes = self.store.sweep_minutes(now.minute()).await;
-        let answers = self.store.sweep_idempotent(now, IDEMPOTENCY_AGE).await;
-        for cause in [minutes.err(), answers.err()].into_iter().flatten() {
-            warn!(error = &cause as &dyn std::error::Error, "old rows could not be swept");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Holds: the gateway itself: what the pipeline's steps share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{Availability, Capability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters, waiters::Waiters};
 use arc_swap::ArcSwap;
@@ -8,8 +8,11 @@ use batchin_domain::{AccountId, Clock, IdSource};
 use batchin_openai::Endpoint;
 use batchin_shares::{ShareLimits, Shares};
 use batchin_store::Store;
-use batchin_tasks::Tasks;
+use batchin_tasks::{Sweeps, Tasks};
 use batchin_upstream::{Fleet, Replica};
+
+/// How long the answer to an Idempotency-Key is kept.
+const IDEMPOTENCY_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// What the gateway works with.
 pub struct GatewayParts {
@@ -133,6 +136,21 @@ impl Gateway {
         let (spare, first) =
             self.replicas_of(model).into_iter().partition(|replica| replica.avoids(&model.id, endpoint));
         [first, spare]
+    }
+
+    /// Has the windows of minutes that are over and old answers removed.
+    pub fn add_sweeps(&self, sweeps: &mut Sweeps) {
+        const FAILED: &str = "old rows could not be swept";
+        let gateway = self.clone();
+        sweeps.add(FAILED, move || {
+            let (store, now) = (gateway.store().clone(), gateway.clock().now());
+            async move { store.sweep_minutes(now.minute()).await.map(drop) }
+        });
+        let gateway = self.clone();
+        sweeps.add(FAILED, move || {
+            let (store, now) = (gateway.store().clone(), gateway.clock().now());
+            async move { store.sweep_idempotent(now, IDEMPOTENCY_AGE).await.map(drop) }
+        });
     }
 
     /// Work beside requests.

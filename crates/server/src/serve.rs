@@ -23,7 +23,7 @@ use batchin_files::{Blobs, Files, FilesParts};
 use batchin_gateway::{Catalog, Dispatcher, Gateway, GatewayParts, Keeper, KeeperOptions};
 use batchin_scheduler::Policy;
 use batchin_store::Store;
-use batchin_tasks::Tasks;
+use batchin_tasks::{Sweeps, Tasks};
 use batchin_upstream::Fleet;
 use batchin_webhooks::Webhooks;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -80,12 +80,15 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         .with_webhook_targets(config.webhooks.targets.clone())
         .with_open_limits(config.batches.open);
     engine::start(&config, gateway.fleet(), &groups.beside);
+    let mut sweeps = Sweeps::default();
+    gateway.add_sweeps(&mut sweeps);
     if config.server.roles.worker {
         let parts = (blobs, files.clone(), &batches);
         Worker::start(gateway.clone(), parts, config.batches.worker, &groups.workers);
-        files.keep_swept(&groups.beside);
-        webhooks::start(&config, &webhooks, &gateway, &groups.workers)?;
+        files.add_sweep(&mut sweeps);
+        webhooks::start(&config, &webhooks, &gateway, (&groups.workers, &mut sweeps))?;
     }
+    sweeps.start(&groups.beside);
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
     let parts = api_parts(&config, &gateway, (batches, files, webhooks), (metrics, stopping.clone()));

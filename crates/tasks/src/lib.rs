@@ -3,12 +3,16 @@
 //! Everything that runs beside a request is spawned through [`Tasks`], which shutdown waits for. A detached
 //! `tokio::spawn` is banned by clippy: work started that way is lost on shutdown and its panics go unseen.
 
+mod sweeps;
+
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, error, info_span, warn};
+
+pub use sweeps::Sweeps;
 
 /// A group of tasks that end together. Cheap to clone; clones share the group.
 #[derive(Clone, Debug, Default)]

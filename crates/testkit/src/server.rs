@@ -412,7 +412,7 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
     let (webhooks, keeper) = (webhooks.clone(), Arc::clone(gateway.keeper()));
     let identity = Arc::new(move || Some(keeper.epoch()).filter(|epoch| epoch.holds()).map(|epoch| epoch.identity));
     let sender = Sender::new(targets, Arc::new(SystemLookup)).unwrap();
-    Deliverer::start(DelivererParts { webhooks, sender, identity, retention: RETENTION }, tasks);
+    Deliverer::start(DelivererParts { webhooks, sender, identity }, tasks);
 }
 
 /// `chat-model` with the alias `gpt-x`, `embed-model`, and `org/offline-model`, which nobody serves.

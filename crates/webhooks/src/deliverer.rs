@@ -28,9 +28,6 @@ const STRAY_LOOK: Duration = Duration::from_secs(10);
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 /// How long tries under way may go on once the node is to stop; below the patience of a shutdown.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// Between two sweeps of what has ended long ago.
-const SWEEP: Duration = Duration::from_secs(60);
-
 /// This node in its present epoch, while its lease holds.
 pub type Identity = Arc<dyn Fn() -> Option<NodeIdentity> + Send + Sync>;
 
@@ -42,8 +39,6 @@ pub struct DelivererParts {
     pub sender: Sender,
     /// Whose claims these are.
     pub identity: Identity,
-    /// How long deliveries that have ended are kept.
-    pub retention: Duration,
 }
 
 /// Delivers events from this node.
@@ -57,8 +52,6 @@ impl Deliverer {
     /// Starts to deliver. `tasks` is asked to stop before the node gives its lease back.
     pub fn start(parts: DelivererParts, tasks: &Tasks) {
         let deliverer = Arc::new(Self { parts, in_flight: Arc::default(), tries: tasks.clone() });
-        let sweeping = Arc::clone(&deliverer);
-        tasks.spawn("webhook_sweep", move |stop| async move { sweeping.sweep(stop).await });
         tasks.spawn("webhook_deliverer", move |stop| deliverer.run(stop));
     }
 
@@ -179,26 +172,6 @@ impl Deliverer {
     async fn lost(&self, node: NodeIdentity) {
         while (self.parts.identity)() == Some(node) {
             sleep(LEASE_LOOK).await;
-        }
-    }
-
-    async fn sweep(&self, stop: CancellationToken) {
-        let mut ticks = interval(SWEEP);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let webhooks = &self.parts.webhooks;
-            let before = webhooks.now().before(self.parts.retention);
-            // Until nothing is left, with a pause for others to write.
-            loop {
-                match webhooks.store().sweep_deliveries(before).await {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(cause) => break warn!(error = &cause as &dyn Error, "old webhooks could not be swept"),
-                }
-                if stop.run_until_cancelled(sleep(POLL)).await.is_none() {
-                    return;
-                }
-            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod payload;
 mod resolver;
 mod secret;
 mod sender;
+mod sweep;
 mod vault;
 mod webhooks;
 

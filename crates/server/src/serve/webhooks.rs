@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use batchin_config::Config;
 use batchin_gateway::Gateway;
 use batchin_store::Store;
-use batchin_tasks::Tasks;
+use batchin_tasks::{Sweeps, Tasks};
 use batchin_webhooks::{Deliverer, DelivererParts, Sender, SystemLookup, Webhooks};
 
 use crate::{secret_key, world::World};
@@ -17,8 +17,13 @@ pub(super) async fn open(config: &Config, store: &Store) -> Result<Webhooks> {
     Webhooks::open(store.clone(), &key, Arc::new(World), Arc::new(World)).await.context("webhook secrets")
 }
 
-/// Starts to deliver, if this node can sign.
-pub(super) fn start(config: &Config, webhooks: &Webhooks, gateway: &Gateway, tasks: &Tasks) -> Result<()> {
+/// Starts to deliver, and to forget what was, if this node can sign.
+pub(super) fn start(
+    config: &Config,
+    webhooks: &Webhooks,
+    gateway: &Gateway,
+    (tasks, sweeps): (&Tasks, &mut Sweeps),
+) -> Result<()> {
     if !webhooks.can_sign() {
         return Ok(());
     }
@@ -28,7 +33,8 @@ pub(super) fn start(config: &Config, webhooks: &Webhooks, gateway: &Gateway, tas
         let epoch = gateway.epoch();
         epoch.holds().then_some(epoch.identity)
     };
-    let (webhooks, retention) = (webhooks.clone(), config.webhooks.retention);
-    Deliverer::start(DelivererParts { webhooks, sender, identity: Arc::new(identity), retention }, tasks);
+    webhooks.add_sweep(config.webhooks.retention, sweeps);
+    let webhooks = webhooks.clone();
+    Deliverer::start(DelivererParts { webhooks, sender, identity: Arc::new(identity) }, tasks);
     Ok(())
 }
