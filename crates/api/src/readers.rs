@@ -23,6 +23,8 @@ use tracing::info;
 
 /// Looks at all streams while one may be silent for its patience.
 const LOOKS: u32 = 4;
+/// Patience may be set to nearly nothing, and a look must not spin.
+const SHORTEST_LOOK: Duration = Duration::from_millis(1);
 /// A comment, which clients of server-sent events pass over.
 pub(crate) const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
 
@@ -67,7 +69,7 @@ impl Readers {
         let readers = Arc::new(Self { began: Instant::now(), streams: Mutex::default() });
         let watching = Arc::clone(&readers);
         tasks.spawn("stream_readers", move |stop| async move {
-            let mut ticks = interval((patience / LOOKS).max(Duration::from_millis(1)));
+            let mut ticks = interval((patience / LOOKS).max(SHORTEST_LOOK));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while stop.run_until_cancelled(ticks.tick()).await.is_some() {
                 watching.look(patience);

@@ -42,6 +42,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Embedding requests that may wait.
 const EMBED_QUEUE: usize = 256;
 
+/// After a connection that could not be accepted: out of file descriptors, most likely; at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Why the engine could not start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -302,8 +305,7 @@ async fn listen(
                 Ok((stream, _)) => serve_connection(&tasks, service.clone(), stream),
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
-                    // Out of file descriptors, most likely; accepting at once would only spin.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
             _ = terminate.recv(), if stop.on_signals => break DRAIN,

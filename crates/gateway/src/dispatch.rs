@@ -18,6 +18,9 @@ use crate::pace::Step;
 /// The scheduler is asked for its next deadline at least this often, so that a reload or a lost wake-up heals itself.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
+/// A deadline that is due at once must not spin.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
 /// Who runs next and where, for this node.
 pub struct Dispatcher {
     /// std mutex: held for one decision and its event, never across an await.
@@ -205,9 +208,7 @@ impl Dispatcher {
                 let now = self.clock.now();
                 state.scheduler.next_deadline(now).map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP))
             };
-            // A deadline that is due at once must not spin.
-            let wait = wait.max(Duration::from_millis(1));
-            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            if stop.run_until_cancelled(tokio::time::sleep(wait.max(SHORTEST_SLEEP))).await.is_none() {
                 return;
             }
             self.apply([Event::Tick]);
