@@ -13,7 +13,7 @@ struct Edges {
 
 const EDGES: &[Edges] = &[
     Edges { name: "domain", may_import: &[] },
-    Edges { name: "openai", may_import: &[] },
+    Edges { name: "openai", may_import: &["domain"] },
     Edges { name: "tasks", may_import: &[] },
     Edges { name: "faults", may_import: &[] },
     Edges { name: "shares", may_import: &[] },
@@ -82,7 +82,7 @@ const EDGES: &[Edges] = &[
             "weights",
         ],
     },
-    Edges { name: "sim", may_import: &["openai", "tasks"] },
+    Edges { name: "sim", may_import: &["openai", "domain", "tasks"] },
     Edges {
         name: "testkit",
         may_import: &[
