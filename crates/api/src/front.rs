@@ -20,8 +20,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::future::RouteFuture,
 };
-use batchin_domain::RequestId;
-use batchin_openai::{Code, Endpoint};
+use batchin_domain::{CallKind, RequestId};
+use batchin_openai::Code;
 use batchin_shares::NoShare;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header::EXPECT};
@@ -107,7 +107,7 @@ where
                 Doing::Known { answer: Some(answer) }
             }
             Ok(request) => match inference_call(&request).filter(|_| app.settings.serves) {
-                Some(endpoint) => {
+                Some(call) => {
                     let (app, of_late, told) = (app.clone(), app.clone(), edge.clone());
                     let promised = move |promise| {
                         if let Some(edge) = told {
@@ -115,7 +115,7 @@ where
                         }
                     };
                     let answer =
-                        async move { inference::answer(&app, (endpoint, id), request, promised).await.into_response() };
+                        async move { inference::answer(&app, (call, id), request, promised).await.into_response() };
                     Doing::Inference { answer: Some(Box::pin(answer)), app: of_late }
                 }
                 None => Doing::Routed { answer: self.routed(router, id, request) },
@@ -163,12 +163,12 @@ where
 }
 
 /// Which inference call it is, if it is one.
-fn inference_call<B>(request: &Request<B>) -> Option<Endpoint> {
+fn inference_call<B>(request: &Request<B>) -> Option<CallKind> {
     if request.method() != Method::POST {
         return None;
     }
     let path = request.uri().path();
-    Endpoint::from_url(path.strip_prefix("/openai").filter(|below| below.starts_with("/v1/")).unwrap_or(path))
+    CallKind::from_url(path.strip_prefix("/openai").filter(|below| below.starts_with("/v1/")).unwrap_or(path))
 }
 
 pin_project! {

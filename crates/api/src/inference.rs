@@ -5,9 +5,8 @@ use axum::{
     extract::{FromRequestParts, Request},
     response::{IntoResponse, Response},
 };
-use batchin_domain::{Class, RequestId};
+use batchin_domain::{CallKind, Class, RequestId};
 use batchin_gateway::{IdempotencyKey, Inbound, Promise, RateInfo, Reply, ReplyBody};
-use batchin_openai::Endpoint;
 use batchin_store::StoredAnswer;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -77,7 +76,7 @@ pub(crate) enum Refusals {
 /// Answers an inference call. `promised` is told what is known before its answer, once it is admitted.
 pub(crate) async fn answer(
     app: &App,
-    (endpoint, request): (Endpoint, RequestId),
+    (kind, request): (CallKind, RequestId),
     call: Request,
     promised: impl FnOnce(Promise) + Send,
 ) -> Result<Response, ApiError> {
@@ -86,7 +85,7 @@ pub(crate) async fn answer(
     let began = Instant::now();
     let idempotency = idempotent::key(&parts.headers)?.map(IdempotencyKey);
     let body = body::read(&app.bodies.of(caller.0.account), &parts.headers, body, app.settings.max_body_bytes).await?;
-    let inbound = Inbound { endpoint, body, request, class: Class::Interactive, task: None, idempotency };
+    let inbound = Inbound { call: kind, body, request, class: Class::Interactive, task: None, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound, promised).await?;
     let mut response = render(app, reply);
     let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -3,12 +3,12 @@
 use std::{collections::HashMap, str::FromStr};
 
 use batchin_domain::{
-    Amount, Class, Priority, Window,
+    Amount, CallKind, Class, Priority, Window,
     text::{NOT_STORABLE, is_storable},
     webhook::TargetPolicy,
 };
-use batchin_gateway::{Checked, Gateway, endpoint_code};
-use batchin_openai::{Endpoint, Rewrite, rewrite};
+use batchin_gateway::{Checked, Gateway};
+use batchin_openai::{Rewrite, meant_for, rewrite};
 use batchin_store::BatchTerms;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
@@ -49,8 +49,8 @@ pub struct Order {
 pub struct OrderTask {
     /// The owner's name for it; unique in the batch.
     pub custom_id: String,
-    /// The kind of call, as its stored number.
-    pub endpoint: i16,
+    /// The kind of call.
+    pub call: CallKind,
     /// Where its body begins in [`Order::lines`].
     pub offset: u64,
     /// How long its body is.
@@ -131,7 +131,7 @@ impl RawTerms<'_> {
             webhook_url: webhook_url.map(str::to_owned),
             window: self.completion_window.and_then(|text| read_window(text, faults)),
             max_cost: self.max_cost_cents.and_then(|text| read_max_cost(text, faults)),
-            endpoint: None,
+            call: None,
             metadata: self.metadata.and_then(|text| read_metadata(text, faults)),
             output_seconds: None,
         }
@@ -198,20 +198,20 @@ impl TaskReader<'_> {
         if !body_text.starts_with('{') {
             return Err(fault(format!("{at}.request_body"), "must be an object: the body of the call"));
         }
-        let endpoint = endpoint_of(&at, raw.url.as_deref(), body_text)?;
+        let call = call_of(&at, raw.url.as_deref(), body_text)?;
         // The task's model is the one that counts, whatever the body says.
         let body = Bytes::copy_from_slice(body_text.as_bytes());
         let body = rewrite(&body, &Rewrite { model: Some(&raw.model), ..Rewrite::default() });
-        let checked = check_body(self.gateway, (endpoint, self.class), body.clone());
+        let checked = check_body(self.gateway, (call, self.class), body.clone());
         let checked = checked.map_err(|cause| of_task(&at, cause))?.into();
-        let (offset, len) = self.write_line(&raw.custom_id, endpoint, &body);
-        Ok(OrderTask { custom_id: raw.custom_id, endpoint: endpoint_code(endpoint), offset, len, checked })
+        let (offset, len) = self.write_line(&raw.custom_id, call, &body);
+        Ok(OrderTask { custom_id: raw.custom_id, call, offset, len, checked })
     }
 
     /// Adds the line; returns where its body lies.
-    fn write_line(&mut self, custom_id: &str, endpoint: Endpoint, body: &[u8]) -> (u64, u64) {
+    fn write_line(&mut self, custom_id: &str, call: CallKind, body: &[u8]) -> (u64, u64) {
         let custom_id = serde_json::Value::from(custom_id);
-        let head = format!(r#"{{"custom_id":{custom_id},"method":"POST","url":"{}","body":"#, endpoint.path());
+        let head = format!(r#"{{"custom_id":{custom_id},"method":"POST","url":"{}","body":"#, call.path());
         self.lines.extend_from_slice(head.as_bytes());
         let offset = self.lines.len();
         put_on_one_line(&mut self.lines, body);
@@ -241,13 +241,13 @@ fn of_task(at: &str, cause: LineFault) -> TaskFault {
     fault(format!("{at}{param}"), cause.message)
 }
 
-fn endpoint_of(at: &str, url: Option<&str>, body: &str) -> Result<Endpoint, TaskFault> {
-    let served = || Endpoint::ALL.map(Endpoint::path).join(", ");
+fn call_of(at: &str, url: Option<&str>, body: &str) -> Result<CallKind, TaskFault> {
+    let served = || CallKind::ALL.map(CallKind::path).join(", ");
     match url {
         Some(url) => {
-            Endpoint::from_url(url).ok_or_else(|| fault(format!("{at}.url"), format!("must be one of {}", served())))
+            CallKind::from_url(url).ok_or_else(|| fault(format!("{at}.url"), format!("must be one of {}", served())))
         }
-        None => Endpoint::infer(body.as_bytes()).ok_or_else(|| {
+        None => meant_for(body.as_bytes()).ok_or_else(|| {
             let message =
                 "must have `messages` (chat), `prompt` (completions) or `input` (embeddings), or the task a `url`";
             fault(format!("{at}.request_body"), message)

@@ -5,11 +5,11 @@
 use std::{borrow::Cow, ops::Range};
 
 use batchin_domain::{
-    Class, RequestId,
+    CallKind, Class, RequestId,
     text::{NOT_STORABLE, is_storable},
 };
 use batchin_gateway::{AdmitError, Checked, Gateway, Inbound, Reader};
-use batchin_openai::{Code, Endpoint};
+use batchin_openai::Code;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -52,7 +52,7 @@ pub(crate) struct Line {
     /// The owner's name for it.
     pub custom_id: String,
     /// The kind of call.
-    pub endpoint: Endpoint,
+    pub call: CallKind,
     /// Where its body lies in the line.
     pub body: Range<usize>,
 }
@@ -71,7 +71,7 @@ struct RawLine<'a> {
 }
 
 /// Reads a line. `declared` is the one kind of call that the batch has said it is made of.
-pub(crate) fn read_line(line: &[u8], declared: Option<Endpoint>) -> Result<Line, LineFault> {
+pub(crate) fn read_line(line: &[u8], declared: Option<CallKind>) -> Result<Line, LineFault> {
     let text = std::str::from_utf8(line).map_err(|cause| {
         let message = format!("is not valid UTF-8 at byte {}", cause.valid_up_to() + 1);
         LineFault::of_file("invalid_json_line", message)
@@ -87,11 +87,11 @@ pub(crate) fn read_line(line: &[u8], declared: Option<Endpoint>) -> Result<Line,
         return Err(LineFault::at("method", "invalid_method", "must be \"POST\""));
     }
     let url = text_of("url", raw.url)?;
-    let endpoint = Endpoint::from_url(&url).ok_or_else(|| {
-        let served = Endpoint::ALL.map(Endpoint::path).join(", ");
+    let call = CallKind::from_url(&url).ok_or_else(|| {
+        let served = CallKind::ALL.map(CallKind::path).join(", ");
         LineFault::at("url", "invalid_url", format!("must be one of {served}"))
     })?;
-    if let Some(declared) = declared.filter(|declared| *declared != endpoint) {
+    if let Some(declared) = declared.filter(|declared| *declared != call) {
         let message = format!("must be the batch's endpoint, {}", declared.path());
         return Err(LineFault::at("url", "mismatched_endpoint", message));
     }
@@ -101,7 +101,7 @@ pub(crate) fn read_line(line: &[u8], declared: Option<Endpoint>) -> Result<Line,
     }
     // Both lie in the same text.
     let start = body.as_ptr() as usize - text.as_ptr() as usize;
-    Ok(Line { custom_id, endpoint, body: start..start + body.len() })
+    Ok(Line { custom_id, call, body: start..start + body.len() })
 }
 
 /// What must hold of every task's `custom_id`.
@@ -119,12 +119,12 @@ pub(crate) fn check_custom_id(custom_id: &str) -> Result<(), LineFault> {
 /// Checks the body of a call that is to run later, against the catalogue as it stands.
 pub(crate) fn check_body(
     gateway: &Gateway,
-    (endpoint, class): (Endpoint, Class),
+    (call, class): (CallKind, Class),
     body: Bytes,
 ) -> Result<Checked, LineFault> {
     // Nothing is run, so nothing is ever called by this id.
     let request = RequestId::new(gateway.ids().uuid());
-    let inbound = Inbound { endpoint, body, request, class, task: None, idempotency: None };
+    let inbound = Inbound { call, body, request, class, task: None, idempotency: None };
     let checked = gateway.check(&inbound).map_err(|cause| body_fault(&cause))?;
     if checked.streams {
         let message = "must not be true: the answer of a batched request is stored whole";
@@ -170,7 +170,7 @@ fn bad_json(cause: &serde_json::Error) -> LineFault {
 mod tests {
     use std::time::Duration;
 
-    use batchin_gateway::Capability;
+    use batchin_domain::Capability;
     use batchin_openai::InvalidRequest;
 
     use super::*;
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn fault(line: &str) -> (String, Option<String>) {
-        let Err(fault) = read_line(line.as_bytes(), Some(Endpoint::Chat)) else { panic!("{line}") };
+        let Err(fault) = read_line(line.as_bytes(), Some(CallKind::Chat)) else { panic!("{line}") };
         (fault.code.into_owned(), fault.param)
     }
 
@@ -219,14 +219,14 @@ mod tests {
     fn a_line_tells_where_its_body_lies() {
         let text = r#" {"body" : {"model":"m"} , "url":"/v1/embeddings","method":"POST","custom_id":"\u0061"}"#;
         let line = read_line(text.as_bytes(), None).unwrap();
-        assert_eq!((line.custom_id.as_str(), line.endpoint), ("a", Endpoint::Embeddings));
+        assert_eq!((line.custom_id.as_str(), line.call), ("a", CallKind::Embeddings));
         assert_eq!(&text[line.body], r#"{"model":"m"}"#);
     }
 
     #[test]
     fn every_fault_names_its_member() {
         let whole = r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{}}"#;
-        assert!(read_line(whole.as_bytes(), Some(Endpoint::Chat)).is_ok());
+        assert!(read_line(whole.as_bytes(), Some(CallKind::Chat)).is_ok());
         let param = |param: &str| Some(param.to_owned());
         for (from, to, code, at) in [
             (r#""custom_id":"a","#, "", "missing_required_parameter", param("custom_id")),

@@ -4,7 +4,7 @@
 
 use batchin_domain::{TaskId, Timestamp};
 use batchin_files::Blobs;
-use batchin_gateway::{Gateway, endpoint_code, endpoint_of};
+use batchin_gateway::Gateway;
 use batchin_store::{BatchRow, ChoreError, NewTask, NodeIdentity, Piece};
 use serde::Deserialize;
 
@@ -47,7 +47,7 @@ pub(crate) async fn load(
     let (store, ids, catalog) = (gateway.store(), gateway.ids(), gateway.catalog());
     let input = Input::open(blobs.clone(), batch.input_blob.clone(), batch.loaded_bytes).await;
     let mut input = input.map_err(|cause| LoadError::Input(InputError::Blob(cause)))?;
-    let declared = batch.terms.endpoint.and_then(endpoint_of);
+    let declared = batch.terms.call;
     let mut loaded = batch.loaded;
     let mut tasks = Vec::with_capacity(PIECE);
     while loaded < batch.counts.total {
@@ -62,7 +62,7 @@ pub(crate) async fn load(
                 id: TaskId::new(ids.uuid()),
                 custom_id: read.custom_id,
                 model,
-                endpoint: endpoint_code(read.endpoint),
+                call: read.call,
                 body_offset: line.offset + read.body.start as u64,
                 body_len: read.body.len() as u64,
             });

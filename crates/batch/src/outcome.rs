@@ -288,7 +288,8 @@ fn jittered(most: Duration, chance: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use batchin_gateway::{Capability, Fenced};
+    use batchin_domain::Capability;
+    use batchin_gateway::Fenced;
     use batchin_openai::InvalidRequest;
 
     use super::*;

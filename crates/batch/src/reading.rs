@@ -2,9 +2,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use batchin_domain::Priority;
+use batchin_domain::{CallKind, Priority};
 use batchin_files::Blobs;
-use batchin_gateway::{Gateway, endpoint_of};
+use batchin_gateway::Gateway;
 use batchin_store::BatchRow;
 
 use crate::{
@@ -36,13 +36,13 @@ pub(crate) enum Verdict {
 pub(crate) struct Question {
     pub blob: String,
     pub priority: Priority,
-    /// The one kind of call that all lines must be, as its stored number.
-    pub endpoint: Option<i16>,
+    /// The one kind of call that all lines must be.
+    pub call: Option<CallKind>,
 }
 
 impl From<&BatchRow> for Question {
     fn from(batch: &BatchRow) -> Self {
-        Self { blob: batch.input_blob.clone(), priority: batch.terms.priority, endpoint: batch.terms.endpoint }
+        Self { blob: batch.input_blob.clone(), priority: batch.terms.priority, call: batch.terms.call }
     }
 }
 
@@ -108,12 +108,12 @@ pub(crate) async fn read(
 
 impl Names {
     fn check(&mut self, gateway: &Gateway, question: &Question, line: &InputLine) -> Result<CheckedTask, LineFault> {
-        let declared = question.endpoint.and_then(endpoint_of);
+        let declared = question.call;
         let read = read_line(&line.text, declared)?;
         let [a, b] = self.keys.each_ref().map(|key| key.hash_one(read.custom_id.as_str()));
         self.seen.push((a, b, u32::try_from(line.number).unwrap_or(u32::MAX)));
         let class = question.priority.class();
-        Ok(check_body(gateway, (read.endpoint, class), line.text.slice(read.body))?.into())
+        Ok(check_body(gateway, (read.call, class), line.text.slice(read.body))?.into())
     }
 
     /// Faults of lines whose name an earlier line has, up to `limit`.

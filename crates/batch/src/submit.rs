@@ -182,7 +182,7 @@ impl Batches {
             id: TaskId::new(self.gateway.ids().uuid()),
             custom_id: task.custom_id,
             model: task.checked.model,
-            endpoint: task.endpoint,
+            call: task.call,
             body_offset: task.offset,
             body_len: task.len,
         };
@@ -243,7 +243,7 @@ impl Batches {
         priority: Priority,
     ) -> Result<Estimate, SubmitError> {
         let file = self.input(caller.account, file).await?;
-        let question = Question { blob: file.blob, priority, endpoint: None };
+        let question = Question { blob: file.blob, priority, call: None };
         let mut estimate = Estimate::default();
         match read(&self.gateway, &self.blobs, question, |task| estimate.add(task)).await {
             Ok(Verdict::Good { .. }) => Ok(estimate),

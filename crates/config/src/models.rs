@@ -5,8 +5,8 @@
 use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
-use batchin_domain::{ClassPrices, Price, Rate};
-use batchin_gateway::{Availability, Capability, Model, OverLimit};
+use batchin_domain::{Capability, ClassPrices, Price, Rate};
+use batchin_gateway::{Availability, Model, OverLimit};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest};
 use batchin_upstream::{Kind as Server, UpstreamConfig};
 
@@ -148,8 +148,6 @@ owned_by = "sentence-transformers"
 std_input = 0.01
 "#;
 
-const KNOWN_CAPABILITIES: [(&str, Capability); 3] =
-    [("chat", Capability::Chat), ("completions", Capability::Completions), ("embeddings", Capability::Embeddings)];
 const LATER_CAPABILITIES: &[&str] = &["speech", "images", "video"];
 
 /// All models, in the order of the file. `upstreams` are the names that a model may refer to.
@@ -248,26 +246,26 @@ fn dangling(name: &str, upstreams: &[String]) -> String {
     }
 }
 
-/// In the order of `KNOWN_CAPABILITIES`.
+/// In the order of [`Capability::ALL`].
 fn capabilities(scope: &Scope<'_>) -> Vec<Capability> {
     let named = scope.list(&CAPABILITIES);
     for (name, place) in &named {
-        if !KNOWN_CAPABILITIES.iter().any(|(known, _)| known == name) {
+        if !Capability::ALL.iter().any(|known| known.name() == name) {
             wrong_capability(scope, name, place);
         }
     }
     if scope.is_set(&CAPABILITIES) && named.is_empty() {
         scope.fault(&CAPABILITIES, FaultKind::Value, "must name at least one of chat, completions, embeddings");
     }
-    let is_named = |(known, _): &&(&str, Capability)| named.iter().any(|(name, _)| name == known);
-    KNOWN_CAPABILITIES.iter().filter(is_named).map(|(_, capability)| *capability).collect()
+    let is_named = |known: &Capability| named.iter().any(|(name, _)| name == known.name());
+    Capability::ALL.into_iter().filter(is_named).collect()
 }
 
 fn wrong_capability(scope: &Scope<'_>, name: &str, place: &Place) {
     let message = if LATER_CAPABILITIES.contains(&name) {
         format!("capability \"{name}\" is not in this version")
     } else {
-        format!("capability \"{name}\" is none of {}", KNOWN_CAPABILITIES.map(|(known, _)| known).join(", "))
+        format!("capability \"{name}\" is none of {}", Capability::ALL.map(Capability::name).join(", "))
     };
     scope.faults.add(place, FaultKind::Value, message);
 }

@@ -1,85 +1,103 @@
-//! Holds: the inference calls that share one path through the gateway.
+//! Holds: the kinds of inference call: one line of a table for each.
 //!
-//! Names only; what each accepts stands in `peek`.
+//! What a kind accepts stands in `openai`, in a file of its own.
 
-use std::ops::ControlFlow;
-
-use crate::members::each_member;
-
-/// An inference call of OpenAI's API that has a JSON body.
+/// What a model can be asked for. Several kinds of call may need the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `/v1/chat/completions`
+pub enum Capability {
+    /// Chat completions.
     Chat,
-    /// `/v1/completions`
+    /// Text completions.
     Completions,
-    /// `/v1/embeddings`
+    /// Embeddings.
     Embeddings,
 }
 
-impl Endpoint {
+impl Capability {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Endpoint; 3] = [Endpoint::Chat, Endpoint::Completions, Endpoint::Embeddings];
+    pub const ALL: [Self; 3] = [Self::Chat, Self::Completions, Self::Embeddings];
 
-    /// The documented path, with `/v1`.
-    pub const fn path(self) -> &'static str {
-        match self {
-            Endpoint::Chat => "/v1/chat/completions",
-            Endpoint::Completions => "/v1/completions",
-            Endpoint::Embeddings => "/v1/embeddings",
-        }
-    }
-
-    /// The path below a base URL that already ends in `/v1`.
-    pub const fn path_below_v1(self) -> &'static str {
-        match self {
-            Endpoint::Chat => "/chat/completions",
-            Endpoint::Completions => "/completions",
-            Endpoint::Embeddings => "/embeddings",
-        }
-    }
-
-    /// The word for metrics and usage rows.
+    /// Its name in the configuration and in the API.
     pub const fn name(self) -> &'static str {
         match self {
-            Endpoint::Chat => "chat",
-            Endpoint::Completions => "completions",
-            Endpoint::Embeddings => "embeddings",
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
         }
     }
+}
 
-    /// The endpoint of a task's `url`, with or without `/v1`.
-    pub fn from_url(url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|endpoint| url == endpoint.path() || url == endpoint.path_below_v1())
-    }
+macro_rules! call_kinds {
+    ($($kind:ident = $code:literal, $name:literal at $path:literal, ids $id:literal, needs $needs:ident, generates $generates:literal;)+) => {
+        /// A kind of inference call: one that a model answers.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum CallKind {
+            $(#[doc = concat!("`/v1", $path, "`")] $kind),+
+        }
 
-    /// The endpoint that a task's body is meant for: `messages` chat, `input` embeddings, `prompt` completions.
-    ///
-    /// `None` when the body is not a JSON object or has none of them.
-    pub fn infer(body: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(body).ok()?;
-        let (mut chat, mut embeddings, mut completions) = (false, false, false);
-        each_member(text, |key, _| {
-            match key.as_ref() {
-                "messages" => chat = true,
-                "input" => embeddings = true,
-                "prompt" => completions = true,
-                _ => {}
+        impl CallKind {
+            /// All of them, in the order of the documentation.
+            pub const ALL: [Self; [$($code),+].len()] = [$(Self::$kind),+];
+
+            /// The number it is stored as.
+            pub const fn code(self) -> i16 {
+                match self { $(Self::$kind => $code),+ }
             }
-            ControlFlow::Continue(())
-        })
-        .ok()?;
-        match (chat, embeddings, completions) {
-            (true, _, _) => Some(Endpoint::Chat),
-            (_, true, _) => Some(Endpoint::Embeddings),
-            (_, _, true) => Some(Endpoint::Completions),
-            _ => None,
+
+            /// From the number it is stored as.
+            pub const fn from_code(code: i16) -> Option<Self> {
+                match code { $($code => Some(Self::$kind),)+ _ => None }
+            }
+
+            /// The word for logs and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name),+ }
+            }
+
+            /// The documented path, with `/v1`.
+            pub const fn path(self) -> &'static str {
+                match self { $(Self::$kind => concat!("/v1", $path)),+ }
+            }
+
+            /// The path below a base URL that already ends in `/v1`.
+            pub const fn path_below_v1(self) -> &'static str {
+                match self { $(Self::$kind => $path),+ }
+            }
+
+            /// What the ids of its answers begin with.
+            pub const fn id_prefix(self) -> &'static str {
+                match self { $(Self::$kind => $id),+ }
+            }
+
+            /// What the model must be able to do.
+            pub const fn needs(self) -> Capability {
+                match self { $(Self::$kind => Capability::$needs),+ }
+            }
+
+            /// Whether the call produces text that can be streamed.
+            pub const fn generates(self) -> bool {
+                match self { $(Self::$kind => $generates),+ }
+            }
         }
+    };
+}
+
+call_kinds! {
+    Chat = 0, "chat" at "/chat/completions", ids "chatcmpl_", needs Chat, generates true;
+    Completions = 1, "completions" at "/completions", ids "cmpl_", needs Completions, generates true;
+    // OpenAI's have no ids, and Mistral's packages demand one.
+    Embeddings = 2, "embeddings" at "/embeddings", ids "embd_", needs Embeddings, generates false;
+}
+
+impl CallKind {
+    /// Position in [`CallKind::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
     }
 
-    /// Whether the call produces text that can be streamed.
-    pub const fn generates(self) -> bool {
-        !matches!(self, Endpoint::Embeddings)
+    /// The kind of a call to this path, with or without `/v1`.
+    pub fn from_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| url == kind.path() || url == kind.path_below_v1())
     }
 }
 
@@ -89,21 +107,25 @@ mod tests {
 
     #[test]
     fn url_is_known_with_and_without_version() {
-        for endpoint in Endpoint::ALL {
-            assert_eq!(Endpoint::from_url(endpoint.path()), Some(endpoint));
-            assert_eq!(Endpoint::from_url(endpoint.path_below_v1()), Some(endpoint));
+        for kind in CallKind::ALL {
+            assert_eq!(CallKind::from_url(kind.path()), Some(kind));
+            assert_eq!(CallKind::from_url(kind.path_below_v1()), Some(kind));
         }
-        assert_eq!(Endpoint::from_url("/v1/images/generations"), None);
-        assert_eq!(Endpoint::from_url("/v1/chat/completions/"), None);
+        assert_eq!(CallKind::from_url("/v1/images/generations"), None);
+        assert_eq!(CallKind::from_url("/v1/chat/completions/"), None);
     }
 
     #[test]
-    fn body_tells_the_endpoint() {
-        assert_eq!(Endpoint::infer(br#"{"messages":[]}"#), Some(Endpoint::Chat));
-        assert_eq!(Endpoint::infer(br#"{"input":"a"}"#), Some(Endpoint::Embeddings));
-        assert_eq!(Endpoint::infer(br#"{"prompt":"a"}"#), Some(Endpoint::Completions));
-        assert_eq!(Endpoint::infer(br#"{"prompt":"a","messages":[]}"#), Some(Endpoint::Chat));
-        assert_eq!(Endpoint::infer(br#"{"text":"a"}"#), None);
-        assert_eq!(Endpoint::infer(b"[1]"), None);
+    fn lines_of_the_table_are_apart() {
+        for (index, kind) in CallKind::ALL.into_iter().enumerate() {
+            assert_eq!((kind.index(), CallKind::from_code(kind.code())), (index, Some(kind)));
+            let same = |other: &CallKind| kind.name() == other.name() || kind.path() == other.path();
+            assert_eq!(CallKind::ALL.iter().filter(|other| same(other)).count(), 1, "{kind:?}");
+        }
+        // What rows in databases say.
+        assert_eq!(
+            [0, 1, 2, 3].map(CallKind::from_code),
+            [Some(CallKind::Chat), Some(CallKind::Completions), Some(CallKind::Embeddings), None,]
+        );
     }
 }

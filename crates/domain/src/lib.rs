@@ -4,6 +4,7 @@
 //! runs in production, in property tests and in simulations.
 
 pub mod batch;
+pub mod call;
 pub mod class;
 pub mod clock;
 pub mod escrow;
@@ -20,6 +21,7 @@ pub mod usage;
 pub mod webhook;
 
 pub use batch::{BatchStatus, Chore, Ending, TaskStatus, Window};
+pub use call::{CallKind, Capability};
 pub use class::{Class, Priority};
 pub use clock::{Clock, IdSource};
 pub use file::FilePurpose;

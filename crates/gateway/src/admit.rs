@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{BatchId, Class, Price, RequestId, TaskId, Units};
-use batchin_openai::{Endpoint, InvalidRequest, Peek, peek};
+use batchin_domain::{BatchId, CallKind, Capability, Class, Price, RequestId, TaskId, Units};
+use batchin_openai::{InvalidRequest, Peek, peek};
 use bytes::Bytes;
 
-use crate::{Availability, Capability, Catalog, IdempotencyKey, Model, OverLimit, reserve::Ceiling};
+use crate::{Availability, Catalog, IdempotencyKey, Model, OverLimit, reserve::Ceiling};
 
 /// Tokens that a chat template may add around one message.
 const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
@@ -22,7 +22,7 @@ const OFFLINE_RETRY: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Inbound {
     /// The kind of call.
-    pub endpoint: Endpoint,
+    pub call: CallKind,
     /// The client's bytes, untouched.
     pub body: Bytes,
     /// Names the request, its usage row and its charges.
@@ -107,24 +107,24 @@ impl Admitted {
 
     /// What the request will consume, roughly: the prompt as it is counted where no server counts it, and answers as long
     /// as usual or as the body allows. For estimates; nothing is ever charged by it.
-    pub fn expected(&self, endpoint: Endpoint) -> Units {
+    pub fn expected(&self, call: CallKind) -> Units {
         let input = self.prompt_guess.clamp(1, self.ceiling.input.max(1));
         let most = self.peek.max_output.map_or(USUAL_OUTPUT, u64::from).min(USUAL_OUTPUT);
-        let output = if endpoint.generates() { most.saturating_mul(self.ceiling.answers) } else { 0 };
+        let output = if call.generates() { most.saturating_mul(self.ceiling.answers) } else { 0 };
         Units { input, output, cached: 0 }
     }
 }
 
 /// Checks a request against the catalogue.
 pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitError> {
-    let peek = peek(inbound.endpoint, &inbound.body).map_err(AdmitError::Invalid)?;
+    let peek = peek(inbound.call, &inbound.body).map_err(AdmitError::Invalid)?;
     let Some(model) = catalog.find(&peek.model) else {
         return Err(AdmitError::ModelNotFound { model: peek.model });
     };
     if model.availability == Availability::Offline {
         return Err(AdmitError::Offline { retry_after: OFFLINE_RETRY });
     }
-    let needs = Capability::of(inbound.endpoint);
+    let needs = inbound.call.needs();
     if !model.capabilities.contains(&needs) {
         return Err(AdmitError::NotCapable { model: model.id.clone(), needs });
     }
@@ -132,7 +132,7 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
     let input = input_bound(&peek, context);
     // Each prompt of a list is answered so many times.
     let answers = u64::from(peek.choices.max(1)).saturating_mul(u64::from(peek.bound.items.max(1)));
-    let Limit { most, max_tokens } = output_limit(&peek, model, inbound.endpoint, input)?;
+    let Limit { most, max_tokens } = output_limit(&peek, model, inbound.call, input)?;
     let price = model.prices.in_class(inbound.class);
     let output = most.saturating_mul(answers);
     let cost = price.cost(Units { input, output, cached: 0 });
@@ -221,9 +221,9 @@ struct Limit {
 /// than their bound, which is in bytes.
 const SURE_SHARE: u64 = 4;
 
-fn output_limit(peek: &Peek, model: &Model, endpoint: Endpoint, input: u64) -> Result<Limit, AdmitError> {
+fn output_limit(peek: &Peek, model: &Model, call: CallKind, input: u64) -> Result<Limit, AdmitError> {
     let unlimited = |most| Limit { most, max_tokens: None };
-    if !endpoint.generates() {
+    if !call.generates() {
         return Ok(unlimited(0));
     }
     let context = u64::from(model.context_length);
@@ -263,7 +263,7 @@ mod tests {
         let image = format!("data:image/png;base64,{}", "iVBORw0KGgo\\/".repeat(10_000));
         let content = serde_text(&image);
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#);
-        let peeked = peek(Endpoint::Chat, body.as_bytes()).unwrap();
+        let peeked = peek(CallKind::Chat, body.as_bytes()).unwrap();
         assert!(peeked.bound.media == 1 && peeked.bound.text_bytes > 100_000);
         let guess = prompt_guess(&peeked, body.as_bytes());
         assert!((1_000..1_100).contains(&guess), "{guess}");
@@ -274,7 +274,7 @@ mod tests {
         let guess = |text: &str, image: &str| {
             let content = serde_text(image).replace("what", text);
             let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#);
-            prompt_guess(&peek(Endpoint::Chat, body.as_bytes()).unwrap(), body.as_bytes())
+            prompt_guess(&peek(CallKind::Chat, body.as_bytes()).unwrap(), body.as_bytes())
         };
         let address = "https://example.com/cat.png";
         let named = guess("", address);
@@ -306,7 +306,7 @@ mod tests {
                     [r#"{"role":"user","content":"hi"}"#, &message].join(",")
                 ),
             ] {
-                let guess = prompt_guess(&peek(Endpoint::Chat, body.as_bytes()).unwrap(), body.as_bytes());
+                let guess = prompt_guess(&peek(CallKind::Chat, body.as_bytes()).unwrap(), body.as_bytes());
                 assert!((expected..expected + 250).contains(&guess), "{} images: {guess}", images.len());
             }
         }

@@ -70,7 +70,7 @@ pub(crate) fn note_failure(upstream: &str, class: Class, error: &CallError) {
 pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &Running) -> Call<'a> {
     let model = &*admitted.model;
     Call {
-        endpoint: inbound.endpoint,
+        kind: inbound.call,
         body: inbound.body.clone(),
         upstream_model: Some(model.upstream_model.as_ref().unwrap_or(&model.id)),
         public_id: public_id(inbound),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{Amount, Timestamp, TransferId};
-use batchin_openai::{ChunkHead, Endpoint, Usage, with_usage};
+use batchin_openai::{ChunkHead, Usage, with_usage};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::Kind;
 use bytes::Bytes;
@@ -106,7 +106,7 @@ impl Bill {
             usage: Some(UsageRecord {
                 request: self.inbound.request,
                 model: self.admitted.model.id.clone(),
-                endpoint: endpoint_code(self.inbound.endpoint),
+                call: self.inbound.call,
                 class: self.inbound.class,
                 task: self.inbound.task,
                 units: self.meter.units(),
@@ -129,7 +129,7 @@ impl Bill {
     /// The answer with the usage that is billed, where the upstream says something else or nothing.
     pub(crate) fn corrected(&self, body: Bytes) -> Bytes {
         match self.meter.corrected() {
-            Some(usage) => with_usage(&body, &usage, self.inbound.endpoint.generates()),
+            Some(usage) => with_usage(&body, &usage, self.inbound.call.generates()),
             None => body,
         }
     }
@@ -149,8 +149,8 @@ impl Bill {
 
     /// What chunks begin with that are added to a stream here.
     pub(crate) fn chunk_head<'a>(&'a self, id: &'a str) -> ChunkHead<'a> {
-        let (endpoint, model) = (self.inbound.endpoint, self.admitted.model.id.as_str());
-        ChunkHead { endpoint, id, model, created: self.came_in.micros() / 1_000_000 }
+        let (call, model) = (self.inbound.call, self.admitted.model.id.as_str());
+        ChunkHead { call, id, model, created: self.came_in.micros() / 1_000_000 }
     }
 
     /// Counts the request in the metrics, and logs it without content.
@@ -163,38 +163,13 @@ impl Bill {
             target: "batchin::requests",
             request = %self.inbound.request, model = %self.admitted.model.id, class = class.name(), outcome = outcome.name(),
             prompt_tokens = units.input, completion_tokens = units.output,
-            "{} answered in {elapsed:?}", self.inbound.endpoint.name()
+            "{} answered in {elapsed:?}", self.inbound.call.name()
         );
     }
 }
 
-/// The stored number of a kind of call.
-pub const fn endpoint_code(endpoint: Endpoint) -> i16 {
-    match endpoint {
-        Endpoint::Chat => 0,
-        Endpoint::Completions => 1,
-        Endpoint::Embeddings => 2,
-    }
-}
-
-/// The kind of call of a stored number.
-pub const fn endpoint_of(code: i16) -> Option<Endpoint> {
-    match code {
-        0 => Some(Endpoint::Chat),
-        1 => Some(Endpoint::Completions),
-        2 => Some(Endpoint::Embeddings),
-        _ => None,
-    }
-}
-
 pub(crate) fn public_id(inbound: &Inbound) -> String {
-    let request = inbound.request.uuid().simple();
-    match inbound.endpoint {
-        Endpoint::Chat => format!("chatcmpl_{request}"),
-        Endpoint::Completions => format!("cmpl_{request}"),
-        // OpenAI's have none, and Mistral's packages demand one.
-        Endpoint::Embeddings => format!("embd_{request}"),
-    }
+    format!("{}{}", inbound.call.id_prefix(), inbound.request.uuid().simple())
 }
 
 /// Meters a whole answer of such a server.

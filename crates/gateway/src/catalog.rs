@@ -4,39 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use batchin_domain::{ClassPrices, PriceVersion};
-use batchin_openai::Endpoint;
-
-/// What a model can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Capability {
-    /// Chat completions.
-    Chat,
-    /// Text completions.
-    Completions,
-    /// Embeddings.
-    Embeddings,
-}
-
-impl Capability {
-    /// What a call to this endpoint needs.
-    pub const fn of(endpoint: Endpoint) -> Self {
-        match endpoint {
-            Endpoint::Chat => Self::Chat,
-            Endpoint::Completions => Self::Completions,
-            Endpoint::Embeddings => Self::Embeddings,
-        }
-    }
-
-    /// Its name in the configuration and in the API.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Completions => "completions",
-            Self::Embeddings => "embeddings",
-        }
-    }
-}
+use batchin_domain::{Capability, ClassPrices, PriceVersion};
 
 /// Whether a model is there all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Availability, Capability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters, waiters::Waiters};
+use crate::{Availability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters, waiters::Waiters};
 use arc_swap::ArcSwap;
-use batchin_domain::{AccountId, Clock, IdSource};
-use batchin_openai::Endpoint;
+use batchin_domain::{AccountId, CallKind, Clock, IdSource};
 use batchin_shares::{ShareLimits, Shares};
 use batchin_store::Store;
 use batchin_tasks::{Sweeps, Tasks};
@@ -125,16 +124,15 @@ impl Gateway {
 
     /// Whether some model server can serve it now.
     pub fn is_up(&self, model: &Model) -> bool {
-        let asked = || Endpoint::ALL.into_iter().filter(|call| model.capabilities.contains(&Capability::of(*call)));
+        let asked = || CallKind::ALL.into_iter().filter(|call| model.capabilities.contains(&call.needs()));
         model.availability != Availability::Offline
             && self.replicas_of(model).iter().any(|replica| replica.serves(&model.id, asked()))
     }
 
     /// The upstreams of a model that are up, and apart from them those that said of late that they don't have it: for
     /// when none of the others takes a request.
-    pub(crate) fn replicas_for(&self, model: &Model, endpoint: Endpoint) -> [Vec<Arc<Replica>>; 2] {
-        let (spare, first) =
-            self.replicas_of(model).into_iter().partition(|replica| replica.avoids(&model.id, endpoint));
+    pub(crate) fn replicas_for(&self, model: &Model, call: CallKind) -> [Vec<Arc<Replica>>; 2] {
+        let (spare, first) = self.replicas_of(model).into_iter().partition(|replica| replica.avoids(&model.id, call));
         [first, spare]
     }
 

@@ -27,9 +27,9 @@ mod waiters;
 
 pub use admit::{AdmitError, Inbound};
 pub use attempt::{DispatchError, NoRoom};
-pub use bill::{SettleError, Unsettled, endpoint_code, endpoint_of};
+pub use bill::{SettleError, Unsettled};
 pub use caller::Caller;
-pub use catalog::{Availability, Capability, Catalog, CatalogError, Model, OverLimit};
+pub use catalog::{Availability, Catalog, CatalogError, Model, OverLimit};
 pub use dispatch::{Dispatcher, Running, Work};
 pub use epoch::{Epoch, Fenced, Keeper, KeeperOptions};
 pub use escrow::{Escrow, EscrowError};

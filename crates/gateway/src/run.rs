@@ -132,7 +132,7 @@ impl Gateway {
         let guard = match &inbound.idempotency {
             Some(key) => {
                 let scope = IdempotencyScope { account: caller.account, key: key.0.clone() };
-                let route = inbound.endpoint.path();
+                let route = inbound.call.path();
                 let keyed = Keyed { scope, route, body: &inbound.body, patience: IDEMPOTENT_PATIENCE };
                 match Box::pin(self.begin_idempotent(|| epoch.identity, keyed)).await? {
                     Turn::Replay(answer) => return Ok(Reply { rate, body: ReplyBody::Replay(answer) }),
@@ -196,7 +196,7 @@ impl Gateway {
     /// Checks a body against the catalogue, without running it: the upper bound of its prompt's tokens.
     pub fn check(&self, inbound: &Inbound) -> Result<Checked, AdmitError> {
         let admitted = admit(&self.catalog(), inbound)?;
-        let expected = admitted.expected(inbound.endpoint);
+        let expected = admitted.expected(inbound.call);
         let cost = admitted.ceiling.cost;
         Ok(Checked {
             streams: admitted.peek.stream,
@@ -226,9 +226,9 @@ impl Gateway {
         admitted: &Admitted,
         client: &Client,
     ) -> Result<Dispatched, DispatchError> {
-        let unseen = !admitted.peek.stream && inbound.endpoint.generates();
+        let unseen = !admitted.peek.stream && inbound.call.generates();
         let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task: None, unseen, account };
-        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.endpoint), work);
+        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call), work);
         loop {
             let running = failover.begin(self.dispatcher())?;
             let call = call_of(inbound, admitted, &running);

@@ -131,7 +131,7 @@ impl Gateway {
         let task = inbound.task.map(|(_, task)| task);
         let prompt_bound = admitted.ceiling.input;
         let work = Work { class: inbound.class, prompt_bound, task, unseen: false, account };
-        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.endpoint), work);
+        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call), work);
         let mut running = place;
         loop {
             let call = call_of(inbound, admitted, &running);
@@ -161,14 +161,14 @@ impl From<NoAnswer> for TaskError {
 async fn answer(running: &Running, mut call: Call<'_>, one: Try<'_>) -> Result<Given, CallError> {
     let replica = Arc::clone(&running.replica);
     batchin_faults::point("upstream.calling");
-    if call.endpoint.generates() && streams_as_much(one.admitted, replica.kind()) {
+    if call.kind.generates() && streams_as_much(one.admitted, replica.kind()) {
         call.stream = true;
         let assembly = replica.assemble(call).await?;
         running.first_byte();
         return watched(running, assembly, one).await;
     }
     call.stream = false;
-    if call.endpoint.generates() {
+    if call.kind.generates() {
         running.unseen();
     }
     match replica.call(call).await? {

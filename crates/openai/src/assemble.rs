@@ -12,6 +12,7 @@ mod tests;
 
 use std::fmt;
 
+use batchin_domain::CallKind;
 use bytes::Bytes;
 use serde::{
     Deserializer,
@@ -20,7 +21,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    AnswerError, ChunkFacts, Endpoint, WholeAnswer,
+    AnswerError, ChunkFacts, WholeAnswer,
     answer::read_answer,
     blank::says_something,
     closing::usage_json,
@@ -71,9 +72,9 @@ pub struct NoAnswer;
 
 impl Assembler {
     /// For an answer of at most `most` bytes that gets these public names.
-    pub fn new(endpoint: Endpoint, id: &str, model: &str, most: usize) -> Self {
+    pub fn new(call: CallKind, id: &str, model: &str, most: usize) -> Self {
         Self {
-            chat: endpoint == Endpoint::Chat,
+            chat: call == CallKind::Chat,
             id: id.to_owned(),
             model: model.to_owned(),
             whole: None,

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
+use batchin_domain::CallKind;
 use bytes::Bytes;
 
 use crate::{
-    Endpoint,
     members::quoted,
     rewrite::{Change, Member, members_of, splice},
     sse,
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkHead<'a> {
     /// The call.
-    pub endpoint: Endpoint,
+    pub call: CallKind,
     /// The public id.
     pub id: &'a str,
     /// The public name of the model.
@@ -28,7 +28,7 @@ pub struct ChunkHead<'a> {
 impl ChunkHead<'_> {
     /// The frame that ends these choices by `length`.
     pub fn end_by_length(self, choices: impl IntoIterator<Item = u64>) -> Bytes {
-        let empty = if self.endpoint == Endpoint::Chat { "\"delta\":{}" } else { "\"text\":\"\"" };
+        let empty = if self.call == CallKind::Chat { "\"delta\":{}" } else { "\"text\":\"\"" };
         let mut list = String::new();
         for index in choices {
             let comma = if list.is_empty() { "" } else { "," };
@@ -43,7 +43,7 @@ impl ChunkHead<'_> {
     }
 
     fn frame(self, choices: &str) -> Bytes {
-        let object = if self.endpoint == Endpoint::Chat { "chat.completion.chunk" } else { "text_completion" };
+        let object = if self.call == CallKind::Chat { "chat.completion.chunk" } else { "text_completion" };
         let (id, model, created) = (quoted(self.id), quoted(self.model), self.created);
         let chunk = format!(
             "{{\"id\":{id},\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":{choices}}}"
@@ -103,13 +103,13 @@ mod tests {
 
     #[test]
     fn a_cut_stream_ends_as_any_other() {
-        let head = ChunkHead { endpoint: Endpoint::Chat, id: "chatcmpl_1", model: "m", created: 7 };
+        let head = ChunkHead { call: CallKind::Chat, id: "chatcmpl_1", model: "m", created: 7 };
         assert_eq!(
             head.end_by_length([1]),
             "data: {\"id\":\"chatcmpl_1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\",\"choices\":\
              [{\"index\":1,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"length\"}]}\n\n"
         );
-        let head = ChunkHead { endpoint: Endpoint::Completions, ..head };
+        let head = ChunkHead { call: CallKind::Completions, ..head };
         let frame = head.usage(&Usage::of(2, 1));
         let frame = std::str::from_utf8(&frame).unwrap();
         assert!(

@@ -12,8 +12,8 @@ mod choice;
 mod chunk;
 mod closing;
 mod code;
-mod endpoint;
 mod error;
+mod meant;
 mod members;
 mod passing;
 mod peek;
@@ -28,8 +28,8 @@ pub use assemble::{AssembleError, Assembler, NoAnswer};
 pub use chunk::{ChunkError, ChunkFacts, FramedChunk, Relay};
 pub use closing::{ChunkHead, with_usage};
 pub use code::Code;
-pub use endpoint::Endpoint;
 pub use error::{ErrorBody, MAX_ERROR_TEXT_CHARS, UpstreamError, upstream_error_message};
+pub use meant::meant_for;
 pub use members::{InvalidJson, MAX_DEPTH};
 pub use peek::{
     COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, Peek, Position, peek,

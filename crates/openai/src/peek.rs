@@ -10,10 +10,10 @@ pub(crate) use scalar::whole_number;
 
 use std::ops::ControlFlow;
 
+use batchin_domain::CallKind;
 use serde_json::value::RawValue;
 
 use crate::{
-    endpoint::Endpoint,
     members::{InvalidJson, MAX_DEPTH, each_member, too_deep},
     steering::{folds_to, folds_to_steering},
 };
@@ -133,7 +133,7 @@ impl From<InvalidJson> for InvalidRequest {
 /// `null` counts as absent. A member that is read here may stand in the body only once, and in small letters, because a
 /// model server may read the other one. Members of other calls (`best_of` in a chat) are checked alike: servers share
 /// their parsers.
-pub fn peek(endpoint: Endpoint, body: &[u8]) -> Result<Peek, InvalidRequest> {
+pub fn peek(call: CallKind, body: &[u8]) -> Result<Peek, InvalidRequest> {
     let text = std::str::from_utf8(body).map_err(|error| InvalidJson::Utf8 { at: error.valid_up_to() })?;
     let mut found = Found::default();
     let mut fault = None;
@@ -150,7 +150,7 @@ pub fn peek(endpoint: Endpoint, body: &[u8]) -> Result<Peek, InvalidRequest> {
     if too_deep(text) {
         return Err(InvalidJson::TooDeep.into());
     }
-    found.check(endpoint)
+    found.check(call)
 }
 
 /// The members that are read, each as it lies in the body.
@@ -263,27 +263,27 @@ impl<'a> Found<'a> {
         self.media = self.media.saturating_add(parts);
     }
 
-    fn check(self, endpoint: Endpoint) -> Result<Peek, InvalidRequest> {
+    fn check(self, call: CallKind) -> Result<Peek, InvalidRequest> {
         let model = scalar::text("model", self.model)?;
-        let bound = self.bound(endpoint)?;
+        let bound = self.bound(call)?;
         let stream = scalar::flag("stream", self.stream)?;
-        if stream && endpoint == Endpoint::Embeddings {
+        if stream && call == CallKind::Embeddings {
             return Err(InvalidRequest::at("stream", "`stream` is not supported for embeddings; leave it out"));
         }
-        if self.has_embeds && endpoint == Endpoint::Completions {
+        if self.has_embeds && call == CallKind::Completions {
             let message = "`prompt_embeds` is not supported: send the prompt as text or token ids in `prompt`";
             return Err(InvalidRequest::at("prompt_embeds", message));
         }
         // Evaluation harnesses ask for nothing but the prompt's own logprobs.
-        let least = u32::from(endpoint != Endpoint::Completions);
+        let least = u32::from(call != CallKind::Completions);
         let max_tokens = scalar::count("max_tokens", self.max_tokens, least..=u32::MAX)?;
         let renamed = scalar::count("max_completion_tokens", self.max_completion_tokens, least..=u32::MAX)?;
         let is_renamed = renamed.is_some_and(|renamed| max_tokens.is_none_or(|limit| renamed < limit));
         let stated = if is_renamed { renamed } else { max_tokens };
-        let max_output = match endpoint {
-            Endpoint::Chat => stated,
-            Endpoint::Completions => stated.or(Some(COMPLETIONS_DEFAULT_MAX_TOKENS)),
-            Endpoint::Embeddings => None,
+        let max_output = match call {
+            CallKind::Chat => stated,
+            CallKind::Completions => stated.or(Some(COMPLETIONS_DEFAULT_MAX_TOKENS)),
+            CallKind::Embeddings => None,
         };
         let n = scalar::count("n", self.n, 1..=MAX_CHOICES)?.unwrap_or(1);
         // OpenAI's API takes 0 for what is not asked for.
@@ -300,7 +300,7 @@ impl<'a> Found<'a> {
             max_output_name: if is_renamed { "max_completion_tokens" } else { "max_tokens" },
             choices: n.max(best_of),
             given: n,
-            echo: self.echo && endpoint == Endpoint::Completions,
+            echo: self.echo && call == CallKind::Completions,
             temperature_zero: scalar::temperature(self.temperature)? == Some(0.0),
             seeded: self.seed.is_some(),
             has_suffix,
@@ -310,18 +310,18 @@ impl<'a> Found<'a> {
         })
     }
 
-    fn bound(&self, endpoint: Endpoint) -> Result<InputBound, InvalidRequest> {
-        let mut bound = match endpoint {
-            Endpoint::Chat => content::messages(self.messages)?,
-            Endpoint::Completions => content::inputs("prompt", self.prompt)?,
-            Endpoint::Embeddings => content::inputs("input", self.input)?,
+    fn bound(&self, call: CallKind) -> Result<InputBound, InvalidRequest> {
+        let mut bound = match call {
+            CallKind::Chat => content::messages(self.messages)?,
+            CallKind::Completions => content::inputs("prompt", self.prompt)?,
+            CallKind::Embeddings => content::inputs("input", self.input)?,
         };
         content::tools(self.tools)?;
         // Prompts of the other calls count as well, should a server put them in.
-        let [_, others @ ..] = match endpoint {
-            Endpoint::Chat => [self.messages, self.prompt, self.input],
-            Endpoint::Completions => [self.prompt, self.messages, self.input],
-            Endpoint::Embeddings => [self.input, self.messages, self.prompt],
+        let [_, others @ ..] = match call {
+            CallKind::Chat => [self.messages, self.prompt, self.input],
+            CallKind::Completions => [self.prompt, self.messages, self.input],
+            CallKind::Embeddings => [self.input, self.messages, self.prompt],
         };
         bound.text_bytes += others.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
         let beside = [self.suffix, self.tools, self.functions];

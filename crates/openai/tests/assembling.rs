@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
-use batchin_openai::{Assembler, Endpoint};
+use batchin_domain::CallKind;
+use batchin_openai::Assembler;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -192,9 +193,9 @@ impl Cuts {
 }
 
 fn check(chat: bool, answer: &Value, numbers: Vec<usize>) -> Result<(), TestCaseError> {
-    let endpoint = if chat { Endpoint::Chat } else { Endpoint::Completions };
+    let call = if chat { CallKind::Chat } else { CallKind::Completions };
     let chunks = Cuts { numbers, at: 0 }.chunks(answer);
-    let mut assembler = Assembler::new(endpoint, "i", "m", 1024 * 1024);
+    let mut assembler = Assembler::new(call, "i", "m", 1024 * 1024);
     for chunk in &chunks {
         assembler.take(chunk.to_string().as_bytes()).unwrap();
     }
@@ -227,7 +228,7 @@ proptest! {
 
     #[test]
     fn no_chunk_makes_it_panic(chunks in prop::collection::vec("\\PC{0,60}", 0..6), bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-        let mut assembler = Assembler::new(Endpoint::Chat, "i", "m", 1024);
+        let mut assembler = Assembler::new(CallKind::Chat, "i", "m", 1024);
         for chunk in chunks {
             for shape in [format!("{{\"choices\":[{{\"delta\":{{{chunk}}}}}]}}"), format!("{{{chunk}}}"), chunk] {
                 let _taken_or_not = assembler.take(shape.as_bytes()).is_ok();

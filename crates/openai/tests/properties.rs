@@ -235,7 +235,7 @@ proptest! {
         calls in prop::collection::vec((prop::option::of(0_u32..3), prop::option::of(0_u32..4), 0_u32..3), 1..8),
     ) {
         let mut relay = batchin_openai::Relay::new("i", "m", false);
-        let mut answer = batchin_openai::Assembler::new(batchin_openai::Endpoint::Chat, "i", "m", 1024 * 1024);
+        let mut answer = batchin_openai::Assembler::new(batchin_domain::CallKind::Chat, "i", "m", 1024 * 1024);
         let mut passed: Vec<String> = Vec::new();
         for (index, id, text) in calls {
             let mut call = serde_json::json!({"function": {"arguments": "x".repeat(text as usize)}});
@@ -283,9 +283,9 @@ proptest! {
 
     #[test]
     fn no_body_makes_peek_panic(body in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
-        for endpoint in batchin_openai::Endpoint::ALL {
-            let _refused_or_not = batchin_openai::peek(endpoint, &body).is_ok();
-            let _refused_or_not = batchin_openai::peek(endpoint, format!("{{\"model\":{text}}}").as_bytes()).is_ok();
+        for call in batchin_domain::CallKind::ALL {
+            let _refused_or_not = batchin_openai::peek(call, &body).is_ok();
+            let _refused_or_not = batchin_openai::peek(call, format!("{{\"model\":{text}}}").as_bytes()).is_ok();
         }
         assert!(!batchin_openai::upstream_error_message(500, &body).message.is_empty());
         assert!(!batchin_openai::upstream_error_message(500, text.as_bytes()).message.is_empty());

@@ -2,7 +2,8 @@
 //!
 //! Everything follows from the request and the script; no clock and no randomness.
 
-use batchin_openai::{Endpoint, Peek};
+use batchin_domain::CallKind;
+use batchin_openai::Peek;
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -37,7 +38,7 @@ fn words(value: &Value) -> u64 {
 
 /// A request as the simulated model sees it.
 pub(crate) struct Job<'a> {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) call: CallKind,
     pub(crate) peek: &'a Peek,
     pub(crate) body: &'a [u8],
     pub(crate) answer: &'a Answer,
@@ -45,8 +46,7 @@ pub(crate) struct Job<'a> {
 
 impl Job<'_> {
     fn tokens(&self) -> u32 {
-        let limit =
-            self.peek.max_output.filter(|_| self.peek.max_output_stated || self.endpoint == Endpoint::Completions);
+        let limit = self.peek.max_output.filter(|_| self.peek.max_output_stated || self.call == CallKind::Completions);
         self.answer.tokens.min(limit.unwrap_or(u32::MAX))
     }
 
@@ -56,7 +56,7 @@ impl Job<'_> {
 
     fn usage(&self) -> String {
         let prompt = prompt_tokens(self.body);
-        if self.endpoint == Endpoint::Embeddings {
+        if self.call == CallKind::Embeddings {
             return format!(r#"{{"prompt_tokens":{prompt},"total_tokens":{prompt}}}"#);
         }
         let completion = u64::from(self.tokens()) * u64::from(self.answers());
@@ -77,7 +77,7 @@ impl Job<'_> {
     pub(crate) fn whole(&self) -> Bytes {
         let usage = if self.answer.usage == UsageMode::Never { "null".to_owned() } else { self.usage() };
         let model = self.model();
-        if self.endpoint == Endpoint::Embeddings {
+        if self.call == CallKind::Embeddings {
             let embedding = format!("{EMBEDDING:?}");
             let data = joined(0..self.peek.bound.items, |index| {
                 format!(r#"{{"object":"embedding","index":{index},"embedding":{embedding}}}"#)
@@ -88,8 +88,8 @@ impl Job<'_> {
         let text: String = (0..self.tokens()).map(token_text).collect();
         let (object, reason) = (self.object(""), self.finish_reason());
         let choices = joined(0..self.answers(), |index| {
-            let content = match self.endpoint {
-                Endpoint::Chat => format!(r#""message":{{"role":"assistant","content":"{text}"}}"#),
+            let content = match self.call {
+                CallKind::Chat => format!(r#""message":{{"role":"assistant","content":"{text}"}}"#),
                 _ => format!(r#""text":"{text}""#),
             };
             format!(r#"{{"index":{index},{content},"logprobs":null,"finish_reason":"{reason}"}}"#)
@@ -101,13 +101,13 @@ impl Job<'_> {
     /// The events of a stream up to where its end begins, and the events of that end.
     pub(crate) fn events(&self) -> Events {
         let mut deltas = Vec::new();
-        if self.endpoint == Endpoint::Chat {
+        if self.call == CallKind::Chat {
             deltas.push(self.chunk(r#""delta":{"role":"assistant","content":""},"finish_reason":null"#, None));
         }
         for token in 0..self.tokens() {
             let text = token_text(token);
-            let delta = match self.endpoint {
-                Endpoint::Chat => format!(r#""delta":{{"content":"{text}"}},"finish_reason":null"#),
+            let delta = match self.call {
+                CallKind::Chat => format!(r#""delta":{{"content":"{text}"}},"finish_reason":null"#),
                 _ => format!(r#""text":"{text}","finish_reason":null"#),
             };
             deltas.push(self.chunk(&delta, None));
@@ -128,8 +128,8 @@ impl Job<'_> {
     fn finish_events(&self) -> Vec<Bytes> {
         let mode = self.answer.usage;
         let reason = self.finish_reason();
-        let finish = match self.endpoint {
-            Endpoint::Chat => format!(r#""delta":{{}},"finish_reason":"{reason}""#),
+        let finish = match self.call {
+            CallKind::Chat => format!(r#""delta":{{}},"finish_reason":"{reason}""#),
             _ => format!(r#""text":"","finish_reason":"{reason}""#),
         };
         let on_finish = (mode == UsageMode::OnLastChunk).then(|| self.usage());
@@ -156,7 +156,7 @@ impl Job<'_> {
     }
 
     fn object(&self, chunk: &str) -> String {
-        if self.endpoint == Endpoint::Chat { format!("chat.completion{chunk}") } else { "text_completion".to_owned() }
+        if self.call == CallKind::Chat { format!("chat.completion{chunk}") } else { "text_completion".to_owned() }
     }
 }
 
@@ -177,10 +177,10 @@ mod tests {
 
     use super::*;
 
-    fn job(endpoint: Endpoint, body: &str, tokens: u32) -> (Value, Vec<String>) {
-        let peeked = peek(endpoint, body.as_bytes()).unwrap();
+    fn job(call: CallKind, body: &str, tokens: u32) -> (Value, Vec<String>) {
+        let peeked = peek(call, body.as_bytes()).unwrap();
         let answer = Answer::of(tokens);
-        let job = Job { endpoint, peek: &peeked, body: body.as_bytes(), answer: &answer };
+        let job = Job { call, peek: &peeked, body: body.as_bytes(), answer: &answer };
         let events = job.events();
         let events = events.deltas.iter().chain(&events.end).map(|event| String::from_utf8(event.to_vec()).unwrap());
         (serde_json::from_slice(&job.whole()).unwrap(), events.collect())
@@ -191,7 +191,7 @@ mod tests {
         let chat = r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"a b"}]},
             {"role":"user","content":"c"}],"max_tokens":2,"n":2,"stream":true,"stream_options":{"include_usage":true}}"#;
         assert_eq!(prompt_tokens(chat.as_bytes()), 3);
-        let (whole, events) = job(Endpoint::Chat, chat, 9);
+        let (whole, events) = job(CallKind::Chat, chat, 9);
         assert_eq!(whole["usage"], json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}));
         assert_eq!(whole["choices"][1]["finish_reason"], "length");
         assert_eq!(events.len(), 6, "role, two deltas, finish, usage, done");
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn default_answer_is_about_a_kilobyte() {
         let body = r#"{"model":"m","messages":[{"role":"user","content":"a"}]}"#;
-        let (whole, _) = job(Endpoint::Chat, body, crate::behaviour::DEFAULT_TOKENS);
+        let (whole, _) = job(CallKind::Chat, body, crate::behaviour::DEFAULT_TOKENS);
         let bytes = whole.to_string().len();
         assert!((900..1150).contains(&bytes), "{bytes}");
     }

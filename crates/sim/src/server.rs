@@ -14,7 +14,8 @@ use std::{
     time::Duration,
 };
 
-use batchin_openai::{Endpoint, peek};
+use batchin_domain::CallKind;
+use batchin_openai::peek;
 use batchin_tasks::Tasks;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream};
@@ -280,7 +281,7 @@ fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + Asy
     connections.spawn("sim_connection", |stop| async move {
         let used = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
-            let infers = Endpoint::from_url(request.uri().path()).is_some();
+            let infers = CallKind::from_url(request.uri().path()).is_some();
             if infers && !used.swap(true, Ordering::Relaxed) {
                 shared.count(&shared.connections);
             }
@@ -297,7 +298,7 @@ fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + Asy
 
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<SimBody>, CutError> {
     let (head, body) = request.into_parts();
-    let Some(endpoint) = Endpoint::from_url(head.uri.path()) else {
+    let Some(call) = CallKind::from_url(head.uri.path()) else {
         return Ok(housekeeping(&shared, head.uri.path()));
     };
     let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
@@ -306,7 +307,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         shared.record(ReceivedRequest { path: head.uri.path().to_owned(), headers: head.headers, body: body.clone() });
     }
     shared.count(&shared.calls);
-    let peeked = match peek(endpoint, &body) {
+    let peeked = match peek(call, &body) {
         Ok(peeked) => peeked,
         Err(fault) => {
             abandon.done = true;
@@ -318,7 +319,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             if !answer.first_byte.is_zero() {
                 tokio::time::sleep(answer.first_byte).await;
             }
-            let job = Job { endpoint, peek: &peeked, body: &body, answer: &answer };
+            let job = Job { call, peek: &peeked, body: &body, answer: &answer };
             Ok(answered(&job, abandon))
         }
         Behaviour::Refuse(scripted) => {

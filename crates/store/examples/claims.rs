@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{AccountId, BatchId, NodeId, Priority, TaskId, Timestamp};
+use batchin_domain::{AccountId, BatchId, CallKind, NodeId, Priority, TaskId, Timestamp};
 use batchin_store::{
     BatchTerms, ConnectOptions, NewBatch, NewTask, NewTasks, NewUser, NodeIdentity, Role, Share, Store,
 };
@@ -64,7 +64,7 @@ async fn measure(store: &Store, node: NodeIdentity, account: AccountId, first: u
         id: TaskId::new(id(first + n)),
         custom_id: format!("t{n}"),
         model: "m".to_owned(),
-        endpoint: 0,
+        call: CallKind::Chat,
         body_offset: n * 300,
         body_len: 300,
     };
@@ -77,7 +77,7 @@ async fn measure(store: &Store, node: NodeIdentity, account: AccountId, first: u
             webhook_url: None,
             window: None,
             max_cost: None,
-            endpoint: None,
+            call: None,
             metadata: None,
             output_seconds: None,
         },

@@ -12,13 +12,12 @@ use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
 use batchin_batch::{Batches, Worker, WorkerOptions};
 use batchin_domain::{
-    AccountId, Amount, Balance, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp, TransferId,
-    price::Factor, webhook::TargetPolicy,
+    AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp,
+    TransferId, price::Factor, webhook::TargetPolicy,
 };
 use batchin_files::{Blobs, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
-    Availability, Capability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
-    OverLimit,
+    Availability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model, OverLimit,
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
@@ -106,7 +105,8 @@ pub struct TestServer {
     base: String,
     http: reqwest::Client,
     groups: [Tasks; 3],
-    _database: Database,
+    /// Its database.
+    pub database: Database,
     _folder: TempDir,
 }
 
@@ -279,7 +279,7 @@ impl TestServer {
             base,
             http: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(),
             groups,
-            _database: database,
+            database,
             _folder: folder,
         };
         server.grant(&server.owner, builder.balance).await;

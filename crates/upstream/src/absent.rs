@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_openai::Endpoint;
+use batchin_domain::CallKind;
 use tokio::time::Instant;
 
 /// How long others are preferred after the first refusal; each further one doubles it.
@@ -29,7 +29,7 @@ pub(crate) struct Absent {
     /// Whether there is anything, so that answers need not look.
     any: AtomicBool,
     /// std mutex: held for one look-up, never across an await.
-    known: Mutex<HashMap<(String, Endpoint), Absence>>,
+    known: Mutex<HashMap<(String, CallKind), Absence>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +40,9 @@ struct Absence {
 
 impl Absent {
     /// The server refused this model for this kind of call. Whether that is news.
-    pub(crate) fn refused(&self, model: &str, endpoint: Endpoint, now: Instant) -> bool {
+    pub(crate) fn refused(&self, model: &str, kind: CallKind, now: Instant) -> bool {
         let mut known = self.lock();
-        if let Some(absence) = known.get_mut(&(model.to_owned(), endpoint)) {
+        if let Some(absence) = known.get_mut(&(model.to_owned(), kind)) {
             // Calls that were under way together are one refusal.
             if absence.until <= now {
                 let pause = (absence.pause * 2).min(LONGEST_PAUSE);
@@ -53,30 +53,30 @@ impl Absent {
         if known.len() >= MOST {
             return false;
         }
-        known.insert((model.to_owned(), endpoint), Absence { until: now + FIRST_PAUSE, pause: FIRST_PAUSE });
+        known.insert((model.to_owned(), kind), Absence { until: now + FIRST_PAUSE, pause: FIRST_PAUSE });
         self.any.store(true, Ordering::Release);
         true
     }
 
     /// The server answered for this model. Whether that is news.
-    pub(crate) fn answered(&self, model: &str, endpoint: Endpoint) -> bool {
+    pub(crate) fn answered(&self, model: &str, kind: CallKind) -> bool {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }
         let mut known = self.lock();
-        let was_absent = known.remove(&(model.to_owned(), endpoint)).is_some();
+        let was_absent = known.remove(&(model.to_owned(), kind)).is_some();
         self.any.store(!known.is_empty(), Ordering::Release);
         was_absent
     }
 
     /// Whether the last answer for this model was that it is not there.
-    pub(crate) fn lacks(&self, model: &str, endpoint: Endpoint) -> bool {
-        self.find(model, endpoint).is_some()
+    pub(crate) fn lacks(&self, model: &str, kind: CallKind) -> bool {
+        self.find(model, kind).is_some()
     }
 
     /// Whether others are to be preferred now.
-    pub(crate) fn avoid(&self, model: &str, endpoint: Endpoint, now: Instant) -> bool {
-        self.find(model, endpoint).is_some_and(|absence| now < absence.until)
+    pub(crate) fn avoid(&self, model: &str, kind: CallKind, now: Instant) -> bool {
+        self.find(model, kind).is_some_and(|absence| now < absence.until)
     }
 
     /// Forgets all of it.
@@ -91,14 +91,14 @@ impl Absent {
         self.any.load(Ordering::Acquire)
     }
 
-    fn find(&self, model: &str, endpoint: Endpoint) -> Option<Absence> {
+    fn find(&self, model: &str, kind: CallKind) -> Option<Absence> {
         if !self.any() {
             return None;
         }
-        self.lock().get(&(model.to_owned(), endpoint)).copied()
+        self.lock().get(&(model.to_owned(), kind)).copied()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Endpoint), Absence>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, CallKind), Absence>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,23 +110,23 @@ mod tests {
     #[test]
     fn what_is_absent_is_news_once_and_looked_for_again() {
         let (absent, now) = (Absent::default(), Instant::now());
-        assert!(!absent.any() && !absent.answered("m", Endpoint::Chat));
-        assert!(absent.refused("m", Endpoint::Chat, now));
-        assert!(!absent.refused("m", Endpoint::Chat, now), "known");
-        assert!(absent.avoid("m", Endpoint::Chat, now) && !absent.avoid("m", Endpoint::Embeddings, now));
+        assert!(!absent.any() && !absent.answered("m", CallKind::Chat));
+        assert!(absent.refused("m", CallKind::Chat, now));
+        assert!(!absent.refused("m", CallKind::Chat, now), "known");
+        assert!(absent.avoid("m", CallKind::Chat, now) && !absent.avoid("m", CallKind::Embeddings, now));
         let later = now + FIRST_PAUSE;
-        assert!(!absent.avoid("m", Endpoint::Chat, later) && absent.lacks("m", Endpoint::Chat));
-        assert!(!absent.refused("m", Endpoint::Chat, later));
-        assert!(absent.avoid("m", Endpoint::Chat, later + FIRST_PAUSE));
-        assert!(absent.answered("m", Endpoint::Chat));
-        assert!(!absent.any() && !absent.lacks("m", Endpoint::Chat));
+        assert!(!absent.avoid("m", CallKind::Chat, later) && absent.lacks("m", CallKind::Chat));
+        assert!(!absent.refused("m", CallKind::Chat, later));
+        assert!(absent.avoid("m", CallKind::Chat, later + FIRST_PAUSE));
+        assert!(absent.answered("m", CallKind::Chat));
+        assert!(!absent.any() && !absent.lacks("m", CallKind::Chat));
     }
 
     #[test]
     fn it_is_bounded() {
         let (absent, now) = (Absent::default(), Instant::now());
         for model in 0..2 * MOST {
-            absent.refused(&model.to_string(), Endpoint::Chat, now);
+            absent.refused(&model.to_string(), CallKind::Chat, now);
         }
         assert_eq!(absent.lock().len(), MOST);
     }

@@ -1,6 +1,7 @@
 //! Holds: a call's body as one server wants it.
 
-use batchin_openai::{Endpoint, Limit, LimitName, Rewrite, rewrite};
+use batchin_domain::CallKind;
+use batchin_openai::{Limit, LimitName, Rewrite, rewrite};
 use bytes::Bytes;
 
 use crate::{
@@ -24,10 +25,10 @@ pub(crate) struct Manner {
 
 impl Manner {
     /// As the settings say.
-    pub(crate) fn configured(endpoint: Endpoint, config: &UpstreamConfig) -> Self {
-        let limit = match (endpoint, config.limit_name) {
+    pub(crate) fn configured(kind: CallKind, config: &UpstreamConfig) -> Self {
+        let limit = match (kind, config.limit_name) {
             // No server reads the newer name there.
-            (Endpoint::Completions, LimitName::MaxCompletionTokens) => LimitName::MaxTokens,
+            (CallKind::Completions, LimitName::MaxCompletionTokens) => LimitName::MaxTokens,
             (_, name) => name,
         };
         Self { limit, stream_options: config.stream_options, priority: config.priority_enabled, defaults: true }
@@ -46,10 +47,10 @@ pub(crate) fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
 /// The body as this upstream wants it.
 pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Manner) -> Bytes {
     let kind = config.kind;
-    let generates = call.endpoint.generates();
+    let generates = call.kind.generates();
     let priority = call.class_priority.filter(|_| manner.priority && generates);
     let is_counted = call.stream && generates;
-    let adds = manner.defaults && call.endpoint == Endpoint::Completions;
+    let adds = manner.defaults && call.kind == CallKind::Completions;
     let edit = Rewrite {
         model: call.upstream_model,
         stream: generates.then_some(call.stream),
@@ -123,10 +124,10 @@ mod tests {
             let unstated = Call { held: Some(5), ..call("{}", false) };
             let any = if kind.takes_any_limit { r#"{"max_tokens":5}"# } else { "{}" };
             assert_eq!(sent(kind, false, &unstated), any, "{kind}");
-            let none = Call { endpoint: Endpoint::Completions, ..call(r#"{"max_tokens":0,"suffix":""}"#, false) };
+            let none = Call { kind: CallKind::Completions, ..call(r#"{"max_tokens":0,"suffix":""}"#, false) };
             let told = if kind == Kind::OLLAMA { 1 } else { 0 };
             assert_eq!(sent(kind, false, &none), format!(r#"{{"max_tokens":{told},"suffix":""}}"#), "{kind}");
-            let embeddings = Call { endpoint: Endpoint::Embeddings, ..call(r#"{"input":"a","priority":1}"#, false) };
+            let embeddings = Call { kind: CallKind::Embeddings, ..call(r#"{"input":"a","priority":1}"#, false) };
             assert_eq!(sent(kind, false, &embeddings), r#"{"input":"a"}"#, "{kind}");
         }
     }
@@ -141,13 +142,13 @@ mod tests {
         let asked = r#"{"stream":true,"stream_options":{"include_usage":true},"max_completion_tokens":7}"#;
         assert_eq!(told(LimitName::MaxCompletionTokens, true, &chat), asked);
         assert_eq!(told(LimitName::None, false, &chat), r#"{"stream":true}"#);
-        let completion = Call { endpoint: Endpoint::Completions, ..call(r#"{"prompt":"a","max_tokens":7}"#, false) };
+        let completion = Call { kind: CallKind::Completions, ..call(r#"{"prompt":"a","max_tokens":7}"#, false) };
         assert_eq!(told(LimitName::MaxCompletionTokens, true, &completion), completion.body);
     }
 
     #[test]
     fn sglang_completions_get_an_empty_suffix() {
-        let completions = |body| Call { endpoint: Endpoint::Completions, ..call(body, false) };
+        let completions = |body| Call { kind: CallKind::Completions, ..call(body, false) };
         let check = |body, expected: &str| assert_eq!(sent(Kind::SGLANG, false, &completions(body)), expected);
         check(r#"{"prompt":"a"}"#, r#"{"prompt":"a","suffix":""}"#);
         check(r#"{"prompt":"a","suffix":"z"}"#, r#"{"prompt":"a","suffix":"z"}"#);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use batchin_openai::Endpoint;
+use batchin_domain::CallKind;
 use bytes::Bytes;
 
 use crate::{adapters::Kind, breaker::Asker};
@@ -14,7 +14,7 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Clone)]
 pub struct Call<'a> {
     /// Which call.
-    pub endpoint: Endpoint,
+    pub kind: CallKind,
     /// The client's body; it is copied only where it must be changed.
     pub body: Bytes,
     /// The server's own name of the model, where it differs from the client's.
@@ -61,7 +61,7 @@ impl Call<'_> {
 impl fmt::Debug for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
-            .field("endpoint", &self.endpoint)
+            .field("kind", &self.kind)
             .field("public_id", &self.public_id)
             .field("stream", &self.stream)
             .field("bytes", &self.body.len())
@@ -76,7 +76,7 @@ pub(crate) mod tests {
     /// A call with this body.
     pub(crate) fn call(body: &'static str, stream: bool) -> Call<'static> {
         Call {
-            endpoint: Endpoint::Chat,
+            kind: CallKind::Chat,
             body: Bytes::from_static(body.as_bytes()),
             upstream_model: None,
             public_id: "chatcmpl_1".into(),

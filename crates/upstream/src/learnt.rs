@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use batchin_openai::{Endpoint, LimitName, UpstreamError, added_alone, stated_limit};
+use batchin_domain::CallKind;
+use batchin_openai::{LimitName, UpstreamError, added_alone, stated_limit};
 use tracing::warn;
 
 use crate::{
@@ -33,7 +34,7 @@ pub(crate) struct Lessons {
 
 #[derive(Clone)]
 struct Lesson {
-    endpoint: Endpoint,
+    kind: CallKind,
     model: String,
     manner: Manner,
 }
@@ -43,7 +44,7 @@ impl Lessons {
     pub(crate) fn tries(&self, call: &Call<'_>, config: &UpstreamConfig) -> Tries {
         let learnt = self.learnt.load();
         let known = learnt.iter().find(|lesson| lesson.is_of(call));
-        let manner = known.map_or_else(|| Manner::configured(call.endpoint, config), |lesson| lesson.manner);
+        let manner = known.map_or_else(|| Manner::configured(call.kind, config), |lesson| lesson.manner);
         Tries { manner, refused: Refused::default(), kind: config.kind, sent: 1 }
     }
 
@@ -52,7 +53,7 @@ impl Lessons {
         if tries.sent == 1 {
             return;
         }
-        let lesson = Lesson { endpoint: call.endpoint, model: call.model().to_owned(), manner: tries.manner };
+        let lesson = Lesson { kind: call.kind, model: call.model().to_owned(), manner: tries.manner };
         let mut is_new = false;
         self.learnt.rcu(|learnt| {
             let known = learnt.iter().find(|known| known.is_of(call));
@@ -81,7 +82,7 @@ impl Lessons {
 
 impl Lesson {
     fn is_of(&self, call: &Call<'_>) -> bool {
-        self.endpoint == call.endpoint && self.model == call.model()
+        self.kind == call.kind && self.model == call.model()
     }
 }
 
@@ -142,8 +143,7 @@ impl Tries {
 
     fn drops_limit(&mut self, call: &Call<'_>, said: &UpstreamError) -> bool {
         let Some(name) = self.manner.limit.member().filter(|name| said.names(name)) else { return false };
-        let is_told =
-            call.endpoint.generates() && (call.most(self.kind).is_some() || stated_limit(&call.body).is_some());
+        let is_told = call.kind.generates() && (call.most(self.kind).is_some() || stated_limit(&call.body).is_some());
         if !is_told || !said.is_of_unknown_member() {
             return false;
         }
@@ -154,7 +154,7 @@ impl Tries {
         }
         let other = if name == "max_tokens" { LimitName::MaxCompletionTokens } else { LimitName::MaxTokens };
         let is_over = self.refused.max_tokens && self.refused.max_completion_tokens;
-        self.manner.limit = if is_over || call.endpoint == Endpoint::Completions { LimitName::None } else { other };
+        self.manner.limit = if is_over || call.kind == CallKind::Completions { LimitName::None } else { other };
         true
     }
 
@@ -164,7 +164,7 @@ impl Tries {
             (self.manner.stream_options, self.refused.stream_options) = (false, true);
         } else if self.manner.priority && call.class_priority.is_some() && said.names("priority") {
             (self.manner.priority, self.refused.priority) = (false, true);
-        } else if ours(self.manner.defaults && call.endpoint == Endpoint::Completions, "suffix") {
+        } else if ours(self.manner.defaults && call.kind == CallKind::Completions, "suffix") {
             (self.manner.defaults, self.refused.suffix) = (false, true);
         } else {
             return false;

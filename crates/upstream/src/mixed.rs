@@ -77,7 +77,7 @@ pub(crate) fn is_events(body: &[u8]) -> bool {
 /// The answer in a stream that came for a call which had asked for a whole one.
 pub(crate) fn put_together(body: Bytes, call: &Call<'_>) -> Result<WholeAnswer, Unanswered> {
     let unreadable = || Unanswered::Failed(CallError::other_replica(CallErrorKind::BadAnswer));
-    let mut answer = Assembler::new(call.endpoint, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
+    let mut answer = Assembler::new(call.kind, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
     let mut events = Decoder::new();
     events.push(body);
     let (mut at_end, mut is_done) = (false, false);

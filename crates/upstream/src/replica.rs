@@ -6,7 +6,8 @@ mod asking;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use batchin_openai::{AnswerError, Assembler, Endpoint, Relay, Usage, WholeAnswer, read_answer};
+use batchin_domain::CallKind;
+use batchin_openai::{AnswerError, Assembler, Relay, Usage, WholeAnswer, read_answer};
 use batchin_tasks::Tasks;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -167,16 +168,16 @@ impl Replica {
     }
 
     /// Whether others are to be preferred for this model: the server said that it does not have it.
-    pub fn avoids(&self, model: &str, endpoint: Endpoint) -> bool {
-        self.absent.avoid(model, endpoint, Instant::now())
+    pub fn avoids(&self, model: &str, kind: CallKind) -> bool {
+        self.absent.avoid(model, kind, Instant::now())
     }
 
     /// Whether it passes its health check, works as far as is known, and has this model for one of these kinds of call.
     /// Changes only with what is found out, not with time.
-    pub fn serves(&self, model: &str, mut endpoints: impl Iterator<Item = Endpoint>) -> bool {
+    pub fn serves(&self, model: &str, mut kinds: impl Iterator<Item = CallKind>) -> bool {
         self.status().health != Health::Ill
             && !self.record.breaker().shut().is_some_and(|shut| shut.whose == Whose::Everybody)
-            && endpoints.any(|endpoint| !self.absent.lacks(model, endpoint))
+            && kinds.any(|kind| !self.absent.lacks(model, kind))
     }
 
     /// Whether the health check passes, or has never been asked. The engine that ships with us is loading until it first
@@ -224,7 +225,7 @@ impl Replica {
     ///
     /// The call must say `stream`, and its body must be one whose streams say as much as a whole answer.
     pub async fn assemble(&self, call: Call<'_>) -> Result<Assembly, CallError> {
-        let answer = || Assembler::new(call.endpoint, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
+        let answer = || Assembler::new(call.kind, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
         match self.send(&call, || Reader::Assemble(Box::new(answer()))).await? {
             Answer::Events(events) => Ok(Assembly::new(*events)),
             Answer::Whole { .. } => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
@@ -269,9 +270,9 @@ impl Replica {
         if error.is_not_served()
             // A 501 may be about one request: it goes elsewhere, and says nothing about the next.
             && error.kind != CallErrorKind::Status(501)
-            && self.absent.refused(call.public_model, call.endpoint, Instant::now())
+            && self.absent.refused(call.public_model, call.kind, Instant::now())
         {
-            let (upstream, model, call) = (self.name(), call.public_model, call.endpoint.name());
+            let (upstream, model, call) = (self.name(), call.public_model, call.kind.name());
             warn!(upstream, model, call, error = %error.kind, "upstream {upstream} does not serve {call} of {model}");
             self.record.meters.model_missing.set(1.0);
         }
@@ -279,8 +280,8 @@ impl Replica {
 
     fn served(&self, call: &Call<'_>, tries: &Tries) {
         self.lessons.note(call, tries, &self.config.name);
-        if self.absent.answered(call.public_model, call.endpoint) {
-            let (upstream, model, call) = (self.name(), call.public_model, call.endpoint.name());
+        if self.absent.answered(call.public_model, call.kind) {
+            let (upstream, model, call) = (self.name(), call.public_model, call.kind.name());
             info!(upstream, model, call, "upstream {upstream} serves {call} of {model} again");
             self.record.meters.model_missing.set(if self.absent.any() { 1.0 } else { 0.0 });
         }
@@ -303,7 +304,7 @@ impl Replica {
                 }
                 return Err(refusal.renamed(call.upstream_model, call.public_model, &call.body));
             }
-            if call.stream && call.endpoint.generates() {
+            if call.stream && call.kind.generates() {
                 return Ok(Reply::Head(response));
             }
             match self.whole(call, response).await {
@@ -321,7 +322,7 @@ impl Replica {
         let WholeAnswer { body, usage, text_bytes } = match read_answer(&body, &call.public_id, call.public_model) {
             Ok(answer) => answer,
             Err(AnswerError::Refused(said)) => return Err(Unanswered::Said(said)),
-            Err(AnswerError::NotAnAnswer) if call.endpoint.generates() && mixed::is_events(&body) => {
+            Err(AnswerError::NotAnAnswer) if call.kind.generates() && mixed::is_events(&body) => {
                 mixed::put_together(body, call)?
             }
             Err(AnswerError::NotAnAnswer) => return Err(CallError::other_replica(CallErrorKind::BadAnswer).into()),
@@ -349,7 +350,7 @@ impl Replica {
     fn request(&self, call: &Call<'_>, manner: Manner) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(request_body(call, &self.config, manner)));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.targets.call(call.endpoint);
+        *request.uri_mut() = self.targets.call(call.kind);
         let headers = request.headers_mut();
         headers.reserve(CALL_HEADERS);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

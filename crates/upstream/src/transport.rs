@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use batchin_domain::CallKind;
 use bytes::{Bytes, BytesMut};
 use futures::{
     StreamExt as _,
@@ -41,8 +42,6 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tower::Service;
-
-use batchin_openai::Endpoint;
 
 use crate::{
     adapters::{MODELS_PATH, Path},
@@ -429,9 +428,8 @@ pub(crate) async fn collect(mut body: AnswerBody, most: usize, idle: Duration) -
 /// Where the calls of one server go: paths on it.
 #[derive(Clone)]
 pub(crate) struct Targets {
-    chat: Uri,
-    completions: Uri,
-    embeddings: Uri,
+    /// By [`CallKind::index`].
+    calls: Vec<Uri>,
     pub(crate) health: Uri,
     /// The list of models.
     pub(crate) models: Uri,
@@ -447,27 +445,21 @@ impl Targets {
             Address::Http(_) | Address::Unix(_) => DEFAULT_PREFIX,
         };
         let at = |path: String| PathAndQuery::try_from(path).ok().map(Uri::from);
-        let call = |endpoint: Endpoint| at(format!("{prefix}{}", endpoint.path_below_v1()));
+        let call = |kind: CallKind| at(format!("{prefix}{}", kind.path_below_v1()));
         let plain = |path| match path {
             Path::AtRoot(path) => format!("{}{path}", prefix.strip_suffix(DEFAULT_PREFIX).unwrap_or(prefix)),
             Path::BelowBase(path) => format!("{prefix}{path}"),
         };
         Some(Self {
-            chat: call(Endpoint::Chat)?,
-            completions: call(Endpoint::Completions)?,
-            embeddings: call(Endpoint::Embeddings)?,
+            calls: CallKind::ALL.into_iter().map(call).collect::<Option<_>>()?,
             health: at(plain(config.kind.health_path))?,
             models: at(plain(MODELS_PATH))?,
             guarded: at(plain(config.kind.guarded_path))?,
         })
     }
 
-    pub(crate) fn call(&self, endpoint: Endpoint) -> Uri {
-        match endpoint {
-            Endpoint::Chat => self.chat.clone(),
-            Endpoint::Completions => self.completions.clone(),
-            Endpoint::Embeddings => self.embeddings.clone(),
-        }
+    pub(crate) fn call(&self, kind: CallKind) -> Uri {
+        self.calls[kind.index()].clone()
     }
 }
 
@@ -484,7 +476,7 @@ mod tests {
     #[track_caller]
     fn check(kind: Kind, base: &str, chat: &str, health: &str) {
         let targets = Targets::of(&UpstreamConfig::new("a", kind, base).unwrap()).unwrap();
-        let found = (targets.chat.to_string(), targets.health.to_string());
+        let found = (targets.call(CallKind::Chat).to_string(), targets.health.to_string());
         assert_eq!(found, (chat.to_owned(), health.to_owned()));
     }
 

@@ -1,9 +1,9 @@
 //! Checks: what a client is told of every failure of a request, to the byte.
 
-use batchin_domain::Amount;
+use batchin_domain::{Amount, Capability};
 use batchin_gateway::{
-    AdmitError, AnswerError, Capability, DispatchError, Fenced, KeyedError, NoRoom, PurseError, ReserveError,
-    SettleError, TakeError,
+    AdmitError, AnswerError, DispatchError, Fenced, KeyedError, NoRoom, PurseError, ReserveError, SettleError,
+    TakeError,
 };
 use batchin_openai::{InvalidRequest, UpstreamError};
 use batchin_store::StoreError;

@@ -3,6 +3,7 @@
 //! What a model server may judge otherwise is described in words: a schema that is stricter than the server would have
 //! clients refuse what works, and a looser one would have them send what does not.
 
+use batchin_domain::CallKind;
 use serde_json::{Value, json};
 
 /// Something on both sides of one `@`, blanks around it aside.
@@ -261,9 +262,9 @@ fn create_batch_of_file() -> Value {
     let mut properties = terms();
     properties["input_file_id"] = file_id();
     properties["completion_window"]["type"] = "string".into();
+    let paths = CallKind::ALL.map(CallKind::path).into_iter().chain(CallKind::ALL.map(CallKind::path_below_v1));
     properties["endpoint"] = json!({
-        "enum": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/chat/completions", "/completions",
-            "/embeddings", null],
+        "enum": paths.map(Value::from).chain([Value::Null]).collect::<Vec<_>>(),
         "description": "The kind of call of every line. Ours: without it, lines may differ." });
     let mut expiry = closed(
         &["anchor", "seconds"],

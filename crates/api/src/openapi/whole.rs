@@ -1,16 +1,13 @@
 //! Holds: what the description says beyond what stands at the handlers: bodies that are read by hand, bounds of
 //! parameters, streams, every base URL, and the refusals that any call may meet.
 
+use batchin_domain::CallKind;
 use serde_json::{Map, Value, json};
 
 use super::bodies;
 
 /// Methods of a path.
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
-/// Calls that answer in the same shapes below `/openai/v1`.
-const SAME_IN_OPENAIS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
-/// Calls whose answer can be a stream.
-const STREAMED: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
 /// Calls of the process itself, which have no base URL.
 const OWN: [&str; 5] = ["/healthz", "/health", "/readyz", "/metrics", "/openapi.json"];
 
@@ -53,7 +50,7 @@ fn other_bases(path: &str) -> Vec<Option<String>> {
         // Files have one shape.
         Some(below) if below.starts_with("/v1/files") => vec![Some(below.to_owned()), bare(below)],
         Some(_) => Vec::new(),
-        None => vec![bare(path), SAME_IN_OPENAIS.contains(&path).then(|| format!("/openai{path}"))],
+        None => vec![bare(path), CallKind::from_url(path).map(|_| format!("/openai{path}"))],
     }
 }
 
@@ -64,7 +61,7 @@ fn operation_id(method: &str, path: &str) -> String {
 }
 
 fn complete_call(path: &str, method: &str, call: &mut Value) {
-    if STREAMED.contains(&path) {
+    if CallKind::from_url(path).is_some_and(CallKind::generates) {
         call["responses"]["200"]["content"]["text/event-stream"] = json!({ "schema": {
             "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } },
             "description": "Each event, with `stream: true`: its data is a chunk of OpenAI's, and `[DONE]` at the end." } });

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use batchin_domain::{BatchId, Clock as _, Priority, TaskId};
-use batchin_store::{BatchTerms, NewBatch, NewTask, NewTasks};
 use batchin_testkit::{
-    TestServer, both,
+    Backend, TestServer, both,
     sim::{Behaviour, Refusal},
 };
 use http::{Method, StatusCode};
@@ -133,47 +131,6 @@ both! {
         server.stop().await;
     }
 
-    async fn a_call_of_an_unknown_kind_fails_and_is_not_made_as_another(backend) {
-        let server = TestServer::start().on(backend).with_worker().await;
-        let body = r#"{"model":"chat-model","messages":[{"role":"user","content":"hi"}]}"#;
-        server.blobs.put("damaged", body.into()).await.unwrap();
-        let task = NewTask {
-            id: TaskId::new(server.gateway.ids().uuid()),
-            custom_id: "a".to_owned(),
-            model: "chat-model".to_owned(),
-            endpoint: i16::MAX,
-            body_offset: 0,
-            body_len: body.len() as u64,
-        };
-        let terms = BatchTerms {
-            priority: Priority::Low,
-            webhook_url: None,
-            window: None,
-            max_cost: None,
-            endpoint: None,
-            metadata: None,
-            output_seconds: None,
-        };
-        let id = BatchId::new(server.gateway.ids().uuid());
-        let new = NewBatch {
-            id,
-            account: server.owner.id,
-            key: None,
-            terms,
-            input_blob: "damaged".to_owned(),
-            input_file: None,
-            tasks: NewTasks::Inline(vec![task]),
-            answer: None,
-            now: server.clock.now(),
-        };
-        server.store.create_batch(new).await.unwrap();
-        let batch = until_final(&server, &id.to_string()).await;
-        let error = &batch["tasks"][0]["error"];
-        assert_eq!(error["message"], "The kind of call that the task asks for is not known here.", "{batch}");
-        assert_eq!(server.sim.calls(), 0);
-        server.stop().await;
-    }
-
     async fn a_batch_is_cancelled_once(backend) {
         let server = TestServer::start().on(backend).await;
         let made = server.post("/v1/batches", json!({ "tasks": [chat("a", 3), chat("b", 3)] })).await.ok();
@@ -273,5 +230,21 @@ async fn a_long_batch_is_read_beside_the_others() {
     let longest = standing.join_next().await.unwrap().unwrap();
     assert_eq!(estimate["total_tasks"], 5_000);
     assert!(longest < all / 2, "nothing else ran for {longest:?} of {all:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_of_an_unknown_kind_fails_and_is_not_made_as_another() {
+    let server = TestServer::start().on(Backend::Postgres).with_worker().await;
+    // As if a later version had written it.
+    server.database.run(
+        "CREATE FUNCTION later() RETURNS trigger AS $$ BEGIN NEW.endpoint := 32767; RETURN NEW; END $$ LANGUAGE plpgsql",
+    );
+    server.database.run("CREATE TRIGGER later BEFORE INSERT ON task FOR EACH ROW EXECUTE FUNCTION later()");
+    let made = server.post("/v1/batches", json!({ "tasks": [chat("a", 3)] })).await.ok();
+    let batch = until_final(&server, made["id"].as_str().unwrap()).await;
+    let error = &batch["tasks"][0]["error"];
+    assert_eq!(error["message"], "The kind of call that the task asks for is not known here.", "{batch}");
+    assert_eq!(server.sim.calls(), 0);
     server.stop().await;
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use batchin_domain::CallKind;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -14,9 +15,9 @@ type Members = BTreeMap<String, Box<RawValue>>;
 
 /// Calls that a task may name, as the platform documents them.
 const URLS: [&str; 6] = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
+    CallKind::Chat.path(),
+    CallKind::Completions.path(),
+    CallKind::Embeddings.path(),
     "/v1/audio/speech",
     "/v1/images/generations",
     "/v1/video/generate",
@@ -142,9 +143,9 @@ fn kind_of(body: &RawValue, url: Option<&'static str>) -> Result<&'static str, S
         return Err("stream must not be true: a task's answer is stored whole".to_owned());
     }
     let inferred = match (probe.messages.is_some(), probe.prompt.is_some(), probe.input.is_some()) {
-        (true, _, _) => Some("/v1/chat/completions"),
-        (_, true, _) => Some("/v1/completions"),
-        (_, _, true) => Some("/v1/embeddings"),
+        (true, _, _) => Some(CallKind::Chat.path()),
+        (_, true, _) => Some(CallKind::Completions.path()),
+        (_, _, true) => Some(CallKind::Embeddings.path()),
         (false, false, false) => None,
     };
     url.or(inferred).ok_or_else(|| "the request body has none of messages, prompt, input".to_owned())

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use batchin_domain::RequestId;
 use batchin_files::BlobError;
-use batchin_gateway::{Inbound, Running, Work, endpoint_of};
+use batchin_gateway::{Inbound, Running, Work};
 use batchin_scheduler::{Entry, Verdict};
 use batchin_store::{Claim, ClaimedTask};
 use bytes::Bytes;
@@ -38,13 +38,16 @@ impl Worker {
                     continue;
                 }
             };
-            let Some(endpoint) = endpoint_of(task.endpoint) else {
-                error!(call = task.endpoint, "a task asks for a kind of call that is not known here");
-                over.push((task, Came::UnknownCall));
-                continue;
+            let call = match task.call {
+                Ok(call) => call,
+                Err(code) => {
+                    error!(call = code, "a task asks for a kind of call that is not known here");
+                    over.push((task, Came::UnknownCall));
+                    continue;
+                }
             };
             let inbound = Inbound {
-                endpoint,
+                call,
                 body,
                 request: RequestId::new(self.gateway.ids().uuid()),
                 class: task.priority.class(),

@@ -4,13 +4,13 @@ use super::*;
 
 const MOST: usize = 1024 * 1024;
 
-fn assembler(endpoint: Endpoint) -> Assembler {
-    Assembler::new(endpoint, "chatcmpl_1", "qwen", MOST)
+fn assembler(call: CallKind) -> Assembler {
+    Assembler::new(call, "chatcmpl_1", "qwen", MOST)
 }
 
 #[track_caller]
-fn assembled(endpoint: Endpoint, chunks: &[Value]) -> Value {
-    let mut answer = assembler(endpoint);
+fn assembled(call: CallKind, chunks: &[Value]) -> Value {
+    let mut answer = assembler(call);
     for chunk in chunks {
         answer.take(chunk.to_string().as_bytes()).unwrap();
     }
@@ -51,7 +51,7 @@ fn an_answer_of_vllm_is_put_together() {
         ],
         "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}, "system_fingerprint": "f",
     });
-    assert_eq!(assembled(Endpoint::Chat, &chunks), expected);
+    assert_eq!(assembled(CallKind::Chat, &chunks), expected);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
     let named = |index: Value, id: &str, name: &str, arguments: &str| json!({"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
     let more = |index: Value, id: Value, arguments: &str| json!({"index": index, "id": id, "function": {"name": null, "arguments": arguments}});
     let whole = |chunks: &[Value]| {
-        let message = &assembled(Endpoint::Chat, chunks)["choices"][0]["message"];
+        let message = &assembled(CallKind::Chat, chunks)["choices"][0]["message"];
         assert_eq!(message["content"], Value::Null);
         message["tool_calls"].clone()
     };
@@ -93,7 +93,7 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
 fn reasoning_refusals_and_old_functions_are_kept() {
     let message = |deltas: &[Value]| {
         let chunks: Vec<Value> = deltas.iter().map(delta).collect();
-        assembled(Endpoint::Chat, &chunks)["choices"][0]["message"].clone()
+        assembled(CallKind::Chat, &chunks)["choices"][0]["message"].clone()
     };
     assert_eq!(
         message(&[
@@ -118,7 +118,7 @@ fn reasoning_refusals_and_old_functions_are_kept() {
     assert_eq!(message(&[json!({"role": "assistant", "content": ""})])["content"], "");
     assert_eq!(message(&[json!({"role": "assistant", "content": null})])["content"], Value::Null);
     // Halves of a surrogate pair meet again.
-    let mut answer = assembler(Endpoint::Chat);
+    let mut answer = assembler(CallKind::Chat);
     for half in ["\\ud83d", "\\ude00"] {
         answer.take(format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{half}"}}}}]}}"#).as_bytes()).unwrap();
     }
@@ -135,7 +135,7 @@ fn completions_join_their_lists() {
     };
     let end = json!({"created": 2, "choices": [{"index": 0, "text": "", "finish_reason": "stop"}], "usage":
         {"prompt_tokens": 1, "completion_tokens": 2}});
-    let whole = assembled(Endpoint::Completions, &[chunk("a", 0), chunk("b", 1), end]);
+    let whole = assembled(CallKind::Completions, &[chunk("a", 0), chunk("b", 1), end]);
     let logprobs =
         json!({"tokens": ["a", "b"], "token_logprobs": [-0.5, -0.5], "text_offset": [0, 1], "top_logprobs": null});
     assert_eq!(whole["choices"], json!([{"index": 0, "text": "ab", "logprobs": logprobs, "finish_reason": "stop"}]));
@@ -156,7 +156,7 @@ fn facts_are_those_of_a_stream_that_passes_through() {
         r#"{"choices":[{"index":0,"delta":{},"finish_reason":""}],"usage":{"prompt_tokens":"?"}}"#,
         "{}",
     ];
-    let mut answer = assembler(Endpoint::Chat);
+    let mut answer = assembler(CallKind::Chat);
     for chunk in chunks {
         assert_eq!(answer.take(chunk.as_bytes()).unwrap(), ChunkFacts::of(chunk.as_bytes()).unwrap(), "{chunk}");
     }
@@ -164,16 +164,16 @@ fn facts_are_those_of_a_stream_that_passes_through() {
     let whole = answer.finish().unwrap();
     assert_eq!((whole.usage.unwrap().completion_tokens, whole.text_bytes), (Some(2), 2));
     for bad in ["[DONE]", "", "{\"choices\":{}}", "{\"choices\":[1]}", "{} x", "{\"choices\":[{\"delta\":[]}]}"] {
-        assert_eq!(assembler(Endpoint::Chat).take(bad.as_bytes()), Err(AssembleError::NotAChunk), "{bad}");
+        assert_eq!(assembler(CallKind::Chat).take(bad.as_bytes()), Err(AssembleError::NotAChunk), "{bad}");
     }
-    assert!(assembler(Endpoint::Chat).finish().is_err(), "no chunk, no answer");
+    assert!(assembler(CallKind::Chat).finish().is_err(), "no chunk, no answer");
 }
 
 #[test]
 fn only_a_real_reason_ends_a_choice() {
     let chunk =
         |reason: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"a"}},"finish_reason":{reason}}}]}}"#);
-    let mut answer = assembler(Endpoint::Chat);
+    let mut answer = assembler(CallKind::Chat);
     for none in ["\"\"", "null", "\" \"", "\"null\"", "0"] {
         assert_eq!(answer.take(chunk(none).as_bytes()).unwrap().ends, 0, "{none}");
         assert!(!answer.is_finished(), "{none}");
@@ -189,13 +189,13 @@ fn only_a_real_reason_ends_a_choice() {
 fn a_whole_answer_among_the_events_is_taken() {
     let event = json!({"object": "chat.completion", "choices": [
         {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}]});
-    let whole = assembled(Endpoint::Chat, std::slice::from_ref(&event));
+    let whole = assembled(CallKind::Chat, std::slice::from_ref(&event));
     assert_eq!(
         whole["choices"],
         json!([{"index": 0, "message": {"role": "assistant", "content": "a"},
         "logprobs": null, "finish_reason": "stop"}])
     );
-    let mut answer = assembler(Endpoint::Chat);
+    let mut answer = assembler(CallKind::Chat);
     let facts = answer.take_whole(&event.to_string().into()).unwrap();
     assert_eq!((facts.ends, facts.text_bytes, answer.is_finished()), (u32::MAX, 1, true));
     let body: Value = serde_json::from_slice(&answer.finish().unwrap().body).unwrap();
@@ -206,14 +206,14 @@ fn a_whole_answer_among_the_events_is_taken() {
 fn what_a_stream_alone_has_is_left_out() {
     let chunk =
         json!({"obfuscation": "xyz", "service_tier": "flex", "choices": [{"index": 0, "delta": {"content": "a"}}]});
-    let whole = assembled(Endpoint::Chat, &[chunk]);
+    let whole = assembled(CallKind::Chat, &[chunk]);
     assert_eq!((whole.get("obfuscation"), &whole["service_tier"]), (None, &json!("flex")));
 }
 
 #[test]
 fn memory_is_bounded_by_text_and_by_entries() {
     let until_full = |chunk: &dyn Fn(usize) -> String| {
-        let mut answer = Assembler::new(Endpoint::Chat, "i", "m", 100_000);
+        let mut answer = Assembler::new(CallKind::Chat, "i", "m", 100_000);
         let full = (0..100_000).position(|at| answer.take(chunk(at).as_bytes()) == Err(AssembleError::TooLarge));
         full.expect("the bound is noticed")
     };

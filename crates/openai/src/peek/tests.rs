@@ -2,14 +2,14 @@ use super::*;
 
 fn chat(members: &str) -> Result<Peek, InvalidRequest> {
     peek(
-        Endpoint::Chat,
+        CallKind::Chat,
         format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}]{members}}}"#).as_bytes(),
     )
 }
 
 #[track_caller]
-fn refused(endpoint: Endpoint, body: &str, param: &str) -> String {
-    let fault = peek(endpoint, body.as_bytes()).expect_err(body);
+fn refused(call: CallKind, body: &str, param: &str) -> String {
+    let fault = peek(call, body.as_bytes()).expect_err(body);
     assert_eq!(fault.param.as_deref(), Some(param), "{body}: {}", fault.message);
     assert!(fault.message.contains(param), "{body}: {}", fault.message);
     fault.message
@@ -19,7 +19,7 @@ fn refused(endpoint: Endpoint, body: &str, param: &str) -> String {
 fn chat_is_read() {
     let body = br#"{"model":"qwen","messages":[{"role":"system","content":"be"},{"role":"user","content":"hi"}],
         "stream":true,"stream_options":{"include_usage":true},"max_tokens":7,"temperature":0,"seed":3,"n":2}"#;
-    let found = peek(Endpoint::Chat, body).unwrap();
+    let found = peek(CallKind::Chat, body).unwrap();
     let messages = r#"[{"role":"system","content":"be"},{"role":"user","content":"hi"}]"#;
     let bound = InputBound { text_bytes: messages.len() as u64, messages: 2, items: 1, ..InputBound::default() };
     assert_eq!(
@@ -52,8 +52,8 @@ fn null_is_absent() {
     )
     .unwrap();
     assert_eq!(found, chat("").unwrap());
-    refused(Endpoint::Chat, r#"{"model":null,"messages":[{"role":"user"}]}"#, "model");
-    refused(Endpoint::Chat, r#"{"model":"m","messages":null}"#, "messages");
+    refused(CallKind::Chat, r#"{"model":null,"messages":[{"role":"user"}]}"#, "model");
+    refused(CallKind::Chat, r#"{"model":"m","messages":null}"#, "messages");
 }
 
 #[test]
@@ -66,21 +66,21 @@ fn smaller_limit_counts_and_completions_have_a_default() {
     assert_eq!(limit(r#","max_tokens":9,"max_completion_tokens":5"#), (Some(5), "max_completion_tokens"));
     assert_eq!(limit(r#","max_completion_tokens":5"#), (Some(5), "max_completion_tokens"));
     assert_eq!(limit(""), (None, "max_tokens"));
-    let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a"}"#).unwrap();
+    let found = peek(CallKind::Completions, br#"{"model":"m","prompt":"a"}"#).unwrap();
     assert_eq!((found.max_output, found.max_output_stated), (Some(16), false));
-    let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","best_of":5,"n":2,"suffix":"z"}"#).unwrap();
+    let found = peek(CallKind::Completions, br#"{"model":"m","prompt":"a","best_of":5,"n":2,"suffix":"z"}"#).unwrap();
     assert_eq!((found.choices, found.given, found.has_suffix), (5, 2, true));
 }
 
 #[test]
 fn a_completion_may_be_the_prompt_alone() {
-    let found = peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","max_tokens":0,"echo":true}"#).unwrap();
+    let found = peek(CallKind::Completions, br#"{"model":"m","prompt":"a","max_tokens":0,"echo":true}"#).unwrap();
     assert_eq!((found.max_output, found.max_output_stated, found.echo), (Some(0), true, true));
-    refused(Endpoint::Chat, r#"{"model":"m","messages":[{"role":"user"}],"max_tokens":0}"#, "max_tokens");
+    refused(CallKind::Chat, r#"{"model":"m","messages":[{"role":"user"}],"max_tokens":0}"#, "max_tokens");
     assert!(!chat(r#","echo":true"#).unwrap().echo, "a chat has none");
     for no in ["false", "null", "0", "1", "\"\"", "\"true\""] {
         let body = format!(r#"{{"model":"m","prompt":"a","echo":{no}}}"#);
-        assert!(!peek(Endpoint::Completions, body.as_bytes()).unwrap().echo, "{no}");
+        assert!(!peek(CallKind::Completions, body.as_bytes()).unwrap().echo, "{no}");
     }
 }
 
@@ -106,7 +106,7 @@ fn what_streams_do_not_give_is_noticed() {
 #[test]
 fn messages_are_checked_with_their_path() {
     let body = |messages: &str| format!(r#"{{"model":"m","messages":{messages}}}"#);
-    let check = |messages: &str, param: &str| refused(Endpoint::Chat, &body(messages), param);
+    let check = |messages: &str, param: &str| refused(CallKind::Chat, &body(messages), param);
     check("[]", "messages");
     check("{}", "messages");
     check("\"hi\"", "messages");
@@ -118,16 +118,16 @@ fn messages_are_checked_with_their_path() {
     check(r#"[{"role":"user","content":[1]}]"#, "messages[0].content");
     check(r#"[{"role":"user","content":5}]"#, "messages[0].content");
     assert!(
-        peek(Endpoint::Chat, body(r#"[{"role":"assistant","content":null,"tool_calls":[{}]}]"#).as_bytes()).is_ok()
+        peek(CallKind::Chat, body(r#"[{"role":"assistant","content":null,"tool_calls":[{}]}]"#).as_bytes()).is_ok()
     );
-    assert!(peek(Endpoint::Chat, body(r#"[{"role":"u\u0073er","content":"\ud83d\ude00"}]"#).as_bytes()).is_ok());
+    assert!(peek(CallKind::Chat, body(r#"[{"role":"u\u0073er","content":"\ud83d\ude00"}]"#).as_bytes()).is_ok());
 }
 
 #[test]
 fn media_and_tools_are_noticed() {
     let media = |content: &str| {
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#);
-        peek(Endpoint::Chat, body.as_bytes()).unwrap().bound.media
+        peek(CallKind::Chat, body.as_bytes()).unwrap().bound.media
     };
     assert_eq!(media(r#""text""#), 0);
     assert_eq!(media(r#"[{"type":"text","text":"a"},"b"]"#), 0);
@@ -148,9 +148,9 @@ fn media_and_tools_are_noticed() {
     }
     for embeds in [r#""AAAA""#, r#"["AAAA","AAAA"]"#] {
         let body = format!(r#"{{"model":"m","prompt":"a","prompt_embeds":{embeds}}}"#);
-        refused(Endpoint::Completions, &body, "prompt_embeds");
+        refused(CallKind::Completions, &body, "prompt_embeds");
     }
-    assert!(peek(Endpoint::Completions, br#"{"model":"m","prompt":"a","prompt_embeds":null}"#).is_ok());
+    assert!(peek(CallKind::Completions, br#"{"model":"m","prompt":"a","prompt_embeds":null}"#).is_ok());
     assert!(!chat(r#","tools":[]"#).unwrap().bound.has_tools);
     let with_tools = chat(r#","tools":[{"type":"function"}]"#).unwrap().bound;
     assert!(with_tools.has_tools);
@@ -160,7 +160,7 @@ fn media_and_tools_are_noticed() {
 #[test]
 fn inputs_have_four_shapes() {
     let bound = |input: &str| {
-        let found = peek(Endpoint::Embeddings, format!(r#"{{"model":"m","input":{input}}}"#).as_bytes());
+        let found = peek(CallKind::Embeddings, format!(r#"{{"model":"m","input":{input}}}"#).as_bytes());
         found.map(|found| (found.bound.items, found.bound.text_bytes, found.bound.token_ids))
     };
     assert_eq!(bound(r#""ab""#), Ok((1, 4, 0)));
@@ -168,7 +168,7 @@ fn inputs_have_four_shapes() {
     assert_eq!(bound("[1,2,3]"), Ok((1, 0, 3)));
     assert_eq!(bound("[[1,2],[3]]"), Ok((2, 0, 3)));
     let check = |input: &str, param: &str| {
-        refused(Endpoint::Embeddings, &format!(r#"{{"model":"m","input":{input}}}"#), param);
+        refused(CallKind::Embeddings, &format!(r#"{{"model":"m","input":{input}}}"#), param);
     };
     for empty in ["\"\"", "[]", "{}", "5", "true"] {
         check(empty, "input");
@@ -187,7 +187,7 @@ fn inputs_have_four_shapes() {
 #[test]
 fn wrong_values_name_their_field() {
     let with = |members: &str| format!(r#"{{"model":"m","messages":[{{"role":"user"}}]{members}}}"#);
-    let check = |members: &str, param: &str| refused(Endpoint::Chat, &with(members), param);
+    let check = |members: &str, param: &str| refused(CallKind::Chat, &with(members), param);
     check(r#","stream":"yes""#, "stream");
     check(r#","stream":1"#, "stream");
     check(r#","stream_options":[true]"#, "stream_options");
@@ -204,11 +204,11 @@ fn wrong_values_name_their_field() {
     check(r#","temperature":-0.1"#, "temperature");
     check(r#","temperature":"hot""#, "temperature");
     check(r#","suffix":5"#, "suffix");
-    refused(Endpoint::Chat, r#"{"messages":[{"role":"user"}]}"#, "model");
-    refused(Endpoint::Chat, r#"{"model":"","messages":[{"role":"user"}]}"#, "model");
-    refused(Endpoint::Chat, r#"{"model":5,"messages":[{"role":"user"}]}"#, "model");
-    refused(Endpoint::Embeddings, r#"{"model":"m","input":"a","stream":true}"#, "stream");
-    refused(Endpoint::Completions, r#"{"model":"m"}"#, "prompt");
+    refused(CallKind::Chat, r#"{"messages":[{"role":"user"}]}"#, "model");
+    refused(CallKind::Chat, r#"{"model":"","messages":[{"role":"user"}]}"#, "model");
+    refused(CallKind::Chat, r#"{"model":5,"messages":[{"role":"user"}]}"#, "model");
+    refused(CallKind::Embeddings, r#"{"model":"m","input":"a","stream":true}"#, "stream");
+    refused(CallKind::Completions, r#"{"model":"m"}"#, "prompt");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn whole_numbers_may_be_spelled_with_a_point() {
     assert_eq!(chat(r#","best_of":0.0"#).unwrap().choices, 1);
     let none = |spelled: &str| {
         let body = format!(r#"{{"model":"m","prompt":"a","max_tokens":{spelled},"echo":true,"logprobs":1}}"#);
-        peek(Endpoint::Completions, body.as_bytes()).unwrap()
+        peek(CallKind::Completions, body.as_bytes()).unwrap()
     };
     assert_eq!((none("0").max_output, none("0").max_output_stated), (Some(0), true));
     assert_eq!(none("-0.0").max_output, Some(0));
@@ -247,12 +247,12 @@ fn members_that_differ_by_case_alone_are_refused() {
         ("N", "n"),
     ] {
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user"}}],"{member}":null}}"#);
-        let message = refused(Endpoint::Chat, &body, member);
+        let message = refused(CallKind::Chat, &body, member);
         assert!(message.contains(&format!("`{known}`")), "{message}");
     }
     assert!(chat(r#","Other":1,"temp\u00e9rature":1,"maxTokens":1"#).is_ok());
     refused(
-        Endpoint::Chat,
+        CallKind::Chat,
         r#"{"model":"m","messages":[{"role":"u"}],"stream_options":{"include_usage":true,"Include_Usage":false}}"#,
         "stream_options.include_usage",
     );
@@ -260,11 +260,11 @@ fn members_that_differ_by_case_alone_are_refused() {
         format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}},{{"role":"user",{more}}}]}}"#)
     };
     for more in [r#""Content":[{"type":"image_url"}]"#, r#""content":"a","CONTENT":"b""#, r#""Role":"system""#] {
-        refused(Endpoint::Chat, &message(more), "messages[1]");
+        refused(CallKind::Chat, &message(more), "messages[1]");
     }
     let media = |part: &str| {
         let body = message(&format!(r#""content":[{part}]"#));
-        peek(Endpoint::Chat, body.as_bytes()).unwrap().bound.media > 0
+        peek(CallKind::Chat, body.as_bytes()).unwrap().bound.media > 0
     };
     assert!(media(r#"{"type":"text","text":"a","Image_Url":{"url":"data:"}}"#));
     assert!(media(r#"{"type":"text","Type":"image_url","text":"a"}"#));
@@ -275,13 +275,13 @@ fn members_that_differ_by_case_alone_are_refused() {
 #[test]
 fn a_client_brings_no_template() {
     let with = |members: &str| format!(r#"{{"model":"m","messages":[{{"role":"user"}},{{"role":"user"}}]{members}}}"#);
-    refused(Endpoint::Chat, &with(r#","chat_template":"{% for i in range(99) %}a{% endfor %}""#), "chat_template");
+    refused(CallKind::Chat, &with(r#","chat_template":"{% for i in range(99) %}a{% endfor %}""#), "chat_template");
     for name in ["chat_template", "messages", "tools"] {
         let body = with(&format!(r#","chat_template_kwargs":{{"a":1,"{name}":"x"}}"#));
-        refused(Endpoint::Chat, &body, &format!("chat_template_kwargs.{name}"));
+        refused(CallKind::Chat, &body, &format!("chat_template_kwargs.{name}"));
     }
-    refused(Endpoint::Chat, &with(r#","chat_template_kwargs":"x""#), "chat_template_kwargs");
-    let bytes = |members: &str| peek(Endpoint::Chat, with(members).as_bytes()).unwrap().bound.text_bytes;
+    refused(CallKind::Chat, &with(r#","chat_template_kwargs":"x""#), "chat_template_kwargs");
+    let bytes = |members: &str| peek(CallKind::Chat, with(members).as_bytes()).unwrap().bound.text_bytes;
     assert_eq!(bytes(r#","chat_template":null,"chat_template_kwargs":null"#), bytes("") + 4);
     let (small, large) =
         (r#"{"enable_thinking":false,"effort":"high"}"#, format!(r#"{{"eos_token":"{}"}}"#, "a".repeat(100)));
@@ -294,15 +294,15 @@ fn a_client_brings_no_template() {
 fn tools_are_the_client_s_own() {
     let body = |tools: &str| format!(r#"{{"model":"m","messages":[{{"role":"user"}}],"tools":{tools}}}"#);
     for fine in [r#"[{"type":"function","function":{"type":"x"}},{"type":"custom"}]"#, "[]", "[{}]", "null", "{}"] {
-        assert!(peek(Endpoint::Chat, body(fine).as_bytes()).is_ok(), "{fine}");
+        assert!(peek(CallKind::Chat, body(fine).as_bytes()).is_ok(), "{fine}");
     }
-    refused(Endpoint::Chat, &body(r#"[{"type":"function"},{"type":"browser_search"}]"#), "tools[1].type");
-    refused(Endpoint::Chat, &body(r#"[{"type":"function","type":"web_search"}]"#), "tools");
+    refused(CallKind::Chat, &body(r#"[{"type":"function"},{"type":"browser_search"}]"#), "tools[1].type");
+    refused(CallKind::Chat, &body(r#"[{"type":"function","type":"web_search"}]"#), "tools");
 }
 
 #[test]
 fn prompts_of_other_calls_count() {
-    let bytes = |body: &str| peek(Endpoint::Embeddings, body.as_bytes()).unwrap().bound.text_bytes;
+    let bytes = |body: &str| peek(CallKind::Embeddings, body.as_bytes()).unwrap().bound.text_bytes;
     assert_eq!(bytes(r#"{"model":"m","input":"a","messages":["abc"],"prompt":"xy"}"#), 3 + 7 + 4);
 }
 
@@ -310,29 +310,29 @@ fn prompts_of_other_calls_count() {
 fn names_are_whole_text() {
     let model = |model: &str| format!(r#"{{"model":"{model}","messages":[{{"role":"user"}}]}}"#);
     for odd in ["m\\u0000", "\\u0000", "a\\nb", "\\ud800", "m\\udc00"] {
-        refused(Endpoint::Chat, &model(odd), "model");
+        refused(CallKind::Chat, &model(odd), "model");
     }
     // What goes on as it came is its server's business.
-    assert!(peek(Endpoint::Completions, br#"{"model":"m","prompt":"\ud800","suffix":"\ud800\u0000"}"#).is_ok());
+    assert!(peek(CallKind::Completions, br#"{"model":"m","prompt":"\ud800","suffix":"\ud800\u0000"}"#).is_ok());
 }
 
 #[test]
 fn doubled_members_are_refused_however_they_are_spelled() {
     let body = r#"{"model":"cheap","messages":[{"role":"user"}],"mo\u0064el":"dear"}"#;
-    refused(Endpoint::Chat, body, "model");
-    refused(Endpoint::Chat, r#"{"model":"m","messages":[{"role":"u"}],"n":null,"n":100}"#, "n");
+    refused(CallKind::Chat, body, "model");
+    refused(CallKind::Chat, r#"{"model":"m","messages":[{"role":"u"}],"n":null,"n":100}"#, "n");
     assert!(chat(r#","user":"a","user":"b""#).is_ok());
 }
 
 #[test]
 fn bad_json_has_a_position() {
-    let fault = peek(Endpoint::Chat, b"{\"model\": \"m\",\n \"messages\": [}").unwrap_err();
+    let fault = peek(CallKind::Chat, b"{\"model\": \"m\",\n \"messages\": [}").unwrap_err();
     assert_eq!(fault.position, Some(Position { line: 2, column: 15 }));
     assert!(fault.message.contains("line 2, column 15"), "{}", fault.message);
-    let fault = peek(Endpoint::Chat, b"{\"model\": \"\xff\"}").unwrap_err();
+    let fault = peek(CallKind::Chat, b"{\"model\": \"\xff\"}").unwrap_err();
     assert!(fault.message.contains("UTF-8"), "{}", fault.message);
-    assert!(peek(Endpoint::Chat, b"[]").unwrap_err().message.contains("object"));
-    assert!(peek(Endpoint::Chat, b"").unwrap_err().position.is_some());
+    assert!(peek(CallKind::Chat, b"[]").unwrap_err().message.contains("object"));
+    assert!(peek(CallKind::Chat, b"").unwrap_err().position.is_some());
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn depth_is_bounded() {
     assert!(chat(&nested(MAX_DEPTH)).unwrap_err().message.contains("nested"));
     assert!(chat(&nested(100_000)).unwrap_err().message.contains("nested"));
     let in_content = format!(r#"{{"model":"m","messages":[{{"role":"u","content":{}}}]}}"#, "[".repeat(100_000));
-    assert!(peek(Endpoint::Chat, in_content.as_bytes()).is_err());
+    assert!(peek(CallKind::Chat, in_content.as_bytes()).is_err());
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn no_message_repeats_the_body() {
         format!(r#"{{"model":"m","messages":[{{"role":"u"}}],"max_tokens":"{secret}"}}"#),
         format!(r#"{{"model":"m","messages":[{{"role":"u","content":"{secret}"]}}"#),
     ] {
-        let fault = peek(Endpoint::Chat, body.as_bytes()).unwrap_err();
+        let fault = peek(CallKind::Chat, body.as_bytes()).unwrap_err();
         assert!(!format!("{fault:?}").contains(secret), "{fault:?}");
     }
 }

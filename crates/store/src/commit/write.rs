@@ -369,7 +369,7 @@ fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE_C
         settlement.account.uuid().into(),
         settlement.key.map(batchin_domain::KeyId::uuid).into(),
         usage.model.as_str().into(),
-        usage.endpoint.into(),
+        usage.call.code().into(),
         i16::try_from(usage.class.index()).unwrap_or(i16::MAX).into(),
         usage.task.map(|(batch, _)| batch.uuid()).into(),
         usage.task.map(|(_, task)| task.uuid()).into(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Amount, BatchId, Class, PriceVersion, RequestId, TaskId, Timestamp, Units};
+use batchin_domain::{Amount, BatchId, CallKind, Class, PriceVersion, RequestId, TaskId, Timestamp, Units};
 
 /// A row of the usage log.
 #[derive(Clone, Debug)]
@@ -11,8 +11,8 @@ pub struct UsageRecord {
     pub request: RequestId,
     /// The model as asked for.
     pub model: String,
-    /// The kind of call, as its stored number.
-    pub endpoint: i16,
+    /// The kind of call.
+    pub call: CallKind,
     /// The class that it ran and was priced in.
     pub class: Class,
     /// The batch and task that it ran for.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchin_db::{Row, Value};
-use batchin_domain::{AccountId, Amount, BatchId, KeyId, RequestId, Timestamp, Units};
+use batchin_domain::{AccountId, Amount, BatchId, CallKind, KeyId, RequestId, Timestamp, Units};
 
 use crate::{
     Outcome, Store, StoreError, UsageMarks,
@@ -43,8 +43,8 @@ pub struct UsageRow {
     pub key: Option<KeyId>,
     /// The model as asked for.
     pub model: String,
-    /// The kind of call, as its stored number.
-    pub endpoint: i16,
+    /// The kind of call; `None` if this version does not know it.
+    pub call: Option<CallKind>,
     /// The class's stored number.
     pub class: i16,
     /// The batch that it ran for.
@@ -159,7 +159,7 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
         request: RequestId::new(row.get("request_id")?),
         key: row.get::<Option<_>>("key_id")?.map(KeyId::new),
         model: row.get("model")?,
-        endpoint: row.get("endpoint")?,
+        call: CallKind::from_code(row.get("endpoint")?),
         class: row.get("class")?,
         batch: row.get::<Option<_>>("batch_id")?.map(BatchId::new),
         units: Units {

@@ -2,8 +2,8 @@
 
 use batchin_db::{Rerun, Row, WriteTx, retried};
 use batchin_domain::{
-    AccountId, Amount, BatchId, BatchStatus, Chore, Ending, FileId, Priority, TaskId, TaskStatus, Timestamp, Window,
-    batch::TaskCounts,
+    AccountId, Amount, BatchId, BatchStatus, CallKind, Chore, Ending, FileId, Priority, TaskId, TaskStatus, Timestamp,
+    Window, batch::TaskCounts,
 };
 
 use crate::{
@@ -22,8 +22,8 @@ pub struct BatchTerms {
     pub window: Option<Window>,
     /// The most that it may cost.
     pub max_cost: Option<Amount>,
-    /// The kind of call of every task, as its stored number; `None` where they may differ.
-    pub endpoint: Option<i16>,
+    /// The kind of call of every task; `None` where they may differ.
+    pub call: Option<CallKind>,
     /// The owner's own labels, as JSON.
     pub metadata: Option<String>,
     /// How long its output files are kept, in seconds; `None` as long as its tasks.
@@ -282,7 +282,7 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
             webhook_url: row.get("webhook_url")?,
             window: window.and_then(|hours| Window::from_hours(u16::try_from(hours).ok()?)),
             max_cost: max_cost.map(amount).transpose()?,
-            endpoint: row.get("endpoint")?,
+            call: row.get::<Option<i16>>("endpoint")?.and_then(CallKind::from_code),
             metadata: row.get("metadata")?,
             output_seconds: output_seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
         },

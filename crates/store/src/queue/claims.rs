@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use batchin_db::{Rerun, Row, Value, WriteTx, both, marks, retried};
 use batchin_domain::{
-    AccountId, BatchId, BatchStatus, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
+    AccountId, BatchId, BatchStatus, CallKind, KeyId, Priority, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
 };
 use futures::join;
 use uuid::Uuid;
@@ -44,8 +44,8 @@ pub struct ClaimedTask {
     pub blocked: Option<String>,
     /// The model as asked for.
     pub model: String,
-    /// The kind of call, as its stored number.
-    pub endpoint: i16,
+    /// The kind of call, or the stored number of one that this version does not know.
+    pub call: Result<CallKind, i16>,
     /// Where its body lies.
     pub body: BlobRange,
     /// How often it has been claimed, this time included.
@@ -391,6 +391,7 @@ async fn take(
     let mut tasks = Vec::with_capacity(rows.len());
     for row in &rows {
         let number = |column| unsigned(row, "task", column);
+        let call: i16 = row.get("endpoint")?;
         tasks.push(ClaimedTask {
             claim: Claim { task: TaskId::new(row.get("id")?), epoch: row.get("epoch")? },
             batch: share.batch,
@@ -402,7 +403,7 @@ async fn take(
             capped: terms.capped,
             blocked: terms.blocked.clone(),
             model: row.get("model")?,
-            endpoint: row.get("endpoint")?,
+            call: CallKind::from_code(call).ok_or(call),
             body: BlobRange {
                 blob: terms.input_blob.clone(),
                 offset: number("body_offset")?,

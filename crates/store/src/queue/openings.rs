@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
 use batchin_domain::{
-    AccountId, Amount, BatchId, BatchStatus, Chore, FileId, KeyId, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
+    AccountId, Amount, BatchId, BatchStatus, CallKind, Chore, FileId, KeyId, TaskId, TaskStatus, Timestamp,
+    batch::TaskCounts,
 };
 
 use crate::{
@@ -100,8 +101,8 @@ pub struct NewTask {
     pub custom_id: String,
     /// The model as asked for.
     pub model: String,
-    /// The kind of call, as its stored number.
-    pub endpoint: i16,
+    /// The kind of call.
+    pub call: CallKind,
     /// Where its body begins in the input blob, in bytes.
     pub body_offset: u64,
     /// How long its body is, in bytes.
@@ -169,7 +170,7 @@ async fn insert_batch(tx: &WriteTx, new: &NewBatch) -> Result<bool, StoreError> 
                 status.code().into(),
                 chore.code().into(),
                 matches!(new.tasks, NewTasks::Inline(_)).into(),
-                terms.endpoint.into(),
+                terms.call.map(CallKind::code).into(),
                 i64::from(total).into(),
                 terms.webhook_url.clone().into(),
                 new.input_blob.as_str().into(),
@@ -224,7 +225,7 @@ pub(crate) async fn insert_tasks(tx: &WriteTx, place: Place, tasks: &[NewTask]) 
             place.account.uuid().into(),
             task.custom_id.as_str().into(),
             task.model.as_str().into(),
-            task.endpoint.into(),
+            task.call.code().into(),
             state.code().into(),
             place.now.micros().into(),
             to_i64(task.body_offset).into(),

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use batchin_domain::{AccountId, BatchId, BatchStatus, Priority, Purse, TaskStatus, batch::TaskCounts};
+use batchin_domain::{AccountId, BatchId, BatchStatus, CallKind, Priority, Purse, TaskStatus, batch::TaskCounts};
 use batchin_store::{BlobRange, CancelError, CommitError, NewBatch, NewTasks, Requeue, StoredResult};
 use futures::future::join_all;
 
@@ -84,15 +84,17 @@ both! {
         let (task, new) = (&claimed[1], &tasks[1]);
         assert_eq!((task.claim.task, task.claim.epoch, task.attempts), (new.id, 1, 1));
         assert_eq!((task.account, task.key, task.priority), (account, Some(key), Priority::High));
-        assert_eq!((task.model.as_str(), task.endpoint, task.custom_id.as_str()), ("m", 0, "t1"));
+        assert_eq!((task.model.as_str(), task.call, task.custom_id.as_str()), ("m", Ok(CallKind::Chat), "t1"));
         assert_eq!(task.body, BlobRange { blob: "in".to_owned(), offset: 100, len: 100 });
         assert_eq!(db.store.claims_of(node).await.unwrap(), claimed.iter().map(|t| t.claim).collect());
         assert_eq!(counts(db, account, first.id).await.0, BatchStatus::InProgress);
         assert_eq!(counts(db, account, low).await.0, BatchStatus::Pending);
         assert!(db.claim(node, Priority::High, 0, now()).await.unwrap().is_empty());
         assert!(db.claim(node, Priority::Fill, 9, now()).await.unwrap().is_empty());
+        // A later version knows more kinds.
+        db.raw("UPDATE task SET endpoint = 32767 WHERE state = 0").await;
         let rest = db.claim(node, Priority::High, 9, now()).await.unwrap();
-        assert_eq!(rest.iter().map(|t| t.batch).collect::<Vec<_>>(), [second]);
+        assert_eq!(rest.iter().map(|t| (t.batch, t.call)).collect::<Vec<_>>(), [(second, Err(i16::MAX))]);
         db.assert_clean().await;
     }
 

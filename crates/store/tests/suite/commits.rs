@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use batchin_domain::{Priority, Purse, Units};
+use batchin_domain::{CallKind, Priority, Purse, Units};
 use batchin_store::{
     CommitError, CommitterOptions, Outcome, Page, Settlement, TaskEnd, TaskError, UsageFilter, UsageMarks, UsageRecord,
 };
@@ -226,13 +226,13 @@ both! {
         let key = db.key(account, 10, None).await;
         let mut settlement = Settlement { key: Some(key), ..db.settlement(account, 42) };
         let usage = settlement.usage.as_mut().unwrap();
-        (usage.model, usage.endpoint, usage.estimated, usage.ttft) = ("org/model".to_owned(), 3, true, None);
+        (usage.model, usage.call, usage.estimated, usage.ttft) = ("org/model".to_owned(), CallKind::Embeddings, true, None);
         (usage.class, usage.outcome) = (batchin_domain::Class::Low, Outcome::ClientGone);
         let sent = usage.clone();
         db.committer(node).commit(settlement).await.unwrap();
         let row = db.store.usage_logs(&all_of(account), ALL).await.unwrap().remove(0);
         assert_eq!((row.request, row.key, row.model), (sent.request, Some(key), sent.model));
-        assert_eq!((row.endpoint, row.class, row.batch, row.units), (3, 2, None, sent.units));
+        assert_eq!((row.call, row.class, row.batch, row.units), (Some(CallKind::Embeddings), 2, None, sent.units));
         assert_eq!((row.cost, row.outcome, row.estimated), (nanos(42), Outcome::ClientGone, true));
         assert_eq!((row.created_at, row.latency, row.ttft), (now(), sent.latency, None));
     }

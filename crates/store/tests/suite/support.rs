@@ -10,8 +10,8 @@ use std::{
 };
 
 use batchin_domain::{
-    AccountId, Amount, Balance, BatchId, Chore, Class, KeyId, Month, NodeId, PriceVersion, Priority, Purse, RequestId,
-    TaskId, Timestamp, TransferId, Units,
+    AccountId, Amount, Balance, BatchId, CallKind, Chore, Class, KeyId, Month, NodeId, PriceVersion, Priority, Purse,
+    RequestId, TaskId, Timestamp, TransferId, Units,
 };
 use batchin_store::{
     Backlog, BatchFiles, BatchTerms, BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions,
@@ -247,7 +247,7 @@ impl Db {
         UsageRecord {
             request: RequestId::new(self.id()),
             model: "m".to_owned(),
-            endpoint: 0,
+            call: CallKind::Chat,
             class: Class::Interactive,
             task: None,
             units: Units { input: 10, output: 20, cached: 5 },
@@ -292,7 +292,7 @@ impl Db {
             id: TaskId::new(self.id()),
             custom_id: format!("t{n}"),
             model: "m".to_owned(),
-            endpoint: 0,
+            call: CallKind::Chat,
             body_offset: n as u64 * 100,
             body_len: 100,
         };
@@ -310,7 +310,7 @@ impl Db {
                 webhook_url: None,
                 window: None,
                 max_cost: None,
-                endpoint: None,
+                call: None,
                 metadata: None,
                 output_seconds: None,
             },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_openai::Endpoint;
+use batchin_domain::CallKind;
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, SimServer, UsageMode, prompt_tokens, token_text};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Answer, Call, CallErrorKind, Fleet, Health, Kind, Retry, StreamError, UpstreamConfig};
@@ -39,7 +39,7 @@ async fn whole_answer_has_public_names_and_usage() {
 async fn embeddings_have_an_id_too() {
     let world = World::of(Kind::VLLM).await;
     let body = Bytes::from_static(br#"{"model":"e","input":["a b","c"]}"#);
-    let call = Call { endpoint: Endpoint::Embeddings, body, ..whole() };
+    let call = Call { kind: CallKind::Embeddings, body, ..whole() };
     let Answer::Whole { body, usage: counted, .. } = world.call(call).await.unwrap() else { panic!("a stream") };
     let body = std::str::from_utf8(&body).unwrap();
     assert!(body.contains(r#""id":"chatcmpl_1""#) && body.contains(r#""index":1"#), "{body}");

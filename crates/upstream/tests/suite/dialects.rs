@@ -6,7 +6,8 @@ use async_compression::{
     Level,
     tokio::write::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder},
 };
-use batchin_openai::{Endpoint, peek};
+use batchin_domain::CallKind;
+use batchin_openai::peek;
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal, SimServer};
 use batchin_tasks::Tasks;
 use batchin_upstream::{
@@ -28,11 +29,11 @@ fn fleet(kind: Kind, base: &str, adjust: impl FnOnce(&mut UpstreamConfig)) -> Fl
     Fleet::new(vec![config], &Tasks::new(), 7).unwrap()
 }
 
-fn call_of(endpoint: Endpoint, body: &Value) -> Call<'static> {
+fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
     let body = Bytes::from(body.to_string());
-    let peeked = peek(endpoint, &body).unwrap();
+    let peeked = peek(kind, &body).unwrap();
     Call {
-        endpoint,
+        kind,
         body,
         upstream_model: Some("up"),
         public_id: "id_1".to_owned(),
@@ -52,7 +53,7 @@ fn call_of(endpoint: Endpoint, body: &Value) -> Call<'static> {
 fn chat(more: &Value) -> Call<'static> {
     let mut body = json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] });
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    call_of(Endpoint::Chat, &body)
+    call_of(CallKind::Chat, &body)
 }
 
 /// The call's outcome; a stream is read to its end and shows its frames.
@@ -149,7 +150,7 @@ async fn a_refused_limit_goes_by_its_other_name_and_then_at_once() {
     }
     // Another model of the same server, and the other call, are not concerned.
     answered(&fleet, Call { upstream_model: Some("other"), ..chat(&json!({ "max_tokens": 3 })) }).await.unwrap();
-    answered(&fleet, call_of(Endpoint::Completions, &json!({ "model": "m", "prompt": "a", "max_tokens": 3 })))
+    answered(&fleet, call_of(CallKind::Completions, &json!({ "model": "m", "prompt": "a", "max_tokens": 3 })))
         .await
         .unwrap();
     let (old, new) = (json!({ "max_tokens": 3 }), json!({ "max_completion_tokens": 3 }));
@@ -302,7 +303,7 @@ async fn settings_say_it_before_a_refusal_does() {
         config.stream_options = false;
     });
     answered(&fleet, chat(&json!({ "max_tokens": 3, "stream": true }))).await.unwrap();
-    answered(&fleet, call_of(Endpoint::Completions, &json!({ "model": "m", "prompt": "a", "max_tokens": 3 })))
+    answered(&fleet, call_of(CallKind::Completions, &json!({ "model": "m", "prompt": "a", "max_tokens": 3 })))
         .await
         .unwrap();
     let bare = json!({ "max_completion_tokens": 3, "stream": true });

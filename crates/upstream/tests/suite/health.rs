@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_openai::Endpoint;
+use batchin_domain::CallKind;
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal};
 use batchin_upstream::{
     Asker, BreakerState, Call, CallErrorKind, Check, Health, Kind, Retry, Standing, Trouble, UpstreamConfig,
@@ -74,15 +74,15 @@ async fn what_a_server_does_not_have_is_asked_of_others_first() {
     assert_eq!((error.retry, &error.client_error), (Retry::OtherReplica, &None));
     assert!(error.is_not_served());
     let replica = world.replica();
-    let serves = |endpoint| replica.serves("qwen", [endpoint].into_iter());
-    assert!(replica.avoids("qwen", Endpoint::Chat) && !serves(Endpoint::Chat) && serves(Endpoint::Completions));
+    let serves = |kind| replica.serves("qwen", [kind].into_iter());
+    assert!(replica.avoids("qwen", CallKind::Chat) && !serves(CallKind::Chat) && serves(CallKind::Completions));
     assert_eq!((replica.standing(ADA), replica.status().breaker), (Standing::Takes, BreakerState::Closed));
     world.call(streaming()).await.unwrap();
-    assert!(!replica.avoids("qwen", Endpoint::Chat) && serves(Endpoint::Chat), "it has it again");
+    assert!(!replica.avoids("qwen", CallKind::Chat) && serves(CallKind::Chat), "it has it again");
     world.sim.queue(Behaviour::Refuse(Refusal::vllm(404, "The image could not be fetched")));
     let error = world.call(whole()).await.expect_err("refused");
     assert_eq!(error.client_error.expect("the client's").message, "The image could not be fetched");
-    assert!(serves(Endpoint::Chat));
+    assert!(serves(CallKind::Chat));
     world.end().await;
 }
 
@@ -93,7 +93,7 @@ async fn a_refused_key_makes_a_server_ill_until_it_is_taken() {
     world.refused(Behaviour::Refuse(Refusal::string(401, "Unauthorized")), whole()).await;
     let status = world.replica().status();
     assert_eq!((status.health, status.trouble), (Health::Ill, Some(Trouble::KeyRefused)));
-    assert!(!world.replica().serves("qwen", [Endpoint::Chat].into_iter()));
+    assert!(!world.replica().serves("qwen", [CallKind::Chat].into_iter()));
     world.sim.script_all(Behaviour::default());
     world.call(Call { asker: BOB, ..whole() }).await.unwrap();
     assert_eq!(world.replica().status().health, Health::Well);
@@ -103,7 +103,7 @@ async fn a_refused_key_makes_a_server_ill_until_it_is_taken() {
 #[tokio::test]
 async fn what_is_forbidden_to_one_account_is_there_for_others() {
     let world = World::of(Kind::VLLM).await;
-    let serves = || world.replica().serves("qwen", [Endpoint::Chat].into_iter());
+    let serves = || world.replica().serves("qwen", [CallKind::Chat].into_iter());
     world.refused(Behaviour::Refuse(Refusal::string(403, "flagged")), whole()).await;
     assert!(serves(), "it may be what this account asks");
     world.refused(Behaviour::Refuse(Refusal::string(403, "flagged")), Call { asker: BOB, ..whole() }).await;

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_openai::{Endpoint, Usage, peek};
+use batchin_domain::CallKind;
+use batchin_openai::{Usage, peek};
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, SimServer, token_text};
 use batchin_tasks::Tasks;
 use batchin_upstream::{
@@ -67,9 +68,9 @@ impl World {
 pub(crate) const CHAT: &str = r#"{"model":"qwen","messages":[{"role":"user","content":"one two three"}]}"#;
 
 pub(crate) fn chat(body: &'static str) -> Call<'static> {
-    let peeked = peek(Endpoint::Chat, body.as_bytes()).unwrap();
+    let peeked = peek(CallKind::Chat, body.as_bytes()).unwrap();
     Call {
-        endpoint: Endpoint::Chat,
+        kind: CallKind::Chat,
         body: Bytes::from_static(body.as_bytes()),
         upstream_model: Some("Qwen/Qwen3"),
         public_id: "chatcmpl_1".to_owned(),
@@ -96,7 +97,7 @@ pub(crate) fn streaming() -> Call<'static> {
 
 pub(crate) fn completion(stream: bool) -> Call<'static> {
     let body = Bytes::from_static(br#"{"model":"qwen","prompt":"a b","max_tokens":100}"#);
-    Call { endpoint: Endpoint::Completions, body, stream, ..whole() }
+    Call { kind: CallKind::Completions, body, stream, ..whole() }
 }
 
 pub(crate) fn of(tokens: u32) -> SimAnswer {

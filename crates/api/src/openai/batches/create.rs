@@ -6,11 +6,10 @@ use axum::{
 };
 use batchin_batch::{FileOrder, RawTerms, Remember, SubmitError, TaskFault};
 use batchin_domain::{
-    Priority,
+    CallKind, Priority,
     text::{NOT_STORABLE, is_storable},
 };
-use batchin_gateway::{Caller, endpoint_code};
-use batchin_openai::Endpoint;
+use batchin_gateway::Caller;
 use batchin_store::{BatchRow, IdempotencyScope};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -113,7 +112,7 @@ async fn submit(
 fn read(app: &App, fields: &Fields<'_>) -> Result<FileOrder, SubmitError> {
     let mut faults = Vec::new();
     let file = required("input_file_id", fields, &mut faults);
-    let endpoint = text("endpoint", fields, &mut faults).and_then(|url| endpoint(&url, &mut faults));
+    let call = text("endpoint", fields, &mut faults).and_then(|url| call_of(&url, &mut faults));
     let window = required("completion_window", fields, &mut faults);
     let priority = text("priority", fields, &mut faults);
     let webhook_url = text("webhook_url", fields, &mut faults);
@@ -125,7 +124,7 @@ fn read(app: &App, fields: &Fields<'_>) -> Result<FileOrder, SubmitError> {
         metadata: fields.value("metadata"),
     };
     let mut terms = app.batches.check_terms(&terms, PRIORITY, &mut faults);
-    terms.endpoint = endpoint;
+    terms.call = call;
     terms.output_seconds = fields.value("output_expires_after").and_then(|raw| expiry(raw, &mut faults));
     if !faults.is_empty() {
         return Err(SubmitError::Invalid(faults));
@@ -153,13 +152,13 @@ fn text(name: &'static str, fields: &Fields<'_>, faults: &mut Vec<TaskFault>) ->
     None
 }
 
-fn endpoint(url: &str, faults: &mut Vec<TaskFault>) -> Option<i16> {
-    let endpoint = Endpoint::from_url(url);
-    if endpoint.is_none() {
-        let served = Endpoint::ALL.map(Endpoint::path).join(", ");
+fn call_of(url: &str, faults: &mut Vec<TaskFault>) -> Option<CallKind> {
+    let call = CallKind::from_url(url);
+    if call.is_none() {
+        let served = CallKind::ALL.map(CallKind::path).join(", ");
         faults.push(fault("endpoint", format!("must be one of {served}, or left out if lines differ")));
     }
-    endpoint.map(endpoint_code)
+    call
 }
 
 fn expiry(raw: &str, faults: &mut Vec<TaskFault>) -> Option<u32> {

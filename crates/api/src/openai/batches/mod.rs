@@ -5,9 +5,7 @@ pub(crate) mod create;
 pub(crate) mod list;
 pub(crate) mod show;
 
-use batchin_domain::{BatchStatus, Ending, Timestamp};
-use batchin_gateway::endpoint_of;
-use batchin_openai::Endpoint;
+use batchin_domain::{BatchStatus, CallKind, Ending, Timestamp};
 use batchin_store::BatchRow;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -154,7 +152,7 @@ impl From<BatchRow> for BatchObject {
         Self {
             id: batch_name(row.id),
             object: "batch",
-            endpoint: row.terms.endpoint.and_then(endpoint_of).map_or(MIXED, Endpoint::path),
+            endpoint: row.terms.call.map_or(MIXED, CallKind::path),
             errors: errors(&row),
             input_file_id: row.input_file.map(|id| id.to_string()),
             completion_window: row.terms.window.map_or_else(|| NO_WINDOW.to_owned(), |window| window.to_string()),

@@ -5,8 +5,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use batchin_domain::RequestId;
-use batchin_openai::Endpoint;
+use batchin_domain::{CallKind, RequestId};
 use utoipa::ToSchema;
 
 use crate::{app::App, error::ApiError, inference};
@@ -29,5 +28,5 @@ pub(crate) async fn create(
     Extension(id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    inference::answer(&app, (Endpoint::Chat, id), request, |_| ()).await
+    inference::answer(&app, (CallKind::Chat, id), request, |_| ()).await
 }

@@ -4,9 +4,7 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
-use batchin_domain::Class;
-use batchin_gateway::endpoint_of;
-use batchin_openai::Endpoint;
+use batchin_domain::{CallKind, Class};
 use batchin_store::UsageRow;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -69,7 +67,7 @@ impl From<UsageRow> for UsageLog {
             output_tokens: row.units.output,
             cost_cents: row.cost.into(),
             created_at: row.created_at.to_string(),
-            endpoint: endpoint_of(row.endpoint).map(Endpoint::path),
+            endpoint: row.call.map(CallKind::path),
             class: class.map(Class::name),
             key_id: row.key.map(|key| key.uuid()),
             batch_id: row.batch.map(|batch| batch.uuid()),
