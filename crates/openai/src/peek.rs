@@ -3,9 +3,13 @@
 //! One pass over the top level and one over the prompt-bearing member. It refuses what would make a price or a route
 //! uncertain; every other member is the model server's business and is never looked at.
 
+mod chat;
+mod completions;
 mod content;
+mod embeddings;
 mod scalar;
 
+pub use completions::COMPLETIONS_DEFAULT_MAX_TOKENS;
 pub(crate) use scalar::whole_number;
 
 use std::ops::ControlFlow;
@@ -29,9 +33,6 @@ pub const MAX_INPUTS: u32 = 2048;
 
 /// OpenAI's limit for `n` and `best_of`.
 pub const MAX_CHOICES: u32 = 128;
-
-/// What `/v1/completions` produces at most when the body does not say.
-pub const COMPLETIONS_DEFAULT_MAX_TOKENS: u32 = 16;
 
 /// What a body says, as far as routing and pricing need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +151,31 @@ pub fn peek(call: CallKind, body: &[u8]) -> Result<Peek, InvalidRequest> {
     if too_deep(text) {
         return Err(InvalidJson::TooDeep.into());
     }
-    found.check(call)
+    found.check(ways_of(call))
+}
+
+/// What the bodies of one kind of call say in their own way.
+struct Ways {
+    /// The member that is the prompt.
+    prompt: &'static str,
+    /// What that member bounds.
+    bound: fn(&Found<'_>) -> Result<InputBound, InvalidRequest>,
+    /// Refuses what calls of this kind cannot have; whether the answer is to be streamed stands beside.
+    check: fn(&Found<'_>, bool) -> Result<(), InvalidRequest>,
+    /// The least limit on completion tokens.
+    least_output: u32,
+    /// The most completion tokens of one choice, given the limit that the body states.
+    max_output: fn(Option<u32>) -> Option<u32>,
+    /// Whether an answer can begin with the prompt.
+    echoes: bool,
+}
+
+const fn ways_of(call: CallKind) -> &'static Ways {
+    match call {
+        CallKind::Chat => &chat::WAYS,
+        CallKind::Completions => &completions::WAYS,
+        CallKind::Embeddings => &embeddings::WAYS,
+    }
 }
 
 /// The members that are read, each as it lies in the body.
@@ -263,28 +288,16 @@ impl<'a> Found<'a> {
         self.media = self.media.saturating_add(parts);
     }
 
-    fn check(self, call: CallKind) -> Result<Peek, InvalidRequest> {
+    fn check(self, ways: &Ways) -> Result<Peek, InvalidRequest> {
         let model = scalar::text("model", self.model)?;
-        let bound = self.bound(call)?;
+        let bound = self.bound(ways)?;
         let stream = scalar::flag("stream", self.stream)?;
-        if stream && call == CallKind::Embeddings {
-            return Err(InvalidRequest::at("stream", "`stream` is not supported for embeddings; leave it out"));
-        }
-        if self.has_embeds && call == CallKind::Completions {
-            let message = "`prompt_embeds` is not supported: send the prompt as text or token ids in `prompt`";
-            return Err(InvalidRequest::at("prompt_embeds", message));
-        }
-        // Evaluation harnesses ask for nothing but the prompt's own logprobs.
-        let least = u32::from(call != CallKind::Completions);
+        (ways.check)(&self, stream)?;
+        let least = ways.least_output;
         let max_tokens = scalar::count("max_tokens", self.max_tokens, least..=u32::MAX)?;
         let renamed = scalar::count("max_completion_tokens", self.max_completion_tokens, least..=u32::MAX)?;
         let is_renamed = renamed.is_some_and(|renamed| max_tokens.is_none_or(|limit| renamed < limit));
         let stated = if is_renamed { renamed } else { max_tokens };
-        let max_output = match call {
-            CallKind::Chat => stated,
-            CallKind::Completions => stated.or(Some(COMPLETIONS_DEFAULT_MAX_TOKENS)),
-            CallKind::Embeddings => None,
-        };
         let n = scalar::count("n", self.n, 1..=MAX_CHOICES)?.unwrap_or(1);
         // OpenAI's API takes 0 for what is not asked for.
         let best_of = scalar::count("best_of", self.best_of, 0..=MAX_CHOICES)?.unwrap_or(1);
@@ -295,12 +308,12 @@ impl<'a> Found<'a> {
             stream,
             include_usage: scalar::include_usage(self.stream_options)?,
             continuous_usage: scalar::continuous_usage(self.stream_options),
-            max_output,
+            max_output: (ways.max_output)(stated),
             max_output_stated: stated.is_some(),
             max_output_name: if is_renamed { "max_completion_tokens" } else { "max_tokens" },
             choices: n.max(best_of),
             given: n,
-            echo: self.echo && call == CallKind::Completions,
+            echo: self.echo && ways.echoes,
             temperature_zero: scalar::temperature(self.temperature)? == Some(0.0),
             seeded: self.seed.is_some(),
             has_suffix,
@@ -310,20 +323,13 @@ impl<'a> Found<'a> {
         })
     }
 
-    fn bound(&self, call: CallKind) -> Result<InputBound, InvalidRequest> {
-        let mut bound = match call {
-            CallKind::Chat => content::messages(self.messages)?,
-            CallKind::Completions => content::inputs("prompt", self.prompt)?,
-            CallKind::Embeddings => content::inputs("input", self.input)?,
-        };
+    fn bound(&self, ways: &Ways) -> Result<InputBound, InvalidRequest> {
+        let mut bound = (ways.bound)(self)?;
         content::tools(self.tools)?;
         // Prompts of the other calls count as well, should a server put them in.
-        let [_, others @ ..] = match call {
-            CallKind::Chat => [self.messages, self.prompt, self.input],
-            CallKind::Completions => [self.prompt, self.messages, self.input],
-            CallKind::Embeddings => [self.input, self.messages, self.prompt],
-        };
-        bound.text_bytes += others.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
+        let prompts = [("messages", self.messages), ("prompt", self.prompt), ("input", self.input)];
+        let others = prompts.into_iter().filter(|(member, _)| *member != ways.prompt).filter_map(|(_, raw)| raw);
+        bound.text_bytes += others.map(|raw| raw.get().len() as u64).sum::<u64>();
         let beside = [self.suffix, self.tools, self.functions];
         bound.text_bytes += beside.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
         bound.text_bytes += self.other_prompt_bytes;
