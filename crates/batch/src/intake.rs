@@ -3,7 +3,7 @@
 use std::{collections::HashMap, str::FromStr};
 
 use batchin_domain::{
-    Amount, CallKind, Class, Priority, Window,
+    Amount, CallKind, Class, Counts, Priority, Window,
     text::{NOT_STORABLE, is_storable},
     webhook::TargetPolicy,
 };
@@ -65,7 +65,7 @@ pub struct CheckedTask {
     /// The model's id.
     pub model: String,
     /// What it will consume, roughly.
-    pub expected: batchin_domain::Units,
+    pub expected: Counts,
     /// What that costs.
     pub expected_cost: Amount,
     /// The most it can cost.

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use batchin_domain::{AccountId, Amount, BatchId, FileId, FilePurpose, Priority, TaskId, webhook::TargetPolicy};
+use batchin_domain::{
+    AccountId, Amount, BatchId, FileId, FilePurpose, Measure, Priority, TaskId, webhook::TargetPolicy,
+};
 use batchin_files::{BlobError, Blobs, Files, WriteFileError};
 use batchin_gateway::{Caller, Gateway};
 use batchin_store::{
@@ -324,7 +326,7 @@ impl Estimate {
     fn count(&mut self, task: &CheckedTask) {
         let sum = |sum: Option<Amount>, more: Amount| Some(sum.map_or(more, |sum| sum.saturating_add(more)));
         self.tasks += 1;
-        self.input_tokens = self.input_tokens.saturating_add(task.expected.input);
+        self.input_tokens = self.input_tokens.saturating_add(task.expected.of(Measure::PromptTokens));
         self.max_cost = sum(self.max_cost, task.max_cost);
         self.expected_cost = sum(self.expected_cost, task.expected_cost);
     }

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
-use batchin_domain::{Capability, ClassPrices, Price, Rate};
+use batchin_domain::{Capability, ClassPrices, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest};
 use batchin_upstream::{Kind as Server, UpstreamConfig};
@@ -280,10 +280,10 @@ fn prices(scope: &Scope<'_>, capabilities: &[Capability]) -> Option<ClassPrices>
         scope.fault(&STD_OUTPUT, FaultKind::Missing, "is missing; chat and completions need a price, such as 0.08");
         return None;
     }
-    let standard = Price { input: input?, output: output.unwrap_or(Rate::FREE) };
+    let standard = Tariff::of_tokens(input?, output.unwrap_or(Rate::FREE));
     let [high, low, fill] = factors;
     let (high, low, fill) = (high?, low?, fill?);
-    if standard.input == Rate::FREE && standard.output == Rate::FREE {
+    if standard == Tariff::FREE {
         scope.fault(&STD_INPUT, FaultKind::Value, "is 0 and nothing else has a price; nothing is served for free");
         return None;
     }

@@ -1,5 +1,6 @@
 //! Holds: what a configuration must accept, refuse and say.
 
+use batchin_domain::{Rate, Tariff};
 use insta::assert_snapshot;
 use secrecy::ExposeSecret as _;
 
@@ -66,12 +67,9 @@ fn without_a_file_the_embedded_defaults_are_served() {
     assert_eq!(config.blobs, Blobs::Folder("data/blobs".into()));
     assert_eq!(config.server.roles, Roles { api: true, worker: true });
     assert_eq!(config.engine.models, ["smollm2-135m-instruct", "all-minilm-l6-v2"]);
-    let prices: Vec<_> = config
-        .models
-        .iter()
-        .map(|model| (model.id.as_str(), model.prices.standard().input.pico(), model.prices.standard().output.pico()))
-        .collect();
-    assert_eq!(prices, [("smollm2-135m-instruct", 20_000, 80_000), ("all-minilm-l6-v2", 10_000, 0)]);
+    let prices: Vec<_> = config.models.iter().map(|model| (model.id.as_str(), model.prices.standard())).collect();
+    let tariff = |input, output| Tariff::of_tokens(Rate::from_pico(input), Rate::from_pico(output));
+    assert_eq!(prices, [("smollm2-135m-instruct", tariff(20_000, 80_000)), ("all-minilm-l6-v2", tariff(10_000, 0))]);
     assert!(config.is_engine_needed());
     assert_eq!(config.warnings(), Vec::<String>::new());
 }

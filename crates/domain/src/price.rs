@@ -1,10 +1,10 @@
-//! Holds: prices, and the one place where units become money.
+//! Holds: prices, and the one place where counts become money.
 #![deny(clippy::float_arithmetic)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::fmt;
 
-use crate::{Amount, Class, Units};
+use crate::{Amount, Class, Counts, Measure};
 
 /// Pico-dollars in a nano-dollar.
 const PICO_PER_NANO: u128 = 1_000;
@@ -20,20 +20,15 @@ pub struct Rate(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PriceVersion(pub i64);
 
-/// What one unit of input and of output costs, in one class.
+/// What one of each measure costs, in one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Price {
-    /// Per prompt token.
-    pub input: Rate,
-    /// Per completion token.
-    pub output: Rate,
-}
+pub struct Tariff([Rate; Measure::ALL.len()]);
 
 /// A model's prices in every class, all of one version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassPrices {
-    standard: Price,
-    classes: [Price; 4],
+    standard: Tariff,
+    classes: [Tariff; 4],
 }
 
 /// A factor on the standard price, in parts per million: 0.5 is 500,000.
@@ -102,39 +97,62 @@ impl fmt::Display for Factor {
     }
 }
 
-impl Price {
-    /// What `units` cost: `ceil(sum(units * rate) / 1000)` nano-dollars, rounded once.
-    pub fn cost(self, units: Units) -> Amount {
-        let side = |count: u64, rate: Rate| u128::from(count).saturating_mul(u128::from(rate.0));
-        let pico = side(units.input, self.input).saturating_add(side(units.output, self.output));
-        Amount::saturating_from_nanos(pico.div_ceil(PICO_PER_NANO))
+impl Tariff {
+    /// Nothing costs anything.
+    pub const FREE: Self = Self([Rate::FREE; Measure::ALL.len()]);
+
+    /// Tokens read and produced at these prices; cached ones cost what all that are read do.
+    pub const fn of_tokens(prompt: Rate, completion: Rate) -> Self {
+        Self::FREE.with(Measure::PromptTokens, prompt).with(Measure::CompletionTokens, completion)
     }
 
-    /// The most output tokens that `money` pays for after `input` tokens; `None` when output is free.
-    pub fn affordable_output(self, money: Amount, input: u64) -> Option<u64> {
+    /// The same with this price of a measure. A part's is on top of that of what it is a part of.
+    #[must_use]
+    pub const fn with(mut self, measure: Measure, rate: Rate) -> Self {
+        self.0[measure as usize] = rate;
+        self
+    }
+
+    /// What one of a measure costs.
+    pub const fn rate(self, measure: Measure) -> Rate {
+        self.0[measure as usize]
+    }
+
+    /// What `counts` cost: `ceil(sum(count * rate) / 1000)` nano-dollars, rounded once.
+    pub fn cost(self, counts: Counts) -> Amount {
+        Amount::saturating_from_nanos(self.pico(counts).div_ceil(PICO_PER_NANO))
+    }
+
+    /// The most of a measure that `money` pays for beside the other `counts`; `None` when it is free.
+    pub fn affordable(self, measure: Measure, money: Amount, counts: Counts) -> Option<u64> {
         let budget = u128::from(money.nanos().unsigned_abs()).saturating_mul(PICO_PER_NANO);
-        let left = budget.saturating_sub(u128::from(input).saturating_mul(u128::from(self.input.0)));
-        left.checked_div(u128::from(self.output.0)).map(|tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
+        let left = budget.saturating_sub(self.pico(counts.with(measure, 0)));
+        left.checked_div(u128::from(self.rate(measure).0)).map(|count| u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    fn pico(self, counts: Counts) -> u128 {
+        let of = |measure| u128::from(counts.of(measure)).saturating_mul(u128::from(self.rate(measure).0));
+        Measure::ALL.into_iter().map(of).fold(0, u128::saturating_add)
     }
 
     fn scaled(self, factor: Factor) -> Self {
-        Self { input: self.input.scaled(factor), output: self.output.scaled(factor) }
+        Self(self.0.map(|rate| rate.scaled(factor)))
     }
 }
 
 impl ClassPrices {
     /// Prices from the standard price and the factors of the three batch classes.
-    pub fn new(standard: Price, high: Factor, low: Factor, fill: Factor) -> Self {
+    pub fn new(standard: Tariff, high: Factor, low: Factor, fill: Factor) -> Self {
         Self { standard, classes: [standard, standard.scaled(high), standard.scaled(low), standard.scaled(fill)] }
     }
 
     /// The interactive price.
-    pub const fn standard(&self) -> Price {
+    pub const fn standard(&self) -> Tariff {
         self.standard
     }
 
     /// The price in a class.
-    pub fn in_class(&self, class: Class) -> Price {
+    pub fn in_class(&self, class: Class) -> Tariff {
         let [interactive, high, low, fill] = self.classes;
         match class {
             Class::Interactive => interactive,
@@ -172,9 +190,9 @@ mod tests {
 
     use super::*;
 
-    fn price(input: &str, output: &str) -> Price {
+    fn tariff(input: &str, output: &str) -> Tariff {
         let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
-        Price { input: rate(input), output: rate(output) }
+        Tariff::of_tokens(rate(input), rate(output))
     }
 
     #[test]
@@ -188,9 +206,9 @@ mod tests {
     #[test]
     fn cost_rounds_up_once_over_both_sides() {
         // 1 x 20,000.4 pico would be 21 + 81 nano when rounded per side; together it is one rounding.
-        let price = Price { input: Rate::from_pico(20_400), output: Rate::from_pico(80_400) };
-        assert_eq!(price.cost(Units { input: 1, output: 1, cached: 0 }).nanos(), 101);
-        assert_eq!(self::price("0.02", "0.08").cost(Units { input: 12, output: 92, cached: 0 }).nanos(), 7_600);
+        let tariff = Tariff::of_tokens(Rate::from_pico(20_400), Rate::from_pico(80_400));
+        assert_eq!(tariff.cost(Counts::of_tokens(1, 1)).nanos(), 101);
+        assert_eq!(self::tariff("0.02", "0.08").cost(Counts::of_tokens(12, 92)).nanos(), 7_600);
     }
 
     proptest! {
@@ -199,22 +217,22 @@ mod tests {
             input in 0u64..1_000_000, output in 0u64..1_000_000, more in 0u64..1_000,
             rate_in in 0u64..10_000_000, rate_out in 0u64..10_000_000,
         ) {
-            let price = Price { input: Rate::from_pico(rate_in), output: Rate::from_pico(rate_out) };
-            let cost = price.cost(Units { input, output, cached: 0 });
+            let tariff = Tariff::of_tokens(Rate::from_pico(rate_in), Rate::from_pico(rate_out));
+            let cost = tariff.cost(Counts::of_tokens(input, output));
             let exact = u128::from(input) * u128::from(rate_in) + u128::from(output) * u128::from(rate_out);
             let nanos = u128::from(cost.nanos().unsigned_abs());
             prop_assert!(nanos * 1000 >= exact && nanos * 1000 < exact + 1000);
-            let with_more = price.cost(Units { input, output: output + more, cached: 0 });
+            let with_more = tariff.cost(Counts::of_tokens(input, output + more));
             prop_assert!(with_more >= cost);
         }
 
         #[test]
         fn what_is_called_affordable_is(money in 0i64..1_000_000_000_000, input in 0u64..10_000, rate in 1u64..10_000_000) {
-            let price = Price { input: Rate::from_pico(rate), output: Rate::from_pico(rate) };
+            let tariff = Tariff::of_tokens(Rate::from_pico(rate), Rate::from_pico(rate));
             let money = Amount::from_nanos(money).unwrap();
-            let output = price.affordable_output(money, input).unwrap();
+            let output = tariff.affordable(Measure::CompletionTokens, money, Counts::of_tokens(input, 9)).unwrap();
             if output > 0 {
-                let cost = price.cost(Units { input, output, cached: 0 });
+                let cost = tariff.cost(Counts::of_tokens(input, output));
                 prop_assert!(cost <= money);
             }
         }

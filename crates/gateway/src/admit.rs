@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{BatchId, CallKind, Capability, Class, Price, RequestId, TaskId, Units};
+use batchin_domain::{BatchId, CallKind, Capability, Class, Counts, Measure, RequestId, Tariff, TaskId};
 use batchin_openai::{InvalidRequest, Peek, peek};
 use bytes::Bytes;
 
@@ -80,7 +80,7 @@ pub struct Admitted {
     /// The model.
     pub model: Arc<Model>,
     /// In the request's class.
-    pub price: Price,
+    pub tariff: Tariff,
     /// The most that it can cost.
     pub ceiling: Ceiling,
     /// Its prompt's tokens, where no model server counts them.
@@ -100,18 +100,18 @@ impl Admitted {
 
     /// The most tokens of one answer: what is held for, and no more than the model gives.
     pub(crate) fn most_of_each(&self) -> Option<u32> {
-        let held = self.ceiling.output / self.ceiling.answers.max(1);
+        let held = self.ceiling.most.of(Measure::CompletionTokens) / self.ceiling.answers.max(1);
         let given = self.model.max_output_tokens.map_or(held, |limit| held.min(u64::from(limit)));
         u32::try_from(given).ok()
     }
 
     /// What the request will consume, roughly: the prompt as it is counted where no server counts it, and answers as long
     /// as usual or as the body allows. For estimates; nothing is ever charged by it.
-    pub fn expected(&self, call: CallKind) -> Units {
-        let input = self.prompt_guess.clamp(1, self.ceiling.input.max(1));
+    pub fn expected(&self, call: CallKind) -> Counts {
+        let input = self.prompt_guess.clamp(1, self.ceiling.most.of(Measure::PromptTokens).max(1));
         let most = self.peek.max_output.map_or(USUAL_OUTPUT, u64::from).min(USUAL_OUTPUT);
         let output = if call.generates() { most.saturating_mul(self.ceiling.answers) } else { 0 };
-        Units { input, output, cached: 0 }
+        Counts::of_tokens(input, output)
     }
 }
 
@@ -133,12 +133,11 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
     // Each prompt of a list is answered so many times.
     let answers = u64::from(peek.choices.max(1)).saturating_mul(u64::from(peek.bound.items.max(1)));
     let Limit { most, max_tokens } = output_limit(&peek, model, inbound.call, input)?;
-    let price = model.prices.in_class(inbound.class);
-    let output = most.saturating_mul(answers);
-    let cost = price.cost(Units { input, output, cached: 0 });
-    let ceiling = Ceiling { cost, price, input, output, answers };
+    let tariff = model.prices.in_class(inbound.class);
+    let most = Counts::of_tokens(input, most.saturating_mul(answers));
+    let ceiling = Ceiling { cost: tariff.cost(most), tariff, most, answers };
     let prompt_guess = prompt_guess(&peek, &inbound.body);
-    Ok(Admitted { model: Arc::clone(model), price, ceiling, prompt_guess, max_tokens, peek })
+    Ok(Admitted { model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek })
 }
 
 /// Bytes of text in one token where nobody has counted: the usual figure for English, and for most other languages within

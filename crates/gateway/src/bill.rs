@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{Amount, Timestamp, TransferId};
+use batchin_domain::{Amount, Counts, Measure, Timestamp, TransferId};
 use batchin_openai::{ChunkHead, Usage, with_usage};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::Kind;
@@ -109,7 +109,7 @@ impl Bill {
                 call: self.inbound.call,
                 class: self.inbound.class,
                 task: self.inbound.task,
-                units: self.meter.units(),
+                counts: self.meter.counts(),
                 cost,
                 price_version: self.version,
                 outcome,
@@ -155,14 +155,14 @@ impl Bill {
 
     /// Counts the request in the metrics, and logs it without content.
     pub(crate) fn note(&self, outcome: Outcome) {
-        let (units, elapsed, class) = (self.meter.units(), self.began.elapsed(), self.inbound.class);
-        let ended = meters::Ended { class, outcome, units, elapsed, ttft: self.ttft };
+        let (counts, elapsed, class) = (self.meter.counts(), self.began.elapsed(), self.inbound.class);
+        let ended = meters::Ended { class, outcome, counts, elapsed, ttft: self.ttft };
         self.gateway.meters().note(&self.admitted.model.id, &ended);
         // The usage log has every request durably; a second line for each is for whoever looks for a fault.
         debug!(
             target: "batchin::requests",
             request = %self.inbound.request, model = %self.admitted.model.id, class = class.name(), outcome = outcome.name(),
-            prompt_tokens = units.input, completion_tokens = units.output,
+            prompt_tokens = counts.of(Measure::PromptTokens), completion_tokens = counts.of(Measure::CompletionTokens),
             "{} answered in {elapsed:?}", self.inbound.call.name()
         );
     }
@@ -186,15 +186,15 @@ pub(crate) fn take_whole(meter: &mut Meter, kind: Kind, usage: Option<Usage>, te
 /// A whole answer that has been metered.
 pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: Running) -> Unsettled {
     bill.note_marks(running.replica.name());
-    running.finish_whole(bill.meter.units().output, bill.began.elapsed());
+    running.finish_whole(bill.meter.counts().of(Measure::CompletionTokens), bill.began.elapsed());
     let body = bill.corrected(body);
     Unsettled { bill, reservation, body }
 }
 
 impl Unsettled {
     /// What was consumed.
-    pub fn units(&self) -> batchin_domain::Units {
-        self.bill.meter.units()
+    pub fn counts(&self) -> Counts {
+        self.bill.meter.counts()
     }
 
     /// Charges and, once that is durable, hands the answer over.

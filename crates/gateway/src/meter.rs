@@ -3,7 +3,7 @@
 //! What the model server counted is billed. What it did not count is counted here, by one rule, which docs/money.md
 //! states. Either way nothing beyond what was held for is ever counted.
 
-use batchin_domain::{Amount, Price, Units};
+use batchin_domain::{Amount, Counts, Measure, Tariff};
 use batchin_openai::{InputBound, Usage};
 use batchin_store::UsageMarks;
 use batchin_upstream::Kind;
@@ -44,11 +44,11 @@ impl Said {
 /// One request's counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
-    price: Price,
+    tariff: Tariff,
     /// At most this is charged.
     hold: Amount,
     /// What was held for.
-    bound: Units,
+    bound: Counts,
     /// Answers that share the output's bound.
     answers: u64,
     /// Our count of the prompt, for when the upstream says nothing.
@@ -71,9 +71,9 @@ impl Meter {
         let (peek, ceiling) = (&admitted.peek, &admitted.ceiling);
         let bound = &peek.bound;
         Self {
-            price: ceiling.price,
+            tariff: ceiling.tariff,
             hold,
-            bound: Units { input: ceiling.input, output: ceiling.output, cached: ceiling.input },
+            bound: ceiling.most.with(Measure::CachedTokens, ceiling.most.of(Measure::PromptTokens)),
             answers: ceiling.answers,
             guessed_input: admitted.prompt_guess,
             echoed: if peek.echo { echo_bytes(bound).saturating_mul(u64::from(peek.choices.max(1))) } else { 0 },
@@ -132,7 +132,7 @@ impl Meter {
     /// No honest answer does. One whose pieces are whole tokens has no more pieces than tokens, and no token is longer than
     /// [`LONGEST_TOKEN`]. Only an answer in pieces smaller than tokens is judged by [`LARGE_TOKEN`], twice what tokens have.
     pub fn is_over(&self) -> bool {
-        let most = self.bound.output;
+        let most = self.bound.of(Measure::CompletionTokens);
         let counted = self.told.and_then(|usage| usage.completion_tokens).unwrap_or(0);
         let in_small_pieces = self.said.pieces > most.saturating_add(self.answers);
         let each = if in_small_pieces { LARGE_TOKEN } else { LONGEST_TOKEN };
@@ -153,56 +153,53 @@ impl Meter {
         let told = self.told.and_then(|usage| usage.completion_tokens);
         let in_it = self.said.pieces.saturating_sub(self.uncounted.pieces);
         UsageMarks {
-            capped: counted.input > self.bound.input || counted.output > self.bound.output,
+            capped: counted.is_over(self.bound),
             below_pieces: told.is_some_and(|count| count < in_it),
             cut: self.is_cut,
         }
     }
 
     /// What was consumed so far, at most what was held for.
-    pub fn units(&self) -> Units {
-        let counted = self.counted(0);
-        let input = counted.input.min(self.bound.input);
-        Units { input, output: counted.output.min(self.bound.output), cached: counted.cached.min(input) }
+    pub fn counts(&self) -> Counts {
+        self.counted(0).at_most(self.bound)
     }
 
     /// The usage, where it differs from what the upstream said last: the client is told what it pays for.
     pub fn corrected(&self) -> Option<Usage> {
-        let (units, last) = (self.units(), self.last.unwrap_or_default());
-        let as_told = last.prompt_tokens == Some(units.input) && last.completion_tokens == Some(units.output);
-        (!as_told).then(|| self.usage())
+        let (usage, last) = (self.usage(), self.last.unwrap_or_default());
+        let as_told = (last.prompt_tokens, last.completion_tokens) == (usage.prompt_tokens, usage.completion_tokens);
+        (!as_told).then_some(usage)
     }
 
     /// The usage as it is billed.
     pub fn usage(&self) -> Usage {
-        let units = self.units();
+        let counts = self.counts();
+        let completion = counts.of(Measure::CompletionTokens);
         let reasoning = self.told.map_or(0, |usage| usage.reasoning_tokens);
         Usage {
-            cached_tokens: units.cached,
-            reasoning_tokens: reasoning.min(units.output),
-            ..Usage::of(units.input, units.output)
+            cached_tokens: counts.of(Measure::CachedTokens),
+            reasoning_tokens: reasoning.min(completion),
+            ..Usage::of(counts.of(Measure::PromptTokens), completion)
         }
     }
 
     /// What it costs so far.
     pub fn cost(&self) -> Amount {
-        self.price.cost(self.units()).min(self.hold)
+        self.tariff.cost(self.counts()).min(self.hold)
     }
 
     /// The counts, without so many bytes that may be the prompt's echo. Nobody knows which text is: what is billed has all
     /// of it, as a server that ignores `echo` would work for nothing otherwise.
-    fn counted(&self, echoed: u64) -> Units {
+    fn counted(&self, echoed: u64) -> Counts {
         let told = self.told.unwrap_or_default();
         // It stands at the beginning, before any count that came on the way.
         let echoed = if told.completion_tokens.unwrap_or(0) > 0 { 0 } else { echoed };
         let said = Said { bytes: self.uncounted.bytes.saturating_sub(echoed), ..self.uncounted };
         let is_echo = said.bytes == 0 && self.uncounted.bytes > 0;
         let guessed = if is_echo { 0 } else { said.tokens(self.token_by_token) };
-        Units {
-            input: told.prompt_tokens.unwrap_or(self.guessed_input),
-            output: told.completion_tokens.unwrap_or(0).saturating_add(guessed),
-            cached: told.cached_tokens,
-        }
+        let prompt = told.prompt_tokens.unwrap_or(self.guessed_input);
+        let completion = told.completion_tokens.unwrap_or(0).saturating_add(guessed);
+        Counts::of_tokens(prompt, completion).with(Measure::CachedTokens, told.cached_tokens)
     }
 }
 
@@ -215,9 +212,9 @@ mod tests {
     fn meter() -> Meter {
         let rate = Rate::from_pico(1_000);
         Meter {
-            price: Price { input: rate, output: rate },
+            tariff: Tariff::of_tokens(rate, rate),
             hold: Amount::from_nanos(1_000).unwrap(),
-            bound: Units { input: 50, output: 20, cached: 50 },
+            bound: Counts::of_tokens(50, 20).with(Measure::CachedTokens, 50),
             answers: 1,
             guessed_input: 10,
             echoed: 0,
@@ -230,24 +227,20 @@ mod tests {
         }
     }
 
-    fn units(input: u64, output: u64) -> Units {
-        Units { input, output, cached: 0 }
-    }
-
     #[test]
     fn without_usage_the_text_is_counted_however_it_comes() {
         let (mut pieces, mut whole) = (meter(), meter());
         (0..44).for_each(|_| pieces.said(1, 1));
         whole.said(1, 44);
         for meter in [pieces, whole] {
-            assert_eq!(meter.units(), units(10, 11));
+            assert_eq!(meter.counts(), Counts::of_tokens(10, 11));
             assert!(meter.is_estimated());
             assert_eq!(meter.cost().nanos(), 21);
             assert_eq!(meter.corrected(), Some(Usage::of(10, 11)));
         }
         let mut silent = meter();
         silent.said(3, 0);
-        assert_eq!(silent.units(), units(10, 3), "audio");
+        assert_eq!(silent.counts(), Counts::of_tokens(10, 3), "audio");
     }
 
     #[test]
@@ -256,7 +249,7 @@ mod tests {
             let mut meter = meter();
             meter.streams_from(Kind::VLLM);
             (0..4).for_each(|_| meter.said(1, bytes));
-            assert_eq!(meter.units(), units(10, expected), "four pieces of {bytes} bytes");
+            assert_eq!(meter.counts(), Counts::of_tokens(10, expected), "four pieces of {bytes} bytes");
         };
         check(1, 4);
         check(8, 4);
@@ -268,24 +261,23 @@ mod tests {
 
     #[test]
     fn an_echo_is_nothing_odd_and_nothing_free() {
-        let asking =
-            Meter { echoed: 1_000 * LONGEST_TOKEN, bound: Units { input: 1_000, output: 1, cached: 0 }, ..meter() };
+        let asking = Meter { echoed: 1_000 * LONGEST_TOKEN, bound: Counts::of_tokens(1_000, 1), ..meter() };
         for kind in [Kind::OPENAI, Kind::VLLM, Kind::OLLAMA] {
             let mut honest = asking;
             honest.streams_from(kind);
             honest.said(1, 4_000);
             let is_odd = kind == Kind::OLLAMA;
             assert_eq!((honest.is_over(), honest.marks().capped), (is_odd, is_odd), "{kind}");
-            assert_eq!(honest.units().output, 1, "{kind}");
+            assert_eq!(honest.counts().of(Measure::CompletionTokens), 1, "{kind}");
         }
         let mut ignoring = Meter { echoed: 8_000, ..meter() };
         ignoring.comes_from(Kind::OPENAI);
         ignoring.said(1, 40);
-        assert_eq!(ignoring.units(), units(10, 10));
+        assert_eq!(ignoring.counts(), Counts::of_tokens(10, 10));
         // What follows a count on the way is no echo.
         ignoring.report(Usage::of(12, 5));
         ignoring.said(1, 400);
-        assert_eq!((ignoring.units(), ignoring.marks().capped), (units(12, 20), true));
+        assert_eq!((ignoring.counts(), ignoring.marks().capped), (Counts::of_tokens(12, 20), true));
     }
 
     #[test]
@@ -293,15 +285,15 @@ mod tests {
         let mut meter = meter();
         (0..19).for_each(|_| meter.said(1, 1));
         meter.report(Usage::of(12, 6));
-        assert_eq!((meter.units(), meter.is_estimated(), meter.corrected()), (units(12, 6), false, None));
+        assert_eq!((meter.counts(), meter.is_estimated(), meter.corrected()), (Counts::of_tokens(12, 6), false, None));
         // What it tells the client then is not what it is billed by.
         meter.report(Usage { completion_tokens: Some(2), ..Usage::default() });
-        assert_eq!((meter.units(), meter.is_estimated()), (units(12, 6), false));
+        assert_eq!((meter.counts(), meter.is_estimated()), (Counts::of_tokens(12, 6), false));
         assert_eq!(meter.corrected(), Some(Usage::of(12, 6)));
         meter.report(Usage::of(12, 6));
         assert_eq!(meter.corrected(), None);
         meter.reports_nothing();
-        assert_eq!((meter.units(), meter.corrected()), (units(12, 6), Some(Usage::of(12, 6))));
+        assert_eq!((meter.counts(), meter.corrected()), (Counts::of_tokens(12, 6), Some(Usage::of(12, 6))));
         assert_eq!(meter.marks(), UsageMarks { below_pieces: true, ..UsageMarks::default() });
     }
 
@@ -311,14 +303,14 @@ mod tests {
         meter.said(1, 4);
         meter.report(Usage::of(12, 1));
         meter.said(1, 9);
-        assert_eq!((meter.units(), meter.is_estimated()), (units(12, 4), true));
+        assert_eq!((meter.counts(), meter.is_estimated()), (Counts::of_tokens(12, 4), true));
         meter.report(Usage::of(12, 2));
-        assert_eq!((meter.units(), meter.is_estimated()), (units(12, 2), false));
+        assert_eq!((meter.counts(), meter.is_estimated()), (Counts::of_tokens(12, 2), false));
         assert_eq!(meter.marks(), UsageMarks::default());
         // Zeros all along say nothing.
         meter.said(1, 4);
         meter.report(Usage { prompt_tokens: Some(12), completion_tokens: Some(0), ..Usage::default() });
-        assert_eq!(meter.units(), units(12, 3));
+        assert_eq!(meter.counts(), Counts::of_tokens(12, 3));
     }
 
     #[test]
@@ -326,13 +318,13 @@ mod tests {
         for count in [51, 1 << 40, u64::MAX] {
             let mut meter = meter();
             meter.report(Usage::of(count, count));
-            assert_eq!((meter.units(), meter.cost().nanos()), (units(50, 20), 70));
+            assert_eq!((meter.counts(), meter.cost().nanos()), (Counts::of_tokens(50, 20), 70));
             assert!(meter.marks().capped);
             assert_eq!(meter.corrected(), Some(Usage::of(50, 20)));
         }
         let mut long = meter();
         long.said(1, 8_000);
-        assert_eq!((long.units(), long.marks().capped), (units(10, 20), true));
+        assert_eq!((long.counts(), long.marks().capped), (Counts::of_tokens(10, 20), true));
     }
 
     #[track_caller]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::{Class, Units};
+use batchin_domain::{Class, Counts, Measure};
 use batchin_store::Outcome;
 use metrics::{Counter, Histogram, counter, histogram};
 
@@ -35,7 +35,7 @@ struct ClassMeters {
 pub(crate) struct Ended {
     pub(crate) class: Class,
     pub(crate) outcome: Outcome,
-    pub(crate) units: Units,
+    pub(crate) counts: Counts,
     pub(crate) elapsed: Duration,
     pub(crate) ttft: Option<Duration>,
 }
@@ -76,13 +76,14 @@ impl ClassMeters {
             // It has not ended.
             Outcome::Running => return,
         }
-        self.prompt_tokens.increment(ended.units.input);
-        self.completion_tokens.increment(ended.units.output);
+        let completion = ended.counts.of(Measure::CompletionTokens);
+        self.prompt_tokens.increment(ended.counts.of(Measure::PromptTokens));
+        self.completion_tokens.increment(completion);
         self.seconds.record(ended.elapsed.as_secs_f64());
         let Some(ttft) = ended.ttft else { return };
         self.ttft.record(ttft.as_secs_f64());
-        if ended.units.output > 1 {
-            let tokens_after_first = (ended.units.output - 1) as f64;
+        if completion > 1 {
+            let tokens_after_first = (completion - 1) as f64;
             self.tpot.record(ended.elapsed.saturating_sub(ttft).as_secs_f64() / tokens_after_first);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Amount, BatchId, Month, Price, Purse, Timestamp};
+use batchin_domain::{Amount, BatchId, Counts, Measure, Month, Purse, Tariff, Timestamp};
 use batchin_store::StoreError;
 
 use crate::{
@@ -137,13 +137,11 @@ impl Reservation {
 pub struct Ceiling {
     /// The highest possible cost.
     pub cost: Amount,
-    /// By which price.
-    pub price: Price,
-    /// The most prompt tokens.
-    pub input: u64,
-    /// The most completion tokens, of all answers together.
-    pub output: u64,
-    /// How many those are: choices × prompts.
+    /// By which prices.
+    pub tariff: Tariff,
+    /// The most of each measure, of all answers together.
+    pub most: Counts,
+    /// How many answers: choices × prompts.
     pub answers: u64,
 }
 
@@ -183,7 +181,7 @@ pub async fn reserve(
         None => None,
     };
     let short = |available| {
-        let output = ceiling.price.affordable_output(available, ceiling.input);
+        let output = ceiling.tariff.affordable(Measure::CompletionTokens, available, ceiling.most);
         let affordable_output = output.map(|tokens| tokens / ceiling.answers.max(1)).filter(|tokens| *tokens > 0);
         ReserveError::BalanceTooLow { needed, available, affordable_output }
     };

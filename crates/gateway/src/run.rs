@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{AccountId, Amount, TransferId};
+use batchin_domain::{AccountId, Amount, Counts, Measure, TransferId};
 use batchin_shares::{NoShare, Share};
 use batchin_store::{IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish};
 use batchin_upstream::{Answer, Events};
@@ -94,7 +94,7 @@ pub struct Checked {
     /// The most it can cost.
     pub cost: Amount,
     /// What it will consume, roughly: see [`Admitted::expected`].
-    pub expected: batchin_domain::Units,
+    pub expected: Counts,
     /// What that costs.
     pub expected_cost: Amount,
 }
@@ -200,9 +200,9 @@ impl Gateway {
         let cost = admitted.ceiling.cost;
         Ok(Checked {
             streams: admitted.peek.stream,
-            prompt_bound: admitted.ceiling.input,
+            prompt_bound: admitted.ceiling.most.of(Measure::PromptTokens),
             expected,
-            expected_cost: admitted.price.cost(expected).min(cost),
+            expected_cost: admitted.tariff.cost(expected).min(cost),
             cost,
             model: admitted.model,
         })
@@ -227,7 +227,13 @@ impl Gateway {
         client: &Client,
     ) -> Result<Dispatched, DispatchError> {
         let unseen = !admitted.peek.stream && inbound.call.generates();
-        let work = Work { class: inbound.class, prompt_bound: admitted.ceiling.input, task: None, unseen, account };
+        let work = Work {
+            class: inbound.class,
+            prompt_bound: admitted.ceiling.most.of(Measure::PromptTokens),
+            task: None,
+            unseen,
+            account,
+        };
         let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call), work);
         loop {
             let running = failover.begin(self.dispatcher())?;

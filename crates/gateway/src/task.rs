@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, task::Poll, time::Duration};
 
-use batchin_domain::AccountId;
+use batchin_domain::{AccountId, Measure};
 use batchin_openai::UpstreamError;
 use batchin_scheduler::Outcome as Ended;
 use batchin_upstream::{Answer, Assembly, Call, CallError, CallErrorKind, Kind, Progress, Retry};
@@ -129,7 +129,7 @@ impl Gateway {
     ) -> Result<(Given, Running), TaskError> {
         let admitted = one.admitted;
         let task = inbound.task.map(|(_, task)| task);
-        let prompt_bound = admitted.ceiling.input;
+        let prompt_bound = admitted.ceiling.most.of(Measure::PromptTokens);
         let work = Work { class: inbound.class, prompt_bound, task, unseen: false, account };
         let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call), work);
         let mut running = place;

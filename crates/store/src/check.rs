@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use crate::{PriceList, Store, StoreError, UsageMarks};
+use crate::{
+    PriceList, Store, StoreError, UsageMarks,
+    stored::{column, counts_by},
+};
 use batchin_db::{Dialect, Rerun, Row, Snapshot, Value, retried};
 use batchin_domain::{
-    Chore, Class, Month, Price, PriceVersion, PurseKind, TaskStatus, Timestamp, TransferId, Units, ledger::Movement,
+    Chore, Class, Measure, Month, PriceVersion, PurseKind, Tariff, TaskStatus, Timestamp, TransferId, ledger::Movement,
 };
 
 /// The mark of a row whose counts were capped.
@@ -375,19 +378,16 @@ impl Check {
     async fn miscounted(
         &self,
         (model, class, version): (&str, i16, PriceVersion),
-        price: Option<Price>,
+        price: Option<Tariff>,
     ) -> Result<Vec<(String, i64, i64)>, StoreError> {
-        let mut sql = "SELECT request_id, input_tokens, output_tokens, cost_nano FROM usage_log \
+        let mut sql = "SELECT request_id, input_tokens, cached_tokens, output_tokens, cost_nano FROM usage_log \
                        WHERE model = $1 AND class = $2 AND price_version = $3"
             .to_owned();
         if let Some(price) = price {
             // Rows from before counts were bounded can have any number; in PostgreSQL their products need room.
             let wide = if self.dialect == Dialect::Postgres { "numeric" } else { "bigint" };
-            let pico = format!(
-                "(CAST(input_tokens AS {wide}) * {} + CAST(output_tokens AS {wide}) * {})",
-                price.input.pico(),
-                price.output.pico()
-            );
+            let of = |measure| format!("CAST({} AS {wide}) * {}", column(measure), price.rate(measure).pico());
+            let pico = format!("({})", Measure::ALL.map(of).join(" + "));
             // Rounded up to a whole nano-dollar, without a division.
             let cost = format!("CAST(cost_nano AS {wide}) * 1000");
             sql.push_str(&format!(" AND NOT ({cost} - 1000 < {pico} AND (marks & {CAPPED} <> 0 OR {cost} >= {pico}))"));
@@ -396,9 +396,9 @@ impl Check {
         let rows = self.all(sql, vec![model.into(), class.into(), version.0.into()]).await?;
         let read = |row: &Row| {
             let count = |column| Ok::<_, StoreError>(u64::try_from(row.get::<i64>(column)?).unwrap_or(0));
-            let units = Units { input: count("input_tokens")?, output: count("output_tokens")?, cached: 0 };
+            let counts = counts_by(count)?;
             let subject: uuid::Uuid = row.get("request_id")?;
-            let expected = price.map_or(0, |price| price.cost(units).nanos());
+            let expected = price.map_or(0, |price| price.cost(counts).nanos());
             Ok((subject.to_string(), expected, row.get("cost_nano")?))
         };
         rows.iter().map(read).collect()

@@ -1,7 +1,7 @@
 //! Holds: numbers and what they stand for, from and to their columns.
 
 use batchin_db::Row;
-use batchin_domain::{Amount, stored::Stored};
+use batchin_domain::{Amount, Counts, Measure, stored::Stored};
 
 use crate::StoreError;
 
@@ -33,4 +33,19 @@ pub(crate) fn stored_if<T: Stored>(
 ) -> Result<Option<T>, StoreError> {
     let code: Option<i16> = row.get(column)?;
     code.map(|code| T::from_code(code).ok_or(StoreError::Corrupt { table, column })).transpose()
+}
+
+/// The column that counts a measure: in the usage log, and of tasks and batches.
+pub(crate) const fn column(measure: Measure) -> &'static str {
+    match measure {
+        Measure::PromptTokens => "input_tokens",
+        Measure::CachedTokens => "cached_tokens",
+        Measure::CompletionTokens => "output_tokens",
+    }
+}
+
+/// Counts of which each is read from its column.
+pub(crate) fn counts_by(mut read: impl FnMut(&'static str) -> Result<u64, StoreError>) -> Result<Counts, StoreError> {
+    let read = |counts: Counts, measure| Ok(counts.with(measure, read(column(measure))?));
+    Measure::ALL.into_iter().try_fold(Counts::NONE, read)
 }

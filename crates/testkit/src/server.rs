@@ -12,7 +12,7 @@ use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
 use batchin_batch::{Batches, Worker, WorkerOptions};
 use batchin_domain::{
-    AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, NodeId, Price, Rate, Timestamp,
+    AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, NodeId, Rate, Tariff, Timestamp,
     TransferId, price::Factor, webhook::TargetPolicy,
 };
 use batchin_files::{Blobs, Files, FilesOptions, FilesParts};
@@ -420,7 +420,7 @@ fn models(upstreams: &[&str]) -> Vec<Model> {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let factor = |text| Factor::parse(text).unwrap();
     let prices = |input, output| {
-        let standard = Price { input: rate(input), output: rate(output) };
+        let standard = Tariff::of_tokens(rate(input), rate(output));
         ClassPrices::new(standard, factor("1"), factor("0.5"), factor("0.25"))
     };
     let model = |id: &str, capabilities: &[Capability]| Model {

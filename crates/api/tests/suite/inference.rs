@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Price, Rate, Units};
+use batchin_domain::{Counts, Rate, Tariff};
 use batchin_testkit::{
     Reply, TestServer, both,
     sim::{Answer, Behaviour, Refusal},
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 pub(crate) fn cost(usage: &Value) -> i64 {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let count = |name: &str| usage[name].as_u64().unwrap();
-    let units = Units { input: count("prompt_tokens"), output: count("completion_tokens"), cached: 0 };
-    Price { input: rate("0.02"), output: rate("0.08") }.cost(units).nanos()
+    let counts = Counts::of_tokens(count("prompt_tokens"), count("completion_tokens"));
+    Tariff::of_tokens(rate("0.02"), rate("0.08")).cost(counts).nanos()
 }
 
 /// The JSON of each event but the last, which must be `[DONE]`.

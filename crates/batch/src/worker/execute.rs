@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Amount, Ending};
+use batchin_domain::{Amount, Ending, Measure};
 use batchin_gateway::{Caller, Running, SettleError};
 use batchin_openai::usage_of;
 use batchin_store::{
@@ -52,7 +52,7 @@ impl Worker {
             body: unsettled.body.clone(),
         };
         let told = usage_of(&unsettled.body).map_or(0, |usage| usage.reasoning_tokens);
-        let reasoning_tokens = told.min(unsettled.units().output);
+        let reasoning_tokens = told.min(unsettled.counts().of(Measure::CompletionTokens));
         let Some(result) = self.results.write(new).await else { return Came::NoResult };
         batchin_faults::point("result.written");
         let settled = unsettled.settle_task(finish(task, TaskEnd::Completed { result, reasoning_tokens })).await;

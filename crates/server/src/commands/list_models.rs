@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use batchin_batch_cli::Outcome;
 use batchin_config::Config;
+use batchin_domain::Measure;
 use serde_json::json;
 
 use crate::wiring;
@@ -13,8 +14,8 @@ use crate::wiring;
 pub(super) fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {
     let folder = wiring::weights_folder(config);
     for model in &config.models {
-        let price = model.prices.standard();
-        let (input, output) = (price.input.to_dollars_per_million_text(), price.output.to_dollars_per_million_text());
+        let price = |measure| model.prices.standard().rate(measure).to_dollars_per_million_text();
+        let (input, output) = (price(Measure::PromptTokens), price(Measure::CompletionTokens));
         if as_json {
             let row = json!({ "id": model.id, "aliases": model.aliases, "upstreams": model.upstreams,
                 "std_input": serde_json::from_str::<serde_json::Number>(&input)?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use batchin_db::{Source, Value, WriteTx, both, exactly};
-use batchin_domain::{BatchId, TaskStatus, Timestamp, batch::TaskCounts, text::storable};
+use batchin_domain::{BatchId, Measure, TaskStatus, Timestamp, batch::TaskCounts, text::storable};
 use futures::join;
 
 use crate::{
@@ -106,9 +106,11 @@ fn values_of(
     for (settlement, task) in these {
         let added = batches.get_mut(&task.batch);
         let added = added.ok_or(StoreError::RowCount { table: "batch", expected: 1, touched: 0 })?;
-        let units = settlement.usage.as_ref().map(|u| u.units).unwrap_or_default();
+        let used = settlement.usage.as_ref().map(|u| u.counts).unwrap_or_default();
         let cost = settlement.usage.as_ref().map_or(0, |u| u.cost.nanos());
-        let consumed = [to_i64(units.input), to_i64(units.cached), to_i64(units.output), cost];
+        let [input, cached, output] =
+            [Measure::PromptTokens, Measure::CachedTokens, Measure::CompletionTokens].map(|of| to_i64(used.of(of)));
+        let consumed = [input, cached, output, cost];
         for (sum, one) in added.usage.iter_mut().zip(consumed) {
             *sum = sum.saturating_add(one);
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use batchin_db::{Dialect, Source, Value, WriteTx, both, exactly};
-use batchin_domain::{AccountId, Purse, PurseKind, TaskStatus, ledger::Movement};
+use batchin_domain::{AccountId, Measure, Purse, PurseKind, TaskStatus, ledger::Movement};
 use futures::join;
 use uuid::Uuid;
 
@@ -373,9 +373,9 @@ fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE_C
         i16::try_from(usage.class.index()).unwrap_or(i16::MAX).into(),
         usage.task.map(|(batch, _)| batch.uuid()).into(),
         usage.task.map(|(_, task)| task.uuid()).into(),
-        to_i64(usage.units.input).into(),
-        to_i64(usage.units.output).into(),
-        to_i64(usage.units.cached).into(),
+        to_i64(usage.counts.of(Measure::PromptTokens)).into(),
+        to_i64(usage.counts.of(Measure::CompletionTokens)).into(),
+        to_i64(usage.counts.of(Measure::CachedTokens)).into(),
         usage.cost.nanos().into(),
         usage.price_version.0.into(),
         usage.outcome.code().into(),
@@ -391,7 +391,7 @@ fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE_C
 fn latest_usage<'a>(fresh: &[&'a Settlement]) -> Vec<(&'a Settlement, &'a UsageRecord)> {
     let mut latest: Vec<(&Settlement, &UsageRecord)> = Vec::with_capacity(fresh.len());
     let mut places: HashMap<Uuid, usize> = HashMap::with_capacity(fresh.len());
-    let rank = |usage: &UsageRecord| (usage.outcome != Outcome::Running, usage.cost, usage.units.total());
+    let rank = |usage: &UsageRecord| (usage.outcome != Outcome::Running, usage.cost, usage.counts.tokens());
     for (settlement, usage) in fresh.iter().filter_map(|s| s.usage.as_ref().map(|usage| (*s, usage))) {
         let place = *places.entry(usage.request.uuid()).or_insert(latest.len());
         match latest.get_mut(place) {

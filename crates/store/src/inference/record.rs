@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Amount, BatchId, CallKind, Class, PriceVersion, RequestId, TaskId, Timestamp, Units};
+use batchin_domain::{Amount, BatchId, CallKind, Class, Counts, PriceVersion, RequestId, TaskId, Timestamp};
 
 /// A row of the usage log.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct UsageRecord {
     /// The batch and task that it ran for.
     pub task: Option<(BatchId, TaskId)>,
     /// What it consumed so far.
-    pub units: Units,
+    pub counts: Counts,
     /// What it cost so far, all charges together.
     pub cost: Amount,
     /// The price list that it was charged by.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use batchin_db::{Row, Value};
-use batchin_domain::{AccountId, Amount, BatchId, CallKind, KeyId, RequestId, Timestamp, Units};
+use batchin_domain::{AccountId, Amount, BatchId, CallKind, Counts, KeyId, RequestId, Timestamp};
 
 use crate::{
     Outcome, Store, StoreError, UsageMarks,
-    stored::{stored, stored_amount},
+    stored::{counts_by, stored, stored_amount},
 };
 
 /// Which usage is asked about.
@@ -50,7 +50,7 @@ pub struct UsageRow {
     /// The batch that it ran for.
     pub batch: Option<BatchId>,
     /// What it consumed.
-    pub units: Units,
+    pub counts: Counts,
     /// What it cost.
     pub cost: Amount,
     /// How it ended.
@@ -162,11 +162,7 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
         call: CallKind::from_code(row.get("endpoint")?),
         class: row.get("class")?,
         batch: row.get::<Option<_>>("batch_id")?.map(BatchId::new),
-        units: Units {
-            input: count(row, "input_tokens")?,
-            output: count(row, "output_tokens")?,
-            cached: count(row, "cached_tokens")?,
-        },
+        counts: counts_by(|column| count(row, column))?,
         cost: stored_amount(row, "usage_log", "cost_nano")?,
         outcome: stored(row, "usage_log", "outcome")?,
         estimated: row.get("estimated")?,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use batchin_db::{Rerun, retried};
-use batchin_domain::{Class, ClassPrices, Price, PriceVersion, Rate, Timestamp};
+use batchin_domain::{Class, ClassPrices, Measure, PriceVersion, Rate, Tariff, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{Store, StoreError};
@@ -21,12 +21,18 @@ pub struct PriceListRow {
 
 /// Prices of models in every class, as a price list's body holds them.
 #[derive(Clone, Debug, Default)]
-pub struct PriceList(HashMap<String, [Price; Class::ALL.len()]>);
+pub struct PriceList(HashMap<String, [Tariff; Class::ALL.len()]>);
+
+/// What a list has a price of, and the member that says it: pico-dollars, as text.
+const PRICED: [(Measure, &str); 2] =
+    [(Measure::PromptTokens, "input_pico"), (Measure::CompletionTokens, "output_pico")];
 
 impl PriceList {
     /// The body of a list with these models, in this order.
     pub fn body<'a>(models: impl IntoIterator<Item = (&'a str, &'a ClassPrices)>) -> String {
-        let in_class = |price: Price| json!({ "input_pico": price.input.pico().to_string(), "output_pico": price.output.pico().to_string() });
+        let in_class = |tariff: Tariff| -> Value {
+            PRICED.into_iter().map(|(measure, member)| (member, tariff.rate(measure).pico().to_string())).collect()
+        };
         let one = |(model, prices): (&str, &ClassPrices)| {
             json!({
                 "model": model,
@@ -50,20 +56,21 @@ impl PriceList {
     }
 
     /// What a model costs in a class.
-    pub fn price(&self, model: &str, class: Class) -> Option<Price> {
+    pub fn price(&self, model: &str, class: Class) -> Option<Tariff> {
         Some(self.0.get(model)?[class.index()])
     }
 }
 
-fn prices_of(model: &Value) -> Option<[Price; Class::ALL.len()]> {
+fn prices_of(model: &Value) -> Option<[Tariff; Class::ALL.len()]> {
     let rate = |text: &Value| Some(Rate::from_pico(text.as_str()?.parse().ok()?));
-    let price = |name: &str| {
-        Some(Price { input: rate(&model[name]["input_pico"])?, output: rate(&model[name]["output_pico"])? })
+    let tariff = |name: &str| {
+        let priced = |tariff: Tariff, (measure, member)| Some(tariff.with(measure, rate(&model[name][member])?));
+        PRICED.into_iter().try_fold(Tariff::FREE, priced)
     };
-    let mut prices = [Price { input: Rate::FREE, output: Rate::FREE }; Class::ALL.len()];
+    let mut prices = [Tariff::FREE; Class::ALL.len()];
     for class in Class::ALL {
         let name = if class == Class::Interactive { "standard" } else { class.name() };
-        prices[class.index()] = price(name)?;
+        prices[class.index()] = tariff(name)?;
     }
     Some(prices)
 }

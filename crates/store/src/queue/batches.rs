@@ -2,13 +2,13 @@
 
 use batchin_db::{Rerun, Row, WriteTx, retried};
 use batchin_domain::{
-    AccountId, Amount, BatchId, BatchStatus, CallKind, Chore, Ending, FileId, Priority, TaskId, TaskStatus, Timestamp,
-    Window, batch::TaskCounts,
+    AccountId, Amount, BatchId, BatchStatus, CallKind, Chore, Counts, Ending, FileId, Priority, TaskId, TaskStatus,
+    Timestamp, Window, batch::TaskCounts,
 };
 
 use crate::{
     BlobRange, Store, StoreError, StoredResult, TaskError,
-    stored::{stored, stored_amount, stored_if, to_i64, unsigned},
+    stored::{counts_by, stored, stored_amount, stored_if, to_i64, unsigned},
 };
 
 /// What an owner asks of a batch, however it was made.
@@ -95,12 +95,8 @@ pub struct BatchRow {
 /// What a task consumed, or all tasks of a batch together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskUsage {
-    /// Prompt tokens.
-    pub input_tokens: u64,
-    /// Those of them that came from a cache.
-    pub cached_tokens: u64,
-    /// Completion tokens.
-    pub output_tokens: u64,
+    /// How much of each measure.
+    pub counts: Counts,
     /// What it cost.
     pub cost: Amount,
 }
@@ -298,9 +294,7 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
         faults: row.get("faults")?,
         blocked: row.get("blocked")?,
         usage: TaskUsage {
-            input_tokens: unsigned(row, TABLE, "input_tokens")?,
-            cached_tokens: unsigned(row, TABLE, "cached_tokens")?,
-            output_tokens: unsigned(row, TABLE, "output_tokens")?,
+            counts: counts_by(|column| unsigned(row, TABLE, column))?,
             cost: stored_amount(row, TABLE, "cost_nano")?,
         },
         reasoning_tokens: unsigned(row, TABLE, "reasoning_tokens")?,
@@ -336,11 +330,9 @@ fn task_row(row: &Row) -> Result<TaskRow, StoreError> {
         }),
         None => None,
     };
-    let usage = match unsigned("input_tokens")?.zip(unsigned("output_tokens")?) {
-        Some((input_tokens, output_tokens)) => Some(TaskUsage {
-            input_tokens,
-            cached_tokens: unsigned("cached_tokens")?.unwrap_or(0),
-            output_tokens,
+    let usage = match unsigned("input_tokens")? {
+        Some(_) => Some(TaskUsage {
+            counts: counts_by(|column| Ok(unsigned(column)?.unwrap_or(0)))?,
             cost: stored_amount(row, "task", "cost_nano")?,
         }),
         None => None,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
 use batchin_domain::{
-    AccountId, Amount, BatchId, BatchStatus, CallKind, Chore, FileId, KeyId, TaskId, TaskStatus, Timestamp,
+    AccountId, Amount, BatchId, BatchStatus, CallKind, Chore, Counts, FileId, KeyId, TaskId, TaskStatus, Timestamp,
     batch::TaskCounts,
 };
 
@@ -75,7 +75,7 @@ impl NewBatch {
             ending: None,
             faults: None,
             blocked: None,
-            usage: TaskUsage { input_tokens: 0, cached_tokens: 0, output_tokens: 0, cost: Amount::ZERO },
+            usage: TaskUsage { counts: Counts::NONE, cost: Amount::ZERO },
             reasoning_tokens: 0,
             times,
         }

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use batchin_domain::{AccountId, BatchId, BatchStatus, CallKind, Priority, Purse, TaskStatus, batch::TaskCounts};
+use batchin_domain::{
+    AccountId, BatchId, BatchStatus, CallKind, Counts, Measure, Priority, Purse, TaskStatus, batch::TaskCounts,
+};
 use batchin_store::{BlobRange, CancelError, CommitError, NewBatch, NewTasks, Requeue, StoredResult};
 use futures::future::join_all;
 
@@ -165,11 +167,11 @@ both! {
         let ended = db.store.ended_tasks(account_batches[1].id, 1, 9).await.unwrap();
         assert_eq!(ended.iter().map(|task| task.id).collect::<Vec<_>>(), [mixed[1].id]);
         let usage = mixed[0].usage.unwrap();
-        assert_eq!((usage.input_tokens, usage.output_tokens, usage.cost), (10, 20, nanos(3)));
+        assert_eq!((usage.counts, usage.cost), (Counts::of_tokens(10, 20).with(Measure::CachedTokens, 5), nanos(3)));
         assert_eq!(mixed[1].error, Some(refused()));
         let row = db.store.batch(account, account_batches[1].id).await.unwrap().unwrap();
         let sums = row.usage;
-        assert_eq!((sums.input_tokens, sums.output_tokens, sums.cost), (20, 40, nanos(3)));
+        assert_eq!((sums.counts, sums.cost), (Counts::of_tokens(20, 40).with(Measure::CachedTokens, 10), nanos(3)));
         assert_eq!(row.reasoning_tokens, 2, "one task completed");
         db.assert_clean().await;
     }

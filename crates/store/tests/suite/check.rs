@@ -1,6 +1,6 @@
 //! Holds: the ledger check sees each rule broken.
 
-use batchin_domain::{ClassPrices, Price, PriceVersion, Priority, Purse, Rate, price::Factor};
+use batchin_domain::{ClassPrices, PriceVersion, Priority, Purse, Rate, Tariff, price::Factor};
 use batchin_store::{Fault, PriceList, Settlement};
 
 use crate::support::{Db, both, completed, now, this_month};
@@ -37,8 +37,7 @@ async fn some_of_everything(db: &Db) {
 /// Two rows at a published price, one of them capped.
 async fn priced(db: &Db) {
     let rate = Rate::from_pico;
-    let price =
-        ClassPrices::new(Price { input: rate(1_500), output: rate(2_100) }, Factor::ONE, Factor::ONE, Factor::ONE);
+    let price = ClassPrices::new(Tariff::of_tokens(rate(1_500), rate(2_100)), Factor::ONE, Factor::ONE, Factor::ONE);
     let body = PriceList::body([("m", &price)]);
     assert_eq!(db.store.publish_prices("fingerprint", &body, now()).await.unwrap(), PriceVersion(1));
     let account = db.account(10_000).await;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use batchin_domain::{CallKind, Priority, Purse, Units};
+use batchin_domain::{CallKind, Counts, Measure, Priority, Purse};
 use batchin_store::{
     CommitError, CommitterOptions, Outcome, Page, Settlement, TaskEnd, TaskError, UsageFilter, UsageMarks, UsageRecord,
 };
@@ -53,7 +53,7 @@ both! {
             let mut next = db.settlement(account, charge);
             let mut usage = db.usage(cost);
             (usage.request, usage.outcome) = (request, outcome);
-            usage.units = Units { input: 10, output, cached: 0 };
+            usage.counts = Counts::of_tokens(10, output);
             next.usage = Some(usage);
             next
         };
@@ -84,7 +84,7 @@ both! {
         let rows = db.store.usage_logs(&all_of(account), ALL).await.unwrap();
         assert_eq!(rows.len(), 4);
         for row in &rows {
-            assert_eq!((row.cost, row.units.output, row.outcome), (nanos(150), 15, Outcome::Completed));
+            assert_eq!((row.cost, row.counts.of(Measure::CompletionTokens), row.outcome), (nanos(150), 15, Outcome::Completed));
         }
         db.assert_balance(account, 400).await;
         db.assert_clean().await;
@@ -232,7 +232,7 @@ both! {
         db.committer(node).commit(settlement).await.unwrap();
         let row = db.store.usage_logs(&all_of(account), ALL).await.unwrap().remove(0);
         assert_eq!((row.request, row.key, row.model), (sent.request, Some(key), sent.model));
-        assert_eq!((row.call, row.class, row.batch, row.units), (Some(CallKind::Embeddings), 2, None, sent.units));
+        assert_eq!((row.call, row.class, row.batch, row.counts), (Some(CallKind::Embeddings), 2, None, sent.counts));
         assert_eq!((row.cost, row.outcome, row.estimated), (nanos(42), Outcome::ClientGone, true));
         assert_eq!((row.created_at, row.latency, row.ttft), (now(), sent.latency, None));
     }
@@ -246,13 +246,13 @@ both! {
         let committer = db.committer(node);
         let mut flush = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 200) };
         let usage = flush.usage.as_mut().unwrap();
-        (usage.outcome, usage.estimated, usage.units) = (Outcome::Running, true, Units { input: 900, output: 30, cached: 0 });
+        (usage.outcome, usage.estimated, usage.counts) = (Outcome::Running, true, Counts::of_tokens(900, 30));
         committer.commit(flush.clone()).await.unwrap();
         db.assert_balance(account, 800).await;
         let mut end = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 0) };
         end.given_back = nanos(150);
         end.usage = flush.usage.clone().map(|usage| UsageRecord {
-            units: Units { input: 5, output: 12, cached: 1 },
+            counts: Counts::of_tokens(5, 12).with(Measure::CachedTokens, 1),
             cost: nanos(50),
             outcome: Outcome::Completed,
             estimated: false,
@@ -267,7 +267,7 @@ both! {
         committer.commit(flush).await.unwrap();
         db.assert_balance(account, 947).await;
         let row = db.store.usage_logs(&all_of(account), ALL).await.unwrap().into_iter().find(|row| row.key.is_some()).unwrap();
-        assert_eq!((row.units, row.cost), (Units { input: 5, output: 12, cached: 1 }, nanos(50)));
+        assert_eq!((row.counts, row.cost), (Counts::of_tokens(5, 12).with(Measure::CachedTokens, 1), nanos(50)));
         assert_eq!((row.outcome, row.estimated, row.marks.names()), (Outcome::Completed, false, vec!["below_pieces"]));
         let report = db.assert_clean().await;
         assert_eq!((report.transfers, report.usage_rows), (4, 2));

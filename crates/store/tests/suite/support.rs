@@ -10,8 +10,8 @@ use std::{
 };
 
 use batchin_domain::{
-    AccountId, Amount, Balance, BatchId, CallKind, Chore, Class, KeyId, Month, NodeId, PriceVersion, Priority, Purse,
-    RequestId, TaskId, Timestamp, TransferId, Units,
+    AccountId, Amount, Balance, BatchId, CallKind, Chore, Class, Counts, KeyId, Measure, Month, NodeId, PriceVersion,
+    Priority, Purse, RequestId, TaskId, Timestamp, TransferId,
 };
 use batchin_store::{
     Backlog, BatchFiles, BatchTerms, BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions,
@@ -250,7 +250,7 @@ impl Db {
             call: CallKind::Chat,
             class: Class::Interactive,
             task: None,
-            units: Units { input: 10, output: 20, cached: 5 },
+            counts: Counts::of_tokens(10, 20).with(Measure::CachedTokens, 5),
             cost: nanos(cost),
             price_version: PriceVersion(1),
             outcome: Outcome::Completed,

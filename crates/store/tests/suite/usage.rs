@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{BatchStatus, Priority, Purse, RequestId, Timestamp, Units};
+use batchin_domain::{BatchStatus, Counts, Measure, Priority, Purse, RequestId, Timestamp};
 use batchin_store::{Page, Settlement, Totals, UsageFilter, UsageRow};
 
 use crate::support::{both, completed, now};
@@ -78,16 +78,17 @@ both! {
         let committer = db.committer(node);
         db.lease(node, Purse::Balance(account), 5_000).await;
         let batch = db.batch(account, Priority::High, 3).await;
+        let each = |tokens| Counts::of_tokens(tokens, tokens).with(Measure::CachedTokens, tokens);
         for (task, tokens) in db.claim(node, Priority::High, 9, now()).await.unwrap().iter().zip([u64::MAX, 1 << 62, 7]) {
             let mut ending = db.ending(task, 1, completed());
-            ending.usage.as_mut().unwrap().units = Units { input: tokens, output: tokens, cached: tokens };
+            ending.usage.as_mut().unwrap().counts = each(tokens);
             committer.commit(ending).await.unwrap();
         }
         db.do_chores(node).await;
         let row = db.store.batch(account, batch).await.unwrap().unwrap();
         let most = i64::MAX.unsigned_abs();
         assert_eq!((row.status, row.counts.completed), (BatchStatus::Completed, 3));
-        assert_eq!((row.usage.input_tokens, row.usage.cached_tokens, row.usage.output_tokens), (most, most, most));
+        assert_eq!(row.usage.counts, each(most));
         let all = UsageFilter { account, from: None, to: None, key: None, model: None };
         let totals = Totals { requests: 3, input_tokens: most, output_tokens: most, cost_nanos: 3 };
         assert_eq!(db.store.usage_totals(&all).await.unwrap(), totals);
@@ -104,7 +105,7 @@ both! {
         db.lease(node, Purse::Balance(account), 5_000).await;
         for tokens in [(1_u64 << 40) + 1, (1 << 40) + 2, (1 << 32) - 1] {
             let mut settlement = db.settlement(account, 1);
-            settlement.usage.as_mut().unwrap().units = Units { input: tokens, output: 1, cached: 0 };
+            settlement.usage.as_mut().unwrap().counts = Counts::of_tokens(tokens, 1);
             committer.commit(settlement).await.unwrap();
         }
         let all = UsageFilter { account, from: None, to: None, key: None, model: None };

@@ -5,7 +5,7 @@ pub(crate) mod create;
 pub(crate) mod list;
 pub(crate) mod show;
 
-use batchin_domain::{BatchStatus, CallKind, Ending, Timestamp};
+use batchin_domain::{BatchStatus, CallKind, Ending, Measure, Timestamp};
 use batchin_store::BatchRow;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -229,13 +229,13 @@ impl BatchTimes {
 
 impl Usage {
     fn of(row: &BatchRow) -> Self {
-        let usage = row.usage;
+        let counts = row.usage.counts;
         Self {
-            input_tokens: usage.input_tokens,
-            input_tokens_details: InputDetails { cached_tokens: usage.cached_tokens },
-            output_tokens: usage.output_tokens,
+            input_tokens: counts.of(Measure::PromptTokens),
+            input_tokens_details: InputDetails { cached_tokens: counts.of(Measure::CachedTokens) },
+            output_tokens: counts.of(Measure::CompletionTokens),
             output_tokens_details: OutputDetails { reasoning_tokens: row.reasoning_tokens },
-            total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+            total_tokens: counts.tokens(),
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod results;
 pub(crate) mod show;
 mod task;
 
+use batchin_domain::{Ending, Measure};
 use batchin_store::BatchRow;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -76,11 +77,11 @@ impl From<BatchRow> for BatchObject {
             cancelled_tasks: row.counts.cancelled,
             expired_tasks: row.counts.expired,
             blocked: row.blocked,
-            input_tokens: row.usage.input_tokens,
-            output_tokens: row.usage.output_tokens,
+            input_tokens: row.usage.counts.of(Measure::PromptTokens),
+            output_tokens: row.usage.counts.of(Measure::CompletionTokens),
             cost_cents: row.usage.cost.into(),
             max_cost_cents: row.terms.max_cost.map(Cents::from),
-            ended_early: row.ending.map(batchin_domain::Ending::name),
+            ended_early: row.ending.map(Ending::name),
             completion_window: row.terms.window.map(|window| window.to_string()),
             expires_at: row.times.expires.map(|at| at.to_string()),
             created_at: row.times.created.to_string(),

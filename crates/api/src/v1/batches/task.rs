@@ -1,6 +1,6 @@
 //! Holds: a task as its batch's owner sees it, with its answer.
 
-use batchin_domain::{Ending, TaskStatus};
+use batchin_domain::{Ending, Measure, TaskStatus};
 use batchin_store::TaskRow;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -89,9 +89,9 @@ async fn object(app: &App, row: TaskRow, ending: Option<Ending>) -> Result<TaskO
         error: row.error.map(TaskError::from).or_else(|| TaskError::not_run(row.status, ending)),
         cost_cents: row.usage.map(|usage| usage.cost.into()),
         usage: row.usage.map(|usage| TaskTokens {
-            prompt_tokens: usage.input_tokens,
-            completion_tokens: usage.output_tokens,
-            total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+            prompt_tokens: usage.counts.of(Measure::PromptTokens),
+            completion_tokens: usage.counts.of(Measure::CompletionTokens),
+            total_tokens: usage.counts.tokens(),
         }),
     })
 }

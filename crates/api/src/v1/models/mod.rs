@@ -5,7 +5,7 @@ pub(crate) mod openai;
 pub(crate) mod show;
 
 use axum::extract::FromRequestParts;
-use batchin_domain::{Class, Price};
+use batchin_domain::{Class, Measure, Tariff};
 use batchin_gateway::{Availability, Model};
 use http::{StatusCode, request::Parts};
 use serde::Serialize;
@@ -92,14 +92,15 @@ pub(crate) struct InputOutput {
     output: DollarsPerMillion,
 }
 
-impl From<Price> for InputOutput {
-    fn from(price: Price) -> Self {
-        Self { input: price.input.into(), output: price.output.into() }
+impl From<Tariff> for InputOutput {
+    fn from(tariff: Tariff) -> Self {
+        let price = |measure| tariff.rate(measure).into();
+        Self { input: price(Measure::PromptTokens), output: price(Measure::CompletionTokens) }
     }
 }
 
 fn object(app: &App, model: &Model) -> ModelObject {
-    let standard = model.prices.standard();
+    let standard = InputOutput::from(model.prices.standard());
     let in_class = |class| InputOutput::from(model.prices.in_class(class));
     let status = if app.gateway.is_up(model) { model.availability } else { Availability::Offline };
     ModelObject {
@@ -112,8 +113,8 @@ fn object(app: &App, model: &Model) -> ModelObject {
         context_length: model.context_length,
         max_output_tokens: model.max_output_tokens.unwrap_or(model.context_length),
         pricing: Pricing {
-            std_input: standard.input.into(),
-            std_output: standard.output.into(),
+            std_input: standard.input,
+            std_output: standard.output,
             batch: BatchPricing { high: in_class(Class::High), low: in_class(Class::Low), fill: in_class(Class::Fill) },
         },
         capabilities: model.capabilities.iter().map(|capability| capability.name()).collect(),

@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
-use batchin_domain::{CallKind, Class};
+use batchin_domain::{CallKind, Class, Measure};
 use batchin_store::UsageRow;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -63,8 +63,8 @@ impl From<UsageRow> for UsageLog {
         Self {
             id: row.request.uuid(),
             model: row.model,
-            input_tokens: row.units.input,
-            output_tokens: row.units.output,
+            input_tokens: row.counts.of(Measure::PromptTokens),
+            output_tokens: row.counts.of(Measure::CompletionTokens),
             cost_cents: row.cost.into(),
             created_at: row.created_at.to_string(),
             endpoint: row.call.map(CallKind::path),
@@ -73,7 +73,7 @@ impl From<UsageRow> for UsageLog {
             batch_id: row.batch.map(|batch| batch.uuid()),
             latency_ms: row.latency.as_secs_f64() * 1_000.0,
             ttft_ms: row.ttft.map(|ttft| ttft.as_secs_f64() * 1_000.0),
-            cached_tokens: row.units.cached,
+            cached_tokens: row.counts.of(Measure::CachedTokens),
             status: row.outcome.name(),
             estimated: row.estimated,
             marks: row.marks.names(),
