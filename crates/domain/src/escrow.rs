@@ -12,77 +12,75 @@
 
 use std::time::Duration;
 
-use crate::{Amount, Timestamp};
+use crate::{Quantity, Timestamp};
 
 /// A lease is sized for this much of recent spending: longer locks up money, shorter costs transactions.
 pub const LEASE_HORIZON: Duration = Duration::from_secs(2);
 
-/// What one node has leased from one purse. All numbers are in the purse's unit and never negative.
+/// What one node has leased from one purse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
-    free: i64,
-    held: i64,
+    free: Quantity,
+    held: Quantity,
 }
 
 /// The lease has less than was asked for; the store must be asked before anybody is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Short {
     /// What is missing.
-    pub missing: Amount,
+    pub missing: Quantity,
 }
 
 impl Lease {
     /// What could be held at once.
-    pub fn free(&self) -> Amount {
-        Amount::from_nanos(self.free).unwrap_or(Amount::ZERO)
+    pub const fn free(&self) -> Quantity {
+        self.free
     }
 
     /// Whether a request has something set aside of it.
     pub const fn is_held(&self) -> bool {
-        self.held > 0
+        !self.held.is_zero()
     }
 
     /// Whether nothing is left of it: neither free nor held.
     pub const fn is_empty(&self) -> bool {
-        self.free == 0 && self.held == 0
+        self.free.is_zero() && self.held.is_zero()
     }
 
     /// The store granted this much more.
-    pub const fn grant(&mut self, amount: Amount) {
-        self.free = self.free.saturating_add(amount.nanos());
+    pub const fn grant(&mut self, more: Quantity) {
+        self.free = self.free.saturating_add(more);
     }
 
-    /// Sets the highest possible cost of a request aside.
-    pub fn hold(&mut self, amount: Amount) -> Result<(), Short> {
-        let missing = amount.saturating_sub(self.free());
+    /// Sets the most that a request can use aside.
+    pub fn hold(&mut self, most: Quantity) -> Result<(), Short> {
+        let missing = most.saturating_sub(self.free);
         if !missing.is_zero() {
             return Err(Short { missing });
         }
-        self.free = self.free.saturating_sub(amount.nanos());
-        self.held = self.held.saturating_add(amount.nanos());
+        self.free = self.free.saturating_sub(most);
+        self.held = self.held.saturating_add(most);
         Ok(())
     }
 
     /// Ends a hold: `used`, at most the hold, leaves the lease by way of the group commit; the rest is free again.
-    pub const fn settle(&mut self, held: Amount, used: Amount) {
-        let used = if used.nanos() > held.nanos() { held.nanos() } else { used.nanos() };
-        self.held = self.held.saturating_sub(held.nanos());
-        self.free = self.free.saturating_add(held.nanos().saturating_sub(used));
+    pub fn settle(&mut self, held: Quantity, used: Quantity) {
+        self.held = self.held.saturating_sub(held);
+        self.free = self.free.saturating_add(held.saturating_sub(used));
     }
 
-    /// Takes up to `amount` of what is free, to give it back to the store.
-    pub fn release(&mut self, amount: Amount) -> Amount {
-        let taken = self.free().min(amount);
-        self.free = self.free.saturating_sub(taken.nanos());
+    /// Takes up to `most` of what is free, to give it back to the store.
+    pub fn release(&mut self, most: Quantity) -> Quantity {
+        let taken = self.free.min(most);
+        self.free = self.free.saturating_sub(taken);
         taken
     }
 }
 
 /// How much to lease when a request needs `need`: two seconds of recent spending, at least the request at hand, at
 /// most a share of what is `available` that leaves the other nodes theirs.
-pub fn grant_size(need: Amount, spent_in_horizon: Amount, available: Amount, nodes: u32) -> Amount {
-    let share = available.nanos() / i64::from(nodes.max(1)).saturating_mul(2);
-    let share = Amount::from_nanos(share).unwrap_or(Amount::ZERO);
+pub fn grant_size(need: Quantity, spent_in_horizon: Quantity, available: Quantity, nodes: u32) -> Quantity {
+    let share = available.part(nodes.max(1).saturating_mul(2));
     spent_in_horizon.min(share).max(need).min(available)
 }
 

@@ -29,5 +29,5 @@ pub use id::{AccountId, BatchId, FileId, KeyId, NodeId, RequestId, TaskId, Trans
 pub use measure::{Counts, Measure};
 pub use money::{Amount, Balance};
 pub use price::{ClassPrices, PriceVersion, Rate, Tariff};
-pub use purse::{Purse, PurseKind};
+pub use purse::{Purse, PurseKind, Quantity};
 pub use time::{Minute, Month, Timestamp};

@@ -12,7 +12,7 @@ use std::{
 };
 
 use batchin_domain::{
-    Amount, IdSource, Purse, PurseKind, Timestamp,
+    IdSource, Purse, PurseKind, Quantity, Timestamp,
     escrow::{LEASE_HORIZON, Lease},
 };
 use batchin_store::{FencedError, LeaseAsk, LeaseOutcome, NodeIdentity, Store, StoreError};
@@ -30,7 +30,7 @@ const RECALL_PAUSE: Duration = Duration::from_millis(15);
 /// Tries of one grant whose outcome is unknown, under the same grant id.
 const GRANT_TRIES: u32 = 3;
 /// Lease at least this many times the request at hand, where there is enough: requests seldom come alone.
-const GRANT_AHEAD: i64 = 4;
+const GRANT_AHEAD: u32 = 4;
 /// Locks for the purses, so that accounts seldom meet.
 const SHARDS: usize = 16;
 
@@ -41,7 +41,7 @@ pub enum EscrowError {
     #[error("the purse has only {available:?}")]
     Short {
         /// What could be set aside.
-        available: Amount,
+        available: Quantity,
     },
     /// The purse's owner is gone.
     #[error("the purse's owner is gone")]
@@ -82,7 +82,7 @@ struct Pot {
 struct PotState {
     lease: Lease,
     /// What the store had left for others when it last granted.
-    left: Amount,
+    left: Quantity,
     spending: Spending,
     last_used: Instant,
     /// Taken out of the map; whoever still has it must look again.
@@ -92,54 +92,54 @@ struct PotState {
 /// What was held in this and in the last [`LEASE_HORIZON`].
 struct Spending {
     since: Instant,
-    current: Amount,
-    previous: Amount,
+    current: Quantity,
+    previous: Quantity,
 }
 
 impl Spending {
-    fn note(&mut self, amount: Amount, now: Instant) {
+    fn note(&mut self, quantity: Quantity, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= LEASE_HORIZON {
-            self.previous = if elapsed < LEASE_HORIZON * 2 { self.current } else { Amount::ZERO };
-            self.current = Amount::ZERO;
+            self.previous = if elapsed < LEASE_HORIZON * 2 { self.current } else { Quantity::ZERO };
+            self.current = Quantity::ZERO;
             self.since = now;
         }
-        self.current = self.current.saturating_add(amount);
+        self.current = self.current.saturating_add(quantity);
     }
 
-    fn in_horizon(&self) -> Amount {
+    fn in_horizon(&self) -> Quantity {
         self.current.max(self.previous)
     }
 }
 
-/// An amount set aside for one request. Ends by [`Hold::settle`]; dropped, all of it is free again.
+/// What is set aside for one request. Ends by [`Hold::settle`]; dropped, all of it is free again.
 #[must_use = "a dropped hold is given back"]
 pub struct Hold {
     pot: Arc<Pot>,
-    amount: Amount,
+    quantity: Quantity,
 }
 
 impl Hold {
     /// What is still set aside.
-    pub fn amount(&self) -> Amount {
-        self.amount
+    pub fn quantity(&self) -> Quantity {
+        self.quantity
     }
 
     /// `used` goes to the ledger, the rest is free again.
-    pub fn settle(mut self, used: Amount) {
-        self.pot.lock().lease.settle(self.amount, used);
-        self.amount = Amount::ZERO;
+    pub fn settle(mut self, used: Quantity) {
+        self.pot.lock().lease.settle(self.quantity, used);
+        self.quantity = Quantity::ZERO;
     }
 
     /// `used` goes to the ledger, the rest stays set aside.
-    pub fn settle_part(&mut self, used: Amount) {
-        let used = used.min(self.amount);
+    pub fn settle_part(&mut self, used: Quantity) {
+        let used = used.min(self.quantity);
         self.pot.lock().lease.settle(used, used);
-        self.amount = self.amount.saturating_sub(used);
+        self.quantity = self.quantity.saturating_sub(used);
     }
 
     /// What the purse is known to have beside this hold: free here and left at the store.
-    pub fn remaining(&self) -> Amount {
+    pub fn remaining(&self) -> Quantity {
         let state = self.pot.lock();
         state.lease.free().saturating_add(state.left)
     }
@@ -147,8 +147,8 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if !self.amount.is_zero() {
-            self.pot.lock().lease.settle(self.amount, Amount::ZERO);
+        if !self.quantity.is_zero() {
+            self.pot.lock().lease.settle(self.quantity, Quantity::ZERO);
         }
     }
 }
@@ -159,16 +159,16 @@ impl Pot {
     }
 
     /// `None`: not enough here. `Some(None)`: this pot is dead.
-    fn try_hold(self: &Arc<Self>, amount: Amount) -> Option<Option<Hold>> {
+    fn try_hold(self: &Arc<Self>, quantity: Quantity) -> Option<Option<Hold>> {
         let mut state = self.lock();
         if state.dead {
             return Some(None);
         }
         let now = Instant::now();
         state.last_used = now;
-        state.lease.hold(amount).ok()?;
-        state.spending.note(amount, now);
-        Some(Some(Hold { pot: Arc::clone(self), amount }))
+        state.lease.hold(quantity).ok()?;
+        state.spending.note(quantity, now);
+        Some(Some(Hold { pot: Arc::clone(self), quantity }))
     }
 }
 
@@ -179,14 +179,14 @@ impl Escrow {
         Self { store, node, ids, tasks, shards, unsure: AtomicBool::new(false) }
     }
 
-    /// Sets an amount aside, leasing more if need be.
+    /// Sets something aside, leasing more if need be.
     ///
     /// A caller may stop waiting at any time: what was leased for it is then free for others, and is given back like
     /// everything that lies idle.
-    pub async fn hold(self: &Arc<Self>, purse: Purse, amount: Amount) -> Result<Hold, EscrowError> {
+    pub async fn hold(self: &Arc<Self>, purse: Purse, quantity: Quantity) -> Result<Hold, EscrowError> {
         loop {
             let pot = self.pot(purse);
-            match pot.try_hold(amount) {
+            match pot.try_hold(quantity) {
                 Some(Some(hold)) => return Ok(hold),
                 Some(None) => continue,
                 None => {}
@@ -195,7 +195,7 @@ impl Escrow {
             let escrow = Arc::clone(self);
             let filled = self.tasks.see_through("escrow_fill", async move {
                 let _turn = turn;
-                escrow.fill(&pot, amount).await
+                escrow.fill(&pot, quantity).await
             });
             match filled.await {
                 Some(Ok(None)) => {}
@@ -209,23 +209,23 @@ impl Escrow {
         }
     }
 
-    /// Asks the store until the amount can be held or is refused with authority. `None`: the pot died meanwhile.
-    async fn fill(&self, pot: &Arc<Pot>, amount: Amount) -> Result<Option<Hold>, EscrowError> {
+    /// Asks the store until so much can be held or is refused with authority. `None`: the pot died meanwhile.
+    async fn fill(&self, pot: &Arc<Pot>, quantity: Quantity) -> Result<Option<Hold>, EscrowError> {
         let (began, mut recall) = (Instant::now(), true);
         loop {
-            if let Some(held) = pot.try_hold(amount) {
+            if let Some(held) = pot.try_hold(quantity) {
                 return Ok(held);
             }
             let (free, recent) = {
                 let state = pot.lock();
                 (state.lease.free(), state.spending.in_horizon())
             };
-            let ahead = Amount::from_nanos(amount.nanos().saturating_mul(GRANT_AHEAD)).unwrap_or(amount);
-            let need = amount.saturating_sub(free);
+            let ahead = quantity.saturating_mul(GRANT_AHEAD);
+            let need = quantity.saturating_sub(free);
             match self.ask(pot.purse, need, recent.max(ahead), recall).await? {
-                LeaseOutcome::Granted { amount, left } => {
+                LeaseOutcome::Granted { quantity, left } => {
                     let mut state = pot.lock();
-                    state.lease.grant(amount);
+                    state.lease.grant(quantity);
                     state.left = left;
                 }
                 LeaseOutcome::Short { recalling: true, .. } if began.elapsed() < RECALL_PATIENCE => {
@@ -236,7 +236,7 @@ impl Escrow {
                 }
                 LeaseOutcome::Short { available, .. } => {
                     // A hold that ended meanwhile may have made room.
-                    if let Some(held) = pot.try_hold(amount) {
+                    if let Some(held) = pot.try_hold(quantity) {
                         return Ok(held);
                     }
                     pot.lock().left = available;
@@ -247,7 +247,13 @@ impl Escrow {
         }
     }
 
-    async fn ask(&self, purse: Purse, need: Amount, want: Amount, recall: bool) -> Result<LeaseOutcome, EscrowError> {
+    async fn ask(
+        &self,
+        purse: Purse,
+        need: Quantity,
+        want: Quantity,
+        recall: bool,
+    ) -> Result<LeaseOutcome, EscrowError> {
         let ask = LeaseAsk { node: self.node, purse, need, want, grant: self.ids.uuid(), recall };
         counter!("batchin_lease_grants_total", "purse" => purse_name(purse.kind())).increment(1);
         let mut tries = 0;
@@ -296,8 +302,8 @@ impl Escrow {
                 purse,
                 state: Mutex::new(PotState {
                     lease: Lease::default(),
-                    left: Amount::ZERO,
-                    spending: Spending { since: now, current: Amount::ZERO, previous: Amount::ZERO },
+                    left: Quantity::ZERO,
+                    spending: Spending { since: now, current: Quantity::ZERO, previous: Quantity::ZERO },
                     last_used: now,
                     dead: false,
                 }),
@@ -329,9 +335,9 @@ impl Escrow {
                 state.dead = true;
                 self.shard(pot.purse).remove(&pot.purse);
             } else if idle {
-                let amount = state.lease.release(Amount::MAX);
-                if !amount.is_zero() {
-                    returns.push((pot.purse, amount));
+                let quantity = state.lease.release(Quantity::MAX);
+                if !quantity.is_zero() {
+                    returns.push((pot.purse, quantity));
                 }
             }
         }
@@ -350,7 +356,7 @@ impl Escrow {
         };
         let returns = recalled.into_iter().map(|purse| {
             let known = self.shard(purse).get(&purse).cloned();
-            (purse, known.map_or(Amount::ZERO, |pot| pot.lock().lease.release(Amount::MAX)))
+            (purse, known.map_or(Quantity::ZERO, |pot| pot.lock().lease.release(Quantity::MAX)))
         });
         self.give_back(returns.collect()).await;
     }
@@ -359,11 +365,11 @@ impl Escrow {
     /// afterwards whether they were made; money comes back by itself.
     pub(crate) async fn give_requests_back(&self) {
         let counts = self.pots().into_iter().filter(|pot| matches!(pot.purse, Purse::Requests(..)));
-        let free = counts.map(|pot| (pot.purse, pot.lock().lease.release(Amount::MAX)));
-        self.give_back(free.filter(|(_, amount)| !amount.is_zero()).collect()).await;
+        let free = counts.map(|pot| (pot.purse, pot.lock().lease.release(Quantity::MAX)));
+        self.give_back(free.filter(|(_, quantity)| !quantity.is_zero()).collect()).await;
     }
 
-    async fn give_back(&self, returns: Vec<(Purse, Amount)>) {
+    async fn give_back(&self, returns: Vec<(Purse, Quantity)>) {
         if returns.is_empty() {
             return;
         }
@@ -372,7 +378,7 @@ impl Escrow {
             // The epoch is over: the store has taken everything back already.
             Ok(()) | Err(FencedError::Fenced) => batchin_faults::point("lease.returned"),
             Err(FencedError::Store(cause)) => {
-                // Whether it was committed is unknown; keeping the amounts out of use is safe, and they are back with
+                // Whether it was committed is unknown; keeping them out of use is safe, and they are back with
                 // the node's next epoch.
                 self.note_unsure();
                 warn!(error = &cause as &dyn std::error::Error, "leases could not be given back");

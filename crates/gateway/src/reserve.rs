@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Amount, BatchId, Counts, Measure, Month, Purse, Tariff, Timestamp};
+use batchin_domain::{Amount, BatchId, Counts, Measure, Month, Purse, Quantity, Tariff, Timestamp};
 use batchin_store::StoreError;
 
 use crate::{
@@ -97,7 +97,7 @@ pub struct Reservation {
 impl Reservation {
     /// What can be charged.
     pub fn amount(&self) -> Amount {
-        self.balance.amount()
+        self.balance.quantity().money()
     }
 
     /// Whether it lies on a budget too.
@@ -117,6 +117,7 @@ impl Reservation {
 
     /// `used` goes to the ledger, the rest is free again.
     pub fn settle(self, used: Amount) {
+        let used = used.into();
         self.balance.settle(used);
         for hold in [self.budget, self.cap].into_iter().flatten() {
             hold.settle(used);
@@ -125,6 +126,7 @@ impl Reservation {
 
     /// `used` goes to the ledger, the rest stays set aside.
     pub fn settle_part(&mut self, used: Amount) {
+        let used = used.into();
         self.balance.settle_part(used);
         for hold in [&mut self.budget, &mut self.cap].into_iter().flatten() {
             hold.settle_part(used);
@@ -150,17 +152,17 @@ pub async fn take_request(epoch: &Epoch, caller: &Caller, now: Timestamp) -> Res
     let (Some(key), Some(limit)) = (caller.key, caller.rate_limit_rpm) else { return Ok(None) };
     let minute = now.minute();
     let reset = minute.end().since(now);
-    let one = Amount::saturating_from_nanos(1);
     let short = |_| TakeError::RateLimited(RateInfo { limit, remaining: 0, reset });
-    let hold = epoch.escrow.hold(Purse::Requests(key, minute), one).await.map_err(|cause| refusal(cause, short))?;
-    let remaining = u32::try_from(hold.remaining().nanos()).unwrap_or(u32::MAX);
-    hold.settle(one);
+    let hold =
+        epoch.escrow.hold(Purse::Requests(key, minute), Quantity::ONE).await.map_err(|cause| refusal(cause, short))?;
+    let remaining = u32::try_from(hold.remaining().units()).unwrap_or(u32::MAX);
+    hold.settle(Quantity::ONE);
     Ok(Some(RateInfo { limit, remaining, reset }))
 }
 
 /// Sets a task's highest possible cost aside on what its batch may cost.
 pub async fn reserve_cap(epoch: &Epoch, batch: BatchId, needed: Amount) -> Result<Hold, CapError> {
-    let hold = epoch.escrow.hold(Purse::Cap(batch), needed).await;
+    let hold = epoch.escrow.hold(Purse::Cap(batch), needed.into()).await;
     hold.map_err(|cause| refusal(cause, |_| CapError::TooLow))
 }
 
@@ -174,24 +176,25 @@ pub async fn reserve(
     let (month, needed) = (now.month(), ceiling.cost);
     let budget = match caller.key.zip(caller.monthly_budget) {
         Some((key, _)) => {
-            let short = |available| ReserveError::BudgetTooLow { needed, available };
-            let hold = epoch.escrow.hold(Purse::Budget(key, month), needed).await;
+            let short = |left: Quantity| ReserveError::BudgetTooLow { needed, available: left.money() };
+            let hold = epoch.escrow.hold(Purse::Budget(key, month), needed.into()).await;
             Some(hold.map_err(|cause| refusal(cause, short))?)
         }
         None => None,
     };
-    let short = |available| {
+    let short = |left: Quantity| {
+        let available = left.money();
         let output = ceiling.tariff.affordable(Measure::CompletionTokens, available, ceiling.most);
         let affordable_output = output.map(|tokens| tokens / ceiling.answers.max(1)).filter(|tokens| *tokens > 0);
         ReserveError::BalanceTooLow { needed, available, affordable_output }
     };
-    let hold = epoch.escrow.hold(Purse::Balance(caller.account), needed).await;
+    let hold = epoch.escrow.hold(Purse::Balance(caller.account), needed.into()).await;
     let balance = hold.map_err(|cause| refusal(cause, short))?;
     Ok(Reservation { balance, budget, cap: None, month })
 }
 
 /// What a hold's failure means, `short` aside.
-fn refusal<E: From<PurseError>>(cause: EscrowError, short: impl FnOnce(Amount) -> E) -> E {
+fn refusal<E: From<PurseError>>(cause: EscrowError, short: impl FnOnce(Quantity) -> E) -> E {
     let other = match cause {
         EscrowError::Short { available } => return short(available),
         EscrowError::Gone => PurseError::CallerGone,

@@ -1,19 +1,23 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::Counters;
+use crate::{Amount, ledger::Counters};
 
 fn amount(nanos: i64) -> Amount {
     Amount::from_nanos(nanos).unwrap()
 }
 
+fn quantity(units: i64) -> Quantity {
+    Quantity::from_units(units).unwrap()
+}
+
 #[test]
 fn a_grant_covers_the_request_and_leaves_others_their_share() {
-    assert_eq!(grant_size(amount(10), amount(1_000), amount(10_000), 1), amount(1_000));
-    assert_eq!(grant_size(amount(10), amount(100_000), amount(10_000), 1), amount(5_000));
-    assert_eq!(grant_size(amount(10), amount(100_000), amount(10_000), 5), amount(1_000));
-    assert_eq!(grant_size(amount(9_000), amount(0), amount(10_000), 5), amount(9_000));
-    assert_eq!(grant_size(amount(11_000), amount(0), amount(10_000), 5), amount(10_000));
+    assert_eq!(grant_size(quantity(10), quantity(1_000), quantity(10_000), 1), quantity(1_000));
+    assert_eq!(grant_size(quantity(10), quantity(100_000), quantity(10_000), 1), quantity(5_000));
+    assert_eq!(grant_size(quantity(10), quantity(100_000), quantity(10_000), 5), quantity(1_000));
+    assert_eq!(grant_size(quantity(9_000), quantity(0), quantity(10_000), 5), quantity(9_000));
+    assert_eq!(grant_size(quantity(11_000), quantity(0), quantity(10_000), 5), quantity(10_000));
 }
 
 proptest! {
@@ -24,17 +28,17 @@ proptest! {
         let mut holds: Vec<i64> = Vec::new();
         for (kind, a, b) in steps {
             match kind {
-                0 => { lease.grant(amount(a)); granted += a }
-                1 => if lease.hold(amount(a)).is_ok() { holds.push(a) } else { prop_assert!(lease.free() < amount(a)) },
+                0 => { lease.grant(quantity(a)); granted += a }
+                1 => if lease.hold(quantity(a)).is_ok() { holds.push(a) } else { prop_assert!(lease.free() < quantity(a)) },
                 2 => if let Some(held) = holds.pop() {
                     let used = b.min(held);
-                    lease.settle(amount(held), amount(b));
+                    lease.settle(quantity(held), quantity(b));
                     gone += used;
                 },
-                _ => gone += lease.release(amount(a)).nanos(),
+                _ => gone += lease.release(quantity(a)).units(),
             }
-            prop_assert_eq!(lease.free + lease.held, granted - gone);
-            prop_assert!(lease.free >= 0 && lease.held >= 0);
+            prop_assert_eq!(lease.free.units() + lease.held.units(), granted - gone);
+            prop_assert!(lease.free >= Quantity::ZERO && lease.held >= Quantity::ZERO);
         }
     }
 }
@@ -114,7 +118,7 @@ impl World {
         let due: Vec<_> = node.running.extract_if(.., |(end, _)| *end <= now).collect();
         for (_, held) in due {
             let used = held / 2 + 1;
-            node.lease.settle(amount(held), amount(used));
+            node.lease.settle(quantity(held), quantity(used));
             match self.store.post(amount(used.min(held))) {
                 Ok(next) if node.epoch == node.stored_epoch => {
                     self.store = next;
@@ -125,19 +129,19 @@ impl World {
                 _ => self.unbilled += used,
             }
         }
-        if node.lease.hold(amount(cost)).is_err() {
-            let size = grant_size(amount(cost), amount(cost * 4), funded_by_store, 4);
-            if size >= amount(cost)
-                && let Ok(next) = self.store.pend(size)
+        if node.lease.hold(quantity(cost)).is_err() {
+            let size = grant_size(quantity(cost), quantity(cost * 4), funded_by_store.into(), 4);
+            if size >= quantity(cost)
+                && let Ok(next) = self.store.pend(size.money())
             {
                 self.store = next;
-                node.stored_outstanding += size.nanos();
+                node.stored_outstanding += size.units();
                 node.lease.grant(size);
-                node.lease.hold(amount(cost)).unwrap();
+                node.lease.hold(quantity(cost)).unwrap();
             } else {
-                let back = node.lease.release(Amount::MAX);
-                self.store = self.store.void(back).unwrap();
-                node.stored_outstanding -= back.nanos();
+                let back = node.lease.release(Quantity::MAX);
+                self.store = self.store.void(back.money()).unwrap();
+                node.stored_outstanding -= back.units();
                 return;
             }
         }

@@ -1,14 +1,14 @@
 //! Holds: leasing from purses to nodes, and back.
 
 use batchin_db::{Dialect, Rerun, WriteTx, exactly, retried};
-use batchin_domain::{Amount, BatchId, KeyId, Minute, Purse, PurseKind, escrow::grant_size};
+use batchin_domain::{BatchId, KeyId, Minute, Purse, PurseKind, Quantity, escrow::grant_size};
 use uuid::Uuid;
 
 use crate::{
     FencedError, NodeIdentity, Store, StoreError,
     fence::still,
     money::credit::lock_balance,
-    stored::{stored, stored_amount},
+    stored::stored,
 };
 
 /// A node asks for more of one purse.
@@ -19,9 +19,9 @@ pub struct LeaseAsk {
     /// What it is to be leased from.
     pub purse: Purse,
     /// What the request at hand needs, in the purse's unit.
-    pub need: Amount,
+    pub need: Quantity,
     /// What recent spending suggests, in the purse's unit.
-    pub want: Amount,
+    pub want: Quantity,
     /// Names this grant, so that one whose commit went unheard is not granted twice when asked again.
     pub grant: Uuid,
     /// Whether other nodes are to be asked for what they have free, should there be too little; asked once, their
@@ -35,14 +35,14 @@ pub enum LeaseOutcome {
     /// Leased; `left` is what the purse still has for others.
     Granted {
         /// How much: at least what was needed.
-        amount: Amount,
+        quantity: Quantity,
         /// What can still be leased.
-        left: Amount,
+        left: Quantity,
     },
     /// The purse has less than is needed.
     Short {
         /// What could be leased.
-        available: Amount,
+        available: Quantity,
         /// Whether other nodes have leases that they were asked to give back and have not answered yet.
         recalling: bool,
     },
@@ -67,9 +67,9 @@ impl Store {
 
     /// Gives back part of what a node leased and does not need; also answers a recall. Nothing is a fine answer.
     ///
-    /// The amounts are the store's from the moment of the call: on an error the caller must not spend them, since they
+    /// They are the store's from the moment of the call: on an error the caller must not spend them, since they
     /// may have been returned. At worst they stay leased until the node's next epoch.
-    pub async fn release(&self, node: NodeIdentity, returns: &[(Purse, Amount)]) -> Result<(), FencedError> {
+    pub async fn release(&self, node: NodeIdentity, returns: &[(Purse, Quantity)]) -> Result<(), FencedError> {
         let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.db.write().await?;
             if !still(&tx, node).await? {
@@ -77,8 +77,8 @@ impl Store {
             }
             let mut returns = returns.to_vec();
             returns.sort_by_key(|(purse, _)| *purse);
-            for (purse, amount) in returns {
-                release_in(&tx, node, purse, amount).await?;
+            for (purse, quantity) in returns {
+                release_in(&tx, node, purse, quantity).await?;
             }
             tx.commit().await?;
             Ok(true)
@@ -147,8 +147,9 @@ async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreErro
             unanswered |= outstanding && row.get::<bool>("recall")?;
         } else if row.get::<Option<Uuid>>("last_grant")? == Some(ask.grant) {
             // This very grant was committed and its answer got lost.
-            let amount = stored_amount(row, "lease", "last_amount")?;
-            return Ok(LeaseOutcome::Granted { amount, left: available });
+            let corrupt = StoreError::Corrupt { table: "lease", column: "last_amount" };
+            let quantity = Quantity::from_units(row.get("last_amount")?).ok_or(corrupt)?;
+            return Ok(LeaseOutcome::Granted { quantity, left: available });
         }
     }
     if available < ask.need {
@@ -162,23 +163,23 @@ async fn lease_in(tx: &WriteTx, ask: LeaseAsk) -> Result<LeaseOutcome, StoreErro
         }
         return Ok(LeaseOutcome::Short { available, recalling: recallable || unanswered });
     }
-    let amount = grant_size(ask.need, ask.want, available, others);
-    set_aside(tx, ask.purse, amount.nanos()).await?;
+    let quantity = grant_size(ask.need, ask.want, available, others);
+    set_aside(tx, ask.purse, quantity.units()).await?;
     tx.run(
         "INSERT INTO lease (kind, owner, win, node_id, outstanding, last_grant, last_amount) \
          VALUES ($1,$2,$3,$4,$5,$6,$5) ON CONFLICT (kind, owner, win, node_id) DO UPDATE SET \
          outstanding = lease.outstanding + excluded.outstanding, last_grant = excluded.last_grant, \
          last_amount = excluded.last_amount",
-        [kind.into(), owner.into(), win.into(), ask.node.id.uuid().into(), amount.nanos().into(), ask.grant.into()],
+        [kind.into(), owner.into(), win.into(), ask.node.id.uuid().into(), quantity.units().into(), ask.grant.into()],
     )
     .await?;
-    Ok(LeaseOutcome::Granted { amount, left: available.saturating_sub(amount) })
+    Ok(LeaseOutcome::Granted { quantity, left: available.saturating_sub(quantity) })
 }
 
 /// Locks the purse's row, making it first where it is a window's, and says what can be leased. `None`: no owner.
-pub(crate) async fn lock_available(tx: &WriteTx, purse: Purse) -> Result<Option<Amount>, StoreError> {
+pub(crate) async fn lock_available(tx: &WriteTx, purse: Purse) -> Result<Option<Quantity>, StoreError> {
     let limit = match purse {
-        Purse::Balance(account) => return lock_balance(tx, account).await,
+        Purse::Balance(account) => return Ok(lock_balance(tx, account).await?.map(Quantity::from)),
         Purse::Budget(key, _) => key_limit(tx, key, "coalesce(budget_nano, 9223372036854775807)").await?,
         Purse::Requests(key, _) => key_limit(tx, key, "rate_limit_rpm").await?,
         Purse::Cap(batch) => batch_limit(tx, batch).await?,
@@ -197,7 +198,7 @@ pub(crate) async fn lock_available(tx: &WriteTx, purse: Purse) -> Result<Option<
     let row = tx.one(sql, [kind.into(), owner.into(), win.into()]).await?;
     let row = row.ok_or(StoreError::RowCount { table: "purse", expected: 1, touched: 0 })?;
     let used = row.get::<i64>("spent")?.saturating_add(row.get::<i64>("leased")?);
-    Ok(Some(Amount::from_nanos(limit.saturating_sub(used)).unwrap_or(Amount::ZERO)))
+    Ok(Some(Quantity::from_units(limit.saturating_sub(used)).unwrap_or(Quantity::ZERO)))
 }
 
 async fn key_limit(tx: &WriteTx, key: KeyId, column: &str) -> Result<Option<i64>, StoreError> {
@@ -211,20 +212,20 @@ async fn batch_limit(tx: &WriteTx, batch: BatchId) -> Result<Option<i64>, StoreE
     row.map(|row| row.get("cap")).transpose()
 }
 
-/// Moves `amount` from available to leased; a negative one moves it back.
-pub(crate) async fn set_aside(tx: &WriteTx, purse: Purse, amount: i64) -> Result<(), StoreError> {
+/// Moves so many units from available to leased; a negative number moves them back.
+pub(crate) async fn set_aside(tx: &WriteTx, purse: Purse, units: i64) -> Result<(), StoreError> {
     let (kind, owner, win) = parts(purse);
     let touched = if matches!(purse, Purse::Balance(_)) {
         let sql = "UPDATE account SET pending_debit = pending_debit + $2 WHERE id = $1";
-        tx.run(sql, [owner.into(), amount.into()]).await?
+        tx.run(sql, [owner.into(), units.into()]).await?
     } else {
         let sql = "UPDATE purse SET leased = leased + $4 WHERE kind = $1 AND owner = $2 AND win = $3";
-        tx.run(sql, [kind.into(), owner.into(), win.into(), amount.into()]).await?
+        tx.run(sql, [kind.into(), owner.into(), win.into(), units.into()]).await?
     };
     exactly(touched, 1, "purse")
 }
 
-async fn release_in(tx: &WriteTx, node: NodeIdentity, purse: Purse, amount: Amount) -> Result<(), StoreError> {
+async fn release_in(tx: &WriteTx, node: NodeIdentity, purse: Purse, quantity: Quantity) -> Result<(), StoreError> {
     let (kind, owner, win) = parts(purse);
     // The purse before the lease: the order in which every verb locks.
     if lock_available(tx, purse).await?.is_none() {
@@ -234,11 +235,11 @@ async fn release_in(tx: &WriteTx, node: NodeIdentity, purse: Purse, amount: Amou
         .run(
             "UPDATE lease SET outstanding = outstanding - $5, recall = $6 \
              WHERE kind = $1 AND owner = $2 AND win = $3 AND node_id = $4",
-            [kind.into(), owner.into(), win.into(), node.id.uuid().into(), amount.nanos().into(), false.into()],
+            [kind.into(), owner.into(), win.into(), node.id.uuid().into(), quantity.units().into(), false.into()],
         )
         .await?;
-    if touched == 1 && !amount.is_zero() {
-        set_aside(tx, purse, -amount.nanos()).await?;
+    if touched == 1 && !quantity.is_zero() {
+        set_aside(tx, purse, -quantity.units()).await?;
     }
     Ok(())
 }

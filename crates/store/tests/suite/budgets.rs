@@ -3,7 +3,7 @@
 use batchin_domain::{Purse, Timestamp};
 use batchin_store::{CommitError, KeyChange, LeaseOutcome, Settlement};
 
-use crate::support::{both, nanos, now, this_month};
+use crate::support::{both, nanos, now, this_month, units};
 
 both! {
     async fn a_budget_is_leased_settled_and_exhausted_exactly(db) {
@@ -18,13 +18,13 @@ both! {
         let committer = db.committer(node);
         committer.commit(held).await.unwrap();
         assert_eq!(db.store.spent_in_month(key, this_month()).await.unwrap(), nanos(60));
-        assert_eq!(db.available(node, budget).await, nanos(10));
+        assert_eq!(db.available(node, budget).await, units(10));
         let over = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 11) };
         assert_eq!(committer.commit(over).await, Err(CommitError::Refused));
-        db.store.release(node, &[(budget, nanos(10))]).await.unwrap();
-        db.store.release(other, &[(budget, nanos(20))]).await.unwrap();
+        db.store.release(node, &[(budget, units(10))]).await.unwrap();
+        db.store.release(other, &[(budget, units(20))]).await.unwrap();
         db.lease(other, budget, 40).await;
-        assert_eq!(db.available(node, budget).await, nanos(0));
+        assert_eq!(db.available(node, budget).await, units(0));
         let row = db.store.keys(account, now()).await.unwrap().remove(0);
         assert_eq!((row.spent_this_month, row.monthly_budget), (nanos(60), Some(nanos(100))));
         db.assert_clean().await;
@@ -43,11 +43,11 @@ both! {
         // A budget that is set later counts what was spent before.
         let change = KeyChange { monthly_budget: Some(Some(nanos(30))), ..KeyChange::default() };
         db.store.update_key(account, key, change).await.unwrap();
-        assert_eq!(db.available(node, Purse::Budget(key, this_month())).await, nanos(9));
+        assert_eq!(db.available(node, Purse::Budget(key, this_month())).await, units(9));
         // And one that is below that leaves nothing.
         let change = KeyChange { monthly_budget: Some(Some(nanos(20))), ..KeyChange::default() };
         db.store.update_key(account, key, change).await.unwrap();
-        assert_eq!(db.available(node, Purse::Budget(key, this_month())).await, nanos(0));
+        assert_eq!(db.available(node, Purse::Budget(key, this_month())).await, units(0));
         db.assert_clean().await;
     }
 
@@ -59,7 +59,7 @@ both! {
         let next_month = this_month().next();
         let last_moment = Timestamp::from_micros(next_month.start().micros() - 1);
         db.lease(node, Purse::Budget(key, this_month()), 100).await;
-        assert_eq!(db.available(node, Purse::Budget(key, this_month())).await, nanos(0));
+        assert_eq!(db.available(node, Purse::Budget(key, this_month())).await, units(0));
         db.lease(node, Purse::Budget(key, next_month), 60).await;
 
         // A hold of the old month that is settled in the new one counts for the old.
@@ -80,8 +80,8 @@ both! {
 
         let again = db.store.join(node.id, now(), std::time::Duration::from_secs(9)).await.unwrap();
         let left = db.store.lease(db.ask(again, Purse::Budget(key, next_month), 51, 51)).await.unwrap();
-        assert_eq!(left, LeaseOutcome::Short { available: nanos(50), recalling: false });
-        assert_eq!(db.available(again, Purse::Budget(key, this_month())).await, nanos(10));
+        assert_eq!(left, LeaseOutcome::Short { available: units(50), recalling: false });
+        assert_eq!(db.available(again, Purse::Budget(key, this_month())).await, units(10));
         db.assert_clean().await;
     }
 

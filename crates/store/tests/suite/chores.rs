@@ -8,7 +8,7 @@ use batchin_store::{
     Settlement, Share,
 };
 
-use crate::support::{Db, both, completed, nanos, now};
+use crate::support::{Db, both, completed, nanos, now, units};
 
 async fn row(db: &Db, new: &NewBatch) -> BatchRow {
     db.store.batch(new.account, new.id).await.unwrap().unwrap()
@@ -231,15 +231,15 @@ both! {
         let node = db.node().await;
         let new = file_batch(db, node, |terms| terms.max_cost = Some(nanos(50)), 2, 2).await;
         let cap = Purse::Cap(new.id);
-        assert_eq!(db.available(node, cap).await, nanos(50));
+        assert_eq!(db.available(node, cap).await, units(50));
         db.lease(node, Purse::Balance(new.account), 100).await;
         db.lease(node, cap, 40).await;
         let claimed = db.claim(node, Priority::Low, 9, now()).await.unwrap();
         assert!(claimed.iter().all(|task| task.capped));
         let committer = db.committer(node);
         committer.commit(Settlement { cap_held: true, ..db.ending(&claimed[0], 30, completed()) }).await.unwrap();
-        db.store.release(node, &[(cap, nanos(10))]).await.unwrap();
-        assert_eq!(db.available(node, cap).await, nanos(20));
+        db.store.release(node, &[(cap, units(10))]).await.unwrap();
+        assert_eq!(db.available(node, cap).await, units(20));
         db.assert_clean().await;
         assert_eq!(db.store.running_tasks(new.id).await.unwrap(), 1);
         db.store.stop_batch(new.id, Ending::CostReached, now()).await.unwrap();

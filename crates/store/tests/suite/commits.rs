@@ -8,7 +8,7 @@ use batchin_store::{
 };
 use futures::future::join_all;
 
-use crate::support::{both, completed, nanos, now, refused};
+use crate::support::{both, completed, nanos, now, refused, units};
 
 fn all_of(account: batchin_domain::AccountId) -> UsageFilter {
     UsageFilter { account, from: None, to: None, key: None, model: None }
@@ -273,8 +273,8 @@ both! {
         assert_eq!((report.transfers, report.usage_rows), (4, 2));
         // What was given back can be spent again: of the balance, and of the key's month.
         let left = db.available(node, Purse::Balance(account)).await;
-        assert_eq!(left, nanos(1_000 - 50 - 3 - 297));
-        assert_eq!(db.available(node, Purse::Budget(key, now().month())).await, nanos(900 - 50 - 300));
+        assert_eq!(left, units(1_000 - 50 - 3 - 297));
+        assert_eq!(db.available(node, Purse::Budget(key, now().month())).await, units(900 - 50 - 300));
     }
 
     async fn a_settlement_that_fails_is_heard_of_when_nobody_waits_for_it(db) {

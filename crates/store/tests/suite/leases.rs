@@ -3,17 +3,17 @@
 use batchin_domain::{AccountId, KeyId, Purse};
 use batchin_store::{FencedError, LeaseOutcome, NodeIdentity};
 
-use crate::support::{both, nanos, now, this_month};
+use crate::support::{both, now, this_month, units};
 
 both! {
     async fn a_grant_covers_the_need_and_leaves_the_others_a_share(db) {
         let purse = Purse::Balance(db.account(1_000).await);
         let node = db.node().await;
         let granted = db.store.lease(db.ask(node, purse, 100, 5_000)).await.unwrap();
-        assert_eq!(granted, LeaseOutcome::Granted { amount: nanos(500), left: nanos(500) });
+        assert_eq!(granted, LeaseOutcome::Granted { quantity: units(500), left: units(500) });
         let other = db.node().await;
         let granted = db.store.lease(db.ask(other, purse, 300, 0)).await.unwrap();
-        assert_eq!(granted, LeaseOutcome::Granted { amount: nanos(300), left: nanos(200) });
+        assert_eq!(granted, LeaseOutcome::Granted { quantity: units(300), left: units(200) });
         assert_eq!(db.assert_clean().await.leased_nanos, 800);
     }
 
@@ -23,10 +23,10 @@ both! {
         let node = db.node().await;
         db.lease(node, purse, 999).await;
         let short = db.store.lease(db.ask(node, purse, 2, 2)).await.unwrap();
-        assert_eq!(short, LeaseOutcome::Short { available: nanos(1), recalling: false });
+        assert_eq!(short, LeaseOutcome::Short { available: units(1), recalling: false });
         db.lease(node, purse, 1).await;
         let short = db.store.lease(db.ask(node, purse, 1, 1)).await.unwrap();
-        assert_eq!(short, LeaseOutcome::Short { available: nanos(0), recalling: false });
+        assert_eq!(short, LeaseOutcome::Short { available: units(0), recalling: false });
         // Leases are invisible to the customer.
         db.assert_balance(account, 1_000).await;
         db.assert_clean().await;
@@ -38,7 +38,7 @@ both! {
         db.lease(node, purse, 100).await;
         for (frozen, available) in [(true, 0), (false, 900)] {
             db.raw(&format!("UPDATE account SET frozen = {frozen}")).await;
-            assert_eq!(db.available(node, purse).await, nanos(available));
+            assert_eq!(db.available(node, purse).await, units(available));
         }
         db.lease(node, purse, 900).await;
         db.assert_clean().await;
@@ -53,8 +53,8 @@ both! {
         let asks = (0..60).map(|n| db.store.lease(db.ask(nodes[n % nodes.len()], purse, 30, 40)));
         let mut leased = 0;
         for outcome in futures::future::join_all(asks).await {
-            if let LeaseOutcome::Granted { amount, .. } = outcome.unwrap() {
-                leased += amount.nanos();
+            if let LeaseOutcome::Granted { quantity, .. } = outcome.unwrap() {
+                leased += quantity.units();
             }
         }
         assert!(leased <= 1_000 && leased > 970, "{leased}");
@@ -67,16 +67,16 @@ both! {
         db.lease(a, purse, 900).await;
         assert!(db.store.recalled(a).await.unwrap().is_empty());
         let short = db.store.lease(db.ask(b, purse, 400, 400)).await.unwrap();
-        assert_eq!(short, LeaseOutcome::Short { available: nanos(100), recalling: true });
+        assert_eq!(short, LeaseOutcome::Short { available: units(100), recalling: true });
         assert_eq!(db.store.recalled(a).await.unwrap(), [purse]);
         assert!(db.store.recalled(b).await.unwrap().is_empty());
-        db.store.release(a, &[(purse, nanos(850))]).await.unwrap();
+        db.store.release(a, &[(purse, units(850))]).await.unwrap();
         assert!(db.store.recalled(a).await.unwrap().is_empty());
         db.lease(b, purse, 400).await;
         // Nothing to give back is an answer too.
         db.store.lease(db.ask(b, purse, 900, 900)).await.unwrap();
         assert_eq!(db.store.recalled(a).await.unwrap(), [purse]);
-        db.store.release(a, &[(purse, nanos(0))]).await.unwrap();
+        db.store.release(a, &[(purse, units(0))]).await.unwrap();
         assert!(db.store.recalled(a).await.unwrap().is_empty());
         assert_eq!(db.assert_clean().await.leased_nanos, 450);
     }
@@ -87,7 +87,7 @@ both! {
         let ask = db.ask(node, purse, 100, 100);
         for left in [900, 900] {
             let granted = db.store.lease(ask).await.unwrap();
-            assert_eq!(granted, LeaseOutcome::Granted { amount: nanos(100), left: nanos(left) });
+            assert_eq!(granted, LeaseOutcome::Granted { quantity: units(100), left: units(left) });
         }
         assert_eq!(db.assert_clean().await.leased_nanos, 100);
     }
@@ -98,11 +98,11 @@ both! {
         let (a, b) = (db.node().await, db.node().await);
         db.lease(a, purse, 100).await;
         db.lease(b, purse, 100).await;
-        assert!(matches!(db.store.release(a, &[(purse, nanos(101))]).await, Err(FencedError::Store(_))));
+        assert!(matches!(db.store.release(a, &[(purse, units(101))]).await, Err(FencedError::Store(_))));
         assert_eq!(db.assert_clean().await.leased_nanos, 200);
         // What a node never had changes nothing.
         let other = Purse::Balance(db.account(5).await);
-        db.store.release(a, &[(other, nanos(5)), (purse, nanos(100))]).await.unwrap();
+        db.store.release(a, &[(other, units(5)), (purse, units(100))]).await.unwrap();
         assert_eq!(db.assert_clean().await.leased_nanos, 100);
     }
 
@@ -115,7 +115,7 @@ both! {
             Purse::Requests(key, now().minute()),
         ] {
             assert_eq!(db.store.lease(db.ask(node, purse, 1, 1)).await.unwrap(), LeaseOutcome::Gone);
-            db.store.release(node, &[(purse, nanos(1))]).await.unwrap();
+            db.store.release(node, &[(purse, units(1))]).await.unwrap();
         }
         db.assert_clean().await;
     }
@@ -127,14 +127,14 @@ both! {
         let (a, b) = (db.node().await, db.node().await);
         db.lease(a, purse, 6).await;
         db.lease(b, purse, 3).await;
-        db.store.release(a, &[(purse, nanos(2))]).await.unwrap();
+        db.store.release(a, &[(purse, units(2))]).await.unwrap();
         db.lease(b, purse, 3).await;
-        assert_eq!(db.available(a, purse).await, nanos(0));
+        assert_eq!(db.available(a, purse).await, units(0));
         // Nobody knows what a dead node let through: within its minute, all of it.
         let again = db.store.join(a.id, now(), std::time::Duration::from_secs(9)).await.unwrap();
-        assert_eq!(db.available(again, purse).await, nanos(0));
+        assert_eq!(db.available(again, purse).await, units(0));
         let next = batchin_domain::Minute::from_index(minute.index() + 1);
-        assert_eq!(db.available(again, Purse::Requests(key, next)).await, nanos(10));
+        assert_eq!(db.available(again, Purse::Requests(key, next)).await, units(10));
         assert_eq!(db.store.sweep_minutes(next).await.unwrap(), 1);
         assert_eq!((db.count("lease").await, db.count("purse").await), (0, 1));
         db.assert_clean().await;
@@ -148,7 +148,7 @@ both! {
         let never = NodeIdentity { id: batchin_domain::NodeId::new(db.id()), epoch: 1 };
         for node in [old, never] {
             assert!(matches!(db.store.lease(db.ask(node, purse, 1, 1)).await, Err(FencedError::Fenced)));
-            assert!(matches!(db.store.release(node, &[(purse, nanos(1))]).await, Err(FencedError::Fenced)));
+            assert!(matches!(db.store.release(node, &[(purse, units(1))]).await, Err(FencedError::Fenced)));
         }
         assert_eq!(db.assert_clean().await.leased_nanos, 0);
     }

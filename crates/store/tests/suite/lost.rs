@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{Db, completed, connect, nanos, now, on};
+use crate::support::{Db, completed, connect, now, on, units};
 
 /// The way to a database that loses the replies to the next commits.
 struct Cut {
@@ -131,7 +131,7 @@ async fn verbs_whose_commit_was_not_heard_of_are_done_once() {
 
         cut.lose(1);
         let granted = store.lease(db.ask(node, Purse::Balance(account), 300, 300)).await.unwrap();
-        assert!(matches!(granted, LeaseOutcome::Granted { amount, .. } if amount == nanos(300)));
+        assert!(matches!(granted, LeaseOutcome::Granted { quantity, .. } if quantity == units(300)));
         cut.lost();
         assert_eq!(db.assert_clean().await.leased_nanos, 300);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchin_domain::{NodeId, Priority, Purse};
 use batchin_store::{CommitError, FencedError, Reclaimed};
 
-use crate::support::{both, completed, nanos, now};
+use crate::support::{both, completed, now, units};
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -28,7 +28,7 @@ both! {
         assert!(matches!(db.claim(old, Priority::High, 2, now()).await, Err(FencedError::Fenced)));
         db.store.leave(old).await.unwrap();
         db.store.renew(new, now(), LEASE).await.unwrap();
-        assert_eq!(db.available(new, purse).await, nanos(900));
+        assert_eq!(db.available(new, purse).await, units(900));
 
         let again = db.claim(new, Priority::High, 2, now()).await.unwrap();
         assert_eq!(again.iter().map(|t| t.claim.task).collect::<Vec<_>>(), tasks.iter().map(|t| t.claim.task).collect::<Vec<_>>());
@@ -49,7 +49,7 @@ both! {
         db.store.leave(node).await.unwrap();
         assert_eq!(db.store.live_nodes().await.unwrap(), 1);
         assert!(matches!(db.store.renew(node, now(), LEASE).await, Err(FencedError::Fenced)));
-        assert_eq!(db.available(other, purse).await, nanos(1_000));
+        assert_eq!(db.available(other, purse).await, units(1_000));
         assert_eq!(db.claim(other, Priority::Low, 9, now()).await.unwrap().len(), 3);
         db.assert_clean().await;
     }
@@ -74,7 +74,7 @@ both! {
         db.store.renew(lively, now(), LEASE).await.unwrap();
         let late = db.committer(lost).commit(db.ending(&task, 5, completed())).await;
         assert_eq!(late, Err(CommitError::Fenced));
-        assert_eq!(db.available(lively, purse).await, nanos(900));
+        assert_eq!(db.available(lively, purse).await, units(900));
         let again = db.claim(lively, Priority::Fill, 1, now()).await.unwrap().remove(0);
         assert_eq!((again.claim.task, again.attempts), (task.claim.task, 2));
         let back = db.store.join(lost.id, now(), LEASE).await.unwrap();

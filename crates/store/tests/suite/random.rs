@@ -8,7 +8,7 @@ use futures::future::join_all;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{sync::oneshot, task::JoinSet};
 
-use crate::support::{Db, both, nanos, now, on, this_month};
+use crate::support::{Db, both, nanos, now, on, this_month, units};
 
 const NODES: u64 = 4;
 const STEPS: usize = 120;
@@ -73,16 +73,16 @@ impl Node {
 
     async fn lease(&mut self, which: usize) {
         let (account, key) = self.payers[which];
-        let need = nanos(self.rng.random_range(1..200));
+        let need = units(self.rng.random_range(1..200));
         for purse in [Purse::Balance(account), Purse::Budget(key, this_month())] {
-            let want = nanos(self.rng.random_range(1..600));
+            let want = units(self.rng.random_range(1..600));
             let ask = LeaseAsk { node: self.me, purse, need, want, grant: self.db.id(), recall: true };
             let lease = match purse {
                 Purse::Balance(_) => &mut self.leases[which].0,
                 _ => &mut self.leases[which].1,
             };
             match self.db.store.lease(ask).await {
-                Ok(LeaseOutcome::Granted { amount, .. }) => lease.grant(amount),
+                Ok(LeaseOutcome::Granted { quantity, .. }) => lease.grant(quantity),
                 Ok(LeaseOutcome::Short { available, .. }) => assert!(available < need),
                 Ok(LeaseOutcome::Gone) => panic!("gone"),
                 Err(FencedError::Fenced) => return self.rejoin().await,
@@ -99,10 +99,10 @@ impl Node {
         if free.is_zero() {
             return;
         }
-        let charge = nanos(self.rng.random_range(1..=free.nanos()));
+        let charge = nanos(self.rng.random_range(1..=free.units()));
         for lease in [balance, budget] {
-            lease.hold(charge).unwrap();
-            lease.settle(charge, charge);
+            lease.hold(charge.into()).unwrap();
+            lease.settle(charge.into(), charge.into());
         }
         let settlement =
             Settlement { key: Some(key), budget_held: true, ..self.db.settlement(account, charge.nanos()) };
@@ -130,11 +130,11 @@ impl Node {
 
     async fn release(&mut self, which: usize) {
         let (account, key) = self.payers[which];
-        let amount = nanos(self.rng.random_range(0..400));
+        let most = units(self.rng.random_range(0..400));
         let (balance, budget) = &mut self.leases[which];
         let returns = [
-            (Purse::Budget(key, this_month()), budget.release(amount)),
-            (Purse::Balance(account), balance.release(amount)),
+            (Purse::Budget(key, this_month()), budget.release(most)),
+            (Purse::Balance(account), balance.release(most)),
         ];
         match self.db.store.release(self.me, &returns).await {
             Ok(()) => {}
@@ -226,7 +226,7 @@ async fn play(db: Db, seed: u64, cuts: bool) -> Db {
         // All that is unspent can be leased again, to the last unit.
         db.lease(node, Purse::Balance(account), balance).await;
         db.lease(node, Purse::Budget(key, this_month()), BUDGET - charged).await;
-        assert_eq!(db.available(node, Purse::Balance(account)).await, nanos(0));
+        assert_eq!(db.available(node, Purse::Balance(account)).await, units(0));
     }
     db.assert_clean().await;
     Arc::into_inner(db).unwrap()

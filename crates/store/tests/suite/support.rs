@@ -11,7 +11,7 @@ use std::{
 
 use batchin_domain::{
     AccountId, Amount, Balance, BatchId, CallKind, Chore, Class, Counts, KeyId, Measure, Month, NodeId, PriceVersion,
-    Priority, Purse, RequestId, TaskId, Timestamp, TransferId,
+    Priority, Purse, Quantity, RequestId, TaskId, Timestamp, TransferId,
 };
 use batchin_store::{
     Backlog, BatchFiles, BatchTerms, BlobRange, CheckReport, ClaimedTask, Committer, CommitterOptions, ConnectOptions,
@@ -65,6 +65,11 @@ pub async fn on(db: Db, body: impl AsyncFnOnce(&Db)) {
 
 pub fn now() -> Timestamp {
     Timestamp::parse_rfc3339("2026-11-10T12:00:00Z").unwrap()
+}
+
+/// So much of a purse.
+pub fn units(units: i64) -> Quantity {
+    Quantity::from_units(units).unwrap()
 }
 
 pub fn nanos(nanos: i64) -> Amount {
@@ -198,19 +203,19 @@ impl Db {
     }
 
     pub fn ask(&self, node: NodeIdentity, purse: Purse, need: i64, want: i64) -> LeaseAsk {
-        LeaseAsk { node, purse, need: nanos(need), want: nanos(want), grant: self.id(), recall: true }
+        LeaseAsk { node, purse, need: units(need), want: units(want), grant: self.id(), recall: true }
     }
 
     /// Leases exactly this much.
     pub async fn lease(&self, node: NodeIdentity, purse: Purse, need: i64) {
         match self.store.lease(self.ask(node, purse, need, need)).await.unwrap() {
-            LeaseOutcome::Granted { amount, .. } => assert_eq!(amount, nanos(need)),
+            LeaseOutcome::Granted { quantity, .. } => assert_eq!(quantity, units(need)),
             other => panic!("{other:?}"),
         }
     }
 
     /// What could be leased of a purse, by asking for more than there is.
-    pub async fn available(&self, node: NodeIdentity, purse: Purse) -> Amount {
+    pub async fn available(&self, node: NodeIdentity, purse: Purse) -> Quantity {
         match self.store.lease(self.ask(node, purse, i64::MAX, 0)).await.unwrap() {
             LeaseOutcome::Short { available, .. } => available,
             other => panic!("{other:?}"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchin_domain::{AccountId, BatchId, Priority, Purse, Timestamp};
 use batchin_store::{KeyChange, MoneyWait, NewBatch, Unpaid};
 
-use crate::support::{Db, both, nanos, now, this_month};
+use crate::support::{Db, both, nanos, now, this_month, units};
 
 fn soon() -> Timestamp {
     now().after(Duration::from_secs(5))
@@ -87,7 +87,7 @@ both! {
             wait_again(db, (account, batch), 50, at).await;
             assert!(due(db, at).await.is_empty(), "its answer is the other's for now");
         }
-        db.store.release(node, &[(Purse::Balance(account), nanos(60))]).await.unwrap();
+        db.store.release(node, &[(Purse::Balance(account), units(60))]).await.unwrap();
         // What lies there covers it: who comes too late to hear of it looks after it.
         wait_again(db, (account, batches[0]), 50, at).await;
         for batch in [batches[1], batches[0]] {
