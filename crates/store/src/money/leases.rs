@@ -4,12 +4,7 @@ use batchin_db::{Dialect, Rerun, WriteTx, exactly, retried};
 use batchin_domain::{BatchId, KeyId, Minute, Purse, PurseKind, Quantity, escrow::grant_size};
 use uuid::Uuid;
 
-use crate::{
-    FencedError, NodeIdentity, Store, StoreError,
-    fence::still,
-    money::credit::lock_balance,
-    stored::stored,
-};
+use crate::{FencedError, NodeIdentity, Store, StoreError, fence::still, money::credit::lock_balance, stored::stored};
 
 /// A node asks for more of one purse.
 #[derive(Clone, Copy, Debug)]

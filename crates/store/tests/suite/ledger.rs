@@ -96,12 +96,14 @@ impl Run<'_> {
         let ask = self.db.ask(self.node, Purse::Balance(account), need.nanos(), want.nanos());
         let before = self.books.of(account);
         match self.db.store.lease(ask).await.unwrap() {
-            LeaseOutcome::Granted { amount, left } => {
+            LeaseOutcome::Granted { quantity, left } => {
+                let amount = quantity.money();
                 assert!(amount >= need);
                 self.books.becomes(account, before.pend(amount));
-                assert_eq!(left, self.books.of(account).available());
+                assert_eq!(left.money(), self.books.of(account).available());
             }
             LeaseOutcome::Short { available, .. } => {
+                let available = available.money();
                 assert_eq!(before.pend(need), Err(LedgerError::Insufficient { available }));
             }
             LeaseOutcome::Gone => panic!("gone"),
@@ -154,7 +156,7 @@ impl Run<'_> {
     async fn release(&mut self, account: AccountId) {
         let leased = self.books.of(account).pending_debit;
         let amount = nanos(self.rng.random_range(0..=leased));
-        self.db.store.release(self.node, &[(Purse::Balance(account), amount)]).await.unwrap();
+        self.db.store.release(self.node, &[(Purse::Balance(account), amount.into())]).await.unwrap();
         self.books.becomes(account, self.books.of(account).void(amount));
     }
 
