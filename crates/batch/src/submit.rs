@@ -304,9 +304,9 @@ impl Batches {
         Ok(row)
     }
 
-    /// A task's answer.
-    pub async fn read(&self, range: &BlobRange) -> Result<Bytes, BlobError> {
-        self.blobs.read(range).await
+    /// Tasks' answers, in the order of the ranges.
+    pub async fn read(&self, ranges: &[&BlobRange]) -> Result<Vec<Bytes>, BlobError> {
+        self.blobs.read_many(ranges).await
     }
 
     /// Stops a batch.

@@ -1,10 +1,10 @@
 //! Holds: the bodies of tasks and results, and the contents of files, in a local folder or in an S3 bucket.
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
 
 use batchin_store::BlobRange;
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, aws::AmazonS3Builder, buffered::BufWriter, local::LocalFileSystem,
     path::Path, prefix::PrefixStore,
@@ -15,6 +15,11 @@ use tokio::io::AsyncWriteExt as _;
 const PART_BYTES: usize = 5 * 1024 * 1024;
 /// Parts under way at once: one is sent while the next one fills.
 const PARTS_IN_FLIGHT: usize = 2;
+
+/// Bytes between two parts that are read and thrown away rather than asked for apart.
+pub(crate) const GAP_BYTES: u64 = 16 * 1024;
+/// Blobs of which parts are read at once for one answer.
+const BLOBS_AT_ONCE: usize = 8;
 
 /// Where a place for blobs says which one it is.
 pub const IDENTITY: &str = "batchin.id";
@@ -53,6 +58,13 @@ pub enum BlobError {
     LeftOver(#[source] std::io::Error),
 }
 
+impl BlobError {
+    /// Whether there is no such blob.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Store(object_store::Error::NotFound { .. }))
+    }
+}
+
 /// The place for blobs. Cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {
@@ -62,8 +74,11 @@ pub struct Blobs {
 }
 
 /// A blob that is being written. Its parts do not stay in memory, and nobody sees it before it is complete.
-pub(crate) struct BlobWriter {
+pub struct BlobWriter {
     writer: BufWriter,
+    bytes: u64,
+    /// Where it can be looked for, in a bucket.
+    bucket: Option<(Arc<dyn ObjectStore>, Path)>,
 }
 
 impl Blobs {
@@ -80,6 +95,11 @@ impl Blobs {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(OpenBlobsError::Setup)?;
         Ok(Self { store: Arc::new(PrefixStore::new(s3, prefix)), folder: None })
+    }
+
+    /// Whether blobs are objects in a bucket: each costs an answer over the network, however small it is.
+    pub fn is_bucket(&self) -> bool {
+        self.folder.is_none()
     }
 
     /// Writes a blob whole; durable when this returns.
@@ -120,10 +140,11 @@ impl Blobs {
     }
 
     /// Begins a blob of any length.
-    pub(crate) fn writer(&self, key: &str) -> Result<BlobWriter, BlobError> {
+    pub fn writer(&self, key: &str) -> Result<BlobWriter, BlobError> {
         let path = Path::parse(key).map_err(BlobError::Key)?;
+        let bucket = self.is_bucket().then(|| (Arc::clone(&self.store), path.clone()));
         let writer = BufWriter::with_capacity(Arc::clone(&self.store), path, PART_BYTES);
-        Ok(BlobWriter { writer: writer.with_max_concurrency(PARTS_IN_FLIGHT) })
+        Ok(BlobWriter { writer: writer.with_max_concurrency(PARTS_IN_FLIGHT), bytes: 0, bucket })
     }
 
     /// How long a blob is, in bytes.
@@ -148,19 +169,64 @@ impl Blobs {
         self.store.get_range(&path, bytes).await.map_err(BlobError::Store)
     }
 
-    /// Reads parts of one blob.
+    /// Reads parts of one blob, none of them empty.
     pub async fn read_parts(&self, key: &str, parts: &[Range<u64>]) -> Result<Vec<Bytes>, BlobError> {
         let path = Path::parse(key).map_err(BlobError::Key)?;
-        self.store.get_ranges(&path, parts).await.map_err(BlobError::Store)
+        if !self.is_bucket() {
+            return self.store.get_ranges(&path, parts).await.map_err(BlobError::Store);
+        }
+        let (store, path) = (&self.store, &path);
+        let fetch = move |range: Range<u64>| async move {
+            let len = range.end.saturating_sub(range.start);
+            let bytes = store.get_range(path, range).await.map_err(BlobError::Store)?;
+            if bytes.len() as u64 == len { Ok(bytes) } else { Err(BlobError::Short) }
+        };
+        object_store::coalesce_ranges(parts, fetch, GAP_BYTES).await
+    }
+
+    /// Reads parts of any blobs, none of them empty; those of one blob together.
+    pub async fn read_many(&self, ranges: &[&BlobRange]) -> Result<Vec<Bytes>, BlobError> {
+        let mut by_blob: BTreeMap<String, (Vec<usize>, Vec<Range<u64>>)> = BTreeMap::new();
+        for (place, range) in ranges.iter().enumerate() {
+            let (places, parts) = by_blob.entry(range.blob.clone()).or_default();
+            places.push(place);
+            parts.push(range.offset..range.offset.saturating_add(range.len));
+        }
+        let reads = by_blob.into_iter().map(|(blob, (places, parts))| {
+            let blobs = self.clone();
+            async move { Ok::<_, BlobError>(places.into_iter().zip(blobs.read_parts(&blob, &parts).await?)) }
+        });
+        let mut found: Vec<(usize, Bytes)> = Vec::with_capacity(ranges.len());
+        let mut reads = stream::iter(reads).buffer_unordered(BLOBS_AT_ONCE);
+        while let Some(read) = reads.try_next().await? {
+            found.extend(read);
+        }
+        found.sort_unstable_by_key(|(place, _)| *place);
+        Ok(found.into_iter().map(|(_, bytes)| bytes).collect())
+    }
+
+    /// Forgets the blobs below a folder whose keys are to go; one that is gone already is no error.
+    pub async fn delete_in(
+        &self,
+        folder: &str,
+        goes: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Result<(), BlobError> {
+        let path = Path::parse(folder).map_err(BlobError::Key)?;
+        let listed = self.store.list(Some(&path)).map_ok(|blob| blob.location);
+        let going = listed.try_filter(move |location| std::future::ready(goes(location.as_ref()))).boxed();
+        let mut gone = self.store.delete_stream(going);
+        while let Some(one) = gone.next().await {
+            match one {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(cause) => return Err(BlobError::Store(cause)),
+            }
+        }
+        Ok(())
     }
 
     /// Forgets every blob below a folder.
     pub async fn delete_folder(&self, folder: &str) -> Result<(), BlobError> {
-        let path = Path::parse(folder).map_err(BlobError::Key)?;
-        let mut listed = self.store.list(Some(&path));
-        while let Some(blob) = listed.try_next().await.map_err(BlobError::Store)? {
-            self.delete(blob.location.as_ref()).await?;
-        }
+        self.delete_in(folder, |_| true).await?;
         let Some(root) = &self.folder else { return Ok(()) };
         // With what writers that were killed left beside the blobs.
         match tokio::fs::remove_dir_all(root.join(folder)).await {
@@ -197,17 +263,26 @@ impl Blobs {
 
 impl BlobWriter {
     /// Adds to the blob; waits while the parts before are under way.
-    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
+        self.bytes += bytes.len() as u64;
         self.writer.put(bytes).await.map_err(BlobError::Store)
     }
 
     /// Completes the blob; durable when this returns.
-    pub(crate) async fn finish(&mut self) -> Result<(), BlobError> {
-        self.writer.shutdown().await.map_err(BlobError::Complete)
+    pub async fn finish(&mut self) -> Result<(), BlobError> {
+        let Err(cause) = self.writer.shutdown().await else { return Ok(()) };
+        // A bucket that completed a blob, and whose answer was lost, knows nothing of the parts when it is asked again.
+        if let Some((store, path)) = &self.bucket
+            && let Ok(found) = store.head(path).await
+            && found.size == self.bytes
+        {
+            return Ok(());
+        }
+        Err(BlobError::Complete(cause))
     }
 
     /// Gives the blob up, with the parts that were sent. Not after [`Self::finish`].
-    pub(crate) async fn abort(&mut self) -> Result<(), BlobError> {
+    pub async fn abort(&mut self) -> Result<(), BlobError> {
         self.writer.abort().await.map_err(BlobError::Store)
     }
 }

@@ -6,14 +6,14 @@ use batchin_store::{BlobRange, FileContent, FileRow};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
-use crate::{BlobError, Blobs, Files, manifest::Line};
+use crate::{BlobError, Blobs, Files, blobs::GAP_BYTES, manifest::Line};
 
 /// Bytes of one read. More gains nothing on a disk, less is slow on S3.
 const PIECE_BYTES: u64 = 1024 * 1024;
 /// Pieces that are read ahead of a client: hides a bucket's answer time, and bounds what a slow client keeps in memory.
 const READ_AHEAD: usize = 4;
-/// Bytes between two parts that are read and thrown away rather than asked for apart.
-const GAP_BYTES: u64 = 16 * 1024;
+/// Pieces of many blobs read ahead of whoever copies them: most are small, and a bucket takes its time for each.
+const COPY_AHEAD: usize = 16;
 /// Bytes of a manifest read at once.
 const MANIFEST_BYTES: u64 = 64 * 1024;
 /// No line of a manifest is as long.
@@ -49,6 +49,23 @@ impl Files {
             FileContent::Manifest => listed(blobs.clone(), file.blob.clone(), range).right_stream(),
         };
         reads.map_ok(move |read| fetch(blobs.clone(), read)).try_buffered(READ_AHEAD)
+    }
+}
+
+impl Blobs {
+    /// What lies in these ranges, one after the other, as a stream of bounded pieces. Ranges of one blob stand together,
+    /// in order.
+    pub fn content(&self, ranges: &[BlobRange]) -> impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static {
+        let (blobs, mut reads, mut left) = (self.clone(), Vec::new(), u64::MAX);
+        for same in ranges.chunk_by(|one, next| one.blob == next.blob) {
+            let ranges = same.iter().map(|range| (range.offset, range.len)).collect();
+            let line = Line { blob: same[0].blob.clone(), ranges };
+            match reads_of(line, &mut 0, &mut left) {
+                Ok(more) => reads.extend(more.into_iter().map(Ok)),
+                Err(cause) => reads.push(Err(cause)),
+            }
+        }
+        stream::iter(reads).map_ok(move |read| fetch(blobs.clone(), read)).try_buffered(COPY_AHEAD)
     }
 }
 

@@ -62,7 +62,7 @@ async fn page(app: &App, (account, batch): (AccountId, BatchId), after: u64) -> 
     let (rows, more) = bounded(rows, PAGE);
     let next = rows.last().filter(|_| more).and_then(|row| row.seq);
     let mut lines = Vec::new();
-    for task in with_answers(app, rows, ending).await? {
+    for task in with_answers(app, rows, (batch, ending)).await? {
         serde_json::to_writer(&mut lines, &task).map_err(|_| ApiError::internal())?;
         lines.push(b'\n');
     }

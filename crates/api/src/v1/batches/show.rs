@@ -84,6 +84,6 @@ pub(crate) async fn show(
         bounded(app.store().tasks(id, from, limit.saturating_add(1)).await?, limit)
     };
     let next_after = rows.last().filter(|_| more).map(|row| row.index);
-    let tasks = with_answers(&app, rows, batch.ending).await?;
+    let tasks = with_answers(&app, rows, (id, batch.ending)).await?;
     Ok(Json(BatchDetail { batch: batch.into(), tasks, next_after }))
 }

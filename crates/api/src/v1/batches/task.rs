@@ -1,17 +1,14 @@
 //! Holds: a task as its batch's owner sees it, with its answer.
 
-use batchin_domain::{Ending, Measure, TaskStatus};
+use batchin_domain::{BatchId, Ending, Measure, TaskStatus};
+use batchin_files::BlobError;
 use batchin_store::TaskRow;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{app::App, cents::Cents, error::ApiError};
-
-/// Answers read from the blobs at once.
-const READS: usize = 8;
 
 /// A task.
 #[derive(Serialize, ToSchema)]
@@ -62,24 +59,39 @@ pub(super) struct TaskTokens {
     total_tokens: u64,
 }
 
-/// Tasks with their answers, in order. `ending` is what stopped their batch, if something did.
+/// A batch's tasks with their answers, in order. `ending` is what stopped the batch, if something did.
 pub(super) async fn with_answers(
     app: &App,
-    rows: Vec<TaskRow>,
-    ending: Option<Ending>,
+    mut rows: Vec<TaskRow>,
+    (batch, ending): (BatchId, Option<Ending>),
 ) -> Result<Vec<TaskObject>, ApiError> {
-    stream::iter(rows).map(|row| object(app, row, ending)).buffered(READS).try_collect().await
+    let read = match answers(app, &rows).await {
+        // A batch that ends moves its results: the rows are older than that.
+        Err(cause) if cause.is_missing() => {
+            for row in &mut rows {
+                let again = app.store().tasks(batch, row.index, 1).await?.pop();
+                row.result = again.filter(|again| again.index == row.index).and_then(|again| again.result);
+            }
+            answers(app, &rows).await
+        }
+        read => read,
+    };
+    let mut answers = read.map_err(|cause| ApiError::blob(&cause))?.into_iter();
+    let mut objects = Vec::with_capacity(rows.len());
+    for row in rows {
+        let answer = row.result.as_ref().and_then(|_| answers.next());
+        objects.push(object(row, answer.map(json).transpose()?, ending));
+    }
+    Ok(objects)
 }
 
-async fn object(app: &App, row: TaskRow, ending: Option<Ending>) -> Result<TaskObject, ApiError> {
-    let result = match &row.result {
-        Some(result) => {
-            let bytes = app.batches.read(&result.body).await.map_err(|cause| ApiError::blob(&cause))?;
-            Some(json(bytes)?)
-        }
-        None => None,
-    };
-    Ok(TaskObject {
+async fn answers(app: &App, rows: &[TaskRow]) -> Result<Vec<Bytes>, BlobError> {
+    let ranges: Vec<_> = rows.iter().filter_map(|row| row.result.as_ref()).map(|result| &result.body).collect();
+    app.batches.read(&ranges).await
+}
+
+fn object(row: TaskRow, result: Option<Box<RawValue>>, ending: Option<Ending>) -> TaskObject {
+    TaskObject {
         custom_id: row.custom_id,
         index: row.index,
         seq: row.seq,
@@ -93,7 +105,7 @@ async fn object(app: &App, row: TaskRow, ending: Option<Ending>) -> Result<TaskO
             completion_tokens: usage.counts.of(Measure::CompletionTokens),
             total_tokens: usage.counts.tokens(),
         }),
-    })
+    }
 }
 
 impl From<batchin_store::TaskError> for TaskError {
