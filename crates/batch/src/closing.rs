@@ -1,22 +1,29 @@
 //! Holds: putting together what came of a batch: a file of its results, a file of its errors.
 //!
-//! The results lie on the disk already, as lines; their file lists where. Errors are written out from the tasks' rows.
+//! The results are stored already, as lines; their file lists where, once a bucket has them in few large blobs. Errors
+//! are written out from the tasks' rows.
 //! Both files have names that follow from the batch, so that a second try after a crash makes no second file.
 
 use std::time::Duration;
 
-use batchin_domain::{BatchId, FileId, FilePurpose, RequestId, TaskStatus};
-use batchin_files::{BlobError, Blobs, Files, ManifestWriter, NewOutput, Upload, WriteFileError};
+use batchin_domain::{BatchId, FileId, FilePurpose, RequestId, TaskId, TaskStatus};
+use batchin_files::{BlobError, Blobs, ContentError, Files, ManifestWriter, NewOutput, Upload, WriteFileError};
 use batchin_openai::Code;
-use batchin_store::{BatchFiles, BatchRow, BlobRange, Store, StoreError, TaskError, TaskRow};
+use batchin_store::{BatchFiles, BatchRow, ChoreError, Store, StoreError, StoredResult, TaskError, TaskRow};
 use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::results::{NewResult, ResultWriter, line_of};
+use crate::{
+    moving::Moving,
+    results::{NewResult, ResultWriter, line_of},
+};
 
 /// Tasks read at once.
 const PAGE: u32 = 2_000;
+/// Results written again at once; the writer gathers them.
+const REWRITTEN_AT_ONCE: usize = 512;
 /// Which of a batch's files: what its id differs in from the batch's.
 const OUTPUT: u128 = 1;
 const ERRORS: u128 = 2;
@@ -33,6 +40,12 @@ pub(crate) enum CloseError {
     /// A result could not be read.
     #[error("a result could not be read")]
     Blob(#[source] BlobError),
+    /// Results could not be copied.
+    #[error("results could not be copied")]
+    Content(#[source] ContentError),
+    /// A row could not say where its result is now, or the batch is another node's to close.
+    #[error("results could not be moved")]
+    Chore(#[source] ChoreError),
     /// A result could not be written again.
     #[error("a result could not be written again")]
     Result,
@@ -83,8 +96,26 @@ struct PlainError<'a> {
 }
 
 impl Closing<'_> {
-    /// Writes both files; one without a line is none.
-    pub(crate) async fn files_of(&self, batch: &BatchRow) -> Result<BatchFiles, CloseError> {
+    /// Writes both files; one without a line is none. Where results are `moving`, they have moved when this returns.
+    pub(crate) async fn files_of(
+        &self,
+        batch: &BatchRow,
+        mut moving: Option<Moving<'_>>,
+    ) -> Result<BatchFiles, CloseError> {
+        let written = self.write_files(batch, moving.as_mut()).await;
+        match (moving, &written) {
+            (Some(moving), Ok(_)) => moving.forget_old().await,
+            (Some(moving), Err(_)) => moving.give_up().await,
+            (None, _) => {}
+        }
+        written
+    }
+
+    async fn write_files(
+        &self,
+        batch: &BatchRow,
+        mut moving: Option<&mut Moving<'_>>,
+    ) -> Result<BatchFiles, CloseError> {
         let (mut output, mut errors) = (None, None);
         let mut after = 0;
         loop {
@@ -92,8 +123,12 @@ impl Closing<'_> {
             let Some(last) = page.last().and_then(|task| task.seq) else { break };
             after = last;
             let (good, bad): (Vec<_>, Vec<_>) = page.into_iter().partition(|task| task.status == TaskStatus::Completed);
-            self.list(batch, good, &mut output).await?;
+            self.list(batch, good, (&mut output, moving.as_deref_mut())).await?;
             self.write(batch, &bad, &mut errors).await?;
+        }
+        // Before a file that its owner sees lists them.
+        if let Some(moving) = moving {
+            moving.complete().await?;
         }
         let mut files = BatchFiles::default();
         if let Some(output) = output {
@@ -116,14 +151,16 @@ impl Closing<'_> {
         &self,
         batch: &BatchRow,
         tasks: Vec<TaskRow>,
-        output: &mut Option<ManifestWriter>,
+        (output, moving): (&mut Option<ManifestWriter>, Option<&mut Moving<'_>>),
     ) -> Result<(), CloseError> {
-        let mut lines = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            lines.push(self.line(batch.id, task).await?);
-        }
+        let results = stream::iter(tasks.into_iter().map(|task| self.result(batch.id, task)));
+        let mut results: Vec<_> = results.buffered(REWRITTEN_AT_ONCE).try_collect().await?;
         // Tasks that ended together lie together, if not always in this order.
-        lines.sort_unstable_by(|a, b| (&a.blob, a.offset).cmp(&(&b.blob, b.offset)));
+        results.sort_unstable_by(|(_, a), (_, b)| (&a.body.blob, a.body.offset).cmp(&(&b.body.blob, b.body.offset)));
+        let lines = match moving {
+            Some(moving) => moving.take(results).await?,
+            None => results.iter().map(|(_, result)| line_of(result)).collect(),
+        };
         for line in &lines {
             if output.is_none() {
                 let new = NewOutput {
@@ -142,16 +179,16 @@ impl Closing<'_> {
         Ok(())
     }
 
-    /// Where a result's line lies. A result of the time before results were lines is written again.
-    async fn line(&self, batch: BatchId, task: TaskRow) -> Result<BlobRange, CloseError> {
+    /// A task's result as a line. A result of the time before results were lines is written again.
+    async fn result(&self, batch: BatchId, task: TaskRow) -> Result<(TaskId, StoredResult), CloseError> {
         let result = task.result.ok_or(CloseError::Result)?;
         if result.head > 0 {
-            return Ok(line_of(&result));
+            return Ok((task.id, result));
         }
         let body = self.blobs.read(&result.body).await.map_err(CloseError::Blob)?;
         let request = RequestId::new(task.id.uuid());
         let new = NewResult { batch, task: task.id, custom_id: task.custom_id, request, body };
-        Ok(line_of(&self.results.write(new).await.ok_or(CloseError::Result)?))
+        Ok((task.id, self.results.write(new).await.ok_or(CloseError::Result)?))
     }
 
     async fn write(&self, batch: &BatchRow, tasks: &[TaskRow], errors: &mut Option<Upload>) -> Result<(), CloseError> {

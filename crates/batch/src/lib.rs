@@ -10,6 +10,7 @@ mod intake;
 mod json;
 mod lines;
 mod loading;
+mod moving;
 mod outcome;
 mod reading;
 mod results;

@@ -1,7 +1,10 @@
 //! Holds: writing results so that many share one blob and one `fsync`.
 //!
-//! A result is written as the line that it has in its batch's output file, so that the file grows with the batch and is
-//! there when the batch ends, without anything being copied.
+//! A result is written as the line that it has in its batch's output file, so that the file grows with the batch. In a
+//! folder it is there when the batch ends, without anything being copied; in a bucket, where each blob is an object that
+//! costs an answer over the network, results gather for a moment before they are written (`gathering.rs`).
+
+mod gathering;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +14,7 @@ use batchin_store::{BlobRange, StoredResult};
 use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::error;
 
 use crate::intake::put_on_one_line;
@@ -22,6 +25,10 @@ const QUEUE_LEN: usize = 4_096;
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// The most results gathered at once.
 const GROUP_RESULTS: usize = 512;
+/// What answered tasks may hold in memory while their results gather, in kilobytes: 64 MB.
+const ROOM_KB: u32 = 65_536;
+/// What a task takes of it beside its bodies, in kilobytes.
+const TASK_KB: usize = 4;
 /// What stands behind the body in a line.
 const TAIL: &[u8] = b"},\"error\":null}\n";
 
@@ -43,6 +50,13 @@ type Job = (NewResult, Waiting);
 #[derive(Clone)]
 pub(crate) struct ResultWriter {
     queue: mpsc::Sender<Job>,
+    /// For results that gather.
+    room: Option<Arc<Semaphore>>,
+}
+
+/// Room for a result that gathers.
+pub(crate) struct Room {
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Where the results of a batch lie.
@@ -61,8 +75,20 @@ impl ResultWriter {
     /// Starts the writer. It ends when the last clone is gone.
     pub(crate) fn start(blobs: Blobs, ids: Arc<dyn IdSource>, tasks: &Tasks) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_LEN);
+        if blobs.is_bucket() {
+            tasks.spawn("result_writer", move |stop| gathering::write_all(blobs, ids, jobs, stop));
+            return Self { queue, room: Some(Arc::new(Semaphore::new(ROOM_KB as usize))) };
+        }
         tasks.spawn("result_writer", move |_| write_all(blobs, ids, jobs));
-        Self { queue }
+        Self { queue, room: None }
+    }
+
+    /// Room for a result of a task whose bodies have so many bytes; with it, the task need not count among those that
+    /// run while its result gathers. `None` where results do not gather.
+    pub(crate) async fn room(&self, bytes: usize) -> Option<Room> {
+        let room = Arc::clone(self.room.as_ref()?);
+        let wanted = u32::try_from(TASK_KB + bytes / 1_024).unwrap_or(ROOM_KB).min(ROOM_KB);
+        room.acquire_many_owned(wanted).await.ok().map(|permit| Room { _permit: permit })
     }
 
     /// Stores a result; `None` when that failed, which has been logged.

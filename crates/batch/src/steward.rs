@@ -24,6 +24,7 @@ use crate::{
     closing::{CloseError, Closing},
     input::InputError,
     loading::{LoadError, load},
+    moving::Moving,
     reading::{Verdict, read},
     results::{ResultWriter, folder_of},
 };
@@ -273,7 +274,13 @@ impl Steward {
     async fn close(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
         let (store, retention) = (self.gateway.store(), self.retention);
         let closing = Closing { store, files: &self.files, blobs: &self.blobs, results: &self.results, retention };
-        let files = closing.files_of(batch).await.map_err(StewardError::Close)?;
+        let (ids, now) = (self.gateway.ids(), self.gateway.clock().now());
+        let moving = self.blobs.is_bucket().then(|| Moving::new((store, &self.blobs, ids), (node, batch.id, now)));
+        let files = match closing.files_of(batch, moving).await {
+            Ok(files) => files,
+            Err(CloseError::Chore(cause)) => return Err(cause.into()),
+            Err(cause) => return Err(StewardError::Close(cause)),
+        };
         batchin_faults::point("batch.filed");
         let now = self.gateway.clock().now();
         // The results stay for as long as a file lists them, and a little, since that file was begun just now.

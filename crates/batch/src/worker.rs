@@ -209,8 +209,7 @@ impl State {
     }
 
     /// A task of a model runs no longer.
-    fn ended(&mut self, model: &str, claim: &Claim) {
-        self.claims.remove(claim);
+    fn freed(&mut self, model: &str) {
         if let Some(running) = self.running.get_mut(model) {
             *running -= 1;
             if *running == 0 {

@@ -50,7 +50,7 @@ pub use outbox::deliveries::{ClaimedDelivery, DeliveryRoom, EndpointId, Finished
 pub use outbox::log::{DeliveryError, DeliveryFilter, DeliveryRow, TryRow};
 pub use outbox::secrets::SealedSecret;
 pub use queue::batches::{BatchRow, BatchTerms, BatchTimes, TaskRow, TaskUsage};
-pub use queue::chores::{BatchFiles, ChoreError, Piece};
+pub use queue::chores::{BatchFiles, ChoreError, MovedResult, Piece};
 pub use queue::claims::{Backlog, Claim, ClaimedTask, Probe, Promotable, Requeue, Share};
 pub use queue::endings::{CancelError, Cancelled};
 pub use queue::openings::{CreateBatchError, NewBatch, NewTask, NewTasks};

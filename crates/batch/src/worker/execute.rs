@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchin_domain::{Amount, Ending, Measure};
-use batchin_gateway::{Caller, Running, SettleError};
+use batchin_gateway::{Caller, Running, SettleError, Unsettled};
 use batchin_openai::usage_of;
 use batchin_store::{
     ClaimedTask, MoneyWait, StoreError, TaskEnd, TaskError as EndError, TaskFinish, Unpaid, WAITS_FOR_BALANCE,
@@ -12,7 +12,7 @@ use batchin_store::{
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Worker, queues::Ready};
+use super::{Worker, queues::Ready, ready::Slot};
 use crate::{
     outcome::{CAP_PAUSE, Came, Next, Purse, Tried, next},
     results::NewResult,
@@ -29,21 +29,28 @@ const GO_ON: u32 = 32;
 const KEY_AGE: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Runs a task until its answer is durable, or there is none.
-    pub(super) async fn run_one(&self, ready: &Ready, place: Running) -> Came {
+    /// Runs a task until it is answered, or there is no answer.
+    pub(super) async fn answer(&self, ready: &Ready, place: Running) -> Result<Unsettled, Came> {
         let task = &ready.task;
         let caller = match self.caller(task).await {
             Ok(caller) => caller,
             Err(cause) => {
                 warn!(error = &cause as &dyn std::error::Error, "a task's key could not be read");
-                return Came::NoPayer;
+                return Err(Came::NoPayer);
             }
         };
-        let unsettled = match self.gateway.run_task(&caller, ready.inbound.clone(), place).await {
-            Ok(unsettled) => unsettled,
-            Err(cause) => return Came::Failed(cause),
-        };
+        let unsettled = self.gateway.run_task(&caller, ready.inbound.clone(), place).await.map_err(Came::Failed)?;
         batchin_faults::point("task.answered");
+        Ok(unsettled)
+    }
+
+    /// Sees to it that a task's answer is durable and settled. Where results gather, its place goes to another meanwhile.
+    pub(super) async fn keep(&self, ready: &Ready, unsettled: Unsettled, slot: &mut Option<Slot>) -> Came {
+        let task = &ready.task;
+        let room = self.results.room(ready.inbound.body.len() + unsettled.body.len()).await;
+        if room.is_some() {
+            *slot = None;
+        }
         let new = NewResult {
             batch: task.batch,
             task: task.claim.task,

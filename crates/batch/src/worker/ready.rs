@@ -141,20 +141,29 @@ impl Worker {
             state.claims.entry(ready.task.claim).or_default().clone()
         };
         let worker = Arc::clone(self);
-        let ran = Ran { worker: Arc::clone(self), model: ready.model.clone(), claim: ready.task.claim };
+        let ran = Ran { worker: Arc::clone(self), claim: ready.task.claim };
+        let mut slot = Some(Slot { worker: Arc::clone(self), model: ready.model.clone() });
         self.runs.spawn("batch_task", move |_| async move {
-            let came = tokio::select! {
-                came = worker.run_one(&ready, place) => came,
-                () = cancelled.cancelled() => Came::Lost,
+            let answered = tokio::select! {
+                answered = worker.answer(&ready, place) => answered,
+                () = cancelled.cancelled() => Err(Came::Lost),
                 // Dropping the run closes the upstream's connection; the task goes on elsewhere or after the restart.
-                () = stop.cancelled() => Came::Stopping,
+                () = stop.cancelled() => Err(Came::Stopping),
+            };
+            let came = match answered {
+                Err(came) => came,
+                // What the answer cost is spent: whoever stops waits for it.
+                Ok(unsettled) => tokio::select! {
+                    came = worker.keep(&ready, unsettled, &mut slot) => came,
+                    () = cancelled.cancelled() => Came::Lost,
+                },
             };
             let money = came.money();
             worker.conclude(&ready.task, came).await;
             if money == Money::Sufficed {
                 worker.unblock(&ready.task).await;
             }
-            drop(ran);
+            drop((ran, slot));
             if money != Money::Untouched {
                 worker.wake_unpaid(&ready.task).await;
             }
@@ -162,16 +171,27 @@ impl Worker {
     }
 }
 
-/// Gives a task's place back when its run ends, and when it panics.
+/// Forgets a task's claim when its run ends, and when it panics.
 struct Ran {
     worker: Arc<Worker>,
-    model: String,
     claim: Claim,
 }
 
 impl Drop for Ran {
     fn drop(&mut self) {
-        self.worker.lock().ended(&self.model, &self.claim);
+        self.worker.lock().claims.remove(&self.claim);
+    }
+}
+
+/// A task's place among those that run, given back when it is dropped.
+pub(super) struct Slot {
+    worker: Arc<Worker>,
+    model: String,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.worker.lock().freed(&self.model);
         self.worker.freed.notify_one();
     }
 }

@@ -9,7 +9,7 @@ use self::{
     scene::{Play, Scene},
     stage::Stage,
 };
-use crate::harness::{Backend, on_both};
+use crate::harness::{Backend, Bucket, Maker, on_both};
 
 /// Every point at which a process can be made to die: its name, the how-manieth time, and what is going on. A point of
 /// the source that is missing here fails a test, and so does one that its scene does not reach.
@@ -52,6 +52,13 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("task.finished", 2, Scene::Batch),
     ("batch.filed", 1, Scene::Batch),
     ("batch.closed", 1, Scene::Batch),
+    ("task.answered", 1, Scene::BucketBatch),
+    ("result.written", 1, Scene::BucketBatch),
+    ("task.finished", 2, Scene::BucketBatch),
+    ("results.copied", 1, Scene::BucketBatch),
+    ("results.moved", 1, Scene::BucketBatch),
+    ("batch.filed", 1, Scene::BucketBatch),
+    ("batch.closed", 1, Scene::BucketBatch),
     ("chore.taken", 1, Scene::FileBatch),
     ("batch.accepted", 1, Scene::FileBatch),
     ("batch.loaded", 1, Scene::FileBatch),
@@ -87,7 +94,11 @@ const POINTS: &[(&str, u32, Scene)] = &[
 
 /// Dies at every point of these scenes, one after the other, on one database.
 async fn die_at_each(backend: Backend, play: Play) {
-    let mut stage = Stage::new(backend).await;
+    let bucket = match play {
+        Play::Buckets => Some(Bucket::new(Maker::S3s).await),
+        _ => None,
+    };
+    let mut stage = Stage::new(backend, bucket).await;
     for (point, hit, scene) in POINTS.iter().filter(|(_, _, scene)| scene.play() == play) {
         stage.die_at(point, *hit, *scene).await;
     }
@@ -100,6 +111,10 @@ on_both! {
 
     async fn while_batches_run(backend) {
         die_at_each(backend, Play::Batches).await;
+    }
+
+    async fn while_batches_run_with_blobs_in_a_bucket(backend) {
+        die_at_each(backend, Play::Buckets).await;
     }
 
     async fn while_the_server_comes_and_goes(backend) {

@@ -8,6 +8,7 @@
 mod addresses;
 mod agreement;
 mod batches;
+mod buckets;
 mod budgets;
 mod command_line;
 mod connections;

@@ -6,8 +6,8 @@
 
 use std::{ops::Range, time::Duration};
 
-use batchin_db::{Rerun, Value, WriteTx, exactly, retried};
-use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, FileId, Timestamp};
+use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
+use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, FileId, TaskId, TaskStatus, Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -37,6 +37,19 @@ pub struct BatchFiles {
     pub output: Option<FileId>,
     /// Its errors.
     pub error: Option<FileId>,
+}
+
+/// Where a task's result lies in the blob that it was moved into.
+#[derive(Clone, Copy, Debug)]
+pub struct MovedResult {
+    /// Whose it is.
+    pub task: TaskId,
+    /// Where its body begins, in bytes.
+    pub offset: u64,
+    /// How long its body is, in bytes.
+    pub len: u64,
+    /// Bytes of its output line before the body.
+    pub head: u64,
 }
 
 /// Lines of a batch's file that become tasks together.
@@ -186,6 +199,16 @@ impl Store {
         self.step((node, id, now), Step::Stop(indices)).await
     }
 
+    /// Results of a batch that is to be closed lie in this blob from now on.
+    pub async fn move_results(
+        &self,
+        (node, id): (NodeIdentity, BatchId),
+        (blob, results): (&str, &[MovedResult]),
+        now: Timestamp,
+    ) -> Result<(), ChoreError> {
+        self.step((node, id, now), Step::Move(blob, results)).await
+    }
+
     /// Ends a batch whose every task has ended. What came of it is kept until `sweep_at`.
     pub async fn close_batch(
         &self,
@@ -222,6 +245,7 @@ impl Store {
                     Some(ending) => stop(&tx, &batch, ending, (&tasks, now)).await?,
                     None => return tx.leave().await.map(|()| false),
                 },
+                Step::Move(blob, results) => move_results(&tx, blob, results).await?,
                 Step::Close(files, sweep_at) => close(&tx, &batch, (*files, *sweep_at), now).await?,
             }
             tx.commit().await?;
@@ -241,6 +265,7 @@ enum Step<'a> {
     Accept(u32, Option<&'a str>),
     Load(Piece<'a>),
     Stop(Range<u64>),
+    Move(&'a str, &'a [MovedResult]),
     Close(BatchFiles, Timestamp),
 }
 
@@ -250,7 +275,7 @@ impl Step<'_> {
             Self::Reject(_) | Self::Accept(..) => Chore::Read,
             Self::Load(_) => Chore::Load,
             Self::Stop(_) => Chore::Stop,
-            Self::Close(..) => Chore::Close,
+            Self::Move(..) | Self::Close(..) => Chore::Close,
         }
     }
 }
@@ -308,6 +333,33 @@ async fn load(tx: &WriteTx, batch: &BatchRow, piece: Piece<'_>, now: Timestamp) 
     count(tx, batch.id, ended).await?;
     let all_ended = loaded == batch.counts.total && batch.counts.plus(ended).left() == 0;
     if all_ended { begin_to_close(tx, batch.id, now).await } else { Ok(()) }
+}
+
+/// Nothing else changes the rows of tasks that have ended.
+async fn move_results(tx: &WriteTx, blob: &str, results: &[MovedResult]) -> Result<(), StoreError> {
+    const COLUMNS: usize = 6;
+    let values = results.iter().flat_map(|moved| {
+        let MovedResult { task, offset, len, head } = *moved;
+        [
+            task.uuid().into(),
+            blob.into(),
+            to_i64(offset).into(),
+            to_i64(len).into(),
+            to_i64(head).into(),
+            i64::from(TaskStatus::Completed.code()).into(),
+        ]
+    });
+    let sql = |source: &Source| match source {
+        Source::One => "UPDATE task SET result_blob = $2, result_offset = $3, result_len = $4, result_head = $5 \
+                        WHERE id = $1 AND state = $6"
+            .to_owned(),
+        Source::Many(rows) => format!(
+            "WITH v(id, result_blob, result_offset, result_len, result_head, state) AS ({rows}) UPDATE task SET \
+             result_blob = v.result_blob, result_offset = v.result_offset, result_len = v.result_len, \
+             result_head = v.result_head FROM v WHERE task.id = v.id AND task.state = v.state"
+        ),
+    };
+    exactly(tx.run_over(values.collect(), COLUMNS, sql).await?, results.len() as u64, "task")
 }
 
 async fn close(

@@ -29,6 +29,8 @@ pub enum Scene {
     Start,
     /// A batch made from a file.
     FileBatch,
+    /// A batch, where blobs are in a bucket.
+    BucketBatch,
     /// Nothing happens any more after a request.
     Quiet,
     /// The server is told to stop while a batch runs.
@@ -48,6 +50,7 @@ pub enum Scene {
 pub enum Play {
     Requests,
     Batches,
+    Buckets,
     Server,
     Servers,
 }
@@ -64,6 +67,7 @@ impl Scene {
             | Self::Once
             | Self::RefusedOnce => Play::Requests,
             Self::Batch | Self::FileBatch | Self::BatchOnce | Self::FailingTask | Self::PoorBatch => Play::Batches,
+            Self::BucketBatch => Play::Buckets,
             Self::Start | Self::Quiet | Self::Stop => Play::Server,
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,
         }

@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::Scene;
 use crate::harness::{
-    ANSWER, Account, Node, PATIENCE, Settings, TOKEN, World, charged_once, chat, streamed, until, whole,
+    ANSWER, Account, Bucket, Node, PATIENCE, Settings, TOKEN, World, charged_once, chat, streamed, until, whole,
 };
 
 /// What the account is given. One request can hold all of it, so that one request shows that nothing is stuck.
@@ -17,6 +17,8 @@ const LONG: i64 = 56;
 /// One server, which dies again and again, on one database.
 pub struct Stage {
     world: World,
+    /// Where its blobs are, unless in a folder.
+    _bucket: Option<Bucket>,
     node: Node,
     account: Account,
     /// The ids of answers that came whole.
@@ -53,7 +55,7 @@ fn batch(models: &[&str]) -> Value {
 }
 
 impl Stage {
-    pub async fn new(backend: Backend) -> Self {
+    pub async fn new(backend: Backend, bucket: Option<Bucket>) -> Self {
         let settings = Settings { lease_seconds: 1, slots: 2, max_attempts: 2, hosted: Some(1), ..Settings::default() }
             .model("brief", "sim:tokens=10,first_ms=5")
             .model("flowing", "sim:tokens=10,gap_ms=2")
@@ -64,12 +66,15 @@ impl Stage {
             .model("slow", "sim:tokens=10,first_ms=300")
             .model_on(1, "broken", "sim:status=500")
             .model_on(1, "hosted", "sim:tokens=10,first_ms=300");
-        let world = World::with_sims(backend, 2, settings).await;
+        let mut world = World::with_sims(backend, 2, settings).await;
+        if let Some(bucket) = &bucket {
+            world = world.with_bucket(bucket);
+        }
         let account = world.account(CENTS).await;
         let budget = world.key(&account.email, &["--rpm", "10000000", "--budget-cents", "100000"]).await;
         let account = account.with_key(&budget);
         let node = world.new_node();
-        Self { world, node, account, acknowledged: Vec::new(), beyond: 0, known: (0, 0), scenes: 0 }
+        Self { world, _bucket: bucket, node, account, acknowledged: Vec::new(), beyond: 0, known: (0, 0), scenes: 0 }
     }
 
     /// Plays the scene to its death, starts the server again and looks whether anything was lost or doubled.
@@ -124,7 +129,7 @@ impl Stage {
                 let _ = account.try_chat_once(&at, &chat("broken", 10), &key).await;
                 after = After::RefusedOnce(key);
             }
-            Scene::Batch => drop(account.try_post(&at, "/v1/batches", &batch(&["task"; 4])).await),
+            Scene::Batch | Scene::BucketBatch => drop(account.try_post(&at, "/v1/batches", &batch(&["task"; 4])).await),
             Scene::FileBatch => {
                 let lines = |index: usize| {
                     let body = chat("task", 10);

@@ -1,6 +1,7 @@
 //! Holds: what the tests have in common: a database, a simulated model server, server processes and clients.
 
 mod account;
+mod bucket;
 mod disk;
 mod ledger;
 mod load;
@@ -16,6 +17,7 @@ pub use batchin_testkit::{Backend, Cluster, both as on_both};
 
 pub use self::{
     account::{Account, chat, nanos, text_of},
+    bucket::{Bucket, Maker, Trouble},
     disk::{Disk, DiskFault},
     ledger::Ledger,
     load::{ANSWER, Load, books_balance, charged_once, each_task_once, streamed, whole},

@@ -12,7 +12,7 @@ use batchin_testkit::{Cluster, Database};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::{Account, Backend, CENT, CLOCK_AHEAD, Disk, Environment, Ledger, Node, Settings, until};
+use super::{Account, Backend, Bucket, CENT, CLOCK_AHEAD, Disk, Environment, Ledger, Node, Settings, until};
 
 /// Lines of each server's log that a failed test shows.
 const LOG_LINES: usize = 40;
@@ -77,6 +77,12 @@ impl World {
     /// Whatever is started from now on has this variable.
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// Whatever is started from now on has its blobs in this bucket.
+    pub fn with_bucket(mut self, bucket: &Bucket) -> Self {
+        self.environment.extend(bucket.environment());
         self
     }
 
