@@ -7,16 +7,16 @@
 use std::time::Duration;
 
 use batchin_domain::{BatchId, FileId, FilePurpose, RequestId, TaskId, TaskStatus};
-use batchin_files::{BlobError, Blobs, ContentError, Files, ManifestWriter, NewOutput, Upload, WriteFileError};
+use batchin_files::{BlobError, Blobs, Files, ManifestWriter, NewOutput, Upload, WriteFileError};
 use batchin_openai::Code;
-use batchin_store::{BatchFiles, BatchRow, ChoreError, Store, StoreError, StoredResult, TaskError, TaskRow};
+use batchin_store::{BatchFiles, BatchRow, Store, StoreError, StoredResult, TaskError, TaskRow};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    moving::Moving,
+    moving::{MoveError, Moving},
     results::{NewResult, ResultWriter, line_of},
 };
 
@@ -40,12 +40,9 @@ pub(crate) enum CloseError {
     /// A result could not be read.
     #[error("a result could not be read")]
     Blob(#[source] BlobError),
-    /// Results could not be copied.
-    #[error("results could not be copied")]
-    Content(#[source] ContentError),
-    /// A row could not say where its result is now, or the batch is another node's to close.
-    #[error("results could not be moved")]
-    Chore(#[source] ChoreError),
+    /// The results could not be moved.
+    #[error("the batch's results could not be moved")]
+    Move(#[source] MoveError),
     /// A result could not be written again.
     #[error("a result could not be written again")]
     Result,
@@ -128,7 +125,7 @@ impl Closing<'_> {
         }
         // Before a file that its owner sees lists them.
         if let Some(moving) = moving {
-            moving.complete().await?;
+            moving.complete().await.map_err(CloseError::Move)?;
         }
         let mut files = BatchFiles::default();
         if let Some(output) = output {
@@ -158,7 +155,7 @@ impl Closing<'_> {
         // Tasks that ended together lie together, if not always in this order.
         results.sort_unstable_by(|(_, a), (_, b)| (&a.body.blob, a.body.offset).cmp(&(&b.body.blob, b.body.offset)));
         let lines = match moving {
-            Some(moving) => moving.take(results).await?,
+            Some(moving) => moving.take(results).await.map_err(CloseError::Move)?,
             None => results.iter().map(|(_, result)| line_of(result)).collect(),
         };
         for line in &lines {

@@ -5,15 +5,12 @@
 //! Whoever dies in between leaves rows of which each leads to a line that is there.
 
 use batchin_domain::{BatchId, IdSource, TaskId, Timestamp};
-use batchin_files::{BlobWriter, Blobs};
-use batchin_store::{BlobRange, MovedResult, NodeIdentity, Store, StoredResult};
+use batchin_files::{BlobError, BlobWriter, Blobs, ContentError};
+use batchin_store::{BlobRange, ChoreError, MovedResult, NodeIdentity, Store, StoredResult};
 use futures::TryStreamExt as _;
 use tracing::warn;
 
-use crate::{
-    closing::CloseError,
-    results::{folder_of, line_of},
-};
+use crate::results::{folder_of, line_of};
 
 /// Results of one blob: bounds what is remembered until the blob is whole.
 const MOST_RESULTS: usize = 100_000;
@@ -22,6 +19,20 @@ const MOST_RESULTS: usize = 100_000;
 const MOST_BYTES: u64 = 1024 * 1024 * 1024;
 /// Rows changed in one transaction: few enough that no request waits long behind them.
 const PIECE: usize = 1_000;
+
+/// Why results were not moved.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MoveError {
+    /// The new blob could not be written.
+    #[error("the blob that results move into could not be written")]
+    Blob(#[source] BlobError),
+    /// Results could not be copied.
+    #[error("results could not be copied")]
+    Content(#[source] ContentError),
+    /// A row could not say where its result is now, or the batch is another node's to close.
+    #[error("a row could not say where its result is now")]
+    Chore(#[source] ChoreError),
+}
 
 /// The blobs that a batch's results are moved into.
 pub(crate) struct Moving<'a> {
@@ -58,7 +69,7 @@ impl<'a> Moving<'a> {
 
     /// Moves results, those of one blob together and in order; where their lines lie once all is finished. What somebody
     /// moved before, who did not come to the batch's end, stays.
-    pub(crate) async fn take(&mut self, results: Vec<(TaskId, StoredResult)>) -> Result<Vec<BlobRange>, CloseError> {
+    pub(crate) async fn take(&mut self, results: Vec<(TaskId, StoredResult)>) -> Result<Vec<BlobRange>, MoveError> {
         let moved = moved_into(self.batch);
         let (stays, goes): (Vec<_>, Vec<_>) =
             results.into_iter().partition(|(_, result)| result.body.blob.starts_with(&moved));
@@ -82,19 +93,19 @@ impl<'a> Moving<'a> {
         Ok(lines)
     }
 
-    fn begin(&self, key: String) -> Result<Open, CloseError> {
-        let writer = self.blobs.writer(&key).map_err(CloseError::Blob)?;
+    fn begin(&self, key: String) -> Result<Open, MoveError> {
+        let writer = self.blobs.writer(&key).map_err(MoveError::Blob)?;
         Ok(Open { key, writer, bytes: 0, moved: Vec::new() })
     }
 
     /// All that was taken is where it was said to be when this returns, and the rows say so.
-    pub(crate) async fn complete(&mut self) -> Result<(), CloseError> {
+    pub(crate) async fn complete(&mut self) -> Result<(), MoveError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
-        open.writer.finish().await.map_err(CloseError::Blob)?;
+        open.writer.finish().await.map_err(MoveError::Blob)?;
         batchin_faults::point("results.copied");
         for piece in open.moved.chunks(PIECE) {
             let moved = self.store.move_results((self.node, self.batch), (&open.key, piece), self.now).await;
-            moved.map_err(CloseError::Chore)?;
+            moved.map_err(MoveError::Chore)?;
         }
         batchin_faults::point("results.moved");
         Ok(())
@@ -120,11 +131,11 @@ impl<'a> Moving<'a> {
 }
 
 impl Open {
-    async fn copy(&mut self, blobs: &Blobs, results: &[(TaskId, StoredResult)]) -> Result<(), CloseError> {
+    async fn copy(&mut self, blobs: &Blobs, results: &[(TaskId, StoredResult)]) -> Result<(), MoveError> {
         let lines: Vec<BlobRange> = results.iter().map(|(_, result)| line_of(result)).collect();
         let mut content = blobs.content(&lines);
-        while let Some(bytes) = content.try_next().await.map_err(CloseError::Content)? {
-            self.writer.write(bytes).await.map_err(CloseError::Blob)?;
+        while let Some(bytes) = content.try_next().await.map_err(MoveError::Content)? {
+            self.writer.write(bytes).await.map_err(MoveError::Blob)?;
         }
         for ((task, result), line) in results.iter().zip(&lines) {
             let StoredResult { body, head } = result;

@@ -24,7 +24,7 @@ use crate::{
     closing::{CloseError, Closing},
     input::InputError,
     loading::{LoadError, load},
-    moving::Moving,
+    moving::{MoveError, Moving},
     reading::{Verdict, read},
     results::{ResultWriter, folder_of},
 };
@@ -278,7 +278,7 @@ impl Steward {
         let moving = self.blobs.is_bucket().then(|| Moving::new((store, &self.blobs, ids), (node, batch.id, now)));
         let files = match closing.files_of(batch, moving).await {
             Ok(files) => files,
-            Err(CloseError::Chore(cause)) => return Err(cause.into()),
+            Err(CloseError::Move(MoveError::Chore(cause))) => return Err(cause.into()),
             Err(cause) => return Err(StewardError::Close(cause)),
         };
         batchin_faults::point("batch.filed");
