@@ -13,10 +13,10 @@ LISTEN ?= 127.0.0.1:8080
 help: ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: ## Build, fetch the small models, start the server, run a sample batch, keep serving until Ctrl-C
+run: ## Build quickly, fetch the small models, start the server, run a sample batch, keep serving until Ctrl-C
 	@scripts/setup.sh build
-	@scripts/build.sh --package batchin-server
-	@DATA=$(DATA) LISTEN=$(LISTEN) scripts/run.sh target/release/batchin
+	@cargo build --profile quick --locked --package batchin-server
+	@DATA=$(DATA) LISTEN=$(LISTEN) scripts/run.sh target/quick/batchin
 
 test: ## Install what the tests need, start it, run everything, stop it
 	@scripts/setup.sh build test
@@ -29,7 +29,7 @@ lint: ## Formatting, clippy, licences and bans, tidiness
 fmt: ## Format the code
 	@cargo fmt --all
 
-build: ## The release binary, in target/release/batchin
+build: ## The release binary, in target/release/batchin: the fastest, and long in building
 	@scripts/setup.sh build
 	@scripts/build.sh --package batchin-server
 
