@@ -32,6 +32,7 @@ fmt: ## Format the code
 build: ## The release binary, in target/release/batchin: the fastest, and long in building
 	@scripts/setup.sh build
 	@scripts/build.sh --package batchin-server
+	@scripts/debug-apart.sh target/release/batchin
 
 bench: ## Every measurement in bench/, one after another
 	@bench/all.sh
