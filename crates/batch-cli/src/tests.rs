@@ -29,6 +29,8 @@ struct Ran {
 
 impl Desk {
     fn new(base: &str, key: &str, input: &str) -> Self {
+        // Whoever installed one before installed the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("in.jsonl"), input).unwrap();
         let variables = [("BATCHIN_BASE_URL", base), ("BATCHIN_API_KEY", key)];

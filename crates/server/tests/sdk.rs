@@ -113,6 +113,8 @@ impl Server {
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("listening on ").unwrap_or_default().to_owned();
+        // Whoever installed one before installed the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = Client::builder().timeout(PATIENCE * 2).build().unwrap();
         let server = Self { process, url, key: String::new(), http, folder };
         assert!(!server.url.is_empty(), "the server said {line:?} and\n{}", server.log());

@@ -220,6 +220,8 @@ impl TestServer {
     }
 
     async fn run(builder: ServerBuilder) -> Self {
+        // Whoever installed one before installed the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let database = Database::new(builder.backend, folder.path());
         let sim = SimServer::start().await.unwrap();

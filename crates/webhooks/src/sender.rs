@@ -41,7 +41,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Sends to where the policy allows.
+    /// Sends to where the policy allows. The process has installed a provider for rustls by now: without one this panics.
     pub fn new(policy: TargetPolicy, lookup: Arc<dyn Lookup>) -> Result<Self, SenderError> {
         let policy = Arc::new(policy);
         let resolver = FilteredResolver { lookup, policy: Arc::clone(&policy) };

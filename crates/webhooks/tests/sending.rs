@@ -164,6 +164,8 @@ fn policy() -> TargetPolicy {
 }
 
 fn sender(names: &Arc<Names>) -> Sender {
+    // Whoever installed one before installed the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Sender::new(policy(), Arc::clone(names) as Arc<dyn Lookup>).unwrap().with_timeout(PATIENCE)
 }
 

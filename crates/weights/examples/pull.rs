@@ -46,6 +46,7 @@ impl Progress for Lines {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a provider already")?;
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [dir, id] = &args[..] else {
         return Err("usage: pull DIR ID".into());

@@ -79,6 +79,7 @@ fn listed(tried: &[SourceFailure]) -> String {
 /// Installs the model and returns its file, `<dir>/<id>.gguf`.
 ///
 /// At once when it is installed already. Dropped midway, it leaves what it has for the next pull; failing, it cleans up.
+/// The process has installed a provider for rustls by now: without one a download panics.
 pub async fn pull(model: &KnownModel, options: &PullOptions) -> Result<PathBuf, PullError> {
     let wanted = Applied::wanted(model.finish, options.requantize.is_some());
     let ready = || installed(model, &options.dir).filter(|(_, manifest)| manifest.satisfies(wanted));

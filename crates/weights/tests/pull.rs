@@ -67,6 +67,8 @@ struct Place {
 
 impl Place {
     fn new(huggingface_url: &str) -> Self {
+        // Whoever installed one before installed the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let mut options = PullOptions::new(dir.path().join("models"));
         options.huggingface_url = huggingface_url.to_owned();
