@@ -207,7 +207,8 @@ fn a_part_of_the_store_takes_only_from_those_before_it() {
         ("fence.rs", "use crate::stored::x;"),
         ("money/leases.rs", "use crate::fence::still;\nuse crate::Row;"),
         ("queue/rows.rs", "use crate::{fence, money::credit, stored};"),
-        ("money/credit.rs", "use crate::money::leases;"),
+        ("money/credit.rs", "use crate::fence;"),
+        ("queue.rs", "mod rows;"),
     ];
     let faults = taken("store", &files);
     assert!(

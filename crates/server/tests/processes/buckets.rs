@@ -120,11 +120,11 @@ on_each! {
         let written = bucket.calls(&Method::PUT, "results/");
         assert!(written <= TASKS / 20, "{written} objects");
         assert_eq!(bucket.objects("results").await.len(), 1, "they were moved together");
-        // A page of results is one look, not one for each.
+        // A page of a hundred results is a look or two, where what lies between them is long, and not one for each.
         let before = bucket.calls(&Method::GET, "results/");
         account.results(at, &plain(&id)).await;
         let looks = bucket.calls(&Method::GET, "results/") - before;
-        assert!(looks <= TASKS / 100, "{looks} looks");
+        assert!(looks <= TASKS / 50, "{looks} looks");
         assert_eq!(account.funded - account.balance(at).await, 10 * TOKEN * i64::try_from(TASKS).unwrap());
         world.settled().await;
     }
