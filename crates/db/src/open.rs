@@ -19,7 +19,7 @@ use crate::{
     retry::{RERUN_FOR, RERUN_PAUSE},
     sqlite::{self, OwnConnection, Readers, blocking},
     tls::{self, UrlError},
-    tx::Tx,
+    tx::{self, Tx},
     writes::Writes,
 };
 
@@ -168,7 +168,7 @@ impl Db {
         let begun = match &self.on {
             On::Sqlite(sqlite) => {
                 let (writer, turn) = (Arc::clone(&sqlite.writer), sqlite.turn().await?);
-                blocking(move || writer.begin(turn)).await.map(|tx| Tx::Lent(Arc::new(tx)))
+                blocking(move || writer.begin(turn)).await.map(|tx| Tx::Sqlite(tx::Sqlite::Lent(Arc::new(tx))))
             }
             On::Postgres(postgres) => postgres.begin().await.map(Tx::Postgres),
         };
@@ -187,7 +187,7 @@ impl Db {
         let (writer, turn, here) = (Arc::clone(&sqlite.writer), sqlite.turn().await?, Handle::current());
         let writes = Arc::clone(&self.writes);
         blocking(move || {
-            let tx = Tx::Own(writes.seen(writer.begin(turn))?);
+            let tx = Tx::Sqlite(tx::Sqlite::Own(writes.seen(writer.begin(turn))?));
             here.block_on(work(WriteTx::new(Dialect::Sqlite, tx, writes)))
         })
         .await

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
-};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use futures::FutureExt as _;
 use tokio_postgres::{Config, Statement, types::ToSql};
 
@@ -58,10 +56,7 @@ impl Postgres {
     async fn client(&self) -> Result<Object, DbError> {
         self.pool.get().await.map_err(|cause| match cause {
             PoolError::Backend(cause) => DbError::Postgres(cause),
-            PoolError::Timeout(TimeoutType::Wait) | PoolError::Closed => DbError::NoConnection(cause.into()),
-            PoolError::Timeout(_) | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-                DbError::NoConnection(cause.into())
-            }
+            cause => DbError::NoConnection(cause.into()),
         })
     }
 

@@ -21,9 +21,9 @@ impl Source {
     }
 }
 
-/// Rows of so many values each, as what a statement over them takes: PostgreSQL gets each column as one array, so that a
+/// Rows of so many values each, one at least, as what a statement over them takes: PostgreSQL gets each column as one array, so that a
 /// statement has one text however many rows there are.
-pub(crate) fn columns_of(values: Vec<Value>, columns: usize) -> (Source, Vec<Value>) {
+pub fn columns_of(values: Vec<Value>, columns: usize) -> (Source, Vec<Value>) {
     let rows = values.len() / columns;
     if rows == 1 {
         return (Source::One, values);

@@ -26,13 +26,33 @@ pub struct WriteTx {
 
 /// Where it runs.
 pub(crate) enum Tx {
-    /// PostgreSQL: statements are sent away and their answers awaited.
+    /// Statements are sent away and their answers awaited.
     Postgres(PgTx),
-    /// SQLite, from a thread that may block: statements run here and now; what is awaited is there already.
+    Sqlite(Sqlite),
+}
+
+pub(crate) enum Sqlite {
+    /// From a thread that may block: statements run here and now; what is awaited is there already.
     Own(OwnTx),
-    /// SQLite, from a thread that must not block: each statement runs on one that may. Whoever leaves in the middle of a
+    /// From a thread that must not block: each statement runs on one that may. Whoever leaves in the middle of a
     /// statement leaves the transaction to it, which ends it before the next writer's turn.
     Lent(Arc<OwnTx>),
+}
+
+impl Sqlite {
+    /// Does something that blocks.
+    async fn does<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&OwnTx) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        match self {
+            Self::Own(tx) => work(tx),
+            Self::Lent(tx) => {
+                let tx = Arc::clone(tx);
+                blocking(move || work(&tx)).await
+            }
+        }
+    }
 }
 
 impl WriteTx {
@@ -44,8 +64,7 @@ impl WriteTx {
     pub async fn commit(self) -> Result<(), DbError> {
         let committed = match self.tx {
             Tx::Postgres(tx) => tx.commit().await,
-            Tx::Own(tx) => tx.commit(),
-            Tx::Lent(tx) => blocking(move || tx.commit()).await,
+            Tx::Sqlite(tx) => tx.does(OwnTx::commit).await,
         };
         self.writes.committed(&committed);
         committed
@@ -55,7 +74,7 @@ impl WriteTx {
     pub async fn leave(self) -> Result<(), DbError> {
         match self.tx {
             Tx::Postgres(tx) => tx.leave().await,
-            Tx::Own(_) | Tx::Lent(_) => Ok(()),
+            Tx::Sqlite(_) => Ok(()),
         }
     }
 
@@ -64,11 +83,7 @@ impl WriteTx {
         let (sql, values) = (sql.into(), values.into_iter().collect::<Vec<_>>());
         let done = match &self.tx {
             Tx::Postgres(tx) => tx.run(&sql, &values).await,
-            Tx::Own(tx) => tx.run_each(&sql, [&*values]),
-            Tx::Lent(tx) => {
-                let tx = Arc::clone(tx);
-                blocking(move || tx.run_each(&sql, [&*values])).await
-            }
+            Tx::Sqlite(tx) => tx.does(move |tx| tx.run_each(&sql, [&*values])).await,
         };
         self.writes.seen(done)
     }
@@ -86,10 +101,9 @@ impl WriteTx {
             return Ok(0);
         }
         let done = match &self.tx {
-            Tx::Own(tx) => tx.run_each(&sql(&Source::One), values.chunks(columns)),
-            Tx::Lent(tx) => {
-                let (tx, sql) = (Arc::clone(tx), sql(&Source::One));
-                blocking(move || tx.run_each(&sql, values.chunks(columns))).await
+            Tx::Sqlite(tx) => {
+                let sql = sql(&Source::One);
+                tx.does(move |tx| tx.run_each(&sql, values.chunks(columns))).await
             }
             Tx::Postgres(tx) => {
                 let (source, values) = columns_of(values, columns);
@@ -108,35 +122,9 @@ impl WriteTx {
         let (sql, values) = (sql.into(), values.into_iter().collect::<Vec<_>>());
         let found = match &self.tx {
             Tx::Postgres(tx) => tx.all(&sql, &values).await,
-            Tx::Own(tx) => tx.all(&sql, &values),
-            Tx::Lent(tx) => {
-                let tx = Arc::clone(tx);
-                blocking(move || tx.all(&sql, &values)).await
-            }
+            Tx::Sqlite(tx) => tx.does(move |tx| tx.all(&sql, &values)).await,
         };
         self.writes.seen(found)
-    }
-
-    /// Runs a query over many rows of `columns` values each, as [`Self::run_over`] does.
-    pub async fn all_over(
-        &self,
-        values: Vec<Value>,
-        columns: usize,
-        sql: impl Fn(&Source) -> String,
-    ) -> Result<Vec<Row>, DbError> {
-        let mut found = Vec::new();
-        if let Tx::Postgres(tx) = &self.tx {
-            if !values.is_empty() {
-                let (source, values) = columns_of(values, columns);
-                found = self.writes.seen(tx.all(&sql(&source), &values).await)?;
-            }
-            return Ok(found);
-        }
-        let sql = sql(&Source::One);
-        for row in values.chunks(columns) {
-            found.extend(self.all(sql.as_str(), row.to_vec()).await?);
-        }
-        Ok(found)
     }
 
     /// Runs a query that looks for many values of one kind; `sql` has for a condition what it is given after a column's

@@ -2,8 +2,9 @@
 
 use std::error::Error;
 
+use bytes::BytesMut;
 use rusqlite::types::{self as sqlite, ToSqlOutput};
-use tokio_postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
 /// A value, or that there is none: what it would be is known either way, since PostgreSQL asks.

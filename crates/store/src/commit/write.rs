@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use batchin_db::{Dialect, Source, Value, WriteTx, both, exactly};
+use batchin_db::{Dialect, Source, Value, WriteTx, both, columns_of, exactly};
 use batchin_domain::{AccountId, Measure, Purse, PurseKind, TaskStatus, ledger::Movement};
 use futures::join;
 use uuid::Uuid;
@@ -168,6 +168,7 @@ async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<
         [account.uuid().into(), posted.charged.into(), posted.transfers.into(), posted.given_back.into()]
     };
     match tx.dialect {
+        _ if sums.is_empty() => {}
         // What updates many rows at once, or returns them, goes through a temporary table there.
         Dialect::Sqlite => {
             for one in sums {
@@ -186,16 +187,15 @@ async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<
                 let sql = |these: &str| format!("SELECT 1 FROM account WHERE id {these} ORDER BY id FOR UPDATE");
                 tx.all_of(ids, Vec::new(), sql).await?;
             }
-            let sql = |source: &Source| {
-                format!(
-                    "WITH v(owner, amount, transfers, back) AS ({}) UPDATE account SET \
-                     posted_debit = posted_debit + v.amount, posted_credit = posted_credit + v.back, \
-                     pending_debit = pending_debit - v.amount, last_seq = last_seq + v.transfers FROM v \
-                     WHERE account.id = v.owner RETURNING id, last_seq",
-                    source.rows(4)
-                )
-            };
-            let rows = tx.all_over(sums.iter().flat_map(values).collect(), 4, sql).await?;
+            let (source, values) = columns_of(sums.iter().flat_map(values).collect(), 4);
+            let sql = format!(
+                "WITH v(owner, amount, transfers, back) AS ({}) UPDATE account SET \
+                 posted_debit = posted_debit + v.amount, posted_credit = posted_credit + v.back, \
+                 pending_debit = pending_debit - v.amount, last_seq = last_seq + v.transfers FROM v \
+                 WHERE account.id = v.owner RETURNING id, last_seq",
+                source.rows(4)
+            );
+            let rows = tx.all(sql, values).await?;
             exactly(rows.len() as u64, sums.len() as u64, "account")?;
             for row in rows {
                 last_seq.insert(AccountId::new(row.get("id")?), row.get("last_seq")?);
