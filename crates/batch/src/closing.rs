@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use batchin_domain::{BatchId, FileId, FilePurpose, RequestId, TaskId, TaskStatus};
+use batchin_domain::{BatchId, FileId, FilePurpose, IdSource, RequestId, TaskId, TaskStatus};
 use batchin_files::{BlobError, Blobs, Files, ManifestWriter, NewOutput, Upload, WriteFileError};
 use batchin_openai::Code;
-use batchin_store::{BatchFiles, BatchRow, Store, StoreError, StoredResult, TaskError, TaskRow};
+use batchin_store::{BatchFiles, BatchRow, NodeIdentity, Store, StoreError, StoredResult, TaskError, TaskRow};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
@@ -54,6 +54,7 @@ pub(crate) struct Closing<'a> {
     pub files: &'a Files,
     pub blobs: &'a Blobs,
     pub results: &'a ResultWriter,
+    pub ids: &'a dyn IdSource,
     /// How long files are kept whose batch does not say.
     pub retention: Duration,
 }
@@ -93,12 +94,10 @@ struct PlainError<'a> {
 }
 
 impl Closing<'_> {
-    /// Writes both files; one without a line is none. Where results are `moving`, they have moved when this returns.
-    pub(crate) async fn files_of(
-        &self,
-        batch: &BatchRow,
-        mut moving: Option<Moving<'_>>,
-    ) -> Result<BatchFiles, CloseError> {
+    /// Writes both files; one without a line is none. In a bucket, the results have moved when this returns.
+    pub(crate) async fn files_of(&self, node: NodeIdentity, batch: &BatchRow) -> Result<BatchFiles, CloseError> {
+        let into = (self.store, self.blobs, self.ids);
+        let mut moving = self.blobs.is_bucket().then(|| Moving::new(into, (node, batch.id)));
         let written = self.write_files(batch, moving.as_mut()).await;
         match (moving, &written) {
             (Some(moving), Ok(_)) => moving.forget_old().await,

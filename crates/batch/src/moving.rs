@@ -4,7 +4,7 @@
 //! bucket. A result is moved in this order: its line is durable in the new blob, its row says so, its old blob goes.
 //! Whoever dies in between leaves rows of which each leads to a line that is there.
 
-use batchin_domain::{BatchId, IdSource, TaskId, Timestamp};
+use batchin_domain::{BatchId, IdSource, TaskId};
 use batchin_files::{BlobError, BlobWriter, Blobs, ContentError};
 use batchin_store::{BlobRange, ChoreError, MovedResult, NodeIdentity, Store, StoredResult};
 use futures::TryStreamExt as _;
@@ -36,12 +36,11 @@ pub(crate) enum MoveError {
 
 /// The blobs that a batch's results are moved into.
 pub(crate) struct Moving<'a> {
-    pub store: &'a Store,
-    pub blobs: &'a Blobs,
-    pub ids: &'a dyn IdSource,
-    pub node: NodeIdentity,
-    pub batch: BatchId,
-    pub now: Timestamp,
+    store: &'a Store,
+    blobs: &'a Blobs,
+    ids: &'a dyn IdSource,
+    node: NodeIdentity,
+    batch: BatchId,
     open: Option<Open>,
 }
 
@@ -62,9 +61,9 @@ impl<'a> Moving<'a> {
     /// Nothing has been moved yet.
     pub(crate) fn new(
         (store, blobs, ids): (&'a Store, &'a Blobs, &'a dyn IdSource),
-        (node, batch, now): (NodeIdentity, BatchId, Timestamp),
+        (node, batch): (NodeIdentity, BatchId),
     ) -> Self {
-        Self { store, blobs, ids, node, batch, now, open: None }
+        Self { store, blobs, ids, node, batch, open: None }
     }
 
     /// Moves results, those of one blob together and in order; where their lines lie once all is finished. What somebody
@@ -104,7 +103,7 @@ impl<'a> Moving<'a> {
         open.writer.finish().await.map_err(MoveError::Blob)?;
         batchin_faults::point("results.copied");
         for piece in open.moved.chunks(PIECE) {
-            let moved = self.store.move_results((self.node, self.batch), (&open.key, piece), self.now).await;
+            let moved = self.store.move_results(self.node, self.batch, (&open.key, piece)).await;
             moved.map_err(MoveError::Chore)?;
         }
         batchin_faults::point("results.moved");

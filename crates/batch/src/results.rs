@@ -54,14 +54,14 @@ pub(crate) struct ResultWriter {
     room: Option<Arc<Semaphore>>,
 }
 
-/// Room for a result that gathers.
-pub(crate) struct Room {
-    _permit: OwnedSemaphorePermit,
-}
-
 /// Where the results of a batch lie.
 pub(crate) fn folder_of(batch: BatchId) -> String {
     format!("results/{batch}")
+}
+
+/// A blob of results of a batch that nobody has written.
+fn fresh_key(batch: BatchId, ids: &dyn IdSource) -> String {
+    format!("{}/{}", folder_of(batch), ids.uuid())
 }
 
 /// The whole line of a result.
@@ -85,10 +85,10 @@ impl ResultWriter {
 
     /// Room for a result of a task whose bodies have so many bytes; with it, the task need not count among those that
     /// run while its result gathers. `None` where results do not gather.
-    pub(crate) async fn room(&self, bytes: usize) -> Option<Room> {
+    pub(crate) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let room = Arc::clone(self.room.as_ref()?);
         let wanted = u32::try_from(TASK_KB + bytes / 1_024).unwrap_or(ROOM_KB).min(ROOM_KB);
-        room.acquire_many_owned(wanted).await.ok().map(|permit| Room { _permit: permit })
+        room.acquire_many_owned(wanted).await.ok()
     }
 
     /// Stores a result; `None` when that failed, which has been logged.
@@ -122,7 +122,7 @@ async fn write_all(blobs: Blobs, ids: Arc<dyn IdSource>, mut jobs: mpsc::Receive
             }
         }
         let writes = segments.into_iter().map(|(batch, segment)| {
-            let key = format!("{}/{}", folder_of(batch), ids.uuid());
+            let key = fresh_key(batch, &*ids);
             segment.write(&blobs, key)
         });
         join_all(writes).await;

@@ -24,7 +24,7 @@ use crate::{
     closing::{CloseError, Closing},
     input::InputError,
     loading::{LoadError, load},
-    moving::{MoveError, Moving},
+    moving::MoveError,
     reading::{Verdict, read},
     results::{ResultWriter, folder_of},
 };
@@ -273,10 +273,9 @@ impl Steward {
 
     async fn close(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
         let (store, retention) = (self.gateway.store(), self.retention);
-        let closing = Closing { store, files: &self.files, blobs: &self.blobs, results: &self.results, retention };
-        let (ids, now) = (self.gateway.ids(), self.gateway.clock().now());
-        let moving = self.blobs.is_bucket().then(|| Moving::new((store, &self.blobs, ids), (node, batch.id, now)));
-        let files = match closing.files_of(batch, moving).await {
+        let (files, blobs, results, ids) = (&self.files, &self.blobs, &self.results, self.gateway.ids());
+        let closing = Closing { store, files, blobs, results, ids, retention };
+        let files = match closing.files_of(node, batch).await {
             Ok(files) => files,
             Err(CloseError::Move(MoveError::Chore(cause))) => return Err(cause.into()),
             Err(cause) => return Err(StewardError::Close(cause)),

@@ -305,8 +305,8 @@ impl Batches {
     }
 
     /// Tasks' answers, in the order of the ranges.
-    pub async fn read(&self, ranges: &[&BlobRange]) -> Result<Vec<Bytes>, BlobError> {
-        self.blobs.read_many(ranges).await
+    pub async fn read(&self, ranges: &[&BlobRange]) -> Result<Vec<Bytes>, Arc<BlobError>> {
+        self.blobs.read_many(ranges).await.into_iter().collect()
     }
 
     /// Stops a batch.

@@ -123,7 +123,7 @@ impl Worker {
         tasks.spawn("queue_depth", move |stop| depth::watch(store, stop));
         let late = Arc::clone(&worker);
         tasks.spawn("lateness_watch", move |stop| async move {
-            late.lateness.watch(&late.gateway, || late.lock().running("").1, stop).await;
+            late.lateness.watch(&late.gateway, || late.lock().running_in_all(), stop).await;
         });
         let watching = Arc::clone(&worker);
         tasks.spawn("claim_watch", move |stop| async move { watching.watch(stop).await });
@@ -197,7 +197,11 @@ impl Worker {
 impl State {
     /// How many tasks of a model run, and how many in all.
     fn running(&self, model: &str) -> (usize, usize) {
-        (self.running.get(model).copied().unwrap_or(0), self.running.values().sum())
+        (self.running.get(model).copied().unwrap_or(0), self.running_in_all())
+    }
+
+    fn running_in_all(&self) -> usize {
+        self.running.values().sum()
     }
 
     /// Who is forgotten is asked again all the same, only later.

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
-use batchin_domain::{Capability, ClassPrices, Rate, Tariff};
+use batchin_domain::{CallKind, Capability, ClassPrices, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest};
 use batchin_upstream::{Kind as Server, UpstreamConfig};
@@ -197,7 +197,7 @@ pub(super) fn weights(models: &[Model], upstreams: &[UpstreamConfig]) -> Vec<Str
     let is_embedded =
         |name: &String| upstreams.iter().any(|known| known.name() == name && known.kind() == Server::EMBEDDED);
     let is_on_engine = |model: &&Model| model.upstreams.iter().any(|name| name == ENGINE_UPSTREAM || is_embedded(name));
-    let weights = |model: &Model| model.upstream_model.as_ref().unwrap_or(&model.id).clone();
+    let weights = |model: &Model| model.upstream_name().to_owned();
     models.iter().filter(is_on_engine).map(weights).collect()
 }
 
@@ -275,7 +275,7 @@ fn prices(scope: &Scope<'_>, capabilities: &[Capability]) -> Option<ClassPrices>
     let input = scope.decimal(&STD_INPUT, Rate::parse_dollars_per_million);
     let output = scope.decimal(&STD_OUTPUT, Rate::parse_dollars_per_million);
     let factors = [&HIGH, &LOW, &FILL].map(|setting| scope.decimal(setting, factor));
-    let generates = capabilities.iter().any(|can| matches!(can, Capability::Chat | Capability::Completions));
+    let generates = CallKind::ALL.into_iter().any(|call| call.generates() && capabilities.contains(&call.needs()));
     if generates && !scope.is_set(&STD_OUTPUT) {
         scope.fault(&STD_OUTPUT, FaultKind::Missing, "is missing; chat and completions need a price, such as 0.08");
         return None;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use batchin_settings::{Collector, Document, FaultKind, Kind, Preset, Scope, Setting};
-use batchin_upstream::{ConfigError, Kind as Server, LimitName, UpstreamConfig};
+use batchin_upstream::{ConfigError, Kind as Server, LimitName, MAX_NAME_BYTES, UpstreamConfig, is_name};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
@@ -96,9 +96,6 @@ pub(super) const SETTINGS: &[&Setting] = &[
     &STREAM_OPTIONS,
 ];
 
-/// A name is a label of metrics.
-const MAX_NAME_BYTES: usize = 64;
-
 /// Kinds that are planned and cannot be served yet.
 const LATER_KINDS: &[&str] = &["vllm-omni", "sglang-diffusion", "sdcpp", "comfyui", "cosyvoice"];
 
@@ -128,8 +125,7 @@ pub(super) fn embedded(engine: &Engine, faults: &Collector) -> Option<UpstreamCo
 }
 
 fn read(scope: &Scope<'_>, name: &str, engine: &Engine) -> Option<UpstreamConfig> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if !name.bytes().all(is_plain) || name.len() > MAX_NAME_BYTES {
+    if !name.is_empty() && !is_name(name) {
         let message = format!("must have at most {MAX_NAME_BYTES} letters, digits, dots, dashes or underscores");
         scope.fault(&NAME, FaultKind::Value, message);
     }

@@ -2,6 +2,8 @@
 //!
 //! What a kind accepts stands in `openai`, in a file of its own.
 
+use crate::stored;
+
 /// What a model can be asked for. Several kinds of call may need the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Capability {
@@ -29,26 +31,14 @@ impl Capability {
 
 macro_rules! call_kinds {
     ($($kind:ident = $code:literal, $name:literal at $path:literal, ids $id:literal, needs $needs:ident, generates $generates:literal;)+) => {
-        /// A kind of inference call: one that a model answers.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum CallKind {
-            $(#[doc = concat!("`/v1", $path, "`")] $kind),+
+        stored! {
+            /// A kind of inference call: one that a model answers. Listed in the order of the documentation.
+            pub enum CallKind {
+                $(#[doc = concat!("`/v1", $path, "`")] $kind = $code),+
+            }
         }
 
         impl CallKind {
-            /// All of them, in the order of the documentation.
-            pub const ALL: [Self; [$($code),+].len()] = [$(Self::$kind),+];
-
-            /// The number it is stored as.
-            pub const fn code(self) -> i16 {
-                match self { $(Self::$kind => $code),+ }
-            }
-
-            /// From the number it is stored as.
-            pub const fn from_code(code: i16) -> Option<Self> {
-                match code { $($code => Some(Self::$kind),)+ _ => None }
-            }
-
             /// The word for logs and metrics.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$kind => $name),+ }

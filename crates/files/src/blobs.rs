@@ -170,22 +170,20 @@ impl Blobs {
     }
 
     /// Reads parts of one blob, none of them empty.
-    pub async fn read_parts(&self, key: &str, parts: &[Range<u64>]) -> Result<Vec<Bytes>, BlobError> {
+    async fn read_parts(&self, key: &str, parts: &[Range<u64>]) -> Result<Vec<Bytes>, BlobError> {
         let path = Path::parse(key).map_err(BlobError::Key)?;
         if !self.is_bucket() {
             return self.store.get_ranges(&path, parts).await.map_err(BlobError::Store);
         }
-        let (store, path) = (&self.store, &path);
         let fetch = move |range: Range<u64>| async move {
-            let len = range.end.saturating_sub(range.start);
-            let bytes = store.get_range(path, range).await.map_err(BlobError::Store)?;
-            if bytes.len() as u64 == len { Ok(bytes) } else { Err(BlobError::Short) }
+            let (offset, len) = (range.start, range.end.saturating_sub(range.start));
+            self.read_exact(&BlobRange { blob: key.to_owned(), offset, len }).await
         };
         object_store::coalesce_ranges(parts, fetch, GAP_BYTES).await
     }
 
-    /// Reads parts of any blobs, none of them empty; those of one blob together.
-    pub async fn read_many(&self, ranges: &[&BlobRange]) -> Result<Vec<Bytes>, BlobError> {
+    /// Reads parts of any blobs, none of them empty; those of one blob together, and all of them fail where one does.
+    pub async fn read_many(&self, ranges: &[&BlobRange]) -> Vec<Result<Bytes, Arc<BlobError>>> {
         let mut by_blob: BTreeMap<String, (Vec<usize>, Vec<Range<u64>>)> = BTreeMap::new();
         for (place, range) in ranges.iter().enumerate() {
             let (places, parts) = by_blob.entry(range.blob.clone()).or_default();
@@ -194,15 +192,18 @@ impl Blobs {
         }
         let reads = by_blob.into_iter().map(|(blob, (places, parts))| {
             let blobs = self.clone();
-            async move { Ok::<_, BlobError>(places.into_iter().zip(blobs.read_parts(&blob, &parts).await?)) }
+            async move { (places, blobs.read_parts(&blob, &parts).await.map_err(Arc::new)) }
         });
-        let mut found: Vec<(usize, Bytes)> = Vec::with_capacity(ranges.len());
+        let mut found = Vec::with_capacity(ranges.len());
         let mut reads = stream::iter(reads).buffer_unordered(BLOBS_AT_ONCE);
-        while let Some(read) = reads.try_next().await? {
-            found.extend(read);
+        while let Some((places, read)) = reads.next().await {
+            match read {
+                Ok(parts) => found.extend(places.into_iter().zip(parts.into_iter().map(Ok))),
+                Err(cause) => found.extend(places.into_iter().map(|place| (place, Err(Arc::clone(&cause))))),
+            }
         }
         found.sort_unstable_by_key(|(place, _)| *place);
-        Ok(found.into_iter().map(|(_, bytes)| bytes).collect())
+        found.into_iter().map(|(_, read)| read).collect()
     }
 
     /// Forgets the blobs below a folder whose keys are to go; one that is gone already is no error.

@@ -72,7 +72,7 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &R
     Call {
         kind: inbound.call,
         body: inbound.body.clone(),
-        upstream_model: Some(model.upstream_model.as_ref().unwrap_or(&model.id)),
+        upstream_model: Some(model.upstream_name()),
         public_id: public_id(inbound),
         public_model: &model.id,
         stream: admitted.peek.stream,

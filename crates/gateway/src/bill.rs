@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{Amount, Counts, Measure, Timestamp, TransferId};
+use batchin_domain::{Amount, Measure, Timestamp, TransferId};
 use batchin_openai::{ChunkHead, Usage, with_usage};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::Kind;
@@ -192,9 +192,9 @@ pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: 
 }
 
 impl Unsettled {
-    /// What was consumed.
-    pub fn counts(&self) -> Counts {
-        self.bill.meter.counts()
+    /// Completion tokens of what was consumed that were hidden reasoning.
+    pub fn reasoning_tokens(&self) -> u64 {
+        self.bill.meter.usage().reasoning_tokens
     }
 
     /// Charges and, once that is durable, hands the answer over.

@@ -66,6 +66,13 @@ pub struct Model {
     pub prices: ClassPrices,
 }
 
+impl Model {
+    /// What its upstreams call it.
+    pub fn upstream_name(&self) -> &str {
+        self.upstream_model.as_deref().unwrap_or(&self.id)
+    }
+}
+
 /// All models of one version of the price list.
 #[derive(Clone, Debug)]
 pub struct Catalog {

@@ -12,6 +12,7 @@ use crate::{Fenced, Gateway, waiters::Waiting};
 /// Between two looks; doubles up to [`LOOK_MAX`].
 const LOOK: Duration = Duration::from_millis(20);
 const LOOK_MAX: Duration = Duration::from_secs(1);
+
 /// The client's own name for a request, from the `Idempotency-Key` header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(pub String);

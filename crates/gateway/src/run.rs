@@ -24,6 +24,7 @@ use crate::{
 
 /// How long a request under an Idempotency-Key waits for the first one's answer: as long as clients wait.
 const IDEMPOTENT_PATIENCE: Duration = Duration::from_secs(600);
+
 /// What is known of an answer once its request is admitted.
 #[derive(Clone, Copy, Debug)]
 pub struct Promise {

@@ -6,9 +6,8 @@ use std::{
 };
 
 use batchin_domain::AccountId;
-use batchin_store::IdempotencyScope;
-
 use batchin_shares::{Share, ShareLimits, Shares};
+use batchin_store::IdempotencyScope;
 
 /// Requests that wait for another's answer on this node: each asks the database once a second.
 const MAX_WAITERS: u64 = 512;

@@ -14,16 +14,3 @@ pub enum Gate {
     /// G5: the replica is unknown, unhealthy, or asked for a pause.
     Unavailable,
 }
-
-impl Gate {
-    /// Lower-case name, as in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::FirstByte => "first_byte",
-            Self::Prompt => "prompt",
-            Self::Limit => "limit",
-            Self::Slots => "slots",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}

@@ -45,7 +45,7 @@ impl Scheduler {
         self.replicas.retain(|_, replica| replica.listed || replica.total() > 0);
     }
 
-    /// Breaker and health (G7). A new replica is available.
+    /// Breaker and health (G5). A new replica is available.
     pub fn set_available(&mut self, replica: ReplicaId, available: bool) {
         if let Some(replica) = self.replicas.get_mut(&replica) {
             replica.available = available;

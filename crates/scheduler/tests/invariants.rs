@@ -110,7 +110,7 @@ impl World {
         if verdict.is_err() {
             return Ok(());
         }
-        prop_assert!(self.available[replica as usize], "G7");
+        prop_assert!(self.available[replica as usize], "G5");
         let (total, slots) = (self.on(replica).count() as u32, SLOTS[replica as usize]);
         if class == Class::Interactive {
             prop_assert!(slots.is_none_or(|slots| total < 4 * slots));

@@ -17,20 +17,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     tls::install_crypto_provider();
     let cli = Cli::parse();
-    let outcome =
-        faults::plan(&Environment::of_process(PREFIX)).and_then(|()| dispatch(&cli)).unwrap_or_else(|error| {
-            // Nothing is left to do when standard error is closed.
-            let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
-            let of_batch = error.downcast_ref::<batch::BatchError>().map(batch::BatchError::outcome);
-            let misused = error.is::<commands::Misuse>().then_some(Outcome::Misused);
-            of_batch.or(misused).unwrap_or(Outcome::Failed)
-        });
+    let environment = Environment::of_process(PREFIX);
+    let outcome = faults::plan(&environment).and_then(|()| dispatch(&cli, environment)).unwrap_or_else(|error| {
+        // Nothing is left to do when standard error is closed.
+        let _ = writeln!(io::stderr(), "error: {}", cli::explain(error.as_ref()));
+        let of_batch = error.downcast_ref::<batch::BatchError>().map(batch::BatchError::outcome);
+        let misused = error.is::<commands::Misuse>().then_some(Outcome::Misused);
+        of_batch.or(misused).unwrap_or(Outcome::Failed)
+    });
     outcome.into()
 }
 
-fn dispatch(cli: &Cli) -> Result<Outcome> {
+fn dispatch(cli: &Cli, environment: Environment) -> Result<Outcome> {
     let mut out = io::stdout();
-    let sources = || cli.sources(Environment::of_process(PREFIX));
     match &cli.command {
         Command::Config(Config::Check { file, json }) => Ok(cli::config::check(file, *json, &mut out)?),
         Command::Config(Config::Example) => Ok(cli::config::example(&mut out)?),
@@ -41,12 +40,11 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
             let is_interactive = io::stderr().is_terminal();
             let interrupts = batch::Interrupts::of_process(is_interactive && io::stdin().is_terminal());
             let terminal = batch::Terminal { out: &mut out, is_interactive, interrupts };
-            let environment = Environment::of_process(PREFIX);
             Ok(runtime.block_on(batch::execute(command, &environment, terminal))?)
         }
-        Command::Configured(command) => commands::run(command, &sources(), &mut out),
-        Command::Serve(serve) => commands::serve(serve, sources()),
-        Command::Doctor(report) => commands::doctor(*report, &sources(), &mut out),
+        Command::Configured(command) => commands::run(command, &cli.sources(environment), &mut out),
+        Command::Serve(serve) => commands::serve(serve, cli.sources(environment)),
+        Command::Doctor(report) => commands::doctor(*report, &cli.sources(environment), &mut out),
         Command::Engine(engine) => commands::engine::run(&engine.arguments),
     }
 }

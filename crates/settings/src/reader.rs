@@ -206,25 +206,20 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// A list of texts, each with its place; none when the setting is absent.
-    pub fn optional_list(&self, setting: &Setting) -> Option<Vec<(String, Place)>> {
+    /// A list of texts, each with its place; empty when the setting is absent.
+    pub fn list(&self, setting: &Setting) -> Vec<(String, Place)> {
         let Some(node) = self.find(setting.path) else {
             self.require(setting);
             return match setting.preset {
-                Preset::List(items) => Some(items.iter().map(|item| ((*item).to_owned(), Place::Default)).collect()),
-                _ => None,
+                Preset::List(items) => items.iter().map(|item| ((*item).to_owned(), Place::Default)).collect(),
+                _ => Vec::new(),
             };
         };
         let Value::List(items) = &node.value else {
             self.wrong_type(setting, node, "a list of texts in square brackets");
-            return None;
+            return Vec::new();
         };
-        Some(items.iter().filter_map(|item| self.list_item(setting, item)).collect())
-    }
-
-    /// A list of texts, each with its place; empty when the setting is absent.
-    pub fn list(&self, setting: &Setting) -> Vec<(String, Place)> {
-        self.optional_list(setting).unwrap_or_default()
+        items.iter().filter_map(|item| self.list_item(setting, item)).collect()
     }
 
     fn list_item(&self, setting: &Setting, item: &Node) -> Option<(String, Place)> {

@@ -20,7 +20,7 @@ const DEFAULT_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Longest name, which is a metrics label.
-const MAX_NAME_BYTES: usize = 64;
+pub const MAX_NAME_BYTES: usize = 64;
 
 /// Where a server listens.
 #[derive(Clone, PartialEq, Eq)]
@@ -103,12 +103,17 @@ pub enum FleetError {
     },
 }
 
+/// Whether an upstream may have this name.
+pub fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(is_plain)
+}
+
 impl UpstreamConfig {
     /// An upstream with default bounds. The address is `http://…`, `https://…` or `unix:/path`; without a path, calls
     /// go below `/v1`.
     pub fn new(name: &str, kind: Kind, base_url: &str) -> Result<Self, ConfigError> {
-        let named = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(named) {
+        if !is_name(name) {
             return Err(ConfigError::Name);
         }
         Ok(Self {

@@ -8,6 +8,7 @@ use batchin_openai::{UpstreamError, stated_limit, upstream_error_message};
 use http::{HeaderMap, StatusCode, header};
 
 use crate::{
+    Call,
     breaker::Outcome,
     refusal::{About, about, is_quota},
 };
@@ -155,12 +156,12 @@ impl CallError {
 
     /// This error with the client's names in its text: of the model, which the server may know by another, and of the
     /// limit that the body states.
-    pub(crate) fn renamed(mut self, upstream_model: Option<&str>, public_model: &str, body: &[u8]) -> Self {
+    pub(crate) fn renamed(mut self, call: &Call<'_>) -> Self {
         let Some(error) = &mut self.client_error else { return self };
-        if let Some(upstream) = upstream_model {
-            error.rename_model(upstream, public_model);
+        if let Some(upstream) = call.upstream_model {
+            error.rename_model(upstream, call.public_model);
         }
-        if let Some(stated) = stated_limit(body) {
+        if let Some(stated) = stated_limit(&call.body) {
             let other = if stated == "max_tokens" { "max_completion_tokens" } else { "max_tokens" };
             error.rename_member(other, stated);
         }
@@ -216,6 +217,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::tests::call;
 
     #[test]
     fn a_limit_is_called_as_the_client_called_it() {
@@ -223,7 +225,7 @@ mod tests {
             let body = br#"{"error":{"message":"max_tokens: no","param":"max_tokens"}}"#;
             CallError::refused(StatusCode::BAD_REQUEST, &HeaderMap::new(), body)
         };
-        let named = |body: &str| error().renamed(None, "m", body.as_bytes()).client_error.unwrap().param;
+        let named = |body| error().renamed(&call(body, false)).client_error.unwrap().param;
         assert_eq!(named(r#"{"max_completion_tokens":1}"#).as_deref(), Some("max_completion_tokens"));
         assert_eq!(named(r#"{"max_tokens":1}"#).as_deref(), Some("max_tokens"));
         assert_eq!(named("{}").as_deref(), Some("max_tokens"));

@@ -31,7 +31,7 @@ pub use assembly::{Assembly, Progress};
 pub use batchin_openai::LimitName;
 pub use breaker::{Asker, Breaker, BreakerState, Outcome, Phase, Shut, Ticket, Trouble, Whose};
 pub use call::{Call, MAX_ANSWER_BYTES};
-pub use config::{Address, ConfigError, FleetError, UpstreamConfig};
+pub use config::{Address, ConfigError, FleetError, MAX_NAME_BYTES, UpstreamConfig, is_name};
 pub use decoding::{Coding, UnknownCoding};
 pub use events::{Event, EventKind, Events};
 pub use failure::{CallError, CallErrorKind, Retry, StreamError};

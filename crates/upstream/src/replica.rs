@@ -175,7 +175,8 @@ impl Replica {
     /// Whether it passes its health check, works as far as is known, and has this model for one of these kinds of call.
     /// Changes only with what is found out, not with time.
     pub fn serves(&self, model: &str, mut kinds: impl Iterator<Item = CallKind>) -> bool {
-        self.status().health != Health::Ill
+        let (_, _, health) = self.record.state();
+        health != Health::Ill
             && !self.record.breaker().shut().is_some_and(|shut| shut.whose == Whose::Everybody)
             && kinds.any(|kind| !self.absent.lacks(model, kind))
     }
@@ -253,7 +254,7 @@ impl Replica {
                         }
                         Err(Unanswered::Said(said)) if tries.again_after(call, &said) => {}
                         Err(none) => {
-                            break CallError::from(none).renamed(call.upstream_model, call.public_model, &call.body);
+                            break CallError::from(none).renamed(call);
                         }
                     }
                 }
@@ -302,7 +303,7 @@ impl Replica {
                 if tries.again(call, &refusal) {
                     continue;
                 }
-                return Err(refusal.renamed(call.upstream_model, call.public_model, &call.body));
+                return Err(refusal.renamed(call));
             }
             if call.stream && call.kind.generates() {
                 return Ok(Reply::Head(response));
@@ -311,7 +312,7 @@ impl Replica {
                 Ok(answer) => return Ok(Reply::Whole(answer)),
                 Err(Unanswered::Said(said)) if tries.again_after(call, &said) => {}
                 Err(none) => {
-                    return Err(CallError::from(none).renamed(call.upstream_model, call.public_model, &call.body));
+                    return Err(CallError::from(none).renamed(call));
                 }
             }
         }

@@ -28,6 +28,7 @@ const STRAY_LOOK: Duration = Duration::from_secs(10);
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 /// How long tries under way may go on once the node is to stop; below the patience of a shutdown.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
 /// This node in its present epoch, while its lease holds.
 pub type Identity = Arc<dyn Fn() -> Option<NodeIdentity> + Send + Sync>;
 

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{GROUP_BYTES, Job, Segment, folder_of};
+use super::{GROUP_BYTES, Job, Segment, fresh_key};
 
 /// How long the first result of an object waits for others: at some hundred results a second they are hundreds, and
 /// nobody waits for a batch who minds half a second.
@@ -63,7 +63,7 @@ pub(super) async fn write_all(
             let due = gathering.iter().find(|(_, one)| is_over || one.is_due(now));
             let Some(batch) = due.map(|(batch, _)| *batch) else { break };
             let Some(one) = gathering.remove(&batch) else { break };
-            let (blobs, key) = (blobs.clone(), format!("{}/{}", folder_of(batch), ids.uuid()));
+            let (blobs, key) = (blobs.clone(), fresh_key(batch, &*ids));
             writes.push(async move { one.segment.write(&blobs, key).await });
         }
     }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Amount, Ending, Measure};
+use batchin_domain::{Amount, Ending};
 use batchin_gateway::{Caller, Running, SettleError, Unsettled};
-use batchin_openai::usage_of;
 use batchin_store::{
     ClaimedTask, MoneyWait, StoreError, TaskEnd, TaskError as EndError, TaskFinish, Unpaid, WAITS_FOR_BALANCE,
     WAITS_FOR_BUDGET, WAITS_FOR_CAP,
@@ -58,8 +57,7 @@ impl Worker {
             request: ready.inbound.request,
             body: unsettled.body.clone(),
         };
-        let told = usage_of(&unsettled.body).map_or(0, |usage| usage.reasoning_tokens);
-        let reasoning_tokens = told.min(unsettled.counts().of(Measure::CompletionTokens));
+        let reasoning_tokens = unsettled.reasoning_tokens();
         let Some(result) = self.results.write(new).await else { return Came::NoResult };
         batchin_faults::point("result.written");
         let settled = unsettled.settle_task(finish(task, TaskEnd::Completed { result, reasoning_tokens })).await;

@@ -3,11 +3,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use batchin_domain::RequestId;
-use batchin_files::BlobError;
 use batchin_gateway::{Inbound, Running, Work};
 use batchin_scheduler::{Entry, Verdict};
 use batchin_store::{Claim, ClaimedTask};
-use bytes::Bytes;
 use futures::future::join_all;
 use metrics::gauge;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +27,8 @@ impl Worker {
         let mut found = HashSet::new();
         let mut over = Vec::new();
         self.lock().claims.extend(tasks.iter().map(|task| (task.claim, CancellationToken::new())));
-        for (task, body) in self.with_bodies(tasks).await {
+        let bodies = self.blobs.read_many(&tasks.iter().map(|task| &task.body).collect::<Vec<_>>()).await;
+        for (task, body) in tasks.into_iter().zip(bodies) {
             let body = match body {
                 Ok(body) => body,
                 Err(cause) => {
@@ -76,28 +75,6 @@ impl Worker {
         found
     }
 
-    /// Reads the bodies of tasks, those of one file together.
-    async fn with_bodies(&self, tasks: Vec<ClaimedTask>) -> Vec<(ClaimedTask, Result<Bytes, Arc<BlobError>>)> {
-        let mut all = Vec::with_capacity(tasks.len());
-        let mut rest = tasks.into_iter().peekable();
-        while let Some(first) = rest.next() {
-            let mut these = vec![first];
-            while let Some(next) = rest.next_if(|next| these[0].batch == next.batch) {
-                these.push(next);
-            }
-            let parts: Vec<_> =
-                these.iter().map(|task| task.body.offset..task.body.offset.saturating_add(task.body.len)).collect();
-            match self.blobs.read_parts(&these[0].body.blob, &parts).await {
-                Ok(bodies) => all.extend(these.into_iter().zip(bodies.into_iter().map(Ok))),
-                Err(cause) => {
-                    let cause = Arc::new(cause);
-                    all.extend(these.into_iter().map(|task| (task, Err(Arc::clone(&cause)))));
-                }
-            }
-        }
-        all
-    }
-
     /// Starts what the gates let through. Whether anything started.
     pub(super) fn start_ready(self: &Arc<Self>, queues: &mut Queues, stop: &CancellationToken) -> bool {
         let mut any = false;
@@ -130,7 +107,7 @@ impl Worker {
                 any = true;
             }
         }
-        gauge!("batchin_batch_tasks_running").set(self.lock().running("").1 as f64);
+        gauge!("batchin_batch_tasks_running").set(self.lock().running_in_all() as f64);
         any
     }
 

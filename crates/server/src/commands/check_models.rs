@@ -69,8 +69,8 @@ pub(super) async fn ask(config: &Config, wanted: impl Fn(Kind) -> bool) -> Resul
 /// The upstream's own names of the models that it is to serve and does not have.
 fn missing(config: &Config, upstream: &str, has: impl Fn(&str) -> bool) -> Vec<String> {
     let served = config.models.iter().filter(|model| model.upstreams.iter().any(|name| name == upstream));
-    let names = served.map(|model| model.upstream_model.as_ref().unwrap_or(&model.id));
-    let mut missing: Vec<String> = names.filter(|name| !has(name)).cloned().collect();
+    let names = served.map(|model| model.upstream_name());
+    let mut missing: Vec<String> = names.filter(|name| !has(name)).map(str::to_owned).collect();
     missing.sort();
     missing.dedup();
     missing

@@ -162,7 +162,7 @@ impl Store {
         faults: &str,
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.step((node, id, now), Step::Reject(faults)).await
+        self.step((node, id), Step::Reject(faults, now)).await
     }
 
     /// Every line of the file has been checked: there are `total`, all for `model` if that is given.
@@ -173,7 +173,7 @@ impl Store {
         (total, model): (u32, Option<&str>),
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.step((node, id, now), Step::Accept(total, model)).await
+        self.step((node, id), Step::Accept(total, model, now)).await
     }
 
     /// Makes tasks of the next lines. Of a batch that is being stopped they have ended without having run.
@@ -184,7 +184,7 @@ impl Store {
         piece: Piece<'_>,
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.step((node, id, now), Step::Load(piece)).await
+        self.step((node, id), Step::Load(piece, now)).await
     }
 
     /// Ends what has not ended among the tasks with these indices; what runs is fenced off. When none is left, the batch
@@ -196,17 +196,17 @@ impl Store {
         indices: Range<u64>,
         now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.step((node, id, now), Step::Stop(indices)).await
+        self.step((node, id), Step::Stop(indices, now)).await
     }
 
     /// Results of a batch that is to be closed lie in this blob from now on.
     pub async fn move_results(
         &self,
-        (node, id): (NodeIdentity, BatchId),
+        node: NodeIdentity,
+        id: BatchId,
         (blob, results): (&str, &[MovedResult]),
-        now: Timestamp,
     ) -> Result<(), ChoreError> {
-        self.step((node, id, now), Step::Move(blob, results)).await
+        self.step((node, id), Step::Move(blob, results)).await
     }
 
     /// Ends a batch whose every task has ended. What came of it is kept until `sweep_at`.
@@ -217,12 +217,11 @@ impl Store {
         files: BatchFiles,
         (sweep_at, now): (Timestamp, Timestamp),
     ) -> Result<(), ChoreError> {
-        self.step((node, id, now), Step::Close(files, sweep_at)).await
+        self.step((node, id), Step::Close(files, sweep_at, now)).await
     }
 
     /// Takes a step of a chore as one transaction of this node.
-    async fn step(&self, place: (NodeIdentity, BatchId, Timestamp), step: Step<'_>) -> Result<(), ChoreError> {
-        let (node, id, now) = place;
+    async fn step(&self, (node, id): (NodeIdentity, BatchId), step: Step<'_>) -> Result<(), ChoreError> {
         let run = retried(Rerun::IfRolledBack, || async {
             let tx = self.db.write().await?;
             if !still(&tx, node).await? {
@@ -230,23 +229,23 @@ impl Store {
             }
             // Tasks before their batch: the order in which every verb locks.
             let tasks = match &step {
-                Step::Stop(indices) => lock_unended(&tx, id, indices.clone()).await?,
+                Step::Stop(indices, _) => lock_unended(&tx, id, indices.clone()).await?,
                 _ => Vec::new(),
             };
             let Some(batch) = charged_with(&tx, node, id, step.chore()).await? else {
                 return tx.leave().await.map(|()| false);
             };
             match &step {
-                Step::Reject(faults) => reject(&tx, &batch, faults, now).await?,
-                Step::Accept(total, model) => accept(&tx, id, (*total, *model), now).await?,
-                Step::Load(piece) if batch.loaded != piece.from => return tx.leave().await.map(|()| false),
-                Step::Load(piece) => load(&tx, &batch, *piece, now).await?,
-                Step::Stop(_) => match batch.ending {
-                    Some(ending) => stop(&tx, &batch, ending, (&tasks, now)).await?,
+                Step::Reject(faults, now) => reject(&tx, &batch, faults, *now).await?,
+                Step::Accept(total, model, now) => accept(&tx, id, (*total, *model), *now).await?,
+                Step::Load(piece, _) if batch.loaded != piece.from => return tx.leave().await.map(|()| false),
+                Step::Load(piece, now) => load(&tx, &batch, *piece, *now).await?,
+                Step::Stop(_, now) => match batch.ending {
+                    Some(ending) => stop(&tx, &batch, ending, (&tasks, *now)).await?,
                     None => return tx.leave().await.map(|()| false),
                 },
                 Step::Move(blob, results) => move_results(&tx, blob, results).await?,
-                Step::Close(files, sweep_at) => close(&tx, &batch, (*files, *sweep_at), now).await?,
+                Step::Close(files, sweep_at, now) => close(&tx, &batch, (*files, *sweep_at), *now).await?,
             }
             tx.commit().await?;
             Ok(true)
@@ -261,20 +260,21 @@ impl Store {
 
 /// One transaction of a chore.
 enum Step<'a> {
-    Reject(&'a str),
-    Accept(u32, Option<&'a str>),
-    Load(Piece<'a>),
-    Stop(Range<u64>),
+    Reject(&'a str, Timestamp),
+    Accept(u32, Option<&'a str>, Timestamp),
+    Load(Piece<'a>, Timestamp),
+    Stop(Range<u64>, Timestamp),
     Move(&'a str, &'a [MovedResult]),
-    Close(BatchFiles, Timestamp),
+    /// Until when what came of it is kept, and now.
+    Close(BatchFiles, Timestamp, Timestamp),
 }
 
 impl Step<'_> {
     const fn chore(&self) -> Chore {
         match self {
-            Self::Reject(_) | Self::Accept(..) => Chore::Read,
-            Self::Load(_) => Chore::Load,
-            Self::Stop(_) => Chore::Stop,
+            Self::Reject(..) | Self::Accept(..) => Chore::Read,
+            Self::Load(..) => Chore::Load,
+            Self::Stop(..) => Chore::Stop,
             Self::Move(..) | Self::Close(..) => Chore::Close,
         }
     }

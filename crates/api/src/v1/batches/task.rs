@@ -1,5 +1,7 @@
 //! Holds: a task as its batch's owner sees it, with its answer.
 
+use std::sync::Arc;
+
 use batchin_domain::{BatchId, Ending, Measure, TaskStatus};
 use batchin_files::BlobError;
 use batchin_store::TaskRow;
@@ -68,7 +70,7 @@ pub(super) async fn with_answers(
     let read = match answers(app, &rows).await {
         // A batch that ends moves its results: the rows are older than that.
         Err(cause) if cause.is_missing() => {
-            for row in &mut rows {
+            for row in rows.iter_mut().filter(|row| row.result.is_some()) {
                 let again = app.store().tasks(batch, row.index, 1).await?.pop();
                 row.result = again.filter(|again| again.index == row.index).and_then(|again| again.result);
             }
@@ -76,7 +78,7 @@ pub(super) async fn with_answers(
         }
         read => read,
     };
-    let mut answers = read.map_err(|cause| ApiError::blob(&cause))?.into_iter();
+    let mut answers = read.map_err(|cause| ApiError::blob(&*cause))?.into_iter();
     let mut objects = Vec::with_capacity(rows.len());
     for row in rows {
         let answer = row.result.as_ref().and_then(|_| answers.next());
@@ -85,7 +87,7 @@ pub(super) async fn with_answers(
     Ok(objects)
 }
 
-async fn answers(app: &App, rows: &[TaskRow]) -> Result<Vec<Bytes>, BlobError> {
+async fn answers(app: &App, rows: &[TaskRow]) -> Result<Vec<Bytes>, Arc<BlobError>> {
     let ranges: Vec<_> = rows.iter().filter_map(|row| row.result.as_ref()).map(|result| &result.body).collect();
     app.batches.read(&ranges).await
 }
