@@ -9,7 +9,7 @@ mod sequence;
 mod worker;
 
 pub(crate) use queue::Queue;
-pub(crate) use sampler::{Grammar, Sampler, SamplingParams};
+pub(crate) use sampler::{Sampler, SamplingParams};
 pub(crate) use sequence::{Cancelled, Event, Finish, Sequence, Sink, TextOut, TokenLogprob, Usage};
 pub(crate) use worker::{Worker, WorkerSettings};
 

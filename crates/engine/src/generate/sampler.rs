@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 
-use llama_cpp_2::{
-    sampling::LlamaSampler,
-    token::{LlamaToken, data::LlamaTokenData, data_array::LlamaTokenDataArray},
-};
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_sys_2::llama_token_data;
 use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::native::Grammar;
 
 /// How tokens are chosen. Temperature comes first, as in OpenAI's API, then `min_p`, `top_k`, `top_p`.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,9 +29,6 @@ pub(crate) struct SamplingParams {
 
 /// Candidates whose probability is below e^-30 of the best are never drawn in practice.
 const REACH: f32 = 30.0;
-
-/// A grammar that the text must follow.
-pub(crate) struct Grammar(pub(crate) LlamaSampler);
 
 /// The choice of one sequence's tokens, with its memory.
 pub(crate) struct Sampler {
@@ -97,8 +94,10 @@ impl Sampler {
             }
             token = self.pick(&allowed, candidates);
         }
-        if let Some(grammar) = &mut self.grammar {
-            grammar.0.try_accept(token).map_err(|_| DeadEnd)?;
+        if let Some(grammar) = &mut self.grammar
+            && !grammar.accept(token)
+        {
+            return Err(DeadEnd);
         }
         if self.params.frequency_penalty != 0.0 || self.params.presence_penalty != 0.0 {
             let count = self.counts.entry(token).or_default();
@@ -153,23 +152,17 @@ impl Sampler {
 
 impl Grammar {
     fn allows(&mut self, token: LlamaToken) -> bool {
-        let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
-        self.0.apply(&mut one);
-        one.data.first().is_some_and(|data| data.logit() != f32::NEG_INFINITY)
+        let mut one = [llama_token_data { id: token.0, logit: 1.0, p: 0.0 }];
+        self.apply(&mut one);
+        one[0].logit != f32::NEG_INFINITY
     }
 
     /// The scores with everything the grammar forbids at minus infinity.
     fn mask(&mut self, scores: &[f32]) -> Vec<f32> {
-        let all = (0..).zip(scores).map(|(id, &score)| LlamaTokenData::new(LlamaToken(id), score, 0.0));
-        let mut all = LlamaTokenDataArray::from_iter(all, false);
-        self.0.apply(&mut all);
-        let mut masked = vec![f32::NEG_INFINITY; scores.len()];
-        for data in &all.data {
-            if let Some(score) = score_mut(&mut masked, data.id()) {
-                *score = data.logit();
-            }
-        }
-        masked
+        let all = (0..).zip(scores).map(|(id, &logit)| llama_token_data { id, logit, p: 0.0 });
+        let mut all: Vec<_> = all.collect();
+        self.apply(&mut all);
+        all.iter().map(|data| data.logit).collect()
     }
 }
 

@@ -1,13 +1,16 @@
 //! Holds: the sampling fields of a request, checked. Pure but for the seed of a request that names none.
 
-use llama_cpp_2::{model::LlamaModel, sampling::LlamaSampler, token::LlamaToken};
+use llama_cpp_2::{model::LlamaModel, token::LlamaToken};
 use serde_json::{Value, json};
 
 use super::{
     body::{GenerateBody, Logprobs, OneOrMany, ResponseFormat},
     error::ApiError,
 };
-use crate::generate::{Grammar, SamplingParams};
+use crate::{
+    generate::SamplingParams,
+    native::{self, Grammar},
+};
 
 /// With small models, drawing from the whole vocabulary reads as noise; these are llama.cpp's own defaults, used
 /// where the client says nothing.
@@ -163,15 +166,14 @@ fn check_pattern(param: &str, pattern: &str) -> Result<(), ApiError> {
 }
 
 fn translate(param: &str, schema: &str) -> Result<String, ApiError> {
-    llama_cpp_2::json_schema_to_grammar(schema)
-        .map_err(|_| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
+    native::grammar_of(schema)
+        .ok_or_else(|| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
 }
 
 /// A fresh matcher of a grammar.
 pub(super) fn compile(param: &str, model: &LlamaModel, grammar: &str) -> Result<Grammar, ApiError> {
-    LlamaSampler::grammar(model, grammar, "root")
-        .map(Grammar)
-        .map_err(|_| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
+    Grammar::new(model, grammar)
+        .ok_or_else(|| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
 }
 
 #[cfg(test)]
