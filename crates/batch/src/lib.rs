@@ -1,4 +1,4 @@
-//! Holds: answering later: intake → claim → execute → assemble.
+//! Holds: answering later: intake → claim → execute → close.
 //!
 //! Tasks run through the gateway's pipeline like any request, at their class's price and after interactive ones. A task
 //! finishes exactly once: its result, its charge and its end are one transaction under the claim's epoch.

@@ -1,4 +1,4 @@
-//! Holds: the configuration: every setting, where it comes from, and the checked result.
+//! Holds: the configuration, checked: every setting as the options that the parts take.
 //!
 //! A component receives its checked section and never a key, a text or an environment variable. Every fault is found
 //! in one pass and names its line; nothing starts with a wrong configuration.

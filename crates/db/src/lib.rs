@@ -1,4 +1,4 @@
-//! Holds: connections, transactions, and what differs between SQLite and PostgreSQL.
+//! Holds: transactions on either database, SQLite or PostgreSQL.
 //!
 //! It knows no table. SQLite has one connection that writes and a few that read; PostgreSQL a pool, whose statements stay
 //! prepared and are sent one behind the other where they are awaited together.

@@ -1,4 +1,4 @@
-//! Holds: what is true about ids, time, money, prices, limits, batches and the ledger.
+//! Holds: what is true, whoever asks: ids, time, money, calls, prices, limits, states.
 //!
 //! Pure: no IO, no clock, no randomness, no async. Every rule here is a function of its arguments, so the same code
 //! runs in production, in property tests and in simulations.

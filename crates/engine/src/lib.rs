@@ -1,4 +1,4 @@
-//! Holds: the embedded engine, a process that loads GGUF models and speaks the OpenAI protocol on a unix socket.
+//! Holds: the embedded engine: a process that serves GGUF models on a Unix socket in OpenAI's protocol.
 //!
 //! [`run`] is that process; [`Supervisor`] is its parent's end. Nothing here knows accounts, prices or the store: to
 //! the rest of the system the engine is one more model server. Without the feature `llama` only the parent's end is

@@ -1,4 +1,4 @@
-//! Holds: the faults that a test asks a process for: its death at a named point, and a clock that is ahead.
+//! Holds: the faults that a test asks a process for: its death at a named point, a clock that is ahead.
 //!
 //! Only tests turn the feature `enabled` on. Without it a point is nothing, the clock is right, and no plan is taken.
 

@@ -1,4 +1,4 @@
-//! Holds: files, and the blobs that keep the bytes of files, tasks and results.
+//! Holds: bytes that are kept, in a folder or in a bucket: files, bodies of tasks, results.
 //!
 //! A file is written as a stream, read as a stream, and gone when it is deleted or expires. Nothing here knows what
 //! anything is kept for: no batches and no gateway.

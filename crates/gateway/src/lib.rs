@@ -1,4 +1,4 @@
-//! Holds: answering now: admit → reserve → dispatch → meter → settle, and the escrow that they draw on.
+//! Holds: answering now: admit → reserve → dispatch → meter → settle.
 //!
 //! One pipeline for every request, interactive or from a batch. It never parses more of a body than routing and pricing
 //! need, keeps no copy of it, and acknowledges nothing whose charge is not durable.

@@ -1,4 +1,4 @@
-//! Holds: what clients and model servers say to each other in OpenAI's protocol.
+//! Holds: OpenAI's protocol, as clients speak it with model servers.
 //!
 //! Wire shapes, the error body, server-sent events, and edits of a body's bytes in place. Pure: no IO, no clock, no
 //! async. It never builds a tree of a body: what is read is borrowed, what is changed is spliced, and everything

@@ -1,4 +1,4 @@
-//! Holds: who runs next and where.
+//! Holds: who runs next, where.
 //!
 //! Pure state machines: `(state, event, now) → actions`. No clock, no IO, no async, no randomness, so the same code runs
 //! in production, in simulations and under property tests. Time must come from a clock that never goes back.

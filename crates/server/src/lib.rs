@@ -1,4 +1,4 @@
-//! Holds: the parts of the executable: wiring, telemetry, roles, the command line.
+//! Holds: the parts of the executable: wiring, connections, telemetry, the command line.
 //!
 //! Wires crates together and decides nothing about requests, money or models.
 

@@ -1,4 +1,4 @@
-//! Holds: settings, declared once: read from a file, the environment and flags, with every fault and its place.
+//! Holds: settings of any program, declared once, read with every fault in its place.
 //!
 //! Serves any program: it knows no setting by name, and never says what a value is for.
 

@@ -1,4 +1,4 @@
-//! Holds: what many use at once and of which nobody may have what the others need: places, memory, uploads.
+//! Holds: what many use at once, parted so that nobody has what the others need: places, memory, uploads.
 //!
 //! What a holder may have depends on what is free: one that is alone may have nearly all, something is left for whoever
 //! comes next, and what the greedy give back goes to others until all have alike. Nobody has to know how many they are.

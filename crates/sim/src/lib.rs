@@ -1,4 +1,4 @@
-//! Holds: a simulated model server, the fake of the outside world in tests and benchmarks.
+//! Holds: a simulated model server, the outside world of tests or benchmarks.
 //!
 //! It speaks OpenAI's protocol over real sockets and does what its script says: answers, delays, errors in every
 //! server's shape, cut connections. Its token counts follow from the request alone, so that a test can work out the

@@ -1,4 +1,4 @@
-//! Holds: background work with an owner, a name and an end.
+//! Holds: background work: every task has an owner, a name, an end.
 //!
 //! Everything that runs beside a request is spawned through [`Tasks`], which shutdown waits for. A detached
 //! `tokio::spawn` is banned by clippy: work started that way is lost on shutdown and its panics go unseen.

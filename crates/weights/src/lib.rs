@@ -1,4 +1,4 @@
-//! Holds: the weights of known models: their hashes, their interchangeable sources, fetching and verifying them.
+//! Holds: getting the weights of known models onto this machine, from whichever source has the right bytes.
 //!
 //! A model is its hash. A source that delivers other bytes is refused and what it delivered is deleted. Nothing
 //! fetched is ever executed or installed, the environment is never read, and no native code is linked: the step
