@@ -23,6 +23,6 @@ pub use error::{DbError, Outage, both, exactly};
 pub use open::{Db, OpenError, Options};
 pub use retry::{Rerun, retried};
 pub use row::{Column, Row};
-pub use source::{Source, columns_of};
+pub use source::{Source, Target, columns_of};
 pub use tx::{Snapshot, WriteTx};
 pub use value::Value;

@@ -1,10 +1,10 @@
 //! Holds: PostgreSQL's pool, and a transaction on one of its connections.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use futures::FutureExt as _;
-use tokio_postgres::{Config, Statement, types::ToSql};
+use tokio_postgres::{Config, Statement, binary_copy::BinaryCopyInWriter, types::ToSql};
 
 use crate::{DbError, Row, Value, tls::Tls};
 
@@ -106,6 +106,25 @@ impl PgTx {
         let statement = prepared(&self.client, sql, values).await?;
         let values = parameters(values);
         self.client.execute_raw(&statement, values).await.map_err(DbError::of_statement)
+    }
+
+    /// Sends rows, one at least, after a `COPY`; returns how many were added.
+    pub(crate) async fn copy<'a>(
+        &self,
+        sql: &str,
+        mut rows: impl Iterator<Item = &'a [Value]> + Clone,
+    ) -> Result<u64, DbError> {
+        let types: Vec<_> = rows.clone().next().unwrap_or_default().iter().map(Value::postgres_type).collect();
+        let statement = prepared(&self.client, sql, &[]).await?;
+        let sink = self.client.copy_in(&statement).await.map_err(DbError::of_statement)?;
+        let mut writer = pin!(BinaryCopyInWriter::new(sink, &types));
+        let sent = async {
+            for row in rows.by_ref() {
+                writer.as_mut().write_raw(parameters(row)).await?;
+            }
+            writer.finish().await
+        };
+        sent.await.map_err(DbError::of_statement)
     }
 
     pub(crate) async fn all(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, DbError> {

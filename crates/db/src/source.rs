@@ -1,4 +1,6 @@
-//! Holds: where a statement over many rows takes them from.
+//! Holds: where a statement over many rows takes them from, and where new rows go.
+
+use std::fmt::{self, Display, Formatter};
 
 use crate::{Value, marks};
 
@@ -18,6 +20,33 @@ impl Source {
             Self::One => format!("VALUES ({})", marks(columns, 1)),
             Self::Many(query) => query.clone(),
         }
+    }
+}
+
+/// Where new rows go: a table, and those of its columns that they have.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The table.
+    pub table: &'static str,
+    /// The columns, in the order of a row's values.
+    pub columns: &'static [&'static str],
+}
+
+impl Target {
+    /// The statement that adds rows; what follows it may say what is to be done about those that are there.
+    pub fn insert(&self, source: &Source) -> String {
+        format!("INSERT INTO {self} {}", source.rows(self.columns.len()))
+    }
+
+    /// The statement after which PostgreSQL takes rows as they are sent.
+    pub(crate) fn copy(&self) -> String {
+        format!("COPY {self} FROM STDIN (FORMAT binary)")
+    }
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.table, self.columns.join(", "))
     }
 }
 

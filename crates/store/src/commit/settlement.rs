@@ -32,3 +32,10 @@ pub struct Settlement {
     /// When.
     pub now: Timestamp,
 }
+
+impl Settlement {
+    /// Nothing was charged for the request before, and so there is no row of its usage yet.
+    pub(crate) fn is_first(&self) -> bool {
+        self.given_back.is_zero() && self.usage.as_ref().is_none_or(|usage| usage.cost == self.charge)
+    }
+}

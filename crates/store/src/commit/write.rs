@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use batchin_db::{Dialect, Source, Value, WriteTx, both, columns_of, exactly};
+use batchin_db::{Dialect, Source, Target, Value, WriteTx, both, columns_of, exactly};
 use batchin_domain::{AccountId, Measure, Purse, PurseKind, TaskStatus, ledger::Movement};
 use futures::join;
 use uuid::Uuid;
@@ -68,7 +68,7 @@ async fn group_in(
         post_to_leases(&tx, node, PurseKind::Balance, &balances),
         post_to_all_purses(&tx, node, &charges),
         insert_transfers(&tx, &charges.charged, next_seq),
-        write_usage(&tx, &fresh),
+        write_usage(&tx, &fresh, before),
         remember_answers(&tx, &fresh),
     );
     both(both(leases, purses), both(transfers, both(usage, answers)))?;
@@ -227,10 +227,11 @@ async fn post_to_purses(
     purses: &[(Purse, (i64, i64))],
 ) -> Result<(), StoreError> {
     let code = kind.code();
+    let (held, free): (Vec<_>, Vec<_>) = purses.iter().partition(|(_, (_, held))| *held > 0);
     // What a new row would have is checked also where there is one, and nothing has spent less than nothing: what is
     // given back was spent there before.
-    let (growing, shrinking): (Vec<_>, Vec<_>) = purses.iter().partition(|(_, (spent, _))| *spent >= 0);
-    for &(purse, (spent, _)) in shrinking {
+    let (growing, shrinking): (Vec<_>, Vec<_>) = free.into_iter().partition(|(_, (spent, _))| *spent >= 0);
+    for (purse, (spent, _)) in shrinking {
         let sql = "UPDATE purse SET spent = spent + $4 WHERE kind = $1 AND owner = $2 AND win = $3";
         let values: [Value; 4] = [code.into(), purse.owner().into(), purse.window().into(), spent.into()];
         exactly(tx.run(sql, values).await?, 1, "purse")?;
@@ -246,19 +247,21 @@ async fn post_to_purses(
         )
     };
     exactly(tx.run_over(values.collect(), 4, sql).await?, growing.len() as u64, "purse")?;
-    let held: Vec<_> =
-        purses.iter().filter(|(_, (_, held))| *held > 0).map(|(purse, (_, held))| (*purse, *held)).collect();
+    // What is leased of a purse has a row.
     let sql = |source: &Source| match source {
-        Source::One => format!("UPDATE purse SET leased = leased - $3 WHERE kind = {code} AND owner = $1 AND win = $2"),
+        Source::One => format!(
+            "UPDATE purse SET spent = spent + $3, leased = leased - $4 WHERE kind = {code} AND owner = $1 AND win = $2"
+        ),
         Source::Many(rows) => format!(
-            "WITH v(owner, win, amount) AS ({rows}) UPDATE purse SET leased = leased - v.amount FROM v \
-             WHERE purse.kind = {code} AND purse.owner = v.owner AND purse.win = v.win"
+            "WITH v(owner, win, amount, held) AS ({rows}) UPDATE purse SET spent = spent + v.amount, \
+             leased = leased - v.held FROM v WHERE purse.kind = {code} AND purse.owner = v.owner AND purse.win = v.win"
         ),
     };
-    let values = held
-        .iter()
-        .flat_map(|(purse, amount)| -> [Value; 3] { [purse.owner().into(), purse.window().into(), (*amount).into()] });
-    exactly(tx.run_over(values.collect(), 3, sql).await?, held.len() as u64, "purse")?;
+    let values = held.iter().flat_map(|(purse, (spent, held))| -> [Value; 4] {
+        [purse.owner().into(), purse.window().into(), (*spent).into(), (*held).into()]
+    });
+    exactly(tx.run_over(values.collect(), 4, sql).await?, held.len() as u64, "purse")?;
+    let held: Vec<_> = held.into_iter().map(|(purse, (_, held))| (purse, held)).collect();
     post_to_leases(tx, node, kind, &held).await
 }
 
@@ -287,13 +290,17 @@ async fn post_to_leases(
     exactly(tx.run_over(values.collect(), 4, sql).await?, charged.len() as u64, "lease")
 }
 
+const TRANSFER: Target = Target {
+    table: "transfer",
+    columns: &["id", "account_id", "seq", "movement", "amount", "request_id", "price_version", "created_at"],
+};
+
 async fn insert_transfers(
     tx: &WriteTx,
     charged: &[&Settlement],
     mut next_seq: HashMap<AccountId, i64>,
 ) -> Result<(), StoreError> {
-    const COLUMNS: usize = 8;
-    let mut values: Vec<Value> = Vec::with_capacity(charged.len() * COLUMNS);
+    let mut values: Vec<Value> = Vec::with_capacity(charged.len() * TRANSFER.columns.len());
     for settlement in charged {
         let seq = next_seq.get_mut(&settlement.account);
         let seq = seq.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
@@ -314,31 +321,49 @@ async fn insert_transfers(
         ]);
         *seq += 1;
     }
-    let sql = |source: &Source| {
-        format!(
-            "INSERT INTO transfer (id, account_id, seq, movement, amount, request_id, price_version, created_at) {}",
-            source.rows(COLUMNS)
-        )
-    };
-    exactly(tx.run_over(values, COLUMNS, sql).await?, charged.len() as u64, "transfer")
+    tx.insert(TRANSFER, values).await
 }
 
-async fn write_usage(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
-    let used = latest_usage(fresh);
-    let mut values: Vec<Value> = Vec::with_capacity(used.len() * USAGE_COLUMNS);
-    for (settlement, usage) in &used {
-        values.extend(usage_values(settlement, usage));
+const USAGE: Target = Target {
+    table: "usage_log",
+    columns: &[
+        "request_id",
+        "account_id",
+        "key_id",
+        "model",
+        "endpoint",
+        "class",
+        "batch_id",
+        "task_id",
+        "input_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "cost_nano",
+        "price_version",
+        "outcome",
+        "estimated",
+        "created_at",
+        "latency_us",
+        "ttft_us",
+        "marks",
+    ],
+};
+
+async fn write_usage(tx: &WriteTx, fresh: &[&Settlement], before: Before) -> Result<(), StoreError> {
+    let is_new = |settlement: &Settlement| before == Before::Nothing && settlement.is_first();
+    let (mut new, mut again) = (Vec::with_capacity(fresh.len() * USAGE.columns.len()), Vec::new());
+    for (settlement, usage) in latest_usage(fresh) {
+        let rows = if is_new(settlement) { &mut new } else { &mut again };
+        rows.extend(usage_values(settlement, usage));
     }
-    let set = overwritten();
+    let columns = USAGE.columns.len();
+    let many = (again.len() / columns) as u64;
     let sql = |source: &Source| {
-        format!(
-            "INSERT INTO usage_log (request_id, account_id, key_id, model, endpoint, class, batch_id, task_id, \
-             input_tokens, output_tokens, cached_tokens, cost_nano, price_version, outcome, estimated, created_at, \
-             latency_us, ttft_us, marks) {} ON CONFLICT (account_id, created_at, request_id) DO UPDATE SET {set}",
-            source.rows(USAGE_COLUMNS),
-        )
+        let (insert, set) = (USAGE.insert(source), overwritten());
+        format!("{insert} ON CONFLICT (account_id, created_at, request_id) DO UPDATE SET {set}")
     };
-    exactly(tx.run_over(values, USAGE_COLUMNS, sql).await?, used.len() as u64, "usage_log")
+    let (added, written) = join!(tx.insert(USAGE, new), tx.run_over(again, columns, sql));
+    both(added, written.and_then(|touched| exactly(touched, many, USAGE.table))).map(drop)
 }
 
 /// A flush is written over by the next, and by what the request came to in the end; that stays, whatever follows.
@@ -360,10 +385,8 @@ fn overwritten() -> String {
     set.join(", ")
 }
 
-/// Columns of a new row of the usage log.
-const USAGE_COLUMNS: usize = 19;
-
-fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE_COLUMNS] {
+/// The values of [`USAGE`]'s columns.
+fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE.columns.len()] {
     [
         usage.request.uuid().into(),
         settlement.account.uuid().into(),

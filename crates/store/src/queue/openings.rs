@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
+use batchin_db::{Rerun, Target, Value, WriteTx, retried};
 use batchin_domain::{
     AccountId, Amount, BatchId, BatchStatus, CallKind, Chore, Counts, FileId, KeyId, TaskId, TaskStatus, Timestamp,
     batch::TaskCounts,
@@ -207,12 +207,30 @@ pub(crate) struct Place {
     pub now: Timestamp,
 }
 
+const TASK: Target = Target {
+    table: "task",
+    columns: &[
+        "id",
+        "batch_id",
+        "idx",
+        "account_id",
+        "custom_id",
+        "model",
+        "endpoint",
+        "state",
+        "not_before",
+        "body_offset",
+        "body_len",
+        "seq",
+        "finished_at",
+    ],
+};
+
 pub(crate) async fn insert_tasks(tx: &WriteTx, place: Place, tasks: &[NewTask]) -> Result<(), StoreError> {
-    const COLUMNS: usize = 13;
     if matches!(place.state, Inserted::Waiting) {
         note_models(tx, place.batch, tasks).await?;
     }
-    let mut values: Vec<Value> = Vec::with_capacity(tasks.len() * COLUMNS);
+    let mut values: Vec<Value> = Vec::with_capacity(tasks.len() * TASK.columns.len());
     for (index, task) in (place.first..).zip(tasks) {
         let (state, seq) = match place.state {
             Inserted::Waiting => (TaskStatus::Pending, None),
@@ -234,14 +252,7 @@ pub(crate) async fn insert_tasks(tx: &WriteTx, place: Place, tasks: &[NewTask]) 
             seq.map(|_| place.now.micros()).into(),
         ]);
     }
-    let sql = |source: &Source| {
-        format!(
-            "INSERT INTO task (id, batch_id, idx, account_id, custom_id, model, endpoint, state, not_before, \
-             body_offset, body_len, seq, finished_at) {}",
-            source.rows(COLUMNS)
-        )
-    };
-    exactly(tx.run_over(values, COLUMNS, sql).await?, tasks.len() as u64, "task")
+    tx.insert(TASK, values).await
 }
 
 /// Which models a batch has tasks for: nodes ask by model, since one that is down must not keep others' room.

@@ -134,9 +134,13 @@ both! {
         // Alone, and in a group with one that is new.
         assert_eq!(committer.commit(plain.clone()).await, Ok(()));
         let fresh = db.ending(&tasks[1], 5, completed());
-        let results = join_all([plain.clone(), fresh, plain].into_iter().map(|s| committer.commit(s))).await;
+        let results = join_all([plain.clone(), fresh, plain.clone()].into_iter().map(|s| committer.commit(s))).await;
         assert_eq!(results, [Ok(()); 3]);
-        db.assert_balance(account, 965).await;
+        // And among so many that PostgreSQL takes them by COPY.
+        let many = (0..20).map(|_| db.settlement(account, 1)).chain([plain.clone()]).chain([plain]);
+        let results = join_all(many.map(|s| committer.commit(s))).await;
+        assert_eq!(results, [Ok(()); 22]);
+        db.assert_balance(account, 945).await;
         db.assert_clean().await;
     }
 
@@ -229,8 +233,13 @@ both! {
         (usage.model, usage.call, usage.estimated, usage.ttft) = ("org/model".to_owned(), CallKind::Embeddings, true, None);
         (usage.class, usage.outcome) = (batchin_domain::Class::Low, Outcome::ClientGone);
         let sent = usage.clone();
-        db.committer(node).commit(settlement).await.unwrap();
-        let row = db.store.usage_logs(&all_of(account), ALL).await.unwrap().remove(0);
+        // Among so many that PostgreSQL takes them by COPY.
+        let committer = db.committer(node);
+        let others = (0..10).map(|_| db.settlement(account, 1));
+        let all = join_all(others.chain([settlement]).map(|s| committer.commit(s))).await;
+        assert_eq!(all, [Ok(()); 11]);
+        let rows = db.store.usage_logs(&all_of(account), ALL).await.unwrap();
+        let row = rows.into_iter().find(|row| row.request == sent.request).unwrap();
         assert_eq!((row.request, row.key, row.model), (sent.request, Some(key), sent.model));
         assert_eq!((row.call, row.class, row.batch, row.counts), (Some(CallKind::Embeddings), 2, None, sent.counts));
         assert_eq!((row.cost, row.outcome, row.estimated), (nanos(42), Outcome::ClientGone, true));
