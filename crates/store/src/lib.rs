@@ -6,7 +6,7 @@
 //! Rows are locked in one order, so that no two verbs wait for each other: node, file, task, batch, webhook_delivery,
 //! account, purse, lease; rows of one table in the order of their keys.
 //!
-//! Its parts stand in an order too, and take only from those before them: `fence`, `accounts`, `money`, `outbox`,
+//! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `money`, `outbox`,
 //! `inference`, `files`, `queue`, `commit`, `nodes`, `check`. Rows of several parts meet in `commit` and above.
 
 mod accounts;
@@ -24,6 +24,7 @@ mod outbox;
 mod queue;
 mod schema;
 mod stored;
+mod waking;
 
 pub use batchin_db::{DbError as StoreError, OpenError as ConnectError, Options as ConnectOptions, Outage};
 
@@ -55,4 +56,5 @@ pub use queue::claims::{Backlog, Claim, ClaimedTask, Probe, Promotable, Requeue,
 pub use queue::endings::{CancelError, Cancelled};
 pub use queue::openings::{CreateBatchError, NewBatch, NewTask, NewTasks};
 pub use queue::task_ends::{BlobRange, StoredResult, TaskEnd, TaskError, TaskFinish};
-pub use queue::waiting::{MoneyWait, Unpaid, WAITS_FOR_BALANCE, WAITS_FOR_BUDGET, WAITS_FOR_CAP};
+pub use queue::waiting::{MoneyWait, Unpaid, WAITS_FOR_CAP};
+pub use waking::{WAITS_FOR_BALANCE, WAITS_FOR_BUDGET};

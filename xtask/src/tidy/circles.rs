@@ -18,7 +18,20 @@ const NOUNS: &[(&str, &str)] = &[("api", "v1")];
 /// Parts that take only from those before them, by crate: `crates/store/src/lib.rs` says why.
 const ORDERS: &[(&str, &[&str])] = &[(
     "store",
-    &["fence", "accounts", "money", "outbox", "inference", "files", "file_claims", "queue", "commit", "nodes", "check"],
+    &[
+        "fence",
+        "waking",
+        "accounts",
+        "money",
+        "outbox",
+        "inference",
+        "files",
+        "file_claims",
+        "queue",
+        "commit",
+        "nodes",
+        "check",
+    ],
 )];
 
 /// As far as a name is followed through files that hand it on.

@@ -6,6 +6,7 @@ use batchin_domain::{AccountId, Amount, KeyId, Month, PurseKind, Timestamp};
 use crate::{
     Role, Store, StoreError,
     stored::{stored, stored_amount},
+    waking::{WAITS_FOR_BUDGET, wake},
 };
 
 /// A key to be created.
@@ -219,7 +220,7 @@ impl Store {
             Ok(touched) => {
                 if change.monthly_budget.is_some() {
                     // The budget stands. Where waking fails, who waits is asked again by and by.
-                    let _ = self.wake_for_budget(account, id).await;
+                    let _ = wake(&self.db, account, WAITS_FOR_BUDGET, Some(id)).await;
                 }
                 exactly(touched, 1, "api_key").map_err(UpdateKeyError::Store)
             }

@@ -3,7 +3,11 @@
 use batchin_db::{Rerun, Row, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::Counters, ledger::Movement};
 
-use crate::{Store, StoreError, stored::stored_amount};
+use crate::{
+    Store, StoreError,
+    stored::stored_amount,
+    waking::{WAITS_FOR_BALANCE, wake},
+};
 
 /// Credit given by the operator.
 #[derive(Clone, Debug)]
@@ -126,7 +130,7 @@ impl Store {
         });
         booked.await.map_err(GrantError::Store)??;
         // The credit stands. Where waking fails, who waits is asked again by and by.
-        let _ = self.wake_for_balance(grant.account).await;
+        let _ = wake(&self.db, grant.account, WAITS_FOR_BALANCE, None).await;
         Ok(())
     }
 

@@ -4,21 +4,17 @@
 //! account that wait for the same, one is asked at a time. What is too little for one may do for another, so they are
 //! asked in turn: each once after it was woken.
 
-use batchin_db::{Rerun, Row, Value, WriteTx, retried};
+use batchin_db::{Rerun, Value, retried};
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, Month, PurseKind, Timestamp};
 
-use crate::{Store, StoreError, stored::unsigned};
+use crate::{
+    Store, StoreError,
+    stored::unsigned,
+    waking::{InLine, WAITING, WAITS_FOR_BALANCE, WAITS_FOR_BUDGET, WOKEN, lock_line, put, wake},
+};
 
-/// What a batch says while its account's balance does not cover its next task.
-pub const WAITS_FOR_BALANCE: &str = "payment_required";
-/// What a batch says while its key's budget of the month does not cover its next task.
-pub const WAITS_FOR_BUDGET: &str = "budget_used_up";
 /// What a batch says whose highest cost is in use by tasks that run.
 pub const WAITS_FOR_CAP: &str = "max_cost";
-
-/// Whose `blocked_until` is no more than this has been woken: it is no time then but a place in line. As a time it
-/// would be eleven days after 1970.
-const WOKEN: i64 = 1_000_000_000_000;
 
 /// What a batch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,35 +148,7 @@ impl Store {
     /// Has the batches of an account, or of one of its keys, asked again that wait for this reason: who waits for longest
     /// first, and behind those that were woken before.
     pub async fn wake_waiting(&self, account: AccountId, reason: &str, key: Option<KeyId>) -> Result<(), StoreError> {
-        let values = || [account.uuid().into(), reason.into(), key.map(KeyId::uuid).into()];
-        // Nobody waits, nearly always: then nothing is written.
-        let asleep = format!("SELECT id FROM batch WHERE {WAITING} AND blocked_until > {WOKEN} LIMIT 1");
-        let waiting = self.db.one(asleep, values());
-        if waiting.await?.is_none() {
-            return Ok(());
-        }
-        retried(Rerun::Harmless, || async {
-            let tx = self.db.write().await?;
-            let line = lock_line(&tx, (account, reason, key), None).await?;
-            let (woken, asleep): (Vec<_>, Vec<_>) = line.iter().partition(|one| one.until <= WOKEN);
-            let mut place = woken.last().map_or(0, |last| last.until.saturating_add(1));
-            for one in asleep {
-                put(&tx, one.id, place).await?;
-                place = place.saturating_add(1).min(WOKEN);
-            }
-            tx.commit().await
-        })
-        .await
-    }
-
-    /// Has the batches asked again that wait for their account's balance.
-    pub(crate) async fn wake_for_balance(&self, account: AccountId) -> Result<(), StoreError> {
-        self.wake_waiting(account, WAITS_FOR_BALANCE, None).await
-    }
-
-    /// Has the batches asked again that wait for their key's budget.
-    pub(crate) async fn wake_for_budget(&self, account: AccountId, key: KeyId) -> Result<(), StoreError> {
-        self.wake_waiting(account, WAITS_FOR_BUDGET, Some(key)).await
+        wake(&self.db, account, reason, key).await
     }
 
     /// How many batches of an account have not ended, and whether it has any credit.
@@ -210,44 +178,4 @@ impl Store {
         };
         row.map(|row| Ok(Means { available: row.get("available")?, held: row.get::<i64>("held")? > 0 })).transpose()
     }
-}
-
-/// Batches of `$1` that wait for `$2`, of key `$3` if it is given.
-const WAITING: &str = "account_id = $1 AND finished_at IS NULL AND status IN (0, 1) AND blocked = $2 \
-     AND ($3 IS NULL OR key_id = $3)";
-
-/// A batch that waits for money.
-struct InLine {
-    id: uuid::Uuid,
-    /// When it is asked, or its place among the woken.
-    until: i64,
-}
-
-/// Who waits, and `own` whether it does or not, locked; who is asked first comes first.
-async fn lock_line(
-    tx: &WriteTx,
-    (account, reason, key): (AccountId, &str, Option<KeyId>),
-    own: Option<BatchId>,
-) -> Result<Vec<InLine>, StoreError> {
-    let values: [Value; 4] = [
-        account.uuid().into(),
-        reason.into(),
-        key.map(KeyId::uuid).into(),
-        // Ids have a version, so that this is nobody's.
-        own.map_or_else(uuid::Uuid::nil, BatchId::uuid).into(),
-    ];
-    // Every transaction locks rows in one order.
-    let sql = format!(
-        "SELECT id, blocked_until FROM batch WHERE id = $4 OR ({WAITING}) ORDER BY id{}",
-        tx.dialect.for_update()
-    );
-    let one = |row: &Row| Ok(InLine { id: row.get("id")?, until: row.get("blocked_until")? });
-    let mut line = tx.all(sql, values).await?.iter().map(one).collect::<Result<Vec<_>, StoreError>>()?;
-    line.sort_by_key(|one| one.until);
-    Ok(line)
-}
-
-async fn put(tx: &WriteTx, id: uuid::Uuid, until: i64) -> Result<(), StoreError> {
-    tx.run("UPDATE batch SET blocked_until = $2 WHERE id = $1", [id.into(), until.into()]).await?;
-    Ok(())
 }
