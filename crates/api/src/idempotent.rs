@@ -102,7 +102,7 @@ async fn first<T: Serialize>(
             let body = (keep == Keep::Answer).then(|| body.clone());
             let answer = StoredAnswer { status: 200, content_type: "application/json".to_owned(), body };
             // Changes nothing where the work has remembered it.
-            if let Err(cause) = app.store().remember_answer(&guard.keep(), &answer).await {
+            if let Err(cause) = app.store().answers().remember_answer(&guard.keep(), &answer).await {
                 warn!(error = &cause as &dyn std::error::Error, "the answer to an Idempotency-Key could not be noted");
             }
         }

@@ -115,7 +115,7 @@ impl Closing<'_> {
         let (mut output, mut errors) = (None, None);
         let mut after = 0;
         loop {
-            let page = self.store.ended_tasks(batch.id, after, PAGE).await.map_err(CloseError::Store)?;
+            let page = self.store.batch_rows().ended_tasks(batch.id, after, PAGE).await.map_err(CloseError::Store)?;
             let Some(last) = page.last().and_then(|task| task.seq) else { break };
             after = last;
             let (good, bad): (Vec<_>, Vec<_>) = page.into_iter().partition(|task| task.status == TaskStatus::Completed);

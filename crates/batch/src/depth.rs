@@ -17,7 +17,7 @@ pub(crate) async fn watch(store: Store, stop: CancellationToken) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         for priority in [Priority::High, Priority::Low, Priority::Fill] {
-            match store.queue_depth(priority).await {
+            match store.claims().queue_depth(priority).await {
                 Ok(depth) => {
                     gauge!("batchin_batch_tasks_waiting", "priority" => priority.class().name()).set(depth as f64);
                 }

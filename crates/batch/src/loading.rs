@@ -71,7 +71,7 @@ pub(crate) async fn load(
             return Err(LoadError::Changed);
         }
         let piece = Piece { from: loaded, bytes: input.used(), tasks: &tasks };
-        store.load_tasks(node, batch.id, piece, now()).await.map_err(LoadError::Chore)?;
+        store.chores().load_tasks(node, batch.id, piece, now()).await.map_err(LoadError::Chore)?;
         batchin_faults::point("batch.loaded");
         loaded = loaded.saturating_add(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
         tasks.clear();

@@ -103,7 +103,7 @@ impl<'a> Moving<'a> {
         open.writer.finish().await.map_err(MoveError::Blob)?;
         batchin_faults::point("results.copied");
         for piece in open.moved.chunks(PIECE) {
-            let moved = self.store.move_results(self.node, self.batch, (&open.key, piece)).await;
+            let moved = self.store.chores().move_results(self.node, self.batch, (&open.key, piece)).await;
             moved.map_err(MoveError::Chore)?;
         }
         batchin_faults::point("results.moved");

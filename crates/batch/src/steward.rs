@@ -140,7 +140,7 @@ impl Steward {
     async fn leave_unknown(&self) {
         let node = self.gateway.epoch().identity;
         let busy: HashSet<BatchId> = self.lock().keys().copied().collect();
-        match self.gateway.store().chores_of(node).await {
+        match self.gateway.store().chores().chores_of(node).await {
             Ok(ours) => {
                 for id in ours.into_iter().filter(|id| !busy.contains(id)) {
                     self.leave(node, id).await;
@@ -154,7 +154,7 @@ impl Steward {
     async fn take(self: &Arc<Self>, stop: &CancellationToken) -> bool {
         let node = self.gateway.epoch().identity;
         let now = self.gateway.clock().now();
-        let batch = match self.gateway.store().take_chore(node, self.full(), now).await {
+        let batch = match self.gateway.store().chores().take_chore(node, self.full(), now).await {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(FencedError::Fenced) => return false,
             Err(FencedError::Store(cause)) => {
@@ -189,7 +189,7 @@ impl Steward {
         counter!("batchin_chore_failures_total", "chore" => chore.name()).increment(1);
         let pause = |tries: u32| PAUSE.saturating_mul(1 << tries.clamp(1, 16).saturating_sub(1)).min(PAUSE_MAX);
         let now = self.gateway.clock().now();
-        match self.gateway.store().fail_chore(node, id, pause, now).await {
+        match self.gateway.store().chores().fail_chore(node, id, pause, now).await {
             Ok(tries) => {
                 let tries = tries.unwrap_or(0);
                 warn!(
@@ -210,7 +210,7 @@ impl Steward {
     }
 
     async fn leave(&self, node: NodeIdentity, id: BatchId) {
-        if let Err(cause) = self.gateway.store().leave_chore(node, id).await {
+        if let Err(cause) = self.gateway.store().chores().leave_chore(node, id).await {
             // It is given back at the next look at what this node has.
             warn!(error = &cause as &dyn std::error::Error, "a chore could not be given back");
         }
@@ -238,12 +238,12 @@ impl Steward {
         match verdict {
             Verdict::Bad(faults) => {
                 info!(batch.id = %id, faults = faults.len(), "batch {id} is refused: its file has {} fault(s)", faults.len());
-                self.gateway.store().reject_batch(node, id, &faults_json(&faults), now).await?;
+                self.gateway.store().chores().reject_batch(node, id, &faults_json(&faults), now).await?;
                 Ok(())
             }
             Verdict::Good { total, model } => {
                 info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
-                self.gateway.store().accept_batch(node, id, (total, model.as_deref()), now).await?;
+                self.gateway.store().chores().accept_batch(node, id, (total, model.as_deref()), now).await?;
                 batchin_faults::point("batch.accepted");
                 let counts = batchin_domain::batch::TaskCounts { total, ..batch.counts };
                 self.load(node, &BatchRow { counts, ..batch }).await
@@ -265,7 +265,7 @@ impl Steward {
         let mut from = 0;
         while from < total {
             let to = from + STOP_PIECE;
-            self.gateway.store().stop_tasks(node, batch.id, from..to, self.gateway.clock().now()).await?;
+            self.gateway.store().chores().stop_tasks(node, batch.id, from..to, self.gateway.clock().now()).await?;
             from = to;
         }
         Ok(())
@@ -284,7 +284,7 @@ impl Steward {
         let now = self.gateway.clock().now();
         // The results stay for as long as a file lists them, and a little, since that file was begun just now.
         let sweep_at = now.after(closing.kept(batch).max(retention) + UPKEEP);
-        store.close_batch(node, batch.id, files, (sweep_at, now)).await?;
+        store.chores().close_batch(node, batch.id, files, (sweep_at, now)).await?;
         batchin_faults::point("batch.closed");
         let id = batch.id;
         info!(batch.id = %id, completed = batch.counts.completed, failed = batch.counts.failed, "batch {id} has ended");
@@ -304,19 +304,19 @@ impl Steward {
 
     async fn upkeep(&self) -> Result<(), StewardError> {
         let (store, now) = (self.gateway.store(), self.gateway.clock().now());
-        for id in store.overdue_batches(PAGE, now).await.map_err(StewardError::Store)? {
-            let stopped = store.stop_batch(id, Ending::Expired, now).await;
+        for id in store.endings().overdue_batches(PAGE, now).await.map_err(StewardError::Store)? {
+            let stopped = store.endings().stop_batch(id, Ending::Expired, now).await;
             self.each(id, stopped.map(drop).map_err(StewardError::Store));
             self.wake.notify_one();
         }
-        let low = store.promotable(PAGE).await.map_err(StewardError::Store)?;
+        let low = store.chores().promotable(PAGE).await.map_err(StewardError::Store)?;
         let late = low.iter().filter(|batch| must_hurry(batch.created_at, batch.expires_at, batch.counts, now));
         let late: Vec<BatchId> = late.map(|batch| batch.batch).collect();
         if !late.is_empty() {
             info!("{} batch(es) would miss their windows and run as high", late.len());
-            store.promote(&late).await.map_err(StewardError::Store)?;
+            store.chores().promote(&late).await.map_err(StewardError::Store)?;
         }
-        for id in store.batches_to_sweep(PAGE, now).await.map_err(StewardError::Store)? {
+        for id in store.chores().batches_to_sweep(PAGE, now).await.map_err(StewardError::Store)? {
             self.each(id, self.forget(id).await);
         }
         Ok(())
@@ -333,11 +333,11 @@ impl Steward {
     /// Forgets what came of a batch.
     async fn forget(&self, id: BatchId) -> Result<(), StewardError> {
         let store = self.gateway.store();
-        while store.sweep_tasks(id, SWEEP_PIECE).await.map_err(StewardError::Store)? > 0 {}
+        while store.chores().sweep_tasks(id, SWEEP_PIECE).await.map_err(StewardError::Store)? > 0 {}
         for folder in [folder_of(id), format!("batches/{id}")] {
             self.blobs.delete_folder(&folder).await.map_err(StewardError::Blob)?;
         }
-        store.swept(id).await.map_err(StewardError::Store)
+        store.chores().swept(id).await.map_err(StewardError::Store)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<BatchId, AccountId>> {

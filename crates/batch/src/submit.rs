@@ -152,7 +152,7 @@ impl Batches {
 
     /// Whether the account may open one more. Several at once may pass together; it bounds what waits, not what is spent.
     async fn has_room(&self, account: AccountId) -> Result<(), SubmitError> {
-        let (open, funded) = self.gateway.store().open_batches(account).await.map_err(SubmitError::Store)?;
+        let (open, funded) = self.gateway.store().openings().open_batches(account).await.map_err(SubmitError::Store)?;
         let most = if funded { self.limits.funded } else { self.limits.unfunded };
         if open < most { Ok(()) } else { Err(SubmitError::TooManyOpen { open, most, unpaid: !funded }) }
     }
@@ -293,7 +293,7 @@ impl Batches {
         };
         let row = new.row();
         new.answer = remember.map(|remember| remember(&row));
-        match self.gateway.store().create_batch(new).await {
+        match self.gateway.store().openings().create_batch(new).await {
             Ok(()) => {}
             Err(CreateBatchError::NoFile) => return Err(SubmitError::NoFile),
             Err(CreateBatchError::Store(cause)) => return Err(SubmitError::Store(cause)),
@@ -311,7 +311,7 @@ impl Batches {
 
     /// Stops a batch.
     pub async fn cancel(&self, account: AccountId, id: BatchId) -> Result<Cancelled, CancelError> {
-        let cancelled = self.gateway.store().cancel_batch(account, id, self.gateway.clock().now()).await;
+        let cancelled = self.gateway.store().endings().cancel_batch(account, id, self.gateway.clock().now()).await;
         self.wake.notify_one();
         cancelled
     }

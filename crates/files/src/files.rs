@@ -88,17 +88,17 @@ impl Files {
 
     /// One of an account's files, unless it is deleted or expired.
     pub async fn show(&self, account: AccountId, id: FileId) -> Result<Option<FileRow>, StoreError> {
-        self.store().file(account, id, self.now()).await
+        self.store().file_rows().file(account, id, self.now()).await
     }
 
     /// Part of an account's files.
     pub async fn list(&self, account: AccountId, page: FilePage) -> Result<Vec<FileRow>, StoreError> {
-        self.store().files(account, page, self.now()).await
+        self.store().file_rows().files(account, page, self.now()).await
     }
 
     /// Deletes a file: it is gone for its owner when this returns, and a reading that is under way may break off.
     pub async fn delete(&self, account: AccountId, id: FileId) -> Result<(), DeleteError> {
-        let deleted = self.store().delete_file(account, id, self.now()).await?;
+        let deleted = self.store().file_rows().delete_file(account, id, self.now()).await?;
         // What fails here is done by the sweep.
         if let Err(cause) = self.remove(id, &deleted.blob).await {
             warn!(error = &cause as &dyn std::error::Error, "a deleted file's content is left to the sweep");

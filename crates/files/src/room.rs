@@ -41,7 +41,7 @@ impl Upload {
         let (store, account, id) = (self.files.store(), self.account, self.id);
         let mut wanted = self.written.saturating_add(ahead).min(self.limit);
         // What is here may fit where what may follow does not. Smaller each time, since so much was not left.
-        while let Err(cause) = store.claim_file(account, id, wanted, bounds).await {
+        while let Err(cause) = store.file_rows().claim_file(account, id, wanted, bounds).await {
             wanted = match cause {
                 ClaimFileError::NoRoom { left, .. } if (self.written..wanted).contains(&left) => {
                     left.min(self.written.saturating_add(LOOK_BYTES))

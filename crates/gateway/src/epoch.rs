@@ -92,7 +92,7 @@ impl Failed {
         self.tasks.spawn("book_late", move |_| async move {
             batchin_faults::point("late.booking");
             // Nothing was charged under this id.
-            if let Err(cause) = store.book_late(settlement.charge_id, &settlement, settlement.now).await {
+            if let Err(cause) = store.ledger().book_late(settlement.charge_id, &settlement, settlement.now).await {
                 error!(error = &cause as &dyn std::error::Error, "late usage could not be booked");
             }
             batchin_faults::point("late.booked");
@@ -133,7 +133,7 @@ impl Keeper {
     ) -> Result<Arc<Self>, StoreError> {
         let (clock, ids) = world;
         let asked = Instant::now();
-        let identity = store.join(options.node, clock.now(), options.lease).await?;
+        let identity = store.nodes().join(options.node, clock.now(), options.lease).await?;
         batchin_faults::point("node.joined");
         let epoch = Self::fresh((&store, &ids), identity, asked, options.lease, writers);
         info!(node = %identity.id, epoch = identity.epoch, "node {} joined with epoch {}", identity.id, identity.epoch);
@@ -166,7 +166,7 @@ impl Keeper {
         let epoch = Epoch {
             identity,
             escrow,
-            committer: Committer::start(store.clone(), identity, options, writers),
+            committer: Committer::start(store.ledger(), identity, options, writers),
             began: asked,
             deadline: AtomicI64::new(0),
         };
@@ -181,7 +181,7 @@ impl Keeper {
             let epoch = self.current.load_full();
             // Rule 1: this node's clock starts when it asks.
             let asked = Instant::now();
-            match self.store.renew(epoch.identity, self.clock.now(), self.options.lease).await {
+            match self.store.nodes().renew(epoch.identity, self.clock.now(), self.options.lease).await {
                 Ok(()) => {
                     batchin_faults::point("node.renewed");
                     epoch.extend(asked, self.options.lease);
@@ -207,7 +207,7 @@ impl Keeper {
     /// Starts a new epoch, which takes back what the old one had.
     async fn rejoin(&self, old: &Epoch) {
         let asked = Instant::now();
-        match self.store.join(self.options.node, self.clock.now(), self.options.lease).await {
+        match self.store.nodes().join(self.options.node, self.clock.now(), self.options.lease).await {
             Ok(identity) => {
                 batchin_faults::point("node.rejoined");
                 let world = (&self.store, &self.ids);
@@ -220,7 +220,7 @@ impl Keeper {
     }
 
     async fn reclaim(&self) {
-        match self.store.reclaim(self.clock.now(), self.options.grace).await {
+        match self.store.nodes().reclaim(self.clock.now(), self.options.grace).await {
             Ok(reclaimed) if reclaimed.nodes > 0 => {
                 warn!(
                     nodes = reclaimed.nodes,
@@ -248,7 +248,7 @@ impl Keeper {
             if tidied.elapsed() >= TIDY {
                 tidied = Instant::now();
                 epoch.escrow.tidy(self.clock.now()).await;
-                alone = self.store.live_nodes().await.is_ok_and(|nodes| nodes <= 1);
+                alone = self.store.nodes().live_nodes().await.is_ok_and(|nodes| nodes <= 1);
             }
         }
     }
@@ -260,7 +260,7 @@ impl Keeper {
         self.writers.shutdown(patience).await;
         batchin_faults::point("node.leaving");
         epoch.escrow.give_requests_back().await;
-        self.store.leave(epoch.identity).await?;
+        self.store.nodes().leave(epoch.identity).await?;
         batchin_faults::point("node.left");
         Ok(())
     }

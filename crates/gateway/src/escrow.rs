@@ -259,7 +259,7 @@ impl Escrow {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.store.lease(ask).await {
+            match self.store.purses().lease(ask).await {
                 Ok(outcome) => {
                     batchin_faults::point("lease.granted");
                     return Ok(outcome);
@@ -347,7 +347,7 @@ impl Escrow {
 
     /// Answers recalls by other nodes with all that is free.
     pub(crate) async fn answer_recalls(&self) {
-        let recalled = match self.store.recalled(self.node).await {
+        let recalled = match self.store.purses().recalled(self.node).await {
             Ok(recalled) => recalled,
             Err(cause) => {
                 warn!(error = &cause as &dyn std::error::Error, "recalls could not be read");
@@ -374,7 +374,7 @@ impl Escrow {
             return;
         }
         batchin_faults::point("lease.returning");
-        match self.store.release(self.node, &returns).await {
+        match self.store.purses().release(self.node, &returns).await {
             // The epoch is over: the store has taken everything back already.
             Ok(()) | Err(FencedError::Fenced) => batchin_faults::point("lease.returned"),
             Err(FencedError::Store(cause)) => {

@@ -142,12 +142,12 @@ impl Gateway {
         let gateway = self.clone();
         sweeps.add(FAILED, move || {
             let (store, now) = (gateway.store().clone(), gateway.clock().now());
-            async move { store.sweep_minutes(now.minute()).await.map(drop) }
+            async move { store.purses().sweep_minutes(now.minute()).await.map(drop) }
         });
         let gateway = self.clone();
         sweeps.add(FAILED, move || {
             let (store, now) = (gateway.store().clone(), gateway.clock().now());
-            async move { store.sweep_idempotent(now, IDEMPOTENCY_AGE).await.map(drop) }
+            async move { store.answers().sweep_idempotent(now, IDEMPOTENCY_AGE).await.map(drop) }
         });
     }
 

@@ -97,7 +97,7 @@ impl Gateway {
         fingerprint: [u8; 32],
     ) -> Result<Option<Turn>, KeyedError> {
         let now = self.clock().now();
-        match self.store().begin_idempotent(&scope, route, fingerprint, node, now).await {
+        match self.store().answers().begin_idempotent(&scope, route, fingerprint, node, now).await {
             Ok(Begun::First) => {
                 batchin_faults::point("idempotency.begun");
                 Ok(Some(Turn::First(IdempotencyGuard { gateway: self, node, scope, is_owed: true })))
@@ -150,7 +150,7 @@ impl Drop for IdempotencyGuard {
 
 async fn forget(store: Store, node: NodeIdentity, scope: IdempotencyScope) {
     batchin_faults::point("idempotency.forgetting");
-    if let Err(cause) = store.forget_idempotent(&scope, node).await {
+    if let Err(cause) = store.answers().forget_idempotent(&scope, node).await {
         warn!(error = &cause as &dyn std::error::Error, "an Idempotency-Key could not be released");
     }
     batchin_faults::point("idempotency.forgotten");

@@ -126,6 +126,6 @@ fn now() -> Timestamp {
 }
 
 async fn user_of(store: &Store, email: &str) -> Result<User> {
-    let found = store.user_by_email(&email.trim().to_lowercase()).await?;
+    let found = store.accounts().user_by_email(&email.trim().to_lowercase()).await?;
     found.with_context(|| format!("nobody is registered as {email}; `batchin user create {email}` makes the user"))
 }

@@ -113,7 +113,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
         .await
         .context("this node cannot join the database")?;
     let (fingerprint, body) = wiring::price_list(config);
-    let version = store.publish_prices(&fingerprint, &body, clock.now()).await.context("prices")?;
+    let version = store.prices().publish_prices(&fingerprint, &body, clock.now()).await.context("prices")?;
     batchin_faults::point("prices.published");
     let catalog = Catalog::new(version, config.models.clone())?;
     let seed = u64::from_le_bytes(ids.secret()[..8].try_into().context("a seed has eight bytes")?);

@@ -44,8 +44,8 @@ async fn main() {
         role: Role::User,
         now: now(),
     };
-    store.create_user(user).await.unwrap();
-    let node = store.join(NodeId::new(id(2)), now(), Duration::from_secs(3_600)).await.unwrap();
+    store.accounts().create_user(user).await.unwrap();
+    let node = store.nodes().join(NodeId::new(id(2)), now(), Duration::from_secs(3_600)).await.unwrap();
     let empty = measure(&store, node, account, 1 << 32).await;
     let began = Instant::now();
     fill(&url, account, rows).await;
@@ -87,13 +87,13 @@ async fn measure(store: &Store, node: NodeIdentity, account: AccountId, first: u
         answer: None,
         now: now(),
     };
-    store.create_batch(new).await.unwrap();
+    store.openings().create_batch(new).await.unwrap();
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        let backlog = store.backlog(Priority::High, &[], (None, 512), now()).await.unwrap();
+        let backlog = store.claims().backlog(Priority::High, &[], (None, 512), now()).await.unwrap();
         let share = Share { batch: backlog.last().unwrap().batch, model: "m".to_owned(), tasks: CLAIM };
-        let claimed = store.claim(node, &[share], now()).await.unwrap();
+        let claimed = store.claims().claim(node, &[share], now()).await.unwrap();
         times.push(began.elapsed());
         assert_eq!(claimed.len(), CLAIM as usize);
     }

@@ -1,11 +1,17 @@
 //! Holds: what all nodes on one database must have in common, and how those that are alive differ.
 
-use batchin_db::{Rerun, retried};
+use batchin_db::{Db, Rerun, retried};
 use batchin_domain::{NodeId, PriceVersion};
 
-use crate::{Store, StoreError, schema::MIGRATIONS};
+use crate::{StoreError, schema::MIGRATIONS};
 
-impl Store {
+/// What all nodes have in common. Held by the server that joins them.
+#[derive(Clone)]
+pub struct Agreement {
+    pub(crate) db: Db,
+}
+
+impl Agreement {
     /// What all nodes must have in common under this name. The first one to ask says what it is.
     pub async fn agree(&self, name: &str, value: &str) -> Result<String, StoreError> {
         if let Some(agreed) = self.agreed(name).await? {

@@ -1,12 +1,14 @@
 //! Holds: the group commit. Callers hand their settlements to one writer, which commits what has gathered and then
 //! wakes them all: one `fsync` serves many.
 
+mod late;
 pub(crate) mod settlement;
 mod tasks;
 pub(crate) mod write;
 
 use std::{error::Error, future::Future, sync::Arc, time::Duration};
 
+use batchin_db::Db;
 use batchin_tasks::Tasks;
 use metrics::{counter, histogram};
 use tokio::{
@@ -16,7 +18,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::{NodeIdentity, Settlement, Store, StoreError};
+use crate::{NodeIdentity, Settlement, StoreError};
+
+/// What requests cost, written once they are over. Held by the gateway's epoch.
+#[derive(Clone)]
+pub struct Ledger {
+    pub(crate) db: Db,
+}
 
 /// Settlements that may wait for the writer: as many as requests can be in flight, so that it never refuses one that
 /// was admitted.
@@ -76,10 +84,10 @@ pub struct Committer {
 
 impl Committer {
     /// Starts the writer for one epoch of a node.
-    pub fn start(store: Store, node: NodeIdentity, options: CommitterOptions, tasks: &Tasks) -> Self {
+    pub fn start(ledger: Ledger, node: NodeIdentity, options: CommitterOptions, tasks: &Tasks) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_LEN);
         let (close, on_failure) = (CancellationToken::new(), Arc::clone(&options.on_failure));
-        let writer = Writer { store, node, options };
+        let writer = Writer { ledger, node, options };
         let closing = close.clone();
         tasks.spawn("group_commit", move |_| writer.run(jobs, closing));
         Self { queue, close, on_failure }
@@ -129,7 +137,7 @@ impl Committer {
 }
 
 struct Writer {
-    store: Store,
+    ledger: Ledger,
     node: NodeIdentity,
     options: CommitterOptions,
 }
@@ -212,7 +220,7 @@ impl Writer {
     ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
         let mut pause = RETRY_PAUSE;
         loop {
-            let cause = match write::group(&self.store, self.node, settlements, before).await {
+            let cause = match write::group(&self.ledger.db, self.node, settlements, before).await {
                 Err(cause) if cause.is_passing() && Instant::now() + pause < give_up_at => cause,
                 done => return done,
             };

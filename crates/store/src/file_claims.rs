@@ -7,7 +7,7 @@ use batchin_db::{Dialect, Rerun, WriteTx, retried};
 use batchin_domain::{AccountId, FileId, FilePurpose};
 
 use crate::{
-    Store, StoreError,
+    FileRows, StoreError,
     files::{NewFile, insert_file},
 };
 
@@ -56,7 +56,7 @@ enum Claimed {
     NoRoom { room: FileRoom, left: u64, without_credit: bool },
 }
 
-impl Store {
+impl FileRows {
     /// Notes that a file's bytes are about to come, as [`Self::begin_file`] does, and claims room for so many of them.
     pub async fn begin_claimed_file(
         &self,

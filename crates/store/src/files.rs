@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use batchin_db::{Rerun, Row, Value, WriteTx, retried};
+use batchin_db::{Db, Rerun, Row, Value, WriteTx, retried};
 use batchin_domain::{AccountId, FileId, FilePurpose, Timestamp};
 
-use crate::{Store, StoreError, stored::stored};
+use crate::{StoreError, stored::stored};
 
 /// Its bytes are still coming.
 const UNFINISHED: i16 = 0;
@@ -143,7 +143,13 @@ enum Deleted {
     InUse,
 }
 
-impl Store {
+/// Files, without their bytes. Held by who keeps these.
+#[derive(Clone)]
+pub struct FileRows {
+    pub(crate) db: Db,
+}
+
+impl FileRows {
     /// Notes that a file's bytes are about to come; nobody sees it yet. The same again changes nothing.
     pub async fn begin_file(&self, new: &NewFile) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {

@@ -1,32 +1,66 @@
-//! Holds: the handle to everything that is remembered.
+//! Holds: the handle to everything that is remembered, which gives those to its parts.
 
 use std::path::Path;
 
 use batchin_db::{Db, OpenError, Options, Outage};
 
-use crate::{StoreError, schema::MIGRATIONS};
+use crate::{
+    Accounts, Agreement, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Endings, FileRows, Keys,
+    Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError, Usage, schema::MIGRATIONS,
+};
 
-/// What is remembered. Cheap to clone.
+/// All that is remembered. Held by the server, which gives each part the handles that it needs; they are cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) db: Db,
+}
+
+/// Whether the database is there. Held by who tells of this node's health.
+#[derive(Clone)]
+pub struct Pulse {
+    db: Db,
+}
+
+macro_rules! handles {
+    ($($name:ident: $handle:ident),+ $(,)?) => {
+        impl Store {
+            $(
+                #[doc = concat!("See [`", stringify!($handle), "`].")]
+                pub fn $name(&self) -> $handle {
+                    $handle { db: self.db.clone() }
+                }
+            )+
+        }
+    };
+}
+
+handles! {
+    accounts: Accounts,
+    keys: Keys,
+    credit: Credit,
+    balances: Balances,
+    purses: Purses,
+    prices: Prices,
+    outbox: Outbox,
+    delivery_log: DeliveryLog,
+    usage: Usage,
+    answers: Answers,
+    file_rows: FileRows,
+    batch_rows: BatchRows,
+    openings: Openings,
+    claims: Claims,
+    chores: Chores,
+    endings: Endings,
+    ledger: Ledger,
+    nodes: Nodes,
+    agreement: Agreement,
+    pulse: Pulse,
 }
 
 impl Store {
     /// Opens the database; with `migrate` brings it up to date first. A SQLite file is created if it is not there.
     pub async fn connect(options: Options, migrate: bool) -> Result<Self, OpenError> {
         Ok(Self { db: Db::open(options, MIGRATIONS, migrate).await? })
-    }
-
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        self.db.ping().await
-    }
-
-    /// Why the database takes no writes, as far as the latest ones have shown. A node writes at least as often as it
-    /// renews its lease.
-    pub fn outage(&self) -> Option<Outage> {
-        self.db.outage()
     }
 
     /// SQLite's file.
@@ -37,5 +71,18 @@ impl Store {
     /// Lets go of all connections.
     pub async fn close(self) -> Result<(), StoreError> {
         self.db.close().await
+    }
+}
+
+impl Pulse {
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.db.ping().await
+    }
+
+    /// Why the database takes no writes, as far as the latest ones have shown. A node writes at least as often as it
+    /// renews its lease.
+    pub fn outage(&self) -> Option<Outage> {
+        self.db.outage()
     }
 }

@@ -3,3 +3,17 @@
 pub(crate) mod idempotency;
 pub(crate) mod record;
 pub(crate) mod usage;
+
+use batchin_db::Db;
+
+/// What requests consumed. Held by who shows it; it is written by the [`Committer`](crate::Committer).
+#[derive(Clone)]
+pub struct Usage {
+    pub(crate) db: Db,
+}
+
+/// Requests that carry an Idempotency-Key, and their answers. Held by the gateway.
+#[derive(Clone)]
+pub struct Answers {
+    pub(crate) db: Db,
+}

@@ -31,25 +31,31 @@ pub use batchin_db::{DbError as StoreError, OpenError as ConnectError, Options a
 pub use accounts::keys::{KeyChange, KeyRecord, KeyRow, NewKey, UpdateKeyError};
 pub use accounts::sessions::SessionRow;
 pub use accounts::users::{CreateUserError, NewUser, Role, User};
+pub use accounts::{Accounts, Keys};
+pub use agreement::Agreement;
 pub use check::{CheckReport, Fault};
 pub use commit::settlement::Settlement;
-pub use commit::{CommitError, Committer, CommitterOptions, OnFailure};
+pub use commit::{CommitError, Committer, CommitterOptions, Ledger, OnFailure};
 pub use fence::{FencedError, NodeIdentity};
 pub use file_claims::{ClaimFileError, FileBounds, FileRoom};
 pub use files::{
-    DeleteFileError, DueFile, FileContent, FileDetails, FileOrder, FilePage, FileRow, FinishFileError, NewFile,
+    DeleteFileError, DueFile, FileContent, FileDetails, FileOrder, FilePage, FileRow, FileRows, FinishFileError,
+    NewFile,
 };
-pub use handle::Store;
+pub use handle::{Pulse, Store};
 pub use inference::idempotency::{Begun, IdempotencyScope, StoredAnswer};
 pub use inference::record::{Outcome, UsageMarks, UsageRecord};
 pub use inference::usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, UsageRow};
+pub use inference::{Answers, Usage};
 pub use money::credit::{CorrectError, CreditGrant, Credited, GrantError};
 pub use money::leases::{LeaseAsk, LeaseOutcome};
 pub use money::prices::{PriceList, PriceListRow};
-pub use nodes::Reclaimed;
+pub use money::{Balances, Credit, Prices, Purses};
+pub use nodes::{Nodes, Reclaimed};
 pub use outbox::deliveries::{ClaimedDelivery, DeliveryRoom, EndpointId, FinishedTry};
 pub use outbox::log::{DeliveryError, DeliveryFilter, DeliveryRow, TryRow};
 pub use outbox::secrets::SealedSecret;
+pub use outbox::{DeliveryLog, Outbox};
 pub use queue::batches::{BatchRow, BatchTerms, BatchTimes, TaskRow, TaskUsage};
 pub use queue::chores::{BatchFiles, ChoreError, MovedResult, Piece};
 pub use queue::claims::{Backlog, Claim, ClaimedTask, Probe, Promotable, Requeue, Share};
@@ -57,4 +63,5 @@ pub use queue::endings::{CancelError, Cancelled};
 pub use queue::openings::{CreateBatchError, NewBatch, NewTask, NewTasks};
 pub use queue::task_ends::{BlobRange, StoredResult, TaskEnd, TaskError, TaskFinish};
 pub use queue::waiting::{MoneyWait, Unpaid, WAITS_FOR_CAP};
+pub use queue::{BatchRows, Chores, Claims, Endings, Openings};
 pub use waking::{WAITS_FOR_BALANCE, WAITS_FOR_BUDGET};

@@ -3,3 +3,29 @@
 pub(crate) mod credit;
 pub(crate) mod leases;
 pub(crate) mod prices;
+
+use batchin_db::Db;
+
+/// Giving credit and taking it back. Held by nobody but the operator's commands.
+#[derive(Clone)]
+pub struct Credit {
+    pub(crate) db: Db,
+}
+
+/// What accounts were given and have. Held by who shows it.
+#[derive(Clone)]
+pub struct Balances {
+    pub(crate) db: Db,
+}
+
+/// What of balances and budgets is leased to nodes. Held by the gateway.
+#[derive(Clone)]
+pub struct Purses {
+    pub(crate) db: Db,
+}
+
+/// Price lists. Held by who brings a configuration into force.
+#[derive(Clone)]
+pub struct Prices {
+    pub(crate) db: Db,
+}

@@ -6,14 +6,20 @@
 
 use std::time::Duration;
 
-use batchin_db::{Dialect, Rerun, Row, WriteTx, exactly, retried};
+use batchin_db::{Db, Dialect, Rerun, Row, WriteTx, exactly, retried};
 use batchin_domain::{NodeId, Purse, PurseKind, TaskStatus, Timestamp, escrow::may_reclaim};
 
 use crate::{
-    FencedError, NodeIdentity, Store, StoreError,
+    FencedError, NodeIdentity, StoreError,
     money::leases::{lock_available, parts, set_aside},
     stored::stored,
 };
+
+/// The nodes on one database, and their leases. Held by the keeper of this one's.
+#[derive(Clone)]
+pub struct Nodes {
+    pub(crate) db: Db,
+}
 
 /// What was taken back from nodes that stayed away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +30,7 @@ pub struct Reclaimed {
     pub tasks: u64,
 }
 
-impl Store {
+impl Nodes {
     /// Starts a new epoch of a node and takes back what its earlier epochs still had.
     pub async fn join(&self, id: NodeId, now: Timestamp, lease: Duration) -> Result<NodeIdentity, StoreError> {
         self.list_models().await?;

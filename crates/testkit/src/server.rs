@@ -306,7 +306,7 @@ impl TestServer {
             reference: None,
             now: self.clock.now(),
         };
-        self.store.grant_credit(grant).await.unwrap();
+        self.store.credit().grant_credit(grant).await.unwrap();
     }
 
     /// The address of a path.
@@ -357,7 +357,7 @@ impl TestServer {
 
     /// What the first account has.
     pub async fn balance(&self) -> Balance {
-        self.store.user(self.owner.id).await.unwrap().unwrap().balance
+        self.store.accounts().user(self.owner.id).await.unwrap().unwrap().balance
     }
 
     /// The ledger has no fault.
@@ -395,7 +395,7 @@ async fn start_gateway(
     let names = &["sim", "sim-2"][..sims.len()];
     let models = models(names);
     let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
-    let version = store.publish_prices("test", &body, clock.now()).await.unwrap();
+    let version = store.prices().publish_prices("test", &body, clock.now()).await.unwrap();
     let catalog = Catalog::new(version, models).unwrap();
     let upstream = |(name, sim): (&&str, &&SimServer)| {
         let mut config = UpstreamConfig::new(name, kind, &sim.base_url()).unwrap();
@@ -472,7 +472,7 @@ async fn new_account(store: &Store, clock: &TestClock, email: &str, rpm: u32, bu
         role: Role::User,
         now: clock.now(),
     };
-    store.create_user(user).await.unwrap();
+    store.accounts().create_user(user).await.unwrap();
     let secret = Secret::api_key(RealIds.secret());
     let key = NewKey {
         id: key_id,
@@ -484,6 +484,6 @@ async fn new_account(store: &Store, clock: &TestClock, email: &str, rpm: u32, bu
         monthly_budget: budget,
         now: clock.now(),
     };
-    store.create_key(key).await.unwrap();
+    store.accounts().create_key(key).await.unwrap();
     Account { id, email: email.to_owned(), password: PASSWORD, key_id, key: secret.text }
 }

@@ -76,13 +76,13 @@ impl Vault {
     pub async fn open(store: &Store, key: &MasterKey, ids: &dyn IdSource) -> Result<Self, VaultError> {
         let vault = Self::of(key);
         let mine = vault.seal_bytes(PROOF_OWNER, PROOF, ids);
-        let known = store.webhook_key_proof(mine).await.map_err(VaultError::Store)?;
+        let known = store.outbox().webhook_key_proof(mine).await.map_err(VaultError::Store)?;
         vault.check(&known).map(|()| vault)
     }
 
     /// Whether the key is the one of a database; leaves no trace. True while nothing has been sealed there.
     pub async fn try_key(store: &Store, key: &MasterKey) -> Result<(), VaultError> {
-        match store.known_webhook_key_proof().await.map_err(VaultError::Store)? {
+        match store.outbox().known_webhook_key_proof().await.map_err(VaultError::Store)? {
             Some(known) => Self::of(key).check(&known),
             None => Ok(()),
         }

@@ -76,7 +76,7 @@ impl Webhooks {
         let (secret, created_at) = (WebhookSecret::new(ids.secret()), clock.now());
         let sealed = self.vault()?.seal(account, &secret, &**ids);
         let until = created_at.after(OVERLAP);
-        store.rotate_webhook_secret(account, sealed, created_at, until).await.map_err(SecretError::Store)?;
+        store.outbox().rotate_webhook_secret(account, sealed, created_at, until).await.map_err(SecretError::Store)?;
         Ok(Rotated { secret, created_at })
     }
 
@@ -85,11 +85,11 @@ impl Webhooks {
     pub(crate) async fn secrets(&self, account: AccountId, now: Timestamp) -> Result<Vec<WebhookSecret>, SecretError> {
         let Inner { store, ids, .. } = &*self.0;
         let vault = self.vault()?;
-        let stored = match store.webhook_secret(account).await.map_err(SecretError::Store)? {
+        let stored = match store.outbox().webhook_secret(account).await.map_err(SecretError::Store)? {
             Some(stored) => stored,
             None => {
                 let fresh = vault.seal(account, &WebhookSecret::new(ids.secret()), &**ids);
-                store.ensure_webhook_secret(account, fresh, now).await.map_err(SecretError::Store)?
+                store.outbox().ensure_webhook_secret(account, fresh, now).await.map_err(SecretError::Store)?
             }
         };
         let previous = stored.previous.filter(|(_, until)| now < *until).map(|(sealed, _)| sealed);

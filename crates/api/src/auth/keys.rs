@@ -86,7 +86,7 @@ impl KeyBook {
     }
 
     async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Caller>, StoreError> {
-        let Some(record) = self.store.key_by_hash(hash).await? else { return Ok(None) };
+        let Some(record) = self.store.keys().key_by_hash(hash).await? else { return Ok(None) };
         self.note(record.id);
         Ok(Some(Caller {
             account: record.account,
@@ -113,7 +113,7 @@ impl KeyBook {
             let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
             let used: Vec<(KeyId, Timestamp)> = used.into_iter().collect();
             if !used.is_empty()
-                && let Err(cause) = self.store.touch_keys(&used).await
+                && let Err(cause) = self.store.keys().touch_keys(&used).await
             {
                 warn!(error = &cause as &dyn std::error::Error, "it could not be noted when keys were last used");
             }

@@ -291,8 +291,8 @@ both! {
         assert!(left.is_err());
         until("nothing is left", async || blobs(&server).is_empty()).await;
         until("its row is gone", async || {
-            let later = server.store.unfinished_files(server.clock_ahead(), 10).await.unwrap();
-            later.is_empty() && server.store.deleted_files(None, 10).await.unwrap().is_empty()
+            let later = server.store.file_rows().unfinished_files(server.clock_ahead(), 10).await.unwrap();
+            later.is_empty() && server.store.file_rows().deleted_files(None, 10).await.unwrap().is_empty()
         })
         .await;
         assert_eq!(server.get(FILES).await.ok()["data"], json!([]));
@@ -313,7 +313,7 @@ both! {
         server.clock.advance(Duration::from_secs(25 * 3_600));
         server.files.sweep().await.unwrap();
         assert_eq!(blobs(&server).len(), 0);
-        assert!(server.store.deleted_files(None, 10).await.unwrap().is_empty());
+        assert!(server.store.file_rows().deleted_files(None, 10).await.unwrap().is_empty());
         server.stop().await;
     }
 
@@ -424,8 +424,8 @@ both! {
         let fields = |length: usize| [field("purpose", "user_data"), file("a", &"x".repeat(length))];
         let poor = server.account("poor@example.com").await;
         let gone = async || {
-            server.store.deleted_files(None, 10).await.unwrap().is_empty()
-                && server.store.unfinished_files(server.clock_ahead(), 10).await.unwrap().is_empty()
+            server.store.file_rows().deleted_files(None, 10).await.unwrap().is_empty()
+                && server.store.file_rows().unfinished_files(server.clock_ahead(), 10).await.unwrap().is_empty()
         };
         post(&server, &poor.key, &fields(100_000)).await.ok();
         let over = post(&server, &poor.key, &fields(250_000)).await;

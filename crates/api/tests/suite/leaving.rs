@@ -86,7 +86,7 @@ both! {
         leave_everywhere(&server, "/v1/chat/completions", &chat, async |account, status, text| {
             assert_eq!(status, StatusCode::OK, "{text}");
             let usage = serde_json::from_str::<Value>(&text).unwrap()["usage"].clone();
-            let spent = usd("1").nanos() - server.store.user(account.id).await.unwrap().unwrap().balance.nanos();
+            let spent = usd("1").nanos() - server.store.accounts().user(account.id).await.unwrap().unwrap().balance.nanos();
             assert_eq!(spent, crate::inference::cost(&usage));
         })
         .await;

@@ -582,7 +582,7 @@ both! {
         // As if the answer to this had never come.
         let node = server.gateway.epoch().identity;
         let now = server.gateway.clock().now();
-        server.store.take_chore(node, None, now).await.unwrap().expect("a file to read");
+        server.store.chores().take_chore(node, None, now).await.unwrap().expect("a file to read");
         let tasks = batchin_tasks::Tasks::new();
         let parts = (server.blobs.clone(), server.files.clone());
         let batches = Batches::new(server.gateway.clone(), parts.0.clone(), parts.1.clone());

@@ -73,7 +73,7 @@ both! {
         assert_eq!(wrong.body, unknown.body);
         server.anonymous(Method::GET, "/v1/users/by-email?email=nobody@example.com").await
             .error(StatusCode::NOT_FOUND, "not_found");
-        server.store.set_user_disabled(server.owner.id, true).await.unwrap();
+        server.store.accounts().set_user_disabled(server.owner.id, true).await.unwrap();
         login(&server, &server.owner.email, server.owner.password).await
             .error(StatusCode::UNAUTHORIZED, "invalid_credentials");
         server.stop().await;
@@ -156,7 +156,7 @@ both! {
     async fn a_disabled_users_key_stops_within_a_second(backend) {
         let server = TestServer::start().on(backend).await;
         assert_eq!(server.get("/v1/users/me").await.status, 200);
-        server.store.set_user_disabled(server.owner.id, true).await.unwrap();
+        server.store.accounts().set_user_disabled(server.owner.id, true).await.unwrap();
         let began = Instant::now();
         while server.get("/v1/users/me").await.status == 200 {
             assert!(began.elapsed() < Duration::from_secs(1), "the key still works after {:?}", began.elapsed());

@@ -83,9 +83,10 @@ impl Worker {
         let (store, now, catalog) = (self.gateway.store(), self.gateway.clock().now(), self.gateway.catalog());
         let without = full_models(&catalog, queues);
         let after = self.lock().looked.get(&rank).copied();
-        let mut backlog = store.backlog(rank, &without, (after, BACKLOG), now).await.map_err(FencedError::Store)?;
+        let mut backlog =
+            store.claims().backlog(rank, &without, (after, BACKLOG), now).await.map_err(FencedError::Store)?;
         if backlog.is_empty() && after.is_some() {
-            backlog = store.backlog(rank, &without, (None, BACKLOG), now).await.map_err(FencedError::Store)?;
+            backlog = store.claims().backlog(rank, &without, (None, BACKLOG), now).await.map_err(FencedError::Store)?;
         }
         let cut = backlog.len() >= usize::try_from(BACKLOG).unwrap_or(usize::MAX);
         match backlog.last().filter(|_| cut) {
@@ -116,7 +117,7 @@ impl Worker {
         if look.take.is_empty() {
             return Ok(Vec::new());
         }
-        store.claim(node, &look.take, now).await
+        store.claims().claim(node, &look.take, now).await
     }
 
     /// Claims one task of each batch that waits for something and is due, but of an account only one for each reason.
@@ -124,7 +125,7 @@ impl Worker {
         let (store, now, catalog) = (self.gateway.store(), self.gateway.clock().now(), self.gateway.catalog());
         let mut look = Look { catalog: &catalog, queues, taken: HashMap::new(), take: Vec::new() };
         let without = full_models(&catalog, queues);
-        for Probe { of, .. } in store.probes(&without, PROBES, now).await.map_err(FencedError::Store)? {
+        for Probe { of, .. } in store.claims().probes(&without, PROBES, now).await.map_err(FencedError::Store)? {
             let id = look.id_of(&of.model);
             if look.room(&id) > 0 {
                 look.take(&id, Share { batch: of.batch, model: of.model, tasks: 1 });
@@ -133,7 +134,7 @@ impl Worker {
         if look.take.is_empty() {
             return Ok(Vec::new());
         }
-        store.claim(node, &look.take, now).await
+        store.claims().claim(node, &look.take, now).await
     }
 
     /// Gives a claim back. Many that end together, as those of a server that fails, are one transaction.
@@ -165,7 +166,7 @@ impl Worker {
     }
 
     async fn write_back(&self, back: &[Requeue]) {
-        if let Err(cause) = self.gateway.store().requeue(back).await {
+        if let Err(cause) = self.gateway.store().claims().requeue(back).await {
             // The claims end with this node's lease at the latest.
             warn!(error = &cause as &dyn std::error::Error, tasks = back.len(), "tasks could not be given back");
         }
@@ -177,7 +178,7 @@ impl Worker {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let before: Vec<Claim> = self.lock().claims.keys().copied().collect();
-            match self.gateway.store().claims_of(self.gateway.epoch().identity).await {
+            match self.gateway.store().claims().claims_of(self.gateway.epoch().identity).await {
                 Ok(claims) => {
                     let strays = self.compare(&before, &claims);
                     self.hand_back(strays).await;

@@ -35,7 +35,7 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
                 findings.push(doctor::blobs(blobs(config, &store).await));
                 let fingerprint = wiring::price_list(config).0;
                 // What cannot be asked has been told of above.
-                let others = store.other_prices(None, &fingerprint).await.unwrap_or_default();
+                let others = store.agreement().other_prices(None, &fingerprint).await.unwrap_or_default();
                 findings.extend(doctor::prices(&others.iter().map(ToString::to_string).collect::<Vec<_>>()));
             }
             Database::ToCome(what) => {
@@ -108,7 +108,7 @@ fn key_alone(config: &Config) -> Result<String, String> {
 /// Compares and changes nothing; a folder that is not there yet is made by `serve`.
 async fn blobs(config: &Config, store: &Store) -> Result<String, String> {
     let url = wiring::blobs_url(config);
-    let agreed = store.agreed(BLOBS).await.map_err(|cause| cli::explain(&cause))?;
+    let agreed = store.agreement().agreed(BLOBS).await.map_err(|cause| cli::explain(&cause))?;
     if let Blobs::Folder(folder) = &config.blobs
         && !folder.exists()
     {
@@ -130,7 +130,7 @@ async fn blobs(config: &Config, store: &Store) -> Result<String, String> {
 async fn key(config: &Config, store: &Store) -> Result<String, String> {
     let found = secret_key::find(config).map_err(|cause| cli::explain(&cause))?;
     let Some(key) = found else {
-        let known = store.known_webhook_key_proof().await.map_err(|cause| cli::explain(&cause))?;
+        let known = store.outbox().known_webhook_key_proof().await.map_err(|cause| cli::explain(&cause))?;
         return match known {
             None => Ok("none yet; the first start makes one".to_owned()),
             Some(_) => Err("the database has sealed webhook secrets, and their key is not here".to_owned()),

@@ -23,15 +23,15 @@ pub(super) async fn run(command: &Key, config: &Config, out: &mut impl Write) ->
         Key::List { email, json } => {
             let store = super::store(config).await?;
             let user = super::user_of(&store, email).await?;
-            for key in store.keys(user.id, super::now()).await? {
+            for key in store.accounts().keys(user.id, super::now()).await? {
                 show(&key, *json, out)?;
             }
             Ok(Outcome::Done)
         }
         Key::Revoke { id, json } => {
             let store = super::store(config).await?;
-            let account = store.key_record(*id).await?.with_context(|| unknown(*id))?.account;
-            store.delete_key(account, *id, super::now()).await.with_context(|| unknown(*id))?;
+            let account = store.keys().key_record(*id).await?.with_context(|| unknown(*id))?.account;
+            store.accounts().delete_key(account, *id, super::now()).await.with_context(|| unknown(*id))?;
             if *json {
                 writeln!(out, "{}", json!({ "id": id.to_string(), "revoked": true }))?;
             } else {
@@ -59,7 +59,7 @@ async fn create(command: &Key, config: &Config, out: &mut impl Write) -> Result<
         monthly_budget: *budget_cents,
         now: super::now(),
     };
-    store.create_key(new).await?;
+    store.accounts().create_key(new).await?;
     let secret = secret.text;
     if *json {
         writeln!(out, "{}", json!({ "id": id.to_string(), "key": secret }))?;
@@ -75,11 +75,11 @@ async fn limit(
     limits: KeyLimits,
     (as_json, out): (bool, &mut impl Write),
 ) -> Result<Outcome> {
-    let account = store.key_record(id).await?.with_context(|| unknown(id))?.account;
+    let account = store.keys().key_record(id).await?.with_context(|| unknown(id))?.account;
     let budget = limits.no_budget.then_some(None).or_else(|| limits.budget_cents.map(Some));
     let change = KeyChange { rate_limit_rpm: limits.rpm, monthly_budget: budget, ..KeyChange::default() };
-    store.update_key(account, id, change).await.with_context(|| unknown(id))?;
-    let keys = store.keys(account, super::now()).await?;
+    store.accounts().update_key(account, id, change).await.with_context(|| unknown(id))?;
+    let keys = store.accounts().keys(account, super::now()).await?;
     let key = keys.iter().find(|key| key.id == id).with_context(|| unknown(id))?;
     show(key, as_json, out)?;
     Ok(Outcome::Done)

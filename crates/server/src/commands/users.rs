@@ -42,7 +42,7 @@ pub(super) async fn user(command: &User, config: &Config, out: &mut impl Write) 
                 now: super::now(),
             };
             let store = super::store(config).await?;
-            let user = match store.create_user(new).await {
+            let user = match store.accounts().create_user(new).await {
                 Ok(user) => user,
                 Err(CreateUserError::EmailTaken) => bail!("the email is registered already"),
                 Err(other) => return Err(other.into()),
@@ -64,13 +64,13 @@ pub(super) async fn user(command: &User, config: &Config, out: &mut impl Write) 
 async fn set_disabled(email: &str, disabled: bool, config: &Config, out: &mut impl Write) -> Result<Outcome> {
     let store = super::store(config).await?;
     let user = super::user_of(&store, email).await?;
-    store.set_user_disabled(user.id, disabled).await?;
+    store.accounts().set_user_disabled(user.id, disabled).await?;
     writeln!(out, "{} is {}", user.email, if disabled { "disabled" } else { "enabled" })?;
     Ok(Outcome::Done)
 }
 
 async fn list(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Outcome> {
-    for user in super::store(config).await?.users(MAX_LISTED).await? {
+    for user in super::store(config).await?.accounts().users(MAX_LISTED).await? {
         if as_json {
             writeln!(out, "{}", in_json(&user)?)?;
         } else {
@@ -85,8 +85,8 @@ async fn list(config: &Config, as_json: bool, out: &mut impl Write) -> Result<Ou
 async fn show(email: &str, as_json: bool, config: &Config, out: &mut impl Write) -> Result<Outcome> {
     let store = super::store(config).await?;
     let user = super::user_of(&store, email).await?;
-    let keys = store.keys(user.id, super::now()).await?;
-    let available = store.available(user.id).await?.to_cents_text();
+    let keys = store.accounts().keys(user.id, super::now()).await?;
+    let available = store.balances().available(user.id).await?.to_cents_text();
     if as_json {
         let mut row = in_json(&user)?;
         row["available_cents"] = cents_number(&available)?.into();
@@ -123,10 +123,10 @@ pub(super) async fn credits(command: &Credits, config: &Config, out: &mut impl W
     let (Credit::Given(amount) | Credit::TakenBack(amount)) = *cents;
     let grant = CreditGrant { id, account: user.id, amount, reason: who, reference: None, now: super::now() };
     match cents {
-        Credit::Given(_) => store.grant_credit(grant).await?,
+        Credit::Given(_) => store.credit().grant_credit(grant).await?,
         Credit::TakenBack(_) => take_back(&store, grant, &user.email).await?,
     }
-    let balance = store.user(user.id).await?.context("the user is gone")?.balance.to_cents_text();
+    let balance = store.accounts().user(user.id).await?.context("the user is gone")?.balance.to_cents_text();
     if *json {
         writeln!(out, "{}", json!({ "id": id.to_string(), "credit_balance_cents": cents_number(&balance)? }))?;
     } else {
@@ -137,7 +137,7 @@ pub(super) async fn credits(command: &Credits, config: &Config, out: &mut impl W
 
 async fn take_back(store: &Store, correction: CreditGrant, email: &str) -> Result<()> {
     let asked = correction.amount;
-    match store.correct_credit(correction).await {
+    match store.credit().correct_credit(correction).await {
         Err(CorrectError::Insufficient { available }) => bail!(
             "{}¢ cannot be taken back: {email} has {}¢ that are not spent and not set aside for requests",
             asked.to_cents_text(),

@@ -14,7 +14,7 @@ pub(super) async fn run(command: &Webhooks, config: &Config, out: &mut impl Writ
     if !yes {
         bail!("every account's receiver will refuse webhooks until it has a new secret; if that is meant, add --yes");
     }
-    let forgotten = super::store(config).await?.forget_webhook_secrets().await?;
+    let forgotten = super::store(config).await?.outbox().forget_webhook_secrets().await?;
     writeln!(out, "forgot the webhook secrets of {}; restart every server", counted(forgotten, "account"))?;
     Ok(Outcome::Done)
 }

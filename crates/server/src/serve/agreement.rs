@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Refuses blobs that are not those of this database. A place that cannot be asked is no other one: it is told of, and
 /// what needs it fails until it can be.
 pub(super) async fn check_blobs(store: &Store, blobs: &Blobs, url: &str) -> Result<()> {
-    let agreed = store.agreed(BLOBS).await?;
+    let agreed = store.agreement().agreed(BLOBS).await?;
     let found = match &agreed {
         Some(_) => blobs.identity().await,
         None => blobs.identity_or(&World.uuid().to_string()).await.map(Some),
@@ -43,7 +43,7 @@ pub(super) async fn check_blobs(store: &Store, blobs: &Blobs, url: &str) -> Resu
     batchin_faults::point("blobs.named");
     let agreed = match (agreed, &found) {
         (Some(agreed), _) => agreed,
-        (None, Some(found)) => store.agree(BLOBS, found).await?,
+        (None, Some(found)) => store.agreement().agree(BLOBS, found).await?,
         (None, None) => return Ok(()),
     };
     if found.as_ref() == Some(&agreed) {
@@ -86,13 +86,13 @@ impl Seen {
         let fingerprint = match &self.noted {
             Some((noted, fingerprint)) if *noted == version => fingerprint.clone(),
             _ => {
-                let fingerprint = store.price_fingerprint(version).await?.unwrap_or_default();
-                store.note_prices(node, version).await?;
+                let fingerprint = store.prices().price_fingerprint(version).await?.unwrap_or_default();
+                store.agreement().note_prices(node, version).await?;
                 self.noted = Some((version, fingerprint.clone()));
                 fingerprint
             }
         };
-        let others = store.other_prices(Some(node), &fingerprint).await?;
+        let others = store.agreement().other_prices(Some(node), &fingerprint).await?;
         gauge!("batchin_node_disagreements", "what" => "prices").set(others.len() as f64);
         if others.len() != self.others {
             match others.first() {
@@ -104,7 +104,7 @@ impl Seen {
                 None => info!("all nodes charge by the same prices"),
             }
         }
-        let ahead = store.schema_ahead().await?;
+        let ahead = store.agreement().schema_ahead().await?;
         gauge!("batchin_node_disagreements", "what" => "schema").set(ahead as f64);
         if ahead > self.ahead {
             error!("the database was brought up to date by a newer version of this program: restart this node with it");

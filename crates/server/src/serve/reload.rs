@@ -142,7 +142,7 @@ impl Reloader {
         refuse_losses(in_force, &config)?;
         let (fingerprint, body) = wiring::price_list(&config);
         let (store, now) = (self.gateway.store(), self.gateway.clock().now());
-        let version = store.publish_prices(&fingerprint, &body, now).await.context("prices")?;
+        let version = store.prices().publish_prices(&fingerprint, &body, now).await.context("prices")?;
         let catalog = Catalog::new(version, config.models.clone())?;
         self.gateway.fleet().reload(config.upstreams.clone())?;
         self.gateway.reload(catalog);

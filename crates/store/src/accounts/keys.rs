@@ -4,7 +4,7 @@ use batchin_db::{Rerun, Row, Value, exactly, retried};
 use batchin_domain::{AccountId, Amount, KeyId, Month, PurseKind, Timestamp};
 
 use crate::{
-    Role, Store, StoreError,
+    Accounts, Keys, Role, StoreError,
     stored::{stored, stored_amount},
     waking::{WAITS_FOR_BUDGET, wake},
 };
@@ -104,7 +104,7 @@ fn budget(row: &Row) -> Result<Option<Amount>, StoreError> {
         .transpose()
 }
 
-impl Store {
+impl Accounts {
     /// Stores a key.
     pub async fn create_key(&self, new: NewKey) -> Result<(), StoreError> {
         let run = retried(Rerun::Harmless, || async {
@@ -130,47 +130,6 @@ impl Store {
             tx.commit().await
         });
         run.await
-    }
-
-    /// The key with this secret's hash, if it works: active, not deleted, its user not disabled.
-    pub async fn key_by_hash(&self, hash: [u8; 32]) -> Result<Option<KeyRecord>, StoreError> {
-        let row = self
-            .db
-            .one(
-                "SELECT k.id, k.account_id, k.rate_limit_rpm, k.budget_nano, u.role FROM api_key k \
-                 JOIN app_user u ON u.id = k.account_id \
-                 WHERE k.hash = $1 AND k.is_active = $2 AND k.deleted_at IS NULL AND u.disabled = $3",
-                [hash.to_vec().into(), true.into(), false.into()],
-            )
-            .await?;
-        row.map(|row| {
-            Ok(KeyRecord {
-                id: KeyId::new(row.get("id")?),
-                account: AccountId::new(row.get("account_id")?),
-                rate_limit_rpm: rpm(&row)?,
-                monthly_budget: budget(&row)?,
-                admin: stored::<Role>(&row, "app_user", "role")? == Role::Admin,
-            })
-        })
-        .transpose()
-    }
-
-    /// The key's own record by id, also when it is off: a batch goes on being paid for by the key that made it.
-    pub async fn key_record(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        let row = self
-            .db
-            .one("SELECT id, account_id, rate_limit_rpm, budget_nano FROM api_key WHERE id = $1", [id.uuid().into()])
-            .await?;
-        row.map(|row| {
-            Ok(KeyRecord {
-                id: KeyId::new(row.get("id")?),
-                account: AccountId::new(row.get("account_id")?),
-                rate_limit_rpm: rpm(&row)?,
-                monthly_budget: budget(&row)?,
-                admin: false,
-            })
-        })
-        .transpose()
     }
 
     /// An account's keys, newest first, without the deleted ones.
@@ -249,6 +208,61 @@ impl Store {
         }
     }
 
+    /// What was charged to a key in a month.
+    pub async fn spent_in_month(&self, key: KeyId, month: Month) -> Result<Amount, StoreError> {
+        let row = self
+            .db
+            .one(
+                "SELECT spent FROM purse WHERE kind = $1 AND owner = $2 AND win = $3",
+                [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into()],
+            )
+            .await?;
+        row.map_or(Ok(Amount::ZERO), |row| stored_amount(&row, "purse", "spent"))
+    }
+}
+
+impl Keys {
+    /// The key with this secret's hash, if it works: active, not deleted, its user not disabled.
+    pub async fn key_by_hash(&self, hash: [u8; 32]) -> Result<Option<KeyRecord>, StoreError> {
+        let row = self
+            .db
+            .one(
+                "SELECT k.id, k.account_id, k.rate_limit_rpm, k.budget_nano, u.role FROM api_key k \
+                 JOIN app_user u ON u.id = k.account_id \
+                 WHERE k.hash = $1 AND k.is_active = $2 AND k.deleted_at IS NULL AND u.disabled = $3",
+                [hash.to_vec().into(), true.into(), false.into()],
+            )
+            .await?;
+        row.map(|row| {
+            Ok(KeyRecord {
+                id: KeyId::new(row.get("id")?),
+                account: AccountId::new(row.get("account_id")?),
+                rate_limit_rpm: rpm(&row)?,
+                monthly_budget: budget(&row)?,
+                admin: stored::<Role>(&row, "app_user", "role")? == Role::Admin,
+            })
+        })
+        .transpose()
+    }
+
+    /// The key's own record by id, also when it is off: a batch goes on being paid for by the key that made it.
+    pub async fn key_record(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let row = self
+            .db
+            .one("SELECT id, account_id, rate_limit_rpm, budget_nano FROM api_key WHERE id = $1", [id.uuid().into()])
+            .await?;
+        row.map(|row| {
+            Ok(KeyRecord {
+                id: KeyId::new(row.get("id")?),
+                account: AccountId::new(row.get("account_id")?),
+                rate_limit_rpm: rpm(&row)?,
+                monthly_budget: budget(&row)?,
+                admin: false,
+            })
+        })
+        .transpose()
+    }
+
     /// Notes when keys were last used.
     pub async fn touch_keys(&self, used: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         // Every transaction locks rows in one order.
@@ -266,18 +280,6 @@ impl Store {
             tx.commit().await
         })
         .await
-    }
-
-    /// What was charged to a key in a month.
-    pub async fn spent_in_month(&self, key: KeyId, month: Month) -> Result<Amount, StoreError> {
-        let row = self
-            .db
-            .one(
-                "SELECT spent FROM purse WHERE kind = $1 AND owner = $2 AND win = $3",
-                [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into()],
-            )
-            .await?;
-        row.map_or(Ok(Amount::ZERO), |row| stored_amount(&row, "purse", "spent"))
     }
 }
 

@@ -3,7 +3,7 @@
 use batchin_db::{Rerun, retried};
 use batchin_domain::{AccountId, Timestamp};
 
-use crate::{Store, StoreError};
+use crate::{Accounts, StoreError};
 
 /// A session that has not ended.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct SessionRow {
     pub expires_at: Timestamp,
 }
 
-impl Store {
+impl Accounts {
     /// Stores a session by the SHA-256 of its token, and forgets those that have ended.
     pub async fn create_session(
         &self,

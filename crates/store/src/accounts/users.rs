@@ -3,7 +3,7 @@
 use batchin_db::{Rerun, Row, Value, exactly, retried};
 use batchin_domain::{AccountId, Balance, Timestamp};
 
-use crate::{Store, StoreError, stored::stored};
+use crate::{Accounts, StoreError, stored::stored};
 
 batchin_domain::stored! {
     /// What a user may do.
@@ -80,7 +80,7 @@ fn user(row: &Row) -> Result<User, StoreError> {
     })
 }
 
-impl Store {
+impl Accounts {
     /// Creates a user and an empty account.
     pub async fn create_user(&self, new: NewUser) -> Result<User, CreateUserError> {
         let run = retried(Rerun::IfRolledBack, || async {

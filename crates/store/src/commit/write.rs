@@ -5,13 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use batchin_db::{Dialect, Source, Target, Value, WriteTx, both, columns_of, exactly};
+use batchin_db::{Db, Dialect, Source, Target, Value, WriteTx, both, columns_of, exactly};
 use batchin_domain::{AccountId, Measure, Purse, PurseKind, TaskStatus, ledger::Movement};
 use futures::join;
 use uuid::Uuid;
 
 use crate::{
-    CommitError, NodeIdentity, Outcome, Settlement, Store, StoreError, UsageRecord,
+    CommitError, NodeIdentity, Outcome, Settlement, StoreError, UsageRecord,
     commit::{Before, tasks::Ends},
     fence::still,
     stored::to_i64,
@@ -19,13 +19,13 @@ use crate::{
 
 /// Writes a group.
 pub(super) async fn group(
-    store: &Store,
+    db: &Db,
     node: NodeIdentity,
     settlements: &Arc<[Box<Settlement>]>,
     before: Before,
 ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
     let settlements = Arc::clone(settlements);
-    store.db.write_whole(move |tx| group_in(tx, node, settlements, before)).await
+    db.write_whole(move |tx| group_in(tx, node, settlements, before)).await
 }
 
 async fn group_in(

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use batchin_db::{Rerun, WriteTx, retried};
+use batchin_db::{Db, Rerun, WriteTx, retried};
 use batchin_domain::{AccountId, NodeId, Timestamp};
 
-use crate::{NodeIdentity, Store, StoreError};
+use crate::{Answers, NodeIdentity, StoreError};
 
 /// What an Idempotency-Key is unique in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +40,7 @@ pub enum Begun {
     Mismatch,
 }
 
-impl Store {
+impl Answers {
     /// Begins a request, or says what is known of it. What a node began whose epoch is over may be begun again.
     #[expect(clippy::too_many_arguments, reason = "what is asked, by whom and when: each a type of its own")]
     pub async fn begin_idempotent(
@@ -52,8 +52,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Begun, StoreError> {
         let begin = Begin { scope, route, fingerprint, node, now };
-        match retried(Rerun::IfRolledBack, || begin.run(self, Earlier::None)).await {
-            Err(StoreError::Unsure(_)) => retried(Rerun::IfRolledBack, || begin.run(self, Earlier::Unheard)).await,
+        match retried(Rerun::IfRolledBack, || begin.run(&self.db, Earlier::None)).await {
+            Err(StoreError::Unsure(_)) => retried(Rerun::IfRolledBack, || begin.run(&self.db, Earlier::Unheard)).await,
             done => done,
         }
     }
@@ -112,8 +112,8 @@ enum Earlier {
 }
 
 impl Begin<'_> {
-    async fn run(&self, store: &Store, earlier: Earlier) -> Result<Begun, StoreError> {
-        let tx = store.db.write().await?;
+    async fn run(&self, db: &Db, earlier: Earlier) -> Result<Begun, StoreError> {
+        let tx = db.write().await?;
         let inserted = tx
             .run(
                 "INSERT INTO idempotency (account_id, idem_key, route, fingerprint, node_id, node_epoch, created_at) \

@@ -6,7 +6,7 @@ use batchin_db::{Row, Value};
 use batchin_domain::{AccountId, Amount, BatchId, CallKind, Counts, KeyId, RequestId, Timestamp};
 
 use crate::{
-    Outcome, Store, StoreError, UsageMarks,
+    Outcome, StoreError, Usage, UsageMarks,
     stored::{counts_by, stored, stored_amount},
 };
 
@@ -177,7 +177,7 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
 const ROW: &str = "request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
      cost_nano, outcome, estimated, marks, created_at, latency_us, ttft_us";
 
-impl Store {
+impl Usage {
     /// Requests one by one, newest first.
     pub async fn usage_logs(&self, filter: &UsageFilter, page: Page) -> Result<Vec<UsageRow>, StoreError> {
         let (condition, mut values) = condition(filter);

@@ -4,7 +4,7 @@ use batchin_db::{Rerun, Row, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::Counters, ledger::Movement};
 
 use crate::{
-    Store, StoreError,
+    Balances, Credit, StoreError,
     stored::stored_amount,
     waking::{WAITS_FOR_BALANCE, wake},
 };
@@ -105,7 +105,7 @@ pub(crate) async fn lock_balance(tx: &WriteTx, account: AccountId) -> Result<Opt
     Ok(locked.map(|(counters, frozen)| if frozen { Amount::ZERO } else { counters.available() }))
 }
 
-impl Store {
+impl Credit {
     /// Books credit from the operator. The same grant under the same reference again changes nothing and is no error.
     pub async fn grant_credit(&self, grant: CreditGrant) -> Result<(), GrantError> {
         if grant.amount.is_zero() {
@@ -163,13 +163,6 @@ impl Store {
         booked.await.map_err(CorrectError::Store)?
     }
 
-    /// What of an account's balance is not leased to nodes; nothing where there is no account.
-    pub async fn available(&self, account: AccountId) -> Result<Amount, StoreError> {
-        let sql = "SELECT posted_debit, posted_credit, pending_debit FROM account WHERE id = $1";
-        let row = self.db.one(sql, [account.uuid().into()]).await?;
-        row.map_or(Ok(Amount::ZERO), |row| Ok(counters(&row)?.available()))
-    }
-
     /// Whether the movement with this grant's id or reference gave the same account as much.
     async fn is_booked(&self, grant: &CreditGrant) -> Result<bool, StoreError> {
         let sql = "SELECT account_id, amount FROM transfer WHERE id = $1 OR reference = $2";
@@ -177,6 +170,15 @@ impl Store {
         let [row] = rows.as_slice() else { return Ok(false) };
         let account = AccountId::new(row.get("account_id")?);
         Ok((account, stored_amount(row, "transfer", "amount")?) == (grant.account, grant.amount))
+    }
+}
+
+impl Balances {
+    /// What of an account's balance is not leased to nodes; nothing where there is no account.
+    pub async fn available(&self, account: AccountId) -> Result<Amount, StoreError> {
+        let sql = "SELECT posted_debit, posted_credit, pending_debit FROM account WHERE id = $1";
+        let row = self.db.one(sql, [account.uuid().into()]).await?;
+        row.map_or(Ok(Amount::ZERO), |row| Ok(counters(&row)?.available()))
     }
 
     /// Credits of an account, newest first.

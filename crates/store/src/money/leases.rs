@@ -4,7 +4,7 @@ use batchin_db::{Dialect, Rerun, WriteTx, exactly, retried};
 use batchin_domain::{BatchId, KeyId, Minute, Purse, PurseKind, Quantity, escrow::grant_size};
 use uuid::Uuid;
 
-use crate::{FencedError, NodeIdentity, Store, StoreError, fence::still, money::credit::lock_balance, stored::stored};
+use crate::{FencedError, NodeIdentity, Purses, StoreError, fence::still, money::credit::lock_balance, stored::stored};
 
 /// A node asks for more of one purse.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub enum LeaseOutcome {
     Gone,
 }
 
-impl Store {
+impl Purses {
     /// Leases at least what is needed, or says what there is. When it is short, other nodes' leases are recalled.
     pub async fn lease(&self, ask: LeaseAsk) -> Result<LeaseOutcome, FencedError> {
         let run = retried(Rerun::Harmless, || async {

@@ -6,7 +6,7 @@ use batchin_db::{Rerun, retried};
 use batchin_domain::{Class, ClassPrices, Measure, PriceVersion, Rate, Tariff, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{Store, StoreError};
+use crate::{Prices, StoreError};
 
 /// A price list as it was published.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ fn prices_of(model: &Value) -> Option<[Tariff; Class::ALL.len()]> {
 /// More nodes than this never publish different lists at the same instant.
 const PUBLISH_TRIES: usize = 16;
 
-impl Store {
+impl Prices {
     /// Publishes a price list; the same list as the newest one keeps its version.
     pub async fn publish_prices(
         &self,

@@ -15,7 +15,7 @@ use batchin_domain::{
 };
 use uuid::Uuid;
 
-use crate::{FencedError, NodeIdentity, Store, StoreError, fence::still, stored::stored};
+use crate::{FencedError, NodeIdentity, Outbox, StoreError, fence::still, stored::stored};
 
 /// Tries of one delivery that are remembered; replays make more than the schedule does.
 const TRIES_KEPT: i64 = 50;
@@ -102,7 +102,7 @@ impl DeliveryRoom {
     }
 }
 
-impl Store {
+impl Outbox {
     /// Claims deliveries that are due, oldest first, as far as there is room for them.
     ///
     /// After an error, deliveries may be claimed that the caller knows nothing of; they are taken back with its epoch.

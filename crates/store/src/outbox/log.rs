@@ -10,7 +10,7 @@ use batchin_domain::{
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError,
+    DeliveryLog, StoreError,
     stored::{stored, stored_if},
 };
 
@@ -82,7 +82,7 @@ impl From<StoreError> for DeliveryError {
 
 const COLUMNS: &str = "id, kind, subject, url, state, due_at, created_at, finished_at";
 
-impl Store {
+impl DeliveryLog {
     /// An account's deliveries, newest first.
     pub async fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, DeliveryError> {
         let mut sql = format!("SELECT {COLUMNS} FROM webhook_delivery WHERE account_id = $1");

@@ -3,7 +3,7 @@
 use batchin_db::{Rerun, Row, WriteTx, retried};
 use batchin_domain::{AccountId, Timestamp};
 
-use crate::{Store, StoreError};
+use crate::{Outbox, StoreError};
 
 /// An account's secret, and the one before while both count.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct SealedSecret {
     pub previous: Option<(Vec<u8>, Timestamp)>,
 }
 
-impl Store {
+impl Outbox {
     /// What proves that a key is the one that this database's secrets are sealed with: what the first to ask brought.
     pub async fn webhook_key_proof(&self, mine: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         const READ: &str = "SELECT sealed FROM webhook_key";

@@ -7,7 +7,7 @@ use batchin_domain::{
 };
 
 use crate::{
-    BlobRange, Store, StoreError, StoredResult, TaskError,
+    BatchRows, BlobRange, Claims, StoreError, StoredResult, TaskError,
     stored::{counts_by, stored, stored_amount, stored_if, to_i64, unsigned},
 };
 
@@ -131,7 +131,7 @@ const BATCH_COLUMNS: &str = "id, account_id, priority, status, chore, inline, en
 const TASK_COLUMNS: &str = "id, idx, seq, custom_id, model, state, result_blob, result_offset, result_len, result_head, \
      error_code, error_message, error_status, error_kind, error_param, input_tokens, cached_tokens, output_tokens, cost_nano";
 
-impl Store {
+impl BatchRows {
     /// An account's batches, newest first.
     pub async fn batches(&self, account: AccountId, limit: u32, offset: u32) -> Result<Vec<BatchRow>, StoreError> {
         let rows = self
@@ -214,7 +214,9 @@ impl Store {
             .await?;
         rows.iter().map(task_row).collect()
     }
+}
 
+impl Claims {
     /// Says why a batch waits and until when nobody needs to look at it, or that it waits no longer.
     pub async fn set_blocked(&self, batch: BatchId, blocked: Option<(&str, Timestamp)>) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {

@@ -11,7 +11,7 @@ use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, FileId, Tas
 use uuid::Uuid;
 
 use crate::{
-    BatchRow, FencedError, NewTask, NodeIdentity, Store, StoreError,
+    BatchRow, Chores, FencedError, NewTask, NodeIdentity, StoreError,
     fence::still,
     queue::batches::lock_batch,
     queue::endings::{begin_to_close, count, end_batch, lock_unended, stop, stopped},
@@ -63,7 +63,7 @@ pub struct Piece<'a> {
     pub tasks: &'a [NewTask],
 }
 
-impl Store {
+impl Chores {
     /// Takes a batch that needs something done and that no node cares for, of another account than `full`: those whose
     /// chore has failed come after the others, and not before it is their time again; else the oldest.
     pub async fn take_chore(

@@ -14,7 +14,7 @@ use futures::join;
 use uuid::Uuid;
 
 use crate::{
-    BlobRange, FencedError, NodeIdentity, Store, StoreError,
+    BlobRange, Chores, Claims, FencedError, NodeIdentity, StoreError,
     fence::still,
     queue::batches::counts,
     queue::waiting::WAITS_FOR_CAP,
@@ -136,10 +136,10 @@ const HAS_TASKS: &str = "EXISTS (SELECT 1 FROM task t WHERE t.batch_id = b.id AN
 const _: () = assert!(BatchStatus::Pending.code() == 0 && BatchStatus::InProgress.code() == 1);
 const _: () = assert!(TaskStatus::Pending.code() == 0);
 
-impl Store {
+impl Claims {
     /// Up to `limit` of what could be claimed of a rank, ordered by account, batch and model, from the account after
     /// `after` on, but nothing for the models in `without`. The rank is the batch's priority, or high once it has been
-    /// promoted. What waits for something is not among it: see [`Store::probes`].
+    /// promoted. What waits for something is not among it: see [`Claims::probes`].
     pub async fn backlog(
         &self,
         rank: Priority,
@@ -191,7 +191,7 @@ impl Store {
 
     /// Claims up to so many tasks of each share, oldest first.
     ///
-    /// After an error, tasks may be claimed that the caller knows nothing of: [`Store::claims_of`] tells.
+    /// After an error, tasks may be claimed that the caller knows nothing of: [`Claims::claims_of`] tells.
     pub async fn claim(
         &self,
         node: NodeIdentity,
@@ -287,7 +287,9 @@ impl Store {
         let row = self.db.one(sql, [priority.code().into()]).await?;
         row.map_or(Ok(0), |row| unsigned(&row, "batch", "n"))
     }
+}
 
+impl Chores {
     /// Batches of low priority whose windows pass next.
     pub async fn promotable(&self, limit: u32) -> Result<Vec<Promotable>, StoreError> {
         let sql = format!(

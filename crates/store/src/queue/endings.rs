@@ -6,7 +6,9 @@ use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, TaskStatus, Timestamp, batch::TaskCounts};
 use uuid::Uuid;
 
-use crate::{BatchRow, Store, StoreError, outbox::events::batches_ended, queue::batches::lock_batch, stored::to_i64};
+use crate::{
+    BatchRow, BatchRows, Endings, StoreError, outbox::events::batches_ended, queue::batches::lock_batch, stored::to_i64,
+};
 
 /// A batch of at most so many tasks is stopped in the transaction that asks for it; a larger one bit by bit, so that
 /// nobody waits for it.
@@ -32,7 +34,7 @@ pub enum CancelError {
     Store(#[source] StoreError),
 }
 
-impl Store {
+impl Endings {
     /// Stops a batch: what waits is not run, what runs is fenced off. A batch that has ended stays as it is.
     pub async fn cancel_batch(
         &self,
@@ -40,7 +42,7 @@ impl Store {
         id: BatchId,
         now: Timestamp,
     ) -> Result<Cancelled, CancelError> {
-        let known = self.batch(account, id).await.map_err(CancelError::Store)?;
+        let known = BatchRows { db: self.db.clone() }.batch(account, id).await.map_err(CancelError::Store)?;
         known.ok_or(CancelError::NotFound)?;
         let stopped = self.stop_batch(id, Ending::Cancelled, now).await.map_err(CancelError::Store)?;
         stopped.ok_or(CancelError::NotFound)

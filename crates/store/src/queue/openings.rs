@@ -9,7 +9,7 @@ use batchin_domain::{
 };
 
 use crate::{
-    BatchRow, BatchTerms, BatchTimes, IdempotencyScope, Store, StoreError, StoredAnswer, TaskUsage, files::use_file,
+    BatchRow, BatchTerms, BatchTimes, IdempotencyScope, Openings, StoreError, StoredAnswer, TaskUsage, files::use_file,
     inference::idempotency::remember, stored::to_i64,
 };
 
@@ -120,7 +120,7 @@ pub enum CreateBatchError {
     Store(#[source] StoreError),
 }
 
-impl Store {
+impl Openings {
     /// Opens a batch; one that is made inline with all its tasks. The same batch again changes nothing.
     pub async fn create_batch(&self, new: NewBatch) -> Result<(), CreateBatchError> {
         let run = retried(Rerun::Harmless, || async {

@@ -5,9 +5,9 @@
 use batchin_db::{Rerun, retried};
 use batchin_domain::{BatchId, Purse, Timestamp};
 
-use crate::{Store, StoreError, money::leases::parts};
+use crate::{Chores, StoreError, money::leases::parts};
 
-impl Store {
+impl Chores {
     /// Ended batches whose tasks have been kept long enough.
     pub async fn batches_to_sweep(&self, limit: u32, now: Timestamp) -> Result<Vec<BatchId>, StoreError> {
         let sql = "SELECT id FROM batch WHERE sweep_at IS NOT NULL AND sweep_at <= $1 ORDER BY sweep_at LIMIT $2";

@@ -8,7 +8,7 @@ use batchin_db::{Rerun, Value, retried};
 use batchin_domain::{AccountId, Amount, BatchId, KeyId, Month, PurseKind, Timestamp};
 
 use crate::{
-    Store, StoreError,
+    Claims, Openings, StoreError,
     stored::unsigned,
     waking::{InLine, WAITING, WAITS_FOR_BALANCE, WAITS_FOR_BUDGET, WOKEN, lock_line, put, wake},
 };
@@ -70,7 +70,7 @@ impl MoneyWait {
     }
 }
 
-impl Store {
+impl Claims {
     /// Lets a batch wait for money. While something is set aside, its answer is that of all others of its account that
     /// would be asked about the same just as soon: the next in turn is. Who has been woken is asked all the same.
     pub async fn await_money(&self, unpaid: Unpaid) -> Result<(), StoreError> {
@@ -151,14 +151,6 @@ impl Store {
         wake(&self.db, account, reason, key).await
     }
 
-    /// How many batches of an account have not ended, and whether it has any credit.
-    pub async fn open_batches(&self, account: AccountId) -> Result<(u64, bool), StoreError> {
-        let sql = "SELECT (SELECT count(*) FROM batch b WHERE b.account_id = a.id AND b.finished_at IS NULL) AS n, \
-                   a.posted_credit > a.posted_debit AS credit FROM account a WHERE a.id = $1";
-        let Some(row) = self.db.one(sql, [account.uuid().into()]).await? else { return Ok((0, false)) };
-        Ok((unsigned(&row, "batch", "n")?, row.get("credit")?))
-    }
-
     /// What the purse has. `None`: its owner is gone.
     async fn means(&self, account: AccountId, wait: MoneyWait) -> Result<Option<Means>, StoreError> {
         let row = match wait {
@@ -177,5 +169,15 @@ impl Store {
             }
         };
         row.map(|row| Ok(Means { available: row.get("available")?, held: row.get::<i64>("held")? > 0 })).transpose()
+    }
+}
+
+impl Openings {
+    /// How many batches of an account have not ended, and whether it has any credit.
+    pub async fn open_batches(&self, account: AccountId) -> Result<(u64, bool), StoreError> {
+        let sql = "SELECT (SELECT count(*) FROM batch b WHERE b.account_id = a.id AND b.finished_at IS NULL) AS n, \
+                   a.posted_credit > a.posted_debit AS credit FROM account a WHERE a.id = $1";
+        let Some(row) = self.db.one(sql, [account.uuid().into()]).await? else { return Ok((0, false)) };
+        Ok((unsigned(&row, "batch", "n")?, row.get("credit")?))
     }
 }

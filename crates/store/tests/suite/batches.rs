@@ -11,7 +11,7 @@ use futures::future::join_all;
 use crate::support::{Db, both, completed, failed, nanos, now, refused};
 
 async fn counts(db: &Db, account: AccountId, batch: BatchId) -> (BatchStatus, TaskCounts) {
-    let row = db.store.batch(account, batch).await.unwrap().unwrap();
+    let row = db.store.batch_rows().batch(account, batch).await.unwrap().unwrap();
     assert_eq!(row.status.is_final(), row.times.finished.is_some());
     (row.status, row.counts)
 }
@@ -27,17 +27,17 @@ both! {
         for n in 0..3 {
             let new = NewBatch { now: now().after(Duration::from_secs(n)), ..db.new_batch(account, Priority::Low, 1) };
             ids.push(new.id);
-            db.store.create_batch(new).await.unwrap();
+            db.store.openings().create_batch(new).await.unwrap();
         }
         let list = async |limit, offset| {
-            let rows = db.store.batches(account, limit, offset).await.unwrap();
+            let rows = db.store.batch_rows().batches(account, limit, offset).await.unwrap();
             rows.into_iter().map(|b| b.id).collect::<Vec<_>>()
         };
         assert_eq!(list(2, 0).await, [ids[2], ids[1]]);
         assert_eq!(list(2, 2).await, [ids[0]]);
-        assert!(db.store.batches(other, 9, 0).await.unwrap().is_empty());
-        assert!(db.store.batch(other, ids[0]).await.unwrap().is_none());
-        let row = db.store.batch(account, ids[0]).await.unwrap().unwrap();
+        assert!(db.store.batch_rows().batches(other, 9, 0).await.unwrap().is_empty());
+        assert!(db.store.batch_rows().batch(other, ids[0]).await.unwrap().is_none());
+        let row = db.store.batch_rows().batch(account, ids[0]).await.unwrap().unwrap();
         assert_eq!((row.terms.priority, row.status, row.counts), (Priority::Low, BatchStatus::Pending, counted(1, 0, 0, 0)));
         assert_eq!((row.blocked, row.times.created, row.times.finished), (None, now(), None));
         db.assert_clean().await;
@@ -50,11 +50,11 @@ both! {
         let batch = new.id;
         for _ in 0..2 {
             // The same batch again changes nothing.
-            db.store.create_batch(new.clone()).await.unwrap();
+            db.store.openings().create_batch(new.clone()).await.unwrap();
         }
         let mut seen = Vec::new();
         loop {
-            let page = db.store.tasks(batch, seen.len() as u64, 100).await.unwrap();
+            let page = db.store.batch_rows().tasks(batch, seen.len() as u64, 100).await.unwrap();
             if page.is_empty() {
                 break;
             }
@@ -76,10 +76,10 @@ both! {
         let tasks = db.new_tasks(0, 3);
         let inline = NewTasks::Inline(tasks.clone());
         let first = NewBatch { key: Some(key), tasks: inline, ..db.new_batch(account, Priority::High, 0) };
-        db.store.create_batch(first.clone()).await.unwrap();
+        db.store.openings().create_batch(first.clone()).await.unwrap();
         let second = db.batch(account, Priority::High, 2).await;
-        assert_eq!(db.store.queue_depth(Priority::High).await.unwrap(), 5);
-        assert_eq!(db.store.queue_depth(Priority::Fill).await.unwrap(), 0);
+        assert_eq!(db.store.claims().queue_depth(Priority::High).await.unwrap(), 5);
+        assert_eq!(db.store.claims().queue_depth(Priority::Fill).await.unwrap(), 0);
 
         let claimed = db.claim(node, Priority::High, 4, now()).await.unwrap();
         assert_eq!(claimed.iter().map(|t| t.batch).collect::<Vec<_>>(), [first.id, first.id, first.id, second]);
@@ -88,7 +88,7 @@ both! {
         assert_eq!((task.account, task.key, task.priority), (account, Some(key), Priority::High));
         assert_eq!((task.model.as_str(), task.call, task.custom_id.as_str()), ("m", Ok(CallKind::Chat), "t1"));
         assert_eq!(task.body, BlobRange { blob: "in".to_owned(), offset: 100, len: 100 });
-        assert_eq!(db.store.claims_of(node).await.unwrap(), claimed.iter().map(|t| t.claim).collect());
+        assert_eq!(db.store.claims().claims_of(node).await.unwrap(), claimed.iter().map(|t| t.claim).collect());
         assert_eq!(counts(db, account, first.id).await.0, BatchStatus::InProgress);
         assert_eq!(counts(db, account, low).await.0, BatchStatus::Pending);
         assert!(db.claim(node, Priority::High, 0, now()).await.unwrap().is_empty());
@@ -125,10 +125,10 @@ both! {
         let claimed = db.claim(node, Priority::High, 2, now()).await.unwrap();
         let soon = now().after(Duration::from_secs(5));
         let back = |n: usize, counts| Requeue { claim: claimed[n].claim, not_before: soon, counts };
-        db.store.requeue(&[back(1, true), back(0, false)]).await.unwrap();
+        db.store.claims().requeue(&[back(1, true), back(0, false)]).await.unwrap();
         // A second time the claims are out of date and are passed over.
-        db.store.requeue(&[back(1, false), back(0, false)]).await.unwrap();
-        assert!(db.store.claims_of(node).await.unwrap().is_empty());
+        db.store.claims().requeue(&[back(1, false), back(0, false)]).await.unwrap();
+        assert!(db.store.claims().claims_of(node).await.unwrap().is_empty());
         assert!(db.claim(node, Priority::High, 2, now()).await.unwrap().is_empty());
         let late = db.committer(node).commit(db.ending(&claimed[0], 5, completed())).await;
         assert_eq!(late, Err(CommitError::StaleTask));
@@ -158,18 +158,18 @@ both! {
             db.do_chores(node).await;
             assert_eq!(counts(db, account, batch).await, want);
         }
-        let account_batches = db.store.batches(account, 9, 0).await.unwrap();
-        let mixed = db.store.tasks(account_batches[1].id, 0, 9).await.unwrap();
+        let account_batches = db.store.batch_rows().batches(account, 9, 0).await.unwrap();
+        let mixed = db.store.batch_rows().tasks(account_batches[1].id, 0, 9).await.unwrap();
         assert_eq!((mixed[0].status, mixed[1].status), (TaskStatus::Completed, TaskStatus::Failed));
         let body = BlobRange { blob: "out".to_owned(), offset: 7, len: 9 };
         assert_eq!(mixed[0].result, Some(StoredResult { body, head: 5 }));
         assert_eq!((mixed[0].seq, mixed[1].seq), (Some(1), Some(2)));
-        let ended = db.store.ended_tasks(account_batches[1].id, 1, 9).await.unwrap();
+        let ended = db.store.batch_rows().ended_tasks(account_batches[1].id, 1, 9).await.unwrap();
         assert_eq!(ended.iter().map(|task| task.id).collect::<Vec<_>>(), [mixed[1].id]);
         let usage = mixed[0].usage.unwrap();
         assert_eq!((usage.counts, usage.cost), (Counts::of_tokens(10, 20).with(Measure::CachedTokens, 5), nanos(3)));
         assert_eq!(mixed[1].error, Some(refused()));
-        let row = db.store.batch(account, account_batches[1].id).await.unwrap().unwrap();
+        let row = db.store.batch_rows().batch(account, account_batches[1].id).await.unwrap().unwrap();
         let sums = row.usage;
         assert_eq!((sums.counts, sums.cost), (Counts::of_tokens(20, 40).with(Measure::CachedTokens, 10), nanos(3)));
         assert_eq!(row.reasoning_tokens, 2, "one task completed");
@@ -205,18 +205,18 @@ both! {
         let committer = db.committer(node);
         committer.commit(db.ending(&claimed[0], 4, completed())).await.unwrap();
 
-        assert!(matches!(db.store.cancel_batch(other, batch, now()).await, Err(CancelError::NotFound)));
-        let cancelled = db.store.cancel_batch(account, batch, now()).await.unwrap();
+        assert!(matches!(db.store.endings().cancel_batch(other, batch, now()).await, Err(CancelError::NotFound)));
+        let cancelled = db.store.endings().cancel_batch(account, batch, now()).await.unwrap();
         assert_eq!((cancelled.status, cancelled.stopped), (BatchStatus::Cancelling, 4));
         let late = committer.commit(db.ending(&claimed[1], 4, completed())).await;
         assert_eq!(late, Err(CommitError::StaleTask));
-        assert!(db.store.claims_of(node).await.unwrap().is_empty());
+        assert!(db.store.claims().claims_of(node).await.unwrap().is_empty());
         assert!(db.claim(node, Priority::High, 9, now()).await.unwrap().is_empty());
         let back = Requeue { claim: claimed[2].claim, not_before: now(), counts: false };
-        db.store.requeue(&[back]).await.unwrap();
+        db.store.claims().requeue(&[back]).await.unwrap();
         db.do_chores(node).await;
         assert_eq!(counts(db, account, batch).await, (BatchStatus::Cancelled, counted(5, 1, 0, 4)));
-        let again = db.store.cancel_batch(account, batch, now()).await.unwrap();
+        let again = db.store.endings().cancel_batch(account, batch, now()).await.unwrap();
         assert_eq!((again.status, again.stopped), (BatchStatus::Cancelled, 0));
         db.assert_balance(account, 96).await;
         db.assert_clean().await;
@@ -231,7 +231,8 @@ both! {
             let batch = db.batch(account, Priority::High, 30).await;
             let claimed = db.claim(node, Priority::High, 20, now()).await.unwrap();
             let ends = join_all(claimed.iter().map(|t| committer.commit(db.ending(t, 1, completed()))));
-            let cancels = join_all((0..=round % 3).map(|_| db.store.cancel_batch(account, batch, now())));
+            let endings = db.store.endings();
+            let cancels = join_all((0..=round % 3).map(|_| endings.cancel_batch(account, batch, now())));
             let (ends, cancels) = futures::future::join(ends, cancels).await;
             let ended = ends.iter().filter(|e| e.is_ok()).count() as u32;
             let stopped: u64 = cancels.iter().map(|c| c.as_ref().unwrap().stopped).sum();
@@ -246,15 +247,15 @@ both! {
     async fn why_a_batch_waits_is_said_until_it_ends(db) {
         let account = db.account(0).await;
         let batch = db.batch(account, Priority::High, 1).await;
-        let blocked = async || db.store.batch(account, batch).await.unwrap().unwrap().blocked;
-        db.store.set_blocked(batch, Some(("insufficient balance", now()))).await.unwrap();
+        let blocked = async || db.store.batch_rows().batch(account, batch).await.unwrap().unwrap().blocked;
+        db.store.claims().set_blocked(batch, Some(("insufficient balance", now()))).await.unwrap();
         assert_eq!(blocked().await.as_deref(), Some("insufficient balance"));
-        db.store.set_blocked(batch, None).await.unwrap();
+        db.store.claims().set_blocked(batch, None).await.unwrap();
         assert_eq!(blocked().await, None);
-        db.store.set_blocked(batch, Some(("no model", now()))).await.unwrap();
-        db.store.cancel_batch(account, batch, now()).await.unwrap();
+        db.store.claims().set_blocked(batch, Some(("no model", now()))).await.unwrap();
+        db.store.endings().cancel_batch(account, batch, now()).await.unwrap();
         assert_eq!(blocked().await, None);
-        db.store.set_blocked(batch, Some(("too late", now()))).await.unwrap();
+        db.store.claims().set_blocked(batch, Some(("too late", now()))).await.unwrap();
         assert_eq!(blocked().await, None);
     }
 }

@@ -17,15 +17,15 @@ both! {
         let held = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 60) };
         let committer = db.committer(node);
         committer.commit(held).await.unwrap();
-        assert_eq!(db.store.spent_in_month(key, this_month()).await.unwrap(), nanos(60));
+        assert_eq!(db.store.accounts().spent_in_month(key, this_month()).await.unwrap(), nanos(60));
         assert_eq!(db.available(node, budget).await, units(10));
         let over = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 11) };
         assert_eq!(committer.commit(over).await, Err(CommitError::Refused));
-        db.store.release(node, &[(budget, units(10))]).await.unwrap();
-        db.store.release(other, &[(budget, units(20))]).await.unwrap();
+        db.store.purses().release(node, &[(budget, units(10))]).await.unwrap();
+        db.store.purses().release(other, &[(budget, units(20))]).await.unwrap();
         db.lease(other, budget, 40).await;
         assert_eq!(db.available(node, budget).await, units(0));
-        let row = db.store.keys(account, now()).await.unwrap().remove(0);
+        let row = db.store.accounts().keys(account, now()).await.unwrap().remove(0);
         assert_eq!((row.spent_this_month, row.monthly_budget), (nanos(60), Some(nanos(100))));
         db.assert_clean().await;
     }
@@ -39,14 +39,14 @@ both! {
         for _ in 0..3 {
             committer.commit(Settlement { key: Some(key), ..db.settlement(account, 7) }).await.unwrap();
         }
-        assert_eq!(db.store.spent_in_month(key, this_month()).await.unwrap(), nanos(21));
+        assert_eq!(db.store.accounts().spent_in_month(key, this_month()).await.unwrap(), nanos(21));
         // A budget that is set later counts what was spent before.
         let change = KeyChange { monthly_budget: Some(Some(nanos(30))), ..KeyChange::default() };
-        db.store.update_key(account, key, change).await.unwrap();
+        db.store.accounts().update_key(account, key, change).await.unwrap();
         assert_eq!(db.available(node, Purse::Budget(key, this_month())).await, units(9));
         // And one that is below that leaves nothing.
         let change = KeyChange { monthly_budget: Some(Some(nanos(20))), ..KeyChange::default() };
-        db.store.update_key(account, key, change).await.unwrap();
+        db.store.accounts().update_key(account, key, change).await.unwrap();
         assert_eq!(db.available(node, Purse::Budget(key, this_month())).await, units(0));
         db.assert_clean().await;
     }
@@ -72,14 +72,14 @@ both! {
         let committer = db.committer(node);
         let both = futures::future::join(committer.commit(late), committer.commit(new)).await;
         assert_eq!(both, (Ok(()), Ok(())));
-        assert_eq!(db.store.spent_in_month(key, this_month()).await.unwrap(), nanos(90));
-        assert_eq!(db.store.spent_in_month(key, next_month).await.unwrap(), nanos(50));
-        let row = db.store.keys(account, next_month.start()).await.unwrap().remove(0);
+        assert_eq!(db.store.accounts().spent_in_month(key, this_month()).await.unwrap(), nanos(90));
+        assert_eq!(db.store.accounts().spent_in_month(key, next_month).await.unwrap(), nanos(50));
+        let row = db.store.accounts().keys(account, next_month.start()).await.unwrap().remove(0);
         assert_eq!(row.spent_this_month, nanos(50));
         db.assert_clean().await;
 
-        let again = db.store.join(node.id, now(), std::time::Duration::from_secs(9)).await.unwrap();
-        let left = db.store.lease(db.ask(again, Purse::Budget(key, next_month), 51, 51)).await.unwrap();
+        let again = db.store.nodes().join(node.id, now(), std::time::Duration::from_secs(9)).await.unwrap();
+        let left = db.store.purses().lease(db.ask(again, Purse::Budget(key, next_month), 51, 51)).await.unwrap();
         assert_eq!(left, LeaseOutcome::Short { available: units(50), recalling: false });
         assert_eq!(db.available(again, Purse::Budget(key, this_month())).await, units(10));
         db.assert_clean().await;

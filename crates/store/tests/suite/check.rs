@@ -28,7 +28,7 @@ async fn some_of_everything(db: &Db) {
     committer.commit(db.ending(&task, 8, completed())).await.unwrap();
     db.do_chores(node).await;
     let late = db.settlement(account, 3);
-    db.store.book_late(late.charge_id, &late, now()).await.unwrap();
+    db.store.ledger().book_late(late.charge_id, &late, now()).await.unwrap();
     let report = db.assert_clean().await;
     assert_eq!((report.accounts, report.transfers, report.usage_rows), (1, 6, 4));
     assert_eq!((report.leased_nanos, report.late_nanos), (4_955, 3));
@@ -39,7 +39,7 @@ async fn priced(db: &Db) {
     let rate = Rate::from_pico;
     let price = ClassPrices::new(Tariff::of_tokens(rate(1_500), rate(2_100)), Factor::ONE, Factor::ONE, Factor::ONE);
     let body = PriceList::body([("m", &price)]);
-    assert_eq!(db.store.publish_prices("fingerprint", &body, now()).await.unwrap(), PriceVersion(1));
+    assert_eq!(db.store.prices().publish_prices("fingerprint", &body, now()).await.unwrap(), PriceVersion(1));
     let account = db.account(10_000).await;
     let node = db.node().await;
     db.lease(node, Purse::Balance(account), 5_000).await;

@@ -34,8 +34,8 @@ both! {
         for (n, (account, key)) in accounts.iter().enumerate() {
             let charged: i64 = (0..300).filter(|i| i % 3 == n as i64).map(|i| i + 1).sum();
             db.assert_balance(*account, 1_000_000 - charged).await;
-            assert_eq!(db.store.spent_in_month(*key, now().month()).await.unwrap(), nanos(charged));
-            assert_eq!(db.store.usage_totals(&all_of(*account)).await.unwrap().requests, 100);
+            assert_eq!(db.store.accounts().spent_in_month(*key, now().month()).await.unwrap(), nanos(charged));
+            assert_eq!(db.store.usage().usage_totals(&all_of(*account)).await.unwrap().requests, 100);
         }
         // The check looks at every account's sequence.
         let report = db.assert_clean().await;
@@ -81,7 +81,7 @@ both! {
         }
         committer.close();
         db.tasks.shutdown(Duration::from_secs(20)).await;
-        let rows = db.store.usage_logs(&all_of(account), ALL).await.unwrap();
+        let rows = db.store.usage().usage_logs(&all_of(account), ALL).await.unwrap();
         assert_eq!(rows.len(), 4);
         for row in &rows {
             assert_eq!((row.cost, row.counts.of(Measure::CompletionTokens), row.outcome), (nanos(150), 15, Outcome::Completed));
@@ -98,7 +98,7 @@ both! {
         let mut tasks = db.claim(old, Priority::High, 2, now()).await.unwrap();
         let (kept, lost) = (tasks.remove(0), tasks.remove(0));
         let requeue = batchin_store::Requeue { claim: lost.claim, not_before: now(), counts: true };
-        db.store.requeue(&[requeue]).await.unwrap();
+        db.store.claims().requeue(&[requeue]).await.unwrap();
         let again = db.claim(new, Priority::High, 2, now()).await.unwrap().remove(0);
         assert_eq!(again.claim.task, lost.claim.task);
 
@@ -113,8 +113,8 @@ both! {
         let results = join_all(group.into_iter().map(|s| committer.commit(s))).await;
         assert_eq!(results, [Ok(()), Err(CommitError::StaleTask), Ok(()), Err(CommitError::StaleTask)]);
         db.assert_balance(account, 969).await;
-        assert_eq!(db.store.usage_totals(&all_of(account)).await.unwrap().requests, 2);
-        let tasks = db.store.tasks(kept.batch, 0, 9).await.unwrap();
+        assert_eq!(db.store.usage().usage_totals(&all_of(account)).await.unwrap().requests, 2);
+        let tasks = db.store.batch_rows().tasks(kept.batch, 0, 9).await.unwrap();
         assert_eq!(tasks[0].usage.unwrap().cost, nanos(30));
         db.assert_clean().await;
     }
@@ -177,7 +177,7 @@ both! {
         let mut ending = db.ending(&task, 1, TaskEnd::Failed(said));
         (ending.charge, ending.usage) = (nanos(0), None);
         db.committer(node).commit(ending).await.unwrap();
-        let stored = db.store.tasks(batch, 0, 9).await.unwrap().remove(0).error.unwrap();
+        let stored = db.store.batch_rows().tasks(batch, 0, 9).await.unwrap().remove(0).error.unwrap();
         assert_eq!((stored.message.as_str(), stored.param.as_deref()), ("a\u{fffd}b", Some("\u{fffd}")));
         db.assert_clean().await;
     }
@@ -218,7 +218,7 @@ both! {
         for round in 0..5 {
             let group = (0..7).map(|_| committer.commit(db.settlement(account, 1)));
             assert!(join_all(group).await.into_iter().all(|r| r.is_ok()));
-            db.store.grant_credit(db.grant(account, 1 + round)).await.unwrap();
+            db.store.credit().grant_credit(db.grant(account, 1 + round)).await.unwrap();
         }
         assert_eq!(db.assert_clean().await.transfers, 41);
     }
@@ -238,7 +238,7 @@ both! {
         let others = (0..10).map(|_| db.settlement(account, 1));
         let all = join_all(others.chain([settlement]).map(|s| committer.commit(s))).await;
         assert_eq!(all, [Ok(()); 11]);
-        let rows = db.store.usage_logs(&all_of(account), ALL).await.unwrap();
+        let rows = db.store.usage().usage_logs(&all_of(account), ALL).await.unwrap();
         let row = rows.into_iter().find(|row| row.request == sent.request).unwrap();
         assert_eq!((row.request, row.key, row.model), (sent.request, Some(key), sent.model));
         assert_eq!((row.call, row.class, row.batch, row.counts), (Some(CallKind::Embeddings), 2, None, sent.counts));
@@ -275,7 +275,7 @@ both! {
         committer.commit(end).await.unwrap();
         committer.commit(flush).await.unwrap();
         db.assert_balance(account, 947).await;
-        let row = db.store.usage_logs(&all_of(account), ALL).await.unwrap().into_iter().find(|row| row.key.is_some()).unwrap();
+        let row = db.store.usage().usage_logs(&all_of(account), ALL).await.unwrap().into_iter().find(|row| row.key.is_some()).unwrap();
         assert_eq!((row.counts, row.cost), (Counts::of_tokens(5, 12).with(Measure::CachedTokens, 1), nanos(50)));
         assert_eq!((row.outcome, row.estimated, row.marks.names()), (Outcome::Completed, false, vec!["below_pieces"]));
         let report = db.assert_clean().await;
@@ -294,8 +294,8 @@ both! {
             heard.send((settlement.charge_id, cause)).unwrap();
         });
         let options = CommitterOptions { give_up_after: Duration::from_secs(20), on_failure };
-        let committer = batchin_store::Committer::start(db.store.clone(), node, options, &db.tasks);
-        db.store.leave(node).await.unwrap();
+        let committer = batchin_store::Committer::start(db.store.ledger(), node, options, &db.tasks);
+        db.store.nodes().leave(node).await.unwrap();
         let (in_time, too_late) = (db.settlement(account, 1), db.settlement(account, 1));
         let expected = [in_time.charge_id, too_late.charge_id].map(|id| (id, CommitError::Fenced));
         drop(committer.submit(in_time).await.unwrap());
@@ -309,7 +309,7 @@ both! {
         let account = db.account(100).await;
         let node = db.node().await;
         let options = CommitterOptions { give_up_after: Duration::from_millis(200), on_failure: Arc::new(|_, _| ()) };
-        let committer = batchin_store::Committer::start(db.store.clone(), node, options, &db.tasks);
+        let committer = batchin_store::Committer::start(db.store.ledger(), node, options, &db.tasks);
         db.store.clone().close().await.unwrap();
         let began = tokio::time::Instant::now();
         let group = (0..20).map(|_| committer.commit(db.settlement(account, 1)));

@@ -26,12 +26,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn row(&self) -> BatchRow {
-        self.db.store.batch(self.account, self.batch).await.unwrap().unwrap()
+        self.db.store.batch_rows().batch(self.account, self.batch).await.unwrap().unwrap()
     }
 
     /// A new life of the node: what the old one had claimed and begun is taken back.
     async fn crash(&mut self) {
-        self.node = self.db.store.join(self.node.id, now(), Duration::from_secs(60)).await.unwrap();
+        self.node = self.db.store.nodes().join(self.node.id, now(), Duration::from_secs(60)).await.unwrap();
         self.committer = self.db.committer(self.node);
         if self.rng.random() {
             self.claimed.clear();
@@ -49,8 +49,8 @@ impl Run<'_> {
             70..78 => self.requeue().await,
             78..84 => self.crash().await,
             84..96 => self.chore().await,
-            96..98 => drop(self.db.store.cancel_batch(self.account, self.batch, now()).await.unwrap()),
-            _ => drop(self.db.store.stop_batch(self.batch, Ending::Expired, now()).await.unwrap()),
+            96..98 => drop(self.db.store.endings().cancel_batch(self.account, self.batch, now()).await.unwrap()),
+            _ => drop(self.db.store.endings().stop_batch(self.batch, Ending::Expired, now()).await.unwrap()),
         }
     }
 
@@ -78,39 +78,40 @@ impl Run<'_> {
         }
         let task = self.claimed.swap_remove(self.rng.random_range(0..self.claimed.len()));
         let back = Requeue { claim: task.claim, not_before: now(), counts: self.rng.random() };
-        self.db.store.requeue(&[back]).await.unwrap();
+        self.db.store.claims().requeue(&[back]).await.unwrap();
     }
 
     /// Takes a chore and does some of it, or all, or nothing.
     async fn chore(&mut self) {
-        let Some(batch) = self.db.store.take_chore(self.node, None, now()).await.unwrap() else { return };
+        let Some(batch) = self.db.store.chores().take_chore(self.node, None, now()).await.unwrap() else { return };
         let store = &self.db.store;
         let done = match batch.chore {
-            Chore::Read => store.accept_batch(self.node, batch.id, (LINES, None), now()).await,
+            Chore::Read => store.chores().accept_batch(self.node, batch.id, (LINES, None), now()).await,
             Chore::Load => {
                 let number = self.rng.random_range(1..=LINES - batch.loaded);
                 let tasks = self.db.new_tasks(batch.loaded as usize, number as usize);
                 store
+                    .chores()
                     .load_tasks(self.node, batch.id, Piece { from: batch.loaded, bytes: 1, tasks: &tasks }, now())
                     .await
             }
             Chore::Stop => {
                 let from = u64::from(self.rng.random_range(0..LINES));
-                store.stop_tasks(self.node, batch.id, from..from + 10, now()).await
+                store.chores().stop_tasks(self.node, batch.id, from..from + 10, now()).await
             }
             Chore::Close => {
                 let times = (now(), now());
-                store.close_batch(self.node, batch.id, BatchFiles::default(), times).await
+                store.chores().close_batch(self.node, batch.id, BatchFiles::default(), times).await
             }
             Chore::None => Ok(()),
         };
         done.unwrap();
-        store.leave_chore(self.node, batch.id).await.unwrap();
+        store.chores().leave_chore(self.node, batch.id).await.unwrap();
     }
 
     async fn check(&self) {
         let batch = self.row().await;
-        let mut ended = self.db.store.ended_tasks(self.batch, 0, LINES + 1).await.unwrap();
+        let mut ended = self.db.store.batch_rows().ended_tasks(self.batch, 0, LINES + 1).await.unwrap();
         let seqs: Vec<u64> = ended.iter().filter_map(|task| task.seq).collect();
         assert_eq!(seqs, (1..=u64::from(batch.counts.ended())).collect::<Vec<_>>());
         ended.retain(|task| task.status == TaskStatus::Completed);
@@ -123,11 +124,11 @@ impl Run<'_> {
 
 async fn run(db: &Db, seed: u64) {
     let account = db.account(100_000).await;
-    let node = db.store.join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
+    let node = db.store.nodes().join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
     db.lease(node, Purse::Balance(account), 1_000).await;
     let new = db.new_file_batch(account, Priority::Low);
     let batch = new.id;
-    db.store.create_batch(new).await.unwrap();
+    db.store.openings().create_batch(new).await.unwrap();
     let committer = db.committer(node);
     let rng = StdRng::seed_from_u64(seed);
     let mut run = Run { db, rng, account, batch, node, committer, claimed: Vec::new() };
@@ -144,12 +145,12 @@ async fn run(db: &Db, seed: u64) {
     let batch = run.row().await;
     if batch.counts.total > 0 {
         assert_eq!(batch.counts.left(), 0);
-        let tasks = db.store.tasks(batch.id, 0, LINES + 1).await.unwrap();
+        let tasks = db.store.batch_rows().tasks(batch.id, 0, LINES + 1).await.unwrap();
         let names: BTreeSet<String> = tasks.iter().map(|task| task.custom_id.clone()).collect();
         assert_eq!((tasks.len(), names.len()), (LINES as usize, LINES as usize), "seed {seed}");
     }
     // Nothing stays held.
-    db.store.leave(run.node).await.unwrap();
+    db.store.nodes().leave(run.node).await.unwrap();
     assert_eq!(db.assert_clean().await.leased_nanos, 0);
 }
 

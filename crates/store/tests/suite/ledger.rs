@@ -71,14 +71,14 @@ impl Run<'_> {
 
     async fn grant(&mut self, account: AccountId) {
         let amount = self.amount(500);
-        self.db.store.grant_credit(self.db.grant(account, amount.nanos())).await.unwrap();
+        self.db.store.credit().grant_credit(self.db.grant(account, amount.nanos())).await.unwrap();
         self.books.becomes(account, self.books.of(account).credit(amount));
         self.books.moved(Movement::Grant, amount);
     }
 
     async fn correct(&mut self, account: AccountId) {
         let amount = self.amount(400);
-        let corrected = self.db.store.correct_credit(self.db.grant(account, amount.nanos())).await;
+        let corrected = self.db.store.credit().correct_credit(self.db.grant(account, amount.nanos())).await;
         match (corrected, self.books.of(account).take_back(amount)) {
             (Ok(()), Ok(after)) => {
                 self.books.becomes(account, Ok(after));
@@ -95,7 +95,7 @@ impl Run<'_> {
         let (need, want) = (self.amount(300), self.amount(600));
         let ask = self.db.ask(self.node, Purse::Balance(account), need.nanos(), want.nanos());
         let before = self.books.of(account);
-        match self.db.store.lease(ask).await.unwrap() {
+        match self.db.store.purses().lease(ask).await.unwrap() {
             LeaseOutcome::Granted { quantity, left } => {
                 let amount = quantity.money();
                 assert!(amount >= need);
@@ -156,7 +156,7 @@ impl Run<'_> {
     async fn release(&mut self, account: AccountId) {
         let leased = self.books.of(account).pending_debit;
         let amount = nanos(self.rng.random_range(0..=leased));
-        self.db.store.release(self.node, &[(Purse::Balance(account), amount.into())]).await.unwrap();
+        self.db.store.purses().release(self.node, &[(Purse::Balance(account), amount.into())]).await.unwrap();
         self.books.becomes(account, self.books.of(account).void(amount));
     }
 
@@ -175,7 +175,7 @@ impl Run<'_> {
     async fn book_late(&mut self, account: AccountId) {
         let amount = self.amount(50);
         let late = self.db.settlement(account, amount.nanos());
-        self.db.store.book_late(TransferId::new(self.db.id()), &late, now()).await.unwrap();
+        self.db.store.ledger().book_late(TransferId::new(self.db.id()), &late, now()).await.unwrap();
         self.books.moved(Movement::Late, amount);
     }
 
@@ -184,7 +184,7 @@ impl Run<'_> {
         let mut all = Counters::default();
         for (account, counters) in &self.books.customers {
             assert_eq!(self.db.balance(*account).await, counters.balance().nanos());
-            assert_eq!(self.db.store.available(*account).await.unwrap(), counters.available());
+            assert_eq!(self.db.store.balances().available(*account).await.unwrap(), counters.available());
             all.posted_debit += counters.posted_debit;
             all.posted_credit += counters.posted_credit;
             all.pending_debit += counters.pending_debit;
@@ -208,7 +208,7 @@ impl Run<'_> {
 }
 
 async fn join(db: &Db, id: NodeId) -> NodeIdentity {
-    db.store.join(id, now(), std::time::Duration::from_secs(60)).await.unwrap()
+    db.store.nodes().join(id, now(), std::time::Duration::from_secs(60)).await.unwrap()
 }
 
 async fn run(db: &Db, seed: u64) {

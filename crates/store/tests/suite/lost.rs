@@ -94,7 +94,7 @@ async fn a_group_whose_commit_was_not_heard_of_is_charged_once() {
         let tasks = db.claim(node, Priority::High, 2, now()).await.unwrap();
         let cut = Cut::new(db).await;
         let options = CommitterOptions { give_up_after: Duration::from_secs(20), on_failure: Arc::new(|_, _| ()) };
-        let committer = Committer::start(cut.store.clone(), node, options, &db.tasks);
+        let committer = Committer::start(cut.store.ledger(), node, options, &db.tasks);
         cut.lose(3);
         let group = [
             db.settlement(account, 10),
@@ -120,17 +120,17 @@ async fn verbs_whose_commit_was_not_heard_of_are_done_once() {
         let store = &cut.store;
 
         cut.lose(1);
-        store.grant_credit(db.grant(account, 100)).await.unwrap();
+        store.credit().grant_credit(db.grant(account, 100)).await.unwrap();
         cut.lost();
         db.assert_balance(account, 1_100).await;
 
         cut.lose(2);
-        let node = store.join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
+        let node = store.nodes().join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
         cut.lost();
-        store.renew(node, now(), Duration::from_secs(60)).await.unwrap();
+        store.nodes().renew(node, now(), Duration::from_secs(60)).await.unwrap();
 
         cut.lose(1);
-        let granted = store.lease(db.ask(node, Purse::Balance(account), 300, 300)).await.unwrap();
+        let granted = store.purses().lease(db.ask(node, Purse::Balance(account), 300, 300)).await.unwrap();
         assert!(matches!(granted, LeaseOutcome::Granted { quantity, .. } if quantity == units(300)));
         cut.lost();
         assert_eq!(db.assert_clean().await.leased_nanos, 300);
@@ -138,30 +138,35 @@ async fn verbs_whose_commit_was_not_heard_of_are_done_once() {
         cut.lose(1);
         let batch = db.new_batch(account, Priority::High, 20);
         let id = batch.id;
-        store.create_batch(batch).await.unwrap();
+        store.openings().create_batch(batch).await.unwrap();
         cut.lost();
-        assert_eq!(db.store.tasks(id, 0, 100).await.unwrap().len(), 20);
+        assert_eq!(db.store.batch_rows().tasks(id, 0, 100).await.unwrap().len(), 20);
 
         // A claim that was not heard of is seen among the node's claims.
         cut.lose(1);
-        assert!(store.claim(node, &[Share { batch: id, model: "m".to_owned(), tasks: 5 }], now()).await.is_err());
+        assert!(
+            store.claims().claim(node, &[Share { batch: id, model: "m".to_owned(), tasks: 5 }], now()).await.is_err()
+        );
         cut.lost();
-        assert_eq!(store.claims_of(node).await.unwrap().len(), 5);
+        assert_eq!(store.claims().claims_of(node).await.unwrap().len(), 5);
 
         cut.lose(1);
-        let unheard = store.cancel_batch(account, id, now()).await;
+        let unheard = store.endings().cancel_batch(account, id, now()).await;
         assert!(matches!(unheard, Err(CancelError::Store(StoreError::Unsure(_)))));
-        assert_eq!(store.cancel_batch(account, id, now()).await.unwrap().stopped, 0);
+        assert_eq!(store.endings().cancel_batch(account, id, now()).await.unwrap().stopped, 0);
 
         cut.lose(1);
         let scope = IdempotencyScope { account, key: "k".to_owned() };
-        let begun = store.begin_idempotent(&scope, "r", [1; 32], node, now()).await.unwrap();
+        let begun = store.answers().begin_idempotent(&scope, "r", [1; 32], node, now()).await.unwrap();
         assert!(matches!(begun, Begun::First));
         cut.lost();
-        assert!(matches!(store.begin_idempotent(&scope, "r", [1; 32], node, now()).await.unwrap(), Begun::Running));
+        assert!(matches!(
+            store.answers().begin_idempotent(&scope, "r", [1; 32], node, now()).await.unwrap(),
+            Begun::Running
+        ));
 
         cut.lose(1);
-        store.leave(node).await.unwrap();
+        store.nodes().leave(node).await.unwrap();
         cut.lost();
         assert_eq!(db.assert_clean().await.leased_nanos, 0);
     })

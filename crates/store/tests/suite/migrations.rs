@@ -47,8 +47,8 @@ both! {
     async fn migrating_again_changes_nothing(db) {
         let account = db.account(5).await;
         let again = connect(&db.url).await;
-        again.ping().await.unwrap();
-        assert_eq!(again.user(account).await.unwrap().unwrap().balance.nanos(), 5);
+        again.pulse().ping().await.unwrap();
+        assert_eq!(again.accounts().user(account).await.unwrap().unwrap().balance.nanos(), 5);
         assert_eq!(db.count("schema_version").await, KNOWN as i64);
         again.close().await.unwrap();
     }
@@ -72,7 +72,7 @@ both! {
     async fn many_that_migrate_at_once_agree(db) {
         drop_all(db).await;
         for opened in futures::future::join_all((0..6).map(|_| open(&db.url, true))).await {
-            opened.unwrap().ping().await.unwrap();
+            opened.unwrap().pulse().ping().await.unwrap();
         }
         assert_eq!(db.count("schema_version").await, KNOWN as i64);
     }
@@ -101,14 +101,14 @@ async fn what_was_booked_stays_booked(db: &Db, uuid: &str, bytes: &str, quote: f
 
     let store = open(&db.url, true).await.unwrap();
     let account = AccountId::new(Uuid::from_bytes([1; 16]));
-    assert_eq!(store.user(account).await.unwrap().unwrap().balance.nanos(), 3);
-    let credits = store.credits(account, 9).await.unwrap();
+    assert_eq!(store.accounts().user(account).await.unwrap().unwrap().balance.nanos(), 3);
+    let credits = store.balances().credits(account, 9).await.unwrap();
     assert_eq!((credits.len(), credits[0].amount.nanos(), credits[0].reference.as_deref()), (1, 5, Some("invoice 1")));
     let report = store.check().await.unwrap();
     assert_eq!(report.faults, []);
     let mut again = db.grant(account, 7);
     again.reference = Some("invoice 1".to_owned());
-    assert!(store.grant_credit(again).await.is_err());
+    assert!(store.credit().grant_credit(again).await.is_err());
     assert_eq!((db.count("transfer").await, db.count("usage_log").await), (2, 1));
     store.close().await.unwrap();
 }
@@ -131,7 +131,7 @@ async fn many_that_create_one_sqlite_file_at_once_agree() {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", dir.path().join("new.db").display());
         for opened in futures::future::join_all((0..6).map(|_| open(&url, true))).await {
-            opened.unwrap().ping().await.unwrap();
+            opened.unwrap().pulse().ping().await.unwrap();
         }
     }
 }
@@ -154,8 +154,8 @@ async fn two_processes_share_a_sqlite_file() {
                 let (store, grants) = (store.clone(), (0..25).map(|_| db.grant(account, 1)).collect::<Vec<_>>());
                 work.spawn(async move {
                     for grant in grants {
-                        store.grant_credit(grant).await.unwrap();
-                        store.user(account).await.unwrap();
+                        store.credit().grant_credit(grant).await.unwrap();
+                        store.accounts().user(account).await.unwrap();
                         store.check().await.unwrap();
                     }
                 });

@@ -81,7 +81,7 @@ impl Node {
                 Purse::Balance(_) => &mut self.leases[which].0,
                 _ => &mut self.leases[which].1,
             };
-            match self.db.store.lease(ask).await {
+            match self.db.store.purses().lease(ask).await {
                 Ok(LeaseOutcome::Granted { quantity, .. }) => lease.grant(quantity),
                 Ok(LeaseOutcome::Short { available, .. }) => assert!(available < need),
                 Ok(LeaseOutcome::Gone) => panic!("gone"),
@@ -136,7 +136,7 @@ impl Node {
             (Purse::Budget(key, this_month()), budget.release(most)),
             (Purse::Balance(account), balance.release(most)),
         ];
-        match self.db.store.release(self.me, &returns).await {
+        match self.db.store.purses().release(self.me, &returns).await {
             Ok(()) => {}
             Err(FencedError::Fenced) => self.rejoin().await,
             Err(FencedError::Store(cause)) => self.fails(&cause),
@@ -159,7 +159,7 @@ impl Node {
 
     /// Lets its lease run out, so that the others may give it up.
     async fn lapse(&mut self) {
-        match self.db.store.renew(self.me, now(), Duration::ZERO).await {
+        match self.db.store.nodes().renew(self.me, now(), Duration::ZERO).await {
             Ok(()) => {}
             Err(FencedError::Fenced) => self.rejoin().await,
             Err(FencedError::Store(cause)) => self.fails(&cause),
@@ -167,7 +167,7 @@ impl Node {
     }
 
     async fn reclaim_others(&mut self) {
-        if let Err(cause) = self.db.store.reclaim(now(), Duration::ZERO).await {
+        if let Err(cause) = self.db.store.nodes().reclaim(now(), Duration::ZERO).await {
             self.fails(&cause);
         }
     }
@@ -176,7 +176,7 @@ impl Node {
 async fn join(store: &Store, id: NodeId) -> NodeIdentity {
     // A restarted server asks until it is let in.
     for _ in 0..50 {
-        if let Ok(me) = store.join(id, now(), Duration::from_secs(60)).await {
+        if let Ok(me) = store.nodes().join(id, now(), Duration::from_secs(60)).await {
             return me;
         }
     }
@@ -212,7 +212,8 @@ async fn play(db: Db, seed: u64, cuts: bool) -> Db {
     }
     // In the middle of things the books are right too.
     db.assert_clean().await;
-    join_all(last.iter().map(|me| db.store.leave(*me))).await.into_iter().for_each(|left| left.unwrap());
+    let nodes = db.store.nodes();
+    join_all(last.iter().map(|me| nodes.leave(*me))).await.into_iter().for_each(|left| left.unwrap());
     let report = db.assert_clean().await;
     assert_eq!(report.leased_nanos, 0);
     let node = db.node().await;
@@ -222,7 +223,7 @@ async fn play(db: Db, seed: u64, cuts: bool) -> Db {
         assert!(balance >= 0 && charged <= BUDGET, "{charged}");
         assert!(charged >= told.charged[which] && charged <= told.charged[which] + told.perhaps[which]);
         assert!(charged > BUDGET / 4, "the play was too dull: {charged}");
-        assert_eq!(db.store.spent_in_month(key, this_month()).await.unwrap(), nanos(charged));
+        assert_eq!(db.store.accounts().spent_in_month(key, this_month()).await.unwrap(), nanos(charged));
         // All that is unspent can be leased again, to the last unit.
         db.lease(node, Purse::Balance(account), balance).await;
         db.lease(node, Purse::Budget(key, this_month()), BUDGET - charged).await;

@@ -175,9 +175,9 @@ impl Db {
             role: Role::User,
             now: now(),
         };
-        self.store.create_user(user).await.unwrap();
+        self.store.accounts().create_user(user).await.unwrap();
         if credit > 0 {
-            self.store.grant_credit(self.grant(id, credit)).await.unwrap();
+            self.store.credit().grant_credit(self.grant(id, credit)).await.unwrap();
         }
         id
     }
@@ -194,12 +194,12 @@ impl Db {
         let last4 = "abcd".to_owned();
         let monthly_budget = budget.map(nanos);
         let key = NewKey { id, account, hash, last4, name: None, rate_limit_rpm, monthly_budget, now: now() };
-        self.store.create_key(key).await.unwrap();
+        self.store.accounts().create_key(key).await.unwrap();
         id
     }
 
     pub async fn node(&self) -> NodeIdentity {
-        self.store.join(NodeId::new(self.id()), now(), Duration::from_secs(60)).await.unwrap()
+        self.store.nodes().join(NodeId::new(self.id()), now(), Duration::from_secs(60)).await.unwrap()
     }
 
     pub fn ask(&self, node: NodeIdentity, purse: Purse, need: i64, want: i64) -> LeaseAsk {
@@ -208,7 +208,7 @@ impl Db {
 
     /// Leases exactly this much.
     pub async fn lease(&self, node: NodeIdentity, purse: Purse, need: i64) {
-        match self.store.lease(self.ask(node, purse, need, need)).await.unwrap() {
+        match self.store.purses().lease(self.ask(node, purse, need, need)).await.unwrap() {
             LeaseOutcome::Granted { quantity, .. } => assert_eq!(quantity, units(need)),
             other => panic!("{other:?}"),
         }
@@ -216,18 +216,18 @@ impl Db {
 
     /// What could be leased of a purse, by asking for more than there is.
     pub async fn available(&self, node: NodeIdentity, purse: Purse) -> Quantity {
-        match self.store.lease(self.ask(node, purse, i64::MAX, 0)).await.unwrap() {
+        match self.store.purses().lease(self.ask(node, purse, i64::MAX, 0)).await.unwrap() {
             LeaseOutcome::Short { available, .. } => available,
             other => panic!("{other:?}"),
         }
     }
 
     pub async fn balance(&self, account: AccountId) -> i64 {
-        self.store.user(account).await.unwrap().unwrap().balance.nanos()
+        self.store.accounts().user(account).await.unwrap().unwrap().balance.nanos()
     }
 
     pub async fn assert_balance(&self, account: AccountId, nanos: i64) {
-        assert_eq!(self.store.user(account).await.unwrap().unwrap().balance, Balance::from_nanos(nanos));
+        assert_eq!(self.store.accounts().user(account).await.unwrap().unwrap().balance, Balance::from_nanos(nanos));
     }
 
     /// One finished request's charge.
@@ -277,13 +277,13 @@ impl Db {
 
     pub fn committer(&self, node: NodeIdentity) -> Committer {
         let options = CommitterOptions { give_up_after: Duration::from_secs(20), on_failure: Arc::new(|_, _| ()) };
-        Committer::start(self.store.clone(), node, options, &self.tasks)
+        Committer::start(self.store.ledger(), node, options, &self.tasks)
     }
 
     pub async fn batch(&self, account: AccountId, priority: Priority, tasks: usize) -> BatchId {
         let batch = self.new_batch(account, priority, tasks);
         let id = batch.id;
-        self.store.create_batch(batch).await.unwrap();
+        self.store.openings().create_batch(batch).await.unwrap();
         id
     }
 
@@ -335,13 +335,13 @@ impl Db {
         limit: u32,
         at: Timestamp,
     ) -> Result<Vec<ClaimedTask>, FencedError> {
-        let mut backlog = self.store.backlog(rank, &[], (None, 1_000), at).await.unwrap();
+        let mut backlog = self.store.claims().backlog(rank, &[], (None, 1_000), at).await.unwrap();
         backlog.sort_by(|a, b| (a.batch, &a.model).cmp(&(b.batch, &b.model)));
-        let mut claimed = self.store.claim(node, &[], at).await?;
+        let mut claimed = self.store.claims().claim(node, &[], at).await?;
         for Backlog { batch, model, .. } in backlog {
             let tasks = limit - u32::try_from(claimed.len()).unwrap();
             if tasks > 0 {
-                claimed.extend(self.store.claim(node, &[Share { batch, model, tasks }], at).await?);
+                claimed.extend(self.store.claims().claim(node, &[Share { batch, model, tasks }], at).await?);
             }
         }
         Ok(claimed)
@@ -349,14 +349,18 @@ impl Db {
 
     /// Does every chore but reading and loading, until there is none.
     pub async fn do_chores(&self, node: NodeIdentity) {
-        while let Some(batch) = self.store.take_chore(node, None, now()).await.unwrap() {
+        while let Some(batch) = self.store.chores().take_chore(node, None, now()).await.unwrap() {
             match batch.chore {
                 Chore::Stop => {
-                    self.store.stop_tasks(node, batch.id, 0..u64::from(batch.counts.total), now()).await.unwrap();
+                    self.store
+                        .chores()
+                        .stop_tasks(node, batch.id, 0..u64::from(batch.counts.total), now())
+                        .await
+                        .unwrap();
                 }
                 Chore::Close => {
                     let times = (now().after(Duration::from_secs(60)), now());
-                    self.store.close_batch(node, batch.id, BatchFiles::default(), times).await.unwrap();
+                    self.store.chores().close_batch(node, batch.id, BatchFiles::default(), times).await.unwrap();
                 }
                 other => panic!("{other:?}"),
             }

@@ -51,20 +51,20 @@ both! {
             (UsageFilter { from: Some(at(30)), to: Some(at(60)), model: Some("a".to_owned()), ..all.clone() }, totals(1, 300)),
             (UsageFilter { model: Some("z".to_owned()), ..all.clone() }, totals(0, 0)),
         ] {
-            assert_eq!(db.store.usage_totals(&filter).await.unwrap(), want, "{filter:?}");
-            let rows = db.store.usage_logs(&filter, Page { limit: 9, offset: 0 }).await.unwrap();
+            assert_eq!(db.store.usage().usage_totals(&filter).await.unwrap(), want, "{filter:?}");
+            let rows = db.store.usage().usage_logs(&filter, Page { limit: 9, offset: 0 }).await.unwrap();
             assert_eq!(rows.iter().map(|r| r.cost.nanos()).sum::<i64>(), want.cost_nanos);
             assert!(rows.is_sorted_by(|a, b| a.created_at >= b.created_at));
         }
-        let page = db.store.usage_logs(&all, Page { limit: 2, offset: 1 }).await.unwrap();
+        let page = db.store.usage().usage_logs(&all, Page { limit: 2, offset: 1 }).await.unwrap();
         assert_eq!(page.iter().map(|r| r.cost.nanos()).collect::<Vec<_>>(), [300, 20]);
 
-        let models = db.store.usage_by_model(&all).await.unwrap();
+        let models = db.store.usage().usage_by_model(&all).await.unwrap();
         let seen: Vec<_> = models.iter().map(|m| (m.model.as_str(), m.totals)).collect();
         assert_eq!(seen, [("a", totals(3, 4_301)), ("b", totals(1, 20))]);
 
         let series = async |limit| {
-            let buckets = db.store.usage_series(&all, HOUR, limit).await.unwrap();
+            let buckets = db.store.usage().usage_series(&all, HOUR, limit).await.unwrap();
             buckets.into_iter().map(|b| (b.start, b.totals)).collect::<Vec<_>>()
         };
         assert_eq!(series(9).await, [(at(0), totals(3, 321)), (at(60), totals(1, 4_000))]);
@@ -85,16 +85,16 @@ both! {
             committer.commit(ending).await.unwrap();
         }
         db.do_chores(node).await;
-        let row = db.store.batch(account, batch).await.unwrap().unwrap();
+        let row = db.store.batch_rows().batch(account, batch).await.unwrap().unwrap();
         let most = i64::MAX.unsigned_abs();
         assert_eq!((row.status, row.counts.completed), (BatchStatus::Completed, 3));
         assert_eq!(row.usage.counts, each(most));
         let all = UsageFilter { account, from: None, to: None, key: None, model: None };
         let totals = Totals { requests: 3, input_tokens: most, output_tokens: most, cost_nanos: 3 };
-        assert_eq!(db.store.usage_totals(&all).await.unwrap(), totals);
-        assert_eq!(db.store.usage_by_model(&all).await.unwrap()[0].totals, totals);
-        assert_eq!(db.store.usage_series(&all, HOUR, 9).await.unwrap()[0].totals, totals);
-        assert_eq!(db.store.batches(account, 9, 0).await.unwrap().len(), 1);
+        assert_eq!(db.store.usage().usage_totals(&all).await.unwrap(), totals);
+        assert_eq!(db.store.usage().usage_by_model(&all).await.unwrap()[0].totals, totals);
+        assert_eq!(db.store.usage().usage_series(&all, HOUR, 9).await.unwrap()[0].totals, totals);
+        assert_eq!(db.store.batch_rows().batches(account, 9, 0).await.unwrap().len(), 1);
         db.assert_clean().await;
     }
 
@@ -109,7 +109,7 @@ both! {
             committer.commit(settlement).await.unwrap();
         }
         let all = UsageFilter { account, from: None, to: None, key: None, model: None };
-        assert_eq!(db.store.usage_totals(&all).await.unwrap().input_tokens, (1 << 41) + (1 << 32) + 2);
+        assert_eq!(db.store.usage().usage_totals(&all).await.unwrap().input_tokens, (1 << 41) + (1 << 32) + 2);
     }
 
     async fn a_list_goes_on_after_a_row_whatever_comes_in(db) {
@@ -129,7 +129,7 @@ both! {
         let stranger = strangers.usage.as_ref().unwrap().request;
         committer.commit(strangers).await.unwrap();
         let all = UsageFilter { account, from: None, to: None, key: None, model: None };
-        let whole: Vec<_> = ids(&db.store.usage_logs(&all, Page { limit: 9, offset: 0 }).await.unwrap());
+        let whole: Vec<_> = ids(&db.store.usage().usage_logs(&all, Page { limit: 9, offset: 0 }).await.unwrap());
         let mut seen = vec![whole[0]];
         while let Some(row) = {
             // One comes in between every two pages.
@@ -137,14 +137,14 @@ both! {
             settlement.usage.as_mut().unwrap().created_at = at(10);
             committer.commit(settlement).await.unwrap();
             let last = *seen.last().unwrap();
-            ids(&db.store.usage_logs_after(&all, last, 1).await.unwrap().unwrap()).pop()
+            ids(&db.store.usage().usage_logs_after(&all, last, 1).await.unwrap().unwrap()).pop()
         } {
             seen.push(row);
         }
         assert_eq!(seen, whole);
         let filtered = UsageFilter { to: Some(at(1)), ..all.clone() };
-        assert_eq!(ids(&db.store.usage_logs_after(&filtered, whole[0], 9).await.unwrap().unwrap()), whole[4..]);
-        assert!(db.store.usage_logs_after(&all, stranger, 9).await.unwrap().is_none(), "it is another account's");
+        assert_eq!(ids(&db.store.usage().usage_logs_after(&filtered, whole[0], 9).await.unwrap().unwrap()), whole[4..]);
+        assert!(db.store.usage().usage_logs_after(&all, stranger, 9).await.unwrap().is_none(), "it is another account's");
     }
 }
 

@@ -30,7 +30,7 @@ fn room() -> DeliveryRoom {
 async fn telling(db: &Db, account: AccountId, url: &str, tasks: usize) -> NewBatch {
     let mut new = db.new_batch(account, Priority::High, tasks);
     new.terms.webhook_url = Some(url.to_owned());
-    db.store.create_batch(new.clone()).await.unwrap();
+    db.store.openings().create_batch(new.clone()).await.unwrap();
     new
 }
 
@@ -39,26 +39,26 @@ async fn event(db: &Db, account: AccountId, url: &str, when: Timestamp) {
     // One that is cancelled, and whose file is at fault, ends there and then.
     let mut new = db.new_file_batch(account, Priority::High);
     new.terms.webhook_url = Some(url.to_owned());
-    db.store.create_batch(new.clone()).await.unwrap();
-    db.store.cancel_batch(account, new.id, when).await.unwrap();
+    db.store.openings().create_batch(new.clone()).await.unwrap();
+    db.store.endings().cancel_batch(account, new.id, when).await.unwrap();
     let node = db.node().await;
-    while db.store.take_chore(node, None, when).await.unwrap().unwrap().id != new.id {}
-    db.store.reject_batch(node, new.id, "[]", when).await.unwrap();
-    db.store.leave(node).await.unwrap();
+    while db.store.chores().take_chore(node, None, when).await.unwrap().unwrap().id != new.id {}
+    db.store.chores().reject_batch(node, new.id, "[]", when).await.unwrap();
+    db.store.nodes().leave(node).await.unwrap();
 }
 
 async fn log_of(db: &Db, account: AccountId) -> Vec<DeliveryRow> {
     let filter = DeliveryFilter { account, state: None, after: None, limit: 100 };
-    db.store.deliveries(&filter).await.unwrap()
+    db.store.delivery_log().deliveries(&filter).await.unwrap()
 }
 
 async fn claim(db: &Db, node: NodeIdentity, when: Timestamp) -> Vec<ClaimedDelivery> {
-    db.store.claim_deliveries(node, room(), when).await.unwrap()
+    db.store.outbox().claim_deliveries(node, room(), when).await.unwrap()
 }
 
 async fn finish(db: &Db, claimed: &ClaimedDelivery, result: TryResult, next: Next) -> bool {
     let (id, epoch, took) = (claimed.id, claimed.epoch, Duration::from_millis(12));
-    db.store.finish_try(FinishedTry { id, epoch, at: now(), took, result, next, now: now() }).await.unwrap()
+    db.store.outbox().finish_try(FinishedTry { id, epoch, at: now(), took, result, next, now: now() }).await.unwrap()
 }
 
 both! {
@@ -69,8 +69,8 @@ both! {
         db.batch(account, Priority::High, 1).await;
         let (good, bad) = (telling(db, account, HOOK, 1).await, telling(db, account, HOOK, 1).await);
         let stopped = telling(db, account, HOOK, 2).await;
-        db.store.cancel_batch(account, stopped.id, now()).await.unwrap();
-        db.store.cancel_batch(account, stopped.id, now()).await.unwrap();
+        db.store.endings().cancel_batch(account, stopped.id, now()).await.unwrap();
+        db.store.endings().cancel_batch(account, stopped.id, now()).await.unwrap();
         db.do_chores(node).await;
         for task in db.claim(node, Priority::High, 9, now()).await.unwrap() {
             assert_eq!(log_of(db, account).await.iter().filter(|row| row.subject == task.batch.uuid()).count(), 0);
@@ -128,29 +128,29 @@ both! {
             *busy.endpoints.entry(one.endpoint).or_default() += 1;
             *busy.accounts.entry(one.account).or_default() += 1;
         }
-        let more = db.store.claim_deliveries(node, busy.clone(), at(9)).await.unwrap();
+        let more = db.store.outbox().claim_deliveries(node, busy.clone(), at(9)).await.unwrap();
         assert_eq!(more.iter().map(|one| one.account).collect::<Vec<_>>(), [ada]);
         busy.total = 0;
-        assert!(db.store.claim_deliveries(node, busy, at(9)).await.unwrap().is_empty());
+        assert!(db.store.outbox().claim_deliveries(node, busy, at(9)).await.unwrap().is_empty());
     }
 
     async fn a_killed_nodes_tries_are_taken_over(db) {
         let account = db.account(0).await;
         event(db, account, HOOK, now()).await;
         let lively = db.node().await;
-        let lost = db.store.join(NodeId::new(db.id()), now(), Duration::ZERO).await.unwrap();
+        let lost = db.store.nodes().join(NodeId::new(db.id()), now(), Duration::ZERO).await.unwrap();
         let old = claim(db, lost, now()).await.remove(0);
         assert!(claim(db, lively, now()).await.is_empty());
-        assert_eq!(db.store.reclaim(now(), Duration::ZERO).await.unwrap(), Reclaimed { nodes: 1, tasks: 0 });
+        assert_eq!(db.store.nodes().reclaim(now(), Duration::ZERO).await.unwrap(), Reclaimed { nodes: 1, tasks: 0 });
 
         let new = claim(db, lively, now()).await.remove(0);
         assert_eq!((new.id, new.tries), (old.id, 0));
         assert!(new.epoch > old.epoch);
         assert!(!finish(db, &old, GOOD, Next::Delivered).await, "what comes too late counts for nothing");
-        let fenced = db.store.claim_deliveries(lost, room(), now()).await;
+        let fenced = db.store.outbox().claim_deliveries(lost, room(), now()).await;
         assert!(fenced.is_ok_and(|claimed| claimed.is_empty()), "nothing is due");
         event(db, account, HOOK, now()).await;
-        assert!(matches!(db.store.claim_deliveries(lost, room(), now()).await, Err(FencedError::Fenced)));
+        assert!(matches!(db.store.outbox().claim_deliveries(lost, room(), now()).await, Err(FencedError::Fenced)));
         assert!(finish(db, &new, GOOD, Next::Delivered).await);
         assert!(!finish(db, &new, GOOD, Next::Delivered).await);
         let log = log_of(db, account).await;
@@ -164,11 +164,11 @@ both! {
         event(db, account, HOOK, now()).await;
         let (node, other) = (db.node().await, db.node().await);
         let both = claim(db, node, now()).await;
-        assert_eq!(db.store.release_deliveries(node, &[both[0].id]).await.unwrap(), 1);
+        assert_eq!(db.store.outbox().release_deliveries(node, &[both[0].id]).await.unwrap(), 1);
         assert_eq!(claim(db, other, now()).await.iter().map(|one| one.id).collect::<Vec<_>>(), [both[1].id]);
-        db.store.leave(node).await.unwrap();
+        db.store.nodes().leave(node).await.unwrap();
         assert_eq!(claim(db, other, now()).await.iter().map(|one| one.id).collect::<Vec<_>>(), [both[0].id]);
-        assert_eq!(db.store.release_deliveries(node, &[]).await.unwrap(), 0, "an ended epoch releases nothing");
+        assert_eq!(db.store.outbox().release_deliveries(node, &[]).await.unwrap(), 0, "an ended epoch releases nothing");
     }
 
     async fn a_failed_try_waits_for_its_time_and_is_shown(db) {
@@ -178,13 +178,13 @@ both! {
         let first = claim(db, node, now()).await.remove(0);
         assert!(finish(db, &first, SILENT, Next::RetryAt(at(5))).await);
         assert!(claim(db, node, at(4)).await.is_empty());
-        let shown = db.store.delivery(account, first.id).await.unwrap();
+        let shown = db.store.delivery_log().delivery(account, first.id).await.unwrap();
         assert_eq!((shown.state, shown.next_try_at, shown.finished_at), (DeliveryState::Pending, Some(at(5)), None));
         let second = claim(db, node, at(5)).await.remove(0);
         assert_eq!((second.id, second.tries, second.created_at), (first.id, 1, now()));
         let refused = TryResult { status: Some(500), ..GOOD };
         assert!(finish(db, &second, refused, Next::Failed).await);
-        let shown = db.store.delivery(account, first.id).await.unwrap();
+        let shown = db.store.delivery_log().delivery(account, first.id).await.unwrap();
         assert_eq!((shown.state, shown.next_try_at, shown.finished_at), (DeliveryState::Failed, None, Some(now())));
         let tries: Vec<_> = shown.tries.iter().map(|one| (one.status, one.failure)).collect();
         assert_eq!(tries, [(None, Some(FailureKind::TimedOut)), (Some(500), None)]);
@@ -213,11 +213,11 @@ both! {
         assert_eq!(claim(db, node, at(9)).await.len(), 2);
 
         // A replay that succeeds switches it on again.
-        let replayed = db.store.replay_delivery(account, first.id, at(9)).await.unwrap();
+        let replayed = db.store.delivery_log().replay_delivery(account, first.id, at(9)).await.unwrap();
         assert_eq!((replayed.state, replayed.tries.len()), (DeliveryState::Pending, 1));
         let again = claim(db, node, at(9)).await.remove(0);
         assert_eq!((again.id, again.tries), (first.id, 0));
-        assert_eq!(db.store.replay_delivery(account, first.id, at(9)).await.unwrap().state, DeliveryState::Sending);
+        assert_eq!(db.store.delivery_log().replay_delivery(account, first.id, at(9)).await.unwrap().state, DeliveryState::Sending);
         assert!(finish(db, &again, GOOD, Next::Delivered).await);
         event(db, account, HOOK, at(10)).await;
         assert_eq!(states(account).await[0], DeliveryState::Pending);
@@ -226,7 +226,7 @@ both! {
         let later = claim(db, node, at(11)).await.remove(0);
         assert!(finish(db, &later, TryResult { status: Some(410), ..GOOD }, Next::Off).await);
         event(db, account, HOOK, at(12)).await;
-        db.store.rotate_webhook_secret(account, vec![1], at(13), at(14)).await.unwrap();
+        db.store.outbox().rotate_webhook_secret(account, vec![1], at(13), at(14)).await.unwrap();
         event(db, account, HOOK, at(15)).await;
         assert_eq!(states(account).await[..2], [DeliveryState::Pending, DeliveryState::Off]);
     }
@@ -242,7 +242,7 @@ both! {
         let filter = DeliveryFilter { account, state: None, after: None, limit: 2 };
         let (mut pages, mut after) = (Vec::new(), None);
         loop {
-            let page = db.store.deliveries(&DeliveryFilter { after, ..filter }).await.unwrap();
+            let page = db.store.delivery_log().deliveries(&DeliveryFilter { after, ..filter }).await.unwrap();
             let Some(last) = page.last() else { break };
             after = Some(last.id);
             pages.push(page.iter().map(|row| row.id).collect::<Vec<_>>());
@@ -252,17 +252,17 @@ both! {
         assert_eq!(pages[2], [first.id]);
         let of_state = async |state| {
             let filter = DeliveryFilter { state: Some(state), limit: 100, ..filter };
-            db.store.deliveries(&filter).await.unwrap().len()
+            db.store.delivery_log().deliveries(&filter).await.unwrap().len()
         };
         claim(db, node, at(1)).await;
         assert_eq!(of_state(DeliveryState::Pending).await, 4, "what is being tried is pending to its owner");
         assert_eq!((of_state(DeliveryState::Delivered).await, of_state(DeliveryState::Off).await), (1, 0));
 
         let foreign = DeliveryFilter { account: other, after: Some(first.id), ..filter };
-        assert!(matches!(db.store.deliveries(&foreign).await, Err(DeliveryError::NotFound)));
-        assert!(matches!(db.store.delivery(other, first.id).await, Err(DeliveryError::NotFound)));
-        assert!(matches!(db.store.replay_delivery(other, first.id, now()).await, Err(DeliveryError::NotFound)));
-        assert_eq!(db.store.delivery(account, first.id).await.unwrap().state, DeliveryState::Delivered);
+        assert!(matches!(db.store.delivery_log().deliveries(&foreign).await, Err(DeliveryError::NotFound)));
+        assert!(matches!(db.store.delivery_log().delivery(other, first.id).await, Err(DeliveryError::NotFound)));
+        assert!(matches!(db.store.delivery_log().replay_delivery(other, first.id, now()).await, Err(DeliveryError::NotFound)));
+        assert_eq!(db.store.delivery_log().delivery(account, first.id).await.unwrap().state, DeliveryState::Delivered);
         assert!(log_of(db, other).await.is_empty());
     }
 
@@ -274,8 +274,8 @@ both! {
         let claimed = claim(db, node, now()).await;
         assert!(finish(db, &claimed[0], GOOD, Next::Delivered).await);
         assert!(finish(db, &claimed[1], SILENT, Next::RetryAt(at(5))).await);
-        assert_eq!(db.store.sweep_deliveries(now()).await.unwrap(), 0);
-        assert_eq!(db.store.sweep_deliveries(at(1)).await.unwrap(), 1);
+        assert_eq!(db.store.outbox().sweep_deliveries(now()).await.unwrap(), 0);
+        assert_eq!(db.store.outbox().sweep_deliveries(at(1)).await.unwrap(), 1);
         assert_eq!(log_of(db, account).await.iter().map(|row| row.id).collect::<Vec<_>>(), [claimed[1].id]);
         assert_eq!(db.count("webhook_attempt").await, 1);
     }
@@ -294,27 +294,29 @@ both! {
 
     async fn a_secret_is_made_once_and_overlaps_when_rotated(db) {
         let account = db.account(0).await;
-        assert!(db.store.webhook_secret(account).await.unwrap().is_none());
-        let made = join_all((1..5).map(|n| db.store.ensure_webhook_secret(account, vec![n], now()))).await;
+        assert!(db.store.outbox().webhook_secret(account).await.unwrap().is_none());
+        let outbox = db.store.outbox();
+        let made = join_all((1..5).map(|n| outbox.ensure_webhook_secret(account, vec![n], now()))).await;
         let first = made[0].as_ref().unwrap().current.clone();
         assert!(made.iter().all(|secret| secret.as_ref().unwrap().current == first));
         for _ in 0..2 {
             // Run again, as after a lost connection, it changes nothing more.
-            db.store.rotate_webhook_secret(account, vec![9], at(1), at(100)).await.unwrap();
-            let secret = db.store.webhook_secret(account).await.unwrap().unwrap();
+            db.store.outbox().rotate_webhook_secret(account, vec![9], at(1), at(100)).await.unwrap();
+            let secret = db.store.outbox().webhook_secret(account).await.unwrap().unwrap();
             assert_eq!((secret.current, secret.created_at), (vec![9], at(1)));
             assert_eq!(secret.previous, Some((first.clone(), at(100))));
         }
         let other = db.account(0).await;
-        db.store.rotate_webhook_secret(other, vec![7], at(1), at(100)).await.unwrap();
-        assert_eq!(db.store.webhook_secret(other).await.unwrap().unwrap().previous, None);
+        db.store.outbox().rotate_webhook_secret(other, vec![7], at(1), at(100)).await.unwrap();
+        assert_eq!(db.store.outbox().webhook_secret(other).await.unwrap().unwrap().previous, None);
 
-        assert_eq!(db.store.known_webhook_key_proof().await.unwrap(), None);
-        let proofs = join_all((1..5).map(|n| db.store.webhook_key_proof(vec![n]))).await;
-        let known = db.store.known_webhook_key_proof().await.unwrap().unwrap();
+        assert_eq!(db.store.outbox().known_webhook_key_proof().await.unwrap(), None);
+        let outbox = db.store.outbox();
+        let proofs = join_all((1..5).map(|n| outbox.webhook_key_proof(vec![n]))).await;
+        let known = db.store.outbox().known_webhook_key_proof().await.unwrap().unwrap();
         assert!(proofs.into_iter().all(|proof| proof.unwrap() == known));
-        assert_eq!(db.store.forget_webhook_secrets().await.unwrap(), 2);
-        assert_eq!(db.store.known_webhook_key_proof().await.unwrap(), None);
-        assert!(db.store.webhook_secret(account).await.unwrap().is_none());
+        assert_eq!(db.store.outbox().forget_webhook_secrets().await.unwrap(), 2);
+        assert_eq!(db.store.outbox().known_webhook_key_proof().await.unwrap(), None);
+        assert!(db.store.outbox().webhook_secret(account).await.unwrap().is_none());
     }
 }
