@@ -6,7 +6,7 @@ use batchin_batch::Batches;
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
 use batchin_gateway::Gateway;
-use batchin_store::Store;
+use batchin_store::{Accounts, Balances, BatchRows, DeliveryLog, Keys, Pulse, Usage};
 use batchin_tasks::Tasks;
 use batchin_webhooks::Webhooks;
 use ipnet::IpNet;
@@ -109,7 +109,21 @@ impl Default for ApiSettings {
 
 /// What the API is made of.
 pub struct ApiParts {
-    /// Answers requests now; brings store, clock, ids and models.
+    /// Who there is.
+    pub accounts: Accounts,
+    /// What a key is good for.
+    pub keys: Keys,
+    /// What accounts were given.
+    pub balances: Balances,
+    /// What requests consumed.
+    pub usage: Usage,
+    /// Batches as they stand.
+    pub batch_rows: BatchRows,
+    /// What became of deliveries.
+    pub delivery_log: DeliveryLog,
+    /// Whether the database is there.
+    pub pulse: Pulse,
+    /// Answers requests now; brings the models.
     pub gateway: Gateway,
     /// Answers them later.
     pub batches: Batches,
@@ -134,6 +148,12 @@ pub struct ApiParts {
 pub(crate) struct App(Arc<Inner>);
 
 pub(crate) struct Inner {
+    pub(crate) accounts: Accounts,
+    pub(crate) balances: Balances,
+    pub(crate) usage: Usage,
+    pub(crate) batch_rows: BatchRows,
+    pub(crate) delivery_log: DeliveryLog,
+    pub(crate) pulse: Pulse,
     pub(crate) gateway: Gateway,
     pub(crate) batches: Batches,
     pub(crate) files: Files,
@@ -155,16 +175,21 @@ pub(crate) struct Inner {
 
 impl App {
     pub(crate) fn new(parts: ApiParts) -> Self {
-        let store = parts.gateway.store().clone();
         let tasks = parts.gateway.tasks().clone();
         Self(Arc::new(Inner {
-            keys: KeyBook::start(store, Arc::clone(&parts.clock), &tasks),
+            keys: KeyBook::start(parts.keys, Arc::clone(&parts.clock), &tasks),
             passwords: Passwords::new(),
             throttle: Throttle::new(PUBLIC_CALLS_PER_MINUTE),
             attempts: Attempts::new(),
             bodies: BodyMemory::new(parts.settings.max_account_percent, parts.settings.max_address_percent),
             readers: Readers::start(parts.settings.reader_patience, &tasks),
             started_at: parts.clock.now(),
+            accounts: parts.accounts,
+            balances: parts.balances,
+            usage: parts.usage,
+            batch_rows: parts.batch_rows,
+            delivery_log: parts.delivery_log,
+            pulse: parts.pulse,
             gateway: parts.gateway,
             batches: parts.batches,
             files: parts.files,
@@ -180,10 +205,6 @@ impl App {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        self.gateway.store()
     }
 }
 

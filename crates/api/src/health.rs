@@ -65,8 +65,8 @@ pub(crate) async fn health() -> Json<Health> {
     (status = 200, description = "It should", body = Readiness),
     (status = 503, description = "It should not", body = Readiness)))]
 pub(crate) async fn readyz(State(app): State<App>) -> Response {
-    let answers = matches!(timeout(PING_TIMEOUT, app.store().pulse().ping()).await, Ok(Ok(())));
-    let outage = app.store().pulse().outage().or((!answers).then_some(Outage::Away));
+    let answers = matches!(timeout(PING_TIMEOUT, app.pulse.ping()).await, Ok(Ok(())));
+    let outage = app.pulse.outage().or((!answers).then_some(Outage::Away));
     let (database, database_fault) = (outage.is_none(), outage.map(Outage::words));
     let lease = app.gateway.epoch().holds();
     let catalog = app.gateway.catalog();

@@ -72,7 +72,7 @@ where
     match app.gateway.begin_idempotent(|| app.gateway.epoch().identity, keyed).await {
         Ok(Turn::First(guard)) => {
             let work = work(Some(guard.scope().clone()));
-            let created = app.tasks.see_through("idempotent_creation", first(app.clone(), guard, creation.keep, work));
+            let created = app.tasks.see_through("idempotent_creation", first(guard, creation.keep, work));
             created.await.ok_or_else(ApiError::internal)?.map(json)
         }
         Ok(Turn::Replay(answer)) => {
@@ -87,7 +87,6 @@ where
 
 /// Carries it out and remembers what was created.
 async fn first<T: Serialize>(
-    app: App,
     guard: IdempotencyGuard,
     keep: Keep,
     work: impl Future<Output = Result<T, ApiError>>,
@@ -102,7 +101,7 @@ async fn first<T: Serialize>(
             let body = (keep == Keep::Answer).then(|| body.clone());
             let answer = StoredAnswer { status: 200, content_type: "application/json".to_owned(), body };
             // Changes nothing where the work has remembered it.
-            if let Err(cause) = app.store().answers().remember_answer(&guard.keep(), &answer).await {
+            if let Err(cause) = guard.remember(&answer).await {
                 warn!(error = &cause as &dyn std::error::Error, "the answer to an Idempotency-Key could not be noted");
             }
         }

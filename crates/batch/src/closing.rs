@@ -9,7 +9,9 @@ use std::time::Duration;
 use batchin_domain::{BatchId, FileId, FilePurpose, IdSource, RequestId, TaskId, TaskStatus};
 use batchin_files::{BlobError, Blobs, Files, ManifestWriter, NewOutput, Upload, WriteFileError};
 use batchin_openai::Code;
-use batchin_store::{BatchFiles, BatchRow, NodeIdentity, Store, StoreError, StoredResult, TaskError, TaskRow};
+use batchin_store::{
+    BatchFiles, BatchRow, BatchRows, Chores, NodeIdentity, StoreError, StoredResult, TaskError, TaskRow,
+};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
@@ -50,7 +52,8 @@ pub(crate) enum CloseError {
 
 /// Where files are made of.
 pub(crate) struct Closing<'a> {
-    pub store: &'a Store,
+    pub rows: &'a BatchRows,
+    pub chores: &'a Chores,
     pub files: &'a Files,
     pub blobs: &'a Blobs,
     pub results: &'a ResultWriter,
@@ -96,7 +99,7 @@ struct PlainError<'a> {
 impl Closing<'_> {
     /// Writes both files; one without a line is none. In a bucket, the results have moved when this returns.
     pub(crate) async fn files_of(&self, node: NodeIdentity, batch: &BatchRow) -> Result<BatchFiles, CloseError> {
-        let into = (self.store, self.blobs, self.ids);
+        let into = (self.chores, self.blobs, self.ids);
         let mut moving = self.blobs.is_bucket().then(|| Moving::new(into, (node, batch.id)));
         let written = self.write_files(batch, moving.as_mut()).await;
         match (moving, &written) {
@@ -115,7 +118,7 @@ impl Closing<'_> {
         let (mut output, mut errors) = (None, None);
         let mut after = 0;
         loop {
-            let page = self.store.batch_rows().ended_tasks(batch.id, after, PAGE).await.map_err(CloseError::Store)?;
+            let page = self.rows.ended_tasks(batch.id, after, PAGE).await.map_err(CloseError::Store)?;
             let Some(last) = page.last().and_then(|task| task.seq) else { break };
             after = last;
             let (good, bad): (Vec<_>, Vec<_>) = page.into_iter().partition(|task| task.status == TaskStatus::Completed);

@@ -22,4 +22,4 @@ pub use intake::{CheckedTask, MAX_FAULTS, MAX_TASKS, Order, RawTerms, TaskFault}
 pub use lines::LineFault;
 pub use reading::MAX_LINES;
 pub use submit::{Batches, Estimate, FileOrder, OpenLimits, Remember, SubmitError};
-pub use worker::{Worker, WorkerOptions};
+pub use worker::{Worker, WorkerOptions, WorkerParts};

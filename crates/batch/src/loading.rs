@@ -5,7 +5,7 @@
 use batchin_domain::{TaskId, Timestamp};
 use batchin_files::Blobs;
 use batchin_gateway::Gateway;
-use batchin_store::{BatchRow, ChoreError, NewTask, NodeIdentity, Piece};
+use batchin_store::{BatchRow, ChoreError, Chores, NewTask, NodeIdentity, Piece};
 use serde::Deserialize;
 
 use crate::{
@@ -38,13 +38,13 @@ struct Named<'a> {
 
 /// Loads what has not been loaded. `now` is read anew for each piece.
 pub(crate) async fn load(
-    gateway: &Gateway,
+    (gateway, chores): (&Gateway, &Chores),
     blobs: &Blobs,
     node: NodeIdentity,
     batch: &BatchRow,
     now: impl Fn() -> Timestamp,
 ) -> Result<(), LoadError> {
-    let (store, ids, catalog) = (gateway.store(), gateway.ids(), gateway.catalog());
+    let (ids, catalog) = (gateway.ids(), gateway.catalog());
     let input = Input::open(blobs.clone(), batch.input_blob.clone(), batch.loaded_bytes).await;
     let mut input = input.map_err(|cause| LoadError::Input(InputError::Blob(cause)))?;
     let declared = batch.terms.call;
@@ -71,7 +71,7 @@ pub(crate) async fn load(
             return Err(LoadError::Changed);
         }
         let piece = Piece { from: loaded, bytes: input.used(), tasks: &tasks };
-        store.chores().load_tasks(node, batch.id, piece, now()).await.map_err(LoadError::Chore)?;
+        chores.load_tasks(node, batch.id, piece, now()).await.map_err(LoadError::Chore)?;
         batchin_faults::point("batch.loaded");
         loaded = loaded.saturating_add(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
         tasks.clear();

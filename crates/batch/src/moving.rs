@@ -6,7 +6,7 @@
 
 use batchin_domain::{BatchId, IdSource, TaskId};
 use batchin_files::{BlobError, BlobWriter, Blobs, ContentError};
-use batchin_store::{BlobRange, ChoreError, MovedResult, NodeIdentity, Store, StoredResult};
+use batchin_store::{BlobRange, ChoreError, Chores, MovedResult, NodeIdentity, StoredResult};
 use futures::TryStreamExt as _;
 use tracing::warn;
 
@@ -36,7 +36,7 @@ pub(crate) enum MoveError {
 
 /// The blobs that a batch's results are moved into.
 pub(crate) struct Moving<'a> {
-    store: &'a Store,
+    chores: &'a Chores,
     blobs: &'a Blobs,
     ids: &'a dyn IdSource,
     node: NodeIdentity,
@@ -60,10 +60,10 @@ fn moved_into(batch: BatchId) -> String {
 impl<'a> Moving<'a> {
     /// Nothing has been moved yet.
     pub(crate) fn new(
-        (store, blobs, ids): (&'a Store, &'a Blobs, &'a dyn IdSource),
+        (chores, blobs, ids): (&'a Chores, &'a Blobs, &'a dyn IdSource),
         (node, batch): (NodeIdentity, BatchId),
     ) -> Self {
-        Self { store, blobs, ids, node, batch, open: None }
+        Self { chores, blobs, ids, node, batch, open: None }
     }
 
     /// Moves results, those of one blob together and in order; where their lines lie once all is finished. What somebody
@@ -103,7 +103,7 @@ impl<'a> Moving<'a> {
         open.writer.finish().await.map_err(MoveError::Blob)?;
         batchin_faults::point("results.copied");
         for piece in open.moved.chunks(PIECE) {
-            let moved = self.store.chores().move_results(self.node, self.batch, (&open.key, piece)).await;
+            let moved = self.chores.move_results(self.node, self.batch, (&open.key, piece)).await;
             moved.map_err(MoveError::Chore)?;
         }
         batchin_faults::point("results.moved");

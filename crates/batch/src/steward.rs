@@ -12,7 +12,7 @@ use batchin_domain::{AccountId, BatchId, Chore, Ending};
 use batchin_files::{BlobError, Blobs, Files};
 use batchin_gateway::Gateway;
 use batchin_scheduler::must_hurry;
-use batchin_store::{BatchRow, ChoreError, FencedError, NodeIdentity, StoreError};
+use batchin_store::{BatchRow, BatchRows, ChoreError, Chores, Endings, FencedError, NodeIdentity, StoreError};
 use batchin_tasks::Tasks;
 use metrics::counter;
 use tokio::{sync::Notify, time::Instant};
@@ -84,6 +84,9 @@ impl From<ChoreError> for StewardError {
 /// Does the chores of batches on this node.
 pub(crate) struct Steward {
     gateway: Gateway,
+    chores: Chores,
+    endings: Endings,
+    rows: BatchRows,
     blobs: Blobs,
     files: Files,
     results: ResultWriter,
@@ -99,6 +102,9 @@ pub(crate) struct Steward {
 /// What a steward works with.
 pub(crate) struct StewardParts {
     pub gateway: Gateway,
+    pub chores: Chores,
+    pub endings: Endings,
+    pub rows: BatchRows,
     pub blobs: Blobs,
     pub files: Files,
     pub results: ResultWriter,
@@ -109,9 +115,11 @@ pub(crate) struct StewardParts {
 impl Steward {
     /// Starts to look for chores.
     pub(crate) fn start(parts: StewardParts, wake: Arc<Notify>, tasks: &Tasks) {
-        let StewardParts { gateway, blobs, files, results, retention } = parts;
+        let StewardParts { gateway, chores, endings, rows, blobs, files, results, retention } = parts;
         let runs = tasks.clone();
-        let steward = Arc::new(Self { gateway, blobs, files, results, retention, runs, wake, busy: Mutex::default() });
+        let busy = Mutex::default();
+        let steward =
+            Arc::new(Self { gateway, chores, endings, rows, blobs, files, results, retention, runs, wake, busy });
         let keeping = Arc::clone(&steward);
         tasks.spawn("batch_upkeep", move |stop| async move { keeping.keep(stop).await });
         tasks.spawn("batch_steward", move |stop| steward.run(stop));
@@ -140,7 +148,7 @@ impl Steward {
     async fn leave_unknown(&self) {
         let node = self.gateway.epoch().identity;
         let busy: HashSet<BatchId> = self.lock().keys().copied().collect();
-        match self.gateway.store().chores().chores_of(node).await {
+        match self.chores.chores_of(node).await {
             Ok(ours) => {
                 for id in ours.into_iter().filter(|id| !busy.contains(id)) {
                     self.leave(node, id).await;
@@ -154,7 +162,7 @@ impl Steward {
     async fn take(self: &Arc<Self>, stop: &CancellationToken) -> bool {
         let node = self.gateway.epoch().identity;
         let now = self.gateway.clock().now();
-        let batch = match self.gateway.store().chores().take_chore(node, self.full(), now).await {
+        let batch = match self.chores.take_chore(node, self.full(), now).await {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(FencedError::Fenced) => return false,
             Err(FencedError::Store(cause)) => {
@@ -189,7 +197,7 @@ impl Steward {
         counter!("batchin_chore_failures_total", "chore" => chore.name()).increment(1);
         let pause = |tries: u32| PAUSE.saturating_mul(1 << tries.clamp(1, 16).saturating_sub(1)).min(PAUSE_MAX);
         let now = self.gateway.clock().now();
-        match self.gateway.store().chores().fail_chore(node, id, pause, now).await {
+        match self.chores.fail_chore(node, id, pause, now).await {
             Ok(tries) => {
                 let tries = tries.unwrap_or(0);
                 warn!(
@@ -210,7 +218,7 @@ impl Steward {
     }
 
     async fn leave(&self, node: NodeIdentity, id: BatchId) {
-        if let Err(cause) = self.gateway.store().chores().leave_chore(node, id).await {
+        if let Err(cause) = self.chores.leave_chore(node, id).await {
             // It is given back at the next look at what this node has.
             warn!(error = &cause as &dyn std::error::Error, "a chore could not be given back");
         }
@@ -238,12 +246,12 @@ impl Steward {
         match verdict {
             Verdict::Bad(faults) => {
                 info!(batch.id = %id, faults = faults.len(), "batch {id} is refused: its file has {} fault(s)", faults.len());
-                self.gateway.store().chores().reject_batch(node, id, &faults_json(&faults), now).await?;
+                self.chores.reject_batch(node, id, &faults_json(&faults), now).await?;
                 Ok(())
             }
             Verdict::Good { total, model } => {
                 info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
-                self.gateway.store().chores().accept_batch(node, id, (total, model.as_deref()), now).await?;
+                self.chores.accept_batch(node, id, (total, model.as_deref()), now).await?;
                 batchin_faults::point("batch.accepted");
                 let counts = batchin_domain::batch::TaskCounts { total, ..batch.counts };
                 self.load(node, &BatchRow { counts, ..batch }).await
@@ -253,7 +261,7 @@ impl Steward {
 
     async fn load(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
         let clock = || self.gateway.clock().now();
-        match load(&self.gateway, &self.blobs, node, batch, clock).await {
+        match load((&self.gateway, &self.chores), &self.blobs, node, batch, clock).await {
             Ok(()) => Ok(()),
             Err(LoadError::Chore(cause)) => Err(cause.into()),
             Err(cause) => Err(StewardError::Load(cause)),
@@ -265,16 +273,16 @@ impl Steward {
         let mut from = 0;
         while from < total {
             let to = from + STOP_PIECE;
-            self.gateway.store().chores().stop_tasks(node, batch.id, from..to, self.gateway.clock().now()).await?;
+            self.chores.stop_tasks(node, batch.id, from..to, self.gateway.clock().now()).await?;
             from = to;
         }
         Ok(())
     }
 
     async fn close(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
-        let (store, retention) = (self.gateway.store(), self.retention);
+        let (rows, chores, retention) = (&self.rows, &self.chores, self.retention);
         let (files, blobs, results, ids) = (&self.files, &self.blobs, &self.results, self.gateway.ids());
-        let closing = Closing { store, files, blobs, results, ids, retention };
+        let closing = Closing { rows, chores, files, blobs, results, ids, retention };
         let files = match closing.files_of(node, batch).await {
             Ok(files) => files,
             Err(CloseError::Move(MoveError::Chore(cause))) => return Err(cause.into()),
@@ -284,7 +292,7 @@ impl Steward {
         let now = self.gateway.clock().now();
         // The results stay for as long as a file lists them, and a little, since that file was begun just now.
         let sweep_at = now.after(closing.kept(batch).max(retention) + UPKEEP);
-        store.chores().close_batch(node, batch.id, files, (sweep_at, now)).await?;
+        chores.close_batch(node, batch.id, files, (sweep_at, now)).await?;
         batchin_faults::point("batch.closed");
         let id = batch.id;
         info!(batch.id = %id, completed = batch.counts.completed, failed = batch.counts.failed, "batch {id} has ended");
@@ -303,20 +311,20 @@ impl Steward {
     }
 
     async fn upkeep(&self) -> Result<(), StewardError> {
-        let (store, now) = (self.gateway.store(), self.gateway.clock().now());
-        for id in store.endings().overdue_batches(PAGE, now).await.map_err(StewardError::Store)? {
-            let stopped = store.endings().stop_batch(id, Ending::Expired, now).await;
+        let now = self.gateway.clock().now();
+        for id in self.endings.overdue_batches(PAGE, now).await.map_err(StewardError::Store)? {
+            let stopped = self.endings.stop_batch(id, Ending::Expired, now).await;
             self.each(id, stopped.map(drop).map_err(StewardError::Store));
             self.wake.notify_one();
         }
-        let low = store.chores().promotable(PAGE).await.map_err(StewardError::Store)?;
+        let low = self.chores.promotable(PAGE).await.map_err(StewardError::Store)?;
         let late = low.iter().filter(|batch| must_hurry(batch.created_at, batch.expires_at, batch.counts, now));
         let late: Vec<BatchId> = late.map(|batch| batch.batch).collect();
         if !late.is_empty() {
             info!("{} batch(es) would miss their windows and run as high", late.len());
-            store.chores().promote(&late).await.map_err(StewardError::Store)?;
+            self.chores.promote(&late).await.map_err(StewardError::Store)?;
         }
-        for id in store.chores().batches_to_sweep(PAGE, now).await.map_err(StewardError::Store)? {
+        for id in self.chores.batches_to_sweep(PAGE, now).await.map_err(StewardError::Store)? {
             self.each(id, self.forget(id).await);
         }
         Ok(())
@@ -332,12 +340,11 @@ impl Steward {
 
     /// Forgets what came of a batch.
     async fn forget(&self, id: BatchId) -> Result<(), StewardError> {
-        let store = self.gateway.store();
-        while store.chores().sweep_tasks(id, SWEEP_PIECE).await.map_err(StewardError::Store)? > 0 {}
+        while self.chores.sweep_tasks(id, SWEEP_PIECE).await.map_err(StewardError::Store)? > 0 {}
         for folder in [folder_of(id), format!("batches/{id}")] {
             self.blobs.delete_folder(&folder).await.map_err(StewardError::Blob)?;
         }
-        store.chores().swept(id).await.map_err(StewardError::Store)
+        self.chores.swept(id).await.map_err(StewardError::Store)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<BatchId, AccountId>> {

@@ -8,8 +8,8 @@ use batchin_domain::{
 use batchin_files::{BlobError, Blobs, Files, WriteFileError};
 use batchin_gateway::{Caller, Gateway};
 use batchin_store::{
-    BatchRow, BatchTerms, BlobRange, CancelError, Cancelled, CreateBatchError, FileContent, FileRow, IdempotencyScope,
-    NewBatch, NewTask, NewTasks, StoreError, StoredAnswer,
+    BatchRow, BatchTerms, BlobRange, CancelError, Cancelled, CreateBatchError, Endings, FileContent, FileRow,
+    IdempotencyScope, NewBatch, NewTask, NewTasks, Openings, StoreError, StoredAnswer,
 };
 use bytes::Bytes;
 use metrics::counter;
@@ -108,6 +108,8 @@ impl Default for OpenLimits {
 #[derive(Clone)]
 pub struct Batches {
     gateway: Gateway,
+    openings: Openings,
+    endings: Endings,
     blobs: Blobs,
     files: Files,
     /// Tells this node's steward, if it has one, that there is something to do.
@@ -124,9 +126,11 @@ pub type Remember = Box<dyn FnOnce(&BatchRow) -> (IdempotencyScope, StoredAnswer
 
 impl Batches {
     /// Batches that run through this gateway and keep their bodies here.
-    pub fn new(gateway: Gateway, blobs: Blobs, files: Files) -> Self {
+    pub fn new(gateway: Gateway, (openings, endings): (Openings, Endings), blobs: Blobs, files: Files) -> Self {
         Self {
             gateway,
+            openings,
+            endings,
             blobs,
             files,
             wake: Arc::new(Notify::new()),
@@ -152,7 +156,7 @@ impl Batches {
 
     /// Whether the account may open one more. Several at once may pass together; it bounds what waits, not what is spent.
     async fn has_room(&self, account: AccountId) -> Result<(), SubmitError> {
-        let (open, funded) = self.gateway.store().openings().open_batches(account).await.map_err(SubmitError::Store)?;
+        let (open, funded) = self.openings.open_batches(account).await.map_err(SubmitError::Store)?;
         let most = if funded { self.limits.funded } else { self.limits.unfunded };
         if open < most { Ok(()) } else { Err(SubmitError::TooManyOpen { open, most, unpaid: !funded }) }
     }
@@ -293,7 +297,7 @@ impl Batches {
         };
         let row = new.row();
         new.answer = remember.map(|remember| remember(&row));
-        match self.gateway.store().openings().create_batch(new).await {
+        match self.openings.create_batch(new).await {
             Ok(()) => {}
             Err(CreateBatchError::NoFile) => return Err(SubmitError::NoFile),
             Err(CreateBatchError::Store(cause)) => return Err(SubmitError::Store(cause)),
@@ -311,7 +315,7 @@ impl Batches {
 
     /// Stops a batch.
     pub async fn cancel(&self, account: AccountId, id: BatchId) -> Result<Cancelled, CancelError> {
-        let cancelled = self.gateway.store().endings().cancel_batch(account, id, self.gateway.clock().now()).await;
+        let cancelled = self.endings.cancel_batch(account, id, self.gateway.clock().now()).await;
         self.wake.notify_one();
         cancelled
     }

@@ -16,7 +16,7 @@ use std::{
 use batchin_domain::{AccountId, KeyId, Priority};
 use batchin_files::{Blobs, Files};
 use batchin_gateway::{AdmitError, Caller, Gateway};
-use batchin_store::{Claim, Requeue};
+use batchin_store::{BatchRows, Chores, Claim, Claims, Endings, Keys, Requeue};
 use batchin_tasks::Tasks;
 use futures::future::join_all;
 use tokio::{
@@ -53,9 +53,32 @@ pub struct WorkerOptions {
     pub retention: Duration,
 }
 
+/// What a worker, and the steward beside it, work with.
+pub struct WorkerParts {
+    /// Answers the tasks.
+    pub gateway: Gateway,
+    /// The tasks that there are.
+    pub claims: Claims,
+    /// Where batches end whose cost is reached or whose window has passed.
+    pub endings: Endings,
+    /// What the keys may spend that tasks are paid by.
+    pub keys: Keys,
+    /// What is to be done to batches as a whole.
+    pub chores: Chores,
+    /// Where a batch that ends is read.
+    pub rows: BatchRows,
+    /// Where bodies and results are.
+    pub blobs: Blobs,
+    /// What becomes of results.
+    pub files: Files,
+}
+
 /// Runs batches on this node.
 pub struct Worker {
     gateway: Gateway,
+    claims: Claims,
+    endings: Endings,
+    keys: Keys,
     blobs: Blobs,
     results: ResultWriter,
     options: WorkerOptions,
@@ -93,15 +116,14 @@ struct State {
 
 impl Worker {
     /// Starts to claim and run. `tasks` is asked to stop before the group that settles is.
-    pub fn start(
-        gateway: Gateway,
-        (blobs, files, batches): (Blobs, Files, &Batches),
-        options: WorkerOptions,
-        tasks: &Tasks,
-    ) {
+    pub fn start(parts: WorkerParts, batches: &Batches, options: WorkerOptions, tasks: &Tasks) {
+        let WorkerParts { gateway, claims, endings, keys, chores, rows, blobs, files } = parts;
         let results = ResultWriter::start(blobs.clone(), gateway.shared_ids(), tasks);
         let parts = StewardParts {
             gateway: gateway.clone(),
+            chores,
+            endings: endings.clone(),
+            rows,
             blobs: blobs.clone(),
             files,
             results: results.clone(),
@@ -110,6 +132,9 @@ impl Worker {
         Steward::start(parts, batches.wake(), tasks);
         let worker = Arc::new(Self {
             gateway,
+            claims,
+            endings,
+            keys,
             blobs,
             results,
             options,
@@ -119,8 +144,8 @@ impl Worker {
             returning: AsyncMutex::default(),
             state: Mutex::default(),
         });
-        let store = worker.gateway.store().clone();
-        tasks.spawn("queue_depth", move |stop| depth::watch(store, stop));
+        let claims = worker.claims.clone();
+        tasks.spawn("queue_depth", move |stop| depth::watch(claims, stop));
         let late = Arc::clone(&worker);
         tasks.spawn("lateness_watch", move |stop| async move {
             late.lateness.watch(&late.gateway, || late.lock().running_in_all(), stop).await;

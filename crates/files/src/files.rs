@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use batchin_domain::{AccountId, Clock, FileId, IdSource, Timestamp};
 use batchin_shares::{ShareLimits, Shares};
-use batchin_store::{DeleteFileError, FileBounds, FilePage, FileRoom, FileRow, Store, StoreError};
+use batchin_store::{DeleteFileError, FileBounds, FilePage, FileRoom, FileRow, FileRows, StoreError};
 use batchin_tasks::Tasks;
 use tracing::warn;
 
@@ -55,7 +55,7 @@ pub type DeleteError = DeleteFileError;
 /// What files are made of.
 pub struct FilesParts {
     /// Where a file's row is.
-    pub store: Store,
+    pub rows: FileRows,
     /// Where its bytes are.
     pub blobs: Blobs,
     /// Wall-clock time.
@@ -88,17 +88,17 @@ impl Files {
 
     /// One of an account's files, unless it is deleted or expired.
     pub async fn show(&self, account: AccountId, id: FileId) -> Result<Option<FileRow>, StoreError> {
-        self.store().file_rows().file(account, id, self.now()).await
+        self.rows().file(account, id, self.now()).await
     }
 
     /// Part of an account's files.
     pub async fn list(&self, account: AccountId, page: FilePage) -> Result<Vec<FileRow>, StoreError> {
-        self.store().file_rows().files(account, page, self.now()).await
+        self.rows().files(account, page, self.now()).await
     }
 
     /// Deletes a file: it is gone for its owner when this returns, and a reading that is under way may break off.
     pub async fn delete(&self, account: AccountId, id: FileId) -> Result<(), DeleteError> {
-        let deleted = self.store().file_rows().delete_file(account, id, self.now()).await?;
+        let deleted = self.rows().delete_file(account, id, self.now()).await?;
         // What fails here is done by the sweep.
         if let Err(cause) = self.remove(id, &deleted.blob).await {
             warn!(error = &cause as &dyn std::error::Error, "a deleted file's content is left to the sweep");
@@ -106,8 +106,8 @@ impl Files {
         Ok(())
     }
 
-    pub(crate) fn store(&self) -> &Store {
-        &self.parts.store
+    pub(crate) fn rows(&self) -> &FileRows {
+        &self.parts.rows
     }
 
     pub(crate) fn now(&self) -> Timestamp {

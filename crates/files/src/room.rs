@@ -38,10 +38,10 @@ impl Upload {
         }
         let ahead = self.written.min(MAX_AHEAD_BYTES);
         let bounds = &self.files.options.bounds;
-        let (store, account, id) = (self.files.store(), self.account, self.id);
+        let (rows, account, id) = (self.files.rows(), self.account, self.id);
         let mut wanted = self.written.saturating_add(ahead).min(self.limit);
         // What is here may fit where what may follow does not. Smaller each time, since so much was not left.
-        while let Err(cause) = store.file_rows().claim_file(account, id, wanted, bounds).await {
+        while let Err(cause) = rows.claim_file(account, id, wanted, bounds).await {
             wanted = match cause {
                 ClaimFileError::NoRoom { left, .. } if (self.written..wanted).contains(&left) => {
                     left.min(self.written.saturating_add(LOOK_BYTES))

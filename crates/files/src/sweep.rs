@@ -51,9 +51,9 @@ impl Files {
     async fn sweep_expired(&self) -> Result<(), StoreError> {
         let (now, mut after) = (self.now(), None);
         loop {
-            let due = self.store().file_rows().expired_files(now, after, PAGE).await?;
+            let due = self.rows().expired_files(now, after, PAGE).await?;
             for file in &due {
-                self.store().file_rows().expire_file(file.id, now).await?;
+                self.rows().expire_file(file.id, now).await?;
             }
             let Some(last) = due.last() else { return Ok(()) };
             after = Some((last.since, last.id));
@@ -66,9 +66,9 @@ impl Files {
             now.micros().saturating_sub(i64::try_from(UNFINISHED_AGE.as_micros()).unwrap_or(i64::MAX)),
         );
         loop {
-            let due = self.store().file_rows().unfinished_files(before, PAGE).await?;
+            let due = self.rows().unfinished_files(before, PAGE).await?;
             for file in &due {
-                self.store().file_rows().abandon_file(file.id, now).await?;
+                self.rows().abandon_file(file.id, now).await?;
             }
             if due.is_empty() {
                 return Ok(());
@@ -79,7 +79,7 @@ impl Files {
     async fn sweep_deleted(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let due = self.store().file_rows().deleted_files(after, PAGE).await?;
+            let due = self.rows().deleted_files(after, PAGE).await?;
             for file in &due {
                 match self.remove(file.id, &file.blob).await {
                     Ok(()) => {}
@@ -97,13 +97,13 @@ impl Files {
     /// Removes a deleted file's blob, then its row.
     pub(crate) async fn remove(&self, id: FileId, blob: &str) -> Result<(), RemoveError> {
         self.parts.blobs.clear(blob).await.map_err(RemoveError::Blob)?;
-        self.store().file_rows().forget_file(id).await.map_err(RemoveError::Store)
+        self.rows().forget_file(id).await.map_err(RemoveError::Store)
     }
 
     /// Removes a file that never became whole. One that did stays.
     pub(crate) async fn discard(&self, id: FileId, blob: &str) {
         let discarded = async {
-            if self.store().file_rows().abandon_file(id, self.now()).await.map_err(RemoveError::Store)? {
+            if self.rows().abandon_file(id, self.now()).await.map_err(RemoveError::Store)? {
                 self.remove(id, blob).await?;
             }
             Ok::<_, RemoveError>(())

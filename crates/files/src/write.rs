@@ -99,7 +99,7 @@ impl Files {
         let blob = blob_of(id);
         let writer = self.parts.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
         let new = NewFile { id, account, blob, content: FileContent::Blob, now: self.now() };
-        self.store().file_rows().begin_claimed_file(&new, bytes, &self.options.bounds).await?;
+        self.rows().begin_claimed_file(&new, bytes, &self.options.bounds).await?;
         batchin_faults::point("file.begun");
         let mut upload = self.open(account, id, writer);
         upload.claimed = Some(bytes);
@@ -120,7 +120,7 @@ impl Files {
         let blob = blob_of(id);
         let writer = self.parts.blobs.writer(&blob).map_err(WriteFileError::Blob)?;
         let new = NewFile { id, account, blob, content, now: self.now() };
-        self.store().file_rows().begin_file(&new).await.map_err(WriteFileError::Store)?;
+        self.rows().begin_file(&new).await.map_err(WriteFileError::Store)?;
         Ok(self.open(account, id, writer))
     }
 
@@ -173,7 +173,7 @@ impl Upload {
         if let Some(mut writer) = self.writer.take() {
             writer.finish().await.map_err(WriteFileError::Blob)?;
         }
-        let row = self.files.store().file_rows().finish_file(self.account, self.id, &details).await?;
+        let row = self.files.rows().finish_file(self.account, self.id, &details).await?;
         self.is_finished = true;
         Ok(row)
     }

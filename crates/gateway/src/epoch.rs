@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use batchin_domain::{Clock, IdSource, NodeId, Timestamp, escrow::Fence};
 use batchin_store::{
-    CommitError, Committer, CommitterOptions, FencedError, NodeIdentity, Settlement, Store, StoreError,
+    CommitError, Committer, CommitterOptions, FencedError, Ledger, NodeIdentity, Nodes, Purses, Settlement, StoreError,
 };
 use batchin_tasks::Tasks;
 use metrics::counter;
@@ -70,7 +70,7 @@ impl Epoch {
 
 /// What becomes of settlements that fail, whoever waits for them.
 struct Failed {
-    store: Store,
+    ledger: Ledger,
     escrow: Arc<Escrow>,
     tasks: Tasks,
 }
@@ -88,16 +88,27 @@ impl Failed {
     fn book_late(&self, settlement: &Settlement) {
         counter!("batchin_late_usage_total").increment(1);
         error!(nanos = settlement.charge.nanos(), "usage came after its node was fenced; it is ours to bear");
-        let (store, settlement) = (self.store.clone(), settlement.clone());
+        let (ledger, settlement) = (self.ledger.clone(), settlement.clone());
         self.tasks.spawn("book_late", move |_| async move {
             batchin_faults::point("late.booking");
             // Nothing was charged under this id.
-            if let Err(cause) = store.ledger().book_late(settlement.charge_id, &settlement, settlement.now).await {
+            if let Err(cause) = ledger.book_late(settlement.charge_id, &settlement, settlement.now).await {
                 error!(error = &cause as &dyn std::error::Error, "late usage could not be booked");
             }
             batchin_faults::point("late.booked");
         });
     }
+}
+
+/// The books by which a node spends. Cheap to clone.
+#[derive(Clone)]
+pub struct Books {
+    /// The nodes on this database.
+    pub nodes: Nodes,
+    /// What may be spent.
+    pub purses: Purses,
+    /// What was spent.
+    pub ledger: Ledger,
 }
 
 /// How the keeper behaves.
@@ -113,7 +124,7 @@ pub struct KeeperOptions {
 
 /// Keeps this node's lease.
 pub struct Keeper {
-    store: Store,
+    pub(crate) books: Books,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     options: KeeperOptions,
@@ -125,7 +136,7 @@ pub struct Keeper {
 impl Keeper {
     /// Joins and starts to keep the lease. `writers` must be shut down after the tasks that spend and settle.
     pub async fn start(
-        store: Store,
+        books: Books,
         world: (Arc<dyn Clock>, Arc<dyn IdSource>),
         options: KeeperOptions,
         tasks: &Tasks,
@@ -133,12 +144,12 @@ impl Keeper {
     ) -> Result<Arc<Self>, StoreError> {
         let (clock, ids) = world;
         let asked = Instant::now();
-        let identity = store.nodes().join(options.node, clock.now(), options.lease).await?;
+        let identity = books.nodes.join(options.node, clock.now(), options.lease).await?;
         batchin_faults::point("node.joined");
-        let epoch = Self::fresh((&store, &ids), identity, asked, options.lease, writers);
+        let epoch = Self::fresh((&books, &ids), identity, asked, options.lease, writers);
         info!(node = %identity.id, epoch = identity.epoch, "node {} joined with epoch {}", identity.id, identity.epoch);
         let current = ArcSwap::from_pointee(epoch);
-        let keeper = Arc::new(Self { store, clock, ids, options, writers: writers.clone(), current });
+        let keeper = Arc::new(Self { books, clock, ids, options, writers: writers.clone(), current });
         let keep = Arc::clone(&keeper);
         tasks.spawn("node_lease", move |stop| async move { keep.keep(stop).await });
         let tidy = Arc::clone(&keeper);
@@ -153,20 +164,20 @@ impl Keeper {
 
     /// An epoch whose lease was asked for at `asked`.
     fn fresh(
-        (store, ids): (&Store, &Arc<dyn IdSource>),
+        (books, ids): (&Books, &Arc<dyn IdSource>),
         identity: NodeIdentity,
         asked: Instant,
         lease: Duration,
         writers: &Tasks,
     ) -> Epoch {
-        let escrow = Arc::new(Escrow::new(store.clone(), identity, Arc::clone(ids), writers.clone()));
-        let failed = Failed { store: store.clone(), escrow: Arc::clone(&escrow), tasks: writers.clone() };
+        let escrow = Arc::new(Escrow::new(books.purses.clone(), identity, Arc::clone(ids), writers.clone()));
+        let failed = Failed { ledger: books.ledger.clone(), escrow: Arc::clone(&escrow), tasks: writers.clone() };
         let on_failure = Arc::new(move |settlement: &Settlement, cause| failed.note(settlement, cause));
         let options = CommitterOptions { give_up_after: lease, on_failure };
         let epoch = Epoch {
             identity,
             escrow,
-            committer: Committer::start(store.ledger(), identity, options, writers),
+            committer: Committer::start(books.ledger.clone(), identity, options, writers),
             began: asked,
             deadline: AtomicI64::new(0),
         };
@@ -181,7 +192,7 @@ impl Keeper {
             let epoch = self.current.load_full();
             // Rule 1: this node's clock starts when it asks.
             let asked = Instant::now();
-            match self.store.nodes().renew(epoch.identity, self.clock.now(), self.options.lease).await {
+            match self.books.nodes.renew(epoch.identity, self.clock.now(), self.options.lease).await {
                 Ok(()) => {
                     batchin_faults::point("node.renewed");
                     epoch.extend(asked, self.options.lease);
@@ -207,10 +218,10 @@ impl Keeper {
     /// Starts a new epoch, which takes back what the old one had.
     async fn rejoin(&self, old: &Epoch) {
         let asked = Instant::now();
-        match self.store.nodes().join(self.options.node, self.clock.now(), self.options.lease).await {
+        match self.books.nodes.join(self.options.node, self.clock.now(), self.options.lease).await {
             Ok(identity) => {
                 batchin_faults::point("node.rejoined");
-                let world = (&self.store, &self.ids);
+                let world = (&self.books, &self.ids);
                 let epoch = Self::fresh(world, identity, asked, self.options.lease, &self.writers);
                 self.current.store(Arc::new(epoch));
                 old.committer.close();
@@ -220,7 +231,7 @@ impl Keeper {
     }
 
     async fn reclaim(&self) {
-        match self.store.nodes().reclaim(self.clock.now(), self.options.grace).await {
+        match self.books.nodes.reclaim(self.clock.now(), self.options.grace).await {
             Ok(reclaimed) if reclaimed.nodes > 0 => {
                 warn!(
                     nodes = reclaimed.nodes,
@@ -248,7 +259,7 @@ impl Keeper {
             if tidied.elapsed() >= TIDY {
                 tidied = Instant::now();
                 epoch.escrow.tidy(self.clock.now()).await;
-                alone = self.store.nodes().live_nodes().await.is_ok_and(|nodes| nodes <= 1);
+                alone = self.books.nodes.live_nodes().await.is_ok_and(|nodes| nodes <= 1);
             }
         }
     }
@@ -260,7 +271,7 @@ impl Keeper {
         self.writers.shutdown(patience).await;
         batchin_faults::point("node.leaving");
         epoch.escrow.give_requests_back().await;
-        self.store.nodes().leave(epoch.identity).await?;
+        self.books.nodes.leave(epoch.identity).await?;
         batchin_faults::point("node.left");
         Ok(())
     }

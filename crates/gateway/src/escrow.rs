@@ -15,7 +15,7 @@ use batchin_domain::{
     IdSource, Purse, PurseKind, Quantity, Timestamp,
     escrow::{LEASE_HORIZON, Lease},
 };
-use batchin_store::{FencedError, LeaseAsk, LeaseOutcome, NodeIdentity, Store, StoreError};
+use batchin_store::{FencedError, LeaseAsk, LeaseOutcome, NodeIdentity, Purses, StoreError};
 use batchin_tasks::Tasks;
 use metrics::{counter, gauge};
 use tokio::{sync::Semaphore, time::Instant};
@@ -59,7 +59,7 @@ pub enum EscrowError {
 
 /// All leases of one epoch of this node.
 pub struct Escrow {
-    store: Store,
+    purses: Purses,
     node: NodeIdentity,
     ids: Arc<dyn IdSource>,
     /// What asks the store runs here, to its end.
@@ -174,9 +174,9 @@ impl Pot {
 
 impl Escrow {
     /// `tasks` must be shut down after everything that spends and before the node leaves.
-    pub(crate) fn new(store: Store, node: NodeIdentity, ids: Arc<dyn IdSource>, tasks: Tasks) -> Self {
+    pub(crate) fn new(purses: Purses, node: NodeIdentity, ids: Arc<dyn IdSource>, tasks: Tasks) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { store, node, ids, tasks, shards, unsure: AtomicBool::new(false) }
+        Self { purses, node, ids, tasks, shards, unsure: AtomicBool::new(false) }
     }
 
     /// Sets something aside, leasing more if need be.
@@ -259,7 +259,7 @@ impl Escrow {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.store.purses().lease(ask).await {
+            match self.purses.lease(ask).await {
                 Ok(outcome) => {
                     batchin_faults::point("lease.granted");
                     return Ok(outcome);
@@ -347,7 +347,7 @@ impl Escrow {
 
     /// Answers recalls by other nodes with all that is free.
     pub(crate) async fn answer_recalls(&self) {
-        let recalled = match self.store.purses().recalled(self.node).await {
+        let recalled = match self.purses.recalled(self.node).await {
             Ok(recalled) => recalled,
             Err(cause) => {
                 warn!(error = &cause as &dyn std::error::Error, "recalls could not be read");
@@ -374,7 +374,7 @@ impl Escrow {
             return;
         }
         batchin_faults::point("lease.returning");
-        match self.store.purses().release(self.node, &returns).await {
+        match self.purses.release(self.node, &returns).await {
             // The epoch is over: the store has taken everything back already.
             Ok(()) | Err(FencedError::Fenced) => batchin_faults::point("lease.returned"),
             Err(FencedError::Store(cause)) => {

@@ -6,7 +6,7 @@ use crate::{Availability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Met
 use arc_swap::ArcSwap;
 use batchin_domain::{AccountId, CallKind, Clock, IdSource};
 use batchin_shares::{ShareLimits, Shares};
-use batchin_store::Store;
+use batchin_store::Answers;
 use batchin_tasks::{Sweeps, Tasks};
 use batchin_upstream::{Fleet, Replica};
 
@@ -15,8 +15,8 @@ const IDEMPOTENCY_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// What the gateway works with.
 pub struct GatewayParts {
-    /// What must be remembered.
-    pub store: Store,
+    /// What was answered under an Idempotency-Key.
+    pub answers: Answers,
     /// The model servers.
     pub fleet: Fleet,
     /// The models.
@@ -82,11 +82,6 @@ impl Gateway {
         &self.inner.parts.fleet
     }
 
-    /// What must be remembered.
-    pub fn store(&self) -> &Store {
-        &self.inner.parts.store
-    }
-
     /// Wall-clock time.
     pub fn clock(&self) -> &dyn Clock {
         &*self.inner.parts.clock
@@ -141,19 +136,23 @@ impl Gateway {
         const FAILED: &str = "old rows could not be swept";
         let gateway = self.clone();
         sweeps.add(FAILED, move || {
-            let (store, now) = (gateway.store().clone(), gateway.clock().now());
-            async move { store.purses().sweep_minutes(now.minute()).await.map(drop) }
+            let (purses, now) = (gateway.keeper().books.purses.clone(), gateway.clock().now());
+            async move { purses.sweep_minutes(now.minute()).await.map(drop) }
         });
         let gateway = self.clone();
         sweeps.add(FAILED, move || {
-            let (store, now) = (gateway.store().clone(), gateway.clock().now());
-            async move { store.answers().sweep_idempotent(now, IDEMPOTENCY_AGE).await.map(drop) }
+            let (answers, now) = (gateway.answers().clone(), gateway.clock().now());
+            async move { answers.sweep_idempotent(now, IDEMPOTENCY_AGE).await.map(drop) }
         });
     }
 
     /// Work beside requests.
     pub fn tasks(&self) -> &Tasks {
         &self.inner.parts.tasks
+    }
+
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.inner.parts.answers
     }
 
     pub(crate) fn meters(&self) -> &Meters {

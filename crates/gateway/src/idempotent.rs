@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_store::{Begun, IdempotencyScope, NodeIdentity, Store, StoreError, StoredAnswer};
+use batchin_store::{Answers, Begun, IdempotencyScope, NodeIdentity, StoreError, StoredAnswer};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::warn;
@@ -97,7 +97,7 @@ impl Gateway {
         fingerprint: [u8; 32],
     ) -> Result<Option<Turn>, KeyedError> {
         let now = self.clock().now();
-        match self.store().answers().begin_idempotent(&scope, route, fingerprint, node, now).await {
+        match self.answers().begin_idempotent(&scope, route, fingerprint, node, now).await {
             Ok(Begun::First) => {
                 batchin_faults::point("idempotency.begun");
                 Ok(Some(Turn::First(IdempotencyGuard { gateway: self, node, scope, is_owed: true })))
@@ -132,25 +132,31 @@ impl IdempotencyGuard {
         self.scope.clone()
     }
 
+    /// Remembers the answer of a request that cost nothing.
+    pub async fn remember(self, answer: &StoredAnswer) -> Result<(), StoreError> {
+        let answers = self.gateway.answers().clone();
+        answers.remember_answer(&self.keep(), answer).await
+    }
+
     /// Lets go of the key, and waits until that is done.
     pub async fn release(mut self) {
         self.is_owed = false;
-        forget(self.gateway.store().clone(), self.node, self.scope.clone()).await;
+        forget(self.gateway.answers().clone(), self.node, self.scope.clone()).await;
     }
 }
 
 impl Drop for IdempotencyGuard {
     fn drop(&mut self) {
         if self.is_owed {
-            let forgetting = forget(self.gateway.store().clone(), self.node, self.scope.clone());
+            let forgetting = forget(self.gateway.answers().clone(), self.node, self.scope.clone());
             self.gateway.tasks().spawn("forget_idempotent", move |_| forgetting);
         }
     }
 }
 
-async fn forget(store: Store, node: NodeIdentity, scope: IdempotencyScope) {
+async fn forget(answers: Answers, node: NodeIdentity, scope: IdempotencyScope) {
     batchin_faults::point("idempotency.forgetting");
-    if let Err(cause) = store.answers().forget_idempotent(&scope, node).await {
+    if let Err(cause) = answers.forget_idempotent(&scope, node).await {
         warn!(error = &cause as &dyn std::error::Error, "an Idempotency-Key could not be released");
     }
     batchin_faults::point("idempotency.forgotten");

@@ -31,7 +31,7 @@ pub use bill::{SettleError, Unsettled};
 pub use caller::Caller;
 pub use catalog::{Availability, Catalog, CatalogError, Model, OverLimit};
 pub use dispatch::{Dispatcher, Running, Work};
-pub use epoch::{Epoch, Fenced, Keeper, KeeperOptions};
+pub use epoch::{Books, Epoch, Fenced, Keeper, KeeperOptions};
 pub use escrow::{Escrow, EscrowError};
 pub use gateway::{Gateway, GatewayOptions, GatewayParts};
 pub use idempotent::{IdempotencyGuard, IdempotencyKey, Keyed, KeyedError, Turn};

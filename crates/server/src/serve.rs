@@ -16,11 +16,11 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
-use batchin_batch::{Batches, Worker};
+use batchin_batch::{Batches, Worker, WorkerParts};
 use batchin_config::{Config, Sources};
 use batchin_domain::{Clock, IdSource};
 use batchin_files::{Blobs, Files, FilesParts};
-use batchin_gateway::{Catalog, Dispatcher, Gateway, GatewayParts, Keeper, KeeperOptions};
+use batchin_gateway::{Books, Catalog, Dispatcher, Gateway, GatewayParts, Keeper, KeeperOptions};
 use batchin_scheduler::Policy;
 use batchin_store::Store;
 use batchin_tasks::{Sweeps, Tasks};
@@ -64,37 +64,46 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let _database_lock = wiring::lock_database(&config)?;
     let store = wiring::connect(&config, migrate).await?;
     let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
-    agreement::check_blobs(&store, &blobs, &wiring::blobs_url(&config)).await?;
+    agreement::check_blobs(&store.agreement(), &blobs, &wiring::blobs_url(&config)).await?;
     let gateway = start_gateway(&config, &store, &node, &groups).await?;
-    agreement::watch(gateway.clone(), &groups.beside);
+    agreement::watch(gateway.clone(), (store.agreement(), store.prices()), &groups.beside);
     let webhooks = webhooks::open(&config, &store).await?;
     let parts = FilesParts {
-        store: store.clone(),
+        rows: store.file_rows(),
         blobs: blobs.clone(),
         clock: Arc::new(World),
         ids: Arc::new(World),
         tasks: groups.beside.clone(),
     };
     let files = Files::new(parts, config.files.clone());
-    let batches = Batches::new(gateway.clone(), blobs.clone(), files.clone())
+    let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
         .with_webhook_targets(config.webhooks.targets.clone())
         .with_open_limits(config.batches.open);
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);
     if config.server.roles.worker {
-        let parts = (blobs, files.clone(), &batches);
-        Worker::start(gateway.clone(), parts, config.batches.worker, &groups.workers);
+        let parts = WorkerParts {
+            gateway: gateway.clone(),
+            claims: store.claims(),
+            endings: store.endings(),
+            keys: store.keys(),
+            chores: store.chores(),
+            rows: store.batch_rows(),
+            blobs,
+            files: files.clone(),
+        };
+        Worker::start(parts, &batches, config.batches.worker, &groups.workers);
         files.add_sweep(&mut sweeps);
         webhooks::start(&config, &webhooks, &gateway, (&groups.workers, &mut sweeps))?;
     }
     sweeps.start(&groups.beside);
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
-    let parts = api_parts(&config, &gateway, (batches, files, webhooks), (metrics, stopping.clone()));
+    let parts = api_parts(&config, (&gateway, &store), (batches, files, webhooks), (metrics, stopping.clone()));
     let listener = listen::bind(&config.server)?;
     let (started, tls) = (config.clone(), listener.tls());
-    reload::watch(Reloader { sources, started, gateway: gateway.clone(), tls }, &groups.beside);
+    reload::watch(Reloader { sources, started, prices: store.prices(), gateway: gateway.clone(), tls }, &groups.beside);
     node.note_address(listener.address()?).context("the data folder")?;
     announce(&config, listener.address()?)?;
     let (drain, grace) = (config.shutdown.drain, config.server.shutdown_grace);
@@ -109,7 +118,8 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
     let lease = config.server.node_lease;
     let options = KeeperOptions { node: node.id, lease, grace: lease / 2 };
     let world = (Arc::clone(&clock), Arc::clone(&ids));
-    let keeper = Keeper::start(store.clone(), world, options, &groups.beside, &groups.writers)
+    let books = Books { nodes: store.nodes(), purses: store.purses(), ledger: store.ledger() };
+    let keeper = Keeper::start(books, world, options, &groups.beside, &groups.writers)
         .await
         .context("this node cannot join the database")?;
     let (fingerprint, body) = wiring::price_list(config);
@@ -121,7 +131,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
     let sharing = (Policy::default(), config.server.gateway.max_account_percent);
     let dispatcher = Dispatcher::start(&fleet, sharing, Arc::clone(&clock), &groups.beside);
     let parts = GatewayParts {
-        store: store.clone(),
+        answers: store.answers(),
         fleet,
         catalog,
         keeper,
@@ -135,7 +145,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
 
 fn api_parts(
     config: &Config,
-    gateway: &Gateway,
+    (gateway, store): (&Gateway, &Store),
     later: (Batches, Files, Webhooks),
     rest: (PrometheusHandle, CancellationToken),
 ) -> ApiParts {
@@ -161,6 +171,13 @@ fn api_parts(
         serves: config.server.roles.api,
     };
     ApiParts {
+        accounts: store.accounts(),
+        keys: store.keys(),
+        balances: store.balances(),
+        usage: store.usage(),
+        batch_rows: store.batch_rows(),
+        delivery_log: store.delivery_log(),
+        pulse: store.pulse(),
         gateway: gateway.clone(),
         batches,
         files,

@@ -12,7 +12,7 @@ pub use batchin_sim as sim;
 pub use batchin_upstream::Kind;
 pub use call::{Call, Reply, streamed};
 pub use database::{Backend, Cluster, Database};
-pub use server::{Account, RETENTION, ServerBuilder, TestServer};
+pub use server::{Account, RETENTION, ServerBuilder, TestServer, worker_parts};
 pub use world::TestClock;
 
 /// Decimal dollars as money: `usd("1.00")`.

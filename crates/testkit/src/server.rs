@@ -10,14 +10,15 @@ use std::{
 
 use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
-use batchin_batch::{Batches, Worker, WorkerOptions};
+use batchin_batch::{Batches, Worker, WorkerOptions, WorkerParts};
 use batchin_domain::{
     AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, NodeId, Rate, Tariff, Timestamp,
     TransferId, price::Factor, webhook::TargetPolicy,
 };
 use batchin_files::{Blobs, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
-    Availability, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model, OverLimit,
+    Availability, Books, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
+    OverLimit,
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
@@ -236,24 +237,31 @@ impl TestServer {
         let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
         let parts = FilesParts {
-            store: store.clone(),
+            rows: store.file_rows(),
             blobs: blobs.clone(),
             clock: clock.clone(),
             ids: Arc::new(RealIds),
             tasks: groups[1].clone(),
         };
         let files = Files::new(parts, files_options);
-        let batches =
-            Batches::new(gateway.clone(), blobs.clone(), files.clone()).with_webhook_targets(builder.targets.clone());
+        let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
+            .with_webhook_targets(builder.targets.clone());
         let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
-        let webhooks = Webhooks::open(store.clone(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
+        let webhooks = Webhooks::open(store.outbox(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
         if builder.worker {
             let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: RETENTION };
-            Worker::start(gateway.clone(), (blobs.clone(), files.clone(), &batches), options, &groups[0]);
+            Worker::start(worker_parts(&store, &gateway, (&blobs, &files)), &batches, options, &groups[0]);
             deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
         }
         let stopping = CancellationToken::new();
         let parts = ApiParts {
+            accounts: store.accounts(),
+            keys: store.keys(),
+            balances: store.balances(),
+            usage: store.usage(),
+            batch_rows: store.batch_rows(),
+            delivery_log: store.delivery_log(),
+            pulse: store.pulse(),
             gateway: gateway.clone(),
             batches,
             files: files.clone(),
@@ -381,6 +389,20 @@ impl TestServer {
     }
 }
 
+/// What a worker works with.
+pub fn worker_parts(store: &Store, gateway: &Gateway, (blobs, files): (&Blobs, &Files)) -> WorkerParts {
+    WorkerParts {
+        gateway: gateway.clone(),
+        claims: store.claims(),
+        endings: store.endings(),
+        keys: store.keys(),
+        chores: store.chores(),
+        rows: store.batch_rows(),
+        blobs: blobs.clone(),
+        files: files.clone(),
+    }
+}
+
 async fn start_gateway(
     store: &Store,
     (sims, kind, slots): (&[&SimServer], Kind, Option<u32>),
@@ -391,7 +413,8 @@ async fn start_gateway(
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
     let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
     let world = (Arc::clone(&clock), Arc::clone(&ids));
-    let keeper = Keeper::start(store.clone(), world, options, beside, writers).await.unwrap();
+    let books = Books { nodes: store.nodes(), purses: store.purses(), ledger: store.ledger() };
+    let keeper = Keeper::start(books, world, options, beside, writers).await.unwrap();
     let names = &["sim", "sim-2"][..sims.len()];
     let models = models(names);
     let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
@@ -405,8 +428,8 @@ async fn start_gateway(
     let upstreams = names.iter().zip(sims).map(upstream).collect();
     let fleet = Fleet::new(upstreams, beside, 1).unwrap();
     let dispatcher = Dispatcher::start(&fleet, (Policy::default(), 90), Arc::clone(&clock), beside);
-    let (store, tasks) = (store.clone(), beside.clone());
-    let parts = GatewayParts { store, fleet, catalog, keeper, dispatcher, clock, ids, tasks };
+    let tasks = beside.clone();
+    let parts = GatewayParts { answers: store.answers(), fleet, catalog, keeper, dispatcher, clock, ids, tasks };
     Gateway::new(parts, GatewayOptions { max_in_flight, max_account_percent: 90 })
 }
 

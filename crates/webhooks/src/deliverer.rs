@@ -77,7 +77,7 @@ impl Deliverer {
 
     /// Nothing is claimed while this looks, so what is in flight is all that is ours.
     async fn release_strays(&self, node: NodeIdentity) {
-        match self.parts.webhooks.store().outbox().release_deliveries(node, &self.in_flight.deliveries()).await {
+        match self.parts.webhooks.outbox().release_deliveries(node, &self.in_flight.deliveries()).await {
             Ok(0) => {}
             Ok(released) => warn!("{released} webhook(s) that this node had lost sight of wait again"),
             Err(cause) => warn!(error = &cause as &dyn Error, "lost webhooks could not be looked for"),
@@ -87,15 +87,14 @@ impl Deliverer {
     /// Claims what is due and starts its tries.
     async fn look(self: &Arc<Self>, node: NodeIdentity) {
         let webhooks = &self.parts.webhooks;
-        let claimed =
-            match webhooks.store().outbox().claim_deliveries(node, self.in_flight.room(), webhooks.now()).await {
-                Ok(claimed) => claimed,
-                // The next look has a new epoch.
-                Err(FencedError::Fenced) => return,
-                Err(FencedError::Store(cause)) => {
-                    return warn!(error = &cause as &dyn Error, "due webhooks could not be claimed");
-                }
-            };
+        let claimed = match webhooks.outbox().claim_deliveries(node, self.in_flight.room(), webhooks.now()).await {
+            Ok(claimed) => claimed,
+            // The next look has a new epoch.
+            Err(FencedError::Fenced) => return,
+            Err(FencedError::Store(cause)) => {
+                return warn!(error = &cause as &dyn Error, "due webhooks could not be claimed");
+            }
+        };
         for delivery in claimed {
             let place = self.in_flight.take(delivery.id, delivery.endpoint, delivery.account);
             let this = Arc::clone(self);
@@ -152,7 +151,7 @@ impl Deliverer {
     async fn write_down(&self, ended: FinishedTry) {
         let id = ended.id;
         loop {
-            match self.parts.webhooks.store().outbox().finish_try(ended).await {
+            match self.parts.webhooks.outbox().finish_try(ended).await {
                 Ok(true) => break,
                 Ok(false) => return warn!("what came of sending {id} is out of date"),
                 Err(cause) => warn!(error = &cause as &dyn Error, "what came of sending {id} could not be stored"),

@@ -23,7 +23,7 @@ impl Webhooks {
 
     async fn sweep(&self, retention: Duration) -> Result<(), StoreError> {
         let before = self.now().before(retention);
-        while self.store().outbox().sweep_deliveries(before).await? > 0 {
+        while self.outbox().sweep_deliveries(before).await? > 0 {
             sleep(PIECE_PAUSE).await;
         }
         Ok(())

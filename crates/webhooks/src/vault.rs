@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use batchin_domain::{AccountId, IdSource};
-use batchin_store::{Store, StoreError};
+use batchin_store::{Outbox, StoreError};
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hkdf,
@@ -73,16 +73,16 @@ pub(crate) struct Sealed;
 
 impl Vault {
     /// Opens the vault of a database; the first key that comes is the key from then on.
-    pub async fn open(store: &Store, key: &MasterKey, ids: &dyn IdSource) -> Result<Self, VaultError> {
+    pub async fn open(outbox: &Outbox, key: &MasterKey, ids: &dyn IdSource) -> Result<Self, VaultError> {
         let vault = Self::of(key);
         let mine = vault.seal_bytes(PROOF_OWNER, PROOF, ids);
-        let known = store.outbox().webhook_key_proof(mine).await.map_err(VaultError::Store)?;
+        let known = outbox.webhook_key_proof(mine).await.map_err(VaultError::Store)?;
         vault.check(&known).map(|()| vault)
     }
 
     /// Whether the key is the one of a database; leaves no trace. True while nothing has been sealed there.
-    pub async fn try_key(store: &Store, key: &MasterKey) -> Result<(), VaultError> {
-        match store.outbox().known_webhook_key_proof().await.map_err(VaultError::Store)? {
+    pub async fn try_key(outbox: &Outbox, key: &MasterKey) -> Result<(), VaultError> {
+        match outbox.known_webhook_key_proof().await.map_err(VaultError::Store)? {
             Some(known) => Self::of(key).check(&known),
             None => Ok(()),
         }

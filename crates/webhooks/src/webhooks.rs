@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, Clock, IdSource, Timestamp};
-use batchin_store::{Store, StoreError};
+use batchin_store::{Outbox, StoreError};
 use tracing::error;
 
 use crate::{
@@ -39,7 +39,7 @@ pub struct Rotated {
 pub struct Webhooks(Arc<Inner>);
 
 struct Inner {
-    store: Store,
+    outbox: Outbox,
     vault: Option<Vault>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
@@ -49,12 +49,12 @@ impl Webhooks {
     /// Opens the secrets of a database. With a key that is not theirs everything else goes on, and what needs a secret
     /// is refused.
     pub async fn open(
-        store: Store,
+        outbox: Outbox,
         key: &MasterKey,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, StoreError> {
-        let vault = match Vault::open(&store, key, &*ids).await {
+        let vault = match Vault::open(&outbox, key, &*ids).await {
             Ok(vault) => Some(vault),
             Err(VaultError::Store(cause)) => return Err(cause),
             Err(cause @ VaultError::OtherKey) => {
@@ -62,7 +62,7 @@ impl Webhooks {
                 None
             }
         };
-        Ok(Self(Arc::new(Inner { store, vault, clock, ids })))
+        Ok(Self(Arc::new(Inner { outbox, vault, clock, ids })))
     }
 
     /// Whether this node can sign.
@@ -72,24 +72,24 @@ impl Webhooks {
 
     /// Makes an account's secret, or a new one. The old one signs beside it for a day.
     pub async fn rotate(&self, account: AccountId) -> Result<Rotated, SecretError> {
-        let Inner { store, clock, ids, .. } = &*self.0;
+        let Inner { outbox, clock, ids, .. } = &*self.0;
         let (secret, created_at) = (WebhookSecret::new(ids.secret()), clock.now());
         let sealed = self.vault()?.seal(account, &secret, &**ids);
         let until = created_at.after(OVERLAP);
-        store.outbox().rotate_webhook_secret(account, sealed, created_at, until).await.map_err(SecretError::Store)?;
+        outbox.rotate_webhook_secret(account, sealed, created_at, until).await.map_err(SecretError::Store)?;
         Ok(Rotated { secret, created_at })
     }
 
     /// What an account's deliveries are signed with now, the newest first. An account that has none gets one, so that
     /// no event goes out without a signature.
     pub(crate) async fn secrets(&self, account: AccountId, now: Timestamp) -> Result<Vec<WebhookSecret>, SecretError> {
-        let Inner { store, ids, .. } = &*self.0;
+        let Inner { outbox, ids, .. } = &*self.0;
         let vault = self.vault()?;
-        let stored = match store.outbox().webhook_secret(account).await.map_err(SecretError::Store)? {
+        let stored = match outbox.webhook_secret(account).await.map_err(SecretError::Store)? {
             Some(stored) => stored,
             None => {
                 let fresh = vault.seal(account, &WebhookSecret::new(ids.secret()), &**ids);
-                store.outbox().ensure_webhook_secret(account, fresh, now).await.map_err(SecretError::Store)?
+                outbox.ensure_webhook_secret(account, fresh, now).await.map_err(SecretError::Store)?
             }
         };
         let previous = stored.previous.filter(|(_, until)| now < *until).map(|(sealed, _)| sealed);
@@ -102,8 +102,8 @@ impl Webhooks {
         self.0.vault.as_ref().ok_or(SecretError::WrongKey)
     }
 
-    pub(crate) fn store(&self) -> &Store {
-        &self.0.store
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.0.outbox
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -93,7 +93,7 @@ impl FromRequestParts<App> for AccountCaller {
                 })
             }
             Presented::Session(hash) => {
-                let session = app.store().accounts().session(hash, app.now()).await?;
+                let session = app.accounts.session(hash, app.now()).await?;
                 let session = session.ok_or_else(|| ApiError::unauthorized(ENDED))?;
                 Ok(Self { account: session.user, key: None, monthly_budget: None, rate_limit_rpm: None })
             }
@@ -108,7 +108,7 @@ impl FromRequestParts<App> for ManagingCaller {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         if let Some(Presented::Key(hash)) = presented(&parts.headers).map(Presented::of) {
             // Not from memory: a budget that was set a moment ago binds already.
-            let key = app.store().keys().key_by_hash(hash).await?.ok_or_else(|| ApiError::unauthorized(WRONG))?;
+            let key = app.keys.record(hash).await?.ok_or_else(|| ApiError::unauthorized(WRONG))?;
             if key.monthly_budget.is_some() {
                 return Err(ApiError::new(Code::Forbidden, BUDGETED));
             }

@@ -9,7 +9,7 @@ use std::{
 
 use batchin_domain::{Clock, KeyId, Timestamp};
 use batchin_gateway::Caller;
-use batchin_store::{Store, StoreError};
+use batchin_store::{KeyRecord, Keys, StoreError};
 use batchin_tasks::Tasks;
 use quick_cache::sync::Cache;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -29,7 +29,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(5);
 
 /// Looks keys up.
 pub(crate) struct KeyBook {
-    store: Store,
+    stored: Keys,
     clock: Arc<dyn Clock>,
     known: Cache<[u8; 32], Known>,
     /// std mutex: held for one insertion, or to take all of it; never across an await.
@@ -49,11 +49,17 @@ struct Known {
 struct Unanswered;
 
 impl KeyBook {
-    pub(crate) fn start(store: Store, clock: Arc<dyn Clock>, tasks: &Tasks) -> Arc<Self> {
-        let book = Arc::new(Self { store, clock, known: Cache::new(MAX_REMEMBERED), used: Mutex::new(HashMap::new()) });
+    pub(crate) fn start(stored: Keys, clock: Arc<dyn Clock>, tasks: &Tasks) -> Arc<Self> {
+        let book =
+            Arc::new(Self { stored, clock, known: Cache::new(MAX_REMEMBERED), used: Mutex::new(HashMap::new()) });
         let writing = Arc::clone(&book);
         tasks.spawn("key_last_used", move |stop| async move { writing.write(stop).await });
         book
+    }
+
+    /// What a key is good for at this moment.
+    pub(crate) async fn record(&self, hash: [u8; 32]) -> Result<Option<KeyRecord>, StoreError> {
+        self.stored.key_by_hash(hash).await
     }
 
     /// Whom a key's hash proves; many askers at once make one look-up.
@@ -86,7 +92,7 @@ impl KeyBook {
     }
 
     async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Caller>, StoreError> {
-        let Some(record) = self.store.keys().key_by_hash(hash).await? else { return Ok(None) };
+        let Some(record) = self.stored.key_by_hash(hash).await? else { return Ok(None) };
         self.note(record.id);
         Ok(Some(Caller {
             account: record.account,
@@ -113,7 +119,7 @@ impl KeyBook {
             let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
             let used: Vec<(KeyId, Timestamp)> = used.into_iter().collect();
             if !used.is_empty()
-                && let Err(cause) = self.store.keys().touch_keys(&used).await
+                && let Err(cause) = self.stored.touch_keys(&used).await
             {
                 warn!(error = &cause as &dyn std::error::Error, "it could not be noted when keys were last used");
             }

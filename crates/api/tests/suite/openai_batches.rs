@@ -6,7 +6,7 @@ use batchin_batch::{Batches, Worker, WorkerOptions};
 use batchin_testkit::{
     Account, Call, TestServer, both,
     sim::{Answer, Behaviour, Refusal},
-    usd,
+    usd, worker_parts,
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -584,10 +584,11 @@ both! {
         let now = server.gateway.clock().now();
         server.store.chores().take_chore(node, None, now).await.unwrap().expect("a file to read");
         let tasks = batchin_tasks::Tasks::new();
-        let parts = (server.blobs.clone(), server.files.clone());
-        let batches = Batches::new(server.gateway.clone(), parts.0.clone(), parts.1.clone());
+        let handles = (server.store.openings(), server.store.endings());
+        let batches = Batches::new(server.gateway.clone(), handles, server.blobs.clone(), server.files.clone());
         let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: Duration::from_secs(3_600) };
-        Worker::start(server.gateway.clone(), (parts.0, parts.1, &batches), options, &tasks);
+        let parts = worker_parts(&server.store, &server.gateway, (&server.blobs, &server.files));
+        Worker::start(parts, &batches, options, &tasks);
         until_status(&server, &made, "completed").await;
         tasks.shutdown(Duration::from_secs(10)).await;
         server.stop().await;

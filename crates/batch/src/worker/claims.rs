@@ -80,13 +80,13 @@ impl Worker {
         queues: &Queues,
         node: NodeIdentity,
     ) -> Result<Vec<ClaimedTask>, FencedError> {
-        let (store, now, catalog) = (self.gateway.store(), self.gateway.clock().now(), self.gateway.catalog());
+        let (now, catalog) = (self.gateway.clock().now(), self.gateway.catalog());
         let without = full_models(&catalog, queues);
         let after = self.lock().looked.get(&rank).copied();
         let mut backlog =
-            store.claims().backlog(rank, &without, (after, BACKLOG), now).await.map_err(FencedError::Store)?;
+            self.claims.backlog(rank, &without, (after, BACKLOG), now).await.map_err(FencedError::Store)?;
         if backlog.is_empty() && after.is_some() {
-            backlog = store.claims().backlog(rank, &without, (None, BACKLOG), now).await.map_err(FencedError::Store)?;
+            backlog = self.claims.backlog(rank, &without, (None, BACKLOG), now).await.map_err(FencedError::Store)?;
         }
         let cut = backlog.len() >= usize::try_from(BACKLOG).unwrap_or(usize::MAX);
         match backlog.last().filter(|_| cut) {
@@ -117,15 +117,15 @@ impl Worker {
         if look.take.is_empty() {
             return Ok(Vec::new());
         }
-        store.claims().claim(node, &look.take, now).await
+        self.claims.claim(node, &look.take, now).await
     }
 
     /// Claims one task of each batch that waits for something and is due, but of an account only one for each reason.
     async fn claim_probes(&self, queues: &Queues, node: NodeIdentity) -> Result<Vec<ClaimedTask>, FencedError> {
-        let (store, now, catalog) = (self.gateway.store(), self.gateway.clock().now(), self.gateway.catalog());
+        let (now, catalog) = (self.gateway.clock().now(), self.gateway.catalog());
         let mut look = Look { catalog: &catalog, queues, taken: HashMap::new(), take: Vec::new() };
         let without = full_models(&catalog, queues);
-        for Probe { of, .. } in store.claims().probes(&without, PROBES, now).await.map_err(FencedError::Store)? {
+        for Probe { of, .. } in self.claims.probes(&without, PROBES, now).await.map_err(FencedError::Store)? {
             let id = look.id_of(&of.model);
             if look.room(&id) > 0 {
                 look.take(&id, Share { batch: of.batch, model: of.model, tasks: 1 });
@@ -134,7 +134,7 @@ impl Worker {
         if look.take.is_empty() {
             return Ok(Vec::new());
         }
-        store.claims().claim(node, &look.take, now).await
+        self.claims.claim(node, &look.take, now).await
     }
 
     /// Gives a claim back. Many that end together, as those of a server that fails, are one transaction.
@@ -166,7 +166,7 @@ impl Worker {
     }
 
     async fn write_back(&self, back: &[Requeue]) {
-        if let Err(cause) = self.gateway.store().claims().requeue(back).await {
+        if let Err(cause) = self.claims.requeue(back).await {
             // The claims end with this node's lease at the latest.
             warn!(error = &cause as &dyn std::error::Error, tasks = back.len(), "tasks could not be given back");
         }
@@ -178,7 +178,7 @@ impl Worker {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let before: Vec<Claim> = self.lock().claims.keys().copied().collect();
-            match self.gateway.store().claims().claims_of(self.gateway.epoch().identity).await {
+            match self.claims.claims_of(self.gateway.epoch().identity).await {
                 Ok(claims) => {
                     let strays = self.compare(&before, &claims);
                     self.hand_back(strays).await;

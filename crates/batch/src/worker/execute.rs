@@ -105,19 +105,19 @@ impl Worker {
     /// The task could cost more than is left of what its batch may cost. What runs of the batch may give some back; when
     /// nothing does, the batch ends here.
     async fn ask_cap(&self, task: &ClaimedTask) -> Came {
-        let running = self.gateway.store().claims().running_tasks(task.batch).await;
+        let running = self.claims.running_tasks(task.batch).await;
         running.map_or_else(|cause| not_stopped(&cause), |running| Came::OverCap { running })
     }
 
     async fn stop_batch(&self, task: &ClaimedTask) -> Came {
         let now = self.gateway.clock().now();
-        let stopped = self.gateway.store().endings().stop_batch(task.batch, Ending::CostReached, now).await;
+        let stopped = self.endings.stop_batch(task.batch, Ending::CostReached, now).await;
         stopped.map_or_else(|cause| not_stopped(&cause), |_| Came::Ended)
     }
 
     async fn wait_for_cap(&self, task: &ClaimedTask) -> Came {
         let until = self.gateway.clock().now().after(CAP_PAUSE);
-        if let Err(cause) = self.gateway.store().claims().set_blocked(task.batch, Some((WAITS_FOR_CAP, until))).await {
+        if let Err(cause) = self.claims.set_blocked(task.batch, Some((WAITS_FOR_CAP, until))).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
         batchin_faults::point("batch.blocked");
@@ -135,7 +135,7 @@ impl Worker {
             };
             let (soon, later) = (now.after(HELD_PAUSE), now.after(UNWOKEN_PAUSE));
             let unpaid = Unpaid { batch: task.batch, account: task.account, wait, needed, soon, later };
-            self.gateway.store().claims().await_money(unpaid).await
+            self.claims.await_money(unpaid).await
         };
         if let Err(cause) = stored.await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
@@ -150,7 +150,7 @@ impl Worker {
             return;
         }
         for reason in [WAITS_FOR_BALANCE, WAITS_FOR_BUDGET] {
-            if let Err(cause) = self.gateway.store().claims().wake_waiting(task.account, reason, None).await {
+            if let Err(cause) = self.claims.wake_waiting(task.account, reason, None).await {
                 warn!(error = &cause as &dyn std::error::Error, "batches that wait for money could not be woken");
             }
         }
@@ -159,10 +159,10 @@ impl Worker {
     /// A task that was claimed to see whether its batch still waits has run: it waits no longer.
     pub(super) async fn unblock(&self, task: &ClaimedTask) {
         let Some(reason) = task.blocked.as_deref() else { return };
-        let (store, now) = (self.gateway.store(), self.gateway.clock().now());
+        let now = self.gateway.clock().now();
         let gone_on = match reason {
-            WAITS_FOR_CAP => store.claims().set_blocked(task.batch, None).await,
-            reason => store.claims().paid((task.batch, task.account), reason, GO_ON, now).await,
+            WAITS_FOR_CAP => self.claims.set_blocked(task.batch, None).await,
+            reason => self.claims.paid((task.batch, task.account), reason, GO_ON, now).await,
         };
         if let Err(cause) = gone_on {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it goes on");
@@ -180,7 +180,7 @@ impl Worker {
         {
             return Ok(Caller { capped_by, ..caller.clone() });
         }
-        let record = self.gateway.store().keys().key_record(key).await?;
+        let record = self.keys.key_record(key).await?;
         let caller = Caller { monthly_budget: record.and_then(|record| record.monthly_budget), ..plain };
         let mut state = self.lock();
         state.keys.retain(|_, (_, read)| read.elapsed() < KEY_AGE);

@@ -136,7 +136,7 @@ async fn key(config: &Config, store: &Store) -> Result<String, String> {
             Some(_) => Err("the database has sealed webhook secrets, and their key is not here".to_owned()),
         };
     };
-    match Vault::try_key(store, &key).await {
+    match Vault::try_key(&store.outbox(), &key).await {
         Ok(()) => Ok("opens the webhook secrets".to_owned()),
         Err(cause @ (VaultError::OtherKey | VaultError::Store(_))) => Err(cli::explain(&cause)),
     }

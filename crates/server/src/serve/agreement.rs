@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use batchin_domain::{IdSource as _, PriceVersion};
 use batchin_files::{Blobs, IDENTITY};
 use batchin_gateway::Gateway;
-use batchin_store::{Store, StoreError};
+use batchin_store::{Agreement, Prices, StoreError};
 use batchin_tasks::Tasks;
 use metrics::gauge;
 use tracing::{error, info, warn};
@@ -24,8 +24,8 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Refuses blobs that are not those of this database. A place that cannot be asked is no other one: it is told of, and
 /// what needs it fails until it can be.
-pub(super) async fn check_blobs(store: &Store, blobs: &Blobs, url: &str) -> Result<()> {
-    let agreed = store.agreement().agreed(BLOBS).await?;
+pub(super) async fn check_blobs(agreement: &Agreement, blobs: &Blobs, url: &str) -> Result<()> {
+    let agreed = agreement.agreed(BLOBS).await?;
     let found = match &agreed {
         Some(_) => blobs.identity().await,
         None => blobs.identity_or(&World.uuid().to_string()).await.map(Some),
@@ -43,7 +43,7 @@ pub(super) async fn check_blobs(store: &Store, blobs: &Blobs, url: &str) -> Resu
     batchin_faults::point("blobs.named");
     let agreed = match (agreed, &found) {
         (Some(agreed), _) => agreed,
-        (None, Some(found)) => store.agreement().agree(BLOBS, found).await?,
+        (None, Some(found)) => agreement.agree(BLOBS, found).await?,
         (None, None) => return Ok(()),
     };
     if found.as_ref() == Some(&agreed) {
@@ -57,13 +57,13 @@ pub(super) async fn check_blobs(store: &Store, blobs: &Blobs, url: &str) -> Resu
 }
 
 /// Says which prices this node charges by, and looks whether others charge by the same.
-pub(super) fn watch(gateway: Gateway, tasks: &Tasks) {
+pub(super) fn watch(gateway: Gateway, (agreement, prices): (Agreement, Prices), tasks: &Tasks) {
     tasks.spawn("node_agreement", move |stop| async move {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut seen = Seen::default();
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(cause) = seen.look(&gateway).await {
+            if let Err(cause) = seen.look(&gateway, (&agreement, &prices)).await {
                 warn!(error = &cause as &dyn std::error::Error, "the other nodes could not be looked at");
             }
         }
@@ -80,19 +80,19 @@ struct Seen {
 }
 
 impl Seen {
-    async fn look(&mut self, gateway: &Gateway) -> Result<(), StoreError> {
-        let (store, version) = (gateway.store(), gateway.catalog().version());
+    async fn look(&mut self, gateway: &Gateway, (agreement, prices): (&Agreement, &Prices)) -> Result<(), StoreError> {
+        let version = gateway.catalog().version();
         let node = gateway.epoch().identity.id;
         let fingerprint = match &self.noted {
             Some((noted, fingerprint)) if *noted == version => fingerprint.clone(),
             _ => {
-                let fingerprint = store.prices().price_fingerprint(version).await?.unwrap_or_default();
-                store.agreement().note_prices(node, version).await?;
+                let fingerprint = prices.price_fingerprint(version).await?.unwrap_or_default();
+                agreement.note_prices(node, version).await?;
                 self.noted = Some((version, fingerprint.clone()));
                 fingerprint
             }
         };
-        let others = store.agreement().other_prices(Some(node), &fingerprint).await?;
+        let others = agreement.other_prices(Some(node), &fingerprint).await?;
         gauge!("batchin_node_disagreements", "what" => "prices").set(others.len() as f64);
         if others.len() != self.others {
             match others.first() {
@@ -104,7 +104,7 @@ impl Seen {
                 None => info!("all nodes charge by the same prices"),
             }
         }
-        let ahead = store.agreement().schema_ahead().await?;
+        let ahead = agreement.schema_ahead().await?;
         gauge!("batchin_node_disagreements", "what" => "schema").set(ahead as f64);
         if ahead > self.ahead {
             error!("the database was brought up to date by a newer version of this program: restart this node with it");

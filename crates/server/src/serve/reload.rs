@@ -8,6 +8,7 @@ use std::{os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use batchin_config::{Config, Sources, read_file};
 use batchin_gateway::{Catalog, Gateway};
+use batchin_store::Prices;
 use batchin_tasks::Tasks;
 use batchin_upstream::Kind;
 use metrics::{counter, gauge};
@@ -34,6 +35,8 @@ pub(super) struct Reloader {
     pub sources: Sources,
     /// What the server was started with: the rest of it stays in force until a restart.
     pub started: Config,
+    /// Numbers the prices.
+    pub prices: Prices,
     /// Serves by it.
     pub gateway: Gateway,
     /// Shows the certificate, if there is one.
@@ -141,8 +144,8 @@ impl Reloader {
         let config = Config::of_text(&text, &self.sources)?;
         refuse_losses(in_force, &config)?;
         let (fingerprint, body) = wiring::price_list(&config);
-        let (store, now) = (self.gateway.store(), self.gateway.clock().now());
-        let version = store.prices().publish_prices(&fingerprint, &body, now).await.context("prices")?;
+        let now = self.gateway.clock().now();
+        let version = self.prices.publish_prices(&fingerprint, &body, now).await.context("prices")?;
         let catalog = Catalog::new(version, config.models.clone())?;
         self.gateway.fleet().reload(config.upstreams.clone())?;
         self.gateway.reload(catalog);

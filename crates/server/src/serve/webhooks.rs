@@ -14,7 +14,7 @@ use crate::{secret_key, world::World};
 /// Opens the accounts' secrets.
 pub(super) async fn open(config: &Config, store: &Store) -> Result<Webhooks> {
     let key = secret_key::find_or_make(config, &World)?;
-    Webhooks::open(store.clone(), &key, Arc::new(World), Arc::new(World)).await.context("webhook secrets")
+    Webhooks::open(store.outbox(), &key, Arc::new(World), Arc::new(World)).await.context("webhook secrets")
 }
 
 /// Starts to deliver, and to forget what was, if this node can sign.

@@ -20,6 +20,6 @@ pub(crate) async fn cancel(
 ) -> Result<Json<BatchObject>, ApiError> {
     let id = id.batch()?;
     app.batches.cancel(caller.account, id).await?;
-    let batch = app.store().batch_rows().batch(caller.account, id).await?;
+    let batch = app.batch_rows.batch(caller.account, id).await?;
     Ok(Json(batch.ok_or_else(|| ApiError::not_found("batch"))?.into()))
 }

@@ -50,8 +50,7 @@ pub(crate) async fn list(
     let parameters = Parameters::parse(query.as_deref(), &["limit", "after"])?;
     let asked = parameters.count("limit", 1..=MAX_LIMIT, DEFAULT_LIMIT)?;
     let after = parameters.text("after").map(|id| batch_id(id).ok_or_else(|| invalid("after", "must be a batch's id")));
-    let mut rows =
-        app.store().batch_rows().batches_after(caller.account, after.transpose()?, asked.saturating_add(1)).await?;
+    let mut rows = app.batch_rows.batches_after(caller.account, after.transpose()?, asked.saturating_add(1)).await?;
     let limit = usize::try_from(asked).unwrap_or(usize::MAX);
     let has_more = rows.len() > limit;
     rows.truncate(limit);

@@ -15,6 +15,6 @@ pub(crate) async fn show(
     caller: AccountCaller,
     id: PathText,
 ) -> Result<Json<BatchObject>, ApiError> {
-    let batch = app.store().batch_rows().batch(caller.account, id.batch()?).await?;
+    let batch = app.batch_rows.batch(caller.account, id.batch()?).await?;
     Ok(Json(batch.ok_or_else(|| ApiError::not_found("batch"))?.into()))
 }

@@ -32,13 +32,13 @@ pub(crate) async fn list(
     let parameters = Parameters::parse(query.as_deref(), &["limit", "offset", "after"])?;
     let (page, after) = (page(&parameters)?, after(&parameters)?);
     if let Some(after) = after
-        && !app.store().batch_rows().has_batch(caller.account, after).await?
+        && !app.batch_rows.has_batch(caller.account, after).await?
     {
         return Err(no_row());
     }
     let batches = match after {
-        Some(_) => app.store().batch_rows().batches_after(caller.account, after, page.limit).await?,
-        None => app.store().batch_rows().batches(caller.account, page.limit, page.offset).await?,
+        Some(_) => app.batch_rows.batches_after(caller.account, after, page.limit).await?,
+        None => app.batch_rows.batches(caller.account, page.limit, page.offset).await?,
     };
     Ok(Json(batches.into_iter().map(BatchObject::from).collect()))
 }

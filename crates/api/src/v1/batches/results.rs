@@ -43,7 +43,7 @@ pub(crate) async fn results(
 ) -> Result<Response, ApiError> {
     let id = id.batch()?;
     let after = after(&Parameters::parse(query.as_deref(), &["after"])?)?;
-    app.store().batch_rows().batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
+    app.batch_rows.batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
     let account = caller.account;
     let pages = stream::try_unfold(Some((app, after.unwrap_or(0))), move |at| async move {
         let Some((app, after)) = at else { return Ok(None) };
@@ -56,9 +56,9 @@ pub(crate) async fn results(
 
 /// Lines of one page, and the `seq` after which the next one begins.
 async fn page(app: &App, (account, batch): (AccountId, BatchId), after: u64) -> Result<(Bytes, Option<u64>), ApiError> {
-    let rows = app.store().batch_rows().ended_tasks(batch, after, PAGE + 1).await?;
+    let rows = app.batch_rows.ended_tasks(batch, after, PAGE + 1).await?;
     // Read after its tasks, as it may be stopped while this goes on.
-    let ending = app.store().batch_rows().batch(account, batch).await?.and_then(|batch| batch.ending);
+    let ending = app.batch_rows.batch(account, batch).await?.and_then(|batch| batch.ending);
     let (rows, more) = bounded(rows, PAGE);
     let next = rows.last().filter(|_| more).and_then(|row| row.seq);
     let mut lines = Vec::new();

@@ -75,14 +75,13 @@ pub(crate) async fn show(
     let parameters = Parameters::parse(query.as_deref(), &["limit", "after"])?;
     let limit = parameters.count("limit", 0..=MAX_TASKS, MAX_TASKS)?;
     let after = after(&parameters)?;
-    let batch =
-        app.store().batch_rows().batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
+    let batch = app.batch_rows.batch(caller.account, id).await?.ok_or_else(|| ApiError::not_found("batch"))?;
     // Somebody who only wants the counts asks for no tasks.
     let (rows, more) = if limit == 0 {
         (Vec::new(), false)
     } else {
         let from = after.map_or(0, |after| after.saturating_add(1));
-        bounded(app.store().batch_rows().tasks(id, from, limit.saturating_add(1)).await?, limit)
+        bounded(app.batch_rows.tasks(id, from, limit.saturating_add(1)).await?, limit)
     };
     let next_after = rows.last().filter(|_| more).map(|row| row.index);
     let tasks = with_answers(&app, rows, (id, batch.ending)).await?;

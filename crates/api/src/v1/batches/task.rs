@@ -71,7 +71,7 @@ pub(super) async fn with_answers(
         // A batch that ends moves its results: the rows are older than that.
         Err(cause) if cause.is_missing() => {
             for row in rows.iter_mut().filter(|row| row.result.is_some()) {
-                let again = app.store().batch_rows().tasks(batch, row.index, 1).await?.pop();
+                let again = app.batch_rows.tasks(batch, row.index, 1).await?.pop();
                 row.result = again.filter(|again| again.index == row.index).and_then(|again| again.result);
             }
             answers(app, &rows).await

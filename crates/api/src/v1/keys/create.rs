@@ -91,7 +91,7 @@ pub(crate) async fn create(
 
 async fn make(app: App, caller: ManagingCaller, wanted: Wanted) -> Result<CreatedKey, ApiError> {
     let now = app.now();
-    if app.store().accounts().keys(caller.account, now).await?.len() >= MAX_KEYS {
+    if app.accounts.keys(caller.account, now).await?.len() >= MAX_KEYS {
         let message = format!("An account has at most {MAX_KEYS} keys; delete one first.");
         return Err(ApiError::new(Code::Conflict, message).permanent());
     }
@@ -107,7 +107,7 @@ async fn make(app: App, caller: ManagingCaller, wanted: Wanted) -> Result<Create
         monthly_budget: wanted.monthly_budget,
         now,
     };
-    app.store().accounts().create_key(new).await?;
+    app.accounts.create_key(new).await?;
     Ok(CreatedKey {
         id: id.uuid(),
         key: secret.text,

@@ -18,6 +18,6 @@ pub(crate) async fn delete(
     caller: ManagingCaller,
     id: PathText,
 ) -> Result<StatusCode, ApiError> {
-    app.store().accounts().delete_key(caller.account, id.id("key")?, app.now()).await?;
+    app.accounts.delete_key(caller.account, id.id("key")?, app.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

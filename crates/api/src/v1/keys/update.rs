@@ -62,8 +62,8 @@ pub(crate) async fn update(
     let (parts, body) = request.into_parts();
     let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
     let change = parse(&body, app.settings.default_rate_limit_rpm)?;
-    app.store().accounts().update_key(caller.account, id, change).await?;
-    let keys = app.store().accounts().keys(caller.account, app.now()).await?;
+    app.accounts.update_key(caller.account, id, change).await?;
+    let keys = app.accounts.keys(caller.account, app.now()).await?;
     let key = keys.into_iter().find(|key| key.id == id);
     Ok(Json(key.ok_or_else(|| ApiError::not_found("key"))?.into()))
 }

@@ -55,6 +55,6 @@ pub(crate) async fn history(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<Topup>>, ApiError> {
     let limit = Parameters::parse(query.as_deref(), &["limit"])?.count("limit", 1..=MAX_ROWS, MAX_ROWS)?;
-    let credits = app.store().balances().credits(caller.account, limit).await?;
+    let credits = app.balances.credits(caller.account, limit).await?;
     Ok(Json(credits.into_iter().map(Topup::from).collect()))
 }

@@ -32,6 +32,6 @@ pub(crate) async fn by_model(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<ModelSums>>, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &["from", "to", "key_id", "model"])?;
-    let rows = app.store().usage().usage_by_model(&filter(caller.account, &parameters)?).await?;
+    let rows = app.usage.usage_by_model(&filter(caller.account, &parameters)?).await?;
     Ok(Json(rows.into_iter().map(|row| ModelSums { model: row.model, sums: row.totals.into() }).collect()))
 }

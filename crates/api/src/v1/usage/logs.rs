@@ -103,8 +103,8 @@ pub(crate) async fn logs(
     let parameters = Parameters::parse(query.as_deref(), &known)?;
     let (filter, page) = (filter(caller.account, &parameters)?, page(&parameters)?);
     let rows = match after(&parameters)? {
-        Some(after) => app.store().usage().usage_logs_after(&filter, after, page.limit).await?.ok_or_else(no_row)?,
-        None => app.store().usage().usage_logs(&filter, page).await?,
+        Some(after) => app.usage.usage_logs_after(&filter, after, page.limit).await?.ok_or_else(no_row)?,
+        None => app.usage.usage_logs(&filter, page).await?,
     };
     Ok(Json(rows.into_iter().map(UsageLog::from).collect()))
 }

@@ -26,10 +26,10 @@ pub(crate) async fn summary(
     let parameters = Parameters::parse(query.as_deref(), &["from", "to", "key_id", "model"])?;
     let filter = filter(caller.account, &parameters)?;
     if let (Some(key), Some(budget)) = (caller.key, caller.monthly_budget)
-        && app.store().accounts().spent_in_month(key, app.now().month()).await? >= budget
+        && app.accounts.spent_in_month(key, app.now().month()).await? >= budget
     {
         let message = format!("The key's monthly budget of {} cents is used up.", budget.to_cents_text());
         return Err(ApiError::new(Code::PaymentRequired, message).permanent());
     }
-    Ok(Json(app.store().usage().usage_totals(&filter).await?.into()))
+    Ok(Json(app.usage.usage_totals(&filter).await?.into()))
 }

@@ -66,7 +66,7 @@ pub(crate) async fn timeseries(
 ) -> Result<Json<Series>, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &["interval", "from", "to", "key_id", "model"])?;
     let (interval, width) = interval(&parameters)?;
-    let buckets = app.store().usage().usage_series(&filter(caller.account, &parameters)?, width, MAX_POINTS).await?;
+    let buckets = app.usage.usage_series(&filter(caller.account, &parameters)?, width, MAX_POINTS).await?;
     let point = |bucket: batchin_store::Bucket| Point { start: bucket.start.to_string(), sums: bucket.totals.into() };
     Ok(Json(Series { interval, data: buckets.into_iter().map(point).collect() }))
 }

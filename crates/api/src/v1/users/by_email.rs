@@ -31,6 +31,6 @@ pub(crate) async fn by_email(
 ) -> Result<Json<UserObject>, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &["email"])?;
     let email = contact::email(parameters.required("email")?).map_err(|fault| contact_fault("email", fault))?;
-    let user = app.store().accounts().user_by_email(&email).await?;
+    let user = app.accounts.user_by_email(&email).await?;
     Ok(Json(user.ok_or_else(|| ApiError::not_found("user"))?.into()))
 }

@@ -83,7 +83,7 @@ pub(crate) async fn create(
         role: Role::User,
         now: app.now(),
     };
-    match app.store().accounts().create_user(new).await {
+    match app.accounts.create_user(new).await {
         Ok(user) => {
             attempt.right();
             Ok(Json(user.into()))
@@ -97,7 +97,7 @@ pub(crate) async fn create(
 /// The first answer to a registration that is sent again under an Idempotency-Key. Nothing of the first request is
 /// stored for this, since its hash would be one of the password: whoever has the password is whom it was made for.
 async fn again(app: &App, attempt: Attempt<'_>, wanted: CreateUser) -> Result<UserObject, ApiError> {
-    let known = app.store().accounts().user_by_email(&wanted.email).await?;
+    let known = app.accounts.user_by_email(&wanted.email).await?;
     let stored = known.as_ref().map(|user| user.password_hash.clone());
     let verified = app.passwords.verify(&attempt, wanted.password, stored).await;
     match (known, verified.map_err(|fault| password_fault("password", fault))?) {

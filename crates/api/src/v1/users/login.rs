@@ -66,7 +66,7 @@ pub(crate) async fn login(
         password: fields.text("password")?,
     };
     let attempt = app.attempts.begin(&wanted.email, caller.origin).await?;
-    let user = app.store().accounts().user_by_email(&wanted.email).await?.filter(|user| !user.disabled);
+    let user = app.accounts.user_by_email(&wanted.email).await?.filter(|user| !user.disabled);
     let stored = user.as_ref().map(|user| user.password_hash.clone());
     let verified = app.passwords.verify(&attempt, wanted.password, stored).await;
     let (Some(user), true) = (user, verified.map_err(|fault| password_fault("password", fault))?) else {
@@ -76,6 +76,6 @@ pub(crate) async fn login(
     let session = Secret::session(app.ids.secret());
     let now = app.now();
     let expires_at = now.after(SESSION_LIFETIME);
-    app.store().accounts().create_session(session.hash, user.id, now, expires_at).await?;
+    app.accounts.create_session(session.hash, user.id, now, expires_at).await?;
     Ok(Json(LoggedIn { user: user.into(), access_token: session.text, expires_at: expires_at.to_string() }))
 }

@@ -21,6 +21,6 @@ pub(crate) async fn logout(
 ) -> Result<StatusCode, ApiError> {
     let wrong = "Only a session can be logged out; to end a key, DELETE /v1/keys/{id}.";
     let session = session_hash(&headers).ok_or_else(|| ApiError::invalid("Authorization", wrong))?;
-    app.store().accounts().end_session(session).await?;
+    app.accounts.end_session(session).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,7 +10,7 @@ use crate::{app::App, auth::AccountCaller, error::ApiError};
     (status = 200, description = "The user", body = UserObject),
     (status = 401, description = "The key is missing or does not work", body = ApiError)))]
 pub(crate) async fn show(State(app): State<App>, caller: AccountCaller) -> Result<Json<UserObject>, ApiError> {
-    let user = app.store().accounts().user(caller.account).await?;
+    let user = app.accounts.user(caller.account).await?;
     let user = user.ok_or_else(|| ApiError::unauthorized("This account does not exist any more."))?;
     Ok(Json(user.into()))
 }

@@ -67,7 +67,7 @@ pub(crate) async fn update(
     let change =
         UpdateUser::parse(&body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?)?;
     let gone = || ApiError::unauthorized("This account does not exist any more.");
-    let mut user = app.store().accounts().user(caller.account).await?.ok_or_else(gone)?;
+    let mut user = app.accounts.user(caller.account).await?.ok_or_else(gone)?;
     let password_hash = match (change.password, change.old_password) {
         (Some(new), Some(old)) => {
             let attempt = app.attempts.begin(&user.email, Origin { address, vouched: false }).await?;
@@ -82,7 +82,7 @@ pub(crate) async fn update(
         }
         (None, _) | (Some(_), None) => None,
     };
-    app.store().accounts().update_user(caller.account, change.name.clone(), password_hash).await?;
+    app.accounts.update_user(caller.account, change.name.clone(), password_hash).await?;
     if let Some(name) = change.name {
         user.name = name;
     }

@@ -59,7 +59,7 @@ pub(crate) async fn list(
     let unknown = || invalid("after", "must be the id of one of this account's deliveries");
     let after = parameters.text("after").map(|text| text.parse().map_err(|_| unknown())).transpose()?;
     let filter = DeliveryFilter { account: caller.account, state: state(&parameters)?, after, limit: limit + 1 };
-    let mut rows = match app.store().delivery_log().deliveries(&filter).await {
+    let mut rows = match app.delivery_log.deliveries(&filter).await {
         Err(DeliveryError::NotFound) => return Err(unknown()),
         read => read?,
     };

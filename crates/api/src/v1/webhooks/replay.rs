@@ -19,6 +19,6 @@ pub(crate) async fn replay(
     caller: AccountCaller,
     id: PathText,
 ) -> Result<Json<DeliveryObject>, ApiError> {
-    let delivery = app.store().delivery_log().replay_delivery(caller.account, id.id("delivery")?, app.now()).await?;
+    let delivery = app.delivery_log.replay_delivery(caller.account, id.id("delivery")?, app.now()).await?;
     Ok(Json(delivery.into()))
 }
