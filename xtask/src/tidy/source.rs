@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Fault;
+use super::paths::named;
 
 /// Above this, a file holds more than one thing.
 const MAX_PRODUCTION_LINES: usize = 600;
@@ -61,6 +62,7 @@ pub fn check(file: &File<'_>, faults: &mut Vec<Fault>) {
     check_length(file, faults);
     check_marks(file, faults);
     check_sql(file, faults);
+    check_store(file, faults);
     check_errors(file, faults);
 }
 
@@ -131,6 +133,21 @@ fn check_sql(file: &File<'_>, faults: &mut Vec<Fault>) {
         let is_sql = |(verb, after): &(&str, &str)| text.contains(&format!("\"{verb}{after}"));
         if names_driver || SQL.iter().any(is_sql) {
             faults.push(file.fault(line, "only store knows SQL; add a business verb there and call it"));
+        }
+    }
+}
+
+/// The whole store lets whoever has it do anything.
+fn check_store(file: &File<'_>, faults: &mut Vec<Fault>) {
+    if matches!(file.krate, "store" | "server" | "testkit") {
+        return;
+    }
+    for name in named(file.production_text()) {
+        // The crate's own name stands for all that is in it: renamed, or with a star.
+        if matches!(name.parts.as_slice(), ["batchin_store"] | ["batchin_store", "Store", ..]) {
+            let message = "only server has the whole Store; take the handles that this part needs, and let server hand \
+                           them in";
+            faults.push(file.fault(name.line, message));
         }
     }
 }

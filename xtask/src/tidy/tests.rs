@@ -42,6 +42,10 @@ fn each_rule_finds_what_it_is_for() {
         ("api", "crates/api/src/a.rs", sql.as_str(), "only store knows SQL"),
         ("api", "crates/api/src/a.rs", long.as_str(), "601 production lines"),
         ("api", "crates/api/src/a.rs", stringly, "bare text"),
+        ("api", "crates/api/src/a.rs", "//! Holds: x.\nuse batchin_store::{Outbox, Store};\n", "whole Store"),
+        ("api", "crates/api/src/a.rs", "//! Holds: x.\nuse batchin_store as s;\n", "whole Store"),
+        ("api", "crates/api/src/a.rs", "//! Holds: x.\nuse batchin_store::*;\n", "whole Store"),
+        ("api", "crates/api/src/a.rs", "//! Holds: x.\nfn x(s: &batchin_store::Store) {}\n", "whole Store"),
     ];
     for (krate, path, text, expected) in cases {
         let faults = found(krate, path, text);
@@ -54,6 +58,9 @@ fn each_rule_finds_what_it_is_for() {
         ("api", "crates/api/src/a.rs", tests_are_long.as_str()),
         ("api", "crates/api/src/a/tests.rs", long.as_str()),
         ("api", "crates/api/src/a.rs", struct_text),
+        ("api", "crates/api/src/a.rs", "//! Holds: x.\nuse batchin_store::{Outbox, StoreError};\n"),
+        ("api", "crates/api/src/a/tests.rs", "use batchin_store::Store;\n"),
+        ("server", "crates/server/src/a.rs", "//! Holds: x.\nuse batchin_store::Store;\n"),
     ] {
         assert_eq!(found(krate, path, text), Vec::<String>::new());
     }
