@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
 
+use axum::extract::FromRef;
 use batchin_batch::Batches;
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
@@ -206,6 +207,29 @@ impl App {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
+}
+
+/// What a handler takes as `State` if it needs nothing else.
+macro_rules! parts {
+    ($($field:ident: $part:ty),+) => {
+        $(
+            impl FromRef<App> for $part {
+                fn from_ref(app: &App) -> Self {
+                    app.$field.clone()
+                }
+            }
+        )+
+    };
+}
+
+parts! {
+    accounts: Accounts,
+    balances: Balances,
+    usage: Usage,
+    batch_rows: BatchRows,
+    delivery_log: DeliveryLog,
+    batches: Batches,
+    files: Files
 }
 
 impl Deref for App {

@@ -1,9 +1,11 @@
 //! Holds: stopping a batch.
 
 use axum::{Json, extract::State};
+use batchin_batch::Batches;
+use batchin_store::BatchRows;
 
 use super::BatchObject;
-use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
+use crate::{auth::AccountCaller, error::ApiError, path::PathText};
 
 /// Stop a batch
 ///
@@ -14,12 +16,13 @@ use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
     (status = 401, description = "The key or session is missing or does not work", body = ApiError),
     (status = 404, description = "No such batch in this account", body = ApiError)))]
 pub(crate) async fn cancel(
-    State(app): State<App>,
+    State(batches): State<Batches>,
+    State(batch_rows): State<BatchRows>,
     caller: AccountCaller,
     id: PathText,
 ) -> Result<Json<BatchObject>, ApiError> {
     let id = id.batch()?;
-    app.batches.cancel(caller.account, id).await?;
-    let batch = app.batch_rows.batch(caller.account, id).await?;
+    batches.cancel(caller.account, id).await?;
+    let batch = batch_rows.batch(caller.account, id).await?;
     Ok(Json(batch.ok_or_else(|| ApiError::not_found("batch"))?.into()))
 }

@@ -4,12 +4,12 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
+use batchin_store::BatchRows;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::BatchObject;
 use crate::{
-    app::App,
     auth::AccountCaller,
     error::ApiError,
     path::batch_id,
@@ -43,14 +43,14 @@ pub(crate) struct BatchList {
     (status = 400, description = "A parameter is wrong", body = ApiError),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(batch_rows): State<BatchRows>,
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<BatchList>, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &["limit", "after"])?;
     let asked = parameters.count("limit", 1..=MAX_LIMIT, DEFAULT_LIMIT)?;
     let after = parameters.text("after").map(|id| batch_id(id).ok_or_else(|| invalid("after", "must be a batch's id")));
-    let mut rows = app.batch_rows.batches_after(caller.account, after.transpose()?, asked.saturating_add(1)).await?;
+    let mut rows = batch_rows.batches_after(caller.account, after.transpose()?, asked.saturating_add(1)).await?;
     let limit = usize::try_from(asked).unwrap_or(usize::MAX);
     let has_more = rows.len() > limit;
     rows.truncate(limit);

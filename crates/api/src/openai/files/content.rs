@@ -5,6 +5,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use batchin_files::Files;
 use futures::TryStreamExt;
 use http::{
     HeaderMap, HeaderValue, StatusCode,
@@ -20,7 +21,7 @@ use super::{
     part::{Part, asked},
     show::named,
 };
-use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
+use crate::{auth::AccountCaller, error::ApiError, path::PathText};
 
 /// A file's content
 ///
@@ -34,12 +35,12 @@ use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
     (status = 404, description = "No such file in this account", body = ApiError),
     (status = 416, description = "The range lies beyond the file", body = ApiError)))]
 pub(crate) async fn content(
-    State(app): State<App>,
+    State(files): State<Files>,
     caller: AccountCaller,
     id: PathText,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let file = named(&app, &caller, &id).await?;
+    let file = named(&files, &caller, &id).await?;
     // A file never changes, so its id names its content.
     let etag = format!("\"{}\"", file.id);
     let (status, range) = match asked(&headers, &etag, file.bytes) {
@@ -47,7 +48,7 @@ pub(crate) async fn content(
         Part::Bytes(range) => (StatusCode::PARTIAL_CONTENT, range),
         Part::Outside => return Err(ApiError::outside(file.bytes)),
     };
-    let pieces = app.files.content(&file, range.clone()).inspect_err(|cause| {
+    let pieces = files.content(&file, range.clone()).inspect_err(|cause| {
         // The client sees a connection that ends early.
         warn!(error = cause as &dyn std::error::Error, "a file could not be read to its end");
     });

@@ -2,10 +2,11 @@
 
 use axum::{Json, extract::State};
 use batchin_domain::FileId;
+use batchin_files::Files;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
+use crate::{auth::AccountCaller, error::ApiError, path::PathText};
 
 /// A file that is gone.
 #[derive(Serialize, ToSchema)]
@@ -26,11 +27,11 @@ pub(crate) struct DeletedFile {
     (status = 404, description = "No such file in this account", body = ApiError),
     (status = 409, description = "A batch that has not ended reads it", body = ApiError)))]
 pub(crate) async fn delete(
-    State(app): State<App>,
+    State(files): State<Files>,
     caller: AccountCaller,
     id: PathText,
 ) -> Result<Json<DeletedFile>, ApiError> {
     let id: FileId = id.id("file")?;
-    app.files.delete(caller.account, id).await?;
+    files.delete(caller.account, id).await?;
     Ok(Json(DeletedFile { id: id.to_string(), object: "file", deleted: true }))
 }

@@ -5,13 +5,13 @@ use axum::{
     extract::{RawQuery, State},
 };
 use batchin_domain::FilePurpose;
+use batchin_files::Files;
 use batchin_store::{FileOrder, FilePage};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::FileObject;
 use crate::{
-    app::App,
     auth::AccountCaller,
     error::ApiError,
     query::{Parameters, invalid},
@@ -44,13 +44,13 @@ pub(crate) struct FileList {
     (status = 400, description = "A parameter is wrong", body = ApiError),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(files): State<Files>,
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<FileList>, ApiError> {
     let asked = page(&Parameters::parse(query.as_deref(), &["purpose", "limit", "order", "after"])?)?;
     let one_more = FilePage { limit: asked.limit.saturating_add(1), ..asked };
-    let mut rows = app.files.list(caller.account, one_more).await?;
+    let mut rows = files.list(caller.account, one_more).await?;
     let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
     let has_more = rows.len() > limit;
     rows.truncate(limit);

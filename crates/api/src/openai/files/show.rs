@@ -2,15 +2,16 @@
 
 use axum::{Json, extract::State};
 use batchin_domain::FileId;
+use batchin_files::Files;
 use batchin_store::FileRow;
 
 use super::FileObject;
-use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
+use crate::{auth::AccountCaller, error::ApiError, path::PathText};
 
 /// The file that a path names, if the caller has it.
-pub(super) async fn named(app: &App, caller: &AccountCaller, id: &PathText) -> Result<FileRow, ApiError> {
+pub(super) async fn named(files: &Files, caller: &AccountCaller, id: &PathText) -> Result<FileRow, ApiError> {
     let id: FileId = id.id("file")?;
-    app.files.show(caller.account, id).await?.ok_or_else(|| ApiError::not_found("file"))
+    files.show(caller.account, id).await?.ok_or_else(|| ApiError::not_found("file"))
 }
 
 /// A file
@@ -19,9 +20,9 @@ pub(super) async fn named(app: &App, caller: &AccountCaller, id: &PathText) -> R
     (status = 401, description = "The key or session is missing or does not work", body = ApiError),
     (status = 404, description = "No such file in this account", body = ApiError)))]
 pub(crate) async fn show(
-    State(app): State<App>,
+    State(files): State<Files>,
     caller: AccountCaller,
     id: PathText,
 ) -> Result<Json<FileObject>, ApiError> {
-    Ok(Json(named(&app, &caller, &id).await?.into()))
+    Ok(Json(named(&files, &caller, &id).await?.into()))
 }

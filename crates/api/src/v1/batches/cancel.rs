@@ -1,11 +1,12 @@
 //! Holds: stopping a batch.
 
 use axum::{Json, extract::State};
+use batchin_batch::Batches;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{app::App, auth::AccountCaller, error::ApiError, path::PathText};
+use crate::{auth::AccountCaller, error::ApiError, path::PathText};
 
 /// A batch that was asked to stop.
 #[derive(Serialize, ToSchema)]
@@ -27,12 +28,12 @@ pub(crate) struct CancelledBatch {
     (status = 401, description = "The key or session is missing or does not work", body = ApiError),
     (status = 404, description = "No such batch in this account", body = ApiError)))]
 pub(crate) async fn cancel(
-    State(app): State<App>,
+    State(batches): State<Batches>,
     caller: AccountCaller,
     id: PathText,
 ) -> Result<Json<CancelledBatch>, ApiError> {
     let id = id.batch()?;
-    let cancelled = app.batches.cancel(caller.account, id).await?;
+    let cancelled = batches.cancel(caller.account, id).await?;
     let (status, stopped_tasks) = (cancelled.status.name(), cancelled.stopped);
     Ok(Json(CancelledBatch { id: id.uuid(), status, stopped_tasks }))
 }

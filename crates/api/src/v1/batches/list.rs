@@ -4,10 +4,10 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
+use batchin_store::BatchRows;
 
 use super::BatchObject;
 use crate::{
-    app::App,
     auth::AccountCaller,
     error::ApiError,
     page::{after, no_row, page},
@@ -25,20 +25,20 @@ use crate::{
     (status = 401, description = "The key or session is missing or does not work", body = ApiError),
     (status = 404, description = "`after` names nothing in the list", body = ApiError)))]
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(batch_rows): State<BatchRows>,
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<BatchObject>>, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &["limit", "offset", "after"])?;
     let (page, after) = (page(&parameters)?, after(&parameters)?);
     if let Some(after) = after
-        && !app.batch_rows.has_batch(caller.account, after).await?
+        && !batch_rows.has_batch(caller.account, after).await?
     {
         return Err(no_row());
     }
     let batches = match after {
-        Some(_) => app.batch_rows.batches_after(caller.account, after, page.limit).await?,
-        None => app.batch_rows.batches(caller.account, page.limit, page.offset).await?,
+        Some(_) => batch_rows.batches_after(caller.account, after, page.limit).await?,
+        None => batch_rows.batches(caller.account, page.limit, page.offset).await?,
     };
     Ok(Json(batches.into_iter().map(BatchObject::from).collect()))
 }

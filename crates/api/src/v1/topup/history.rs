@@ -4,12 +4,12 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
-use batchin_store::Credited;
+use batchin_store::{Balances, Credited};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{app::App, auth::AccountCaller, cents::Cents, error::ApiError, query::Parameters};
+use crate::{auth::AccountCaller, cents::Cents, error::ApiError, query::Parameters};
 
 /// Most rows of one answer.
 const MAX_ROWS: u32 = 500;
@@ -50,11 +50,11 @@ impl From<Credited> for Topup {
     (status = 200, description = "The credits", body = Vec<Topup>),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn history(
-    State(app): State<App>,
+    State(balances): State<Balances>,
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<Topup>>, ApiError> {
     let limit = Parameters::parse(query.as_deref(), &["limit"])?.count("limit", 1..=MAX_ROWS, MAX_ROWS)?;
-    let credits = app.balances.credits(caller.account, limit).await?;
+    let credits = balances.credits(caller.account, limit).await?;
     Ok(Json(credits.into_iter().map(Topup::from).collect()))
 }

@@ -4,11 +4,12 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
+use batchin_store::Usage;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Sums, filter};
-use crate::{app::App, auth::AccountCaller, error::ApiError, query::Parameters};
+use crate::{auth::AccountCaller, error::ApiError, query::Parameters};
 
 /// A model's sums.
 #[derive(Serialize, ToSchema)]
@@ -27,11 +28,11 @@ pub(crate) struct ModelSums {
     (status = 400, description = "A parameter is wrong", body = ApiError),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn by_model(
-    State(app): State<App>,
+    State(usage): State<Usage>,
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<ModelSums>>, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &["from", "to", "key_id", "model"])?;
-    let rows = app.usage.usage_by_model(&filter(caller.account, &parameters)?).await?;
+    let rows = usage.usage_by_model(&filter(caller.account, &parameters)?).await?;
     Ok(Json(rows.into_iter().map(|row| ModelSums { model: row.model, sums: row.totals.into() }).collect()))
 }

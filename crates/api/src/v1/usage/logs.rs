@@ -5,14 +5,13 @@ use axum::{
     extract::{RawQuery, State},
 };
 use batchin_domain::{CallKind, Class, Measure};
-use batchin_store::UsageRow;
+use batchin_store::{Usage, UsageRow};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::filter;
 use crate::{
-    app::App,
     auth::AccountCaller,
     cents::Cents,
     error::ApiError,
@@ -95,7 +94,7 @@ impl From<UsageRow> for UsageLog {
     (status = 401, description = "The key or session is missing or does not work", body = ApiError),
     (status = 404, description = "`after` names nothing in the list", body = ApiError)))]
 pub(crate) async fn logs(
-    State(app): State<App>,
+    State(usage): State<Usage>,
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Vec<UsageLog>>, ApiError> {
@@ -103,8 +102,8 @@ pub(crate) async fn logs(
     let parameters = Parameters::parse(query.as_deref(), &known)?;
     let (filter, page) = (filter(caller.account, &parameters)?, page(&parameters)?);
     let rows = match after(&parameters)? {
-        Some(after) => app.usage.usage_logs_after(&filter, after, page.limit).await?.ok_or_else(no_row)?,
-        None => app.usage.usage_logs(&filter, page).await?,
+        Some(after) => usage.usage_logs_after(&filter, after, page.limit).await?.ok_or_else(no_row)?,
+        None => usage.usage_logs(&filter, page).await?,
     };
     Ok(Json(rows.into_iter().map(UsageLog::from).collect()))
 }

@@ -6,12 +6,12 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
+use batchin_store::Usage;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Sums, filter};
 use crate::{
-    app::App,
     auth::AccountCaller,
     error::ApiError,
     query::{Parameters, invalid},
@@ -60,13 +60,13 @@ fn interval(parameters: &Parameters<'_>) -> Result<(&'static str, Duration), Api
     (status = 400, description = "A parameter is wrong", body = ApiError),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn timeseries(
-    State(app): State<App>,
+    State(usage): State<Usage>,
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Series>, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &["interval", "from", "to", "key_id", "model"])?;
     let (interval, width) = interval(&parameters)?;
-    let buckets = app.usage.usage_series(&filter(caller.account, &parameters)?, width, MAX_POINTS).await?;
+    let buckets = usage.usage_series(&filter(caller.account, &parameters)?, width, MAX_POINTS).await?;
     let point = |bucket: batchin_store::Bucket| Point { start: bucket.start.to_string(), sums: bucket.totals.into() };
     Ok(Json(Series { interval, data: buckets.into_iter().map(point).collect() }))
 }

@@ -4,10 +4,10 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
+use batchin_store::Accounts;
 
 use super::{UserObject, contact_fault};
 use crate::{
-    app::App,
     auth::{InternalCaller, Lookup},
     contact,
     error::ApiError,
@@ -25,12 +25,12 @@ use crate::{
     (status = 404, description = "Nobody has this email", body = ApiError),
     (status = 429, description = "Too many attempts", body = ApiError)))]
 pub(crate) async fn by_email(
-    State(app): State<App>,
+    State(accounts): State<Accounts>,
     _: InternalCaller<Lookup>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<UserObject>, ApiError> {
     let parameters = Parameters::parse(query.as_deref(), &["email"])?;
     let email = contact::email(parameters.required("email")?).map_err(|fault| contact_fault("email", fault))?;
-    let user = app.accounts.user_by_email(&email).await?;
+    let user = accounts.user_by_email(&email).await?;
     Ok(Json(user.ok_or_else(|| ApiError::not_found("user"))?.into()))
 }

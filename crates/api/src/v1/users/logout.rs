@@ -1,10 +1,10 @@
 //! Holds: logout.
 
 use axum::extract::State;
+use batchin_store::Accounts;
 use http::{HeaderMap, StatusCode};
 
 use crate::{
-    app::App,
     auth::{AccountCaller, session_hash},
     error::ApiError,
 };
@@ -15,12 +15,12 @@ use crate::{
     (status = 400, description = "A key was sent, which is no session", body = ApiError),
     (status = 401, description = "The session is missing or has ended", body = ApiError)))]
 pub(crate) async fn logout(
-    State(app): State<App>,
+    State(accounts): State<Accounts>,
     _: AccountCaller,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     let wrong = "Only a session can be logged out; to end a key, DELETE /v1/keys/{id}.";
     let session = session_hash(&headers).ok_or_else(|| ApiError::invalid("Authorization", wrong))?;
-    app.accounts.end_session(session).await?;
+    accounts.end_session(session).await?;
     Ok(StatusCode::NO_CONTENT)
 }

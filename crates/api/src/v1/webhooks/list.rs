@@ -5,13 +5,12 @@ use axum::{
     extract::{RawQuery, State},
 };
 use batchin_domain::webhook::DeliveryState;
-use batchin_store::{DeliveryError, DeliveryFilter};
+use batchin_store::{DeliveryError, DeliveryFilter, DeliveryLog};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::DeliveryObject;
 use crate::{
-    app::App,
     auth::AccountCaller,
     error::ApiError,
     query::{Parameters, invalid},
@@ -50,7 +49,7 @@ fn state(parameters: &Parameters<'_>) -> Result<Option<DeliveryState>, ApiError>
     (status = 400, description = "A parameter is wrong", body = ApiError),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(delivery_log): State<DeliveryLog>,
     caller: AccountCaller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Deliveries>, ApiError> {
@@ -59,7 +58,7 @@ pub(crate) async fn list(
     let unknown = || invalid("after", "must be the id of one of this account's deliveries");
     let after = parameters.text("after").map(|text| text.parse().map_err(|_| unknown())).transpose()?;
     let filter = DeliveryFilter { account: caller.account, state: state(&parameters)?, after, limit: limit + 1 };
-    let mut rows = match app.delivery_log.deliveries(&filter).await {
+    let mut rows = match delivery_log.deliveries(&filter).await {
         Err(DeliveryError::NotFound) => return Err(unknown()),
         read => read?,
     };
