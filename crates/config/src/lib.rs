@@ -26,7 +26,7 @@ pub use batches::Batches;
 use batchin_files::FilesOptions;
 use batchin_gateway::Model;
 use batchin_settings::{Collector, Document, Faults, Scope, Written};
-use batchin_upstream::{Kind, UpstreamConfig};
+use batchin_upstream::UpstreamConfig;
 pub use database::{Blobs, Database, DatabaseUrl};
 pub use engine::Engine;
 pub use example::example;
@@ -184,7 +184,7 @@ impl Config {
 
     /// Whether the embedded engine is to be started.
     pub fn is_engine_needed(&self) -> bool {
-        self.upstreams.iter().any(|upstream| upstream.kind() == Kind::EMBEDDED)
+        self.upstreams.iter().any(|upstream| upstream.kind().is_ours)
     }
 
     fn read(document: &mut Document, written: Written, faults: &Collector) -> Self {

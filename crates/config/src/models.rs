@@ -8,7 +8,7 @@ use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{CallKind, Capability, ClassPrices, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest};
-use batchin_upstream::{Kind as Server, UpstreamConfig};
+use batchin_upstream::UpstreamConfig;
 
 use super::upstreams::ENGINE_UPSTREAM;
 
@@ -194,8 +194,7 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
 
 /// The weights of the models that the embedded engine serves: by the reserved name, or by an upstream of that kind.
 pub(super) fn weights(models: &[Model], upstreams: &[UpstreamConfig]) -> Vec<String> {
-    let is_embedded =
-        |name: &String| upstreams.iter().any(|known| known.name() == name && known.kind() == Server::EMBEDDED);
+    let is_embedded = |name: &String| upstreams.iter().any(|known| known.name() == name && known.kind().is_ours);
     let is_on_engine = |model: &&Model| model.upstreams.iter().any(|name| name == ENGINE_UPSTREAM || is_embedded(name));
     let weights = |model: &Model| model.upstream_name().to_owned();
     models.iter().filter(is_on_engine).map(weights).collect()

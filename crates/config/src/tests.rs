@@ -324,7 +324,7 @@ fn an_upstream_is_an_address_that_can_be_called() {
         load(&format!("[[upstreams]]\nname = \"{name}\"\nkind = \"vllm\"\nbase_url = \"{url}\"\napi_key = \"{key}\"\n"))
     };
     let config = upstream("gpu-1", "unix:/run/vllm.sock", "k").unwrap();
-    let mut built = UpstreamConfig::new("gpu-1", Kind::VLLM, "unix:/run/vllm.sock").unwrap();
+    let mut built = UpstreamConfig::new("gpu-1", batchin_upstream::Kind::VLLM, "unix:/run/vllm.sock").unwrap();
     built.api_key = Some("k".into());
     assert_eq!(config.upstreams[0], built);
     for (name, url, key) in [

@@ -130,7 +130,7 @@ fn read(scope: &Scope<'_>, name: &str, engine: &Engine) -> Option<UpstreamConfig
         scope.fault(&NAME, FaultKind::Value, message);
     }
     let server = server(scope, engine);
-    if name == ENGINE_UPSTREAM && server.as_ref().is_some_and(|(kind, _)| *kind != Server::EMBEDDED) {
+    if name == ENGINE_UPSTREAM && server.as_ref().is_some_and(|(kind, _)| !kind.is_ours) {
         scope.fault(&NAME, FaultKind::Reference, "\"engine\" is kept for the embedded engine; choose another");
     }
     build(scope, (name, server), engine)
@@ -161,7 +161,7 @@ fn build(
     };
     (built.connect_timeout, built.first_byte_timeout, built.idle_timeout) = timeouts;
     built.api_key = api_key;
-    built.slots = if kind == Server::EMBEDDED { Some(engine.slots) } else { slots };
+    built.slots = if kind.is_ours { Some(engine.slots) } else { slots };
     built.priority_enabled = priority_enabled;
     built.limit_name = limit_name;
     built.stream_options = stream_options;
@@ -201,9 +201,9 @@ fn server(scope: &Scope<'_>, engine: &Engine) -> Option<(Server, String)> {
         }
         return None;
     };
-    if kind == Server::EMBEDDED {
+    if kind.is_ours {
         if scope.is_set(&BASE_URL) {
-            scope.fault(&BASE_URL, FaultKind::Value, "does not go with kind \"embedded\"");
+            scope.fault(&BASE_URL, FaultKind::Value, format!("does not go with kind \"{name}\""));
         }
         return Some((kind, address(engine)));
     }
@@ -223,9 +223,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_setting_names_every_kind() {
+    fn the_setting_and_the_documentation_name_every_kind() {
+        let documentation = include_str!("../../../docs/models.md");
         for kind in Server::ALL {
             assert!(KIND.doc.contains(kind.name), "{kind}");
+            assert!(documentation.contains(&format!("| `{kind}` |")), "docs/models.md has no row for {kind}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use batchin_domain::{AccountId, Class, Clock, TaskId, Timestamp};
 use batchin_scheduler::{Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Asker, Fleet, Kind, Replica, Standing};
+use batchin_upstream::{Asker, Fleet, Replica, Standing};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -126,7 +126,7 @@ impl Dispatcher {
             specs.push(ReplicaSpec {
                 id,
                 slots: replica.config().slots,
-                cpu: replica.kind() == Kind::EMBEDDED,
+                cpu: replica.kind().shares_processor,
                 cancels: replica.kind().stops_when_left,
             });
         }

@@ -16,10 +16,34 @@ use std::{fmt, ops::Deref};
 #[derive(Clone, Copy)]
 pub struct Kind(&'static Adapter);
 
-impl Kind {
-    /// All of them, in the order of the documentation.
-    pub const ALL: &[Kind] = &[Kind::OPENAI, Kind::VLLM, Kind::SGLANG, Kind::LLAMACPP, Kind::OLLAMA, Kind::EMBEDDED];
+macro_rules! kinds {
+    ($($(#[$meta:meta])* $kind:ident = $file:ident;)+) => {
+        impl Kind {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
 
+            $($(#[$meta])* pub const $kind: Self = Self(&$file::ADAPTER);)+
+        }
+    };
+}
+
+// A file without its line here is an unused constant.
+kinds! {
+    /// Any server with OpenAI's API, hosted ones included.
+    OPENAI = openai;
+    /// vLLM.
+    VLLM = vllm;
+    /// SGLang.
+    SGLANG = sglang;
+    /// llama.cpp's `llama-server`.
+    LLAMACPP = llamacpp;
+    /// Ollama.
+    OLLAMA = ollama;
+    /// The engine that ships with us, on a private socket.
+    EMBEDDED = embedded;
+}
+
+impl Kind {
     /// The kind with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name == name)
@@ -46,6 +70,10 @@ impl Kind {
 pub struct Adapter {
     /// The word in the configuration.
     pub name: &'static str,
+    /// Whether we start it, on a socket of our own: it needs no entry and no address, and loads until it first answers.
+    pub is_ours: bool,
+    /// Whether it computes on the processor that this process runs on.
+    pub shares_processor: bool,
     /// Whether tool calls are the same in a stream and in a whole answer. Most servers read them out of the text by two
     /// programs, one for each, which differ on what they take for a call.
     pub streams_tool_calls_alike: bool,
@@ -82,6 +110,8 @@ pub struct Adapter {
 /// What may be said of any server with OpenAI's API.
 const ANY: Adapter = Adapter {
     name: "",
+    is_ours: false,
+    shares_processor: false,
     streams_tool_calls_alike: false,
     streams_token_by_token: false,
     echoes: true,

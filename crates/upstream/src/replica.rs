@@ -181,11 +181,10 @@ impl Replica {
             && kinds.any(|kind| !self.absent.lacks(model, kind))
     }
 
-    /// Whether the health check passes, or has never been asked. The engine that ships with us is loading until it first
-    /// answers, which is no outage.
+    /// Whether the health check passes, or has never been asked. A server that we start is loading until it first answers,
+    /// which is no outage.
     pub fn passes_health_check(&self) -> bool {
-        self.record.pulse.health() != Health::Ill
-            || (self.config.kind == Kind::EMBEDDED && !self.record.pulse.was_well())
+        self.record.pulse.health() != Health::Ill || (self.config.kind.is_ours && !self.record.pulse.was_well())
     }
 
     /// Whether it answered another account in the last half minute.

@@ -6,7 +6,6 @@ use anyhow::Result;
 use batchin_batch_cli::{Outcome, counted};
 use batchin_config::{Blobs, Config, ConfigError, DatabaseUrl};
 use batchin_store::{ConnectError, Store};
-use batchin_upstream::Kind;
 use batchin_webhooks::{Vault, VaultError};
 
 use super::check_models;
@@ -54,7 +53,7 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
         }
         findings.extend(doctor::certificate(config.server.tls.as_ref()));
         // The engine is started by `serve`, and its weights are looked at above.
-        match check_models::ask(config, |kind| kind != Kind::EMBEDDED).await {
+        match check_models::ask(config, |kind| !kind.is_ours).await {
             Ok(asked) => {
                 findings.extend(asked.iter().map(|one| doctor::upstream(&one.name, one.is_well(), one.verdict())));
             }

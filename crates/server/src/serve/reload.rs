@@ -10,7 +10,6 @@ use batchin_config::{Config, Sources, read_file};
 use batchin_gateway::{Catalog, Gateway};
 use batchin_store::Prices;
 use batchin_tasks::Tasks;
-use batchin_upstream::Kind;
 use metrics::{counter, gauge};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -198,7 +197,7 @@ fn refuse_losses(in_force: &Config, config: &Config) -> Result<()> {
     if has_none && !in_force.models.is_empty() {
         bail!("the file has no [[models]] any more; if that is meant, restart the server");
     }
-    let servers = |config: &Config| config.upstreams.iter().any(|upstream| upstream.kind() != Kind::EMBEDDED);
+    let servers = |config: &Config| config.upstreams.iter().any(|upstream| !upstream.kind().is_ours);
     if servers(in_force) && !servers(config) {
         bail!("the file has no [[upstreams]] any more; if that is meant, restart the server");
     }

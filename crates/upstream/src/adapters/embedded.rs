@@ -1,21 +1,20 @@
 //! Holds: the engine that ships with us, on a private socket.
 
-use super::{ANY, Adapter, Counts, Kind, Path, PriorityOrder};
+use super::{ANY, Adapter, Counts, Path, PriorityOrder};
 
-impl Kind {
-    /// The engine that ships with us, on a private socket.
-    pub const EMBEDDED: Self = Self(&Adapter {
-        name: "embedded",
-        streams_tool_calls_alike: true,
-        streams_token_by_token: true,
-        echoes: false,
-        stops_when_left: true,
-        counts: Counts::OfAllAnswers,
-        health_path: Path::AtRoot("/health"),
-        priority_order: PriorityOrder::LowerFirst,
-        takes_any_limit: true,
-        // What it is made of, llama.cpp, refuses `suffix` and `best_of` for being there at all.
-        drops_nulls: true,
-        ..ANY
-    });
-}
+pub(super) const ADAPTER: Adapter = Adapter {
+    name: "embedded",
+    is_ours: true,
+    shares_processor: true,
+    streams_tool_calls_alike: true,
+    streams_token_by_token: true,
+    echoes: false,
+    stops_when_left: true,
+    counts: Counts::OfAllAnswers,
+    health_path: Path::AtRoot("/health"),
+    priority_order: PriorityOrder::LowerFirst,
+    takes_any_limit: true,
+    // What it is made of, llama.cpp, refuses `suffix` and `best_of` for being there at all.
+    drops_nulls: true,
+    ..ANY
+};

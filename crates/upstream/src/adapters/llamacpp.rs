@@ -1,22 +1,19 @@
 //! Holds: llama.cpp's `llama-server`.
 
-use super::{ANY, Adapter, Kind, Path};
+use super::{ANY, Adapter, Path};
 
-impl Kind {
-    /// llama.cpp's `llama-server`.
-    pub const LLAMACPP: Self = Self(&Adapter {
-        name: "llamacpp",
-        streams_tool_calls_alike: true,
-        streams_token_by_token: true,
-        echoes: false,
-        stops_when_left: true,
-        health_path: Path::AtRoot("/health"),
-        // It shows its list of models to everybody.
-        guarded_path: Path::AtRoot("/props"),
-        takes_any_name: true,
-        takes_any_limit: true,
-        // It refuses `suffix` and `best_of` for being there at all.
-        drops_nulls: true,
-        ..ANY
-    });
-}
+pub(super) const ADAPTER: Adapter = Adapter {
+    name: "llamacpp",
+    streams_tool_calls_alike: true,
+    streams_token_by_token: true,
+    echoes: false,
+    stops_when_left: true,
+    health_path: Path::AtRoot("/health"),
+    // It shows its list of models to everybody.
+    guarded_path: Path::AtRoot("/props"),
+    takes_any_name: true,
+    takes_any_limit: true,
+    // It refuses `suffix` and `best_of` for being there at all.
+    drops_nulls: true,
+    ..ANY
+};

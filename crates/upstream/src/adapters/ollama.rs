@@ -1,22 +1,19 @@
 //! Holds: Ollama.
 
-use super::{ANY, Adapter, Kind, Path};
+use super::{ANY, Adapter, Path};
 
-impl Kind {
-    /// Ollama.
-    pub const OLLAMA: Self = Self(&Adapter {
-        name: "ollama",
-        streams_tool_calls_alike: true,
-        streams_token_by_token: true,
-        echoes: false,
-        ignores_n: true,
-        stops_when_left: true,
-        health_path: Path::AtRoot("/"),
-        // Its names have a tag, and `latest` goes without saying.
-        lists_as: |listed, model| listed.strip_suffix(":latest") == Some(model),
-        // 0 means none to it.
-        least_limit: 1,
-        takes_any_limit: true,
-        ..ANY
-    });
-}
+pub(super) const ADAPTER: Adapter = Adapter {
+    name: "ollama",
+    streams_tool_calls_alike: true,
+    streams_token_by_token: true,
+    echoes: false,
+    ignores_n: true,
+    stops_when_left: true,
+    health_path: Path::AtRoot("/"),
+    // Its names have a tag, and `latest` goes without saying.
+    lists_as: |listed, model| listed.strip_suffix(":latest") == Some(model),
+    // 0 means none to it.
+    least_limit: 1,
+    takes_any_limit: true,
+    ..ANY
+};

@@ -1,13 +1,10 @@
 //! Holds: any server with OpenAI's API, hosted ones included.
 
-use super::{ANY, Adapter, Kind};
+use super::{ANY, Adapter};
 
-impl Kind {
-    /// Any server with OpenAI's API, hosted ones included.
-    pub const OPENAI: Self = Self(&Adapter {
-        name: "openai",
-        // Google's list has a folder before the name.
-        lists_as: |listed, model| listed.strip_prefix("models/") == Some(model),
-        ..ANY
-    });
-}
+pub(super) const ADAPTER: Adapter = Adapter {
+    name: "openai",
+    // Google's list has a folder before the name.
+    lists_as: |listed, model| listed.strip_prefix("models/") == Some(model),
+    ..ANY
+};

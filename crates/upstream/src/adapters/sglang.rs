@@ -1,18 +1,15 @@
 //! Holds: SGLang.
 
-use super::{ANY, Adapter, Kind, Path, PriorityOrder};
+use super::{ANY, Adapter, Path, PriorityOrder};
 
-impl Kind {
-    /// SGLang.
-    pub const SGLANG: Self = Self(&Adapter {
-        name: "sglang",
-        streams_token_by_token: true,
-        stops_when_left: true,
-        // Its /health generates a token and may take seconds.
-        health_path: Path::AtRoot("/ready"),
-        priority_order: PriorityOrder::HigherFirst,
-        // With a completion template, only an empty suffix keeps it from writing "None" into the prompt.
-        completion_defaults: &[("suffix", "\"\"")],
-        ..ANY
-    });
-}
+pub(super) const ADAPTER: Adapter = Adapter {
+    name: "sglang",
+    streams_token_by_token: true,
+    stops_when_left: true,
+    // Its /health generates a token and may take seconds.
+    health_path: Path::AtRoot("/ready"),
+    priority_order: PriorityOrder::HigherFirst,
+    // With a completion template, only an empty suffix keeps it from writing "None" into the prompt.
+    completion_defaults: &[("suffix", "\"\"")],
+    ..ANY
+};

@@ -1,16 +1,13 @@
 //! Holds: vLLM.
 
-use super::{ANY, Adapter, Counts, Kind, Path, PriorityOrder};
+use super::{ANY, Adapter, Counts, Path, PriorityOrder};
 
-impl Kind {
-    /// vLLM.
-    pub const VLLM: Self = Self(&Adapter {
-        name: "vllm",
-        streams_token_by_token: true,
-        stops_when_left: true,
-        counts: Counts::OfEachAnswer,
-        health_path: Path::AtRoot("/health"),
-        priority_order: PriorityOrder::LowerFirst,
-        ..ANY
-    });
-}
+pub(super) const ADAPTER: Adapter = Adapter {
+    name: "vllm",
+    streams_token_by_token: true,
+    stops_when_left: true,
+    counts: Counts::OfEachAnswer,
+    health_path: Path::AtRoot("/health"),
+    priority_order: PriorityOrder::LowerFirst,
+    ..ANY
+};
