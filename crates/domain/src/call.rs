@@ -2,30 +2,18 @@
 //!
 //! What a kind accepts stands in `openai`, in a file of its own.
 
-use crate::stored;
+use crate::{listed, stored};
 
-/// What a model can be asked for. Several kinds of call may need the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Capability {
-    /// Chat completions.
-    Chat,
-    /// Text completions.
-    Completions,
-    /// Embeddings.
-    Embeddings,
-}
-
-impl Capability {
-    /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 3] = [Self::Chat, Self::Completions, Self::Embeddings];
-
-    /// Its name in the configuration and in the API.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Completions => "completions",
-            Self::Embeddings => "embeddings",
-        }
+listed! {
+    /// What a model can be asked for, by its name in the configuration and in the API, in the order of the documentation.
+    /// Several kinds of call may need the same.
+    pub enum Capability {
+        /// Chat completions.
+        Chat => "chat",
+        /// Text completions.
+        Completions => "completions",
+        /// Embeddings.
+        Embeddings => "embeddings",
     }
 }
 

@@ -2,35 +2,24 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::stored;
+use crate::{listed, stored};
 
-/// Scheduling class, most urgent first. Interactive requests come before every batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// A person waits for it.
-    Interactive,
-    /// A batch at the standard price.
-    High,
-    /// A batch that may wait.
-    Low,
-    /// A batch that uses only what the machines have idle.
-    Fill,
+listed! {
+    /// Scheduling class, most urgent first. Interactive requests come before every batch.
+    #[derive(PartialOrd, Ord)]
+    pub enum Class {
+        /// A person waits for it.
+        Interactive => "interactive",
+        /// A batch at the standard price.
+        High => "high",
+        /// A batch that may wait.
+        Low => "low",
+        /// A batch that uses only what the machines have idle.
+        Fill => "fill",
+    }
 }
 
 impl Class {
-    /// All classes, most urgent first.
-    pub const ALL: [Self; 4] = [Self::Interactive, Self::High, Self::Low, Self::Fill];
-
-    /// Lower-case name, as in metrics and headers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Interactive => "interactive",
-            Self::High => "high",
-            Self::Low => "low",
-            Self::Fill => "fill",
-        }
-    }
-
     /// Position in [`Class::ALL`].
     pub const fn index(self) -> usize {
         self as usize

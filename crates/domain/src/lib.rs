@@ -11,6 +11,7 @@ pub mod escrow;
 pub mod file;
 pub mod id;
 pub mod ledger;
+mod listed;
 pub mod measure;
 pub mod money;
 pub mod price;

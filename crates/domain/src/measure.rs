@@ -1,14 +1,17 @@
 //! Holds: what is counted of a call, and how much of each.
 
-/// Something that is counted of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Measure {
-    /// Tokens read.
-    PromptTokens,
-    /// Those of them that the model server found in its prefix cache.
-    CachedTokens,
-    /// Tokens produced, hidden reasoning among them.
-    CompletionTokens,
+use crate::listed;
+
+listed! {
+    /// Something that is counted of a call.
+    pub enum Measure {
+        /// Tokens read.
+        PromptTokens,
+        /// Those of them that the model server found in its prefix cache.
+        CachedTokens,
+        /// Tokens produced, hidden reasoning among them.
+        CompletionTokens,
+    }
 }
 
 /// How much of each measure a request came to, or many together.
@@ -16,9 +19,6 @@ pub enum Measure {
 pub struct Counts([u64; Measure::ALL.len()]);
 
 impl Measure {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::PromptTokens, Self::CachedTokens, Self::CompletionTokens];
-
     /// The measure that it is a part of, and no addition to.
     pub const fn part_of(self) -> Option<Self> {
         match self {

@@ -13,30 +13,24 @@ macro_rules! stored {
         $(#[$meta:meta])*
         pub enum $name:ident { $($(#[$what:meta])* $variant:ident = $code:literal => $text:literal),+ $(,)? }
     ) => {
-        $crate::stored! {
+        $crate::listed! {
             $(#[$meta])*
-            pub enum $name { $($(#[$what])* $variant = $code),+ }
+            pub enum $name { $($(#[$what])* $variant => $text),+ }
         }
-
-        impl $name {
-            /// Its name in the API.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
+        $crate::stored! { @numbers $name { $($variant = $code),+ } }
     };
     (
         $(#[$meta:meta])*
         pub enum $name:ident { $($(#[$what:meta])* $variant:ident = $code:literal),+ $(,)? }
     ) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$what])* $variant),+ }
-
+        $crate::listed! {
+            $(#[$meta])*
+            pub enum $name { $($(#[$what])* $variant),+ }
+        }
+        $crate::stored! { @numbers $name { $($variant = $code),+ } }
+    };
+    (@numbers $name:ident { $($variant:ident = $code:literal),+ }) => {
         impl $name {
-            /// All of them.
-            pub const ALL: [Self; [$($code),+].len()] = [$(Self::$variant),+];
-
             /// The number it is stored as.
             pub const fn code(self) -> i16 {
                 match self { $(Self::$variant => $code),+ }

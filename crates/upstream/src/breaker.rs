@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use batchin_domain::listed;
 use tokio::time::Instant;
 
 /// Attempts to connect that failed in a row: two may be chance, e.g. a restart.
@@ -92,33 +93,21 @@ pub enum Outcome {
     Abandoned,
 }
 
-/// Why an upstream is not asked as usual.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Connections fail.
-    Unreachable,
-    /// Calls fail.
-    Failing,
-    /// It refuses our key.
-    KeyRefused,
-    /// Our account there is used up.
-    QuotaUsedUp,
+listed! {
+    /// Why an upstream is not asked as usual.
+    pub enum Trouble {
+        /// Connections fail.
+        Unreachable => "unreachable",
+        /// Calls fail.
+        Failing => "failing",
+        /// It refuses our key.
+        KeyRefused => "key_refused",
+        /// Our account there is used up.
+        QuotaUsedUp => "quota_used_up",
+    }
 }
 
 impl Trouble {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Unreachable, Self::Failing, Self::KeyRefused, Self::QuotaUsedUp];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Failing => "failing",
-            Self::KeyRefused => "key_refused",
-            Self::QuotaUsedUp => "quota_used_up",
-        }
-    }
-
     /// Whether it is about the operator's account there, so that waiting alone mends nothing.
     pub const fn is_about_us(self) -> bool {
         matches!(self, Self::KeyRefused | Self::QuotaUsedUp)
@@ -182,31 +171,17 @@ pub enum Phase {
     Trying(Shut),
 }
 
-/// The breaker, for people and pickers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BreakerState {
-    /// Works.
-    Closed,
-    /// Asked for a pause.
-    Cooling,
-    /// Failed repeatedly.
-    Open,
-    /// One trial is under way.
-    Trying,
-}
-
-impl BreakerState {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Closed, Self::Cooling, Self::Open, Self::Trying];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Cooling => "cooling",
-            Self::Open => "open",
-            Self::Trying => "trying",
-        }
+listed! {
+    /// The breaker, for people and pickers.
+    pub enum BreakerState {
+        /// Works.
+        Closed => "closed",
+        /// Asked for a pause.
+        Cooling => "cooling",
+        /// Failed repeatedly.
+        Open => "open",
+        /// One trial is under way.
+        Trying => "trying",
     }
 }
 
