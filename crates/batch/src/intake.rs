@@ -248,10 +248,18 @@ fn call_of(at: &str, url: Option<&str>, body: &str) -> Result<CallKind, TaskFaul
             CallKind::from_url(url).ok_or_else(|| fault(format!("{at}.url"), format!("must be one of {}", served())))
         }
         None => meant_for(body.as_bytes()).ok_or_else(|| {
-            let message =
-                "must have `messages` (chat), `prompt` (completions) or `input` (embeddings), or the task a `url`";
+            let prompts = CallKind::ALL.map(|call| format!("`{}` ({})", call.prompt(), call.needs().name()));
+            let message = format!("must have {}, or the task a `url`", one_of(&prompts));
             fault(format!("{at}.request_body"), message)
         }),
+    }
+}
+
+/// `a, b or c`.
+fn one_of(all: &[String]) -> String {
+    match all {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        few => few.concat(),
     }
 }
 

@@ -148,8 +148,6 @@ owned_by = "sentence-transformers"
 std_input = 0.01
 "#;
 
-const LATER_CAPABILITIES: &[&str] = &["speech", "images", "video"];
-
 /// All models, in the order of the file. `upstreams` are the names that a model may refer to.
 pub(super) fn read_all(root: &Scope<'_>, upstreams: &[String]) -> Vec<Model> {
     let mut taken = HashMap::new();
@@ -254,19 +252,29 @@ fn capabilities(scope: &Scope<'_>) -> Vec<Capability> {
         }
     }
     if scope.is_set(&CAPABILITIES) && named.is_empty() {
-        scope.fault(&CAPABILITIES, FaultKind::Value, "must name at least one of chat, completions, embeddings");
+        scope.fault(&CAPABILITIES, FaultKind::Value, format!("must name at least one of {}", known()));
     }
     let is_named = |known: &Capability| named.iter().any(|(name, _)| name == known.name());
     Capability::ALL.into_iter().filter(is_named).collect()
 }
 
 fn wrong_capability(scope: &Scope<'_>, name: &str, place: &Place) {
-    let message = if LATER_CAPABILITIES.contains(&name) {
+    let message = if CallKind::LATER.iter().any(|(later, _)| *later == name) {
         format!("capability \"{name}\" is not in this version")
     } else {
-        format!("capability \"{name}\" is none of {}", Capability::ALL.map(Capability::name).join(", "))
+        format!("capability \"{name}\" is none of {}", known())
     };
     scope.faults.add(place, FaultKind::Value, message);
+}
+
+/// The names of all capabilities.
+fn known() -> String {
+    Capability::ALL.map(Capability::name).join(", ")
+}
+
+/// Whether tokens are made for it, which have a price.
+fn generates(capability: &Capability) -> bool {
+    CallKind::ALL.into_iter().any(|call| call.generates() && call.needs() == *capability)
 }
 
 /// None when a price that the capabilities need is missing or wrong.
@@ -274,9 +282,11 @@ fn prices(scope: &Scope<'_>, capabilities: &[Capability]) -> Option<ClassPrices>
     let input = scope.decimal(&STD_INPUT, Rate::parse_dollars_per_million);
     let output = scope.decimal(&STD_OUTPUT, Rate::parse_dollars_per_million);
     let factors = [&HIGH, &LOW, &FILL].map(|setting| scope.decimal(setting, factor));
-    let generates = CallKind::ALL.into_iter().any(|call| call.generates() && capabilities.contains(&call.needs()));
-    if generates && !scope.is_set(&STD_OUTPUT) {
-        scope.fault(&STD_OUTPUT, FaultKind::Missing, "is missing; chat and completions need a price, such as 0.08");
+    if capabilities.iter().any(generates) && !scope.is_set(&STD_OUTPUT) {
+        let priced: Vec<_> =
+            Capability::ALL.iter().filter(|known| generates(known)).map(|known| known.name()).collect();
+        let message = format!("is missing; {} need a price, such as 0.08", priced.join(" and "));
+        scope.fault(&STD_OUTPUT, FaultKind::Missing, message);
         return None;
     }
     let standard = Tariff::of_tokens(input?, output.unwrap_or(Rate::FREE));
@@ -308,4 +318,17 @@ enum FactorError {
     TooLarge,
     #[error("must be above 0; nothing is served for free")]
     Zero,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_name_every_capability() {
+        for capability in Capability::ALL {
+            assert!(CAPABILITIES.doc.contains(capability.name()), "{capability:?}");
+            assert!(!generates(&capability) || STD_OUTPUT.doc.contains(capability.name()), "{capability:?}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ listed! {
 }
 
 macro_rules! call_kinds {
-    ($($kind:ident = $code:literal, $name:literal at $path:literal, ids $id:literal, needs $needs:ident, generates $generates:literal;)+) => {
+    ($($kind:ident = $code:literal, $name:literal at $path:literal, prompt $prompt:literal, ids $id:literal, needs $needs:ident, generates $generates:literal;)+) => {
         stored! {
             /// A kind of inference call: one that a model answers. Listed in the order of the documentation.
             pub enum CallKind {
@@ -42,6 +42,11 @@ macro_rules! call_kinds {
                 match self { $(Self::$kind => $path),+ }
             }
 
+            /// The member of its body that is the prompt.
+            pub const fn prompt(self) -> &'static str {
+                match self { $(Self::$kind => $prompt),+ }
+            }
+
             /// What the ids of its answers begin with.
             pub const fn id_prefix(self) -> &'static str {
                 match self { $(Self::$kind => $id),+ }
@@ -61,13 +66,17 @@ macro_rules! call_kinds {
 }
 
 call_kinds! {
-    Chat = 0, "chat" at "/chat/completions", ids "chatcmpl_", needs Chat, generates true;
-    Completions = 1, "completions" at "/completions", ids "cmpl_", needs Completions, generates true;
+    Chat = 0, "chat" at "/chat/completions", prompt "messages", ids "chatcmpl_", needs Chat, generates true;
+    Completions = 1, "completions" at "/completions", prompt "prompt", ids "cmpl_", needs Completions, generates true;
     // OpenAI's have no ids, and Mistral's packages demand one.
-    Embeddings = 2, "embeddings" at "/embeddings", ids "embd_", needs Embeddings, generates false;
+    Embeddings = 2, "embeddings" at "/embeddings", prompt "input", ids "embd_", needs Embeddings, generates false;
 }
 
 impl CallKind {
+    /// What the documentation promises and no line of the table answers yet: what a model is asked for, and the path.
+    pub const LATER: [(&str, &str); 3] =
+        [("speech", "/v1/audio/speech"), ("images", "/v1/images/generations"), ("video", "/v1/video/generate")];
+
     /// Position in [`CallKind::ALL`].
     pub const fn index(self) -> usize {
         self as usize
@@ -76,6 +85,17 @@ impl CallKind {
     /// The kind of a call to this path, with or without `/v1`.
     pub fn from_url(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| url == kind.path() || url == kind.path_below_v1())
+    }
+
+    /// All of them, in the order in which a body is taken for one of them. A text completion comes last: other calls may
+    /// have a `prompt` beside their own member.
+    pub fn by_meaning() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| *kind != Self::Completions).chain([Self::Completions])
+    }
+
+    /// The kind that a body is meant for which does not say so, by the members it has.
+    pub fn meant_by(has: impl Fn(&str) -> bool) -> Option<Self> {
+        Self::by_meaning().find(|kind| has(kind.prompt()))
     }
 }
 
@@ -91,6 +111,29 @@ mod tests {
         }
         assert_eq!(CallKind::from_url("/v1/images/generations"), None);
         assert_eq!(CallKind::from_url("/v1/chat/completions/"), None);
+    }
+
+    #[test]
+    fn members_tell_the_kind_of_call() {
+        for (members, kind) in [
+            (&["messages"][..], Some(CallKind::Chat)),
+            (&["input"], Some(CallKind::Embeddings)),
+            (&["prompt"], Some(CallKind::Completions)),
+            (&["prompt", "messages"], Some(CallKind::Chat)),
+            (&["prompt", "input"], Some(CallKind::Embeddings)),
+            (&["text"], None),
+        ] {
+            assert_eq!(CallKind::meant_by(|name| members.contains(&name)), kind, "{members:?}");
+        }
+        assert_eq!(CallKind::by_meaning().count(), CallKind::ALL.len());
+    }
+
+    #[test]
+    fn what_is_served_is_not_for_later() {
+        for (capability, path) in CallKind::LATER {
+            assert_eq!(CallKind::from_url(path), None);
+            assert!(Capability::ALL.into_iter().all(|known| known.name() != capability), "{capability}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     AnswerError, ChunkFacts, WholeAnswer,
     answer::read_answer,
     blank::says_something,
-    closing::usage_json,
+    closing::{streams_deltas, usage_json},
     error::upstream_error_message,
     members::{Key, quoted},
     usage::{Usage, parse_usage},
@@ -74,7 +74,7 @@ impl Assembler {
     /// For an answer of at most `most` bytes that gets these public names.
     pub fn new(call: CallKind, id: &str, model: &str, most: usize) -> Self {
         Self {
-            chat: call == CallKind::Chat,
+            chat: streams_deltas(call),
             id: id.to_owned(),
             model: model.to_owned(),
             whole: None,

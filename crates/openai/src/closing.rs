@@ -12,6 +12,16 @@ use crate::{
     usage::Usage,
 };
 
+/// Whether the chunks of a call's streams are those of chats, with a `delta` in each choice, and not those of text
+/// completions, with a `text`.
+pub(crate) const fn streams_deltas(call: CallKind) -> bool {
+    match call {
+        CallKind::Chat => true,
+        // Of embeddings there are no streams.
+        CallKind::Completions | CallKind::Embeddings => false,
+    }
+}
+
 /// What every chunk of a stream begins with.
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkHead<'a> {
@@ -28,7 +38,7 @@ pub struct ChunkHead<'a> {
 impl ChunkHead<'_> {
     /// The frame that ends these choices by `length`.
     pub fn end_by_length(self, choices: impl IntoIterator<Item = u64>) -> Bytes {
-        let empty = if self.call == CallKind::Chat { "\"delta\":{}" } else { "\"text\":\"\"" };
+        let empty = if streams_deltas(self.call) { "\"delta\":{}" } else { "\"text\":\"\"" };
         let mut list = String::new();
         for index in choices {
             let comma = if list.is_empty() { "" } else { "," };
@@ -43,7 +53,7 @@ impl ChunkHead<'_> {
     }
 
     fn frame(self, choices: &str) -> Bytes {
-        let object = if self.call == CallKind::Chat { "chat.completion.chunk" } else { "text_completion" };
+        let object = if streams_deltas(self.call) { "chat.completion.chunk" } else { "text_completion" };
         let (id, model, created) = (quoted(self.id), quoted(self.model), self.created);
         let chunk = format!(
             "{{\"id\":{id},\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":{choices}}}"

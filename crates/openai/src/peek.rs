@@ -151,14 +151,12 @@ pub fn peek(call: CallKind, body: &[u8]) -> Result<Peek, InvalidRequest> {
     if too_deep(text) {
         return Err(InvalidJson::TooDeep.into());
     }
-    found.check(ways_of(call))
+    found.check(call)
 }
 
 /// What the bodies of one kind of call say in their own way.
 struct Ways {
-    /// The member that is the prompt.
-    prompt: &'static str,
-    /// What that member bounds.
+    /// What its prompt bounds.
     bound: fn(&Found<'_>) -> Result<InputBound, InvalidRequest>,
     /// Refuses what calls of this kind cannot have; whether the answer is to be streamed stands beside.
     check: fn(&Found<'_>, bool) -> Result<(), InvalidRequest>,
@@ -288,9 +286,10 @@ impl<'a> Found<'a> {
         self.media = self.media.saturating_add(parts);
     }
 
-    fn check(self, ways: &Ways) -> Result<Peek, InvalidRequest> {
+    fn check(self, call: CallKind) -> Result<Peek, InvalidRequest> {
+        let ways = ways_of(call);
         let model = scalar::text("model", self.model)?;
-        let bound = self.bound(ways)?;
+        let bound = self.bound(call)?;
         let stream = scalar::flag("stream", self.stream)?;
         (ways.check)(&self, stream)?;
         let least = ways.least_output;
@@ -323,12 +322,12 @@ impl<'a> Found<'a> {
         })
     }
 
-    fn bound(&self, ways: &Ways) -> Result<InputBound, InvalidRequest> {
-        let mut bound = (ways.bound)(self)?;
+    fn bound(&self, call: CallKind) -> Result<InputBound, InvalidRequest> {
+        let mut bound = (ways_of(call).bound)(self)?;
         content::tools(self.tools)?;
         // Prompts of the other calls count as well, should a server put them in.
         let prompts = [("messages", self.messages), ("prompt", self.prompt), ("input", self.input)];
-        let others = prompts.into_iter().filter(|(member, _)| *member != ways.prompt).filter_map(|(_, raw)| raw);
+        let others = prompts.into_iter().filter(|(member, _)| *member != call.prompt()).filter_map(|(_, raw)| raw);
         bound.text_bytes += others.map(|raw| raw.get().len() as u64).sum::<u64>();
         let beside = [self.suffix, self.tools, self.functions];
         bound.text_bytes += beside.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();

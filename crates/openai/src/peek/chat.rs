@@ -3,7 +3,6 @@
 use super::{Ways, content};
 
 pub(super) const WAYS: Ways = Ways {
-    prompt: "messages",
     bound: |found| content::messages(found.messages),
     check: |_, _| Ok(()),
     least_output: 1,

@@ -6,7 +6,6 @@ use super::{InvalidRequest, Ways, content};
 pub const COMPLETIONS_DEFAULT_MAX_TOKENS: u32 = 16;
 
 pub(super) const WAYS: Ways = Ways {
-    prompt: "prompt",
     bound: |found| content::inputs("prompt", found.prompt),
     check: |found, _| {
         if !found.has_embeds {

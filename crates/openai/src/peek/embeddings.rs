@@ -3,7 +3,6 @@
 use super::{InvalidRequest, Ways, content};
 
 pub(super) const WAYS: Ways = Ways {
-    prompt: "input",
     bound: |found| content::inputs("input", found.input),
     check: |_, stream| {
         let message = "`stream` is not supported for embeddings; leave it out";
