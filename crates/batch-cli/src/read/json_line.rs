@@ -2,26 +2,18 @@
 //!
 //! Three shapes are understood: OpenAI's, the API's own, and a bare body with a model from the command line.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use batchin_domain::CallKind;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::Task;
 
 type Members = BTreeMap<String, Box<RawValue>>;
-
-/// Calls that a task may name, as the platform documents them.
-const URLS: [&str; 6] = [
-    CallKind::Chat.path(),
-    CallKind::Completions.path(),
-    CallKind::Embeddings.path(),
-    "/v1/audio/speech",
-    "/v1/images/generations",
-    "/v1/video/generate",
-];
 
 /// Longest `custom_id` in bytes, as the API has it.
 const MAX_CUSTOM_ID: usize = 512;
@@ -34,16 +26,42 @@ pub(super) struct Defaults<'a> {
     pub model: Option<&'a str>,
 }
 
-/// The members of a body that decide where it goes. A member that stands twice is refused by serde.
-#[derive(Deserialize)]
-struct Probe<'a> {
-    #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stream: Option<&'a RawValue>,
-    messages: Option<IgnoredAny>,
-    prompt: Option<IgnoredAny>,
-    input: Option<IgnoredAny>,
+/// The members of a body that decide where it goes, each of which may stand there once.
+struct Probe<'a>(Vec<(&'static str, &'a RawValue)>);
+
+impl<'a> Probe<'a> {
+    /// The member, unless it is null.
+    fn get(&self, name: &str) -> Option<&'a str> {
+        let found = self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.get());
+        found.filter(|value| *value != "null")
+    }
+}
+
+impl<'de> Deserialize<'de> for Probe<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Self(Vec::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for Probe<'de> {
+    type Value = Self;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Self, A::Error> {
+        while let Some(key) = members.next_key::<Cow<'_, str>>()? {
+            let value = members.next_value()?;
+            let deciding = ["model", "stream"].into_iter().chain(CallKind::ALL.map(CallKind::prompt));
+            let Some(name) = deciding.into_iter().find(|name| key == *name) else { continue };
+            if self.0.iter().any(|(known, _)| *known == name) {
+                return Err(A::Error::duplicate_field(name));
+            }
+            self.0.push((name, value));
+        }
+        Ok(self)
+    }
 }
 
 /// The task, or what is wrong with the line.
@@ -127,8 +145,9 @@ fn refuse_others(members: &Members, known: &str) -> Result<(), String> {
 
 /// With or without `/v1`, as the API takes it.
 fn known_url(url: &str) -> Result<&'static str, String> {
-    let found = URLS.into_iter().find(|known| *known == url || known.strip_prefix("/v1") == Some(url));
-    found.ok_or_else(|| format!("url \"{url}\" is none of {}", URLS.join(", ")))
+    let urls = CallKind::ALL.map(CallKind::path).into_iter().chain(CallKind::LATER.map(|(_, path)| path));
+    let found = urls.clone().find(|known| *known == url || known.strip_prefix("/v1") == Some(url));
+    found.ok_or_else(|| format!("url \"{url}\" is none of {}", Vec::from_iter(urls).join(", ")))
 }
 
 fn kind_of(body: &RawValue, url: Option<&'static str>) -> Result<&'static str, String> {
@@ -139,16 +158,12 @@ fn kind_of(body: &RawValue, url: Option<&'static str>) -> Result<&'static str, S
         let text = error.to_string();
         format!("the request body has a {}", text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what))
     })?;
-    if probe.stream.is_some_and(|stream| stream.get() == "true") {
+    if probe.get("stream") == Some("true") {
         return Err("stream must not be true: a task's answer is stored whole".to_owned());
     }
-    let inferred = match (probe.messages.is_some(), probe.prompt.is_some(), probe.input.is_some()) {
-        (true, _, _) => Some(CallKind::Chat.path()),
-        (_, true, _) => Some(CallKind::Completions.path()),
-        (_, _, true) => Some(CallKind::Embeddings.path()),
-        (false, false, false) => None,
-    };
-    url.or(inferred).ok_or_else(|| "the request body has none of messages, prompt, input".to_owned())
+    let inferred = || CallKind::meant_by(|prompt| probe.get(prompt).is_some()).map(CallKind::path);
+    let none = || format!("the request body has none of {}", CallKind::ALL.map(CallKind::prompt).join(", "));
+    url.or_else(inferred).ok_or_else(none)
 }
 
 fn model_of(body: &RawValue) -> Result<Option<String>, String> {
@@ -156,7 +171,7 @@ fn model_of(body: &RawValue) -> Result<Option<String>, String> {
         return Err("body must be an object".to_owned());
     }
     let probe: Probe<'_> = serde_json::from_str(body.get()).map_err(|error| error.to_string())?;
-    match probe.model.map(|raw| serde_json::from_str::<String>(raw.get())) {
+    match probe.get("model").map(serde_json::from_str::<String>) {
         None => Ok(None),
         Some(Ok(model)) if !model.is_empty() => Ok(Some(model)),
         Some(_) => Err("model must be a text that is not empty".to_owned()),

@@ -49,7 +49,8 @@ fn the_three_shapes_become_the_same_line() {
         "{\"custom_id\":\"b\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"model\":\"m\",\"prompt\":\"x\"}}\n",
         "{\"input\":\"y\"}\n",
         "{\"custom_id\":\"d\",\"model\":\"e\",\"url\":\"/images/generations\",\"prompt\":\"z\"}\n",
-        "{\"custom_id\":\"e\",\"model\":\"m\",\"request_body\":{\"model\":\"other\",\"prompt\":\"x\"}}",
+        "{\"custom_id\":\"e\",\"model\":\"m\",\"request_body\":{\"model\":\"other\",\"prompt\":\"x\"}}\n",
+        "{\"prompt\":\"x\",\"input\":\"y\",\"messages\":null}",
     );
     insta::assert_snapshot!(shown(JsonLines::new(text.as_bytes(), Some("m"))), @r#"
     1: {"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[],"seed":12345678901234567890123}}
@@ -57,6 +58,7 @@ fn the_three_shapes_become_the_same_line() {
     4: {"custom_id":"line-4","method":"POST","url":"/v1/embeddings","body":{"model":"m","input":"y"}}
     5: {"custom_id":"d","method":"POST","url":"/v1/images/generations","body":{"model":"e","prompt":"z"}}
     6: {"custom_id":"e","method":"POST","url":"/v1/completions","body":{"model":"m","prompt":"x"}}
+    7: {"custom_id":"line-7","method":"POST","url":"/v1/embeddings","body":{"model":"m","input":"y","messages":null,"prompt":"x"}}
     "#);
     let first = JsonLines::new(text.as_bytes(), Some("m")).next().unwrap().unwrap().task.unwrap();
     let inline = String::from_utf8(first.inline().unwrap()).unwrap();
