@@ -1,7 +1,7 @@
 //! Holds: the API as one service: inference calls go straight to their handler, everything else through the router.
 //!
 //! A router that can hold any handler boxes its services, futures and extensions: some ten allocations that an inference
-//! call need not make. The routes of these calls stand in the router too, for their other methods and for the description.
+//! call need not make. The router knows these calls' paths for other methods alone.
 
 use std::{
     convert::Infallible,

@@ -1,4 +1,4 @@
-//! Holds: the description of the API, generated from the handlers.
+//! Holds: the description of the API, generated from the handlers and from the table of inference calls.
 
 mod bodies;
 mod whole;

@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::MethodRouter};
+use batchin_domain::CallKind;
 use batchin_openai::Code;
 use bytes::Bytes;
-use http::{Method, StatusCode, header::CONTENT_TYPE};
+use http::{Method, StatusCode, header::ALLOW, header::CONTENT_TYPE};
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouter},
@@ -21,7 +22,7 @@ use crate::{
     health, metrics,
     openai::{batches as openai_batches, files},
     openapi::{self as description},
-    v1::{batches, chat, completions, embeddings, keys, models, topup, usage, users, webhooks},
+    v1::{batches, keys, models, topup, usage, users, webhooks},
 };
 
 /// Every route that is documented below `/v1`.
@@ -34,9 +35,6 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(users::by_email::by_email),
         routes!(keys::create::create, keys::list::list),
         routes!(keys::update::update, keys::delete::delete),
-        routes!(chat::create::create),
-        routes!(completions::create),
-        routes!(embeddings::create),
         routes!(models::list::list),
         routes!(models::show::show),
         routes!(flavour::create_batch, batches::list::list),
@@ -86,16 +84,6 @@ fn own_routes() -> Vec<UtoipaMethodRouter<App>> {
     ]
 }
 
-/// The calls that answer in the same shapes in both flavours.
-fn openai_routes() -> [(&'static str, MethodRouter<App>); 3] {
-    use axum::routing::post;
-    [
-        ("/openai/v1/chat/completions", post(chat::create::create)),
-        ("/openai/v1/completions", post(completions::create)),
-        ("/openai/v1/embeddings", post(embeddings::create)),
-    ]
-}
-
 /// The whole HTTP API.
 pub fn router(parts: ApiParts) -> Api {
     let serves = parts.settings.serves;
@@ -116,8 +104,9 @@ pub fn router(parts: ApiParts) -> Api {
         for (_, paths, methods) in openai_only_routes() {
             router = at_each(router, paths.paths.keys().map(String::as_str), &methods);
         }
-        for (path, methods) in openai_routes() {
-            router = router.route(path, methods);
+        // `front` answers these calls, in the same shapes in both flavours.
+        for path in CallKind::ALL.map(|call| format!("/openai{}", call.path())) {
+            router = at_each(router, every_base(&path), &MethodRouter::new().fallback(other_than_post));
         }
     }
     let router = router.fallback(unknown_path).method_not_allowed_fallback(other_method).with_state(app.clone());
@@ -145,6 +134,10 @@ async fn other_method(method: Method) -> Response {
     }
     ApiError::new(Code::MethodNotAllowed, "This path does not take this method; `allow` names those that it takes.")
         .into_response()
+}
+
+async fn other_than_post(method: Method) -> Response {
+    ([(ALLOW, "POST")], other_method(method).await).into_response()
 }
 
 /// This description

@@ -19,17 +19,37 @@ const WEBHOOK: &str = r"^https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\.){1,3}[a-z
 /// The last amount that fits the ledger, in cents.
 const MAX_CENTS: u64 = 922_337_203_685;
 
+/// What is said of a kind of inference call.
+pub(super) struct Inference {
+    /// What it does.
+    pub summary: &'static str,
+    /// The component that is its body.
+    pub schema: &'static str,
+    /// A model that serves it.
+    model: &'static str,
+    /// Its body, but for the model.
+    body: fn() -> Value,
+}
+
+/// A line for each kind.
+pub(super) const fn inference(call: CallKind) -> Inference {
+    let (summary, schema, model, body): (_, _, _, fn() -> Value) = match call {
+        CallKind::Chat => ("Continue a conversation", "ChatRequest", "smollm2-135m-instruct", chat),
+        CallKind::Completions => ("Continue a text", "CompletionRequest", "smollm2-135m-instruct", completion),
+        CallKind::Embeddings => ("Embed texts", "EmbeddingsRequest", "all-minilm-l6-v2", embeddings),
+    };
+    Inference { summary, schema, model, body }
+}
+
 /// Schemas by the names of their components.
 pub(super) fn schemas() -> Vec<(&'static str, Value)> {
-    vec![
+    let calls = CallKind::ALL.map(inference).map(|call| (call.schema, of_model((call.body)(), call.model)));
+    let mut schemas = vec![
         ("CreateUser", create_user()),
         ("Login", login()),
         ("UpdateUser", update_user()),
         ("CreateKey", closed(&[], key_fields(false))),
         ("UpdateKey", closed(&[], key_fields(true))),
-        ("ChatRequest", of_model(chat(), "smollm2-135m-instruct")),
-        ("CompletionRequest", of_model(completion(), "smollm2-135m-instruct")),
-        ("EmbeddingsRequest", of_model(embeddings(), "all-minilm-l6-v2")),
         ("Message", message()),
         ("ContentPart", content_part()),
         ("Texts", texts()),
@@ -38,7 +58,9 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("CreateBatchOfFile", create_batch_of_file()),
         ("EstimateOfFile", closed(&["input_file_id"], json!({ "input_file_id": file_id(), "priority": priority() }))),
         ("UploadFile", upload()),
-    ]
+    ];
+    schemas.extend(calls);
+    schemas
 }
 
 /// An email as a parameter or member.
@@ -204,26 +226,24 @@ fn of_model(mut body: Value, example: &str) -> Value {
 }
 
 fn create_task() -> Value {
-    let kind = |body: Value, path: &str| {
+    let kind = |call: CallKind| {
+        let mut body = (inference(call).body)();
+        if call.generates() {
+            // The answer is stored whole.
+            body["properties"]["stream"] = json!({ "enum": [false, null] });
+        }
         let properties = json!({
             "custom_id": { "type": "string", "minLength": 1, "maxLength": 512, "pattern": STORABLE, "examples": ["task-1"],
                 "description": "Unique in the batch." },
             "model": { "type": "string", "minLength": 1, "maxLength": 256, "examples": ["smollm2-135m-instruct"] },
             "request_body": body,
-            "url": { "enum": [format!("/v1{path}"), path, null],
+            "url": { "enum": [call.path(), call.path_below_v1(), null],
                 "description": "The call; without it, it follows from the body." },
         });
         closed(&["custom_id", "model", "request_body"], properties)
     };
-    // The answer is stored whole.
-    let whole = |mut body: Value| {
-        body["properties"]["stream"] = json!({ "enum": [false, null] });
-        body
-    };
-    json!({ "description": "A request to be made later: the body of the call, without `model`.", "anyOf": [
-        kind(whole(chat()), "/chat/completions"),
-        kind(embeddings(), "/embeddings"),
-        kind(whole(completion()), "/completions") ] })
+    json!({ "description": "A request to be made later: the body of the call, without `model`.",
+        "anyOf": CallKind::by_meaning().map(kind).collect::<Vec<_>>() })
 }
 
 /// What every batch may be asked.

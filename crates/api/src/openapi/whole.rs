@@ -1,10 +1,12 @@
-//! Holds: what the description says beyond what stands at the handlers: bodies that are read by hand, bounds of
-//! parameters, streams, every base URL, and the refusals that any call may meet.
+//! Holds: what the description says beyond what stands at the handlers: inference calls, bodies that are read by hand,
+//! bounds of parameters, every base URL, and the refusals that any call may meet.
 
 use batchin_domain::CallKind;
 use serde_json::{Map, Value, json};
+use utoipa::IntoResponses as _;
 
 use super::bodies;
+use crate::inference::Refusals;
 
 /// Methods of a path.
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
@@ -18,7 +20,10 @@ pub(crate) fn complete(mut whole: Value) -> Value {
     for (name, schema) in bodies::schemas() {
         whole["components"]["schemas"][name] = schema;
     }
-    let described = whole["paths"].take();
+    let mut described = whole["paths"].take();
+    for call in CallKind::ALL {
+        described[call.path()] = json!({ "post": inference(call) });
+    }
     let mut paths = Map::new();
     for (path, mut item) in described.as_object().cloned().unwrap_or_default() {
         // The router's wildcard is an ordinary parameter to everybody else.
@@ -36,6 +41,31 @@ pub(crate) fn complete(mut whole: Value) -> Value {
     }
     whole["paths"] = paths.into();
     whole
+}
+
+/// An inference call, which has no handler in the router: `front` answers it.
+fn inference(call: CallKind) -> Value {
+    let bodies::Inference { summary, schema, .. } = bodies::inference(call);
+    let passed = "Every other field of OpenAI's API for this call is passed through";
+    let mut content = json!({ "application/json": { "schema": { "type": "object" } } });
+    let mut description = format!("{passed}.");
+    if call.generates() {
+        description =
+            format!("{passed}; with `stream: true` the answer is server-sent\nevents that close with `data: [DONE]`.");
+        content["text/event-stream"] = json!({ "schema": {
+            "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } },
+            "description": "Each event, with `stream: true`: its data is a chunk of OpenAI's, and `[DONE]` at the end." } });
+    }
+    let mut responses = json!(Refusals::responses());
+    responses["200"] = json!({ "description": "OpenAI's answer for this call", "content": content });
+    json!({
+        "tags": ["Inference"], "summary": summary, "description": description,
+        "parameters": [{ "name": "Idempotency-Key", "in": "header", "required": false,
+            "description": "Same key, same body: the first answer again", "schema": { "type": "string" } }],
+        "requestBody": { "required": true, "content": { "application/json": {
+            "schema": { "$ref": format!("#/components/schemas/{schema}") } } } },
+        "responses": responses,
+    })
 }
 
 fn calls(item: &mut Value) -> Vec<(String, &mut Value)> {
@@ -61,11 +91,6 @@ fn operation_id(method: &str, path: &str) -> String {
 }
 
 fn complete_call(path: &str, method: &str, call: &mut Value) {
-    if CallKind::from_url(path).is_some_and(CallKind::generates) {
-        call["responses"]["200"]["content"]["text/event-stream"] = json!({ "schema": {
-            "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } },
-            "description": "Each event, with `stream: true`: its data is a chunk of OpenAI's, and `[DONE]` at the end." } });
-    }
     if (path, method) == ("/v1/keys", "post") {
         // Everything has a default, so a client may well send nothing.
         call["requestBody"]["required"] = false.into();

@@ -1,9 +1,6 @@
 //! Holds: the calls below `/v1`, one file each, by noun and verb.
 
 pub(crate) mod batches;
-pub(crate) mod chat;
-pub(crate) mod completions;
-pub(crate) mod embeddings;
 pub(crate) mod keys;
 pub(crate) mod models;
 pub(crate) mod topup;

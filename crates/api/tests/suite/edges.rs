@@ -13,6 +13,8 @@ both! {
         }
         for (method, path, allow) in [
             (Method::GET, "/v1/chat/completions", "POST"),
+            (Method::DELETE, "/openai/v1/embeddings", "POST"),
+            (Method::PUT, "/completions", "POST"),
             (Method::PUT, "/v1/keys", "GET,HEAD,POST"),
             (Method::DELETE, "/models", "GET,HEAD"),
             (Method::POST, "/healthz", "GET,HEAD"),
@@ -23,9 +25,11 @@ both! {
             named.sort_unstable();
             assert_eq!(named.join(","), allow, "{path}");
         }
-        let options = server.anonymous(Method::OPTIONS, "/v1/keys").await;
-        assert_eq!((options.status, options.body.len()), (204, 0));
-        assert!(options.header("allow").contains("POST"));
+        for path in ["/v1/keys", "/v1/embeddings"] {
+            let options = server.anonymous(Method::OPTIONS, path).await;
+            assert_eq!((options.status, options.body.len()), (204, 0));
+            assert!(options.header("allow").contains("POST"));
+        }
         let head = server.anonymous(Method::HEAD, "/v1/models").await;
         assert_eq!((head.status, head.body.len()), (200, 0));
         server.stop().await;

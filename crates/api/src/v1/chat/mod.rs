@@ -1,3 +1,0 @@
-//! Holds: chat.
-
-pub(crate) mod create;
