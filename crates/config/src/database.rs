@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting};
+use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting, settings};
 use secrecy::{ExposeSecret, SecretString};
 
 /// `[database]`, checked.
@@ -37,27 +37,33 @@ pub enum Blobs {
     },
 }
 
-pub(crate) const URL: Setting = Setting {
-    path: "database.url",
-    kind: Kind::Secret,
-    preset: Preset::Follows { example: "\"sqlite:data/batchin.db\"", other: "server.data_dir" },
-    doc: "sqlite:FILE for one node, or postgres://USER:PASSWORD@HOST/NAME for any number of them.",
-};
-const MAX_CONNECTIONS: Setting = Setting {
-    path: "database.max_connections",
-    kind: Kind::Integer { min: 2, max: 1_000 },
-    preset: Preset::Integer(16),
-    doc: "Most database connections of this process.",
-};
-const BLOBS_URL: Setting = Setting {
-    path: "blobs.url",
-    kind: Kind::Text,
-    preset: Preset::Follows { example: "\"file:data/blobs\"", other: "server.data_dir" },
-    doc: "Where request and result bodies lie: file:FOLDER for one node, s3://BUCKET/PREFIX for several.",
-};
+settings! {
+    pub(super) const SETTINGS: &[&Setting];
 
-pub(super) const SETTINGS: &[&Setting] = &[&URL, &MAX_CONNECTIONS];
-pub(super) const BLOBS_SETTINGS: &[&Setting] = &[&BLOBS_URL];
+    pub(crate) const URL: Setting = Setting {
+        path: "database.url",
+        kind: Kind::Secret,
+        preset: Preset::Follows { example: "\"sqlite:data/batchin.db\"", other: "server.data_dir" },
+        doc: "sqlite:FILE for one node, or postgres://USER:PASSWORD@HOST/NAME for any number of them.",
+    };
+    const MAX_CONNECTIONS: Setting = Setting {
+        path: "database.max_connections",
+        kind: Kind::Integer { min: 2, max: 1_000 },
+        preset: Preset::Integer(16),
+        doc: "Most database connections of this process.",
+    };
+}
+
+settings! {
+    pub(super) const BLOBS_SETTINGS: &[&Setting];
+
+    const BLOBS_URL: Setting = Setting {
+        path: "blobs.url",
+        kind: Kind::Text,
+        preset: Preset::Follows { example: "\"file:data/blobs\"", other: "server.data_dir" },
+        doc: "Where request and result bodies lie: file:FOLDER for one node, s3://BUCKET/PREFIX for several.",
+    };
+}
 
 impl Database {
     pub(super) fn read(scope: &Scope<'_>, data_dir: &Path) -> Self {

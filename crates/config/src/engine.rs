@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use batchin_settings::{Kind, Preset, Scope, Setting};
+use batchin_settings::{Kind, Preset, Scope, Setting, settings};
 use sha2::{Digest as _, Sha256};
 
 /// Unix sockets have room for about this many bytes of path.
@@ -25,38 +25,40 @@ pub struct Engine {
     pub context: u32,
 }
 
-pub(crate) const ENABLED: Setting = Setting {
-    path: "engine.enabled",
-    kind: Kind::Flag,
-    preset: Preset::Flag(true),
-    doc: "Whether the embedded engine runs, as a child process, for the models whose upstreams name \"engine\".",
-};
-pub(crate) const MODELS: Setting = Setting {
-    path: "engine.models",
-    kind: Kind::TextList,
-    preset: Preset::Follows { example: "[\"smollm2-135m-instruct\", \"all-minilm-l6-v2\"]", other: "[[models]]" },
-    doc: "Weights that the engine loads (see `batchin models list`).",
-};
-const THREADS: Setting = Setting {
-    path: "engine.threads",
-    kind: Kind::Integer { min: 1, max: 1_024 },
-    preset: Preset::Absent { example: "4" },
-    doc: "Threads that compute. Left out: one for each physical core.",
-};
-const SLOTS: Setting = Setting {
-    path: "engine.slots",
-    kind: Kind::Integer { min: 1, max: 64 },
-    preset: Preset::Integer(16),
-    doc: "Requests that are decoded together.",
-};
-const CONTEXT: Setting = Setting {
-    path: "engine.context",
-    kind: Kind::Integer { min: 256, max: 10_000_000 },
-    preset: Preset::Integer(16_384),
-    doc: "Tokens of context that the slots share, for each language model.",
-};
+settings! {
+    pub(super) const SETTINGS: &[&Setting];
 
-pub(super) const SETTINGS: &[&Setting] = &[&ENABLED, &MODELS, &THREADS, &SLOTS, &CONTEXT];
+    pub(crate) const ENABLED: Setting = Setting {
+        path: "engine.enabled",
+        kind: Kind::Flag,
+        preset: Preset::Flag(true),
+        doc: "Whether the embedded engine runs, as a child process, for the models whose upstreams name \"engine\".",
+    };
+    pub(crate) const MODELS: Setting = Setting {
+        path: "engine.models",
+        kind: Kind::TextList,
+        preset: Preset::Follows { example: "[\"smollm2-135m-instruct\", \"all-minilm-l6-v2\"]", other: "[[models]]" },
+        doc: "Weights that the engine loads (see `batchin models list`).",
+    };
+    const THREADS: Setting = Setting {
+        path: "engine.threads",
+        kind: Kind::Integer { min: 1, max: 1_024 },
+        preset: Preset::Absent { example: "4" },
+        doc: "Threads that compute. Left out: one for each physical core.",
+    };
+    const SLOTS: Setting = Setting {
+        path: "engine.slots",
+        kind: Kind::Integer { min: 1, max: 64 },
+        preset: Preset::Integer(16),
+        doc: "Requests that are decoded together.",
+    };
+    const CONTEXT: Setting = Setting {
+        path: "engine.context",
+        kind: Kind::Integer { min: 256, max: 10_000_000 },
+        preset: Preset::Integer(16_384),
+        doc: "Tokens of context that the slots share, for each language model.",
+    };
+}
 
 impl Engine {
     /// No model where the setting is absent.

@@ -7,122 +7,106 @@ use std::collections::{HashMap, HashSet};
 use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{CallKind, Capability, ClassPrices, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit};
-use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest};
+use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
 use batchin_upstream::UpstreamConfig;
 
 use super::upstreams::ENGINE_UPSTREAM;
 
-const ID: Setting = Setting {
-    path: "id",
-    kind: Kind::Text,
-    preset: Preset::Required { example: "\"qwen3-32b\"" },
-    doc: "What clients call it.",
-};
-const ALIASES: Setting =
-    Setting { path: "aliases", kind: Kind::TextList, preset: Preset::List(&[]), doc: "Other names for it." };
-const UPSTREAMS: Setting = Setting {
-    path: "upstreams",
-    kind: Kind::TextList,
-    preset: Preset::Required { example: "[\"gpu-1\"]" },
-    doc: "Names of the upstreams that serve it; several are balanced, with failover. \"engine\" is the embedded engine.",
-};
-const UPSTREAM_MODEL: Setting = Setting {
-    path: "upstream_model",
-    kind: Kind::Text,
-    preset: Preset::Follows { example: "\"Qwen/Qwen3-32B\"", other: "id" },
-    doc: "What the upstreams call it, when that is not its id.",
-};
-const CAPABILITIES: Setting = Setting {
-    path: "capabilities",
-    kind: Kind::TextList,
-    preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
-    doc: "What it can do: chat, completions, embeddings.",
-};
-const CONTEXT_LENGTH: Setting = Setting {
-    path: "context_length",
-    kind: Kind::Integer { min: 1, max: 100_000_000 },
-    preset: Preset::Required { example: "131072" },
-    doc: "Tokens of prompt and answer together.",
-};
-const MAX_OUTPUT_TOKENS: Setting = Setting {
-    path: "max_output_tokens",
-    kind: Kind::Integer { min: 1, max: 100_000_000 },
-    preset: Preset::Follows { example: "8192", other: "context_length" },
-    doc: "Most tokens of an answer; what is set aside before a request without max_tokens.",
-};
-const OVER_LIMIT: Setting = Setting {
-    path: "over_limit",
-    kind: Kind::OneOf(&["clamp", "refuse"]),
-    preset: Preset::Text("clamp"),
-    doc: "A request for more than max_output_tokens: clamp gives it as many, refuse answers 400.",
-};
-const STATUS: Setting = Setting {
-    path: "status",
-    kind: Kind::OneOf(&["always_on", "on_demand", "offline"]),
-    preset: Preset::Text("always_on"),
-    doc: "always_on, on_demand or offline. What clients see also follows the health of the upstreams.",
-};
-const LICENSE: Setting = Setting {
-    path: "license",
-    kind: Kind::Text,
-    preset: Preset::Absent { example: "\"apache-2.0\"" },
-    doc: "Its licence, shown to clients.",
-};
-const OWNED_BY: Setting = Setting {
-    path: "owned_by",
-    kind: Kind::Text,
-    preset: Preset::Text("batchin"),
-    doc: "Who made it, shown to clients.",
-};
-const STD_INPUT: Setting = Setting {
-    path: "pricing.std_input",
-    kind: Kind::Decimal,
-    preset: Preset::Required { example: "0.02" },
-    doc: "Dollars per million tokens of prompt or of embedded text; at most six decimals.",
-};
-const STD_OUTPUT: Setting = Setting {
-    path: "pricing.std_output",
-    kind: Kind::Decimal,
-    preset: Preset::Absent { example: "0.08" },
-    doc: "Dollars per million tokens of answer; chat and completions need it.",
-};
-const HIGH: Setting = Setting {
-    path: "pricing.batch.high",
-    kind: Kind::Decimal,
-    preset: Preset::Decimal("1.0"),
-    doc: "Factor on the standard price for batches of priority high.",
-};
-const LOW: Setting = Setting {
-    path: "pricing.batch.low",
-    kind: Kind::Decimal,
-    preset: Preset::Decimal("0.5"),
-    doc: "The same for low.",
-};
-const FILL: Setting = Setting {
-    path: "pricing.batch.fill",
-    kind: Kind::Decimal,
-    preset: Preset::Decimal("0.25"),
-    doc: "The same for fill, which only uses what is idle.",
-};
+settings! {
+    pub(super) const SETTINGS: &[&Setting];
 
-pub(super) const SETTINGS: &[&Setting] = &[
-    &ID,
-    &ALIASES,
-    &UPSTREAMS,
-    &UPSTREAM_MODEL,
-    &CAPABILITIES,
-    &CONTEXT_LENGTH,
-    &MAX_OUTPUT_TOKENS,
-    &OVER_LIMIT,
-    &STATUS,
-    &LICENSE,
-    &OWNED_BY,
-    &STD_INPUT,
-    &STD_OUTPUT,
-    &HIGH,
-    &LOW,
-    &FILL,
-];
+    const ID: Setting = Setting {
+        path: "id",
+        kind: Kind::Text,
+        preset: Preset::Required { example: "\"qwen3-32b\"" },
+        doc: "What clients call it.",
+    };
+    const ALIASES: Setting = Setting { path: "aliases", kind: Kind::TextList, preset: Preset::List(&[]), doc: "Other names for it." };
+    const UPSTREAMS: Setting = Setting {
+        path: "upstreams",
+        kind: Kind::TextList,
+        preset: Preset::Required { example: "[\"gpu-1\"]" },
+        doc: "Names of the upstreams that serve it; several are balanced, with failover. \"engine\" is the embedded engine.",
+    };
+    const UPSTREAM_MODEL: Setting = Setting {
+        path: "upstream_model",
+        kind: Kind::Text,
+        preset: Preset::Follows { example: "\"Qwen/Qwen3-32B\"", other: "id" },
+        doc: "What the upstreams call it, when that is not its id.",
+    };
+    const CAPABILITIES: Setting = Setting {
+        path: "capabilities",
+        kind: Kind::TextList,
+        preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
+        doc: "What it can do: chat, completions, embeddings.",
+    };
+    const CONTEXT_LENGTH: Setting = Setting {
+        path: "context_length",
+        kind: Kind::Integer { min: 1, max: 100_000_000 },
+        preset: Preset::Required { example: "131072" },
+        doc: "Tokens of prompt and answer together.",
+    };
+    const MAX_OUTPUT_TOKENS: Setting = Setting {
+        path: "max_output_tokens",
+        kind: Kind::Integer { min: 1, max: 100_000_000 },
+        preset: Preset::Follows { example: "8192", other: "context_length" },
+        doc: "Most tokens of an answer; what is set aside before a request without max_tokens.",
+    };
+    const OVER_LIMIT: Setting = Setting {
+        path: "over_limit",
+        kind: Kind::OneOf(&["clamp", "refuse"]),
+        preset: Preset::Text("clamp"),
+        doc: "A request for more than max_output_tokens: clamp gives it as many, refuse answers 400.",
+    };
+    const STATUS: Setting = Setting {
+        path: "status",
+        kind: Kind::OneOf(&["always_on", "on_demand", "offline"]),
+        preset: Preset::Text("always_on"),
+        doc: "always_on, on_demand or offline. What clients see also follows the health of the upstreams.",
+    };
+    const LICENSE: Setting = Setting {
+        path: "license",
+        kind: Kind::Text,
+        preset: Preset::Absent { example: "\"apache-2.0\"" },
+        doc: "Its licence, shown to clients.",
+    };
+    const OWNED_BY: Setting = Setting {
+        path: "owned_by",
+        kind: Kind::Text,
+        preset: Preset::Text("batchin"),
+        doc: "Who made it, shown to clients.",
+    };
+    const STD_INPUT: Setting = Setting {
+        path: "pricing.std_input",
+        kind: Kind::Decimal,
+        preset: Preset::Required { example: "0.02" },
+        doc: "Dollars per million tokens of prompt or of embedded text; at most six decimals.",
+    };
+    const STD_OUTPUT: Setting = Setting {
+        path: "pricing.std_output",
+        kind: Kind::Decimal,
+        preset: Preset::Absent { example: "0.08" },
+        doc: "Dollars per million tokens of answer; chat and completions need it.",
+    };
+    const HIGH: Setting = Setting {
+        path: "pricing.batch.high",
+        kind: Kind::Decimal,
+        preset: Preset::Decimal("1.0"),
+        doc: "Factor on the standard price for batches of priority high.",
+    };
+    const LOW: Setting = Setting {
+        path: "pricing.batch.low",
+        kind: Kind::Decimal,
+        preset: Preset::Decimal("0.5"),
+        doc: "The same for low.",
+    };
+    const FILL: Setting = Setting {
+        path: "pricing.batch.fill",
+        kind: Kind::Decimal,
+        preset: Preset::Decimal("0.25"),
+        doc: "The same for fill, which only uses what is idle.",
+    };
+}
 
 /// The models that are served when none is configured, on the embedded engine; also part of the example.
 pub(super) const DEFAULT_MODELS: &str = r#"[[models]]

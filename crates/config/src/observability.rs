@@ -1,6 +1,6 @@
 //! Holds: `[log]`, `[telemetry]` and `[metrics]`: what the server says about itself.
 
-use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting};
+use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting, settings};
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 use url::Url;
@@ -41,40 +41,50 @@ pub struct Metrics {
     pub token: Option<SecretString>,
 }
 
-const FORMAT: Setting = Setting {
-    path: "log.format",
-    kind: Kind::OneOf(&["auto", "pretty", "json"]),
-    preset: Preset::Text("auto"),
-    doc: "pretty, json, or auto: pretty on a terminal and JSON otherwise.",
-};
-const LEVEL: Setting = Setting {
-    path: "log.level",
-    kind: Kind::Text,
-    preset: Preset::Text("info"),
-    doc: "off, error, warn, info, debug or trace; also by module: \"info,batchin_gateway=debug\".",
-};
-const OTLP_ENDPOINT: Setting = Setting {
-    path: "telemetry.otlp_endpoint",
-    kind: Kind::Url(&["http", "https"]),
-    preset: Preset::Absent { example: "\"http://127.0.0.1:4318\"" },
-    doc: "OpenTelemetry collector that traces go to, by OTLP over HTTP. Left out: no traces.",
-};
-const METRICS_ENABLED: Setting = Setting {
-    path: "metrics.enabled",
-    kind: Kind::Flag,
-    preset: Preset::Flag(true),
-    doc: "Whether /metrics answers, in Prometheus' format.",
-};
-const METRICS_TOKEN: Setting = Setting {
-    path: "metrics.token",
-    kind: Kind::Secret,
-    preset: Preset::Absent { example: "\"a long random text\"" },
-    doc: "When set, /metrics demands it as bearer token.",
-};
+settings! {
+    pub(super) const LOG_SETTINGS: &[&Setting];
 
-pub(super) const LOG_SETTINGS: &[&Setting] = &[&FORMAT, &LEVEL];
-pub(super) const TELEMETRY_SETTINGS: &[&Setting] = &[&OTLP_ENDPOINT];
-pub(super) const METRICS_SETTINGS: &[&Setting] = &[&METRICS_ENABLED, &METRICS_TOKEN];
+    const FORMAT: Setting = Setting {
+        path: "log.format",
+        kind: Kind::OneOf(&["auto", "pretty", "json"]),
+        preset: Preset::Text("auto"),
+        doc: "pretty, json, or auto: pretty on a terminal and JSON otherwise.",
+    };
+    const LEVEL: Setting = Setting {
+        path: "log.level",
+        kind: Kind::Text,
+        preset: Preset::Text("info"),
+        doc: "off, error, warn, info, debug or trace; also by module: \"info,batchin_gateway=debug\".",
+    };
+}
+
+settings! {
+    pub(super) const TELEMETRY_SETTINGS: &[&Setting];
+
+    const OTLP_ENDPOINT: Setting = Setting {
+        path: "telemetry.otlp_endpoint",
+        kind: Kind::Url(&["http", "https"]),
+        preset: Preset::Absent { example: "\"http://127.0.0.1:4318\"" },
+        doc: "OpenTelemetry collector that traces go to, by OTLP over HTTP. Left out: no traces.",
+    };
+}
+
+settings! {
+    pub(super) const METRICS_SETTINGS: &[&Setting];
+
+    const METRICS_ENABLED: Setting = Setting {
+        path: "metrics.enabled",
+        kind: Kind::Flag,
+        preset: Preset::Flag(true),
+        doc: "Whether /metrics answers, in Prometheus' format.",
+    };
+    const METRICS_TOKEN: Setting = Setting {
+        path: "metrics.token",
+        kind: Kind::Secret,
+        preset: Preset::Absent { example: "\"a long random text\"" },
+        doc: "When set, /metrics demands it as bearer token.",
+    };
+}
 
 /// What is logged, from nothing to everything.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use batchin_gateway::GatewayOptions;
-use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting};
+use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting, settings};
 use batchin_webhooks::{MIN_KEY_CHARS, MasterKey, ShortKey};
 use ipnet::IpNet;
 use url::Url;
@@ -65,147 +65,130 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-pub(crate) const LISTEN: Setting = Setting {
-    path: "server.listen",
-    kind: Kind::Address,
-    preset: Preset::Text("127.0.0.1:8080"),
-    doc: "Address and port on which HTTP is answered. 0.0.0.0:8080 takes requests from other machines.",
-};
-const PUBLIC_URL: Setting = Setting {
-    path: "server.public_url",
-    kind: Kind::Url(&["http", "https"]),
-    preset: Preset::Follows { example: "\"http://127.0.0.1:8080\"", other: "server.listen" },
-    doc: "The address under which clients reach the server; links in answers begin with it.",
-};
-pub(crate) const DATA_DIR: Setting = Setting {
-    path: "server.data_dir",
-    kind: Kind::Path,
-    preset: Preset::Text("data"),
-    doc: "Folder of the default database, blobs and model weights. Relative paths begin at the working directory.",
-};
-const SECRET_KEY: Setting = Setting {
-    path: "server.secret_key",
-    kind: Kind::Secret,
-    preset: Preset::Absent { example: "\"at least 32 random characters\"" },
-    doc: "What the webhook secrets in the database are sealed with; must be the same on all nodes of one database. \
-          Without it, the first start makes one in the data folder (secret_key), which only suffices for one node. \
-          Keep a copy: without it every account needs a new webhook secret.",
-};
-pub(crate) const ROLES: Setting = Setting {
-    path: "server.roles",
-    kind: Kind::ListOf(&["api", "worker"]),
-    preset: Preset::List(&["api", "worker"]),
-    doc: "What this process does: api answers requests, worker runs batch tasks.",
-};
-const TLS_CERT_FILE: Setting = Setting {
-    path: "server.tls_cert_file",
-    kind: Kind::Path,
-    preset: Preset::Absent { example: "\"/etc/batchin/cert.pem\"" },
-    doc: "Certificate chain in PEM, leaf first. With tls_key_file, HTTPS is spoken in place of HTTP.",
-};
-const TLS_KEY_FILE: Setting = Setting {
-    path: "server.tls_key_file",
-    kind: Kind::Path,
-    preset: Preset::Absent { example: "\"/etc/batchin/key.pem\"" },
-    doc: "Private key of the certificate, in PEM.",
-};
-const MAX_BODY_BYTES: Setting = Setting {
-    path: "server.max_body_bytes",
-    kind: Kind::Integer { min: 1_024, max: 1_000_000_000 },
-    preset: Preset::Integer(10_000_000),
-    doc: "Largest request body in bytes; a larger one is answered with 413.",
-};
-const MAX_IN_FLIGHT: Setting = Setting {
-    path: "server.max_in_flight",
-    kind: Kind::Integer { min: 1, max: 1_000_000 },
-    preset: Preset::Integer(2_048),
-    doc: "Most requests in progress at once; one more is refused with 503 at once rather than queued.",
-};
-const MAX_ACCOUNT_PERCENT: Setting = Setting {
-    path: "server.max_account_percent",
-    kind: Kind::Integer { min: 1, max: 100 },
-    preset: Preset::Integer(90),
-    doc: "What one account may have of requests in progress, memory for bodies, uploads and requests that wait under \
-          an Idempotency-Key, while nobody else has any. Others always find room: with 90, an account may have nine \
-          times of what is free. 100 turns it off.",
-};
-const MAX_CONNECTIONS: Setting = Setting {
-    path: "server.max_connections",
-    kind: Kind::Integer { min: 16, max: 1_000_000 },
-    preset: Preset::Integer(8_192),
-    doc: "Most connections open at once, idle ones too; one more is answered with 503 and closed, or only closed with \
-          TLS. Each is a file to the system: the limit (ulimit -n) is raised as far as it may be.",
-};
-const MAX_ADDRESS_PERCENT: Setting = Setting {
-    path: "server.max_address_percent",
-    kind: Kind::Integer { min: 1, max: 100 },
-    preset: Preset::Integer(50),
-    doc: "What one network address (of IPv6, a /64) may have of the connections while nobody else has any, and of the \
-          memory for bodies that come without a key. Others always find room: with 50, an address may have as many \
-          as are free. trusted_proxies may have all; 100 turns it off.",
-};
-const MIN_BODY_BYTES_PER_SECOND: Setting = Setting {
-    path: "server.min_body_bytes_per_second",
-    kind: Kind::Integer { min: 0, max: 1_000_000 },
-    preset: Preset::Integer(500),
-    doc: "Least that a request body or an upload brings while it is waited for, over 20 seconds; slower ones are \
-          answered with 408. 0 turns it off.",
-};
-const WRITE_TIMEOUT_SECONDS: Setting = Setting {
-    path: "server.write_timeout_seconds",
-    // Above the pause of a stream's keep-alive.
-    kind: Kind::Integer { min: 20, max: 3_600 },
-    preset: Preset::Integer(60),
-    doc: "How long a client may take nothing of its answer before its connection is closed, or its stream of HTTP/2 \
-          reset; what is streamed is charged for what was delivered.",
-};
-const CORS_ORIGINS: Setting = Setting {
-    path: "server.cors_origins",
-    kind: Kind::TextList,
-    preset: Preset::List(&[]),
-    doc: "Origins whose pages may call from a browser, such as \"https://app.example.com\"; \"*\" for all. A key in a \
-          page is everybody's who opens it.",
-};
-const TRUSTED_PROXIES: Setting = Setting {
-    path: "server.trusted_proxies",
-    kind: Kind::TextList,
-    preset: Preset::List(&[]),
-    doc: "Networks of the proxies in front, such as \"10.0.0.0/8\"; only their X-Forwarded-For is believed, \
-          and they may have more connections than one address.",
-};
-const SHUTDOWN_GRACE_SECONDS: Setting = Setting {
-    path: "server.shutdown_grace_seconds",
-    kind: Kind::Integer { min: 0, max: 3_600 },
-    preset: Preset::Integer(30),
-    doc: "How long a shutdown waits for requests in progress, once no more are taken.",
-};
-const NODE_LEASE_SECONDS: Setting = Setting {
-    path: "server.node_lease_seconds",
-    kind: Kind::Integer { min: 1, max: 600 },
-    preset: Preset::Integer(10),
-    doc: "How long this node may spend and run tasks without a word from the database; others take over after it.",
-};
+settings! {
+    pub(super) const SETTINGS: &[&Setting];
 
-pub(super) const SETTINGS: &[&Setting] = &[
-    &LISTEN,
-    &PUBLIC_URL,
-    &DATA_DIR,
-    &SECRET_KEY,
-    &ROLES,
-    &TLS_CERT_FILE,
-    &TLS_KEY_FILE,
-    &MAX_BODY_BYTES,
-    &MAX_IN_FLIGHT,
-    &MAX_ACCOUNT_PERCENT,
-    &MAX_CONNECTIONS,
-    &MAX_ADDRESS_PERCENT,
-    &MIN_BODY_BYTES_PER_SECOND,
-    &WRITE_TIMEOUT_SECONDS,
-    &CORS_ORIGINS,
-    &TRUSTED_PROXIES,
-    &SHUTDOWN_GRACE_SECONDS,
-    &NODE_LEASE_SECONDS,
-];
+    pub(crate) const LISTEN: Setting = Setting {
+        path: "server.listen",
+        kind: Kind::Address,
+        preset: Preset::Text("127.0.0.1:8080"),
+        doc: "Address and port on which HTTP is answered. 0.0.0.0:8080 takes requests from other machines.",
+    };
+    const PUBLIC_URL: Setting = Setting {
+        path: "server.public_url",
+        kind: Kind::Url(&["http", "https"]),
+        preset: Preset::Follows { example: "\"http://127.0.0.1:8080\"", other: "server.listen" },
+        doc: "The address under which clients reach the server; links in answers begin with it.",
+    };
+    pub(crate) const DATA_DIR: Setting = Setting {
+        path: "server.data_dir",
+        kind: Kind::Path,
+        preset: Preset::Text("data"),
+        doc: "Folder of the default database, blobs and model weights. Relative paths begin at the working directory.",
+    };
+    const SECRET_KEY: Setting = Setting {
+        path: "server.secret_key",
+        kind: Kind::Secret,
+        preset: Preset::Absent { example: "\"at least 32 random characters\"" },
+        doc: "What the webhook secrets in the database are sealed with; must be the same on all nodes of one database. \
+              Without it, the first start makes one in the data folder (secret_key), which only suffices for one node. \
+              Keep a copy: without it every account needs a new webhook secret.",
+    };
+    pub(crate) const ROLES: Setting = Setting {
+        path: "server.roles",
+        kind: Kind::ListOf(&["api", "worker"]),
+        preset: Preset::List(&["api", "worker"]),
+        doc: "What this process does: api answers requests, worker runs batch tasks.",
+    };
+    const TLS_CERT_FILE: Setting = Setting {
+        path: "server.tls_cert_file",
+        kind: Kind::Path,
+        preset: Preset::Absent { example: "\"/etc/batchin/cert.pem\"" },
+        doc: "Certificate chain in PEM, leaf first. With tls_key_file, HTTPS is spoken in place of HTTP.",
+    };
+    const TLS_KEY_FILE: Setting = Setting {
+        path: "server.tls_key_file",
+        kind: Kind::Path,
+        preset: Preset::Absent { example: "\"/etc/batchin/key.pem\"" },
+        doc: "Private key of the certificate, in PEM.",
+    };
+    const MAX_BODY_BYTES: Setting = Setting {
+        path: "server.max_body_bytes",
+        kind: Kind::Integer { min: 1_024, max: 1_000_000_000 },
+        preset: Preset::Integer(10_000_000),
+        doc: "Largest request body in bytes; a larger one is answered with 413.",
+    };
+    const MAX_IN_FLIGHT: Setting = Setting {
+        path: "server.max_in_flight",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        preset: Preset::Integer(2_048),
+        doc: "Most requests in progress at once; one more is refused with 503 at once rather than queued.",
+    };
+    const MAX_ACCOUNT_PERCENT: Setting = Setting {
+        path: "server.max_account_percent",
+        kind: Kind::Integer { min: 1, max: 100 },
+        preset: Preset::Integer(90),
+        doc: "What one account may have of requests in progress, memory for bodies, uploads and requests that wait under \
+              an Idempotency-Key, while nobody else has any. Others always find room: with 90, an account may have nine \
+              times of what is free. 100 turns it off.",
+    };
+    const MAX_CONNECTIONS: Setting = Setting {
+        path: "server.max_connections",
+        kind: Kind::Integer { min: 16, max: 1_000_000 },
+        preset: Preset::Integer(8_192),
+        doc: "Most connections open at once, idle ones too; one more is answered with 503 and closed, or only closed with \
+              TLS. Each is a file to the system: the limit (ulimit -n) is raised as far as it may be.",
+    };
+    const MAX_ADDRESS_PERCENT: Setting = Setting {
+        path: "server.max_address_percent",
+        kind: Kind::Integer { min: 1, max: 100 },
+        preset: Preset::Integer(50),
+        doc: "What one network address (of IPv6, a /64) may have of the connections while nobody else has any, and of the \
+              memory for bodies that come without a key. Others always find room: with 50, an address may have as many \
+              as are free. trusted_proxies may have all; 100 turns it off.",
+    };
+    const MIN_BODY_BYTES_PER_SECOND: Setting = Setting {
+        path: "server.min_body_bytes_per_second",
+        kind: Kind::Integer { min: 0, max: 1_000_000 },
+        preset: Preset::Integer(500),
+        doc: "Least that a request body or an upload brings while it is waited for, over 20 seconds; slower ones are \
+              answered with 408. 0 turns it off.",
+    };
+    const WRITE_TIMEOUT_SECONDS: Setting = Setting {
+        path: "server.write_timeout_seconds",
+        // Above the pause of a stream's keep-alive.
+        kind: Kind::Integer { min: 20, max: 3_600 },
+        preset: Preset::Integer(60),
+        doc: "How long a client may take nothing of its answer before its connection is closed, or its stream of HTTP/2 \
+              reset; what is streamed is charged for what was delivered.",
+    };
+    const CORS_ORIGINS: Setting = Setting {
+        path: "server.cors_origins",
+        kind: Kind::TextList,
+        preset: Preset::List(&[]),
+        doc: "Origins whose pages may call from a browser, such as \"https://app.example.com\"; \"*\" for all. A key in a \
+              page is everybody's who opens it.",
+    };
+    const TRUSTED_PROXIES: Setting = Setting {
+        path: "server.trusted_proxies",
+        kind: Kind::TextList,
+        preset: Preset::List(&[]),
+        doc: "Networks of the proxies in front, such as \"10.0.0.0/8\"; only their X-Forwarded-For is believed, \
+              and they may have more connections than one address.",
+    };
+    const SHUTDOWN_GRACE_SECONDS: Setting = Setting {
+        path: "server.shutdown_grace_seconds",
+        kind: Kind::Integer { min: 0, max: 3_600 },
+        preset: Preset::Integer(30),
+        doc: "How long a shutdown waits for requests in progress, once no more are taken.",
+    };
+    const NODE_LEASE_SECONDS: Setting = Setting {
+        path: "server.node_lease_seconds",
+        kind: Kind::Integer { min: 1, max: 600 },
+        preset: Preset::Integer(10),
+        doc: "How long this node may spend and run tasks without a word from the database; others take over after it.",
+    };
+}
 
 impl Server {
     pub(super) fn read(scope: &Scope<'_>) -> Self {

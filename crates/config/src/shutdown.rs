@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_settings::{Kind, Preset, Scope, Setting};
+use batchin_settings::{Kind, Preset, Scope, Setting, settings};
 
 /// `[shutdown]`, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,15 +11,17 @@ pub struct Shutdown {
     pub drain: Duration,
 }
 
-const DRAIN_SECONDS: Setting = Setting {
-    path: "shutdown.drain_seconds",
-    kind: Kind::Integer { min: 0, max: 600 },
-    preset: Preset::Integer(1),
-    doc: "How long requests are still taken after SIGTERM while /readyz answers 503, so that balancers look away first. \
-          Set it a little above their interval.",
-};
+settings! {
+    pub(super) const SETTINGS: &[&Setting];
 
-pub(super) const SETTINGS: &[&Setting] = &[&DRAIN_SECONDS];
+    const DRAIN_SECONDS: Setting = Setting {
+        path: "shutdown.drain_seconds",
+        kind: Kind::Integer { min: 0, max: 600 },
+        preset: Preset::Integer(1),
+        doc: "How long requests are still taken after SIGTERM while /readyz answers 503, so that balancers look away first. \
+              Set it a little above their interval.",
+    };
+}
 
 impl Shutdown {
     pub(super) fn read(scope: &Scope<'_>) -> Self {

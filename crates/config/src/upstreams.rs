@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use batchin_settings::{Collector, Document, FaultKind, Kind, Preset, Scope, Setting};
+use batchin_settings::{Collector, Document, FaultKind, Kind, Preset, Scope, Setting, settings};
 use batchin_upstream::{ConfigError, Kind as Server, LimitName, MAX_NAME_BYTES, UpstreamConfig, is_name};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
@@ -13,88 +13,76 @@ use super::engine::Engine;
 /// The name of the upstream that needs no entry: the embedded engine.
 pub const ENGINE_UPSTREAM: &str = "engine";
 
-const NAME: Setting = Setting {
-    path: "name",
-    kind: Kind::Text,
-    preset: Preset::Required { example: "\"gpu-1\"" },
-    doc: "Unique name; models refer to it. \"engine\" is the embedded engine, which needs no entry.",
-};
-const KIND: Setting = Setting {
-    path: "kind",
-    kind: Kind::Text,
-    preset: Preset::Required { example: "\"vllm\"" },
-    doc: "openai (any compatible server), vllm, sglang, llamacpp, ollama or embedded.",
-};
-const BASE_URL: Setting = Setting {
-    path: "base_url",
-    kind: Kind::Url(&["http", "https", "unix"]),
-    preset: Preset::Absent { example: "\"http://10.0.0.5:8000/v1\"" },
-    doc: "Its address, up to and with /v1, or unix:/PATH of a socket; every kind but embedded needs it.",
-};
-const API_KEY: Setting = Setting {
-    path: "api_key",
-    kind: Kind::Secret,
-    preset: Preset::Absent { example: "\"sk-…\"" },
-    doc: "Sent as bearer token.",
-};
-const SLOTS: Setting = Setting {
-    path: "slots",
-    kind: Kind::Integer { min: 1, max: 100_000 },
-    preset: Preset::Absent { example: "64" },
-    doc: "Requests that it runs at once. Left out: learned.",
-};
+settings! {
+    pub(super) const SETTINGS: &[&Setting];
 
-const CONNECT_TIMEOUT_SECONDS: Setting = Setting {
-    path: "connect_timeout_seconds",
-    kind: Kind::Integer { min: 1, max: 300 },
-    preset: Preset::Integer(5),
-    doc: "Until a connection stands.",
-};
-const FIRST_BYTE_TIMEOUT_SECONDS: Setting = Setting {
-    path: "first_byte_timeout_seconds",
-    kind: Kind::Integer { min: 1, max: 86_400 },
-    preset: Preset::Integer(600),
-    doc: "From sending to the first event of a stream, or to the head of an answer that is not streamed.",
-};
-const IDLE_TIMEOUT_SECONDS: Setting = Setting {
-    path: "idle_timeout_seconds",
-    kind: Kind::Integer { min: 1, max: 86_400 },
-    preset: Preset::Integer(120),
-    doc: "Between two bytes after that.",
-};
-const PRIORITY_ENABLED: Setting = Setting {
-    path: "priority_enabled",
-    kind: Kind::Flag,
-    preset: Preset::Flag(false),
-    doc: "Whether it was started with priority scheduling (vLLM: --scheduling-policy priority).",
-};
-
-const LIMIT_NAME: Setting = Setting {
-    path: "limit_name",
-    kind: Kind::OneOf(&LimitName::NAMES),
-    preset: Preset::Text("max_tokens"),
-    doc: "The name by which chat calls tell it the limit: max_tokens, max_completion_tokens (OpenAI's o-series and GPT-5), or none.",
-};
-const STREAM_OPTIONS: Setting = Setting {
-    path: "stream_options",
-    kind: Kind::Flag,
-    preset: Preset::Flag(true),
-    doc: "Whether it takes stream_options, by which streams are asked for their usage. Without, streams are counted here.",
-};
-
-pub(super) const SETTINGS: &[&Setting] = &[
-    &NAME,
-    &KIND,
-    &BASE_URL,
-    &API_KEY,
-    &SLOTS,
-    &CONNECT_TIMEOUT_SECONDS,
-    &FIRST_BYTE_TIMEOUT_SECONDS,
-    &IDLE_TIMEOUT_SECONDS,
-    &PRIORITY_ENABLED,
-    &LIMIT_NAME,
-    &STREAM_OPTIONS,
-];
+    const NAME: Setting = Setting {
+        path: "name",
+        kind: Kind::Text,
+        preset: Preset::Required { example: "\"gpu-1\"" },
+        doc: "Unique name; models refer to it. \"engine\" is the embedded engine, which needs no entry.",
+    };
+    const KIND: Setting = Setting {
+        path: "kind",
+        kind: Kind::Text,
+        preset: Preset::Required { example: "\"vllm\"" },
+        doc: "openai (any compatible server), vllm, sglang, llamacpp, ollama or embedded.",
+    };
+    const BASE_URL: Setting = Setting {
+        path: "base_url",
+        kind: Kind::Url(&["http", "https", "unix"]),
+        preset: Preset::Absent { example: "\"http://10.0.0.5:8000/v1\"" },
+        doc: "Its address, up to and with /v1, or unix:/PATH of a socket; every kind but embedded needs it.",
+    };
+    const API_KEY: Setting = Setting {
+        path: "api_key",
+        kind: Kind::Secret,
+        preset: Preset::Absent { example: "\"sk-…\"" },
+        doc: "Sent as bearer token.",
+    };
+    const SLOTS: Setting = Setting {
+        path: "slots",
+        kind: Kind::Integer { min: 1, max: 100_000 },
+        preset: Preset::Absent { example: "64" },
+        doc: "Requests that it runs at once. Left out: learned.",
+    };
+    const CONNECT_TIMEOUT_SECONDS: Setting = Setting {
+        path: "connect_timeout_seconds",
+        kind: Kind::Integer { min: 1, max: 300 },
+        preset: Preset::Integer(5),
+        doc: "Until a connection stands.",
+    };
+    const FIRST_BYTE_TIMEOUT_SECONDS: Setting = Setting {
+        path: "first_byte_timeout_seconds",
+        kind: Kind::Integer { min: 1, max: 86_400 },
+        preset: Preset::Integer(600),
+        doc: "From sending to the first event of a stream, or to the head of an answer that is not streamed.",
+    };
+    const IDLE_TIMEOUT_SECONDS: Setting = Setting {
+        path: "idle_timeout_seconds",
+        kind: Kind::Integer { min: 1, max: 86_400 },
+        preset: Preset::Integer(120),
+        doc: "Between two bytes after that.",
+    };
+    const PRIORITY_ENABLED: Setting = Setting {
+        path: "priority_enabled",
+        kind: Kind::Flag,
+        preset: Preset::Flag(false),
+        doc: "Whether it was started with priority scheduling (vLLM: --scheduling-policy priority).",
+    };
+    const LIMIT_NAME: Setting = Setting {
+        path: "limit_name",
+        kind: Kind::OneOf(&LimitName::NAMES),
+        preset: Preset::Text("max_tokens"),
+        doc: "The name by which chat calls tell it the limit: max_tokens, max_completion_tokens (OpenAI's o-series and GPT-5), or none.",
+    };
+    const STREAM_OPTIONS: Setting = Setting {
+        path: "stream_options",
+        kind: Kind::Flag,
+        preset: Preset::Flag(true),
+        doc: "Whether it takes stream_options, by which streams are asked for their usage. Without, streams are counted here.",
+    };
+}
 
 /// Kinds that are planned and cannot be served yet.
 const LATER_KINDS: &[&str] = &["vllm-omni", "sglang-diffusion", "sdcpp", "comfyui", "cosyvoice"];

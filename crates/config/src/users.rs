@@ -1,6 +1,6 @@
 //! Holds: `[users]` and `[keys]`: who may register, and what a new key may do.
 
-use batchin_settings::{Kind, Preset, Scope, Setting};
+use batchin_settings::{Kind, Preset, Scope, Setting, settings};
 use secrecy::SecretString;
 
 /// `[users]`, checked.
@@ -21,34 +21,40 @@ pub struct Keys {
     pub default_rate_limit_rpm: u32,
 }
 
-const INTERNAL_TOKEN: Setting = Setting {
-    path: "users.internal_token",
-    kind: Kind::Secret,
-    preset: Preset::Absent { example: "\"a long random text\"" },
-    doc: "When set, registration, login and look-up by email demand it as X-Internal-Token.",
-};
-const PUBLIC_LOOKUP: Setting = Setting {
-    path: "users.public_lookup",
-    kind: Kind::Flag,
-    preset: Preset::Flag(false),
-    doc: "The look-up by email shows a balance to whoever knows an email. It is open while the server listens on \
-          loopback and no proxy is in front of it; elsewhere it needs the internal token, or this.",
-};
-const REGISTRATION_OPEN: Setting = Setting {
-    path: "users.registration_open",
-    kind: Kind::Flag,
-    preset: Preset::Flag(true),
-    doc: "Whether POST /v1/users makes new users. `batchin user create` always does.",
-};
-const DEFAULT_RATE_LIMIT_RPM: Setting = Setting {
-    path: "keys.default_rate_limit_rpm",
-    kind: Kind::Integer { min: 1, max: 10_000_000 },
-    preset: Preset::Integer(600),
-    doc: "Requests a minute of a key that was made without rate_limit_rpm.",
-};
+settings! {
+    pub(super) const SETTINGS: &[&Setting];
 
-pub(super) const SETTINGS: &[&Setting] = &[&INTERNAL_TOKEN, &PUBLIC_LOOKUP, &REGISTRATION_OPEN];
-pub(super) const KEYS_SETTINGS: &[&Setting] = &[&DEFAULT_RATE_LIMIT_RPM];
+    const INTERNAL_TOKEN: Setting = Setting {
+        path: "users.internal_token",
+        kind: Kind::Secret,
+        preset: Preset::Absent { example: "\"a long random text\"" },
+        doc: "When set, registration, login and look-up by email demand it as X-Internal-Token.",
+    };
+    const PUBLIC_LOOKUP: Setting = Setting {
+        path: "users.public_lookup",
+        kind: Kind::Flag,
+        preset: Preset::Flag(false),
+        doc: "The look-up by email shows a balance to whoever knows an email. It is open while the server listens on \
+              loopback and no proxy is in front of it; elsewhere it needs the internal token, or this.",
+    };
+    const REGISTRATION_OPEN: Setting = Setting {
+        path: "users.registration_open",
+        kind: Kind::Flag,
+        preset: Preset::Flag(true),
+        doc: "Whether POST /v1/users makes new users. `batchin user create` always does.",
+    };
+}
+
+settings! {
+    pub(super) const KEYS_SETTINGS: &[&Setting];
+
+    const DEFAULT_RATE_LIMIT_RPM: Setting = Setting {
+        path: "keys.default_rate_limit_rpm",
+        kind: Kind::Integer { min: 1, max: 10_000_000 },
+        preset: Preset::Integer(600),
+        doc: "Requests a minute of a key that was made without rate_limit_rpm.",
+    };
+}
 
 impl Users {
     pub(super) fn read(scope: &Scope<'_>) -> Self {

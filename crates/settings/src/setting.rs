@@ -1,6 +1,6 @@
 //! Holds: what one setting is.
 //!
-//! A setting is declared once, in its section's file. Its default, its range, its line in the example, its name in
+//! A setting is declared once, in its section's file, by [`settings!`](crate::settings). Its default, its range, its line in the example, its name in
 //! the environment and the check for unknown keys all come from that declaration.
 
 /// One value that can be configured.
@@ -85,4 +85,16 @@ impl Setting {
     pub(crate) fn file_path(&self) -> Option<String> {
         matches!(self.kind, Kind::Secret).then(|| format!("{}_file", self.path))
     }
+}
+
+/// Declares settings as constants together with the list of them: what is not on the list cannot be read.
+#[macro_export]
+macro_rules! settings {
+    (
+        $listed:vis const $list:ident: &[&Setting];
+        $($visible:vis const $name:ident: Setting = $setting:expr;)+
+    ) => {
+        $listed const $list: &[&$crate::Setting] = &[$(&$name),+];
+        $($visible const $name: $crate::Setting = $setting;)+
+    };
 }
