@@ -107,11 +107,13 @@ impl Input {
 
 #[cfg(test)]
 mod tests {
+    use batchin_files::BlobsPlace;
+
     use super::*;
 
     async fn lines(text: &[u8], from: u64) -> Vec<(u64, u64, Vec<u8>)> {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(&format!("file:{}", folder.path().display())).unwrap();
+        let blobs = Blobs::open(&BlobsPlace::Folder(folder.path().to_owned())).unwrap();
         blobs.put("in", Bytes::copy_from_slice(text)).await.unwrap();
         let mut input = Input::open(blobs, "in".to_owned(), from).await.unwrap();
         let mut lines = Vec::new();

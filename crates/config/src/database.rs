@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use batchin_files::BlobsPlace;
 use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting, settings};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -21,20 +22,6 @@ pub enum DatabaseUrl {
     Sqlite(PathBuf),
     /// A server that several nodes share.
     Postgres(SecretString),
-}
-
-/// `[blobs]`, checked: where bodies and files are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Blobs {
-    /// A folder of this machine.
-    Folder(PathBuf),
-    /// A bucket that several nodes share; credentials come from the usual `AWS_*` variables.
-    S3 {
-        /// Name of the bucket.
-        bucket: String,
-        /// Put before every key; may be empty.
-        prefix: String,
-    },
 }
 
 settings! {
@@ -107,22 +94,14 @@ impl PartialEq for DatabaseUrl {
     }
 }
 
-impl Blobs {
-    pub(super) fn folder(&self) -> Option<PathBuf> {
-        match self {
-            Self::Folder(folder) => Some(folder.clone()),
-            Self::S3 { .. } => None,
-        }
-    }
-
-    pub(super) fn read(scope: &Scope<'_>, data_dir: &Path) -> Self {
-        let by_default = || Self::Folder(data_dir.join("blobs"));
-        let Some(text) = scope.optional_text(&BLOBS_URL) else { return by_default() };
-        parse_blobs(&text).unwrap_or_else(|| {
-            scope.fault(&BLOBS_URL, FaultKind::Value, "must be file:FOLDER or s3://BUCKET/PREFIX");
-            by_default()
-        })
-    }
+/// `[blobs]`, checked: where bodies and files are kept.
+pub(super) fn read_blobs(scope: &Scope<'_>, data_dir: &Path) -> BlobsPlace {
+    let by_default = || BlobsPlace::Folder(data_dir.join("blobs"));
+    let Some(text) = scope.optional_text(&BLOBS_URL) else { return by_default() };
+    parse_blobs(&text).unwrap_or_else(|| {
+        scope.fault(&BLOBS_URL, FaultKind::Value, "must be file:FOLDER or s3://BUCKET/PREFIX");
+        by_default()
+    })
 }
 
 fn parse_database(secret: SecretString) -> Option<DatabaseUrl> {
@@ -137,13 +116,13 @@ fn parse_database(secret: SecretString) -> Option<DatabaseUrl> {
     is_postgres.then_some(DatabaseUrl::Postgres(secret))
 }
 
-fn parse_blobs(text: &str) -> Option<Blobs> {
+fn parse_blobs(text: &str) -> Option<BlobsPlace> {
     if let Some(folder) = text.strip_prefix("file:") {
         let folder = folder.strip_prefix("//").unwrap_or(folder);
-        return (!folder.is_empty()).then(|| Blobs::Folder(PathBuf::from(folder)));
+        return (!folder.is_empty()).then(|| BlobsPlace::Folder(PathBuf::from(folder)));
     }
     let rest = text.strip_prefix("s3://")?;
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let prefix = prefix.trim_matches('/').to_owned();
-    (!bucket.is_empty()).then(|| Blobs::S3 { bucket: bucket.to_owned(), prefix })
+    (!bucket.is_empty()).then(|| BlobsPlace::S3 { bucket: bucket.to_owned(), prefix })
 }

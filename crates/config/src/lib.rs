@@ -23,11 +23,11 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use batches::Batches;
-use batchin_files::FilesOptions;
+use batchin_files::{BlobsPlace, FilesOptions};
 use batchin_gateway::Model;
 use batchin_settings::{Collector, Document, Faults, Scope, Written};
 use batchin_upstream::UpstreamConfig;
-pub use database::{Blobs, Database, DatabaseUrl};
+pub use database::{Database, DatabaseUrl};
 pub use engine::Engine;
 pub use example::example;
 pub use observability::{Log, LogFormat, Metrics, Telemetry};
@@ -57,7 +57,7 @@ pub struct Config {
     /// `[database]`
     pub database: Database,
     /// `[blobs]`
-    pub blobs: Blobs,
+    pub blobs: BlobsPlace,
     /// `[users]`
     pub users: Users,
     /// `[keys]`
@@ -209,8 +209,12 @@ impl Config {
             upstreams.extend(upstreams::embedded(&engine, faults));
         }
         let database = Database::read(&scope, &server.data_dir);
-        let blobs = Blobs::read(&scope, &server.data_dir);
-        let folders = blobs.folder().into_iter().chain(database.url.folder()).collect();
+        let blobs = database::read_blobs(&scope, &server.data_dir);
+        let folder = match &blobs {
+            BlobsPlace::Folder(folder) => Some(folder.clone()),
+            BlobsPlace::S3 { .. } => None,
+        };
+        let folders = folder.into_iter().chain(database.url.folder()).collect();
         Self {
             files: files::read(&scope, folders, server.gateway.max_account_percent),
             webhooks: Webhooks::read(&scope, server.listen.ip()),

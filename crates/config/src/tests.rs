@@ -64,7 +64,7 @@ fn without_a_file_the_embedded_defaults_are_served() {
     let config = defaults();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.database.url, DatabaseUrl::Sqlite("data/batchin.db".into()));
-    assert_eq!(config.blobs, Blobs::Folder("data/blobs".into()));
+    assert_eq!(config.blobs, BlobsPlace::Folder("data/blobs".into()));
     assert_eq!(config.server.roles, Roles { api: true, worker: true });
     assert_eq!(config.engine.models, ["smollm2-135m-instruct", "all-minilm-l6-v2"]);
     let prices: Vec<_> = config.models.iter().map(|model| (model.id.as_str(), model.prices.standard())).collect();
@@ -198,7 +198,7 @@ fn the_data_folder_moves_the_default_database_and_blobs_with_it() {
     let flags = Flags { data: Some("/srv/b".to_owned()), ..Flags::default() };
     let config = load_with("", &[], flags.clone()).unwrap();
     assert_eq!(config.database.url, DatabaseUrl::Sqlite("/srv/b/batchin.db".into()));
-    assert_eq!(config.blobs, Blobs::Folder("/srv/b/blobs".into()));
+    assert_eq!(config.blobs, BlobsPlace::Folder("/srv/b/blobs".into()));
     let config = load_with("[database]\nurl = \"postgres://u:p@h/d\"\n", &[], flags).unwrap();
     assert_eq!(config.database.url.connection().expose_secret(), "postgres://u:p@h/d");
     assert!(!shown(&config).contains("u:p@h"), "a password is not printed");
@@ -454,5 +454,5 @@ fn databases_and_blobs_are_told_apart_by_their_addresses() {
     let config = load("database.url = \"sqlite://x/y.db?mode=rwc\"\nblobs.url = \"s3://bucket/a/b/\"\n").unwrap();
     assert_eq!(config.database.url, DatabaseUrl::Sqlite("x/y.db".into()));
     assert_eq!(config.database.url.connection().expose_secret(), "sqlite:x/y.db?mode=rwc");
-    assert_eq!(config.blobs, Blobs::S3 { bucket: "bucket".to_owned(), prefix: "a/b".to_owned() });
+    assert_eq!(config.blobs, BlobsPlace::S3 { bucket: "bucket".to_owned(), prefix: "a/b".to_owned() });
 }

@@ -1,6 +1,6 @@
 //! Holds: the bodies of tasks and results, and the contents of files, in a local folder or in an S3 bucket.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, ops::Range, path::PathBuf, sync::Arc};
 
 use batchin_store::BlobRange;
 use bytes::Bytes;
@@ -24,12 +24,33 @@ const BLOBS_AT_ONCE: usize = 8;
 /// Where a place for blobs says which one it is.
 pub const IDENTITY: &str = "batchin.id";
 
+/// Where blobs are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlobsPlace {
+    /// A folder of this machine, which is made if need be.
+    Folder(PathBuf),
+    /// A bucket that several nodes share; credentials come from the usual `AWS_*` variables.
+    S3 {
+        /// Name of the bucket.
+        bucket: String,
+        /// Put before every key; may be empty.
+        prefix: String,
+    },
+}
+
+/// As it is configured.
+impl fmt::Display for BlobsPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "file:{}", folder.display()),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
 /// Why the place for blobs cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenBlobsError {
-    /// Neither a folder nor a bucket.
-    #[error("the blobs URL must be file:PATH or s3://BUCKET[/PREFIX]")]
-    UnknownScheme,
     /// The folder cannot be made.
     #[error("the blobs folder cannot be made")]
     Folder(#[source] std::io::Error),
@@ -82,19 +103,20 @@ pub struct BlobWriter {
 }
 
 impl Blobs {
-    /// Opens `file:PATH`, which is made if need be, or `s3://BUCKET[/PREFIX]` with credentials from the environment.
-    pub fn open(url: &str) -> Result<Self, OpenBlobsError> {
-        if let Some(folder) = url.strip_prefix("file:") {
-            let folder = PathBuf::from(folder.strip_prefix("//").unwrap_or(folder));
-            std::fs::create_dir_all(&folder).map_err(OpenBlobsError::Folder)?;
-            let local = LocalFileSystem::new_with_prefix(&folder).map_err(OpenBlobsError::Setup)?;
-            // A row points at a blob only once the blob is on the disk.
-            return Ok(Self { store: Arc::new(local.with_fsync(true)), folder: Some(folder) });
+    /// Opens the place for them.
+    pub fn open(place: &BlobsPlace) -> Result<Self, OpenBlobsError> {
+        match place {
+            BlobsPlace::Folder(folder) => {
+                std::fs::create_dir_all(folder).map_err(OpenBlobsError::Folder)?;
+                let local = LocalFileSystem::new_with_prefix(folder).map_err(OpenBlobsError::Setup)?;
+                // A row points at a blob only once the blob is on the disk.
+                Ok(Self { store: Arc::new(local.with_fsync(true)), folder: Some(folder.clone()) })
+            }
+            BlobsPlace::S3 { bucket, prefix } => {
+                let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(OpenBlobsError::Setup)?;
+                Ok(Self { store: Arc::new(PrefixStore::new(s3, prefix.as_str())), folder: None })
+            }
         }
-        let place = url.strip_prefix("s3://").ok_or(OpenBlobsError::UnknownScheme)?;
-        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-        let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).build().map_err(OpenBlobsError::Setup)?;
-        Ok(Self { store: Arc::new(PrefixStore::new(s3, prefix)), folder: None })
     }
 
     /// Whether blobs are objects in a bucket: each costs an answer over the network, however small it is.

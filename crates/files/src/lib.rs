@@ -13,7 +13,7 @@ mod sweep;
 mod write;
 
 pub use batchin_store::{FileBounds, FileRoom};
-pub use blobs::{BlobError, BlobWriter, Blobs, IDENTITY, OpenBlobsError};
+pub use blobs::{BlobError, BlobWriter, Blobs, BlobsPlace, IDENTITY, OpenBlobsError};
 pub use content::ContentError;
 pub use disk::DiskReserve;
 pub use files::{DeleteError, Files, FilesOptions, FilesParts};

@@ -63,8 +63,8 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     // Held until the process ends.
     let _database_lock = wiring::lock_database(&config)?;
     let store = wiring::connect(&config, migrate).await?;
-    let blobs = Blobs::open(&wiring::blobs_url(&config)).context("blobs")?;
-    agreement::check_blobs(&store.agreement(), &blobs, &wiring::blobs_url(&config)).await?;
+    let blobs = Blobs::open(&config.blobs).context("blobs")?;
+    agreement::check_blobs(&store.agreement(), &blobs, &config.blobs).await?;
     let gateway = start_gateway(&config, &store, &node, &groups).await?;
     agreement::watch(gateway.clone(), (store.agreement(), store.prices()), &groups.beside);
     let webhooks = webhooks::open(&config, &store).await?;

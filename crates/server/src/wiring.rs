@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use batchin_config::{Blobs, Config, DatabaseUrl};
+use batchin_config::{Config, DatabaseUrl};
 use batchin_domain::{IdSource, NodeId};
 use batchin_engine::{EngineOptions, ModelKind, ModelOptions};
 use batchin_store::{ConnectError, ConnectOptions, PriceList, Store};
@@ -155,14 +155,6 @@ pub async fn connect(config: &Config, migrate: bool) -> Result<Store, ConnectErr
 /// The folder of model weights.
 pub fn weights_folder(config: &Config) -> PathBuf {
     config.server.data_dir.join("models")
-}
-
-/// Where blobs lie, as the blob store reads it.
-pub fn blobs_url(config: &Config) -> String {
-    match &config.blobs {
-        Blobs::Folder(folder) => format!("file:{}", folder.display()),
-        Blobs::S3 { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
-    }
 }
 
 /// The price list as JSON, and the fingerprint that tells one version from another.

@@ -15,7 +15,7 @@ use batchin_domain::{
     AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, NodeId, Rate, Tariff, Timestamp,
     TransferId, price::Factor, webhook::TargetPolicy,
 };
-use batchin_files::{Blobs, Files, FilesOptions, FilesParts};
+use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
     Availability, Books, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
     OverLimit,
@@ -234,7 +234,7 @@ impl TestServer {
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
         let served = (&*sims, builder.kind, builder.slots);
         let gateway = start_gateway(&store, served, builder.max_in_flight, (&clock, &groups)).await;
-        let blobs = Blobs::open(&format!("file:{}", folder.path().join("blobs").display())).unwrap();
+        let blobs = Blobs::open(&BlobsPlace::Folder(folder.path().join("blobs"))).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
         let parts = FilesParts {
             rows: store.file_rows(),

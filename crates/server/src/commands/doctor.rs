@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use batchin_batch_cli::{Outcome, counted};
-use batchin_config::{Blobs, Config, ConfigError, DatabaseUrl};
+use batchin_config::{Config, ConfigError, DatabaseUrl};
+use batchin_files::{Blobs, BlobsPlace};
 use batchin_store::{ConnectError, Store};
 use batchin_webhooks::{Vault, VaultError};
 
@@ -106,23 +107,23 @@ fn key_alone(config: &Config) -> Result<String, String> {
 
 /// Compares and changes nothing; a folder that is not there yet is made by `serve`.
 async fn blobs(config: &Config, store: &Store) -> Result<String, String> {
-    let url = wiring::blobs_url(config);
+    let place = &config.blobs;
     let agreed = store.agreement().agreed(BLOBS).await.map_err(|cause| cli::explain(&cause))?;
-    if let Blobs::Folder(folder) = &config.blobs
+    if let BlobsPlace::Folder(folder) = place
         && !folder.exists()
     {
         return match agreed {
-            None => Ok(format!("{url}; the first start makes it")),
-            Some(_) => Err(format!("{url} is not there, and other blobs belong to this database")),
+            None => Ok(format!("{place}; the first start makes it")),
+            Some(_) => Err(format!("{place} is not there, and other blobs belong to this database")),
         };
     }
-    let opened = batchin_files::Blobs::open(&url).map_err(|cause| cli::explain(&cause))?;
+    let opened = Blobs::open(place).map_err(|cause| cli::explain(&cause))?;
     let found = opened.identity().await.map_err(|cause| cli::explain(&cause))?;
     match (agreed, found) {
         (Some(agreed), found) if found.as_ref() != Some(&agreed) => {
-            Err(format!("{url} is not where this database's blobs lie"))
+            Err(format!("{place} is not where this database's blobs lie"))
         }
-        (None | Some(_), _) => Ok(url),
+        (None | Some(_), _) => Ok(place.to_string()),
     }
 }
 

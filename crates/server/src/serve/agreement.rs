@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use batchin_domain::{IdSource as _, PriceVersion};
-use batchin_files::{Blobs, IDENTITY};
+use batchin_files::{Blobs, BlobsPlace, IDENTITY};
 use batchin_gateway::Gateway;
 use batchin_store::{Agreement, Prices, StoreError};
 use batchin_tasks::Tasks;
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Refuses blobs that are not those of this database. A place that cannot be asked is no other one: it is told of, and
 /// what needs it fails until it can be.
-pub(super) async fn check_blobs(agreement: &Agreement, blobs: &Blobs, url: &str) -> Result<()> {
+pub(super) async fn check_blobs(agreement: &Agreement, blobs: &Blobs, place: &BlobsPlace) -> Result<()> {
     let agreed = agreement.agreed(BLOBS).await?;
     let found = match &agreed {
         Some(_) => blobs.identity().await,
@@ -50,7 +50,7 @@ pub(super) async fn check_blobs(agreement: &Agreement, blobs: &Blobs, url: &str)
         return Ok(());
     }
     bail!(
-        "{url} is not where the other nodes of this database have their blobs: all of them need the same blobs.url, a \
+        "{place} is not where the other nodes of this database have their blobs: all of them need the same blobs.url, a \
          folder that they share or s3://. If the blobs were moved here without their file {IDENTITY}, write {agreed} \
          into it"
     )
