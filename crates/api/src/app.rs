@@ -18,28 +18,14 @@ use crate::{
     attempts::Attempts, auth::KeyBook, body::BodyMemory, password::Passwords, readers::Readers, throttle::Throttle,
 };
 
-/// The documented limit of `POST /v1/batches`, in bytes.
-const MAX_INLINE_BATCH_BYTES: usize = 2_000_000;
-/// Room for a few images in a chat.
-const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Registrations, logins and look-ups of one client address in a minute: plenty for people behind one address, and
 /// a site's back end has its token.
 const PUBLIC_CALLS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(119);
-/// Requests a minute of a key that says nothing else.
-const RATE_LIMIT_RPM: u32 = 600;
 /// Silence after which a stream says that it is still there: half of what common proxies allow.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// A client that takes nothing of its stream for this long does not read it; longer than networks are usually gone for.
-const READER_PATIENCE: Duration = Duration::from_secs(60);
-/// Slower than any network that carries a request, and fast enough that pretending to send costs something.
-const MIN_BODY_BYTES_PER_SECOND: u64 = 500;
 /// A body that is waited for must bring its least in each of these: longer than a network is gone for, and short enough
 /// that a place is not held by a client that only pretends to send.
 pub const BODY_WINDOW: Duration = Duration::from_secs(20);
-/// What one account may have of what all share while it is alone, in percent.
-const MAX_ACCOUNT_PERCENT: u64 = 90;
-/// The same of one network address: there are many of them to be had.
-const MAX_ADDRESS_PERCENT: u64 = 50;
 
 /// What the operator may set.
 #[derive(Clone, Debug)]
@@ -80,32 +66,6 @@ pub struct ApiSettings {
     pub cors_origins: Vec<String>,
     /// Whether requests are answered at all; a node that only runs batch tasks still tells of its health.
     pub serves: bool,
-}
-
-impl Default for ApiSettings {
-    /// As on loopback with nothing configured.
-    fn default() -> Self {
-        Self {
-            internal_token: None,
-            public_lookup: true,
-            proxied_lookup: false,
-            registration_open: true,
-            default_rate_limit_rpm: RATE_LIMIT_RPM,
-            max_body_bytes: MAX_BODY_BYTES,
-            max_inline_batch_bytes: MAX_INLINE_BATCH_BYTES,
-            metrics_enabled: true,
-            metrics_token: None,
-            trusted_proxies: Vec::new(),
-            keep_alive: KEEP_ALIVE,
-            reader_patience: READER_PATIENCE,
-            min_body_bytes_per_second: MIN_BODY_BYTES_PER_SECOND,
-            body_window: BODY_WINDOW,
-            max_account_percent: MAX_ACCOUNT_PERCENT,
-            max_address_percent: MAX_ADDRESS_PERCENT,
-            cors_origins: Vec::new(),
-            serves: true,
-        }
-    }
 }
 
 /// What the API is made of.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::serve::IncomingStream;
-use batchin_api::{ApiParts, ApiSettings, Secret, password, router};
+use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, Secret, password, router};
 use batchin_batch::{Batches, Worker, WorkerOptions, WorkerParts};
 use batchin_domain::{
     AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, NodeId, Rate, Tariff, Timestamp,
@@ -208,7 +208,7 @@ impl TestServer {
             balance: usd("1"),
             rpm: 1_000_000,
             budget: None,
-            settings: ApiSettings::default(),
+            settings: nothing_configured(),
             max_file_bytes: MAX_FILE_BYTES,
             files: FilesOptions::default(),
             max_in_flight: 512,
@@ -400,6 +400,30 @@ pub fn worker_parts(store: &Store, gateway: &Gateway, (blobs, files): (&Blobs, &
         rows: store.batch_rows(),
         blobs: blobs.clone(),
         files: files.clone(),
+    }
+}
+
+/// As on loopback with nothing configured.
+fn nothing_configured() -> ApiSettings {
+    ApiSettings {
+        internal_token: None,
+        public_lookup: true,
+        proxied_lookup: false,
+        registration_open: true,
+        default_rate_limit_rpm: 600,
+        max_body_bytes: 16 * 1024 * 1024,
+        max_inline_batch_bytes: 2_000_000,
+        metrics_enabled: true,
+        metrics_token: None,
+        trusted_proxies: Vec::new(),
+        keep_alive: KEEP_ALIVE,
+        reader_patience: Duration::from_secs(60),
+        min_body_bytes_per_second: 500,
+        body_window: BODY_WINDOW,
+        max_account_percent: 90,
+        max_address_percent: 50,
+        cors_origins: Vec::new(),
+        serves: true,
     }
 }
 
