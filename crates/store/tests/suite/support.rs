@@ -139,6 +139,23 @@ impl Db {
         }
     }
 
+    /// The names of all tables, as the database tells them.
+    pub async fn tables(&self) -> Vec<String> {
+        match self.url.strip_prefix("sqlite:") {
+            Some(file) => {
+                let connection = sqlite(file);
+                let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
+                let mut statement = connection.prepare(sql).unwrap();
+                statement.query_map((), |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+            }
+            None => {
+                let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()";
+                let rows = client(&self.url).await.query(sql, &[]).await.unwrap();
+                rows.iter().map(|row| row.get(0)).collect()
+            }
+        }
+    }
+
     /// How many rows a table has.
     pub async fn count(&self, table: &str) -> i64 {
         let [count] = self.numbers(&format!("SELECT count(*) FROM {table}")).await;
