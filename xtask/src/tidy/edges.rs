@@ -2,6 +2,8 @@
 //!
 //! A new edge is a decision: its own commit, and the table in ARCHITECTURE.md changes with it.
 
+use std::path::PathBuf;
+
 use super::Fault;
 use super::manifest::{Dependency, Manifest};
 
@@ -33,30 +35,16 @@ const EDGES: &[Edges] = &[
         name: "batch",
         may_import: &["gateway", "scheduler", "files", "store", "openai", "domain", "faults", "tasks"],
     },
-    Edges { name: "billing", may_import: &["store", "domain"] },
-    Edges { name: "audit", may_import: &["store", "domain"] },
     Edges { name: "webhooks", may_import: &["store", "domain", "tasks"] },
     Edges {
         name: "api",
         may_import: &[
-            "batch",
-            "billing",
-            "audit",
-            "webhooks",
-            "gateway",
-            "upstream",
-            "scheduler",
-            "files",
-            "store",
-            "openai",
-            "domain",
-            "shares",
-            "faults",
+            "batch", "webhooks", "gateway", "upstream", "files", "store", "openai", "domain", "shares", "faults",
             "tasks",
         ],
     },
     Edges { name: "config", may_import: &["settings", "batch", "files", "webhooks", "gateway", "upstream", "domain"] },
-    Edges { name: "engine", may_import: &["openai", "tasks"] },
+    Edges { name: "engine", may_import: &["tasks"] },
     Edges {
         name: "server",
         may_import: &[
@@ -64,15 +52,12 @@ const EDGES: &[Edges] = &[
             "batch",
             "batch-cli",
             "config",
-            "billing",
-            "audit",
             "webhooks",
             "gateway",
             "upstream",
             "scheduler",
             "files",
             "store",
-            "openai",
             "domain",
             "shares",
             "engine",
@@ -86,23 +71,17 @@ const EDGES: &[Edges] = &[
     Edges {
         name: "testkit",
         may_import: &[
-            "server",
             "sim",
             "api",
             "batch",
-            "billing",
-            "audit",
             "webhooks",
             "gateway",
             "upstream",
             "scheduler",
             "files",
             "store",
-            "openai",
             "domain",
-            "engine",
             "tasks",
-            "weights",
         ],
     },
     Edges { name: "xtask", may_import: &[] },
@@ -154,6 +133,21 @@ pub fn check(manifest: &Manifest, faults: &mut Vec<Fault>) {
     };
     for dependency in &manifest.dependencies {
         faults.extend(forbidden(edges, dependency).map(fault));
+    }
+}
+
+/// What is allowed and not used may be decided on anew when it is needed.
+pub fn check_use(manifests: &[Manifest], faults: &mut Vec<Fault>) {
+    let uses = |name: &str, imported: &str| {
+        let is_it = |dependency: &Dependency| dependency.package.strip_prefix("batchin-") == Some(imported);
+        manifests.iter().any(|manifest| manifest.name == name && manifest.dependencies.iter().any(is_it))
+    };
+    for Edges { name, may_import } in EDGES {
+        for imported in may_import.iter().filter(|imported| !uses(name, imported)) {
+            let message =
+                format!("{name} may import {imported} and does not; take the edge out, here and in ARCHITECTURE.md");
+            faults.push(Fault { file: PathBuf::from("xtask/src/tidy/edges.rs"), line: 0, message });
+        }
     }
 }
 

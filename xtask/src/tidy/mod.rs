@@ -41,18 +41,20 @@ impl fmt::Display for Fault {
 /// Every untidy place below `root`, sorted.
 pub fn check(root: &Path) -> Result<Vec<Fault>> {
     let mut faults = Vec::new();
-    for folder in crates(root)? {
-        let manifest = Manifest::read(root, &folder)?;
-        edges::check(&manifest, &mut faults);
+    let folders = crates(root)?;
+    let manifests = folders.iter().map(|folder| Manifest::read(root, folder)).collect::<Result<Vec<_>>>()?;
+    edges::check_use(&manifests, &mut faults);
+    for (folder, manifest) in folders.iter().zip(&manifests) {
+        edges::check(manifest, &mut faults);
         let mut texts = Vec::new();
-        for file in source_files(&root.join(&folder))? {
+        for file in source_files(&root.join(folder))? {
             let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
             texts.push((file.strip_prefix(root).unwrap_or(&file).to_owned(), text));
         }
         let files = texts.iter().map(|(path, text)| source::File::new(&manifest.name, path.clone(), text));
         let files: Vec<_> = files.collect();
         files.iter().for_each(|file| source::check(file, &mut faults));
-        circles::check(&manifest.name, &folder, &files, &mut faults);
+        circles::check(&manifest.name, folder, &files, &mut faults);
     }
     generated::check(root, &mut faults)?;
     faults.sort();

@@ -94,6 +94,17 @@ fn an_edge_that_is_not_in_the_table_is_found() {
 }
 
 #[test]
+fn an_edge_that_nothing_uses_is_found() {
+    let gateway = |dependency: &str| {
+        let text = format!("[package]\nname = \"batchin-gateway\"\n[dependencies]\n{dependency}.workspace = true\n");
+        let mut faults = Vec::new();
+        edges::check_use(&[Manifest::parse(PathBuf::from("Cargo.toml"), &text).unwrap()], &mut faults);
+        faults.iter().any(|fault| fault.message.starts_with("gateway may import store and does not"))
+    };
+    assert_eq!((gateway("batchin-files"), gateway("batchin-store")), (true, false));
+}
+
+#[test]
 fn a_generated_file_that_is_old_names_its_command() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("g.json"), "old").unwrap();
