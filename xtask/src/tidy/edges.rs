@@ -117,10 +117,25 @@ const RESERVED: &[Reserved] = &[
         only: &["api", "server", "testkit"],
         fix: "only api, server and testkit know axum: give api what it needs and let it answer",
     },
+    Reserved {
+        packages: &["reqwest", "ureq", "curl", "isahc", "awc"],
+        only: &["webhooks", "weights", "batch-cli", "testkit"],
+        fix: "only webhooks, weights and batch-cli ask others over HTTP this way: model servers are upstream's, buckets files'",
+    },
+    Reserved {
+        packages: &["hyper-rustls"],
+        only: &["upstream"],
+        fix: "only upstream has connections of its own: ask it, or be served",
+    },
+    Reserved {
+        packages: &["object_store", "aws-sdk-s3", "rust-s3"],
+        only: &["files"],
+        fix: "only files knows where bytes are kept: give it the bytes",
+    },
 ];
 
-/// Outside libraries that tests may have anyway: a scripted server is how a client is tested.
-const RESERVED_IN_TESTS: &[&str] = &["axum"];
+/// Outside libraries that tests may have anyway: a scripted server is how a client is tested, a client how a server is.
+const RESERVED_IN_TESTS: &[&str] = &["axum", "reqwest"];
 
 pub fn check(manifest: &Manifest, faults: &mut Vec<Fault>) {
     let fault = |message| Fault { file: manifest.file.clone(), line: 0, message };

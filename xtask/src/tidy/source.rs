@@ -63,6 +63,7 @@ pub fn check(file: &File<'_>, faults: &mut Vec<Fault>) {
     check_marks(file, faults);
     check_sql(file, faults);
     check_store(file, faults);
+    check_clients(file, faults);
     check_errors(file, faults);
 }
 
@@ -148,6 +149,21 @@ fn check_store(file: &File<'_>, faults: &mut Vec<Fault>) {
             let message = "only server has the whole Store; take the handles that this part needs, and let server hand \
                            them in";
             faults.push(file.fault(name.line, message));
+        }
+    }
+}
+
+/// hyper is the server of some and the client of few, with one package for both.
+fn check_clients(file: &File<'_>, faults: &mut Vec<Fault>) {
+    if matches!(file.krate, "upstream" | "sim" | "xtask") {
+        return;
+    }
+    for (line, text) in file.production() {
+        if ["hyper::client", "hyper_util::client", "client::conn::", "client::legacy"]
+            .iter()
+            .any(|path| text.contains(path))
+        {
+            faults.push(file.fault(line, "only upstream talks HTTP to servers by itself; ask it"));
         }
     }
 }

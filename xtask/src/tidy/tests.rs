@@ -40,6 +40,12 @@ fn each_rule_finds_what_it_is_for() {
         ("api", "crates/api/src/a.rs", fixme.as_str(), "mark for later"),
         ("api", "crates/api/src/a.rs", ignored.as_str(), "never runs"),
         ("api", "crates/api/src/a.rs", sql.as_str(), "only store knows SQL"),
+        (
+            "engine",
+            "crates/engine/src/a.rs",
+            "//! Holds: x.\nuse hyper::client::conn::http1;\n",
+            "only upstream talks HTTP",
+        ),
         ("api", "crates/api/src/a.rs", long.as_str(), "601 production lines"),
         ("api", "crates/api/src/a.rs", stringly, "bare text"),
         ("api", "crates/api/src/a.rs", "//! Holds: x.\nuse batchin_store::{Outbox, Store};\n", "whole Store"),
@@ -55,6 +61,7 @@ fn each_rule_finds_what_it_is_for() {
     let struct_text = "//! Holds: x.\n#[derive(Debug)]\nenum Shape {\n    Named(String),\n}\n";
     for (krate, path, text) in [
         ("store", "crates/store/src/a.rs", sql.as_str()),
+        ("upstream", "crates/upstream/src/a.rs", "//! Holds: x.\nuse hyper_util::client::legacy::connect::Connect;\n"),
         ("api", "crates/api/src/a.rs", tests_are_long.as_str()),
         ("api", "crates/api/src/a/tests.rs", long.as_str()),
         ("api", "crates/api/src/a.rs", struct_text),
@@ -76,6 +83,9 @@ fn an_edge_that_is_not_in_the_table_is_found() {
         ("gateway", "dependencies", "batchin-testkit", "may not import testkit"),
         ("gateway", "dependencies", "sea-orm", "only store knows SQL"),
         ("gateway", "dependencies", "axum", "know axum"),
+        ("gateway", "dependencies", "reqwest", "ask others over HTTP"),
+        ("engine", "dependencies", "hyper-rustls", "only upstream"),
+        ("batch", "dev-dependencies", "object_store", "only files"),
         ("gateway", "dev-dependencies", "sqlx", "only store knows SQL"),
         ("gateway", "target.'cfg(unix)'.dependencies", "sqlx", "only store knows SQL"),
         ("nobody", "dependencies", "serde", "not in the table"),
@@ -87,6 +97,9 @@ fn an_edge_that_is_not_in_the_table_is_found() {
         ("gateway", "dependencies", "batchin-store"),
         ("gateway", "dev-dependencies", "batchin-testkit"),
         ("upstream", "dev-dependencies", "axum"),
+        ("weights", "dependencies", "reqwest"),
+        ("server", "dev-dependencies", "reqwest"),
+        ("files", "dependencies", "object_store"),
         ("store", "dependencies", "sea-orm"),
     ] {
         assert_eq!(manifest(name, section, dependency), Vec::<String>::new());
