@@ -18,6 +18,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
 };
 
+use batchin_domain::CallKind;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -83,25 +84,25 @@ impl Service {
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, ApiError> {
-        let get = request.method() == Method::GET;
-        let post = request.method() == Method::POST;
-        match request.uri().path() {
-            "/v1/chat/completions" if post => generation::chat(self, request).await,
-            "/v1/completions" if post => generation::completion(self, request).await,
-            "/v1/embeddings" if post => embeddings::embed(self, request).await,
-            "/v1/models" if get => Ok(json_response(&self.list_models())),
-            "/health" if get => Ok(json_response(&json!({"status": "ok"}))),
-            "/load" if get => Ok(json_response(&self.load())),
-            "/metrics" if get => Ok(self.metrics()),
-            "/v1/chat/completions"
-            | "/v1/completions"
-            | "/v1/embeddings"
-            | "/v1/models"
-            | "/health"
-            | "/load"
-            | "/metrics" => Err(ApiError::method_not_allowed()),
-            _ => Err(ApiError::not_found()),
+        let path = request.uri().path();
+        if let Some(call) = CallKind::ALL.into_iter().find(|call| call.path() == path) {
+            if request.method() != Method::POST {
+                return Err(ApiError::method_not_allowed());
+            }
+            return match call {
+                CallKind::Chat => generation::chat(self, request).await,
+                CallKind::Completions => generation::completion(self, request).await,
+                CallKind::Embeddings => embeddings::embed(self, request).await,
+            };
         }
+        let answer: fn(&Self) -> Response<AnswerBody> = match path {
+            "/v1/models" => |service| json_response(&service.list_models()),
+            "/health" => |_| json_response(&json!({"status": "ok"})),
+            "/load" => |service| json_response(&service.load()),
+            "/metrics" => Self::metrics,
+            _ => return Err(ApiError::not_found()),
+        };
+        if request.method() == Method::GET { Ok(answer(self)) } else { Err(ApiError::method_not_allowed()) }
     }
 
     /// The model with this id that `fits`.
@@ -145,14 +146,18 @@ impl Service {
 
 impl ServedModel {
     fn describe(&self) -> Value {
-        let capabilities: &[&str] = match &self.role {
-            Role::Generate { template: Some(template), .. } if template.takes_tools() => {
-                &["chat", "completions", "tools"]
-            }
-            Role::Generate { template: Some(_), .. } => &["chat", "completions"],
-            Role::Generate { template: None, .. } => &["completions"],
-            Role::Embed { .. } => &["embeddings"],
+        let template = match &self.role {
+            Role::Generate { template, .. } => template.as_ref(),
+            Role::Embed { .. } => None,
         };
+        let serves = |call: &CallKind| match (call, &self.role) {
+            (CallKind::Chat, _) => template.is_some(),
+            (CallKind::Completions, role) => matches!(role, Role::Generate { .. }),
+            (CallKind::Embeddings, role) => matches!(role, Role::Embed { .. }),
+        };
+        let served = CallKind::ALL.into_iter().filter(serves).map(|call| call.needs().name());
+        let tools = template.filter(|template| template.takes_tools()).map(|_| "tools");
+        let capabilities: Vec<&str> = served.chain(tools).collect();
         json!({
             "id": self.id,
             "object": "model",

@@ -44,7 +44,7 @@ const EDGES: &[Edges] = &[
         ],
     },
     Edges { name: "config", may_import: &["settings", "batch", "files", "webhooks", "gateway", "upstream", "domain"] },
-    Edges { name: "engine", may_import: &["tasks"] },
+    Edges { name: "engine", may_import: &["domain", "tasks"] },
     Edges {
         name: "server",
         may_import: &[

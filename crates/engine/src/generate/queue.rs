@@ -8,7 +8,9 @@ use std::{
     },
 };
 
-use super::{Class, Sequence};
+use batchin_domain::Class;
+
+use super::Sequence;
 
 /// The waiting room of one model.
 #[derive(Debug)]

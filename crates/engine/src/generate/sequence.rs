@@ -5,10 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use batchin_domain::Class;
 use llama_cpp_2::token::LlamaToken;
 use tokio::sync::mpsc;
 
-use super::{Class, Sampler};
+use super::Sampler;
 use crate::text::{stop::StopMatcher, utf8::Utf8Buffer};
 
 /// A prompt, what has been generated so far, and where the text goes.

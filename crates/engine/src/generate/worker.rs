@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
+use batchin_domain::Class;
 use llama_cpp_2::{
     DecodeError, LlamaContextLoadError,
     context::{LlamaContext, params::LlamaContextParams},
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::{
-    Class, Finish, Queue, Sequence, TokenLogprob,
+    Finish, Queue, Sequence, TokenLogprob,
     prefix::{self, CellView},
     sampler::{Sampled, Scratch},
 };

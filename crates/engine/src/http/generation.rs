@@ -1,5 +1,6 @@
 //! Holds: chat and text completion: a request becomes sequences, and their events become the answer.
 
+use batchin_domain::Class;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
@@ -17,7 +18,7 @@ use super::{
     tools::{self, ToolUse},
 };
 use crate::{
-    generate::{Class, Event, Queue, Sampler, Sequence, Sink, TextOut},
+    generate::{Event, Queue, Sampler, Sequence, Sink, TextOut},
     text::chat_template::{ChatTemplate, Conversation, RenderError},
 };
 
@@ -128,8 +129,9 @@ fn generator<'a>(
 fn class(headers: &http::HeaderMap) -> Result<Class, ApiError> {
     const NAME: &str = "x-batchin-class";
     let named = headers.get(NAME).map(|value| value.to_str().unwrap_or_default());
-    named.map_or(Ok(Class::default()), |name| {
-        Class::from_name(name).ok_or_else(|| ApiError::invalid(NAME, "The class is interactive, high, low or fill."))
+    let known = |name| Class::ALL.into_iter().find(|class| class.name() == name);
+    named.map_or(Ok(Class::Interactive), |name| {
+        known(name).ok_or_else(|| ApiError::invalid(NAME, "The class is interactive, high, low or fill."))
     })
 }
 
