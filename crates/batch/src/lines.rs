@@ -34,12 +34,13 @@ pub struct LineFault {
 
 impl LineFault {
     /// A fault of no line in particular.
-    pub(crate) fn of_file(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), param: None, line: None }
+    pub(crate) fn of_file(code: Code, message: impl Into<String>) -> Self {
+        Self { code: code.name().into(), message: message.into(), param: None, line: None }
     }
 
-    fn at(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), param: Some(param.into()), line: None }
+    /// A fault of a member.
+    pub(crate) fn at(param: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+        Self { code: code.name().into(), message: message.into(), param: Some(param.into()), line: None }
     }
 
     pub(crate) fn on(self, line: u64) -> Self {
@@ -74,30 +75,30 @@ struct RawLine<'a> {
 pub(crate) fn read_line(line: &[u8], declared: Option<CallKind>) -> Result<Line, LineFault> {
     let text = std::str::from_utf8(line).map_err(|cause| {
         let message = format!("is not valid UTF-8 at byte {}", cause.valid_up_to() + 1);
-        LineFault::of_file("invalid_json_line", message)
+        LineFault::of_file(Code::InvalidJsonLine, message)
     })?;
     if is_array(line) {
-        return Err(LineFault::of_file("invalid_json_line", "must be an object, not an array"));
+        return Err(LineFault::of_file(Code::InvalidJsonLine, "must be an object, not an array"));
     }
     let raw: RawLine<'_> = serde_json::from_str(text).map_err(|cause| bad_json(&cause))?;
     let custom_id = text_of("custom_id", raw.custom_id)?;
     check_custom_id(&custom_id)?;
     let method = text_of("method", raw.method)?;
     if method != "POST" {
-        return Err(LineFault::at("method", "invalid_method", "must be \"POST\""));
+        return Err(LineFault::at("method", Code::InvalidMethod, "must be \"POST\""));
     }
     let url = text_of("url", raw.url)?;
     let call = CallKind::from_url(&url).ok_or_else(|| {
         let served = CallKind::ALL.map(CallKind::path).join(", ");
-        LineFault::at("url", "invalid_url", format!("must be one of {served}"))
+        LineFault::at("url", Code::InvalidUrl, format!("must be one of {served}"))
     })?;
     if let Some(declared) = declared.filter(|declared| *declared != call) {
         let message = format!("must be the batch's endpoint, {}", declared.path());
-        return Err(LineFault::at("url", "mismatched_endpoint", message));
+        return Err(LineFault::at("url", Code::MismatchedEndpoint, message));
     }
     let body = raw.body.ok_or_else(|| missing("body"))?.get();
     if !body.starts_with('{') {
-        return Err(LineFault::at("body", "invalid_type", "must be an object: the body of the call"));
+        return Err(LineFault::at("body", Code::InvalidType, "must be an object: the body of the call"));
     }
     // Both lie in the same text.
     let start = body.as_ptr() as usize - text.as_ptr() as usize;
@@ -108,10 +109,10 @@ pub(crate) fn read_line(line: &[u8], declared: Option<CallKind>) -> Result<Line,
 pub(crate) fn check_custom_id(custom_id: &str) -> Result<(), LineFault> {
     if custom_id.is_empty() || custom_id.len() > MAX_CUSTOM_ID {
         let message = format!("must have 1 to {MAX_CUSTOM_ID} bytes");
-        return Err(LineFault::at("custom_id", "invalid_custom_id", message));
+        return Err(LineFault::at("custom_id", Code::InvalidCustomId, message));
     }
     if !is_storable(custom_id) {
-        return Err(LineFault::at("custom_id", "invalid_custom_id", NOT_STORABLE));
+        return Err(LineFault::at("custom_id", Code::InvalidCustomId, NOT_STORABLE));
     }
     Ok(())
 }
@@ -128,7 +129,7 @@ pub(crate) fn check_body(
     let checked = gateway.check(&inbound).map_err(|cause| body_fault(&cause))?;
     if checked.streams {
         let message = "must not be true: the answer of a batched request is stored whole";
-        return Err(LineFault::at("body.stream", Code::InvalidRequest.name(), message));
+        return Err(LineFault::at("body.stream", Code::InvalidRequest, message));
     }
     Ok(checked)
 }
@@ -137,10 +138,10 @@ fn body_fault(cause: &AdmitError) -> LineFault {
     // OpenAI's codes of what is wrong with a line say more than those of answers.
     let (code, member) = match cause {
         AdmitError::Invalid(_) | AdmitError::ModelNotFound { .. } | AdmitError::OverModelLimit { .. } => {
-            (cause.code().name(), cause.param())
+            (cause.code(), cause.param())
         }
-        AdmitError::NotCapable { .. } => ("invalid_model", cause.param()),
-        AdmitError::Offline { .. } => ("model_offline", Some("model")),
+        AdmitError::NotCapable { .. } => (Code::InvalidModel, cause.param()),
+        AdmitError::Offline { .. } => (Code::ModelOffline, Some("model")),
     };
     let param = member.map_or_else(|| "body".to_owned(), |member| format!("body.{member}"));
     LineFault::at(param, code, cause.message(Reader::LineAuthor))
@@ -148,11 +149,11 @@ fn body_fault(cause: &AdmitError) -> LineFault {
 
 fn text_of(name: &'static str, value: Option<&RawValue>) -> Result<String, LineFault> {
     let raw = value.ok_or_else(|| missing(name))?.get();
-    serde_json::from_str(raw).map_err(|_| LineFault::at(name, "invalid_type", "must be a string"))
+    serde_json::from_str(raw).map_err(|_| LineFault::at(name, Code::InvalidType, "must be a string"))
 }
 
 fn missing(name: &'static str) -> LineFault {
-    LineFault::at(name, "missing_required_parameter", format!("`{name}` is missing"))
+    LineFault::at(name, Code::MissingRequiredParameter, format!("`{name}` is missing"))
 }
 
 fn bad_json(cause: &serde_json::Error) -> LineFault {
@@ -163,7 +164,7 @@ fn bad_json(cause: &serde_json::Error) -> LineFault {
     } else {
         format!("must be an object: {what}")
     };
-    LineFault::of_file("invalid_json_line", message)
+    LineFault::of_file(Code::InvalidJsonLine, message)
 }
 
 #[cfg(test)]

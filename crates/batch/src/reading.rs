@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use batchin_domain::{CallKind, Priority};
 use batchin_files::Blobs;
 use batchin_gateway::Gateway;
+use batchin_openai::Code;
 use batchin_store::BatchRow;
 
 use crate::{
@@ -70,7 +71,7 @@ pub(crate) async fn read(
             Ok(None) => break,
             Err(InputError::TooLong { number }) => {
                 let message = format!("has more than {MAX_LINE_BYTES} bytes");
-                faults.push(LineFault::of_file("line_too_long", message).on(number));
+                faults.push(LineFault::of_file(Code::LineTooLong, message).on(number));
                 break;
             }
             Err(cause) => return Err(cause),
@@ -78,7 +79,7 @@ pub(crate) async fn read(
         total += 1;
         if total > MAX_LINES {
             let message = format!("a batch has at most {MAX_LINES} requests; split the file");
-            faults.push(LineFault::of_file("too_many_tasks", message).on(line.number));
+            faults.push(LineFault::of_file(Code::TooManyTasks, message).on(line.number));
             break;
         }
         match names.check(gateway, &question, &line) {
@@ -97,7 +98,7 @@ pub(crate) async fn read(
     }
     faults.extend(names.repeated(MAX_FAULTS.saturating_sub(faults.len())));
     if total == 0 && faults.is_empty() {
-        faults.push(LineFault::of_file("empty_file", "the file has no request; put one on each line"));
+        faults.push(LineFault::of_file(Code::EmptyFile, "the file has no request; put one on each line"));
     }
     if faults.is_empty() {
         return Ok(Verdict::Good { total, model: model.flatten() });
@@ -129,11 +130,9 @@ impl Names {
             .collect();
         faults.sort_unstable();
         faults.truncate(limit);
-        let fault = |(line, first): (u32, u32)| LineFault {
-            code: "duplicate_custom_id".into(),
-            message: format!("must be unique in the file; line {first} has the same"),
-            param: Some("custom_id".to_owned()),
-            line: Some(u64::from(line)),
+        let fault = |(line, first): (u32, u32)| {
+            let message = format!("must be unique in the file; line {first} has the same");
+            LineFault::at("custom_id", Code::DuplicateCustomId, message).on(u64::from(line))
         };
         faults.into_iter().map(fault).collect()
     }

@@ -1,118 +1,103 @@
 //! Holds: the error codes that clients are told, each with its status and its family.
 
-/// The error codes of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
-    /// Key missing, unknown or revoked.
-    Unauthorized,
-    /// Wrong email or password.
-    InvalidCredentials,
-    /// The balance or the key's budget does not cover it.
-    PaymentRequired,
-    /// No such object for this caller.
-    NotFound,
-    /// It contradicts what is there.
-    Conflict,
-    /// A body over its limit.
-    PayloadTooLarge,
-    /// Nothing can serve it now.
-    ServiceUnavailable,
-    /// The request itself is at fault.
-    InvalidRequest,
-    /// Known and not allowed.
-    Forbidden,
-    /// The path exists with other methods.
-    MethodNotAllowed,
-    /// Too many requests.
-    RateLimitExceeded,
-    /// No such model.
-    ModelNotFound,
-    /// The model server failed.
-    UpstreamError,
-    /// The model server took too long.
-    UpstreamTimeout,
-    /// The client did not finish sending.
-    RequestTimeout,
-    /// What is asked for lies beyond the file.
-    RangeNotSatisfiable,
-    /// The body is in a form that is not read.
-    UnsupportedMediaType,
-    /// The disk has no room for what may be refused.
-    InsufficientStorage,
-    /// Our fault.
-    Internal,
+macro_rules! codes {
+    ($($(#[$what:meta])* $code:ident = $name:literal, $status:literal, $family:literal;)+) => {
+        batchin_domain::listed! {
+            /// The error codes of the contract.
+            pub enum Code { $($(#[$what])* $code => $name),+ }
+        }
+
+        impl Code {
+            /// The HTTP status that it comes with.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$code => $status),+ }
+            }
+
+            /// The family, as OpenAI's clients know it.
+            pub const fn kind(self) -> &'static str {
+                match self { $(Self::$code => $family),+ }
+            }
+        }
+    };
 }
 
-impl Code {
-    /// Its name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::InvalidCredentials => "invalid_credentials",
-            Self::PaymentRequired => "payment_required",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::PayloadTooLarge => "payload_too_large",
-            Self::ServiceUnavailable => "service_unavailable",
-            Self::InvalidRequest => "invalid_request",
-            Self::Forbidden => "forbidden",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::RateLimitExceeded => "rate_limit_exceeded",
-            Self::ModelNotFound => "model_not_found",
-            Self::UpstreamError => "upstream_error",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::RequestTimeout => "request_timeout",
-            Self::RangeNotSatisfiable => "range_not_satisfiable",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::InsufficientStorage => "insufficient_storage",
-            Self::Internal => "internal",
-        }
-    }
+codes! {
+    /// Key missing, unknown or revoked.
+    Unauthorized = "unauthorized", 401, "authentication_error";
+    /// Wrong email or password.
+    InvalidCredentials = "invalid_credentials", 401, "authentication_error";
+    /// The balance or the key's budget does not cover it.
+    PaymentRequired = "payment_required", 402, "insufficient_quota";
+    /// No such object for this caller.
+    NotFound = "not_found", 404, "invalid_request_error";
+    /// It contradicts what is there.
+    Conflict = "conflict", 409, "invalid_request_error";
+    /// A body over its limit.
+    PayloadTooLarge = "payload_too_large", 413, "invalid_request_error";
+    /// Nothing can serve it now.
+    ServiceUnavailable = "service_unavailable", 503, "server_error";
+    /// The request itself is at fault.
+    InvalidRequest = "invalid_request", 400, "invalid_request_error";
+    /// Known and not allowed.
+    Forbidden = "forbidden", 403, "permission_error";
+    /// The path exists with other methods.
+    MethodNotAllowed = "method_not_allowed", 405, "invalid_request_error";
+    /// Too many requests.
+    RateLimitExceeded = "rate_limit_exceeded", 429, "rate_limit_error";
+    /// No such model.
+    ModelNotFound = "model_not_found", 404, "invalid_request_error";
+    /// The model server failed.
+    UpstreamError = "upstream_error", 502, "server_error";
+    /// The model server took too long.
+    UpstreamTimeout = "upstream_timeout", 504, "server_error";
+    /// The client did not finish sending.
+    RequestTimeout = "request_timeout", 408, "invalid_request_error";
+    /// What is asked for lies beyond the file.
+    RangeNotSatisfiable = "range_not_satisfiable", 416, "invalid_request_error";
+    /// The body is in a form that is not read.
+    UnsupportedMediaType = "unsupported_media_type", 415, "invalid_request_error";
+    /// The disk has no room for what may be refused.
+    InsufficientStorage = "insufficient_storage", 507, "server_error";
+    /// Our fault.
+    Internal = "internal", 500, "server_error";
+    // Faults of lines are listed where their batch is shown; sent alone, each would be a bad request.
+    /// A line of a batch's file is no JSON object.
+    InvalidJsonLine = "invalid_json_line", 400, "invalid_request_error";
+    /// A line has no end within its limit.
+    LineTooLong = "line_too_long", 400, "invalid_request_error";
+    /// A file has no line.
+    EmptyFile = "empty_file", 400, "invalid_request_error";
+    /// A file has more lines than a batch takes.
+    TooManyTasks = "too_many_tasks", 400, "invalid_request_error";
+    /// A member that a line needs is not there.
+    MissingRequiredParameter = "missing_required_parameter", 400, "invalid_request_error";
+    /// A line's member is of another type.
+    InvalidType = "invalid_type", 400, "invalid_request_error";
+    /// A line's name is empty, too long or cannot be stored.
+    InvalidCustomId = "invalid_custom_id", 400, "invalid_request_error";
+    /// An earlier line has the same name.
+    DuplicateCustomId = "duplicate_custom_id", 400, "invalid_request_error";
+    /// A line's method is not POST.
+    InvalidMethod = "invalid_method", 400, "invalid_request_error";
+    /// A line's url is no call that is served.
+    InvalidUrl = "invalid_url", 400, "invalid_request_error";
+    /// A line's url is not its batch's endpoint.
+    MismatchedEndpoint = "mismatched_endpoint", 400, "invalid_request_error";
+    /// A line's model does not serve its call.
+    InvalidModel = "invalid_model", 400, "invalid_request_error";
+    /// A line's model is not served at this time.
+    ModelOffline = "model_offline", 400, "invalid_request_error";
+}
 
-    /// The HTTP status that it comes with.
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::Unauthorized | Self::InvalidCredentials => 401,
-            Self::PaymentRequired => 402,
-            Self::NotFound | Self::ModelNotFound => 404,
-            Self::Conflict => 409,
-            Self::PayloadTooLarge => 413,
-            Self::ServiceUnavailable => 503,
-            Self::InvalidRequest => 400,
-            Self::Forbidden => 403,
-            Self::MethodNotAllowed => 405,
-            Self::RateLimitExceeded => 429,
-            Self::UpstreamError => 502,
-            Self::UpstreamTimeout => 504,
-            Self::RequestTimeout => 408,
-            Self::RangeNotSatisfiable => 416,
-            Self::UnsupportedMediaType => 415,
-            Self::InsufficientStorage => 507,
-            Self::Internal => 500,
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::Code;
 
-    /// The family, as OpenAI's clients know it.
-    pub const fn kind(self) -> &'static str {
-        match self {
-            Self::Unauthorized | Self::InvalidCredentials => "authentication_error",
-            Self::PaymentRequired => "insufficient_quota",
-            Self::Forbidden => "permission_error",
-            Self::RateLimitExceeded => "rate_limit_error",
-            Self::NotFound
-            | Self::ModelNotFound
-            | Self::Conflict
-            | Self::PayloadTooLarge
-            | Self::InvalidRequest
-            | Self::RequestTimeout
-            | Self::RangeNotSatisfiable
-            | Self::UnsupportedMediaType
-            | Self::MethodNotAllowed => "invalid_request_error",
-            Self::ServiceUnavailable
-            | Self::InsufficientStorage
-            | Self::UpstreamError
-            | Self::UpstreamTimeout
-            | Self::Internal => "server_error",
+    #[test]
+    fn every_code_is_documented() {
+        let documentation = include_str!("../../../docs/api.md");
+        for code in Code::ALL {
+            assert!(documentation.contains(&format!("`{}`", code.name())), "docs/api.md lacks {}", code.name());
         }
     }
 }
