@@ -21,7 +21,12 @@ settings! {
         preset: Preset::Required { example: "\"qwen3-32b\"" },
         doc: "What clients call it.",
     };
-    const ALIASES: Setting = Setting { path: "aliases", kind: Kind::TextList, preset: Preset::List(&[]), doc: "Other names for it." };
+    const ALIASES: Setting = Setting {
+        path: "aliases",
+        kind: Kind::TextList,
+        preset: Preset::List(&[]),
+        doc: "Other names for it.",
+    };
     const UPSTREAMS: Setting = Setting {
         path: "upstreams",
         kind: Kind::TextList,

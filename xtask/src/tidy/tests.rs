@@ -41,9 +41,9 @@ fn each_rule_finds_what_it_is_for() {
         ("api", "crates/api/src/a.rs", ignored.as_str(), "never runs"),
         ("api", "crates/api/src/a.rs", sql.as_str(), "only store knows SQL"),
         (
-            "engine",
-            "crates/engine/src/a.rs",
-            "//! Holds: x.\nuse hyper::client::conn::http1;\n",
+            "server",
+            "crates/server/src/a.rs",
+            "//! Holds: x.\nuse hyper::{Request, client::conn::http1};\n",
             "only upstream talks HTTP",
         ),
         ("api", "crates/api/src/a.rs", long.as_str(), "601 production lines"),
