@@ -392,4 +392,19 @@ mod tests {
         drop(left);
         assert_eq!(other.query_row("SELECT sum(a) FROM t", (), |row| row.get::<_, i64>(0)).unwrap(), 3);
     }
+
+    #[test]
+    fn a_cached_statement_is_compiled_once_whatever_it_is_run_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own.db");
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("CREATE TABLE t (a integer, b integer); CREATE INDEX t_b ON t (b) WHERE a = 0").unwrap();
+        let connection = connect(&file).unwrap();
+        let sql = "SELECT b FROM t WHERE a = $1 AND b <= $2";
+        for b in 0..5_i64 {
+            all(&connection, sql, &[0_i64.into(), b.into()]).unwrap();
+        }
+        let statement = connection.prepare_cached(sql).unwrap();
+        assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
+    }
 }
