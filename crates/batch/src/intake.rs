@@ -242,11 +242,9 @@ fn of_task(at: &str, cause: LineFault) -> TaskFault {
 }
 
 fn call_of(at: &str, url: Option<&str>, body: &str) -> Result<CallKind, TaskFault> {
-    let served = || CallKind::ALL.map(CallKind::path).join(", ");
     match url {
-        Some(url) => {
-            CallKind::from_url(url).ok_or_else(|| fault(format!("{at}.url"), format!("must be one of {}", served())))
-        }
+        Some(url) => CallKind::from_url(url)
+            .ok_or_else(|| fault(format!("{at}.url"), format!("must be one of {}", CallKind::paths()))),
         None => meant_for(body.as_bytes()).ok_or_else(|| {
             let prompts = CallKind::ALL.map(|call| format!("`{}` ({})", call.prompt(), call.needs().name()));
             let message = format!("must have {}, or the task a `url`", one_of(&prompts));

@@ -88,10 +88,8 @@ pub(crate) fn read_line(line: &[u8], declared: Option<CallKind>) -> Result<Line,
         return Err(LineFault::at("method", Code::InvalidMethod, "must be \"POST\""));
     }
     let url = text_of("url", raw.url)?;
-    let call = CallKind::from_url(&url).ok_or_else(|| {
-        let served = CallKind::ALL.map(CallKind::path).join(", ");
-        LineFault::at("url", Code::InvalidUrl, format!("must be one of {served}"))
-    })?;
+    let call = CallKind::from_url(&url)
+        .ok_or_else(|| LineFault::at("url", Code::InvalidUrl, format!("must be one of {}", CallKind::paths())))?;
     if let Some(declared) = declared.filter(|declared| *declared != call) {
         let message = format!("must be the batch's endpoint, {}", declared.path());
         return Err(LineFault::at("url", Code::MismatchedEndpoint, message));

@@ -87,6 +87,11 @@ impl CallKind {
         Self::ALL.into_iter().find(|kind| url == kind.path() || url == kind.path_below_v1())
     }
 
+    /// The paths of all of them, for whoever named another.
+    pub fn paths() -> String {
+        Self::ALL.map(Self::path).join(", ")
+    }
+
     /// All of them, in the order in which a body is taken for one of them. A text completion comes last: other calls may
     /// have a `prompt` beside their own member.
     pub fn by_meaning() -> impl Iterator<Item = Self> {

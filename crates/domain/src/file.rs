@@ -23,11 +23,6 @@ stored! {
 }
 
 impl FilePurpose {
-    /// From its name in the API.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|purpose| purpose.name() == name)
-    }
-
     /// Whether a client may upload one.
     pub const fn is_for_uploads(self) -> bool {
         !matches!(self, Self::BatchOutput)

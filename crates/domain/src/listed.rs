@@ -17,6 +17,11 @@ macro_rules! listed {
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
+
+            /// From its name: the first that has it.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.into_iter().find(|one| one.name() == name)
+            }
         }
     };
     (

@@ -129,9 +129,8 @@ fn generator<'a>(
 fn class(headers: &http::HeaderMap) -> Result<Class, ApiError> {
     const NAME: &str = "x-batchin-class";
     let named = headers.get(NAME).map(|value| value.to_str().unwrap_or_default());
-    let known = |name| Class::ALL.into_iter().find(|class| class.name() == name);
     named.map_or(Ok(Class::Interactive), |name| {
-        known(name).ok_or_else(|| ApiError::invalid(NAME, "The class is interactive, high, low or fill."))
+        Class::from_name(name).ok_or_else(|| ApiError::invalid(NAME, "The class is interactive, high, low or fill."))
     })
 }
 

@@ -155,8 +155,8 @@ fn text(name: &'static str, fields: &Fields<'_>, faults: &mut Vec<TaskFault>) ->
 fn call_of(url: &str, faults: &mut Vec<TaskFault>) -> Option<CallKind> {
     let call = CallKind::from_url(url);
     if call.is_none() {
-        let served = CallKind::ALL.map(CallKind::path).join(", ");
-        faults.push(fault("endpoint", format!("must be one of {served}, or left out if lines differ")));
+        let message = format!("must be one of {}, or left out if lines differ", CallKind::paths());
+        faults.push(fault("endpoint", message));
     }
     call
 }

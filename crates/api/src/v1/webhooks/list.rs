@@ -21,10 +21,6 @@ const DEFAULT_LIMIT: u32 = 50;
 /// Most deliveries of one answer; each brings its attempts.
 const MAX_LIMIT: u32 = 200;
 
-/// What a client may ask for by name.
-const STATES: [DeliveryState; 4] =
-    [DeliveryState::Pending, DeliveryState::Delivered, DeliveryState::Failed, DeliveryState::Off];
-
 /// A page of deliveries.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Deliveries {
@@ -35,9 +31,8 @@ pub(crate) struct Deliveries {
 }
 
 fn state(parameters: &Parameters<'_>) -> Result<Option<DeliveryState>, ApiError> {
-    let find = |text: &str| STATES.into_iter().find(|state| state.name() == text);
     let wrong = || invalid("status", "must be pending, delivered, failed or off");
-    parameters.text("status").map(|text| find(text).ok_or_else(wrong)).transpose()
+    parameters.text("status").map(|text| DeliveryState::from_name(text).ok_or_else(wrong)).transpose()
 }
 
 /// The account's webhook deliveries, newest first
