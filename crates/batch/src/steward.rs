@@ -83,14 +83,7 @@ impl From<ChoreError> for StewardError {
 
 /// Does the chores of batches on this node.
 pub(crate) struct Steward {
-    gateway: Gateway,
-    chores: Chores,
-    endings: Endings,
-    rows: BatchRows,
-    blobs: Blobs,
-    files: Files,
-    results: ResultWriter,
-    retention: Duration,
+    parts: StewardParts,
     /// Its own group, shut down before the gateway's.
     runs: Tasks,
     /// Something may have to be done.
@@ -115,11 +108,7 @@ pub(crate) struct StewardParts {
 impl Steward {
     /// Starts to look for chores.
     pub(crate) fn start(parts: StewardParts, wake: Arc<Notify>, tasks: &Tasks) {
-        let StewardParts { gateway, chores, endings, rows, blobs, files, results, retention } = parts;
-        let runs = tasks.clone();
-        let busy = Mutex::default();
-        let steward =
-            Arc::new(Self { gateway, chores, endings, rows, blobs, files, results, retention, runs, wake, busy });
+        let steward = Arc::new(Self { parts, runs: tasks.clone(), wake, busy: Mutex::default() });
         let keeping = Arc::clone(&steward);
         tasks.spawn("batch_upkeep", move |stop| async move { keeping.keep(stop).await });
         tasks.spawn("batch_steward", move |stop| steward.run(stop));
@@ -146,9 +135,9 @@ impl Steward {
     /// Gives back the chores that this node has without knowing: it never heard that it took them, or that it still has
     /// them. Nothing else takes any meanwhile.
     async fn leave_unknown(&self) {
-        let node = self.gateway.epoch().identity;
+        let node = self.parts.gateway.epoch().identity;
         let busy: HashSet<BatchId> = self.lock().keys().copied().collect();
-        match self.chores.chores_of(node).await {
+        match self.parts.chores.chores_of(node).await {
             Ok(ours) => {
                 for id in ours.into_iter().filter(|id| !busy.contains(id)) {
                     self.leave(node, id).await;
@@ -160,9 +149,9 @@ impl Steward {
 
     /// Begins one chore, if there is one.
     async fn take(self: &Arc<Self>, stop: &CancellationToken) -> bool {
-        let node = self.gateway.epoch().identity;
-        let now = self.gateway.clock().now();
-        let batch = match self.chores.take_chore(node, self.full(), now).await {
+        let node = self.parts.gateway.epoch().identity;
+        let now = self.parts.gateway.clock().now();
+        let batch = match self.parts.chores.take_chore(node, self.full(), now).await {
             Ok(Some(batch)) => batch,
             Ok(None) | Err(FencedError::Fenced) => return false,
             Err(FencedError::Store(cause)) => {
@@ -196,8 +185,8 @@ impl Steward {
     async fn failed(&self, node: NodeIdentity, (id, chore): (BatchId, Chore), cause: &StewardError) {
         counter!("batchin_chore_failures_total", "chore" => chore.name()).increment(1);
         let pause = |tries: u32| PAUSE.saturating_mul(1 << tries.clamp(1, 16).saturating_sub(1)).min(PAUSE_MAX);
-        let now = self.gateway.clock().now();
-        match self.chores.fail_chore(node, id, pause, now).await {
+        let now = self.parts.gateway.clock().now();
+        match self.parts.chores.fail_chore(node, id, pause, now).await {
             Ok(tries) => {
                 let tries = tries.unwrap_or(0);
                 warn!(
@@ -218,7 +207,7 @@ impl Steward {
     }
 
     async fn leave(&self, node: NodeIdentity, id: BatchId) {
-        if let Err(cause) = self.chores.leave_chore(node, id).await {
+        if let Err(cause) = self.parts.chores.leave_chore(node, id).await {
             // It is given back at the next look at what this node has.
             warn!(error = &cause as &dyn std::error::Error, "a chore could not be given back");
         }
@@ -238,20 +227,20 @@ impl Steward {
 
     async fn read(&self, node: NodeIdentity, batch: BatchRow) -> Result<(), StewardError> {
         let id = batch.id;
-        let verdict = match read(&self.gateway, &self.blobs, (&batch).into(), |_| ()).await {
+        let verdict = match read(&self.parts.gateway, &self.parts.blobs, (&batch).into(), |_| ()).await {
             Ok(verdict) => verdict,
             Err(cause) => return Err(StewardError::Input(cause)),
         };
-        let now = self.gateway.clock().now();
+        let now = self.parts.gateway.clock().now();
         match verdict {
             Verdict::Bad(faults) => {
                 info!(batch.id = %id, faults = faults.len(), "batch {id} is refused: its file has {} fault(s)", faults.len());
-                self.chores.reject_batch(node, id, &faults_json(&faults), now).await?;
+                self.parts.chores.reject_batch(node, id, &faults_json(&faults), now).await?;
                 Ok(())
             }
             Verdict::Good { total, model } => {
                 info!(batch.id = %id, tasks = total, "batch {id} accepted with {total} tasks");
-                self.chores.accept_batch(node, id, (total, model.as_deref()), now).await?;
+                self.parts.chores.accept_batch(node, id, (total, model.as_deref()), now).await?;
                 batchin_faults::point("batch.accepted");
                 let counts = batchin_domain::batch::TaskCounts { total, ..batch.counts };
                 self.load(node, &BatchRow { counts, ..batch }).await
@@ -260,8 +249,8 @@ impl Steward {
     }
 
     async fn load(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
-        let clock = || self.gateway.clock().now();
-        match load((&self.gateway, &self.chores), &self.blobs, node, batch, clock).await {
+        let clock = || self.parts.gateway.clock().now();
+        match load((&self.parts.gateway, &self.parts.chores), &self.parts.blobs, node, batch, clock).await {
             Ok(()) => Ok(()),
             Err(LoadError::Chore(cause)) => Err(cause.into()),
             Err(cause) => Err(StewardError::Load(cause)),
@@ -273,15 +262,15 @@ impl Steward {
         let mut from = 0;
         while from < total {
             let to = from + STOP_PIECE;
-            self.chores.stop_tasks(node, batch.id, from..to, self.gateway.clock().now()).await?;
+            self.parts.chores.stop_tasks(node, batch.id, from..to, self.parts.gateway.clock().now()).await?;
             from = to;
         }
         Ok(())
     }
 
     async fn close(&self, node: NodeIdentity, batch: &BatchRow) -> Result<(), StewardError> {
-        let (rows, chores, retention) = (&self.rows, &self.chores, self.retention);
-        let (files, blobs, results, ids) = (&self.files, &self.blobs, &self.results, self.gateway.ids());
+        let StewardParts { gateway, chores, rows, blobs, files, results, retention, .. } = &self.parts;
+        let (ids, retention) = (gateway.ids(), *retention);
         let closing = Closing { rows, chores, files, blobs, results, ids, retention };
         let files = match closing.files_of(node, batch).await {
             Ok(files) => files,
@@ -289,7 +278,7 @@ impl Steward {
             Err(cause) => return Err(StewardError::Close(cause)),
         };
         batchin_faults::point("batch.filed");
-        let now = self.gateway.clock().now();
+        let now = self.parts.gateway.clock().now();
         // The results stay for as long as a file lists them, and a little, since that file was begun just now.
         let sweep_at = now.after(closing.kept(batch).max(retention) + UPKEEP);
         chores.close_batch(node, batch.id, files, (sweep_at, now)).await?;
@@ -311,20 +300,20 @@ impl Steward {
     }
 
     async fn upkeep(&self) -> Result<(), StewardError> {
-        let now = self.gateway.clock().now();
-        for id in self.endings.overdue_batches(PAGE, now).await.map_err(StewardError::Store)? {
-            let stopped = self.endings.stop_batch(id, Ending::Expired, now).await;
+        let now = self.parts.gateway.clock().now();
+        for id in self.parts.endings.overdue_batches(PAGE, now).await.map_err(StewardError::Store)? {
+            let stopped = self.parts.endings.stop_batch(id, Ending::Expired, now).await;
             self.each(id, stopped.map(drop).map_err(StewardError::Store));
             self.wake.notify_one();
         }
-        let low = self.chores.promotable(PAGE).await.map_err(StewardError::Store)?;
+        let low = self.parts.chores.promotable(PAGE).await.map_err(StewardError::Store)?;
         let late = low.iter().filter(|batch| must_hurry(batch.created_at, batch.expires_at, batch.counts, now));
         let late: Vec<BatchId> = late.map(|batch| batch.batch).collect();
         if !late.is_empty() {
             info!("{} batch(es) would miss their windows and run as high", late.len());
-            self.chores.promote(&late).await.map_err(StewardError::Store)?;
+            self.parts.chores.promote(&late).await.map_err(StewardError::Store)?;
         }
-        for id in self.chores.batches_to_sweep(PAGE, now).await.map_err(StewardError::Store)? {
+        for id in self.parts.chores.batches_to_sweep(PAGE, now).await.map_err(StewardError::Store)? {
             self.each(id, self.forget(id).await);
         }
         Ok(())
@@ -340,11 +329,11 @@ impl Steward {
 
     /// Forgets what came of a batch.
     async fn forget(&self, id: BatchId) -> Result<(), StewardError> {
-        while self.chores.sweep_tasks(id, SWEEP_PIECE).await.map_err(StewardError::Store)? > 0 {}
+        while self.parts.chores.sweep_tasks(id, SWEEP_PIECE).await.map_err(StewardError::Store)? > 0 {}
         for folder in [folder_of(id), format!("batches/{id}")] {
-            self.blobs.delete_folder(&folder).await.map_err(StewardError::Blob)?;
+            self.parts.blobs.delete_folder(&folder).await.map_err(StewardError::Blob)?;
         }
-        self.chores.swept(id).await.map_err(StewardError::Store)
+        self.parts.chores.swept(id).await.map_err(StewardError::Store)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<BatchId, AccountId>> {
