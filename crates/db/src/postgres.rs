@@ -108,18 +108,14 @@ impl PgTx {
         self.client.execute_raw(&statement, values).await.map_err(DbError::of_statement)
     }
 
-    /// Sends rows, one at least, after a `COPY`; returns how many were added.
-    pub(crate) async fn copy<'a>(
-        &self,
-        sql: &str,
-        mut rows: impl Iterator<Item = &'a [Value]> + Clone,
-    ) -> Result<u64, DbError> {
-        let types: Vec<_> = rows.clone().next().unwrap_or_default().iter().map(Value::postgres_type).collect();
+    /// Sends rows of `columns` values each after a `COPY`; returns how many were added.
+    pub(crate) async fn copy(&self, sql: &str, values: &[Value], columns: usize) -> Result<u64, DbError> {
+        let types: Vec<_> = values.iter().take(columns).map(Value::postgres_type).collect();
         let statement = prepared(&self.client, sql, &[]).await?;
         let sink = self.client.copy_in(&statement).await.map_err(DbError::of_statement)?;
         let mut writer = pin!(BinaryCopyInWriter::new(sink, &types));
         let sent = async {
-            for row in rows.by_ref() {
+            for row in values.chunks(columns) {
                 writer.as_mut().write_raw(parameters(row)).await?;
             }
             writer.finish().await

@@ -123,7 +123,7 @@ impl WriteTx {
         let rows = values.len() / columns;
         let added = match &self.tx {
             Tx::Postgres(tx) if rows >= COPIED_ROWS => {
-                self.writes.seen(tx.copy(&into.copy(), values.chunks(columns)).await)?
+                self.writes.seen(tx.copy(&into.copy(), &values, columns).await)?
             }
             _ => self.run_over(values, columns, |source| into.insert(source)).await?,
         };

@@ -6,8 +6,8 @@
 //! Rows are locked in one order, so that no two verbs wait for each other: node, file, task, batch, webhook_delivery,
 //! account, purse, lease; rows of one table in the order of their keys.
 //!
-//! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `money`, `outbox`,
-//! `inference`, `files`, `queue`, `commit`, `nodes`, `check`. Rows of several parts meet in `commit` and above.
+//! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `money`,
+//! `outbox`, `inference`, `files`, `file_claims`, `queue`, `commit`, `nodes`, `check`. Rows of several parts meet in `commit` and above.
 
 mod accounts;
 mod agreement;

@@ -166,14 +166,16 @@ fn check_pattern(param: &str, pattern: &str) -> Result<(), ApiError> {
 }
 
 fn translate(param: &str, schema: &str) -> Result<String, ApiError> {
-    native::grammar_of(schema)
-        .ok_or_else(|| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
+    native::grammar_of(schema).ok_or_else(|| unsupported(param))
 }
 
 /// A fresh matcher of a grammar.
 pub(super) fn compile(param: &str, model: &LlamaModel, grammar: &str) -> Result<Grammar, ApiError> {
-    Grammar::new(model, grammar)
-        .ok_or_else(|| ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported."))
+    Grammar::new(model, grammar).ok_or_else(|| unsupported(param))
+}
+
+fn unsupported(param: &str) -> ApiError {
+    ApiError::invalid(param, "This JSON schema is not valid or uses what is not supported.")
 }
 
 #[cfg(test)]

@@ -233,16 +233,7 @@ impl Keys {
                 [hash.to_vec().into(), true.into(), false.into()],
             )
             .await?;
-        row.map(|row| {
-            Ok(KeyRecord {
-                id: KeyId::new(row.get("id")?),
-                account: AccountId::new(row.get("account_id")?),
-                rate_limit_rpm: rpm(&row)?,
-                monthly_budget: budget(&row)?,
-                admin: stored::<Role>(&row, "app_user", "role")? == Role::Admin,
-            })
-        })
-        .transpose()
+        row.map(|row| key_record(&row, stored::<Role>(&row, "app_user", "role")? == Role::Admin)).transpose()
     }
 
     /// The key's own record by id, also when it is off: a batch goes on being paid for by the key that made it.
@@ -251,16 +242,7 @@ impl Keys {
             .db
             .one("SELECT id, account_id, rate_limit_rpm, budget_nano FROM api_key WHERE id = $1", [id.uuid().into()])
             .await?;
-        row.map(|row| {
-            Ok(KeyRecord {
-                id: KeyId::new(row.get("id")?),
-                account: AccountId::new(row.get("account_id")?),
-                rate_limit_rpm: rpm(&row)?,
-                monthly_budget: budget(&row)?,
-                admin: false,
-            })
-        })
-        .transpose()
+        row.map(|row| key_record(&row, false)).transpose()
     }
 
     /// Notes when keys were last used.
@@ -281,6 +263,16 @@ impl Keys {
         })
         .await
     }
+}
+
+fn key_record(row: &Row, admin: bool) -> Result<KeyRecord, StoreError> {
+    Ok(KeyRecord {
+        id: KeyId::new(row.get("id")?),
+        account: AccountId::new(row.get("account_id")?),
+        rate_limit_rpm: rpm(row)?,
+        monthly_budget: budget(row)?,
+        admin,
+    })
 }
 
 fn key_row(row: &Row) -> Result<KeyRow, StoreError> {

@@ -350,10 +350,10 @@ const USAGE: Target = Target {
 };
 
 async fn write_usage(tx: &WriteTx, fresh: &[&Settlement], before: Before) -> Result<(), StoreError> {
-    let is_new = |settlement: &Settlement| before == Before::Nothing && settlement.is_first();
     let (mut new, mut again) = (Vec::with_capacity(fresh.len() * USAGE.columns.len()), Vec::new());
     for (settlement, usage) in latest_usage(fresh) {
-        let rows = if is_new(settlement) { &mut new } else { &mut again };
+        let is_new = before == Before::Nothing && settlement.is_first();
+        let rows = if is_new { &mut new } else { &mut again };
         rows.extend(usage_values(settlement, usage));
     }
     let columns = USAGE.columns.len();
