@@ -1,7 +1,7 @@
 //! Holds: a whole answer, put together from the chunks of a stream.
 //!
 //! What the server would have sent in one piece, as far as chunks tell it. Texts and lists are joined as they lie in
-//! the JSON, escapes and all: nothing is decoded, and a chunk costs one borrowing pass and no tree. It never guesses
+//! the JSON, escapes and all: nothing is decoded, and a chunk costs at most two borrowing passes and no tree. It never guesses
 //! what a body without chunks would have had; bodies whose streams say less are not assembled (see
 //! [`Peek::streams_less`](crate::Peek::streams_less)).
 
@@ -22,6 +22,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     AnswerError, ChunkFacts, WholeAnswer,
+    alike::{Alike, facts_of},
     answer::read_answer,
     blank::says_something,
     closing::{streams_deltas, usage_json},
@@ -52,6 +53,9 @@ pub struct Assembler {
     text_bytes: u64,
     /// By index.
     choices: Vec<Choice>,
+    alike: Alike,
+    /// What the text of a chunk that is alike is added to: a choice, and a member of it.
+    grows: (u64, Box<str>),
 }
 
 /// A chunk that cannot be taken in.
@@ -84,11 +88,16 @@ impl Assembler {
             usage: None,
             text_bytes: 0,
             choices: Vec::new(),
+            alike: Alike::default(),
+            grows: Default::default(),
         }
     }
 
     /// Takes in the data of one event.
     pub fn take(&mut self, data: &[u8]) -> Result<ChunkFacts, AssembleError> {
+        if let Some(facts) = self.alike.text_of(data).and_then(|text| self.grow(text)) {
+            return if self.size > self.most { Err(AssembleError::TooLarge) } else { Ok(facts) };
+        }
         let text = std::str::from_utf8(data).map_err(|_| AssembleError::NotAChunk)?;
         let mut facts = ChunkFacts::default();
         let mut fault = Fault::default();
@@ -99,7 +108,23 @@ impl Assembler {
         if fault.stated || (fault.flat && !facts.has_choices && !facts.has_usage) {
             facts.error = Some(upstream_error_message(500, data));
         }
+        match self.alike.learn(text, &facts) {
+            Some(only) => self.grows = (only.index, only.key),
+            // A chunk is alike the one that was taken in before it: its other members change nothing then.
+            None => self.alike.forget(),
+        }
         if self.size > self.most { Err(AssembleError::TooLarge) } else { Ok(facts) }
+    }
+
+    /// Takes in the text of a chunk that says nothing else. `None` when there is nothing that it goes on.
+    fn grow(&mut self, text: &str) -> Option<ChunkFacts> {
+        let (index, key) = &self.grows;
+        let at = self.choices.binary_search_by_key(index, |choice| choice.index).ok()?;
+        self.choices[at].grow(key, text)?;
+        let facts = facts_of(text);
+        self.text_bytes = self.text_bytes.saturating_add(facts.text_bytes);
+        self.size += text.len();
+        Some(facts)
     }
 
     /// Takes in a whole answer, for servers that stream none. Nothing else may be taken in.

@@ -1,6 +1,6 @@
 //! Holds: what a stream chunk says, and the frame that carries it on to the client.
 //!
-//! One borrowing pass and one allocation per chunk; the text of a delta is measured, not decoded. Bytes change only where
+//! A borrowing pass and an allocation per chunk, and no pass for one that is alike the one before (`alike.rs`); the text of a delta is measured, not decoded. Bytes change only where
 //! they must: names, numbers of tool calls, usage that nobody asked for.
 
 mod read;
@@ -12,12 +12,16 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::{
+    alike::{Alike, facts_of},
     error::UpstreamError,
     members::{quoted, range_in},
     passing::Choices,
     usage::Usage,
 };
 use read::{Form, Found, read};
+
+/// Before the data of an event.
+const DATA: &[u8] = b"data: ";
 
 /// What one chunk of a stream says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,9 @@ pub struct Relay {
     include_usage: bool,
     hides_counts: bool,
     choices: Choices,
+    alike: Alike,
+    /// What is sent around the text of a chunk that is alike.
+    around: (Box<[u8]>, Box<[u8]>),
 }
 
 /// A chunk ready to be sent on.
@@ -80,7 +87,15 @@ impl ChunkFacts {
 impl Relay {
     /// At the start of a stream that gets these names. Without `include_usage` no usage leaves.
     pub fn new(id: &str, model: &str, include_usage: bool) -> Self {
-        Self { id: quoted(id), model: quoted(model), include_usage, hides_counts: false, choices: Choices::default() }
+        Self {
+            id: quoted(id),
+            model: quoted(model),
+            include_usage,
+            hides_counts: false,
+            choices: Choices::default(),
+            alike: Alike::default(),
+            around: Default::default(),
+        }
     }
 
     /// The same where counts in chunks with choices are for us alone.
@@ -91,6 +106,11 @@ impl Relay {
 
     /// Reads the data of the next event and frames it.
     pub fn frame(&mut self, data: &[u8]) -> Result<FramedChunk, ChunkError> {
+        if let Some(text) = self.alike.text_of(data) {
+            let (before, behind) = &self.around;
+            let frame = [before, text.as_bytes(), behind].concat();
+            return Ok(FramedChunk { frame: frame.into(), facts: facts_of(text) });
+        }
         let text = std::str::from_utf8(data).map_err(|_| ChunkError::NotAChunk)?;
         let mut found = read(text, Form::Chunk, &mut self.choices)?;
         if let Some(choices) = found.choices.filter(|choices| choices.get() == "null") {
@@ -99,6 +119,9 @@ impl Relay {
         let leaves = found.facts.has_choices || (self.include_usage && found.facts.has_usage);
         let shows = self.include_usage && !(self.hides_counts && found.facts.has_choices);
         let frame = if leaves { self.written(text, &found, shows) } else { Bytes::new() };
+        if found.edits.is_empty() {
+            self.learn(text, &found, (shows, &frame));
+        }
         Ok(FramedChunk { frame, facts: found.facts })
     }
 
@@ -137,6 +160,22 @@ impl Relay {
         self.choices.seen()
     }
 
+    /// Learns what is sent of chunks like this one.
+    fn learn(&mut self, text: &str, found: &Found<'_>, (shows_usage, frame): (bool, &[u8])) {
+        let Some(only) = self.alike.learn(text, &found.facts) else { return };
+        let usage = found.usage.as_ref().filter(|_| !shows_usage).map(|(member, _)| (member, 0));
+        let named = [(&found.id, self.id.len()), (&found.model, self.model.len())];
+        let replaced = named.into_iter().filter_map(|(place, len)| Some((place.as_ref()?, len))).chain(usage);
+        let before = replaced.filter(|(place, _)| place.end <= only.at.start);
+        let (put, taken) = before.fold((0, 0), |(put, taken), (place, len)| (put + len, taken + place.len()));
+        let start = DATA.len() + only.at.start + put - taken;
+        let said = text.get(only.at).unwrap_or_default();
+        match frame.get(start..).and_then(|rest| rest.strip_prefix(said.as_bytes())) {
+            Some(behind) => self.around = (frame[..start].into(), behind.into()),
+            None => self.alike.forget(),
+        }
+    }
+
     /// The chunk with the usage of a whole answer, which told it with its choices.
     fn usage_chunk(&self, found: &Found<'_>) -> Option<FramedChunk> {
         let (_, usage) = found.usage.as_ref().filter(|_| found.facts.has_usage)?;
@@ -167,7 +206,7 @@ impl Relay {
         fixed.sort_unstable_by_key(|(place, _)| place.start);
         let fixed = fixed.iter().filter(|(place, _)| *place != NOWHERE);
         let mut out = Vec::with_capacity(text.len() + self.id.len() + self.model.len() + AROUND);
-        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(DATA);
         let start = out.len();
         if found.edits.is_empty() {
             put_edited(text, fixed.map(|(place, value)| (place, *value)), &mut out);

@@ -4,6 +4,7 @@
 //! async. It never builds a tree of a body: what is read is borrowed, what is changed is spliced, and everything
 //! else stays byte for byte as it came.
 
+mod alike;
 mod answer;
 mod assemble;
 mod blank;

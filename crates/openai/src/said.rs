@@ -156,7 +156,11 @@ fn within(json: &str, depth: u32) -> u64 {
 
 /// Bytes of the string that this valid JSON is; 0 for what is none.
 pub(crate) fn string_bytes(json: &str) -> u64 {
-    let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return 0 };
+    json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).map_or(0, inner_bytes)
+}
+
+/// Bytes of the string that has this between its quotes.
+pub(crate) fn inner_bytes(inner: &str) -> u64 {
     let bytes = inner.as_bytes();
     let (mut at, mut shorter) = (0, 0);
     while let Some(step) = bytes.get(at..).and_then(|rest| memchr::memchr(b'\\', rest)) {

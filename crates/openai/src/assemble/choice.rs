@@ -91,6 +91,11 @@ impl Choice {
         Some(said)
     }
 
+    /// Takes in more of a text of which there is some.
+    pub fn grow(&mut self, key: &str, text: &str) -> Option<()> {
+        self.said.grow(key, text)
+    }
+
     fn take_delta(&mut self, delta: &str, said: &mut Said, grown: &mut usize) -> Option<()> {
         let mut fits = true;
         let listed = each_member(delta, |key, value| {

@@ -89,7 +89,7 @@ impl Value {
         match self {
             Self::Null => json == "null",
             Self::Text(text) => json.starts_with('"') && within(json) == text,
-            Self::List(_) => false,
+            Self::List(list) => json.starts_with('[') && within(json).trim() == list,
             Self::Other(other) => other == json,
         }
     }
@@ -125,6 +125,14 @@ impl Members {
             Rule::First if member.value.says_nothing() => Some(member.value.replace(json)),
             Rule::First => Some(0),
         }
+    }
+
+    /// Adds to a text that is there, escapes as they come.
+    pub fn grow(&mut self, key: &str, inner: &str) -> Option<()> {
+        let member = self.0.iter_mut().find(|member| &*member.key == key)?;
+        let Value::Text(text) = &mut member.value else { return None };
+        text.push_str(inner);
+        Some(())
     }
 
     /// Whether the member is there and is neither null nor an empty text.

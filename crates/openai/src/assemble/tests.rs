@@ -223,3 +223,74 @@ fn memory_is_bounded_by_text_and_by_entries() {
     assert!(until_full(&|at| format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{{"index":{at}}}]}}}}]}}"#)) <= 400);
     assert!(until_full(&|at| format!(r#"{{"choices":[],"k{at}":1}}"#)) <= 1_600);
 }
+
+#[test]
+fn chunks_that_are_alike_are_put_together_as_if_each_were_read() {
+    let chat = |delta: &str, rest: &str| {
+        format!(r#"{{"created":1,"choices":[{{"index":0,"delta":{{{delta}}},"logprobs":null{rest}}}],"usage":null}}"#)
+    };
+    let mut chunks: Vec<String> = [
+        r#""role":"assistant","content":"""#,
+        r#""content":"a""#,
+        r#""content":"b\"""#,
+        r#""content":"\u00e9""#,
+        r#""content":"c""#,
+        r#""reasoning":"d","refusal":null"#,
+        r#""reasoning":"e","refusal":null"#,
+        r#""content":null,"reasoning":"f""#,
+        r#""content":"g""#,
+    ]
+    .iter()
+    .map(|delta| chat(delta, ""))
+    .collect();
+    chunks.push(chat(r#""content":"h""#, r#","finish_reason":"stop""#));
+    let (mut alike, mut each) = (assembler(CallKind::Chat), assembler(CallKind::Chat));
+    for (at, chunk) in chunks.iter().enumerate() {
+        let other = format!("{chunk}{}", " ".repeat(at));
+        assert_eq!(alike.take(chunk.as_bytes()), each.take(other.as_bytes()), "{chunk}");
+    }
+    let (alike, each) = (alike.finish().unwrap(), each.finish().unwrap());
+    assert_eq!(alike, each);
+    let body: Value = serde_json::from_slice(&alike.body).unwrap();
+    assert_eq!(body["choices"][0]["message"]["content"], "ab\"écgh");
+    assert_eq!(body["choices"][0]["message"]["reasoning"], "def");
+    // The text of a completion goes on in the same way.
+    let completion = |text: &str| json!({"choices": [{"index": 0, "text": text}]});
+    let mut chunks = ["a", "b", "c"].map(completion).to_vec();
+    chunks.push(json!({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}));
+    assert_eq!(assembled(CallKind::Completions, &chunks)["choices"][0]["text"], "abc");
+    // The bound holds for them too.
+    let mut small = Assembler::new(CallKind::Completions, "i", "m", 600);
+    let mut takes = (0..100).map(|_| small.take(completion("sixteen letters.").to_string().as_bytes()));
+    assert!(takes.any(|taken| taken == Err(AssembleError::TooLarge)));
+}
+
+/// What a chunk changes beside its text is not lost where another chunk came between.
+#[test]
+fn a_chunk_is_alike_the_one_before_and_none_further_back() {
+    let text =
+        |text: &str, rest: &str| format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{text}"{rest}}}}}]}}"#);
+    let created = |at: u32, choices: &str| format!(r#"{{"created":{at},"choices":[{choices}]}}"#);
+    let said = |text: &str| format!(r#"{{"index":0,"delta":{{"content":"{text}"}}}}"#);
+    let ends = |delta: &str, reason: &str| {
+        format!(r#"{{"choices":[{{"index":0,"delta":{{{delta}}},"finish_reason":"{reason}"}}]}}"#)
+    };
+    let streams = [
+        vec![created(1, &said("a")), created(2, ""), created(1, &said("b"))],
+        vec![
+            ends(r#""content":"a""#, "stop"),
+            ends(r#""content":"b""#, "stop"),
+            ends("", "length"),
+            ends(r#""content":"c""#, "stop"),
+        ],
+        vec![text("a", r#","x":"""#), text("", r#","x":1"#), text("", r#","x":[1]"#), text("b", r#","x":"""#)],
+    ];
+    for stream in streams {
+        let (mut alike, mut each) = (assembler(CallKind::Chat), assembler(CallKind::Chat));
+        for (at, chunk) in stream.iter().enumerate() {
+            let other = format!("{chunk}{}", " ".repeat(at));
+            assert_eq!(alike.take(chunk.as_bytes()), each.take(other.as_bytes()), "{chunk}");
+        }
+        assert_eq!(alike.finish().unwrap(), each.finish().unwrap());
+    }
+}

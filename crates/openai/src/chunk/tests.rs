@@ -315,3 +315,31 @@ fn a_whole_answer_becomes_the_chunks_of_a_stream() {
         assert_eq!(Relay::new("i", "m", true).frame_whole(none.as_bytes()), Err(ChunkError::NotAChunk), "{none}");
     }
 }
+
+/// Chunks that differ in their text alone are not read again, and no client and no bill can tell.
+#[test]
+fn chunks_that_are_alike_come_out_as_if_each_were_read() {
+    let chat = |text: &str, rest: &str| {
+        format!(
+            r#"{{"id":"up","object":"x","model":"up","choices":[{{"index":0,"delta":{{"content":{text}}},"logprobs":null{rest}}}],"usage":null}}"#
+        )
+    };
+    let bare = |text: &str, index: u32| {
+        format!("{{\"usage\" : null,\n\"choices\":[{{\"text\":{text}, \"index\":{index}}}], \"created\":1}}")
+    };
+    let texts =
+        [r#""""#, r#""a""#, r#""b""#, r#""é\n""#, r#""\\\"""#, r#""\u00e9\ud83d\ude00""#, r#"" c""#, "null", r#""d""#];
+    let mut chunks: Vec<String> = texts.iter().map(|text| chat(text, "")).collect();
+    chunks.extend(texts.iter().map(|text| bare(text, 1)));
+    chunks.extend([bare("\"e\"", 2), bare("\"f\"", 1), chat("\"g\"", r#","finish_reason":"stop""#), chat("\"h\"", "")]);
+    for include_usage in [false, true] {
+        let relay = || Relay::new("i", "a \"name\"", include_usage);
+        let (mut alike, mut each) = (relay(), relay());
+        for (at, chunk) in chunks.iter().enumerate() {
+            // What follows the chunk is not passed on, and makes it unlike the one before.
+            let other = format!("{chunk}{}", " ".repeat(at));
+            assert_eq!(alike.frame(chunk.as_bytes()), each.frame(other.as_bytes()), "{chunk}");
+        }
+        assert_eq!((alike.seen(), alike.has_ended(0)), (3, true));
+    }
+}
