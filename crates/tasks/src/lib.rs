@@ -36,7 +36,8 @@ impl Tasks {
         F: FnOnce(CancellationToken) -> W,
         W: Future<Output = ()> + Send + 'static,
     {
-        let work = work(self.stop.clone());
+        // A task's future is moved some ten times on its way to its thread; many are kilobytes.
+        let work = Box::pin(work(self.stop.clone()));
         let guarded = async move {
             if AssertUnwindSafe(work).catch_unwind().await.is_err() {
                 error!(task = name, "task {name} panicked");
