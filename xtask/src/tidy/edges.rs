@@ -119,7 +119,8 @@ const RESERVED: &[Reserved] = &[
     },
     Reserved {
         packages: &["reqwest", "ureq", "curl", "isahc", "awc"],
-        only: &["webhooks", "weights", "batch-cli", "testkit"],
+        // files: in its manifest alone, for the features that object_store's client is compiled with.
+        only: &["webhooks", "weights", "batch-cli", "files", "testkit"],
         fix: "only webhooks, weights and batch-cli ask others over HTTP this way: model servers are upstream's, buckets files'",
     },
     Reserved {
