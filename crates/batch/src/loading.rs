@@ -13,9 +13,6 @@ use crate::{
     lines::read_line,
 };
 
-/// Tasks in one transaction: enough to hide the disk, few enough that no request waits long behind them.
-const PIECE: usize = 512;
-
 /// Why loading stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -49,9 +46,10 @@ pub(crate) async fn load(
     let mut input = input.map_err(|cause| LoadError::Input(InputError::Blob(cause)))?;
     let declared = batch.terms.call;
     let mut loaded = batch.loaded;
-    let mut tasks = Vec::with_capacity(PIECE);
+    let piece = chores.piece();
+    let mut tasks = Vec::with_capacity(piece);
     while loaded < batch.counts.total {
-        while tasks.len() < PIECE
+        while tasks.len() < piece
             && let Some(line) = input.next().await.map_err(LoadError::Input)?
         {
             let read = read_line(&line.text, declared).map_err(|_| LoadError::Changed)?;

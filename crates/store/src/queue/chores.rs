@@ -6,8 +6,10 @@
 
 use std::{ops::Range, time::Duration};
 
-use batchin_db::{Rerun, Source, Value, WriteTx, exactly, retried};
-use batchin_domain::{AccountId, BatchId, BatchStatus, Chore, Ending, FileId, TaskId, TaskStatus, Timestamp};
+use batchin_db::{Dialect, Rerun, Source, Value, WriteTx, exactly, retried};
+use batchin_domain::{
+    AccountId, BatchId, BatchStatus, Chore, Ending, FileId, TaskId, TaskStatus, Timestamp, batch::TaskCounts,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -176,6 +178,15 @@ impl Chores {
         self.step((node, id), Step::Accept(total, model, now)).await
     }
 
+    /// How many lines are best made into tasks at once: enough to hide the disk. On SQLite few enough that no request waits
+    /// long behind them, and on PostgreSQL none does.
+    pub fn piece(&self) -> usize {
+        match self.db.dialect() {
+            Dialect::Sqlite => 512,
+            Dialect::Postgres => 2_048,
+        }
+    }
+
     /// Makes tasks of the next lines. Of a batch that is being stopped they have ended without having run.
     pub async fn load_tasks(
         &self,
@@ -228,18 +239,22 @@ impl Chores {
                 return tx.leave().await.map(|()| false);
             }
             // Tasks before their batch: the order in which every verb locks.
-            let tasks = match &step {
-                Step::Stop(indices, _) => lock_unended(&tx, id, indices.clone()).await?,
-                _ => Vec::new(),
-            };
+            let (mut tasks, mut ahead) = (Vec::new(), false);
+            match &step {
+                Step::Stop(indices, _) => tasks = lock_unended(&tx, id, indices.clone()).await?,
+                Step::Load(piece, now) => ahead = load_ahead(&tx, (node, id), *piece, *now).await?,
+                Step::Reject(..) | Step::Accept(..) | Step::Move(..) | Step::Close(..) => {}
+            }
             let Some(batch) = charged_with(&tx, node, id, step.chore()).await? else {
                 return tx.leave().await.map(|()| false);
             };
             match &step {
                 Step::Reject(faults, now) => reject(&tx, &batch, faults, *now).await?,
                 Step::Accept(total, model, now) => accept(&tx, id, (*total, *model), *now).await?,
-                Step::Load(piece, _) if batch.loaded != piece.from => return tx.leave().await.map(|()| false),
-                Step::Load(piece, now) => load(&tx, &batch, *piece, *now).await?,
+                Step::Load(piece, _) if batch.loaded != piece.from || !(ahead || batch.ending.is_some()) => {
+                    return tx.leave().await.map(|()| false);
+                }
+                Step::Load(piece, now) => load(&tx, &batch, (*piece, ahead), *now).await?,
                 Step::Stop(_, now) => match batch.ending {
                     Some(ending) => stop(&tx, &batch, ending, (&tasks, *now)).await?,
                     None => return tx.leave().await.map(|()| false),
@@ -310,15 +325,39 @@ async fn accept(
     exactly(touched, 1, "batch")
 }
 
-async fn load(tx: &WriteTx, batch: &BatchRow, piece: Piece<'_>, now: Timestamp) -> Result<(), StoreError> {
+/// Adds the tasks of a batch that goes on before it is locked: the group commits that count its ends wait for whoever has the
+/// lock. Whether they were added. Where the batch is stopped meanwhile, its next chore ends them.
+async fn load_ahead(
+    tx: &WriteTx,
+    (node, id): (NodeIdentity, BatchId),
+    piece: Piece<'_>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    // The node is locked and keeps its chores meanwhile.
+    let sql = "SELECT account_id FROM batch WHERE id = $1 AND steward = $2 AND loaded = $3 AND ending IS NULL";
+    let values: [Value; 3] = [id.uuid().into(), node.id.uuid().into(), i64::from(piece.from).into()];
+    let Some(row) = tx.one(sql, values).await? else { return Ok(false) };
+    let account = AccountId::new(row.get("account_id")?);
+    let place = Place { batch: id, account, first: u64::from(piece.from), state: Inserted::Waiting, now };
+    insert_tasks(tx, place, piece.tasks).await?;
+    Ok(true)
+}
+
+async fn load(
+    tx: &WriteTx,
+    batch: &BatchRow,
+    (piece, is_ahead): (Piece<'_>, bool),
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let more = u32::try_from(piece.tasks.len()).unwrap_or(u32::MAX);
     let loaded = batch.loaded.saturating_add(more);
-    let state = batch
-        .ending
-        .map_or(Inserted::Waiting, |ending| Inserted::Ended(ending.of_task(), u64::from(batch.counts.ended()) + 1));
-    let place = Place { batch: batch.id, account: batch.account, first: u64::from(batch.loaded), state, now };
-    insert_tasks(tx, place, piece.tasks).await?;
-    let ended = batch.ending.map(|ending| stopped(ending, more)).unwrap_or_default();
+    let mut ended = TaskCounts::default();
+    if let Some(ending) = batch.ending.filter(|_| !is_ahead) {
+        let state = Inserted::Ended(ending.of_task(), u64::from(batch.counts.ended()) + 1);
+        let place = Place { batch: batch.id, account: batch.account, first: u64::from(batch.loaded), state, now };
+        insert_tasks(tx, place, piece.tasks).await?;
+        ended = stopped(ending, more);
+    }
     let chore = match (loaded < batch.counts.total, batch.ending) {
         (true, _) => Chore::Load,
         (false, Some(_)) => Chore::Stop,
