@@ -19,16 +19,19 @@ use tracing::error;
 
 use crate::intake::put_on_one_line;
 
-/// Results that may wait for the writer; each belongs to a task in flight.
+/// Results that may wait for the writer; each belongs to a task that has an answer and room for it.
 const QUEUE_LEN: usize = 4_096;
 /// The most bytes gathered at once; one large result may exceed it alone.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// The most results gathered at once.
 const GROUP_RESULTS: usize = 512;
-/// What answered tasks may hold in memory while their results gather, in kilobytes: 64 MB.
+/// What answered tasks may hold in memory until they are durable, in kilobytes: 64 MB.
 const ROOM_KB: u32 = 65_536;
 /// What a task takes of it beside its bodies, in kilobytes.
 const TASK_KB: usize = 4;
+/// Where results do not gather, answered tasks that are not durable yet, for each task that may run: a group commit is full
+/// while the next one gathers, and what a killed node has to run again is bounded.
+const SETTLING: usize = 4;
 /// What stands behind the body in a line.
 const TAIL: &[u8] = b"},\"error\":null}\n";
 
@@ -50,8 +53,15 @@ type Job = (NewResult, Waiting);
 #[derive(Clone)]
 pub(crate) struct ResultWriter {
     queue: mpsc::Sender<Job>,
-    /// For results that gather.
-    room: Option<Arc<Semaphore>>,
+    kilobytes: Arc<Semaphore>,
+    /// Where results do not gather.
+    settling: Option<Arc<Semaphore>>,
+}
+
+/// Room for an answered task until it is durable. Given back when it is dropped.
+pub(crate) struct Room {
+    _kilobytes: Option<OwnedSemaphorePermit>,
+    _settling: Option<OwnedSemaphorePermit>,
 }
 
 /// Where the results of a batch lie.
@@ -72,23 +82,30 @@ pub(crate) fn line_of(result: &StoredResult) -> BlobRange {
 }
 
 impl ResultWriter {
-    /// Starts the writer. It ends when the last clone is gone.
-    pub(crate) fn start(blobs: Blobs, ids: Arc<dyn IdSource>, tasks: &Tasks) -> Self {
+    /// Starts the writer for a node that runs so many tasks at once. It ends when the last clone is gone.
+    pub(crate) fn start(blobs: Blobs, ids: Arc<dyn IdSource>, concurrency: usize, tasks: &Tasks) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_LEN);
-        if blobs.is_bucket() {
+        let gathers = blobs.is_bucket();
+        if gathers {
             tasks.spawn("result_writer", move |stop| gathering::write_all(blobs, ids, jobs, stop));
-            return Self { queue, room: Some(Arc::new(Semaphore::new(ROOM_KB as usize))) };
+        } else {
+            tasks.spawn("result_writer", move |_| write_all(blobs, ids, jobs));
         }
-        tasks.spawn("result_writer", move |_| write_all(blobs, ids, jobs));
-        Self { queue, room: None }
+        let settling = concurrency.saturating_mul(SETTLING).clamp(1, Semaphore::MAX_PERMITS);
+        let settling = (!gathers).then(|| Arc::new(Semaphore::new(settling)));
+        Self { queue, kilobytes: Arc::new(Semaphore::new(ROOM_KB as usize)), settling }
     }
 
-    /// Room for a result of a task whose bodies have so many bytes; with it, the task need not count among those that
-    /// run while its result gathers. `None` where results do not gather.
-    pub(crate) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let room = Arc::clone(self.room.as_ref()?);
+    /// Room for a task whose bodies have so many bytes. With it the task need not count among those that run: the model
+    /// servers work on others while its answer becomes durable.
+    pub(crate) async fn room(&self, bytes: usize) -> Room {
         let wanted = u32::try_from(TASK_KB + bytes / 1_024).unwrap_or(ROOM_KB).min(ROOM_KB);
-        room.acquire_many_owned(wanted).await.ok()
+        // Neither is ever closed.
+        let settling = match &self.settling {
+            Some(settling) => Arc::clone(settling).acquire_owned().await.ok(),
+            None => None,
+        };
+        Room { _kilobytes: Arc::clone(&self.kilobytes).acquire_many_owned(wanted).await.ok(), _settling: settling }
     }
 
     /// Stores a result; `None` when that failed, which has been logged.

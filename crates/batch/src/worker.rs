@@ -118,7 +118,7 @@ impl Worker {
     /// Starts to claim and run. `tasks` is asked to stop before the group that settles is.
     pub fn start(parts: WorkerParts, batches: &Batches, options: WorkerOptions, tasks: &Tasks) {
         let WorkerParts { gateway, claims, endings, keys, chores, rows, blobs, files } = parts;
-        let results = ResultWriter::start(blobs.clone(), gateway.shared_ids(), tasks);
+        let results = ResultWriter::start(blobs.clone(), gateway.shared_ids(), options.concurrency, tasks);
         let parts = StewardParts {
             gateway: gateway.clone(),
             chores,

@@ -30,6 +30,7 @@ settings! {
         kind: Kind::Integer { min: 1, max: 10_000 },
         preset: Preset::Integer(256),
         doc: "Most tasks that this process runs at once; the upstreams' slots and interactive requests limit it further. \
+              Answered ones that are being stored do not count. \
               Where some models have all of them, the others share half as many more, at least one each.",
     };
     const MAX_ATTEMPTS: Setting = Setting {

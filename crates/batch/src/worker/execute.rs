@@ -43,13 +43,11 @@ impl Worker {
         Ok(unsettled)
     }
 
-    /// Sees to it that a task's answer is durable and settled. Where results gather, its place goes to another meanwhile.
+    /// Sees to it that a task's answer is durable and settled. Its place goes to another meanwhile, as far as there is room.
     pub(super) async fn keep(&self, ready: &Ready, unsettled: Unsettled, slot: &mut Option<Slot>) -> Came {
         let task = &ready.task;
-        let room = self.results.room(ready.inbound.body.len() + unsettled.body.len()).await;
-        if room.is_some() {
-            *slot = None;
-        }
+        let _room = self.results.room(ready.inbound.body.len() + unsettled.body.len()).await;
+        *slot = None;
         let new = NewResult {
             batch: task.batch,
             task: task.claim.task,

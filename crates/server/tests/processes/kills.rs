@@ -75,14 +75,17 @@ async fn what_a_dead_server_had_goes_to_the_others() {
 /// end, also where a server starts slowly.
 const LONG_BATCH: usize = 5_000;
 const BATCH_KILLS: usize = 10;
-/// Tasks between their claim's start and their charge at once: what a death repeats at most.
-const IN_FLIGHT: u32 = 64;
+/// Tasks that run at once.
+const AT_ONCE: u32 = 64;
+/// Tasks between their claim's start and their charge at once, four of them with an answer for each that runs: what a death
+/// repeats at most.
+const IN_FLIGHT: u32 = 5 * AT_ONCE;
 /// How soon after a restart work must go on: in less than a second, and this where others build beside it.
 const GOES_ON: Duration = Duration::from_secs(6);
 
 on_both! {
     async fn a_long_batch_repeats_only_what_was_in_flight(backend) {
-        let settings = Settings { lease_seconds: 1, tasks_at_once: IN_FLIGHT, ..Settings::default() };
+        let settings = Settings { lease_seconds: 1, tasks_at_once: AT_ONCE, ..Settings::default() };
         let world = World::new(backend, settings.model("task", "sim:tokens=2,first_ms=160")).await;
         let mut node = world.node().await;
         let account = world.account(100_000).await;
