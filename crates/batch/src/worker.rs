@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::{AccountId, KeyId, Priority};
+use batchin_domain::{AccountId, BatchId, KeyId, Priority};
 use batchin_files::{Blobs, Files};
 use batchin_gateway::{AdmitError, Caller, Gateway};
 use batchin_store::{BatchRows, Chores, Claim, Claims, Endings, Keys, Requeue};
@@ -21,7 +21,7 @@ use batchin_tasks::Tasks;
 use futures::future::join_all;
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,10 +31,11 @@ use crate::{
     results::ResultWriter,
     steward::{Steward, StewardParts},
 };
+use claims::Seen;
 use lateness::Lateness;
 use queues::{Queues, Ready};
 
-/// Between two looks at the durable queue while nothing else wakes the worker.
+/// Between two looks at the durable queue.
 const POLL: Duration = Duration::from_millis(100);
 /// Claimed tasks of each model kept ready beyond those that run, so that a freed slot is filled without asking the
 /// database: as many again as may run, and at least these.
@@ -45,7 +46,7 @@ const MOST_UNPAID: usize = 16_384;
 /// The worker's bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerOptions {
-    /// Tasks in flight on this node, whatever the upstreams bear.
+    /// Tasks that run on this node, whatever the upstreams bear. Those whose answers are becoming durable are not among them.
     pub concurrency: usize,
     /// Tries of a task that fails for reasons of the upstream.
     pub max_attempts: u32,
@@ -108,6 +109,10 @@ struct State {
     keys: HashMap<KeyId, (Caller, Instant)>,
     /// Claims on their way back to the queue.
     returned: Vec<Requeue>,
+    /// What the last look at each rank found.
+    seen: HashMap<Priority, Seen>,
+    /// Batches that began to wait for something since then.
+    waiting: HashSet<BatchId>,
     /// Where the last look at each rank ended that did not see all of it.
     looked: HashMap<Priority, AccountId>,
     /// The last account of each rank and model that got a share when there was no room for all.
@@ -157,11 +162,9 @@ impl Worker {
 
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut queues = Queues::new(self.options.concurrency.max(LEAST_READY));
-        let mut poll = tokio::time::interval(POLL);
-        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut node = self.gateway.epoch().identity;
-        // The durable queue is looked at when it is time, and again while the last look found something.
-        let (mut polled, mut found) = (true, HashSet::new());
+        // The durable queue is looked at when it is time; until then what that look found is claimed as it is wanted.
+        let (mut next_look, mut found) = (Instant::now(), HashSet::new());
         while !stop.is_cancelled() {
             let current = self.gateway.epoch().identity;
             if current != node {
@@ -174,10 +177,13 @@ impl Worker {
                 node = current;
             }
             self.drop_lost(&mut queues).await;
-            if polled || found.iter().any(|model: &String| queues.is_hungry(model)) {
-                found = self.claim(&mut queues, node, polled).await;
+            let is_time = Instant::now() >= next_look;
+            if is_time {
+                next_look = Instant::now() + POLL;
             }
-            polled = false;
+            if is_time || found.iter().any(|model: &String| queues.is_hungry(model)) {
+                found = self.claim(&mut queues, node, is_time).await;
+            }
             let started = self.start_ready(&mut queues, &stop);
             queues.drop_empty();
             if started && !found.is_empty() {
@@ -187,7 +193,7 @@ impl Worker {
                 () = stop.cancelled() => break,
                 () = self.freed.notified() => {}
                 () = self.gateway.dispatcher().room() => {}
-                _ = poll.tick() => polled = true,
+                () = sleep_until(next_look) => {}
             }
         }
         let waiting = queues.take_models(|_| true);

@@ -92,7 +92,7 @@ async fn measure(store: &Store, node: NodeIdentity, account: AccountId, first: u
     for _ in 0..ROUNDS {
         let began = Instant::now();
         let backlog = store.claims().backlog(Priority::High, &[], (None, 512), now()).await.unwrap();
-        let share = Share { batch: backlog.last().unwrap().batch, model: "m".to_owned(), tasks: CLAIM };
+        let share = Share { batch: backlog.last().unwrap().batch, model: "m".to_owned(), tasks: CLAIM, after: None };
         let claimed = store.claims().claim(node, &[share], now()).await.unwrap();
         times.push(began.elapsed());
         assert_eq!(claimed.len(), CLAIM as usize);

@@ -58,7 +58,7 @@ pub use outbox::secrets::SealedSecret;
 pub use outbox::{DeliveryLog, Outbox};
 pub use queue::batches::{BatchRow, BatchTerms, BatchTimes, TaskRow, TaskUsage};
 pub use queue::chores::{BatchFiles, ChoreError, MovedResult, Piece};
-pub use queue::claims::{Backlog, Claim, ClaimedTask, Probe, Promotable, Requeue, Share};
+pub use queue::claims::{Backlog, Claim, ClaimedTask, Place, Probe, Promotable, Requeue, Share};
 pub use queue::endings::{CancelError, Cancelled};
 pub use queue::openings::{CreateBatchError, NewBatch, NewTask, NewTasks};
 pub use queue::task_ends::{BlobRange, StoredResult, TaskEnd, TaskError, TaskFinish};

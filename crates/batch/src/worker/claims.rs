@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::Priority;
+use batchin_domain::{BatchId, Priority, Timestamp};
 use batchin_gateway::Catalog;
 use batchin_scheduler::{Waiting, shares};
-use batchin_store::{Backlog, Claim, ClaimedTask, FencedError, NodeIdentity, Probe, Requeue, Share};
+use batchin_store::{Backlog, Claim, ClaimedTask, FencedError, NodeIdentity, Place, Probe, Requeue, Share};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -21,9 +21,50 @@ const BACKLOG: u32 = 512;
 /// Batches that wait for something and are looked at in one go.
 const PROBES: u32 = 512;
 
+/// What could be claimed of a rank, as a look at the durable queue found it.
+pub(super) struct Seen {
+    open: Vec<Open>,
+    /// Models that were full and not looked for.
+    without: Vec<String>,
+    /// There may be more than was looked at.
+    is_cut: bool,
+}
+
+struct Open {
+    of: Backlog,
+    /// The last task that was claimed of it since.
+    after: Option<Place>,
+}
+
+impl Seen {
+    /// Whether there may be something that is wanted and was not looked at: of a model that was full, or beyond what was
+    /// looked at once nothing of that is wanted.
+    fn is_spent(&self, is_wanted: impl Fn(&str) -> bool) -> bool {
+        let is_known = || self.open.iter().any(|open| is_wanted(&open.of.model));
+        self.without.iter().any(|model| is_wanted(model)) || (self.is_cut && !is_known())
+    }
+
+    /// Notes what was claimed of these shares: where fewer came than were asked for, there is nothing left.
+    fn claimed(&mut self, shares: &[Share], tasks: &[ClaimedTask]) {
+        let mut came: HashMap<(BatchId, &str), (u32, Place)> = HashMap::new();
+        for task in tasks {
+            let (number, last) = came.entry((task.batch, &task.model)).or_insert((0, task.place));
+            *number += 1;
+            *last = task.place.max(*last);
+        }
+        let asked: HashMap<_, _> = shares.iter().map(|share| ((share.batch, &*share.model), share.tasks)).collect();
+        self.open.retain_mut(|Open { of, after }| {
+            let name = (of.batch, &*of.model);
+            let Some(asked) = asked.get(&name) else { return true };
+            let Some((number, last)) = came.get(&name) else { return false };
+            *after = Some(*last);
+            number >= asked
+        });
+    }
+}
+
 /// The shares of one look.
 struct Look<'a> {
-    catalog: &'a Catalog,
     queues: &'a Queues,
     /// Tasks of each model, by id, in `take`.
     taken: HashMap<String, u32>,
@@ -31,11 +72,6 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn id_of(&self, name: &str) -> String {
-        // A name that is served no more has a queue of its own, which is emptied.
-        self.catalog.find(name).map_or_else(|| name.to_owned(), |model| model.id.clone())
-    }
-
     fn room(&self, id: &str) -> u32 {
         self.queues.room(id).saturating_sub(self.taken.get(id).copied().unwrap_or(0))
     }
@@ -47,13 +83,19 @@ impl Look<'_> {
 }
 
 impl Worker {
-    /// Claims what there is room for; `probing` looks at what waits, too. The models of which tasks were found.
-    pub(super) async fn claim(&self, queues: &mut Queues, node: NodeIdentity, probing: bool) -> HashSet<String> {
+    /// Claims what there is room for. A `look` looks for what is new and at what waits, too; until the next one, claims go on
+    /// with what it found. The models of which tasks were found.
+    pub(super) async fn claim(&self, queues: &mut Queues, node: NodeIdentity, look: bool) -> HashSet<String> {
         let mut found = HashSet::new();
+        if look {
+            let mut state = self.lock();
+            state.seen.clear();
+            state.waiting.clear();
+        }
         for rank in [None, Some(Priority::High), Some(Priority::Low), Some(Priority::Fill)] {
             let claimed = match rank {
                 Some(rank) => self.claim_rank(rank, queues, node).await,
-                None if probing => self.claim_probes(queues, node).await,
+                None if look => self.claim_probes(queues, node).await,
                 None => continue,
             };
             match claimed {
@@ -81,54 +123,79 @@ impl Worker {
         node: NodeIdentity,
     ) -> Result<Vec<ClaimedTask>, FencedError> {
         let (now, catalog) = (self.gateway.clock().now(), self.gateway.catalog());
-        let without = full_models(&catalog, queues);
-        let after = self.lock().looked.get(&rank).copied();
-        let mut backlog =
-            self.claims.backlog(rank, &without, (after, BACKLOG), now).await.map_err(FencedError::Store)?;
-        if backlog.is_empty() && after.is_some() {
-            backlog = self.claims.backlog(rank, &without, (None, BACKLOG), now).await.map_err(FencedError::Store)?;
-        }
-        let cut = backlog.len() >= usize::try_from(BACKLOG).unwrap_or(usize::MAX);
-        match backlog.last().filter(|_| cut) {
-            Some(last) => self.lock().looked.insert(rank, last.account),
-            None => self.lock().looked.remove(&rank),
+        let known = {
+            let mut state = self.lock();
+            let mut known = state.seen.remove(&rank);
+            if let Some(seen) = &mut known {
+                seen.open.retain(|open| !state.waiting.contains(&open.of.batch));
+            }
+            known
         };
-        let mut look = Look { catalog: &catalog, queues, taken: HashMap::new(), take: Vec::new() };
-        let mut by_model: BTreeMap<String, Vec<Waiting>> = BTreeMap::new();
-        for Backlog { batch, account, model } in backlog {
-            by_model.entry(model).or_default().push(Waiting { batch, account });
+        let is_wanted = |model: &str| catalog.find(model).is_some_and(|model| queues.is_hungry(&model.id));
+        let known = known.filter(|seen| !seen.is_spent(is_wanted));
+        let mut seen = match known {
+            Some(seen) => seen,
+            None => self.look(rank, full_models(&catalog, queues), now).await?,
+        };
+        let mut look = Look { queues, taken: HashMap::new(), take: Vec::new() };
+        let mut by_model: BTreeMap<&str, Vec<Waiting>> = BTreeMap::new();
+        let mut after: HashMap<(BatchId, &str), Option<Place>> = HashMap::new();
+        for Open { of: Backlog { batch, account, model }, after: place } in &seen.open {
+            by_model.entry(model).or_default().push(Waiting { batch: *batch, account: *account });
+            after.insert((*batch, model), *place);
         }
         for (model, mut waiting) in by_model {
-            let id = look.id_of(&model);
-            let turn = (rank, model);
+            let id = id_of(&catalog, model);
+            // Whose turn it is stays as it was.
+            if look.room(id) == 0 {
+                continue;
+            }
+            let turn = (rank, model.to_owned());
             if let Some(last) = self.lock().turns.get(&turn) {
                 let next = waiting.partition_point(|one| one.account <= *last);
                 waiting.rotate_left(next);
             }
-            let shares = shares(&waiting, look.room(&id), false);
+            let shares = shares(&waiting, look.room(id), false);
             for (batch, tasks) in shares.take {
-                look.take(&id, Share { batch, model: turn.1.clone(), tasks });
+                let after = after.get(&(batch, model)).copied().flatten();
+                look.take(id, Share { batch, model: model.to_owned(), tasks, after });
             }
             match shares.last {
                 Some(last) => self.lock().turns.insert(turn, last),
                 None => self.lock().turns.remove(&turn),
             };
         }
-        if look.take.is_empty() {
-            return Ok(Vec::new());
+        let take = look.take;
+        let claimed = if take.is_empty() { Vec::new() } else { self.claims.claim(node, &take, now).await? };
+        seen.claimed(&take, &claimed);
+        self.lock().seen.insert(rank, seen);
+        Ok(claimed)
+    }
+
+    /// Looks at what could be claimed of a rank, but not for these models.
+    async fn look(&self, rank: Priority, without: Vec<String>, now: Timestamp) -> Result<Seen, FencedError> {
+        let after = self.lock().looked.get(&rank).copied();
+        let mut found = self.claims.backlog(rank, &without, (after, BACKLOG), now).await.map_err(FencedError::Store)?;
+        if found.is_empty() && after.is_some() {
+            found = self.claims.backlog(rank, &without, (None, BACKLOG), now).await.map_err(FencedError::Store)?;
         }
-        self.claims.claim(node, &look.take, now).await
+        let is_cut = found.len() >= usize::try_from(BACKLOG).unwrap_or(usize::MAX);
+        match found.last().filter(|_| is_cut) {
+            Some(last) => self.lock().looked.insert(rank, last.account),
+            None => self.lock().looked.remove(&rank),
+        };
+        Ok(Seen { open: found.into_iter().map(|of| Open { of, after: None }).collect(), without, is_cut })
     }
 
     /// Claims one task of each batch that waits for something and is due, but of an account only one for each reason.
     async fn claim_probes(&self, queues: &Queues, node: NodeIdentity) -> Result<Vec<ClaimedTask>, FencedError> {
         let (now, catalog) = (self.gateway.clock().now(), self.gateway.catalog());
-        let mut look = Look { catalog: &catalog, queues, taken: HashMap::new(), take: Vec::new() };
+        let mut look = Look { queues, taken: HashMap::new(), take: Vec::new() };
         let without = full_models(&catalog, queues);
         for Probe { of, .. } in self.claims.probes(&without, PROBES, now).await.map_err(FencedError::Store)? {
-            let id = look.id_of(&of.model);
+            let id = id_of(&catalog, &of.model).to_owned();
             if look.room(&id) > 0 {
-                look.take(&id, Share { batch: of.batch, model: of.model, tasks: 1 });
+                look.take(&id, Share { batch: of.batch, model: of.model, tasks: 1, after: None });
             }
         }
         if look.take.is_empty() {
@@ -210,6 +277,11 @@ impl Worker {
     }
 }
 
+/// The id of the model of this name. One that is served no more has a queue of its own, which is emptied.
+fn id_of<'a>(catalog: &'a Catalog, name: &'a str) -> &'a str {
+    catalog.find(name).map_or(name, |model| &model.id)
+}
+
 /// What tasks may call the models of which as many wait as are to.
 fn full_models(catalog: &Catalog, queues: &Queues) -> Vec<String> {
     let mut names = Vec::new();
@@ -218,4 +290,36 @@ fn full_models(catalog: &Catalog, queues: &Queues) -> Vec<String> {
         names.extend(catalog.find(id).into_iter().flat_map(|model| model.aliases.iter().cloned()));
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use batchin_domain::AccountId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn what_was_full_is_looked_for_and_what_was_seen_is_claimed_first() {
+        let open = |model: &str| Open {
+            of: Backlog {
+                batch: BatchId::new(Uuid::from_u128(1)),
+                account: AccountId::new(Uuid::from_u128(2)),
+                model: model.to_owned(),
+            },
+            after: None,
+        };
+        let seen = |known: &[&str], without: &[&str], is_cut| Seen {
+            open: known.iter().copied().map(open).collect(),
+            without: without.iter().copied().map(str::to_owned).collect(),
+            is_cut,
+        };
+        let wants_a = |model: &str| model == "a";
+        assert!(!seen(&["a"], &[], true).is_spent(wants_a), "there is more, once that is claimed");
+        assert!(seen(&["b"], &[], true).is_spent(wants_a), "it may be beyond what was seen");
+        assert!(!seen(&["b"], &[], false).is_spent(wants_a), "there was none");
+        assert!(seen(&["b"], &["a"], false).is_spent(wants_a), "it was full, and is not any more");
+        assert!(!seen(&["a"], &["b"], false).is_spent(wants_a), "what was full is full");
+        assert!(seen(&["a"], &["b"], false).is_spent(|_| true));
+    }
 }

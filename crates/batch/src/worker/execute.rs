@@ -118,6 +118,7 @@ impl Worker {
         if let Err(cause) = self.claims.set_blocked(task.batch, Some((WAITS_FOR_CAP, until))).await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
+        self.lock().waiting.insert(task.batch);
         batchin_faults::point("batch.blocked");
         Came::Waiting
     }
@@ -138,6 +139,7 @@ impl Worker {
         if let Err(cause) = stored.await {
             warn!(error = &cause as &dyn std::error::Error, "a batch could not say that it waits");
         }
+        self.lock().waiting.insert(task.batch);
         batchin_faults::point("batch.blocked");
         Came::Waiting
     }

@@ -50,6 +50,20 @@ pub struct ClaimedTask {
     pub body: BlobRange,
     /// How often it has been claimed, this time included.
     pub attempts: u32,
+    /// Where it stood in the queue.
+    pub place: Place,
+}
+
+/// Where a task stands among those of its batch that wait: by when it is due, then by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    not_before: i64,
+    idx: i64,
+}
+
+impl Place {
+    /// Before all others.
+    const FIRST: Self = Self { not_before: i64::MIN, idx: i64::MIN };
 }
 
 /// A claim: old epochs are refused.
@@ -101,6 +115,9 @@ pub struct Share {
     pub model: String,
     /// At most so many tasks.
     pub tasks: u32,
+    /// Those behind this place first. A database walks over what was claimed a moment ago as if it were still waiting, and
+    /// need not where it is told where to begin.
+    pub after: Option<Place>,
 }
 
 /// A batch whose window may pass before all its tasks have run.
@@ -131,8 +148,10 @@ struct Terms {
 
 /// Batches whose tasks run.
 const OPEN: &str = "b.status IN (0, 1)";
-/// Of batch `b` and model `m`, something is due at `$3`.
-const HAS_TASKS: &str = "EXISTS (SELECT 1 FROM task t WHERE t.batch_id = b.id AND t.model = m.model AND t.state = 0 AND t.not_before <= $3)";
+/// Of batch `b` and model `m`, something is due at `$3`. No EXISTS: PostgreSQL makes a join of one, and as long as it knows
+/// nothing of the table it reads every task that waits for it.
+const HAS_TASKS: &str = "(SELECT 1 FROM task t WHERE t.batch_id = b.id AND t.model = m.model AND t.state = 0 AND t.not_before <= $3 \
+                         LIMIT 1) IS NOT NULL";
 const _: () = assert!(BatchStatus::Pending.code() == 0 && BatchStatus::InProgress.code() == 1);
 const _: () = assert!(TaskStatus::Pending.code() == 0);
 
@@ -189,7 +208,8 @@ impl Claims {
         rows.iter().map(|row| Ok(Probe { of: backlog(row)?, reason: row.get("blocked")? })).collect()
     }
 
-    /// Claims up to so many tasks of each share, oldest first.
+    /// Claims up to so many tasks of each share, oldest first but for what stands before its `after`. Where fewer came than were
+    /// asked for, no more were free.
     ///
     /// After an error, tasks may be claimed that the caller knows nothing of: [`Claims::claims_of`] tells.
     pub async fn claim(
@@ -212,7 +232,12 @@ impl Claims {
             let mut begun = BTreeSet::new();
             for share in &shares {
                 let Some((terms, pending)) = terms.get(&share.batch) else { continue };
-                let claimed = take(&tx, node, (share, terms), now).await?;
+                let mut claimed = take(&tx, node, (share, terms), now).await?;
+                let left = share.tasks.saturating_sub(u32::try_from(claimed.len()).unwrap_or(u32::MAX));
+                if share.after.is_some() && left > 0 {
+                    let rest = Share { tasks: left, after: None, ..share.clone() };
+                    claimed.extend(take(&tx, node, (&rest, terms), now).await?);
+                }
                 if *pending && !claimed.is_empty() {
                     begun.insert(share.batch);
                 }
@@ -375,19 +400,24 @@ async fn take(
     // Materialised: a planner that ran the limited query once for every row would find others each time.
     let sql = format!(
         "WITH picked(pick) AS MATERIALIZED (SELECT id FROM task WHERE batch_id = $2 AND model = $5 \
-         AND state = {pending} AND not_before <= $3 ORDER BY not_before, idx LIMIT $4{lock}) \
+         AND state = {pending} AND not_before <= $3 AND (not_before, idx) > ($6, $7) \
+         ORDER BY not_before, idx LIMIT $4{lock}) \
          UPDATE task SET state = {running}, node_id = $1, epoch = epoch + 1, attempts = attempts + 1 FROM picked \
-         WHERE id = pick RETURNING id, epoch, custom_id, model, endpoint, body_offset, body_len, attempts",
+         WHERE id = pick \
+         RETURNING id, epoch, custom_id, model, endpoint, body_offset, body_len, attempts, not_before, idx",
         running = TaskStatus::Running.code(),
         pending = TaskStatus::Pending.code(),
         lock = tx.dialect.skip_locked(),
     );
-    let values: [Value; 5] = [
+    let after = share.after.unwrap_or(Place::FIRST);
+    let values: [Value; 7] = [
         node.id.uuid().into(),
         share.batch.uuid().into(),
         now.micros().into(),
         i64::from(share.tasks).into(),
         share.model.as_str().into(),
+        after.not_before.into(),
+        after.idx.into(),
     ];
     let rows = tx.all(sql, values).await?;
     let mut tasks = Vec::with_capacity(rows.len());
@@ -412,6 +442,7 @@ async fn take(
                 len: number("body_len")?,
             },
             attempts: u32::try_from(number("attempts")?).unwrap_or(u32::MAX),
+            place: Place { not_before: row.get("not_before")?, idx: row.get("idx")? },
         });
     }
     tasks.sort_unstable_by_key(|task| task.claim.task);

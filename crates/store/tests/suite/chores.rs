@@ -284,7 +284,7 @@ both! {
         let probes = db.store.claims().probes(&[], 9, soon).await.unwrap();
         let [Probe { of, reason }] = probes.as_slice() else { panic!("{probes:?}") };
         assert_eq!((of.batch, of.account, reason.as_str()), (new.id, new.account, "max_cost"));
-        let share = Share { batch: of.batch, model: of.model.clone(), tasks: 1 };
+        let share = Share { batch: of.batch, model: of.model.clone(), tasks: 1, after: None };
         let probe = db.store.claims().claim(node, &[share], soon).await.unwrap();
         assert_eq!(probe.iter().map(|task| (task.blocked.as_deref(), task.rank)).collect::<Vec<_>>(), [(Some("max_cost"), Priority::Low)]);
         db.store.claims().set_blocked(new.id, None).await.unwrap();

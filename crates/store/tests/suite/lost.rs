@@ -145,7 +145,11 @@ async fn verbs_whose_commit_was_not_heard_of_are_done_once() {
         // A claim that was not heard of is seen among the node's claims.
         cut.lose(1);
         assert!(
-            store.claims().claim(node, &[Share { batch: id, model: "m".to_owned(), tasks: 5 }], now()).await.is_err()
+            store
+                .claims()
+                .claim(node, &[Share { batch: id, model: "m".to_owned(), tasks: 5, after: None }], now())
+                .await
+                .is_err()
         );
         cut.lost();
         assert_eq!(store.claims().claims_of(node).await.unwrap().len(), 5);

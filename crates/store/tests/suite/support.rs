@@ -358,7 +358,8 @@ impl Db {
         for Backlog { batch, model, .. } in backlog {
             let tasks = limit - u32::try_from(claimed.len()).unwrap();
             if tasks > 0 {
-                claimed.extend(self.store.claims().claim(node, &[Share { batch, model, tasks }], at).await?);
+                claimed
+                    .extend(self.store.claims().claim(node, &[Share { batch, model, tasks, after: None }], at).await?);
             }
         }
         Ok(claimed)
