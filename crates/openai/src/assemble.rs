@@ -1,8 +1,8 @@
 //! Holds: a whole answer, put together from the chunks of a stream.
 //!
 //! What the server would have sent in one piece, as far as chunks tell it. Texts and lists are joined as they lie in
-//! the JSON, escapes and all: nothing is decoded, and a chunk costs at most two borrowing passes and no tree. It never guesses
-//! what a body without chunks would have had; bodies whose streams say less are not assembled (see
+//! the JSON, escapes and all: nothing is decoded, and a chunk costs at most two borrowing passes and no tree. It never
+//! guesses what a body without chunks would have had; bodies whose streams say less are not assembled (see
 //! [`Peek::streams_less`](crate::Peek::streams_less)).
 
 mod choice;
@@ -95,9 +95,14 @@ impl Assembler {
 
     /// Takes in the data of one event.
     pub fn take(&mut self, data: &[u8]) -> Result<ChunkFacts, AssembleError> {
-        if let Some(facts) = self.alike.text_of(data).and_then(|text| self.grow(text)) {
-            return if self.size > self.most { Err(AssembleError::TooLarge) } else { Ok(facts) };
-        }
+        let facts = match self.alike.text_of(data).and_then(|text| self.grow(text)) {
+            Some(facts) => facts,
+            None => self.read(data)?,
+        };
+        if self.size > self.most { Err(AssembleError::TooLarge) } else { Ok(facts) }
+    }
+
+    fn read(&mut self, data: &[u8]) -> Result<ChunkFacts, AssembleError> {
         let text = std::str::from_utf8(data).map_err(|_| AssembleError::NotAChunk)?;
         let mut facts = ChunkFacts::default();
         let mut fault = Fault::default();
@@ -113,7 +118,7 @@ impl Assembler {
             // A chunk is alike the one that was taken in before it: its other members change nothing then.
             None => self.alike.forget(),
         }
-        if self.size > self.most { Err(AssembleError::TooLarge) } else { Ok(facts) }
+        Ok(facts)
     }
 
     /// Takes in the text of a chunk that says nothing else. `None` when there is nothing that it goes on.
