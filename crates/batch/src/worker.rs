@@ -46,7 +46,8 @@ const MOST_UNPAID: usize = 16_384;
 /// The worker's bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerOptions {
-    /// Tasks that run on this node, whatever the upstreams bear. Those whose answers are becoming durable are not among them.
+    /// Tasks that run on this node, whatever the upstreams bear. Those whose answers are becoming durable are not among
+    /// them.
     pub concurrency: usize,
     /// Tries of a task that fails for reasons of the upstream.
     pub max_attempts: u32,
@@ -177,9 +178,10 @@ impl Worker {
                 node = current;
             }
             self.drop_lost(&mut queues).await;
-            let is_time = Instant::now() >= next_look;
+            let now = Instant::now();
+            let is_time = now >= next_look;
             if is_time {
-                next_look = Instant::now() + POLL;
+                next_look = now + POLL;
             }
             if is_time || found.iter().any(|model: &String| queues.is_hungry(model)) {
                 found = self.claim(&mut queues, node, is_time).await;

@@ -1,7 +1,8 @@
 //! Holds: what a stream chunk says, and the frame that carries it on to the client.
 //!
-//! A borrowing pass and an allocation per chunk, and no pass for one that is alike the one before (`alike.rs`); the text of a delta is measured, not decoded. Bytes change only where
-//! they must: names, numbers of tool calls, usage that nobody asked for.
+//! A borrowing pass and an allocation per chunk, and no pass for one that is alike the one before (`alike.rs`); the text of
+//! a delta is measured, not decoded. Bytes change only where they must: names, numbers of tool calls, usage that nobody
+//! asked for.
 
 mod read;
 #[cfg(test)]

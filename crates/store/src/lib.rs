@@ -7,7 +7,8 @@
 //! account, purse, lease; rows of one table in the order of their keys.
 //!
 //! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `money`,
-//! `outbox`, `inference`, `files`, `file_claims`, `queue`, `commit`, `nodes`, `check`. Rows of several parts meet in `commit` and above.
+//! `outbox`, `inference`, `files`, `file_claims`, `queue`, `commit`, `nodes`, `check`. Rows of several parts meet in
+//! `commit` and above.
 
 mod accounts;
 mod agreement;
