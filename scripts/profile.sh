@@ -26,12 +26,13 @@ scripts/setup.sh build test
 rm -rf "$work/counts"
 mkdir -p "$work/counts"
 # Counted as it is used, without --target, since names hold that too; what build scripts and macros count goes nowhere.
-LLVM_PROFILE_FILE=/dev/null PROFILE="profile-generate=$work/counts" \
+# Counting comes before link-time optimisation, which would take longer than all else here.
+LLVM_PROFILE_FILE=/dev/null PROFILE="profile-generate=$work/counts" LINK=quickly \
   scripts/build.sh --target-dir "$work/build" --package batchin-server
-scripts/build.sh --package batchin-sim --bins --example load
+cargo build --profile quick --locked --package batchin-sim --bins --example load
 for measurement in chat "chat postgres" stream "batch sqlite"; do
   read -ra words <<<"$measurement"
-  BATCHIN=$work/build/release/batchin BENCH_NO_BUILD=1 BENCH_BLOCKS=1 BENCH_SECONDS=8 SIZES=5000 BATCHES=1 \
+  BATCHIN=$work/build/release/batchin SIM=$PWD/target/quick/sim LOAD=$PWD/target/quick/examples/load BENCH_NO_BUILD=1 BENCH_BLOCKS=1 BENCH_SECONDS=8 SIZES=5000 BATCHES=1 \
     "bench/${words[0]}.sh" "${words[@]:1}"
 done
 
