@@ -14,10 +14,12 @@ mod chunk;
 mod closing;
 mod code;
 mod error;
+mod heard;
 mod meant;
 mod members;
 mod passing;
 mod peek;
+mod retold;
 mod rewrite;
 mod said;
 pub mod sse;
@@ -30,11 +32,13 @@ pub use chunk::{ChunkError, ChunkFacts, FramedChunk, Relay};
 pub use closing::{ChunkHead, with_usage};
 pub use code::Code;
 pub use error::{ErrorBody, MAX_ERROR_TEXT_CHARS, UpstreamError, upstream_error_message};
+pub use heard::{Finish, Heard, HeardCall, HeardChoice, hear};
 pub use meant::meant_for;
 pub use members::{InvalidJson, MAX_DEPTH};
 pub use peek::{
     COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, Peek, Position, peek,
 };
+pub use retold::{AsChat, Names, Retelling, Telling};
 pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit};
 pub use steering::{STEERING, Steering};
 pub use usage::{Usage, usage_of};

@@ -109,7 +109,8 @@ pub struct Position {
 }
 
 impl InvalidRequest {
-    pub(crate) fn at(param: impl Into<String>, message: impl Into<String>) -> Self {
+    /// A fault of the field with this path.
+    pub fn at(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { message: message.into(), param: Some(param.into()), position: None }
     }
 }
