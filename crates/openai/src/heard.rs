@@ -218,7 +218,7 @@ fn content_of(json: &str) -> Option<&RawValue> {
 }
 
 /// The text that this valid JSON is, if it is one.
-fn text_of(json: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn text_of(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inner));

@@ -19,6 +19,7 @@ mod meant;
 mod members;
 mod passing;
 mod peek;
+pub mod responses;
 mod retold;
 mod rewrite;
 mod said;
