@@ -16,6 +16,7 @@ struct Edges {
 const EDGES: &[Edges] = &[
     Edges { name: "domain", may_import: &[] },
     Edges { name: "openai", may_import: &["domain"] },
+    Edges { name: "anthropic", may_import: &["openai"] },
     Edges { name: "tasks", may_import: &[] },
     Edges { name: "faults", may_import: &[] },
     Edges { name: "shares", may_import: &[] },
@@ -29,7 +30,7 @@ const EDGES: &[Edges] = &[
     Edges { name: "upstream", may_import: &["openai", "domain", "tasks"] },
     Edges {
         name: "gateway",
-        may_import: &["upstream", "scheduler", "store", "openai", "domain", "shares", "faults", "tasks"],
+        may_import: &["upstream", "scheduler", "store", "anthropic", "openai", "domain", "shares", "faults", "tasks"],
     },
     Edges {
         name: "batch",
@@ -39,7 +40,17 @@ const EDGES: &[Edges] = &[
     Edges {
         name: "api",
         may_import: &[
-            "batch", "webhooks", "gateway", "upstream", "files", "store", "openai", "domain", "shares", "faults",
+            "batch",
+            "webhooks",
+            "gateway",
+            "upstream",
+            "files",
+            "store",
+            "anthropic",
+            "openai",
+            "domain",
+            "shares",
+            "faults",
             "tasks",
         ],
     },

@@ -1,0 +1,19 @@
+//! Holds: Anthropic's protocol, told in OpenAI's chats.
+//!
+//! A request to its Messages API is asked as a chat, and the chat's answer is told as a message, whole or event by event;
+//! beside that stand the protocol's errors and its list of models. Pure: no IO, no clock, no async. A text goes on as it
+//! lies in the body, escapes and all: it is joined with others and never decoded.
+
+mod arguments;
+mod ask;
+mod ending;
+mod error;
+mod models;
+mod stream;
+mod told;
+mod whole;
+mod wire;
+
+pub use ask::ask_as_chat;
+pub use error::error_body;
+pub use models::{ListedModel, ModelsPage, models_page};
