@@ -4,7 +4,7 @@
 #
 # The load is that of bench/: chat on both databases, streams, batches. The counts fit the functions that they were taken
 # of: they age as those change, and those of a crate end when its dependencies change. A build with old ones is right and
-# slower. Takes three quarters of an hour.
+# slower. Takes half an hour and more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$PWD/target/profile
