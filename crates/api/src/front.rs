@@ -38,6 +38,7 @@ use crate::{
     intake::{Edge, Intake, Pace},
     late::{self, Work},
     request_id::{self, Named},
+    told,
 };
 
 /// The whole HTTP API. Cheap to clone.
@@ -95,6 +96,7 @@ where
         let client = request_id::of_client(request.headers());
         let origin = cors::allowed(&app.settings.cors_origins, request.headers());
         let may_ask = origin.is_some() && cors::is_preflight(request.method(), request.headers());
+        let call = inference_call(&request).filter(|_| app.settings.serves);
         let (edge, request) = taken_in(request, *pace);
         let request = match self.refusal {
             None => request,
@@ -106,7 +108,7 @@ where
                 *answer.headers_mut() = cors::preflight(request.headers());
                 Doing::Known { answer: Some(answer) }
             }
-            Ok(request) => match inference_call(&request).filter(|_| app.settings.serves) {
+            Ok(request) => match call {
                 Some(call) => {
                     let (app, of_late, told) = (app.clone(), app.clone(), edge.clone());
                     let promised = move |promise| {
@@ -114,15 +116,24 @@ where
                             edge.promise(promise);
                         }
                     };
-                    let answer =
-                        async move { inference::answer(&app, (call, id), request, promised).await.into_response() };
+                    let answer = async move {
+                        let answer = inference::answer(&app, (call, id), request, promised).await;
+                        answer.unwrap_or_else(|error| told::refusal(error, call, id))
+                    };
                     Doing::Inference { answer: Some(Box::pin(answer)), app: of_late }
                 }
                 None => Doing::Routed { answer: self.routed(router, id, request) },
             },
-            Err(refused) => Doing::Known { answer: Some(refused.into_response()) },
+            Err(refused) => Doing::Known { answer: Some(refused_as(refused, call, id)) },
         };
-        let answering = Answering { work, edge, silence: None, keep_alive: app.settings.keep_alive, leaving: None };
+        let answering = Answering {
+            work,
+            edge,
+            named: (call, id),
+            silence: None,
+            keep_alive: app.settings.keep_alive,
+            leaving: None,
+        };
         Named::new(answering, id, client).for_origin(origin, cors::varies(&app.settings.cors_origins))
     }
 }
@@ -171,6 +182,13 @@ fn inference_call<B>(request: &Request<B>) -> Option<CallKind> {
     CallKind::from_url(path.strip_prefix("/openai").filter(|below| below.starts_with("/v1/")).unwrap_or(path))
 }
 
+fn refused_as(error: ApiError, call: Option<CallKind>, id: RequestId) -> Response {
+    match call {
+        Some(call) => told::refusal(error, call, id),
+        None => error.into_response(),
+    }
+}
+
 pin_project! {
     #[project = DoingProjected]
     enum Doing {
@@ -185,6 +203,7 @@ pin_project! {
     pub struct Answering<B> {
         #[pin]
         work: Doing,
+        named: (Option<CallKind>, RequestId),
         edge: Option<Arc<Edge<B>>>,
         // Until the headers of a stream leave without its first event.
         silence: Option<Pin<Box<Sleep>>>,
@@ -218,9 +237,10 @@ where
                     let promise = this.edge.as_ref().and_then(|edge| edge.promised()).filter(|promise| promise.streams);
                     let Some(promise) = promise else { return Poll::Pending };
                     let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(*this.keep_alive)));
+                    let call = this.named.0.unwrap_or(CallKind::Chat);
                     return match (silence.as_mut().poll(cx), answer.take()) {
                         (Poll::Ready(()), Some(work)) => {
-                            Poll::Ready(Ok(late::begin(work, promise, *this.keep_alive, &app.tasks)))
+                            Poll::Ready(Ok(late::begin(work, (call, promise), *this.keep_alive, &app.tasks)))
                         }
                         (_, work) => {
                             *answer = work;
@@ -237,11 +257,13 @@ where
         let (intake, edge) = intake;
         if intake.is_too_slow() {
             let message = "The body did not arrive in time: it came too slowly.";
-            return Poll::Ready(Ok(ApiError::new(Code::RequestTimeout, message).into_response()));
+            let (call, id) = *this.named;
+            return Poll::Ready(Ok(refused_as(ApiError::new(Code::RequestTimeout, message), call, id)));
         }
         let answer = if edge.is_undecodable() && !intake.is_broken() {
             let message = "The body is not compressed as its content-encoding says.";
-            ApiError::new(Code::InvalidRequest, message).into_response()
+            let (call, id) = *this.named;
+            refused_as(ApiError::new(Code::InvalidRequest, message), call, id)
         } else {
             answer
         };

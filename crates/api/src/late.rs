@@ -15,8 +15,8 @@ use axum::{
     body::Body,
     response::{IntoResponse as _, Response},
 };
+use batchin_domain::CallKind;
 use batchin_gateway::Promise;
-use batchin_openai::sse;
 use batchin_tasks::Tasks;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -28,6 +28,7 @@ use crate::{
     error::ApiError,
     inference::{is_event_stream, started},
     readers::KEEP_ALIVE_FRAME,
+    told,
 };
 
 /// An answer that is being worked on.
@@ -35,13 +36,14 @@ pub(crate) type Work = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// Headers now, with a comment at once and after each pause, and the answer when it is there. The work ends when the
 /// body is dropped.
-pub(crate) fn begin(work: Work, promise: Promise, pause: Duration, tasks: &Tasks) -> Response {
+pub(crate) fn begin(work: Work, (call, promise): (CallKind, Promise), pause: Duration, tasks: &Tasks) -> Response {
     let left = tasks.stop_signal().child_token();
     let until_left = left.clone();
     let done = tasks.see_through("late_answer", async move { until_left.run_until_cancelled(work).await });
     let work = async { done.await.flatten().unwrap_or_else(|| ApiError::internal().into_response()) };
     let body = LateBody {
         state: State::Working(Box::pin(work)),
+        call,
         said: false,
         pause,
         silence: Box::pin(sleep(pause)),
@@ -61,6 +63,7 @@ enum State {
 
 struct LateBody {
     state: State,
+    call: CallKind,
     /// The first comment has left.
     said: bool,
     pause: Duration,
@@ -105,7 +108,7 @@ impl HttpBody for LateBody {
                     }
                     Poll::Ready(Some(Err(cause))) => return Poll::Ready(Some(Err(cause.into()))),
                     Poll::Ready(None) => {
-                        let event = sse::frame(text);
+                        let event = told::as_event(this.call, text);
                         this.state = State::Ended;
                         return Poll::Ready(Some(Ok(Frame::data(event))));
                     }
@@ -136,7 +139,8 @@ mod tests {
             sleep(PAUSE * 3).await;
             answer
         };
-        let response = begin(Box::pin(work), Promise { streams: true, rate: None }, PAUSE, &Tasks::new());
+        let response =
+            begin(Box::pin(work), (CallKind::Chat, Promise { streams: true, rate: None }), PAUSE, &Tasks::new());
         assert_eq!((response.status(), is_event_stream(response.headers())), (StatusCode::OK, true));
         let whole = response.into_body().collect().await.unwrap().to_bytes();
         String::from_utf8(whole.to_vec()).unwrap()
@@ -144,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_work_goes_on_unread_and_ends_when_its_reader_has_left() {
-        let promise = || Promise { streams: true, rate: None };
+        let promise = || (CallKind::Chat, Promise { streams: true, rate: None });
         let (tasks, (done, told)) = (Tasks::new(), oneshot::channel());
         let work = async move {
             sleep(PAUSE).await;

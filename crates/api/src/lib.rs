@@ -32,6 +32,7 @@ mod request_id;
 mod router;
 mod secret;
 mod throttle;
+mod told;
 mod v1;
 
 pub use app::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE};

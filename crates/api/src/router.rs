@@ -22,7 +22,7 @@ use crate::{
     health, metrics,
     openai::{batches as openai_batches, files},
     openapi::{self as description},
-    v1::{batches, keys, models, topup, usage, users, webhooks},
+    v1::{batches, keys, messages, models, topup, usage, users, webhooks},
 };
 
 /// Every route that is documented below `/v1`.
@@ -35,6 +35,7 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(users::by_email::by_email),
         routes!(keys::create::create, keys::list::list),
         routes!(keys::update::update, keys::delete::delete),
+        routes!(messages::count_tokens::count_tokens),
         routes!(models::list::list),
         routes!(models::show::show),
         routes!(flavour::create_batch, batches::list::list),

@@ -246,7 +246,8 @@ fn call_of(at: &str, url: Option<&str>, body: &str) -> Result<CallKind, TaskFaul
         Some(url) => CallKind::from_url(url)
             .ok_or_else(|| fault(format!("{at}.url"), format!("must be one of {}", CallKind::paths()))),
         None => meant_for(body.as_bytes()).ok_or_else(|| {
-            let prompts = CallKind::ALL.map(|call| format!("`{}` ({})", call.prompt(), call.needs().name()));
+            let prompts: Vec<_> =
+                CallKind::asked().map(|call| format!("`{}` ({})", call.prompt(), call.needs().name())).collect();
             let message = format!("must have {}, or the task a `url`", one_of(&prompts));
             fault(format!("{at}.request_body"), message)
         }),

@@ -18,7 +18,7 @@ listed! {
 }
 
 macro_rules! call_kinds {
-    ($($kind:ident = $code:literal, $name:literal at $path:literal, prompt $prompt:literal, ids $id:literal, needs $needs:ident, generates $generates:literal;)+) => {
+    ($($kind:ident = $code:literal, $name:literal at $path:literal, prompt $prompt:literal, ids $id:literal, asks $asks:ident, needs $needs:ident, generates $generates:literal;)+) => {
         stored! {
             /// A kind of inference call: one that a model answers. Listed in the order of the documentation.
             pub enum CallKind {
@@ -52,6 +52,12 @@ macro_rules! call_kinds {
                 match self { $(Self::$kind => $id),+ }
             }
 
+            /// The kind of call that model servers are asked for it. Another one than itself where its protocol is told in
+            /// that one's.
+            pub const fn asks(self) -> Self {
+                match self { $(Self::$kind => Self::$asks),+ }
+            }
+
             /// What the model must be able to do.
             pub const fn needs(self) -> Capability {
                 match self { $(Self::$kind => Capability::$needs),+ }
@@ -66,10 +72,12 @@ macro_rules! call_kinds {
 }
 
 call_kinds! {
-    Chat = 0, "chat" at "/chat/completions", prompt "messages", ids "chatcmpl_", needs Chat, generates true;
-    Completions = 1, "completions" at "/completions", prompt "prompt", ids "cmpl_", needs Completions, generates true;
+    Chat = 0, "chat" at "/chat/completions", prompt "messages", ids "chatcmpl_", asks Chat, needs Chat, generates true;
+    Completions = 1, "completions" at "/completions", prompt "prompt", ids "cmpl_", asks Completions, needs Completions, generates true;
     // OpenAI's have no ids, and Mistral's packages demand one.
-    Embeddings = 2, "embeddings" at "/embeddings", prompt "input", ids "embd_", needs Embeddings, generates false;
+    Embeddings = 2, "embeddings" at "/embeddings", prompt "input", ids "embd_", asks Embeddings, needs Embeddings, generates false;
+    Responses = 3, "responses" at "/responses", prompt "input", ids "resp_", asks Chat, needs Chat, generates true;
+    Messages = 4, "messages" at "/messages", prompt "messages", ids "msg_", asks Chat, needs Chat, generates true;
 }
 
 impl CallKind {
@@ -92,10 +100,21 @@ impl CallKind {
         Self::ALL.map(Self::path).join(", ")
     }
 
-    /// All of them, in the order in which a body is taken for one of them. A text completion comes last: other calls may
-    /// have a `prompt` beside their own member.
+    /// Whether it is asked of model servers as another kind of call.
+    pub fn is_retold(self) -> bool {
+        self.asks() != self
+    }
+
+    /// Those that are asked of model servers.
+    pub fn asked() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| !kind.is_retold())
+    }
+
+    /// Those that a body is taken for which does not say so, in that order. A text completion comes last: other calls may
+    /// have a `prompt` beside their own member. What is asked as another kind has its prompt's name from that, and says
+    /// which it is.
     pub fn by_meaning() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|kind| *kind != Self::Completions).chain([Self::Completions])
+        Self::asked().filter(|kind| *kind != Self::Completions).chain([Self::Completions])
     }
 
     /// The kind that a body is meant for which does not say so, by the members it has.
@@ -130,7 +149,7 @@ mod tests {
         ] {
             assert_eq!(CallKind::meant_by(|name| members.contains(&name)), kind, "{members:?}");
         }
-        assert_eq!(CallKind::by_meaning().count(), CallKind::ALL.len());
+        assert_eq!(CallKind::by_meaning().count(), CallKind::asked().count());
     }
 
     #[test]
@@ -150,8 +169,17 @@ mod tests {
         }
         // What rows in databases say.
         assert_eq!(
-            [0, 1, 2, 3].map(CallKind::from_code),
-            [Some(CallKind::Chat), Some(CallKind::Completions), Some(CallKind::Embeddings), None,]
+            [0, 1, 2].map(CallKind::from_code),
+            [Some(CallKind::Chat), Some(CallKind::Completions), Some(CallKind::Embeddings)]
         );
+        assert_eq!([3, 4].map(CallKind::from_code), [Some(CallKind::Responses), Some(CallKind::Messages)]);
+    }
+
+    #[test]
+    fn what_is_retold_is_asked_as_what_is_not() {
+        for kind in CallKind::ALL {
+            assert!(!kind.asks().is_retold(), "{kind:?}");
+            assert_eq!((kind.needs(), kind.generates()), (kind.asks().needs(), kind.asks().generates()), "{kind:?}");
+        }
     }
 }

@@ -85,12 +85,12 @@ impl Service {
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, ApiError> {
         let path = request.uri().path();
-        if let Some(call) = CallKind::ALL.into_iter().find(|call| call.path() == path) {
+        if let Some(call) = CallKind::asked().find(|call| call.path() == path) {
             if request.method() != Method::POST {
                 return Err(ApiError::method_not_allowed());
             }
-            return match call {
-                CallKind::Chat => generation::chat(self, request).await,
+            return match call.asks() {
+                CallKind::Chat | CallKind::Responses | CallKind::Messages => generation::chat(self, request).await,
                 CallKind::Completions => generation::completion(self, request).await,
                 CallKind::Embeddings => embeddings::embed(self, request).await,
             };
@@ -151,11 +151,11 @@ impl ServedModel {
             Role::Embed { .. } => None,
         };
         let serves = |call: &CallKind| match (call, &self.role) {
-            (CallKind::Chat, _) => template.is_some(),
+            (CallKind::Chat | CallKind::Responses | CallKind::Messages, _) => template.is_some(),
             (CallKind::Completions, role) => matches!(role, Role::Generate { .. }),
             (CallKind::Embeddings, role) => matches!(role, Role::Embed { .. }),
         };
-        let served = CallKind::ALL.into_iter().filter(serves).map(|call| call.needs().name());
+        let served = CallKind::asked().filter(serves).map(|call| call.needs().name());
         let tools = template.filter(|template| template.takes_tools()).map(|_| "tools");
         let capabilities: Vec<&str> = served.chain(tools).collect();
         json!({

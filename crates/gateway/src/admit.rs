@@ -6,7 +6,11 @@ use batchin_domain::{BatchId, CallKind, Capability, Class, Counts, Measure, Requ
 use batchin_openai::{InvalidRequest, Peek, peek};
 use bytes::Bytes;
 
-use crate::{Availability, Catalog, IdempotencyKey, Model, OverLimit, reserve::Ceiling};
+use crate::{
+    Availability, Catalog, IdempotencyKey, Model, OverLimit,
+    reserve::Ceiling,
+    retell::{Asked, asked},
+};
 
 /// Tokens that a chat template may add around one message.
 const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
@@ -87,6 +91,8 @@ pub struct Admitted {
     pub prompt_guess: u64,
     /// Sent to the upstream where the client states no limit, or a larger one.
     pub max_tokens: Option<u32>,
+    /// What model servers are asked.
+    pub(crate) asked: Asked,
 }
 
 /// Completion tokens of an answer, roughly, where the body allows as many.
@@ -117,7 +123,8 @@ impl Admitted {
 
 /// Checks a request against the catalogue.
 pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitError> {
-    let peek = peek(inbound.call, &inbound.body).map_err(AdmitError::Invalid)?;
+    let asked = asked(inbound.call, &inbound.body).map_err(AdmitError::Invalid)?;
+    let peek = peek(inbound.call.asks(), &asked.body).map_err(|fault| AdmitError::Invalid(asked.renamed(fault)))?;
     let Some(model) = catalog.find(&peek.model) else {
         return Err(AdmitError::ModelNotFound { model: peek.model });
     };
@@ -132,12 +139,17 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
     let input = input_bound(&peek, context);
     // Each prompt of a list is answered so many times.
     let answers = u64::from(peek.choices.max(1)).saturating_mul(u64::from(peek.bound.items.max(1)));
-    let Limit { most, max_tokens } = output_limit(&peek, model, inbound.call, input)?;
+    let limited = output_limit(&peek, model, inbound.call, input);
+    let Limit { most, max_tokens } = limited.map_err(|(over, limit)| AdmitError::OverModelLimit {
+        param: asked.member(peek.max_output_name),
+        asked: over,
+        limit,
+    })?;
     let tariff = model.prices.in_class(inbound.class);
     let most = Counts::of_tokens(input, most.saturating_mul(answers));
     let ceiling = Ceiling { cost: tariff.cost(most), tariff, most, answers };
-    let prompt_guess = prompt_guess(&peek, &inbound.body);
-    Ok(Admitted { model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek })
+    let prompt_guess = prompt_guess(&peek, &asked.body);
+    Ok(Admitted { model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek, asked })
 }
 
 /// Bytes of text in one token where nobody has counted: the usual figure for English, and for most other languages within
@@ -220,7 +232,8 @@ struct Limit {
 /// than their bound, which is in bytes.
 const SURE_SHARE: u64 = 4;
 
-fn output_limit(peek: &Peek, model: &Model, call: CallKind, input: u64) -> Result<Limit, AdmitError> {
+/// Refused with what is asked for and the limit that it is over.
+fn output_limit(peek: &Peek, model: &Model, call: CallKind, input: u64) -> Result<Limit, (u64, u64)> {
     let unlimited = |most| Limit { most, max_tokens: None };
     if !call.generates() {
         return Ok(unlimited(0));
@@ -235,7 +248,7 @@ fn output_limit(peek: &Peek, model: &Model, call: CallKind, input: u64) -> Resul
                 let most = if limit < context { limit } else { left };
                 Ok(Limit { most, max_tokens: u32::try_from(most).ok() })
             }
-            OverLimit::Refuse => Err(AdmitError::OverModelLimit { param: peek.max_output_name, asked, limit }),
+            OverLimit::Refuse => Err((asked, limit)),
         },
         Some(asked) => Ok(unlimited(asked)),
         None => {

@@ -70,8 +70,8 @@ pub(crate) fn note_failure(upstream: &str, class: Class, error: &CallError) {
 pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &Running) -> Call<'a> {
     let model = &*admitted.model;
     Call {
-        kind: inbound.call,
-        body: inbound.body.clone(),
+        kind: inbound.call.asks(),
+        body: admitted.asked.body.clone(),
         upstream_model: Some(model.upstream_name()),
         public_id: public_id(inbound),
         public_model: &model.id,

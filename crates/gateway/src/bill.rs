@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{Amount, Measure, Timestamp, TransferId};
-use batchin_openai::{ChunkHead, Usage, with_usage};
+use batchin_openai::{ChunkHead, Names, Telling, Usage, with_usage};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::Kind;
 use bytes::Bytes;
@@ -126,8 +126,32 @@ impl Bill {
         }
     }
 
+    /// The answer with the usage that is billed, in the protocol of the request.
+    pub(crate) fn told(&self, body: Bytes) -> Bytes {
+        let body = self.corrected(body);
+        match &self.admitted.asked.retelling {
+            Some(retelling) => retelling.whole(&body, self.names(&self.public_id())),
+            None => body,
+        }
+    }
+
+    /// A stream in the protocol of the request, where that is another one.
+    pub(crate) fn telling(&self) -> Option<Box<dyn Telling>> {
+        let retelling = self.admitted.asked.retelling.as_ref()?;
+        Some(retelling.stream(self.names(&self.public_id())))
+    }
+
+    fn names<'a>(&'a self, id: &'a str) -> Names<'a> {
+        Names { id, model: &self.admitted.model.id, created: self.created() }
+    }
+
+    /// Seconds since 1970.
+    fn created(&self) -> i64 {
+        self.came_in.micros() / 1_000_000
+    }
+
     /// The answer with the usage that is billed, where the upstream says something else or nothing.
-    pub(crate) fn corrected(&self, body: Bytes) -> Bytes {
+    fn corrected(&self, body: Bytes) -> Bytes {
         match self.meter.corrected() {
             Some(usage) => with_usage(&body, &usage, self.inbound.call.generates()),
             None => body,
@@ -150,7 +174,7 @@ impl Bill {
     /// What chunks begin with that are added to a stream here.
     pub(crate) fn chunk_head<'a>(&'a self, id: &'a str) -> ChunkHead<'a> {
         let (call, model) = (self.inbound.call, self.admitted.model.id.as_str());
-        ChunkHead { call, id, model, created: self.came_in.micros() / 1_000_000 }
+        ChunkHead { call, id, model, created: self.created() }
     }
 
     /// Counts the request in the metrics, and logs it without content.
@@ -187,7 +211,7 @@ pub(crate) fn take_whole(meter: &mut Meter, kind: Kind, usage: Option<Usage>, te
 pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: Running) -> Unsettled {
     bill.note_marks(running.replica.name());
     running.finish_whole(bill.meter.counts().of(Measure::CompletionTokens), bill.began.elapsed());
-    let body = bill.corrected(body);
+    let body = bill.told(body);
     Unsettled { bill, reservation, body }
 }
 

@@ -119,7 +119,7 @@ impl Gateway {
 
     /// Whether some model server can serve it now.
     pub fn is_up(&self, model: &Model) -> bool {
-        let asked = || CallKind::ALL.into_iter().filter(|call| model.capabilities.contains(&call.needs()));
+        let asked = || CallKind::asked().filter(|call| model.capabilities.contains(&call.needs()));
         model.availability != Availability::Offline
             && self.replicas_of(model).iter().any(|replica| replica.serves(&model.id, asked()))
     }

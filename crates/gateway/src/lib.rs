@@ -19,6 +19,7 @@ mod meter;
 mod meters;
 mod pace;
 mod reserve;
+mod retell;
 mod run;
 mod stream;
 mod task;

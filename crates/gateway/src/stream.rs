@@ -12,7 +12,7 @@ use std::{
 };
 
 use batchin_domain::AccountId;
-use batchin_openai::{Code, ErrorBody, sse};
+use batchin_openai::{Code, ErrorBody, Telling, sse};
 use batchin_scheduler::Outcome as Ended;
 use batchin_shares::Share;
 use batchin_store::{CommitError, Outcome, Settlement, StoredAnswer};
@@ -60,6 +60,16 @@ struct Flush {
     settlement: Settlement,
 }
 
+/// What waits for the charge, or for the answer's end.
+enum Last {
+    /// A chunk, framed.
+    Chunk(Bytes),
+    /// The answer is whole.
+    Done,
+    /// The answer broke off: why, and the frame that says it where nothing is retold.
+    Broken(Code, String, Bytes),
+}
+
 enum State {
     /// Events pass through.
     Flowing(Box<Events>),
@@ -74,8 +84,12 @@ pub struct MeteredStream {
     state: State,
     open: Option<Open>,
     tasks: Tasks,
-    /// Frames that wait for the charge, or are left to send after it.
-    tail: VecDeque<Bytes>,
+    /// What waits for the answer's end.
+    tail: Vec<Last>,
+    /// What is left to send once the charge is durable.
+    left: VecDeque<Bytes>,
+    /// The protocol of the request, where chunks are told in another one.
+    telling: Option<Box<dyn Telling>>,
     /// How fast the model server is; its stream is what tells.
     pace: Pace,
     /// Choices that have not ended.
@@ -115,8 +129,10 @@ impl MeteredStream {
             flushed: Instant::now(),
             kept: guard.is_some().then(BytesMut::new),
             tasks: bill.gateway.tasks().clone(),
+            telling: bill.telling(),
             open: Some(Open { bill, reservation, running, guard, flush: None }),
-            tail: VecDeque::new(),
+            tail: Vec::new(),
+            left: VecDeque::new(),
             _place: place,
         }
     }
@@ -150,7 +166,7 @@ impl MeteredStream {
             EventKind::Delta | EventKind::Finish | EventKind::Usage if meter.is_over() => {
                 // A choice that ends with it has its end told by it alone.
                 if event.kind == EventKind::Finish && !event.frame.is_empty() {
-                    self.tail.push_back(event.frame);
+                    self.tail.push(Last::Chunk(event.frame));
                 }
                 self.cut();
                 return None;
@@ -169,19 +185,23 @@ impl MeteredStream {
                 self.complete();
                 return None;
             }
-            EventKind::Error(_) => {
-                self.tail.push_back(event.frame);
+            EventKind::Error(said) => {
+                self.tail.push(Last::Broken(Code::UpstreamError, said.message, event.frame));
                 self.end(Outcome::UpstreamFailed);
                 return None;
             }
         }
-        if event.frame.is_empty() {
+        let frame = match &mut self.telling {
+            Some(telling) if !event.frame.is_empty() => telling.chunk(sse::data_of(&event.frame)),
+            _ => event.frame,
+        };
+        if frame.is_empty() {
             return None;
         }
-        self.keep(&event.frame);
+        self.keep(&frame);
         self.flush_if_due();
         batchin_faults::point("stream.passing");
-        Some(event.frame)
+        Some(frame)
     }
 
     /// Keeps what follows the last choice's end until the charge is durable.
@@ -189,7 +209,7 @@ impl MeteredStream {
         if event.kind == EventKind::Usage {
             self.usage_at = Some(self.tail.len());
         }
-        self.tail.push_back(event.frame);
+        self.tail.push(Last::Chunk(event.frame));
     }
 
     /// Every choice has ended. What the client is told of its usage is what it pays for.
@@ -198,11 +218,11 @@ impl MeteredStream {
         if let Some(bill) = bill.filter(|bill| self.owes_usage || bill.meter.corrected().is_some()) {
             let frame = bill.chunk_head(&bill.public_id()).usage(&bill.meter.usage());
             match self.usage_at {
-                Some(at) if at < self.tail.len() => self.tail[at] = frame,
-                Some(_) | None => self.tail.push_back(frame),
+                Some(at) if at < self.tail.len() => self.tail[at] = Last::Chunk(frame),
+                Some(_) | None => self.tail.push(Last::Chunk(frame)),
             }
         }
-        self.tail.push_back(Bytes::from_static(DONE_FRAME));
+        self.tail.push(Last::Done);
         self.end(Outcome::Completed);
     }
 
@@ -215,10 +235,10 @@ impl MeteredStream {
         let head = open.bill.chunk_head(&id);
         let ended =
             head.end_by_length(open_choices(&self.state, choices_of(&open.bill.admitted, open.running.replica.kind())));
-        self.tail.push_back(ended);
+        self.tail.push(Last::Chunk(ended));
         if self.show_usage {
             self.usage_at = Some(self.tail.len());
-            self.tail.push_back(head.usage(&open.bill.meter.usage()));
+            self.tail.push(Last::Chunk(head.usage(&open.bill.meter.usage())));
         }
         self.complete();
     }
@@ -246,7 +266,7 @@ impl MeteredStream {
                 ("The model server failed in the middle of the answer.", Code::UpstreamError)
             }
         };
-        self.tail.push_back(error_frame(message, code));
+        self.tail.push(broken_off(message, code));
         self.end(Outcome::UpstreamFailed);
     }
 
@@ -278,15 +298,30 @@ impl MeteredStream {
 
     /// Hands the final charge in; the tail is sent once it is durable.
     fn end(&mut self, outcome: Outcome) {
+        for last in std::mem::take(&mut self.tail) {
+            let frame = self.told(last);
+            self.left.push_back(frame);
+        }
         let kept = self.answer_so_far();
         let Some(open) = self.open.take() else { return };
         self.state = State::Settling(Box::pin(open.settle(outcome, kept)));
     }
 
+    /// In the protocol of the request.
+    fn told(&mut self, last: Last) -> Bytes {
+        match (&mut self.telling, last) {
+            (None, Last::Chunk(frame) | Last::Broken(_, _, frame)) => frame,
+            (None, Last::Done) => Bytes::from_static(DONE_FRAME),
+            (Some(telling), Last::Chunk(frame)) => telling.chunk(sse::data_of(&frame)),
+            (Some(telling), Last::Done) => telling.done(),
+            (Some(telling), Last::Broken(code, message, _)) => telling.failed(code, &message),
+        }
+    }
+
     /// The whole answer, if it was kept.
     fn answer_so_far(&mut self) -> Option<Vec<u8>> {
         let mut kept = self.kept.take()?;
-        self.tail.iter().for_each(|frame| kept.extend_from_slice(frame));
+        self.left.iter().for_each(|frame| kept.extend_from_slice(frame));
         Some(kept.to_vec())
     }
 }
@@ -338,7 +373,7 @@ impl Stream for MeteredStream {
                     // Rule 3: a node past its deadline sends no further byte.
                     if this.open.as_ref().is_some_and(|open| !open.bill.epoch.holds()) {
                         this.tail.clear();
-                        this.tail.push_back(error_frame(
+                        this.tail.push(broken_off(
                             "The server cannot reach its ledger any more; what was sent so far is all there is.",
                             Code::ServiceUnavailable,
                         ));
@@ -366,13 +401,17 @@ impl Stream for MeteredStream {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => this.state = State::Ending,
                     Poll::Ready(Err(_)) => {
-                        this.tail.clear();
                         let message = "The answer could not be charged for and is withheld.";
-                        this.tail.push_back(error_frame(message, Code::ServiceUnavailable));
+                        let frame = this.told(broken_off(message, Code::ServiceUnavailable));
+                        this.left = VecDeque::from([frame]);
                         this.state = State::Ending;
                     }
                 },
-                State::Ending => return Poll::Ready(this.tail.pop_front()),
+                State::Ending => match this.left.pop_front() {
+                    // What says nothing in the protocol of the request.
+                    Some(frame) if frame.is_empty() => {}
+                    frame => return Poll::Ready(frame),
+                },
             }
         }
     }
@@ -408,7 +447,7 @@ fn open_choices(state: &State, given: u32) -> Vec<u64> {
     (0..u64::from(given)).filter(|index| !events.has_ended(*index)).collect()
 }
 
-fn error_frame(message: &str, code: Code) -> Bytes {
+fn broken_off(message: &str, code: Code) -> Last {
     let body = ErrorBody { message, kind: code.kind(), param: None, code: Some(code.name()) };
-    sse::frame(body.to_json().as_bytes())
+    Last::Broken(code, message.to_owned(), sse::frame(body.to_json().as_bytes()))
 }

@@ -115,7 +115,7 @@ impl Gateway {
         }
         bill.note_marks(running.replica.name());
         running.finish(Ended::Ok);
-        let body = bill.corrected(given.body);
+        let body = bill.told(given.body);
         Ok(Unsettled { bill, reservation, body })
     }
 
@@ -131,7 +131,7 @@ impl Gateway {
         let task = inbound.task.map(|(_, task)| task);
         let prompt_bound = admitted.ceiling.most.of(Measure::PromptTokens);
         let work = Work { class: inbound.class, prompt_bound, task, unseen: false, account };
-        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call), work);
+        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call.asks()), work);
         let mut running = place;
         loop {
             let call = call_of(inbound, admitted, &running);

@@ -15,8 +15,8 @@ use crate::{
 /// Whether the chunks of a call's streams are those of chats, with a `delta` in each choice, and not those of text
 /// completions, with a `text`.
 pub(crate) const fn streams_deltas(call: CallKind) -> bool {
-    match call {
-        CallKind::Chat => true,
+    match call.asks() {
+        CallKind::Chat | CallKind::Responses | CallKind::Messages => true,
         // Of embeddings there are no streams.
         CallKind::Completions | CallKind::Embeddings => false,
     }

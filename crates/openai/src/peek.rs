@@ -170,8 +170,8 @@ struct Ways {
 }
 
 const fn ways_of(call: CallKind) -> &'static Ways {
-    match call {
-        CallKind::Chat => &chat::WAYS,
+    match call.asks() {
+        CallKind::Chat | CallKind::Responses | CallKind::Messages => &chat::WAYS,
         CallKind::Completions => &completions::WAYS,
         CallKind::Embeddings => &embeddings::WAYS,
     }

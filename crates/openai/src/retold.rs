@@ -49,6 +49,7 @@ pub trait Telling: Send {
     /// The chat has ended, whole.
     fn done(&mut self) -> Bytes;
 
-    /// The chat broke off; nothing follows.
+    /// The chat broke off, or what was said since its last chunk is withheld; nothing follows. May come after
+    /// [`done`](Self::done), whose events the client has then not seen.
     fn failed(&mut self, code: Code, message: &str) -> Bytes;
 }

@@ -196,9 +196,23 @@ pub fn frame(data: &[u8]) -> Bytes {
     out.into()
 }
 
+/// What is between `data: ` and the blank line of such a frame.
+pub fn data_of(frame: &[u8]) -> &[u8] {
+    let data = frame.strip_prefix(b"data: ").unwrap_or(frame);
+    data.strip_suffix(b"\n\n").unwrap_or(data)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_gives_its_data_back() {
+        for data in [&b"{}"[..], b"", b"data: \\n\\n"] {
+            assert_eq!(data_of(&frame(data)), data);
+        }
+        assert_eq!(data_of(b"none"), b"none");
+    }
 
     fn all(pieces: impl IntoIterator<Item = Bytes>) -> Result<Vec<Item>, EventTooLarge> {
         let mut decoder = Decoder::new();

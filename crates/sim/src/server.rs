@@ -281,7 +281,7 @@ fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + Asy
     connections.spawn("sim_connection", |stop| async move {
         let used = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
-            let infers = CallKind::from_url(request.uri().path()).is_some();
+            let infers = asked_at(request.uri().path()).is_some();
             if infers && !used.swap(true, Ordering::Relaxed) {
                 shared.count(&shared.connections);
             }
@@ -296,9 +296,14 @@ fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + Asy
     });
 }
 
+/// As most servers: what they can be asked by another protocol is not there.
+fn asked_at(path: &str) -> Option<CallKind> {
+    CallKind::from_url(path).filter(|call| !call.is_retold())
+}
+
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<SimBody>, CutError> {
     let (head, body) = request.into_parts();
-    let Some(call) = CallKind::from_url(head.uri.path()) else {
+    let Some(call) = asked_at(head.uri.path()) else {
         return Ok(housekeeping(&shared, head.uri.path()));
     };
     let body = body.collect().await.map_err(|_| CutError)?.to_bytes();

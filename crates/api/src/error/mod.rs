@@ -163,6 +163,20 @@ impl ApiError {
         Self::new(Code::Internal, "The server failed. Please report it with the x-request-id of this answer.")
     }
 
+    /// The error of the contract that it is; one that a model server names itself, by its status.
+    pub(crate) fn code(&self) -> Code {
+        Code::from_name(&self.0.code).unwrap_or(match self.0.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Code::PayloadTooLarge,
+            status if status.is_server_error() => Code::UpstreamError,
+            _ => Code::InvalidRequest,
+        })
+    }
+
+    /// For a person.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.0.status

@@ -37,6 +37,12 @@ pub(super) const fn inference(call: CallKind) -> Inference {
         CallKind::Chat => ("Continue a conversation", "ChatRequest", "smollm2-135m-instruct", chat),
         CallKind::Completions => ("Continue a text", "CompletionRequest", "smollm2-135m-instruct", completion),
         CallKind::Embeddings => ("Embed texts", "EmbeddingsRequest", "all-minilm-l6-v2", embeddings),
+        CallKind::Responses => {
+            ("Continue a conversation, as items", "ResponsesRequest", "smollm2-135m-instruct", response)
+        }
+        CallKind::Messages => {
+            ("Continue a conversation, as Anthropic's API does", "MessagesRequest", "smollm2-135m-instruct", messages)
+        }
     };
     Inference { summary, schema, model, body }
 }
@@ -213,6 +219,32 @@ fn embeddings() -> Value {
         "encoding_format": { "description": "`float` or `base64`.", "examples": ["float"] },
     });
     passed_through(&["input"], properties, false)
+}
+
+fn response() -> Value {
+    let text = |text: &str| json!({ "type": ["string", "null"], "description": text });
+    let limit = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX });
+    json!({ "type": "object", "required": ["input"], "properties": {
+        "input": { "type": "string", "minLength": 1, "description": "A text, or the whole conversation as a list of items." },
+        "instructions": text("What the model is to do, before the conversation."),
+        "max_output_tokens": limit,
+        "temperature": { "type": ["number", "null"], "minimum": 0, "maximum": 2 },
+        "stream": { "type": ["boolean", "null"], "description": "Whether the answer comes as server-sent events." },
+        "store": { "enum": [false, null], "description": "Nothing is kept here: send the whole conversation each time." },
+    }, "description": "OpenAI's Responses API, but for what is kept between calls and for tools that the server would run." })
+}
+
+fn messages() -> Value {
+    let message = json!({ "type": "object", "required": ["role", "content"], "properties": {
+        "role": { "enum": ["user", "assistant"] },
+        "content": { "type": "string", "description": "A text, or a list of content blocks." } } });
+    json!({ "type": "object", "required": ["messages", "max_tokens"], "properties": {
+        "messages": { "type": "array", "minItems": 1, "items": message },
+        "max_tokens": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+        "system": { "type": ["string", "null"] },
+        "temperature": { "type": ["number", "null"], "minimum": 0, "maximum": 1 },
+        "stream": { "type": ["boolean", "null"], "description": "Whether the answer comes as server-sent events." },
+    }, "description": "Anthropic's Messages API, but for tools that the server would run." })
 }
 
 /// A body that names its model.

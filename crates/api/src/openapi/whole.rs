@@ -57,6 +57,11 @@ fn inference(call: CallKind) -> Value {
             "description": "Each event, with `stream: true`: its data is a chunk of OpenAI's, and `[DONE]` at the end." } });
     }
     let mut responses = json!(Refusals::responses());
+    if call == CallKind::Messages {
+        for refusal in responses.as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+            refusal["content"]["application/json"]["schema"] = json!({ "$ref": "#/components/schemas/MessagesError" });
+        }
+    }
     responses["200"] = json!({ "description": "OpenAI's answer for this call", "content": content });
     json!({
         "tags": ["Inference"], "summary": summary, "description": description,

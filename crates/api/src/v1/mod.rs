@@ -2,6 +2,7 @@
 
 pub(crate) mod batches;
 pub(crate) mod keys;
+pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod topup;
 pub(crate) mod usage;

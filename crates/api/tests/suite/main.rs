@@ -17,6 +17,7 @@ mod models;
 mod nul;
 mod odd_servers;
 mod openai_batches;
+mod retold;
 mod usage;
 mod users;
 mod webhooks;

@@ -38,12 +38,13 @@ pub(super) struct Stream {
 enum Stage {
     Silent,
     Begun,
-    Ended,
+    Done,
+    Failed,
 }
 
 impl Telling for Stream {
     fn chunk(&mut self, data: &[u8]) -> Bytes {
-        if self.stage == Stage::Ended {
+        if matches!(self.stage, Stage::Done | Stage::Failed) {
             return Bytes::new();
         }
         self.events.expect(data.len());
@@ -66,6 +67,9 @@ impl Telling for Stream {
     }
 
     fn failed(&mut self, code: Code, message: &str) -> Bytes {
+        if self.stage == Stage::Done {
+            self.stage = Stage::Begun;
+        }
         self.end("response.failed", State::Failed { code, message }, |stream| {
             let open = stream.items.get_mut(stream.open_from..).unwrap_or_default();
             open.iter_mut().for_each(|item| item.status = Status::Incomplete);
@@ -100,11 +104,12 @@ impl Stream {
     }
 
     fn end(&mut self, name: &str, state: State<'_>, close: impl FnOnce(&mut Self)) -> Bytes {
-        if self.stage != Stage::Ended {
+        if matches!(self.stage, Stage::Silent | Stage::Begun) {
             self.begin();
             close(self);
+            let is_failure = matches!(state, State::Failed { .. });
             self.tell_response(name, state);
-            self.stage = Stage::Ended;
+            self.stage = if is_failure { Stage::Failed } else { Stage::Done };
         }
         self.events.take()
     }

@@ -1,5 +1,6 @@
 //! Holds: the models as clients see them.
 
+pub(crate) mod anthropic;
 pub(crate) mod list;
 pub(crate) mod openai;
 pub(crate) mod show;

@@ -1,0 +1,46 @@
+//! Holds: what an error of an inference call looks like in the protocol of that call.
+
+use axum::response::{IntoResponse, Response};
+use batchin_domain::{CallKind, RequestId};
+use batchin_openai::sse;
+use bytes::Bytes;
+use http::{HeaderValue, header::CONTENT_TYPE};
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+
+/// The answer to a call that failed.
+pub(crate) fn refusal(error: ApiError, call: CallKind, request: RequestId) -> Response {
+    match call {
+        CallKind::Messages => of_messages(error, request),
+        CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Responses => error.into_response(),
+    }
+}
+
+/// The same for what belongs to messages and is none of the kinds of call.
+pub(crate) fn of_messages(error: ApiError, request: RequestId) -> Response {
+    let body = batchin_anthropic::error_body(error.code(), error.message(), &request.to_string());
+    let mut response = error.into_response();
+    *response.body_mut() = body.into();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A refusal as the last event of a stream whose headers have left.
+pub(crate) fn as_event(call: CallKind, refusal: &[u8]) -> Bytes {
+    match call {
+        CallKind::Chat | CallKind::Completions | CallKind::Embeddings => sse::frame(refusal),
+        CallKind::Messages => named_error(refusal),
+        CallKind::Responses => {
+            let mut event: Value = serde_json::from_slice(refusal).unwrap_or_default();
+            let error = event["error"].take();
+            let event = json!({ "type": "error", "code": error["code"], "message": error["message"],
+                "param": error["param"], "sequence_number": 0 });
+            named_error(event.to_string().as_bytes())
+        }
+    }
+}
+
+fn named_error(data: &[u8]) -> Bytes {
+    [b"event: error\n", sse::frame(data).as_ref()].concat().into()
+}

@@ -1,0 +1,41 @@
+//! Holds: which kinds of call are answered by asking another one, and through what their requests and answers go.
+
+use batchin_domain::CallKind;
+use batchin_openai::{AsChat, InvalidRequest, Retelling, responses};
+use bytes::Bytes;
+
+/// What model servers are asked for a request.
+pub(crate) struct Asked {
+    /// The body: the client's own where nothing is retold.
+    pub(crate) body: Bytes,
+    /// How the answer is told, where it is not told as it comes.
+    pub(crate) retelling: Option<Box<dyn Retelling>>,
+}
+
+/// A request in the protocol in which model servers are asked.
+pub(crate) fn asked(call: CallKind, body: &Bytes) -> Result<Asked, InvalidRequest> {
+    let retold = match call {
+        CallKind::Chat | CallKind::Completions | CallKind::Embeddings => {
+            return Ok(Asked { body: body.clone(), retelling: None });
+        }
+        CallKind::Responses => responses::ask_as_chat(body)?,
+        CallKind::Messages => batchin_anthropic::ask_as_chat(body)?,
+    };
+    let AsChat { body, retelling } = retold;
+    Ok(Asked { body, retelling: Some(retelling) })
+}
+
+impl Asked {
+    /// The same fault by the names that the client knows.
+    pub(crate) fn renamed(&self, mut fault: InvalidRequest) -> InvalidRequest {
+        if let (Some(retelling), Some(param)) = (&self.retelling, &mut fault.param) {
+            *param = retelling.member(param).to_owned();
+        }
+        fault
+    }
+
+    /// What the client calls this member.
+    pub(crate) fn member(&self, name: &'static str) -> &'static str {
+        self.retelling.as_ref().map_or(name, |retelling| retelling.member(name))
+    }
+}
