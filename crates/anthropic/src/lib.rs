@@ -16,4 +16,4 @@ mod wire;
 
 pub use ask::ask_as_chat;
 pub use error::error_body;
-pub use models::{ListedModel, ModelsPage, models_page};
+pub use models::{Lifecycle, ListedModel, ModelsPage, models_page};

@@ -12,6 +12,20 @@ pub struct ListedModel {
     pub display_name: String,
     /// RFC 3339.
     pub created_at: String,
+    /// Most tokens of a conversation.
+    pub max_input_tokens: u32,
+    /// Most tokens of one answer.
+    pub max_tokens: u32,
+    /// Whether it can be asked for.
+    pub lifecycle: Lifecycle,
+}
+
+/// Whether a model can be asked for. What is not served is in no list, so there is one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// It can.
+    Active,
 }
 
 /// A page of the list.
@@ -39,9 +53,12 @@ mod tests {
             id: id.to_owned(),
             display_name: id.to_uppercase(),
             created_at: "2026-01-02T03:04:05Z".to_owned(),
+            max_input_tokens: 8_192,
+            max_tokens: 1_024,
+            lifecycle: Lifecycle::Active,
         };
         let page = serde_json::to_string(&models_page(vec![model("a"), model("b")], true)).unwrap();
-        let expected = r#"{"data":[{"type":"model","id":"a","display_name":"A","created_at":"2026-01-02T03:04:05Z"},{"type":"model","id":"b","display_name":"B","created_at":"2026-01-02T03:04:05Z"}],"has_more":true,"first_id":"a","last_id":"b"}"#;
+        let expected = r#"{"data":[{"type":"model","id":"a","display_name":"A","created_at":"2026-01-02T03:04:05Z","max_input_tokens":8192,"max_tokens":1024,"lifecycle":"active"},{"type":"model","id":"b","display_name":"B","created_at":"2026-01-02T03:04:05Z","max_input_tokens":8192,"max_tokens":1024,"lifecycle":"active"}],"has_more":true,"first_id":"a","last_id":"b"}"#;
         assert_eq!(page, expected);
         let none = serde_json::to_string(&models_page(Vec::new(), false)).unwrap();
         assert_eq!(none, r#"{"data":[],"has_more":false,"first_id":null,"last_id":null}"#);

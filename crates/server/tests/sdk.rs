@@ -247,6 +247,21 @@ async fn the_official_node_package_works() {
 }
 
 #[tokio::test]
+async fn responses_work_in_python() {
+    check_package(&prepared("BATCHIN_TEST_PYTHON"), "responses_python.py").await;
+}
+
+#[tokio::test]
+async fn anthropic_s_python_package_works() {
+    check_package(&prepared("BATCHIN_TEST_PYTHON"), "anthropic_python.py").await;
+}
+
+#[tokio::test]
+async fn responses_and_messages_work_in_node() {
+    check_package(Path::new("node"), "agents_node.mjs").await;
+}
+
+#[tokio::test]
 async fn the_official_python_packages_verify_webhooks() {
     check_package(&prepared("BATCHIN_TEST_PYTHON"), "webhooks_python.py").await;
 }

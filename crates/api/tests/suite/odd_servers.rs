@@ -71,7 +71,7 @@ async fn spent(server: &TestServer) -> i64 {
 }
 
 /// What a script with one of OpenAI's own packages prints, as JSON.
-async fn told_by(server: &TestServer, program: PathBuf, script: &str) -> Value {
+pub(crate) async fn told_by(server: &TestServer, program: PathBuf, script: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/sdk");
     let run = tokio::process::Command::new(program)
         .arg(folder.join(script))
@@ -87,7 +87,7 @@ async fn told_by(server: &TestServer, program: PathBuf, script: &str) -> Value {
 }
 
 /// What `make test` prepares.
-fn prepared(name: &str) -> PathBuf {
+pub(crate) fn prepared(name: &str) -> PathBuf {
     let path = std::env::var_os(name).map(PathBuf::from);
     path.unwrap_or_else(|| panic!("{name} is not set: this test needs what `make test` prepares; run it with that"))
 }

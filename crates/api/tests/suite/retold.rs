@@ -10,7 +10,11 @@ use batchin_testkit::{
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{batches::until_final, inference::cost};
+use crate::{
+    batches::until_final,
+    inference::cost,
+    odd_servers::{prepared, told_by},
+};
 
 fn response(input: &str) -> Value {
     json!({ "model": "chat-model", "input": input, "max_output_tokens": 5 })
@@ -303,5 +307,95 @@ async fn models_are_listed_as_each_protocol_lists_them() {
     assert_eq!((&theirs["has_more"], &theirs["last_id"]), (&json!(false), ids(&ours).last().unwrap()));
     let one = server.get("/v1/models/chat-model").header("anthropic-version", "2023-06-01").await.ok();
     assert_eq!((&one["type"], &one["id"]), (&json!("model"), &json!("chat-model")));
+    server.stop().await;
+}
+
+/// The answer of a model that thinks and then calls `weather`, whole or streamed.
+fn calling(stream: bool) -> Behaviour {
+    let function = |arguments: &str| json!({ "name": "weather", "arguments": arguments });
+    let usage = json!({ "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 });
+    if !stream {
+        let call = json!({ "id": "call_1", "type": "function", "function": function(r#"{"city":"Oslo"}"#) });
+        let message =
+            json!({ "role": "assistant", "content": null, "reasoning_content": "Which city?", "tool_calls": [call] });
+        return whole_of(message, "tool_calls", usage);
+    }
+    let part = |more: Value| json!({ "choices": [{ "index": 0, "delta": more, "finish_reason": null }] });
+    let call = |id: Value, function: Value| {
+        part(json!({ "tool_calls": [{ "index": 0, "id": id, "type": "function", "function": function }] }))
+    };
+    stream_of(&[
+        part(json!({ "role": "assistant", "content": "" })),
+        part(json!({ "reasoning_content": "Which " })),
+        part(json!({ "reasoning_content": "city?" })),
+        call(json!("call_1"), function("")),
+        call(Value::Null, json!({ "arguments": "{\"city\":" })),
+        call(Value::Null, json!({ "arguments": "\"Oslo\"}" })),
+        json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": "tool_calls" }] }),
+        json!({ "choices": [], "usage": usage }),
+    ])
+}
+
+/// The answer of one that says how it is.
+fn saying(stream: bool) -> Behaviour {
+    let usage = json!({ "prompt_tokens": 20, "completion_tokens": 6, "total_tokens": 26 });
+    if !stream {
+        return whole_of(json!({ "role": "assistant", "content": "It rains in Oslo." }), "stop", usage);
+    }
+    stream_of(&[
+        json!({ "choices": [{ "index": 0, "delta": { "role": "assistant", "content": "It rains " } }] }),
+        json!({ "choices": [{ "index": 0, "delta": { "content": "in Oslo." }, "finish_reason": "stop" }] }),
+        json!({ "choices": [], "usage": usage }),
+    ])
+}
+
+fn whole_of(message: Value, reason: &str, usage: Value) -> Behaviour {
+    let choice = json!({ "index": 0, "message": message, "finish_reason": reason });
+    let answer = json!({ "id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage });
+    raw("application/json", answer.to_string())
+}
+
+fn stream_of(chunks: &[Value]) -> Behaviour {
+    let events: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
+    raw("text/event-stream", events + "data: [DONE]\n\n")
+}
+
+fn raw(content_type: &'static str, body: String) -> Behaviour {
+    Behaviour::Raw { content_type, pieces: vec![body.into()], gap: Duration::ZERO, end: End::Done }
+}
+
+#[tokio::test]
+async fn the_packages_call_tools_and_read_thoughts() {
+    let server = TestServer::start().await;
+    let one_talk = [calling(false), saying(false), calling(true)];
+    let agent = [calling(false), saying(false), calling(true), saying(true)];
+    let chains = [calling(false), calling(false)];
+    for behaviour in one_talk.iter().chain(&agent).chain(&one_talk).chain(&chains) {
+        server.sim.queue(behaviour.clone());
+    }
+    let python = told_by(&server, prepared("BATCHIN_TEST_PYTHON"), "retold_tools_python.py").await;
+    let (thought, call, said) = ("Which city?", json!(["weather", { "city": "Oslo" }]), "It rains in Oslo.");
+    let talk = json!([thought, thought, call, call, said]);
+    let agents = json!([said, said, ["Oslo", "Oslo"]]);
+    assert_eq!(python, json!([talk, agents, talk, [{ "city": "Oslo" }, { "city": "Oslo" }]]));
+    for behaviour in [calling(true), calling(true), calling(false), saying(false), calling(true), saying(true)] {
+        server.sim.queue(behaviour);
+    }
+    let node = told_by(&server, "node".into(), "retold_tools_node.mjs").await;
+    assert_eq!(node, json!([call, call, [said, said, ["Oslo", "Oslo"]]]));
+    // What a model thought goes back to it.
+    let sent: Vec<Value> =
+        server.sim.requests().iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
+    let with_result =
+        sent.iter().filter(|body| body["messages"].as_array().unwrap().iter().any(|one| one["role"] == "tool"));
+    let thoughts =
+        with_result.map(|body| body["messages"].as_array().unwrap().iter().find(|one| one["role"] == "assistant"));
+    for message in thoughts {
+        let message = message.unwrap();
+        assert_eq!(
+            message["tool_calls"][0]["function"]["arguments"].as_str().map(|text| text.replace(' ', "")),
+            Some(r#"{"city":"Oslo"}"#.to_owned())
+        );
+    }
     server.stop().await;
 }

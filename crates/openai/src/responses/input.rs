@@ -95,7 +95,7 @@ impl Messages {
             }
             Some(r#""item_reference""#) => Err(Fault::at(
                 ".type",
-                "must not be \"item_reference\": nothing is stored here; send the item itself in its place",
+                "must not be \"item_reference\": nothing is stored here; send the item itself in its place, as most clients do when they are set to `store: false`",
             )),
             _ => Err(Fault::at(".type", KINDS)),
         }

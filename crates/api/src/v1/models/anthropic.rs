@@ -1,6 +1,6 @@
 //! Holds: the models as Anthropic's clients see them, which say so by a header that every request of theirs has.
 
-use batchin_anthropic::{ListedModel, models_page};
+use batchin_anthropic::{Lifecycle, ListedModel, models_page};
 use batchin_gateway::{Catalog, Model};
 use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
@@ -25,5 +25,12 @@ pub(super) fn page(app: &App, catalog: &Catalog) -> Value {
 }
 
 fn listed(app: &App, model: &Model) -> ListedModel {
-    ListedModel { id: model.id.clone(), display_name: model.id.clone(), created_at: app.started_at.to_string() }
+    ListedModel {
+        id: model.id.clone(),
+        display_name: model.id.clone(),
+        created_at: app.started_at.to_string(),
+        max_input_tokens: model.context_length,
+        max_tokens: model.max_output_tokens.unwrap_or(model.context_length),
+        lifecycle: Lifecycle::Active,
+    }
 }
