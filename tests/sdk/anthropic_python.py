@@ -105,7 +105,7 @@ def check_refusals():
         error = refused(kind, lambda: ask(**wrong))
         assert (error.status_code, error.body["error"]["type"]) == (status, family), error.body
         assert error.request_id == error.body["request_id"] == error.response.headers["x-request-id"]
-    error = refused(anthropic.APIStatusError, lambda: ask(POOR_KEY))
+    error = refused(anthropic.PaymentRequiredError, lambda: ask(POOR_KEY))
     assert (error.status_code, error.body["error"]["type"]) == (402, "billing_error")
 
 

@@ -61,6 +61,9 @@ SUCCEED = [
         ("POST", "/chat/completions"),
         ("POST", "/completions"),
         ("POST", "/embeddings"),
+        ("POST", "/responses"),
+        ("POST", "/messages"),
+        ("POST", "/messages/count_tokens"),
         ("GET", "/models"),
         ("POST", "/batches"),
         ("GET", "/batches"),
@@ -93,7 +96,7 @@ def main():
         command += ["--no-shrink", "--no-color", "--suppress-health-check=all"]
         # What answers under several base URLs is one handler, which is asked under one of them.
         command += ["--include-path-regex=^/(v1|openai|healthz|readyz|metrics|openapi)", "--warnings=off"]
-        command += ["--exclude-path-regex=^/(v1/files|openai/v1/(chat|completions|embeddings))"]
+        command += ["--exclude-path-regex=^/(v1/files|openai/v1/(chat|completions|embeddings|responses|messages))"]
         command += sys.argv[1:]
         status = subprocess.run(command, env=environment, cwd=folder).returncode
         with open(seen) as file:
@@ -155,7 +158,8 @@ def hooks():
     def before_load_schema(context, raw_schema):
         """Which models there are the description cannot say; GET /v1/models does."""
         schemas = raw_schema["components"]["schemas"]
-        for name, model in [("ChatRequest", CHAT), ("CompletionRequest", CHAT), ("EmbeddingsRequest", EMBED)]:
+        chats = ["ChatRequest", "CompletionRequest", "ResponsesRequest", "MessagesRequest", "CountTokensRequest"]
+        for name, model in [("EmbeddingsRequest", EMBED), *((name, CHAT) for name in chats)]:
             schemas[name]["properties"]["model"] = {"enum": [model]}
         for task, model in zip(schemas["CreateTask"]["anyOf"], [CHAT, EMBED, CHAT]):
             task["properties"]["model"] = {"enum": [model]}

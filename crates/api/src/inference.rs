@@ -22,6 +22,7 @@ use crate::{
     error::{ApiError, rate_headers},
     idempotent,
     readers::EventBody,
+    told,
 };
 
 /// Headers of an answer, room for which is made at once.
@@ -88,6 +89,9 @@ pub(crate) async fn answer(
     let inbound = Inbound { call: kind, body, request, class: Class::Interactive, task: None, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound, promised).await?;
     let mut response = render(app, reply);
+    if kind == CallKind::Messages {
+        told::name_for_messages(&mut response, request);
+    }
     let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Ok(elapsed) = HeaderValue::from_str(itoa::Buffer::new().format(elapsed)) {
         response.headers_mut().insert(OPENAI_PROCESSING_MS, elapsed);

@@ -4,10 +4,12 @@ use axum::response::{IntoResponse, Response};
 use batchin_domain::{CallKind, RequestId};
 use batchin_openai::sse;
 use bytes::Bytes;
-use http::{HeaderValue, header::CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The answer to a call that failed.
 pub(crate) fn refusal(error: ApiError, call: CallKind, request: RequestId) -> Response {
@@ -23,7 +25,15 @@ pub(crate) fn of_messages(error: ApiError, request: RequestId) -> Response {
     let mut response = error.into_response();
     *response.body_mut() = body.into();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    name_for_messages(&mut response, request);
     response
+}
+
+/// The request's name where Anthropic's clients look for it.
+pub(crate) fn name_for_messages(response: &mut Response, request: RequestId) {
+    if let Ok(id) = HeaderValue::try_from(request.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
 }
 
 /// A refusal as the last event of a stream whose headers have left.

@@ -508,7 +508,13 @@ async fn the_description_of_the_api_names_every_call_and_is_true() {
                 let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
                 let response = server.http.request(method, format!("{}{path}", server.url)).send().await.unwrap();
                 assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
-                assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "unauthorized", "{path}");
+                let error = response.json::<Value>().await.unwrap()["error"].take();
+                let (word, expected) = if path.contains("/messages") {
+                    (&error["type"], "authentication_error")
+                } else {
+                    (&error["code"], "unauthorized")
+                };
+                assert_eq!(word, expected, "{path}");
             }
         }
     }

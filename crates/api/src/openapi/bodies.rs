@@ -64,6 +64,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("CreateBatchOfFile", create_batch_of_file()),
         ("EstimateOfFile", closed(&["input_file_id"], json!({ "input_file_id": file_id(), "priority": priority() }))),
         ("UploadFile", upload()),
+        ("CountTokensRequest", of_model(counted(), inference(CallKind::Messages).model)),
     ];
     schemas.extend(calls);
     schemas
@@ -245,6 +246,13 @@ fn messages() -> Value {
         "temperature": { "type": ["number", "null"], "minimum": 0, "maximum": 1 },
         "stream": { "type": ["boolean", "null"], "description": "Whether the answer comes as server-sent events." },
     }, "description": "Anthropic's Messages API, but for tools that the server would run." })
+}
+
+/// A message's body whose limit may be left out.
+fn counted() -> Value {
+    let mut body = messages();
+    body["required"] = json!(["messages"]);
+    body
 }
 
 /// A body that names its model.

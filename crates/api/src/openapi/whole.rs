@@ -122,6 +122,7 @@ fn body_of(path: &str, method: &str) -> Option<Value> {
     match (path, method) {
         ("/v1/batches", "post") => Some(either(["CreateBatch", "CreateBatchOfFile"])),
         ("/v1/batches/estimate", "post") => Some(either(["CreateBatch", "EstimateOfFile"])),
+        ("/v1/messages/count_tokens", "post") => Some(json!({ "$ref": "#/components/schemas/CountTokensRequest" })),
         _ => None,
     }
 }
