@@ -153,7 +153,33 @@ fn the_system_prompt_is_the_first_message() {
     assert_eq!(asked(json!([])), json!([user]));
     check_messages(
         &json!([user, { "role": "system", "content": [{ "type": "text", "text": "now" }] }]),
-        &json!([user, { "role": "system", "content": "now" }]),
+        &json!([{ "role": "user", "content": "hi\n\nnow" }]),
+    );
+}
+
+#[test]
+fn what_one_role_says_in_a_row_is_one_turn() {
+    let said = |role: &str, content: Value| json!({ "role": role, "content": content });
+    let call = |id: &str| json!({ "type": "tool_use", "id": id, "name": "f", "input": {} });
+    let result = |id: &str| json!({ "type": "tool_result", "tool_use_id": id, "content": "r" });
+    let called = |id: &str| json!({ "id": id, "type": "function", "function": { "name": "f", "arguments": "{}" } });
+    check_messages(
+        &json!([
+            said("user", json!("a")),
+            said("user", json!("b")),
+            said("assistant", json!([{ "type": "text", "text": "c" }, call("1")])),
+            said("assistant", json!([call("2")])),
+            said("user", json!([result("1")])),
+            said("user", json!([result("2"), { "type": "text", "text": "d" }])),
+            said("system", json!("e")),
+        ]),
+        &json!([
+            said("user", json!("a\n\nb")),
+            { "role": "assistant", "content": "c", "tool_calls": [called("1"), called("2")] },
+            { "role": "tool", "tool_call_id": "1", "content": "r" },
+            { "role": "tool", "tool_call_id": "2", "content": "r" },
+            said("user", json!("d\n\ne")),
+        ]),
     );
 }
 

@@ -85,6 +85,14 @@ pub(super) fn one_of(words: &[&str]) -> String {
 }
 
 impl<'a> Content<'a> {
+    /// What is said after it in the same turn.
+    pub(super) fn append(&mut self, mut later: Self) {
+        self.parts.append(&mut later.parts);
+        self.thoughts.append(&mut later.thoughts);
+        self.calls.append(&mut later.calls);
+        self.results.append(&mut later.results);
+    }
+
     fn take(&mut self, kind: &str, block: &Members<'a>, path: &Path<'_>) -> Result<(), InvalidRequest> {
         match kind {
             "text" => self.parts.push(Part::Text(Cow::Borrowed(path.text(block, "text")?))),

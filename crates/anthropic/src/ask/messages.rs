@@ -20,7 +20,7 @@ const SHOWN_BELOW: &str = "(shown in the next message)";
 
 /// The `messages` of the chat: the system prompt, then the conversation.
 pub(super) fn messages(system: Option<&RawValue>, listed: Option<&RawValue>) -> Result<String, InvalidRequest> {
-    let mut chat = Chat { json: String::from("[") };
+    let mut chat = Chat { json: String::from("["), turn: Turn::None };
     if let Some(system) = system {
         chat.push_system(system, &Path::of("system"))?;
     }
@@ -30,17 +30,28 @@ pub(super) fn messages(system: Option<&RawValue>, listed: Option<&RawValue>) -> 
     for (index, message) in listed.into_iter().enumerate() {
         chat.push_message(message, &path.item(index))?;
     }
+    chat.end_turn();
     chat.json.push(']');
     Ok(chat.json)
 }
 
-/// A chat's messages so far.
-struct Chat {
+/// A chat's messages so far. Messages of one role that follow each other are one turn, as in Anthropic's API: the templates
+/// of many models demand that roles take turns.
+struct Chat<'a> {
     json: String,
+    turn: Turn<'a>,
 }
 
-impl Chat {
-    fn push_message(&mut self, message: &RawValue, path: &Path<'_>) -> Result<(), InvalidRequest> {
+/// What the message says that has not ended.
+enum Turn<'a> {
+    None,
+    System(Vec<Part<'a>>),
+    User(Vec<Part<'a>>),
+    Assistant(Content<'a>),
+}
+
+impl<'a> Chat<'a> {
+    fn push_message(&mut self, message: &'a RawValue, path: &Path<'_>) -> Result<(), InvalidRequest> {
         let message = path.object(message)?;
         let role = message.get("role").and_then(word).unwrap_or_default();
         let path_of_content = path.member("content");
@@ -48,30 +59,37 @@ impl Chat {
         let said = said.ok_or_else(|| path_of_content.fault("is required: give it as a string or an array of blocks"));
         match role.as_ref() {
             "user" => self.push_user(content(said?, &path_of_content, OF_USER)?),
-            "assistant" => self.push_assistant(&content(said?, &path_of_content, OF_ASSISTANT)?),
+            "assistant" => self.push_assistant(content(said?, &path_of_content, OF_ASSISTANT)?),
             "system" => self.push_system(said?, &path_of_content)?,
             _ => return Err(path.member("role").fault(&one_of(&["user", "assistant", "system"]))),
         }
         Ok(())
     }
 
-    fn push_system(&mut self, system: &RawValue, path: &Path<'_>) -> Result<(), InvalidRequest> {
+    /// Later than at the beginning, where templates take no system prompt, the user says it.
+    fn push_system(&mut self, system: &'a RawValue, path: &Path<'_>) -> Result<(), InvalidRequest> {
         let mut parts = content(system, path, OF_SYSTEM)?.parts;
         for part in &mut parts {
             part.strip_billing_line();
         }
         parts.retain(|part| part.text().is_some_and(|text| !text.is_empty()));
-        if !parts.is_empty() {
-            self.begin("system");
-            self.push_content(&parts);
-            self.json.push('}');
+        if parts.is_empty() {
+            return Ok(());
+        }
+        match &mut self.turn {
+            Turn::System(said) => said.append(&mut parts),
+            Turn::None => self.turn = Turn::System(parts),
+            Turn::User(_) | Turn::Assistant(_) => self.say_as_user(parts),
         }
         Ok(())
     }
 
     /// A chat has each tool's result in a message of its own, right after the calls.
-    fn push_user(&mut self, content: Content<'_>) {
+    fn push_user(&mut self, content: Content<'a>) {
         let Content { parts, results, .. } = content;
+        if !matches!(self.turn, Turn::User(_)) {
+            self.end_turn();
+        }
         let mut said = Vec::with_capacity(parts.len());
         let only_results = !results.is_empty();
         for result in results {
@@ -79,12 +97,17 @@ impl Chat {
             said.extend(shown(result));
         }
         said.extend(parts);
-        if said.is_empty() && only_results {
-            return;
+        if !said.is_empty() || !only_results {
+            self.say_as_user(said);
         }
-        self.begin("user");
-        self.push_content(&said);
-        self.json.push('}');
+    }
+
+    fn say_as_user(&mut self, mut parts: Vec<Part<'a>>) {
+        if let Turn::User(said) = &mut self.turn {
+            return said.append(&mut parts);
+        }
+        self.end_turn();
+        self.turn = Turn::User(parts);
     }
 
     fn push_result(&mut self, result: &ToolResult<'_>) {
@@ -97,7 +120,27 @@ impl Chat {
         let _ = write!(self.json, ",\"tool_call_id\":\"{}\",\"content\":\"{failed}{text}\"}}", result.call);
     }
 
-    fn push_assistant(&mut self, content: &Content<'_>) {
+    fn push_assistant(&mut self, content: Content<'a>) {
+        if let Turn::Assistant(said) = &mut self.turn {
+            return said.append(content);
+        }
+        self.end_turn();
+        self.turn = Turn::Assistant(content);
+    }
+
+    fn end_turn(&mut self) {
+        let (role, parts) = match std::mem::replace(&mut self.turn, Turn::None) {
+            Turn::None => return,
+            Turn::Assistant(content) => return self.write_assistant(&content),
+            Turn::System(parts) => ("system", parts),
+            Turn::User(parts) => ("user", parts),
+        };
+        self.begin(role);
+        self.push_content(&parts);
+        self.json.push('}');
+    }
+
+    fn write_assistant(&mut self, content: &Content<'_>) {
         self.begin("assistant");
         if content.parts.is_empty() && !content.calls.is_empty() {
             self.json.push_str(",\"content\":null");

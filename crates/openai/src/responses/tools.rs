@@ -210,7 +210,8 @@ fn read_tool<'a>(item: &'a RawValue, namespace: Option<&str>) -> Result<Tool<'a>
         }
         _ => {
             let must = "must be \"function\", \"custom\" or \"namespace\": no server here runs tools of its own, such as \
-                        searches or interpreters; leave this tool out";
+                        web_search or code_interpreter; leave this tool out (in Codex's config.toml: web_search = \
+                        \"disabled\")";
             return Err(Fault::at(".type", must));
         }
     };
