@@ -9,6 +9,8 @@ listed! {
         PromptTokens,
         /// Those of them that the model server found in its prefix cache.
         CachedTokens,
+        /// Those of the prompt that the server wrote to its cache and says so. None of them was found there.
+        CacheWriteTokens,
         /// Tokens produced, hidden reasoning among them.
         CompletionTokens,
     }
@@ -19,10 +21,10 @@ listed! {
 pub struct Counts([u64; Measure::ALL.len()]);
 
 impl Measure {
-    /// The measure that it is a part of, and no addition to.
+    /// The measure that it is a part of, and no addition to. Of several parts of one whole none has what another has.
     pub const fn part_of(self) -> Option<Self> {
         match self {
-            Self::CachedTokens => Some(Self::PromptTokens),
+            Self::CachedTokens | Self::CacheWriteTokens => Some(Self::PromptTokens),
             Self::PromptTokens | Self::CompletionTokens => None,
         }
     }
@@ -49,16 +51,35 @@ impl Counts {
         self.0[measure as usize]
     }
 
-    /// The smaller of each, and of a part no more than of what it is a part of.
+    /// The smaller of each, and of parts together no more than of what they are parts of.
     #[must_use]
     pub fn at_most(self, most: Self) -> Self {
         let smaller = Measure::ALL
             .into_iter()
             .fold(self, |counts, measure| counts.with(measure, counts.of(measure).min(most.of(measure))));
-        Measure::ALL.into_iter().fold(smaller, |counts, measure| match measure.part_of() {
-            Some(whole) => counts.with(measure, counts.of(measure).min(counts.of(whole))),
+        let apart = smaller.apart();
+        let parts = Measure::ALL.into_iter().filter(|measure| measure.part_of().is_some());
+        parts.fold(smaller, |counts, part| counts.with(part, apart.of(part)))
+    }
+
+    /// The same with each unit in one place: a part has no more than the parts before it leave of its whole, and of the
+    /// whole is there what is in no part.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        Measure::ALL.into_iter().fold(self, |counts, measure| match measure.part_of() {
+            Some(whole) => {
+                let part = counts.of(measure).min(counts.of(whole));
+                counts.with(measure, part).with(whole, counts.of(whole).saturating_sub(part))
+            }
             None => counts,
         })
+    }
+
+    /// The same without parts.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        let parts = Measure::ALL.into_iter().filter(|measure| measure.part_of().is_some());
+        parts.fold(self, |counts, part| counts.with(part, 0))
     }
 
     /// Whether any is larger than in `most`, parts aside.
@@ -91,6 +112,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_found_goes_before_what_was_written() {
+        let told = |cached, written| {
+            Counts::of_tokens(9, 3).with(Measure::CachedTokens, cached).with(Measure::CacheWriteTokens, written)
+        };
+        for (counts, expected) in [
+            (told(4, 5), told(4, 5)),
+            (told(4, 6), told(4, 5)),
+            (told(9, 9), told(9, 0)),
+            (told(u64::MAX, u64::MAX), told(9, 0)),
+            (told(0, u64::MAX), told(0, 9)),
+        ] {
+            assert_eq!(counts.at_most(Counts([u64::MAX; Measure::ALL.len()])), expected);
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_bounded_is_over_nothing(some in counts(), most in counts()) {
@@ -101,6 +138,20 @@ mod tests {
                 prop_assert!(measure.part_of().is_none_or(|whole| bounded.of(measure) <= bounded.of(whole)));
             }
             prop_assert!(some.is_over(most) || some.tokens() == bounded.tokens());
+            prop_assert_eq!(bounded.at_most(most), bounded);
+        }
+
+        #[test]
+        fn each_unit_is_in_one_place(some in counts()) {
+            let (apart, bounded) = (some.apart(), some.at_most(some));
+            for whole in Measure::ALL.into_iter().filter(|measure| measure.part_of().is_none()) {
+                let parts = Measure::ALL.into_iter().filter(|part| part.part_of() == Some(whole));
+                let sum: u128 = parts.map(|part| u128::from(apart.of(part))).sum();
+                prop_assert_eq!(sum + u128::from(apart.of(whole)), u128::from(some.of(whole)));
+            }
+            for part in Measure::ALL.into_iter().filter(|measure| measure.part_of().is_some()) {
+                prop_assert_eq!(apart.of(part), bounded.of(part));
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Rate(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PriceVersion(pub i64);
 
-/// What one of each measure costs, in one class.
+/// What one of each measure costs, in one class: one of a part what the part costs, in place of what its whole does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tariff([Rate; Measure::ALL.len()]);
 
@@ -101,12 +101,16 @@ impl Tariff {
     /// Nothing costs anything.
     pub const FREE: Self = Self([Rate::FREE; Measure::ALL.len()]);
 
-    /// Tokens read and produced at these prices; cached ones cost what all that are read do.
+    /// Tokens read and produced at these prices; those found in a cache or written to one cost what all that are read do.
     pub const fn of_tokens(prompt: Rate, completion: Rate) -> Self {
-        Self::FREE.with(Measure::PromptTokens, prompt).with(Measure::CompletionTokens, completion)
+        Self::FREE
+            .with(Measure::PromptTokens, prompt)
+            .with(Measure::CachedTokens, prompt)
+            .with(Measure::CacheWriteTokens, prompt)
+            .with(Measure::CompletionTokens, completion)
     }
 
-    /// The same with this price of a measure. A part's is on top of that of what it is a part of.
+    /// The same with this price of a measure; its parts keep theirs.
     #[must_use]
     pub const fn with(mut self, measure: Measure, rate: Rate) -> Self {
         self.0[measure as usize] = rate;
@@ -118,16 +122,31 @@ impl Tariff {
         self.0[measure as usize]
     }
 
-    /// What `counts` cost: `ceil(sum(count * rate) / 1000)` nano-dollars, rounded once.
+    /// What `counts` cost: `ceil(sum(count * rate) / 1000)` nano-dollars, rounded once, each unit at one rate: of a whole
+    /// what is in no part, of its parts together no more than the whole.
     pub fn cost(self, counts: Counts) -> Amount {
-        Amount::saturating_from_nanos(self.pico(counts).div_ceil(PICO_PER_NANO))
+        rounded_up(self.pico(counts.apart()))
     }
 
-    /// The most of a measure that `money` pays for beside the other `counts`; `None` when it is free.
-    pub fn affordable(self, measure: Measure, money: Amount, counts: Counts) -> Option<u64> {
-        let budget = u128::from(money.nanos().unsigned_abs()).saturating_mul(PICO_PER_NANO);
-        let left = budget.saturating_sub(self.pico(counts.with(measure, 0)));
-        left.checked_div(u128::from(self.rate(measure).0)).map(|count| u64::try_from(count).unwrap_or(u64::MAX))
+    /// The most that counts can cost of which none is larger than in `most`, whatever parts they have. This is what is held
+    /// for: how much of a prompt is found in a cache or written to one is known only afterwards.
+    pub fn highest_cost(self, most: Counts) -> Amount {
+        rounded_up(self.highest().pico(most.whole()))
+    }
+
+    /// The most of a measure that `money` pays for beside the other counts of `most`, whatever parts they have; `None` when
+    /// it is free.
+    pub fn affordable(self, measure: Measure, money: Amount, most: Counts) -> Option<u64> {
+        let (highest, budget) =
+            (self.highest(), u128::from(money.nanos().unsigned_abs()).saturating_mul(PICO_PER_NANO));
+        let left = budget.saturating_sub(highest.pico(most.with(measure, 0).whole()));
+        left.checked_div(u128::from(highest.rate(measure).0)).map(|count| u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    /// Wholes at the highest rate that one of them can have.
+    fn highest(self) -> Self {
+        let parts = Measure::ALL.into_iter().filter_map(|part| Some((part, part.part_of()?)));
+        parts.fold(self, |tariff, (part, whole)| tariff.with(whole, tariff.rate(whole).max(tariff.rate(part))))
     }
 
     fn pico(self, counts: Counts) -> u128 {
@@ -161,6 +180,10 @@ impl ClassPrices {
             Class::Fill => fill,
         }
     }
+}
+
+fn rounded_up(pico: u128) -> Amount {
+    Amount::saturating_from_nanos(pico.div_ceil(PICO_PER_NANO))
 }
 
 /// Decimal text to millionths.
@@ -211,29 +234,96 @@ mod tests {
         assert_eq!(self::tariff("0.02", "0.08").cost(Counts::of_tokens(12, 92)).nanos(), 7_600);
     }
 
+    #[test]
+    fn a_part_costs_what_it_costs_in_place_of_its_whole() {
+        let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
+        let tariff = tariff("0.02", "0.08")
+            .with(Measure::CachedTokens, rate("0.005"))
+            .with(Measure::CacheWriteTokens, rate("0.025"));
+        let counts = |cached, written| {
+            Counts::of_tokens(100, 10).with(Measure::CachedTokens, cached).with(Measure::CacheWriteTokens, written)
+        };
+        for (counts, nanos) in [
+            (counts(0, 0), 2_000 + 800),
+            (counts(60, 30), 200 + 300 + 750 + 800),
+            (counts(100, 0), 500 + 800),
+            (counts(0, 100), 2_500 + 800),
+            // More than there was to read is priced nowhere.
+            (counts(100, 100), 500 + 800),
+            (counts(90, u64::MAX), 450 + 250 + 800),
+        ] {
+            assert_eq!(tariff.cost(counts).nanos(), nanos, "{counts:?}");
+            assert_eq!(tariff.highest_cost(counts).nanos(), 2_500 + 800, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_counts_and_rates_overflow_nothing() {
+        let most = Measure::ALL.into_iter().fold(Counts::NONE, |counts, measure| counts.with(measure, u64::MAX));
+        let dear = Tariff([Rate::from_pico(u64::MAX); Measure::ALL.len()]);
+        assert_eq!(dear.cost(most), dear.highest_cost(most));
+        assert_eq!(dear.affordable(Measure::CompletionTokens, dear.cost(most), most), Some(0));
+    }
+
+    fn any_tariff(rates: std::ops::Range<u64>) -> impl Strategy<Value = Tariff> {
+        proptest::array::uniform(rates).prop_map(|rates| Tariff(rates.map(Rate::from_pico)))
+    }
+
+    fn any_counts(counts: std::ops::Range<u64>) -> impl Strategy<Value = Counts> {
+        let place = |counts: Counts, (measure, count)| counts.with(measure, count);
+        let all = proptest::array::uniform::<_, { Measure::ALL.len() }>(counts);
+        all.prop_map(move |all| Measure::ALL.into_iter().zip(all).fold(Counts::NONE, place))
+    }
+
     proptest! {
         #[test]
         fn cost_is_monotonic_and_never_below_the_exact_value(
-            input in 0u64..1_000_000, output in 0u64..1_000_000, more in 0u64..1_000,
-            rate_in in 0u64..10_000_000, rate_out in 0u64..10_000_000,
+            tariff in any_tariff(0..10_000_000), counts in any_counts(0..1_000_000), more in 0u64..1_000,
         ) {
-            let tariff = Tariff::of_tokens(Rate::from_pico(rate_in), Rate::from_pico(rate_out));
-            let cost = tariff.cost(Counts::of_tokens(input, output));
-            let exact = u128::from(input) * u128::from(rate_in) + u128::from(output) * u128::from(rate_out);
+            let cost = tariff.cost(counts);
+            let [prompt, cached, written, completion] = Measure::ALL.map(|measure| u128::from(counts.of(measure)));
+            let cached = cached.min(prompt);
+            let written = written.min(prompt - cached);
+            let each = [prompt - cached - written, cached, written, completion].into_iter().zip(tariff.0);
+            let exact: u128 = each.map(|(count, rate)| count * u128::from(rate.pico())).sum();
             let nanos = u128::from(cost.nanos().unsigned_abs());
             prop_assert!(nanos * 1000 >= exact && nanos * 1000 < exact + 1000);
-            let with_more = tariff.cost(Counts::of_tokens(input, output + more));
-            prop_assert!(with_more >= cost);
+            for whole in [Measure::PromptTokens, Measure::CompletionTokens] {
+                prop_assert!(tariff.cost(counts.with(whole, counts.of(whole) + more)) >= cost);
+            }
         }
 
         #[test]
-        fn what_is_called_affordable_is(money in 0i64..1_000_000_000_000, input in 0u64..10_000, rate in 1u64..10_000_000) {
-            let tariff = Tariff::of_tokens(Rate::from_pico(rate), Rate::from_pico(rate));
+        fn the_highest_cost_covers_whatever_parts_a_prompt_has(
+            tariff in any_tariff(0..u64::MAX), most in any_counts(0..u64::MAX), told in any_counts(0..u64::MAX),
+        ) {
+            let parts = [Measure::CachedTokens, Measure::CacheWriteTokens];
+            let bound = parts.into_iter().fold(most, |bound, part| bound.with(part, most.of(Measure::PromptTokens)));
+            prop_assert!(tariff.cost(told.at_most(bound)) <= tariff.highest_cost(most));
+            // And no more than that: a prompt that is all one of its parts can cost it.
+            let all_of = |part| most.whole().with(part, most.of(Measure::PromptTokens));
+            let dearest = parts.map(|part| tariff.cost(all_of(part))).into_iter().max().unwrap();
+            prop_assert_eq!(tariff.highest_cost(most), dearest.max(tariff.cost(most.whole())));
+        }
+
+        #[test]
+        fn parts_without_a_price_of_their_own_change_nothing(
+            input in 0u64..u64::MAX, output in 0u64..u64::MAX, counts in any_counts(0..u64::MAX),
+        ) {
+            let tariff = Tariff::of_tokens(Rate::from_pico(input), Rate::from_pico(output));
+            prop_assert_eq!(tariff.cost(counts), tariff.cost(counts.whole()));
+            prop_assert_eq!(tariff.cost(counts), tariff.highest_cost(counts));
+        }
+
+        #[test]
+        fn what_is_called_affordable_is(
+            money in 0i64..1_000_000_000_000, most in any_counts(0..10_000), tariff in any_tariff(1..10_000_000),
+        ) {
             let money = Amount::from_nanos(money).unwrap();
-            let output = tariff.affordable(Measure::CompletionTokens, money, Counts::of_tokens(input, 9)).unwrap();
+            let output = tariff.affordable(Measure::CompletionTokens, money, most).unwrap();
             if output > 0 {
-                let cost = tariff.cost(Counts::of_tokens(input, output));
-                prop_assert!(cost <= money);
+                let with = |output| tariff.highest_cost(most.with(Measure::CompletionTokens, output));
+                prop_assert!(with(output) <= money && with(output + 1) > money);
             }
         }
     }

@@ -330,6 +330,19 @@ impl Check {
         Ok(faults)
     }
 
+    /// A row's counts with each unit in one place, as `Counts::apart` has them, in SQL.
+    fn apart(&self) -> [String; Measure::ALL.len()] {
+        let least = if self.dialect == Dialect::Postgres { "least" } else { "min" };
+        let mut counts = Measure::ALL.map(|measure| column(measure).to_owned());
+        for part in Measure::ALL {
+            let Some(whole) = part.part_of() else { continue };
+            let (part, whole) = (part as usize, whole as usize);
+            counts[part] = format!("{least}({}, {})", counts[part], counts[whole]);
+            counts[whole] = format!("({} - {})", counts[whole], counts[part]);
+        }
+        counts
+    }
+
     async fn price_lists(&self) -> Result<HashMap<PriceVersion, PriceList>, StoreError> {
         let rows = self.all("SELECT version, body FROM price_list".to_owned(), vec![]).await?;
         let list = |row: &Row| {
@@ -346,13 +359,15 @@ impl Check {
         (model, class, version): (&str, i16, PriceVersion),
         price: Option<Tariff>,
     ) -> Result<Vec<(String, i64, i64)>, StoreError> {
-        let mut sql = "SELECT request_id, input_tokens, cached_tokens, output_tokens, cost_nano FROM usage_log \
-                       WHERE model = $1 AND class = $2 AND price_version = $3"
-            .to_owned();
+        let mut sql = format!(
+            "SELECT request_id, {}, cost_nano FROM usage_log WHERE model = $1 AND class = $2 AND price_version = $3",
+            Measure::ALL.map(column).join(", ")
+        );
         if let Some(price) = price {
             // Rows from before counts were bounded can have any number; in PostgreSQL their products need room.
             let wide = if self.dialect == Dialect::Postgres { "numeric" } else { "bigint" };
-            let of = |measure| format!("CAST({} AS {wide}) * {}", column(measure), price.rate(measure).pico());
+            let apart = self.apart();
+            let of = |measure| format!("CAST({} AS {wide}) * {}", apart[measure as usize], price.rate(measure).pico());
             let pico = format!("({})", Measure::ALL.map(of).join(" + "));
             // Rounded up to a whole nano-dollar, without a division.
             let cost = format!("CAST(cost_nano AS {wide}) * 1000");

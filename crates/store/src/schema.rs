@@ -15,4 +15,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0009_corrections.sql"),
     include_str!("schema/0010_marks.sql"),
     include_str!("schema/0011_nodes.sql"),
+    include_str!("schema/0012_cache_writes.sql"),
 ];

@@ -40,6 +40,7 @@ pub(crate) const fn column(measure: Measure) -> &'static str {
     match measure {
         Measure::PromptTokens => "input_tokens",
         Measure::CachedTokens => "cached_tokens",
+        Measure::CacheWriteTokens => "cache_write_tokens",
         Measure::CompletionTokens => "output_tokens",
     }
 }

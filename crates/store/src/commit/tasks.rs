@@ -13,7 +13,7 @@ use crate::{
 /// What a group adds to a batch.
 struct Added {
     counts: TaskCounts,
-    usage: [i64; 4],
+    usage: [i64; 5],
     reasoning: i64,
     /// The `seq` of its next task to end.
     seq: i64,
@@ -72,14 +72,14 @@ async fn lock_batches(
     for row in tx.all_of(ids.iter().map(|id| id.uuid().into()).collect(), Vec::new(), sql).await? {
         let counts = counts(&row)?;
         let seq = i64::from(counts.ended()) + 1;
-        batches.insert(BatchId::new(row.get("id")?), Added { counts, usage: [0; 4], reasoning: 0, seq });
+        batches.insert(BatchId::new(row.get("id")?), Added { counts, usage: [0; 5], reasoning: 0, seq });
     }
     exactly(batches.len() as u64, ids.len() as u64, "batch")?;
     Ok(batches)
 }
 
 /// What the end of a task writes, besides its id.
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "state",
     "seq",
     "result_blob",
@@ -93,6 +93,7 @@ const COLUMNS: [&str; 16] = [
     "error_param",
     "input_tokens",
     "cached_tokens",
+    "cache_write_tokens",
     "output_tokens",
     "cost_nano",
     "finished_at",
@@ -108,9 +109,10 @@ fn values_of(
         let added = added.ok_or(StoreError::RowCount { table: "batch", expected: 1, touched: 0 })?;
         let used = settlement.usage.as_ref().map(|u| u.counts).unwrap_or_default();
         let cost = settlement.usage.as_ref().map_or(0, |u| u.cost.nanos());
-        let [input, cached, output] =
-            [Measure::PromptTokens, Measure::CachedTokens, Measure::CompletionTokens].map(|of| to_i64(used.of(of)));
-        let consumed = [input, cached, output, cost];
+        let [input, cached, written, output] =
+            [Measure::PromptTokens, Measure::CachedTokens, Measure::CacheWriteTokens, Measure::CompletionTokens]
+                .map(|of| to_i64(used.of(of)));
+        let consumed = [input, cached, written, output, cost];
         for (sum, one) in added.usage.iter_mut().zip(consumed) {
             *sum = sum.saturating_add(one);
         }
@@ -170,16 +172,18 @@ async fn end_tasks(tx: &WriteTx, values: Vec<Value>, tasks: usize) -> Result<(),
 }
 
 async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), StoreError> {
-    let [input, cached, output, cost] = added.usage;
+    let [input, cached, written, output, cost] = added.usage;
     let touched = tx
         .run(
             format!(
                 "UPDATE batch SET completed = $2, failed = $3, input_tokens = {}, cached_tokens = {}, \
-                 output_tokens = {}, cost_nano = cost_nano + $7, reasoning_tokens = {} WHERE id = $1",
+                 output_tokens = {}, cost_nano = cost_nano + $7, reasoning_tokens = {}, cache_write_tokens = {} \
+                 WHERE id = $1",
                 plus("input_tokens", 4),
                 plus("cached_tokens", 5),
                 plus("output_tokens", 6),
-                plus("reasoning_tokens", 8)
+                plus("reasoning_tokens", 8),
+                plus("cache_write_tokens", 9)
             ),
             [
                 batch.uuid().into(),
@@ -190,6 +194,7 @@ async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), 
                 output.into(),
                 cost.into(),
                 added.reasoning.into(),
+                written.into(),
             ],
         )
         .await?;

@@ -338,6 +338,7 @@ const USAGE: Target = Target {
         "input_tokens",
         "output_tokens",
         "cached_tokens",
+        "cache_write_tokens",
         "cost_nano",
         "price_version",
         "outcome",
@@ -368,10 +369,11 @@ async fn write_usage(tx: &WriteTx, fresh: &[&Settlement], before: Before) -> Res
 
 /// A flush is written over by the next, and by what the request came to in the end; that stays, whatever follows.
 fn overwritten() -> String {
-    const GROWING: [&str; 9] = [
+    const GROWING: [&str; 10] = [
         "input_tokens",
         "output_tokens",
         "cached_tokens",
+        "cache_write_tokens",
         "cost_nano",
         "outcome",
         "estimated",
@@ -399,6 +401,7 @@ fn usage_values(settlement: &Settlement, usage: &UsageRecord) -> [Value; USAGE.c
         to_i64(usage.counts.of(Measure::PromptTokens)).into(),
         to_i64(usage.counts.of(Measure::CompletionTokens)).into(),
         to_i64(usage.counts.of(Measure::CachedTokens)).into(),
+        to_i64(usage.counts.of(Measure::CacheWriteTokens)).into(),
         usage.cost.nanos().into(),
         usage.price_version.0.into(),
         usage.outcome.code().into(),

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use batchin_db::{Row, Value};
-use batchin_domain::{AccountId, Amount, BatchId, CallKind, Counts, KeyId, RequestId, Timestamp};
+use batchin_domain::{AccountId, Amount, BatchId, CallKind, Counts, KeyId, Measure, RequestId, Timestamp};
 
 use crate::{
     Outcome, StoreError, Usage, UsageMarks,
-    stored::{counts_by, stored, stored_amount},
+    stored::{column, counts_by, stored, stored_amount},
 };
 
 /// Which usage is asked about.
@@ -72,10 +72,8 @@ pub struct UsageRow {
 pub struct Totals {
     /// How many requests.
     pub requests: u64,
-    /// Their prompt tokens.
-    pub input_tokens: u64,
-    /// Their completion tokens.
-    pub output_tokens: u64,
+    /// What they consumed.
+    pub counts: Counts,
     /// What they cost, in nano-dollars.
     pub cost_nanos: i64,
 }
@@ -100,13 +98,18 @@ pub struct Bucket {
 
 /// How far a request's time and the one in its id are apart, at most, where one clock gave both: a long wait in between.
 const ID_CLOCK_MICROS: i64 = 3_600_000_000;
-/// Tokens are summed in two halves, which no number of rows makes overflow on either database. What is charged is
-/// bounded by what was credited.
-const SUMS: &str = "count(*) AS requests, CAST(coalesce(sum(input_tokens >> 32), 0) AS bigint) AS input_high, \
-     CAST(coalesce(sum(input_tokens & 4294967295), 0) AS bigint) AS input_low, \
-     CAST(coalesce(sum(output_tokens >> 32), 0) AS bigint) AS output_high, \
-     CAST(coalesce(sum(output_tokens & 4294967295), 0) AS bigint) AS output_low, \
-     CAST(coalesce(sum(cost_nano), 0) AS bigint) AS cost";
+
+/// Sums of rows. Tokens are summed in two halves, which no number of rows makes overflow on either database. What is
+/// charged is bounded by what was credited.
+fn sums() -> String {
+    let halves = Measure::ALL.map(column).map(|column| {
+        format!(
+            "CAST(coalesce(sum({column} >> 32), 0) AS bigint) AS {column}_high, \
+             CAST(coalesce(sum({column} & 4294967295), 0) AS bigint) AS {column}_low"
+        )
+    });
+    format!("count(*) AS requests, {}, CAST(coalesce(sum(cost_nano), 0) AS bigint) AS cost", halves.join(", "))
+}
 
 fn condition(filter: &UsageFilter) -> (String, Vec<Value>) {
     let mut sql = "account_id = $1".to_owned();
@@ -146,10 +149,13 @@ fn halves(high: u64, low: u64) -> u64 {
 }
 
 fn totals(row: &Row) -> Result<Totals, StoreError> {
+    let half = |column, half| {
+        let sum: i64 = row.get(&format!("{column}_{half}"))?;
+        u64::try_from(sum).map_err(|_| StoreError::Corrupt { table: "usage_log", column })
+    };
     Ok(Totals {
         requests: count(row, "requests")?,
-        input_tokens: halves(count(row, "input_high")?, count(row, "input_low")?),
-        output_tokens: halves(count(row, "output_high")?, count(row, "output_low")?),
+        counts: counts_by(|column| Ok(halves(half(column, "high")?, half(column, "low")?)))?,
         cost_nanos: row.get("cost")?,
     })
 }
@@ -175,7 +181,7 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
 
 /// What a row of the log is read from.
 const ROW: &str = "request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
-     cost_nano, outcome, estimated, marks, created_at, latency_us, ttft_us";
+     cache_write_tokens, cost_nano, outcome, estimated, marks, created_at, latency_us, ttft_us";
 
 impl Usage {
     /// Requests one by one, newest first.
@@ -232,15 +238,16 @@ impl Usage {
     /// Sums over all of it.
     pub async fn usage_totals(&self, filter: &UsageFilter) -> Result<Totals, StoreError> {
         let (condition, values) = condition(filter);
-        let row = self.db.one(format!("SELECT {SUMS} FROM usage_log WHERE {condition}"), values).await?;
+        let row = self.db.one(format!("SELECT {} FROM usage_log WHERE {condition}", sums()), values).await?;
         row.map_or(Ok(Totals::default()), |row| totals(&row))
     }
 
     /// Sums per model, the costliest first.
     pub async fn usage_by_model(&self, filter: &UsageFilter) -> Result<Vec<ModelTotals>, StoreError> {
         let (condition, values) = condition(filter);
+        let sums = sums();
         let sql =
-            format!("SELECT model, {SUMS} FROM usage_log WHERE {condition} GROUP BY model ORDER BY cost DESC, model");
+            format!("SELECT model, {sums} FROM usage_log WHERE {condition} GROUP BY model ORDER BY cost DESC, model");
         let rows = self.db.all(sql, values).await?;
         rows.iter().map(|row| Ok(ModelTotals { model: row.get("model")?, totals: totals(row)? })).collect()
     }
@@ -256,9 +263,10 @@ impl Usage {
         let width = i64::try_from(width.as_micros()).unwrap_or(i64::MAX).max(1);
         values.push(i64::from(limit).into());
         let sql = format!(
-            "SELECT created_at / {width} * {width} AS start, {SUMS} FROM usage_log WHERE {condition} \
+            "SELECT created_at / {width} * {width} AS start, {sums} FROM usage_log WHERE {condition} \
              GROUP BY created_at / {width} * {width} ORDER BY start DESC LIMIT ${}",
-            values.len()
+            values.len(),
+            sums = sums()
         );
         let rows = self.db.all(sql, values).await?;
         rows.iter()

@@ -23,15 +23,25 @@ pub struct PriceListRow {
 #[derive(Clone, Debug, Default)]
 pub struct PriceList(HashMap<String, [Tariff; Class::ALL.len()]>);
 
-/// What a list has a price of, and the member that says it: pico-dollars, as text.
-const PRICED: [(Measure, &str); 2] =
-    [(Measure::PromptTokens, "input_pico"), (Measure::CompletionTokens, "output_pico")];
+/// The member that says what one of a measure costs: pico-dollars, as text. A part's is left out where it is that of its
+/// whole.
+const fn member(measure: Measure) -> &'static str {
+    match measure {
+        Measure::PromptTokens => "input_pico",
+        Measure::CachedTokens => "cached_input_pico",
+        Measure::CacheWriteTokens => "cache_write_pico",
+        Measure::CompletionTokens => "output_pico",
+    }
+}
 
 impl PriceList {
     /// The body of a list with these models, in this order.
     pub fn body<'a>(models: impl IntoIterator<Item = (&'a str, &'a ClassPrices)>) -> String {
         let in_class = |tariff: Tariff| -> Value {
-            PRICED.into_iter().map(|(measure, member)| (member, tariff.rate(measure).pico().to_string())).collect()
+            let has_own =
+                |measure: &Measure| measure.part_of().is_none_or(|whole| tariff.rate(whole) != tariff.rate(*measure));
+            let priced = |measure| (member(measure), tariff.rate(measure).pico().to_string());
+            Measure::ALL.into_iter().filter(has_own).map(priced).collect()
         };
         let one = |(model, prices): (&str, &ClassPrices)| {
             json!({
@@ -64,8 +74,12 @@ impl PriceList {
 fn prices_of(model: &Value) -> Option<[Tariff; Class::ALL.len()]> {
     let rate = |text: &Value| Some(Rate::from_pico(text.as_str()?.parse().ok()?));
     let tariff = |name: &str| {
-        let priced = |tariff: Tariff, (measure, member)| Some(tariff.with(measure, rate(&model[name][member])?));
-        PRICED.into_iter().try_fold(Tariff::FREE, priced)
+        // A part follows its whole in `Measure::ALL`.
+        let priced = |tariff: Tariff, measure: Measure| match (model[name].get(member(measure)), measure.part_of()) {
+            (None, Some(whole)) => Some(tariff.with(measure, tariff.rate(whole))),
+            (said, _) => Some(tariff.with(measure, rate(said?)?)),
+        };
+        Measure::ALL.into_iter().try_fold(Tariff::FREE, priced)
     };
     let mut prices = [Tariff::FREE; Class::ALL.len()];
     for class in Class::ALL {
@@ -146,5 +160,50 @@ impl Prices {
             })
         })
         .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchin_domain::price::Factor;
+
+    use super::*;
+
+    fn body(standard: Tariff) -> String {
+        let prices = ClassPrices::new(standard, Factor::ONE, Factor::ONE, Factor::parse("0.5").unwrap());
+        PriceList::body([("m", &prices)])
+    }
+
+    #[test]
+    fn a_list_is_read_back_as_it_was_written() {
+        let plain = Tariff::of_tokens(Rate::from_pico(20_000), Rate::from_pico(80_000));
+        let cached = plain.with(Measure::CachedTokens, Rate::from_pico(5_001));
+        for tariff in [plain, cached, cached.with(Measure::CacheWriteTokens, Rate::FREE), Tariff::FREE] {
+            let list = PriceList::parse(&body(tariff)).unwrap();
+            assert_eq!(list.price("m", Class::Interactive), Some(tariff));
+            let half = |measure| tariff.rate(measure).pico().div_ceil(2);
+            let fill = list.price("m", Class::Fill).unwrap();
+            assert!(Measure::ALL.into_iter().all(|measure| fill.rate(measure).pico() == half(measure)));
+        }
+    }
+
+    /// So that its fingerprint, and with it its version, is what it was before parts could have a price.
+    #[test]
+    fn parts_without_a_price_of_their_own_are_in_no_list() {
+        let tariff = Tariff::of_tokens(Rate::from_pico(20_000), Rate::from_pico(80_000));
+        let standard = r#""standard":{"input_pico":"20000","output_pico":"80000"}"#;
+        assert!(body(tariff).contains(standard), "{}", body(tariff));
+        let cached = body(tariff.with(Measure::CachedTokens, Rate::FREE));
+        assert!(cached.contains(r#""cached_input_pico":"0""#) && !cached.contains("cache_write"), "{cached}");
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_none() {
+        let good =
+            body(Tariff::of_tokens(Rate::from_pico(1), Rate::from_pico(2)).with(Measure::CachedTokens, Rate::FREE));
+        assert!(PriceList::parse(&good).is_some());
+        for bad in [good.replace("input_pico", "x"), good.replace(r#"input_pico":"0""#, r#"input_pico":"-1""#)] {
+            assert!(PriceList::parse(&bad).is_none(), "{bad}");
+        }
     }
 }

@@ -127,9 +127,10 @@ pub struct TaskRow {
 const BATCH_COLUMNS: &str = "id, account_id, priority, status, chore, inline, endpoint, model, input_blob, input_file, \
      output_file, error_file, total, completed, failed, cancelled, expired, loaded, loaded_bytes, ending, faults, \
      metadata, window_hours, max_cost_nano, output_seconds, webhook_url, blocked, input_tokens, cached_tokens, \
-     output_tokens, reasoning_tokens, cost_nano, created_at, started_at, ending_at, finalizing_at, finished_at, expires_at";
+     cache_write_tokens, output_tokens, reasoning_tokens, cost_nano, created_at, started_at, ending_at, finalizing_at, finished_at, expires_at";
 const TASK_COLUMNS: &str = "id, idx, seq, custom_id, model, state, result_blob, result_offset, result_len, result_head, \
-     error_code, error_message, error_status, error_kind, error_param, input_tokens, cached_tokens, output_tokens, cost_nano";
+     error_code, error_message, error_status, error_kind, error_param, input_tokens, cached_tokens, \
+     cache_write_tokens, output_tokens, cost_nano";
 
 impl BatchRows {
     /// An account's batches, newest first.

@@ -167,11 +167,15 @@ both! {
         let ended = db.store.batch_rows().ended_tasks(account_batches[1].id, 1, 9).await.unwrap();
         assert_eq!(ended.iter().map(|task| task.id).collect::<Vec<_>>(), [mixed[1].id]);
         let usage = mixed[0].usage.unwrap();
-        assert_eq!((usage.counts, usage.cost), (Counts::of_tokens(10, 20).with(Measure::CachedTokens, 5), nanos(3)));
+        let each = |tasks: u64| {
+            let prompt = Counts::of_tokens(10 * tasks, 20 * tasks);
+            prompt.with(Measure::CachedTokens, 5 * tasks).with(Measure::CacheWriteTokens, 3 * tasks)
+        };
+        assert_eq!((usage.counts, usage.cost), (each(1), nanos(3)));
         assert_eq!(mixed[1].error, Some(refused()));
         let row = db.store.batch_rows().batch(account, account_batches[1].id).await.unwrap().unwrap();
         let sums = row.usage;
-        assert_eq!((sums.counts, sums.cost), (Counts::of_tokens(20, 40).with(Measure::CachedTokens, 10), nanos(3)));
+        assert_eq!((sums.counts, sums.cost), (each(2), nanos(3)));
         assert_eq!(row.reasoning_tokens, 2, "one task completed");
         db.assert_clean().await;
     }

@@ -1,6 +1,6 @@
 //! Holds: the ledger check sees each rule broken.
 
-use batchin_domain::{ClassPrices, PriceVersion, Priority, Purse, Rate, Tariff, price::Factor};
+use batchin_domain::{ClassPrices, Measure, PriceVersion, Priority, Purse, Rate, Tariff, price::Factor};
 use batchin_store::{Fault, PriceList, Settlement};
 
 use crate::support::{Db, both, completed, now, this_month};
@@ -36,8 +36,12 @@ async fn some_of_everything(db: &Db) {
 
 /// Two rows at a published price, one of them capped.
 async fn priced(db: &Db) {
-    let rate = Rate::from_pico;
-    let price = ClassPrices::new(Tariff::of_tokens(rate(1_500), rate(2_100)), Factor::ONE, Factor::ONE, Factor::ONE);
+    priced_by(db, Tariff::of_tokens(Rate::from_pico(1_500), Rate::from_pico(2_100)), 57).await;
+}
+
+/// The same at this price, by which each costs so much.
+async fn priced_by(db: &Db, tariff: Tariff, cost: i64) {
+    let price = ClassPrices::new(tariff, Factor::ONE, Factor::ONE, Factor::ONE);
     let body = PriceList::body([("m", &price)]);
     assert_eq!(db.store.prices().publish_prices("fingerprint", &body, now()).await.unwrap(), PriceVersion(1));
     let account = db.account(10_000).await;
@@ -45,7 +49,7 @@ async fn priced(db: &Db) {
     db.lease(node, Purse::Balance(account), 5_000).await;
     let committer = db.committer(node);
     for capped in [false, true] {
-        let mut settlement = db.settlement(account, 57);
+        let mut settlement = db.settlement(account, cost);
         settlement.usage.as_mut().unwrap().marks.capped = capped;
         committer.commit(settlement).await.unwrap();
     }
@@ -189,6 +193,46 @@ both! {
         // Counts as they were written before they had a bound.
         db.raw(&format!("UPDATE usage_log SET cost_nano = 40, input_tokens = {} WHERE marks = 1", i64::MAX)).await;
         assert!(db.store.check().await.unwrap().faults.iter().all(|fault| fault.rule != rule));
+    }
+
+    async fn a_cost_and_its_counts_of_a_cache(db) {
+        let rule = "a request costs its tokens by its version of the prices";
+        let rate = Rate::from_pico;
+        let tariff = Tariff::of_tokens(rate(1_500), rate(2_100))
+            .with(Measure::CachedTokens, rate(100))
+            .with(Measure::CacheWriteTokens, rate(3_000));
+        // Of ten tokens five were found and three were written: two at 1,500, five at 100, three at 3,000, and twenty at 2,100.
+        priced_by(db, tariff, 55).await;
+        db.assert_clean().await;
+        for (cached, written, expected) in [
+            (0, 0, Some(57)),
+            (5, 2, Some(53)),
+            (6, 3, Some(54)),
+            (10, 0, Some(43)),
+            // As many as there were to read, and no more.
+            (8, 8, Some(49)),
+            (i64::MAX, i64::MAX, Some(43)),
+            (0, i64::MAX, Some(72)),
+            (5, 3, None),
+        ] {
+            let set = format!("cached_tokens = {cached}, cache_write_tokens = {written}");
+            db.raw(&format!("UPDATE usage_log SET {set} WHERE marks = 0")).await;
+            let faults = db.store.check().await.unwrap().faults.into_iter().filter(|fault| fault.rule == rule);
+            let found: Vec<_> = faults.map(|fault| (fault.expected, fault.found)).collect();
+            assert_eq!(found, expected.map(|expected| (expected, 55)).into_iter().collect::<Vec<_>>(), "{set}");
+        }
+    }
+
+    async fn a_list_from_before_caches_had_a_price(db) {
+        let body = r#"[{"model":"m","standard":{"input_pico":"1500","output_pico":"2100"},
+            "high":{"input_pico":"1500","output_pico":"2100"},"low":{"input_pico":"1500","output_pico":"2100"},
+            "fill":{"input_pico":"1500","output_pico":"2100"}}]"#;
+        db.store.prices().publish_prices("fingerprint", body, now()).await.unwrap();
+        let account = db.account(10_000).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 5_000).await;
+        db.committer(node).commit(db.settlement(account, 57)).await.unwrap();
+        db.assert_clean().await;
     }
 
     async fn a_cost_and_its_price(db) {

@@ -260,8 +260,9 @@ both! {
         db.assert_balance(account, 800).await;
         let mut end = Settlement { key: Some(key), budget_held: true, ..db.settlement(account, 0) };
         end.given_back = nanos(150);
+        let counts = Counts::of_tokens(5, 12).with(Measure::CachedTokens, 1).with(Measure::CacheWriteTokens, 2);
         end.usage = flush.usage.clone().map(|usage| UsageRecord {
-            counts: Counts::of_tokens(5, 12).with(Measure::CachedTokens, 1),
+            counts,
             cost: nanos(50),
             outcome: Outcome::Completed,
             estimated: false,
@@ -276,7 +277,7 @@ both! {
         committer.commit(flush).await.unwrap();
         db.assert_balance(account, 947).await;
         let row = db.store.usage().usage_logs(&all_of(account), ALL).await.unwrap().into_iter().find(|row| row.key.is_some()).unwrap();
-        assert_eq!((row.counts, row.cost), (Counts::of_tokens(5, 12).with(Measure::CachedTokens, 1), nanos(50)));
+        assert_eq!((row.counts, row.cost), (counts, nanos(50)));
         assert_eq!((row.outcome, row.estimated, row.marks.names()), (Outcome::Completed, false, vec!["below_pieces"]));
         let report = db.assert_clean().await;
         assert_eq!((report.transfers, report.usage_rows), (4, 2));

@@ -272,7 +272,7 @@ impl Db {
             call: CallKind::Chat,
             class: Class::Interactive,
             task: None,
-            counts: Counts::of_tokens(10, 20).with(Measure::CachedTokens, 5),
+            counts: Counts::of_tokens(10, 20).with(Measure::CachedTokens, 5).with(Measure::CacheWriteTokens, 3),
             cost: nanos(cost),
             price_version: PriceVersion(1),
             outcome: Outcome::Completed,

@@ -37,8 +37,9 @@ both! {
         let all = UsageFilter { account, from: None, to: None, key: None, model: None };
         let totals = |requests: u64, cost_nanos: i64| Totals {
             requests,
-            input_tokens: requests * 10,
-            output_tokens: requests * 20,
+            counts: Counts::of_tokens(requests * 10, requests * 20)
+                .with(Measure::CachedTokens, requests * 5)
+                .with(Measure::CacheWriteTokens, requests * 3),
             cost_nanos,
         };
         for (filter, want) in [
@@ -78,7 +79,7 @@ both! {
         let committer = db.committer(node);
         db.lease(node, Purse::Balance(account), 5_000).await;
         let batch = db.batch(account, Priority::High, 3).await;
-        let each = |tokens| Counts::of_tokens(tokens, tokens).with(Measure::CachedTokens, tokens);
+        let each = |tokens| Measure::ALL.into_iter().fold(Counts::NONE, |counts, measure| counts.with(measure, tokens));
         for (task, tokens) in db.claim(node, Priority::High, 9, now()).await.unwrap().iter().zip([u64::MAX, 1 << 62, 7]) {
             let mut ending = db.ending(task, 1, completed());
             ending.usage.as_mut().unwrap().counts = each(tokens);
@@ -90,7 +91,7 @@ both! {
         assert_eq!((row.status, row.counts.completed), (BatchStatus::Completed, 3));
         assert_eq!(row.usage.counts, each(most));
         let all = UsageFilter { account, from: None, to: None, key: None, model: None };
-        let totals = Totals { requests: 3, input_tokens: most, output_tokens: most, cost_nanos: 3 };
+        let totals = Totals { requests: 3, counts: each(most), cost_nanos: 3 };
         assert_eq!(db.store.usage().usage_totals(&all).await.unwrap(), totals);
         assert_eq!(db.store.usage().usage_by_model(&all).await.unwrap()[0].totals, totals);
         assert_eq!(db.store.usage().usage_series(&all, HOUR, 9).await.unwrap()[0].totals, totals);
@@ -109,7 +110,8 @@ both! {
             committer.commit(settlement).await.unwrap();
         }
         let all = UsageFilter { account, from: None, to: None, key: None, model: None };
-        assert_eq!(db.store.usage().usage_totals(&all).await.unwrap().input_tokens, (1 << 41) + (1 << 32) + 2);
+        let sums = db.store.usage().usage_totals(&all).await.unwrap().counts;
+        assert_eq!(sums, Counts::of_tokens((1 << 41) + (1 << 32) + 2, 3));
     }
 
     async fn a_list_goes_on_after_a_row_whatever_comes_in(db) {

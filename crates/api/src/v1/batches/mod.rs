@@ -40,6 +40,10 @@ pub(crate) struct BatchObject {
     input_tokens: u64,
     /// Completion tokens of the tasks that have ended.
     output_tokens: u64,
+    /// The part of `input_tokens` that model servers found in their caches.
+    cached_tokens: u64,
+    /// The part of them that they wrote to their caches, where they say so.
+    cache_write_tokens: u64,
     /// What the tasks that have ended cost.
     cost_cents: Cents,
     /// The most that it may cost.
@@ -79,6 +83,8 @@ impl From<BatchRow> for BatchObject {
             blocked: row.blocked,
             input_tokens: row.usage.counts.of(Measure::PromptTokens),
             output_tokens: row.usage.counts.of(Measure::CompletionTokens),
+            cached_tokens: row.usage.counts.of(Measure::CachedTokens),
+            cache_write_tokens: row.usage.counts.of(Measure::CacheWriteTokens),
             cost_cents: row.usage.cost.into(),
             max_cost_cents: row.terms.max_cost.map(Cents::from),
             ended_early: row.ending.map(Ending::name),

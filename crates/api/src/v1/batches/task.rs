@@ -59,6 +59,10 @@ pub(super) struct TaskTokens {
     prompt_tokens: u64,
     completion_tokens: u64,
     total_tokens: u64,
+    /// The part of `prompt_tokens` that the model server found in its cache.
+    cached_tokens: u64,
+    /// The part of them that it wrote to its cache, where it says so.
+    cache_write_tokens: u64,
 }
 
 /// A batch's tasks with their answers, in order. `ending` is what stopped the batch, if something did.
@@ -106,6 +110,8 @@ fn object(row: TaskRow, result: Option<Box<RawValue>>, ending: Option<Ending>) -
             prompt_tokens: usage.counts.of(Measure::PromptTokens),
             completion_tokens: usage.counts.of(Measure::CompletionTokens),
             total_tokens: usage.counts.tokens(),
+            cached_tokens: usage.counts.of(Measure::CachedTokens),
+            cache_write_tokens: usage.counts.of(Measure::CacheWriteTokens),
         }),
     }
 }

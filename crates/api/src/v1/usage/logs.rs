@@ -44,8 +44,10 @@ pub(crate) struct UsageLog {
     /// Time to first token of a stream.
     #[schema(required = true)]
     ttft_ms: Option<f64>,
-    /// The part of `input_tokens` that the engine found in its cache.
+    /// The part of `input_tokens` that the model server found in its cache.
     cached_tokens: u64,
+    /// The part of them that it wrote to its cache, where it says so.
+    cache_write_tokens: u64,
     /// `running`, `completed`, `client_gone` or `upstream_failed`.
     #[schema(example = "completed")]
     status: &'static str,
@@ -73,6 +75,7 @@ impl From<UsageRow> for UsageLog {
             latency_ms: row.latency.as_secs_f64() * 1_000.0,
             ttft_ms: row.ttft.map(|ttft| ttft.as_secs_f64() * 1_000.0),
             cached_tokens: row.counts.of(Measure::CachedTokens),
+            cache_write_tokens: row.counts.of(Measure::CacheWriteTokens),
             status: row.outcome.name(),
             estimated: row.estimated,
             marks: row.marks.names(),

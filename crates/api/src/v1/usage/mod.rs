@@ -5,7 +5,7 @@ pub(crate) mod logs;
 pub(crate) mod summary;
 pub(crate) mod timeseries;
 
-use batchin_domain::{AccountId, Balance};
+use batchin_domain::{AccountId, Balance, Measure};
 use batchin_store::{Totals, UsageFilter};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,15 +23,22 @@ pub(crate) struct Sums {
     total_input_tokens: u64,
     total_output_tokens: u64,
     total_cost_cents: Cents,
+    /// The part of `total_input_tokens` that was found in a cache.
+    total_cached_tokens: u64,
+    /// The part of them that was written to one.
+    total_cache_write_tokens: u64,
 }
 
 impl From<Totals> for Sums {
     fn from(totals: Totals) -> Self {
+        let of = |measure| totals.counts.of(measure);
         Self {
             total_requests: totals.requests,
-            total_input_tokens: totals.input_tokens,
-            total_output_tokens: totals.output_tokens,
+            total_input_tokens: of(Measure::PromptTokens),
+            total_output_tokens: of(Measure::CompletionTokens),
             total_cost_cents: Balance::from_nanos(totals.cost_nanos).into(),
+            total_cached_tokens: of(Measure::CachedTokens),
+            total_cache_write_tokens: of(Measure::CacheWriteTokens),
         }
     }
 }
