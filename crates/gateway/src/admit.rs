@@ -147,7 +147,7 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
     })?;
     let tariff = model.prices.in_class(inbound.class);
     let most = Counts::of_tokens(input, most.saturating_mul(answers));
-    let ceiling = Ceiling { cost: tariff.cost(most), tariff, most, answers };
+    let ceiling = Ceiling { cost: tariff.highest_cost(most), tariff, most, answers };
     let prompt_guess = prompt_guess(&peek, &asked.body);
     Ok(Admitted { model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek, asked })
 }

@@ -25,6 +25,12 @@ const fn echo_bytes(bound: &InputBound) -> u64 {
     bound.text_bytes.saturating_add(bound.token_ids.saturating_mul(LONGEST_TOKEN))
 }
 
+/// The same with each part of a whole as large as the whole.
+fn with_any_parts(most: Counts) -> Counts {
+    let parts = Measure::ALL.into_iter().filter_map(|part| Some((part, part.part_of()?)));
+    parts.fold(most, |bound, (part, whole)| bound.with(part, most.of(whole)))
+}
+
 /// What came of an answer: its pieces, and the bytes of text in them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Said {
@@ -47,7 +53,7 @@ pub(crate) struct Meter {
     tariff: Tariff,
     /// At most this is charged.
     hold: Amount,
-    /// What was held for.
+    /// What was held for: each part of a whole may be all of it.
     bound: Counts,
     /// Answers that share the output's bound.
     answers: u64,
@@ -73,7 +79,7 @@ impl Meter {
         Self {
             tariff: ceiling.tariff,
             hold,
-            bound: ceiling.most.with(Measure::CachedTokens, ceiling.most.of(Measure::PromptTokens)),
+            bound: with_any_parts(ceiling.most),
             answers: ceiling.answers,
             guessed_input: admitted.prompt_guess,
             echoed: if peek.echo { echo_bytes(bound).saturating_mul(u64::from(peek.choices.max(1))) } else { 0 },
@@ -164,10 +170,11 @@ impl Meter {
         self.counted(0).at_most(self.bound)
     }
 
-    /// The usage, where it differs from what the upstream said last: the client is told what it pays for.
+    /// The usage, where it differs from what the upstream said last in anything that has a price: the client is told what
+    /// it pays for.
     pub fn corrected(&self) -> Option<Usage> {
         let (usage, last) = (self.usage(), self.last.unwrap_or_default());
-        let as_told = (last.prompt_tokens, last.completion_tokens) == (usage.prompt_tokens, usage.completion_tokens);
+        let as_told = Usage { reasoning_tokens: usage.reasoning_tokens, ..last } == usage;
         (!as_told).then_some(usage)
     }
 
@@ -178,6 +185,7 @@ impl Meter {
         let reasoning = self.told.map_or(0, |usage| usage.reasoning_tokens);
         Usage {
             cached_tokens: counts.of(Measure::CachedTokens),
+            cache_write_tokens: counts.of(Measure::CacheWriteTokens),
             reasoning_tokens: reasoning.min(completion),
             ..Usage::of(counts.of(Measure::PromptTokens), completion)
         }
@@ -199,7 +207,9 @@ impl Meter {
         let guessed = if is_echo { 0 } else { said.tokens(self.token_by_token) };
         let prompt = told.prompt_tokens.unwrap_or(self.guessed_input);
         let completion = told.completion_tokens.unwrap_or(0).saturating_add(guessed);
-        Counts::of_tokens(prompt, completion).with(Measure::CachedTokens, told.cached_tokens)
+        Counts::of_tokens(prompt, completion)
+            .with(Measure::CachedTokens, told.cached_tokens)
+            .with(Measure::CacheWriteTokens, told.cache_write_tokens)
     }
 }
 
@@ -214,7 +224,7 @@ mod tests {
         Meter {
             tariff: Tariff::of_tokens(rate, rate),
             hold: Amount::from_nanos(1_000).unwrap(),
-            bound: Counts::of_tokens(50, 20).with(Measure::CachedTokens, 50),
+            bound: with_any_parts(Counts::of_tokens(50, 20)),
             answers: 1,
             guessed_input: 10,
             echoed: 0,
@@ -325,6 +335,58 @@ mod tests {
         let mut long = meter();
         long.said(1, 8_000);
         assert_eq!((long.counts(), long.marks().capped), (Counts::of_tokens(10, 20), true));
+    }
+
+    /// A prompt of 40 tokens and an answer of 3, of which the server says so much of its cache; what is billed.
+    fn with_cache(cached_tokens: u64, cache_write_tokens: u64) -> (Meter, Usage) {
+        let rate = Rate::from_pico;
+        let tariff = Tariff::of_tokens(rate(1_000), rate(10_000))
+            .with(Measure::CachedTokens, rate(100))
+            .with(Measure::CacheWriteTokens, rate(2_000));
+        let mut meter = Meter { tariff, ..meter() };
+        let told = Usage { cached_tokens, cache_write_tokens, ..Usage::of(40, 3) };
+        meter.report(told);
+        (meter, told)
+    }
+
+    #[test]
+    fn what_a_cache_had_and_got_is_charged_at_its_own_price() {
+        for (cached, written, nanos) in [(0, 0, 70), (30, 0, 43), (0, 40, 110), (20, 10, 62), (40, 0, 34)] {
+            let (meter, told) = with_cache(cached, written);
+            assert_eq!((meter.cost().nanos(), meter.usage(), meter.corrected()), (nanos, told, None), "{told:?}");
+            assert_eq!(meter.marks(), UsageMarks::default());
+        }
+    }
+
+    #[test]
+    fn of_a_cache_no_more_is_charged_than_the_prompt_has() {
+        for (cached, written, billed, nanos) in [
+            (41, 0, (40, 0), 34),
+            (30, 30, (30, 10), 53),
+            (u64::MAX, u64::MAX, (40, 0), 34),
+            (0, u64::MAX, (0, 40), 110),
+        ] {
+            let (meter, told) = with_cache(cached, written);
+            let expected = Usage { cached_tokens: billed.0, cache_write_tokens: billed.1, ..told };
+            assert_eq!((meter.cost().nanos(), meter.corrected()), (nanos, Some(expected)), "{told:?}");
+        }
+        // Of a prompt that only we have counted, too.
+        let mut unknown = meter();
+        unknown.report(Usage { cached_tokens: 30, completion_tokens: Some(3), ..Usage::default() });
+        assert_eq!(unknown.counts(), Counts::of_tokens(10, 3).with(Measure::CachedTokens, 10));
+        // And of one that is larger than what was held for.
+        let (mut large, _) = with_cache(0, 0);
+        large.report(Usage { cached_tokens: 45, cache_write_tokens: 100, ..Usage::of(200, 3) });
+        let counts = Counts::of_tokens(50, 3).with(Measure::CachedTokens, 45).with(Measure::CacheWriteTokens, 5);
+        assert_eq!((large.counts(), large.marks().capped), (counts, true));
+    }
+
+    #[test]
+    fn a_client_is_told_of_the_cache_what_it_pays_for() {
+        let (mut meter, told) = with_cache(20, 10);
+        // A last count without details undoes nothing.
+        meter.report(Usage::of(40, 3));
+        assert_eq!(meter.corrected(), Some(told));
     }
 
     #[track_caller]

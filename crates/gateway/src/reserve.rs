@@ -141,7 +141,8 @@ pub struct Ceiling {
     pub cost: Amount,
     /// By which prices.
     pub tariff: Tariff,
-    /// The most of each measure, of all answers together.
+    /// The most of each measure, of all answers together, without its parts: any of the prompt may be found in a cache or
+    /// written to one.
     pub most: Counts,
     /// How many answers: choices × prompts.
     pub answers: u64,

@@ -84,8 +84,13 @@ pub(crate) fn usage_json(usage: &Usage, generates: bool) -> String {
     }
     let total = prompt.saturating_add(completion);
     let mut json = format!("{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"total_tokens\":{total}");
-    if usage.cached_tokens > 0 {
-        let _ = write!(json, ",\"prompt_tokens_details\":{{\"cached_tokens\":{}}}", usage.cached_tokens);
+    let (cached, written) = (usage.cached_tokens, usage.cache_write_tokens);
+    if cached > 0 || written > 0 {
+        let _ = write!(json, ",\"prompt_tokens_details\":{{\"cached_tokens\":{cached}");
+        if written > 0 {
+            let _ = write!(json, ",\"cache_write_tokens\":{written}");
+        }
+        json.push('}');
     }
     if usage.reasoning_tokens > 0 {
         let _ = write!(json, ",\"completion_tokens_details\":{{\"reasoning_tokens\":{}}}", usage.reasoning_tokens);
@@ -107,8 +112,19 @@ mod tests {
         let vectors = with_usage(&Bytes::from_static(br#"{"data":[]}"#), &Usage::of(2, 0), false);
         assert_eq!(vectors, r#"{"data":[],"usage":{"prompt_tokens":2,"total_tokens":2}}"#);
         let parts = Usage { cached_tokens: 1, reasoning_tokens: 2, ..Usage::of(2, 3) };
-        let body = with_usage(&Bytes::from_static(b"{}"), &parts, true);
-        assert_eq!(crate::usage_of(&body), Some(parts));
+        for parts in [
+            parts,
+            Usage { cache_write_tokens: 1, ..parts },
+            Usage { cached_tokens: 0, cache_write_tokens: 2, ..parts },
+        ] {
+            let body = with_usage(&Bytes::from_static(b"{}"), &parts, true);
+            assert_eq!(crate::usage_of(&body), Some(parts));
+        }
+        let written = Usage { cache_write_tokens: 2, ..Usage::of(2, 1) };
+        let details = r#""prompt_tokens_details":{"cached_tokens":0,"cache_write_tokens":2}"#;
+        assert!(
+            usage_json(&written, true).contains(details) && !usage_json(&Usage::of(2, 1), true).contains("details")
+        );
     }
 
     #[test]
