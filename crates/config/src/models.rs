@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
-use batchin_domain::{CallKind, Capability, ClassPrices, Rate, Tariff};
+use batchin_domain::{CallKind, Capability, ClassPrices, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
 use batchin_upstream::UpstreamConfig;
@@ -92,6 +92,18 @@ settings! {
         kind: Kind::Decimal,
         preset: Preset::Absent { example: "0.08" },
         doc: "Dollars per million tokens of answer; chat and completions need it.",
+    };
+    const CACHED_INPUT: Setting = Setting {
+        path: "pricing.cached_input",
+        kind: Kind::Decimal,
+        preset: Preset::Follows { example: "0.005", other: "std_input" },
+        doc: "Dollars per million tokens of prompt that the server found in its cache.",
+    };
+    const CACHE_WRITE: Setting = Setting {
+        path: "pricing.cache_write",
+        kind: Kind::Decimal,
+        preset: Preset::Follows { example: "0.025", other: "std_input" },
+        doc: "Dollars per million tokens of prompt that the server says it wrote to its cache.",
     };
     const HIGH: Setting = Setting {
         path: "pricing.batch.high",
@@ -270,6 +282,8 @@ fn generates(capability: &Capability) -> bool {
 fn prices(scope: &Scope<'_>, capabilities: &[Capability]) -> Option<ClassPrices> {
     let input = scope.decimal(&STD_INPUT, Rate::parse_dollars_per_million);
     let output = scope.decimal(&STD_OUTPUT, Rate::parse_dollars_per_million);
+    let cache = [(Measure::CachedTokens, &CACHED_INPUT), (Measure::CacheWriteTokens, &CACHE_WRITE)]
+        .map(|(part, setting)| (part, scope.is_set(setting), scope.decimal(setting, Rate::parse_dollars_per_million)));
     let factors = [&HIGH, &LOW, &FILL].map(|setting| scope.decimal(setting, factor));
     if capabilities.iter().any(generates) && !scope.is_set(&STD_OUTPUT) {
         let priced: Vec<_> =
@@ -278,13 +292,17 @@ fn prices(scope: &Scope<'_>, capabilities: &[Capability]) -> Option<ClassPrices>
         scope.fault(&STD_OUTPUT, FaultKind::Missing, message);
         return None;
     }
-    let standard = Tariff::of_tokens(input?, output.unwrap_or(Rate::FREE));
+    let plain = Tariff::of_tokens(input?, output.unwrap_or(Rate::FREE));
     let [high, low, fill] = factors;
     let (high, low, fill) = (high?, low?, fill?);
-    if standard == Tariff::FREE {
+    if plain == Tariff::FREE {
         scope.fault(&STD_INPUT, FaultKind::Value, "is 0 and nothing else has a price; nothing is served for free");
         return None;
     }
+    let standard = cache.into_iter().try_fold(plain, |tariff, (part, is_set, rate)| match rate {
+        Some(rate) => Some(tariff.with(part, rate)),
+        None => (!is_set).then_some(tariff),
+    })?;
     Some(ClassPrices::new(standard, high, low, fill))
 }
 

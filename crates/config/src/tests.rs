@@ -1,6 +1,6 @@
 //! Holds: what a configuration must accept, refuse and say.
 
-use batchin_domain::{Rate, Tariff};
+use batchin_domain::{Class, Measure, Rate, Tariff};
 use insta::assert_snapshot;
 use secrecy::ExposeSecret as _;
 
@@ -285,12 +285,34 @@ fn nothing_is_served_for_free_by_accident() {
         ("[\"chat\", \"embeddings\"]", "std_input = 0.1", false),
         ("[\"embeddings\"]", "", false),
         ("[\"embeddings\"]", "std_input = 0", false),
+        ("[\"embeddings\"]", "std_input = 0\ncached_input = 0.1\ncache_write = 0.1", false),
+        ("[\"embeddings\"]", "std_input = 0.1\ncached_input = 0", true),
         ("[\"embeddings\"]", "std_input = -1", false),
         ("[\"chat\"]", "std_input = 0.1\nstd_output = 0.2\nbatch.fill = 0.0", false),
     ];
     for (capabilities, pricing, is_fine) in cases {
         assert_eq!(load(&model(capabilities, pricing)).is_ok(), is_fine, "{capabilities} {pricing}");
     }
+}
+
+#[test]
+fn a_cache_costs_what_the_prompt_does_unless_it_has_a_price() {
+    let tariff = |pricing: &str| {
+        let text = format!(
+            "[[models]]\nid = \"m\"\nupstreams = [\"engine\"]\ncapabilities = [\"chat\"]\ncontext_length = 10\n\
+             [models.pricing]\nstd_input = 0.02\nstd_output = 0.08\n{pricing}\n"
+        );
+        load(&text).unwrap().models[0].prices
+    };
+    let plain = Tariff::of_tokens(Rate::from_pico(20_000), Rate::from_pico(80_000));
+    let cached = plain.with(Measure::CachedTokens, Rate::from_pico(5_000));
+    assert_eq!(tariff("").standard(), plain);
+    assert_eq!(tariff("cached_input = 0.005").standard(), cached);
+    let both = tariff("cached_input = 0.005\ncache_write = 0.025");
+    assert_eq!(both.standard(), cached.with(Measure::CacheWriteTokens, Rate::from_pico(25_000)));
+    let low = both.in_class(Class::Low);
+    assert_eq!(low.rate(Measure::CachedTokens), Rate::from_pico(2_500));
+    assert_eq!(low.rate(Measure::CacheWriteTokens), Rate::from_pico(12_500));
 }
 
 #[test]
@@ -397,6 +419,14 @@ fn a_price_below_zero_is_a_fault_in_its_own_words() {
             "8:14: models[0].pricing.std_output must be a decimal number of dollars, zero or more",
         ),
         ("std_input = inf\nstd_output = 1", "7:13: models[0].pricing.std_input must be a decimal number of dollars"),
+        (
+            "std_input = 1\nstd_output = 1\ncached_input = -0.1",
+            "9:16: models[0].pricing.cached_input must be a decimal number of dollars, zero or more",
+        ),
+        (
+            "std_input = 1\nstd_output = 1\ncache_write = 0.0000001",
+            "9:15: models[0].pricing.cache_write must have at most 6 decimals",
+        ),
     ] {
         assert!(priced(prices).starts_with(&format!("batchin.toml:{said}")), "{}", priced(prices));
     }

@@ -12,8 +12,8 @@ use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, Secret, password, router};
 use batchin_batch::{Batches, Worker, WorkerOptions, WorkerParts};
 use batchin_domain::{
-    AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, NodeId, Rate, Tariff, Timestamp,
-    TransferId, price::Factor, webhook::TargetPolicy,
+    AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, Measure, NodeId, Rate, Tariff,
+    Timestamp, TransferId, price::Factor, webhook::TargetPolicy,
 };
 use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
@@ -65,7 +65,11 @@ pub struct ServerBuilder {
     targets: TargetPolicy,
     kind: Kind,
     slots: Option<u32>,
+    cache: Option<CachePrices>,
 }
+
+/// What `chat-model`'s tokens cost that are found in a cache and written to one, in dollars per million.
+type CachePrices = [&'static str; 2];
 
 /// A user with one key.
 #[derive(Clone, Debug)]
@@ -184,6 +188,13 @@ impl ServerBuilder {
         self
     }
 
+    /// What `chat-model`'s tokens cost that its server found in its cache, and those that it wrote there, in dollars per
+    /// million; without it what the others of the prompt cost.
+    pub fn with_cache_prices(mut self, cached: &'static str, written: &'static str) -> Self {
+        self.cache = Some([cached, written]);
+        self
+    }
+
     /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -217,6 +228,7 @@ impl TestServer {
             targets: TargetPolicy::default(),
             kind: Kind::VLLM,
             slots: None,
+            cache: None,
         }
     }
 
@@ -232,7 +244,7 @@ impl TestServer {
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
-        let served = (&*sims, builder.kind, builder.slots);
+        let served = (&*sims, builder.kind, builder.slots, builder.cache);
         let gateway = start_gateway(&store, served, builder.max_in_flight, (&clock, &groups)).await;
         let blobs = Blobs::open(&BlobsPlace::Folder(folder.path().join("blobs"))).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
@@ -429,7 +441,7 @@ fn nothing_configured() -> ApiSettings {
 
 async fn start_gateway(
     store: &Store,
-    (sims, kind, slots): (&[&SimServer], Kind, Option<u32>),
+    (sims, kind, slots, cache): (&[&SimServer], Kind, Option<u32>, Option<CachePrices>),
     max_in_flight: usize,
     (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
 ) -> Gateway {
@@ -440,7 +452,7 @@ async fn start_gateway(
     let books = Books { nodes: store.nodes(), purses: store.purses(), ledger: store.ledger() };
     let keeper = Keeper::start(books, world, options, beside, writers).await.unwrap();
     let names = &["sim", "sim-2"][..sims.len()];
-    let models = models(names);
+    let models = models(names, cache);
     let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
     let version = store.prices().publish_prices("test", &body, clock.now()).await.unwrap();
     let catalog = Catalog::new(version, models).unwrap();
@@ -465,13 +477,17 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
 }
 
 /// `chat-model` with the alias `gpt-x`, `embed-model`, and `org/offline-model`, which nobody serves.
-fn models(upstreams: &[&str]) -> Vec<Model> {
+fn models(upstreams: &[&str], cache: Option<CachePrices>) -> Vec<Model> {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let factor = |text| Factor::parse(text).unwrap();
-    let prices = |input, output| {
-        let standard = Tariff::of_tokens(rate(input), rate(output));
-        ClassPrices::new(standard, factor("1"), factor("0.5"), factor("0.25"))
+    let of_tokens = |input, output| Tariff::of_tokens(rate(input), rate(output));
+    let in_classes = |standard| ClassPrices::new(standard, factor("1"), factor("0.5"), factor("0.25"));
+    let prices = |input, output| in_classes(of_tokens(input, output));
+    let with_cache = |tariff: Tariff, [cached, written]: CachePrices| {
+        tariff.with(Measure::CachedTokens, rate(cached)).with(Measure::CacheWriteTokens, rate(written))
     };
+    let chat = of_tokens("0.02", "0.08");
+    let chat = cache.map_or(chat, |cache| with_cache(chat, cache));
     let model = |id: &str, capabilities: &[Capability]| Model {
         id: id.to_owned(),
         aliases: Vec::new(),
@@ -488,6 +504,7 @@ fn models(upstreams: &[&str]) -> Vec<Model> {
     };
     vec![
         Model {
+            prices: in_classes(chat),
             aliases: vec!["gpt-x".to_owned()],
             ..model("chat-model", &[Capability::Chat, Capability::Completions])
         },

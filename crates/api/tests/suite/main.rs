@@ -5,6 +5,7 @@
 
 mod access;
 mod batches;
+mod cache_prices;
 mod counting;
 mod edges;
 mod files;

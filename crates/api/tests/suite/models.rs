@@ -17,10 +17,10 @@ both! {
         let expected = json!({
             "id": "chat-model", "object": "model", "type": "base", "owned_by": "batchin", "status": "always_on",
             "context_length": 8192, "max_output_tokens": 2048,
-            "pricing": { "std_input": 0.02, "std_output": 0.08, "batch": {
-                "high": { "input": 0.02, "output": 0.08 },
-                "low": { "input": 0.01, "output": 0.04 },
-                "fill": { "input": 0.005, "output": 0.02 } } },
+            "pricing": { "std_input": 0.02, "std_output": 0.08, "cached_input": 0.02, "cache_write": 0.02, "batch": {
+                "high": { "input": 0.02, "output": 0.08, "cached_input": 0.02, "cache_write": 0.02 },
+                "low": { "input": 0.01, "output": 0.04, "cached_input": 0.01, "cache_write": 0.01 },
+                "fill": { "input": 0.005, "output": 0.02, "cached_input": 0.005, "cache_write": 0.005 } } },
             "capabilities": ["chat", "completions"], "aliases": ["gpt-x"], "license": "apache-2.0",
         });
         assert_eq!(chat, expected);

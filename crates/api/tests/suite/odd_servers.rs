@@ -16,25 +16,25 @@ use serde_json::{Value, json};
 use crate::{batches::until_final, inference::cost};
 
 const EVENTS: &str = "text/event-stream";
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 
 /// A body as it comes from a model server.
-fn raw(content_type: &'static str, body: &str) -> Behaviour {
+pub(crate) fn raw(content_type: &'static str, body: &str) -> Behaviour {
     let pieces = vec![Bytes::copy_from_slice(body.as_bytes())];
     Behaviour::Raw { content_type, pieces, gap: Duration::ZERO, end: End::Done }
 }
 
 /// The chunks as a stream, with `[DONE]`.
-fn streamed(chunks: &[Value]) -> Behaviour {
+pub(crate) fn streamed(chunks: &[Value]) -> Behaviour {
     let events: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
     raw(EVENTS, &format!("{events}data: [DONE]\n\n"))
 }
 
-fn said(text: &str, reason: Value) -> Value {
+pub(crate) fn said(text: &str, reason: Value) -> Value {
     json!({"id": "x", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]})
 }
 
-fn whole(usage: Value) -> Value {
+pub(crate) fn whole(usage: Value) -> Value {
     let message = json!({"role": "assistant", "content": "hello there"});
     json!({"id": "x", "object": "chat.completion", "created": 1, "model": "other",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
@@ -60,13 +60,13 @@ fn task(custom_id: &str) -> Value {
 }
 
 /// Runs one task to its end, and reads its line.
-async fn run_task(server: &TestServer) -> Value {
+pub(crate) async fn run_task(server: &TestServer) -> Value {
     let made = server.post("/v1/batches", json!({ "tasks": [task("a")], "priority": "high" })).await.ok();
     let batch = until_final(server, made["id"].as_str().unwrap()).await;
     batch["tasks"][0].clone()
 }
 
-async fn spent(server: &TestServer) -> i64 {
+pub(crate) async fn spent(server: &TestServer) -> i64 {
     usd("1").nanos() - server.balance().await.nanos()
 }
 

@@ -17,9 +17,10 @@ pub(super) fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Resul
         let price = |measure| model.prices.standard().rate(measure).to_dollars_per_million_text();
         let (input, output) = (price(Measure::PromptTokens), price(Measure::CompletionTokens));
         if as_json {
+            let number = |measure| serde_json::from_str::<serde_json::Number>(&price(measure));
             let row = json!({ "id": model.id, "aliases": model.aliases, "upstreams": model.upstreams,
-                "std_input": serde_json::from_str::<serde_json::Number>(&input)?,
-                "std_output": serde_json::from_str::<serde_json::Number>(&output)? });
+                "std_input": number(Measure::PromptTokens)?, "std_output": number(Measure::CompletionTokens)?,
+                "cached_input": number(Measure::CachedTokens)?, "cache_write": number(Measure::CacheWriteTokens)? });
             writeln!(out, "{row}")?;
         } else {
             let upstreams = model.upstreams.join(", ");

@@ -74,6 +74,10 @@ pub(crate) struct ModelObject {
 pub(crate) struct Pricing {
     std_input: DollarsPerMillion,
     std_output: DollarsPerMillion,
+    /// Of prompt tokens that the model server found in its cache, in place of `std_input`.
+    cached_input: DollarsPerMillion,
+    /// Of those that it wrote to its cache.
+    cache_write: DollarsPerMillion,
     /// Prices in batches.
     batch: BatchPricing,
 }
@@ -91,12 +95,19 @@ pub(crate) struct BatchPricing {
 pub(crate) struct InputOutput {
     input: DollarsPerMillion,
     output: DollarsPerMillion,
+    cached_input: DollarsPerMillion,
+    cache_write: DollarsPerMillion,
 }
 
 impl From<Tariff> for InputOutput {
     fn from(tariff: Tariff) -> Self {
         let price = |measure| tariff.rate(measure).into();
-        Self { input: price(Measure::PromptTokens), output: price(Measure::CompletionTokens) }
+        Self {
+            input: price(Measure::PromptTokens),
+            output: price(Measure::CompletionTokens),
+            cached_input: price(Measure::CachedTokens),
+            cache_write: price(Measure::CacheWriteTokens),
+        }
     }
 }
 
@@ -116,6 +127,8 @@ fn object(app: &App, model: &Model) -> ModelObject {
         pricing: Pricing {
             std_input: standard.input,
             std_output: standard.output,
+            cached_input: standard.cached_input,
+            cache_write: standard.cache_write,
             batch: BatchPricing { high: in_class(Class::High), low: in_class(Class::Low), fill: in_class(Class::Fill) },
         },
         capabilities: model.capabilities.iter().map(|capability| capability.name()).collect(),
