@@ -93,7 +93,7 @@ pub(crate) struct ErrorDetail<'a> {
     pub(crate) message: &'a str,
 }
 
-/// Token counts. What was read from a cache is no part of the input here.
+/// Token counts. What was read from a cache or written to one is no part of the input here.
 #[derive(Default, Serialize)]
 pub(crate) struct Counts {
     input_tokens: u64,
@@ -104,9 +104,10 @@ pub(crate) struct Counts {
 
 impl From<Usage> for Counts {
     fn from(usage: Usage) -> Self {
+        let in_cache = usage.cached_tokens.saturating_add(usage.cache_write_tokens);
         Self {
-            input_tokens: usage.prompt_tokens.unwrap_or(0).saturating_sub(usage.cached_tokens),
-            cache_creation_input_tokens: 0,
+            input_tokens: usage.prompt_tokens.unwrap_or(0).saturating_sub(in_cache),
+            cache_creation_input_tokens: usage.cache_write_tokens,
             cache_read_input_tokens: usage.cached_tokens,
             output_tokens: usage.completion_tokens.unwrap_or(0),
         }

@@ -95,11 +95,11 @@ impl Response<'_> {
     fn write_usage(&self, out: &mut Vec<u8>) {
         let Some(usage) = self.usage else { return out.extend_from_slice(b"null") };
         let (input, output) = (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0));
-        let Usage { cached_tokens: cached, reasoning_tokens: reasoning, .. } = usage;
+        let Usage { cached_tokens: cached, cache_write_tokens: written, reasoning_tokens: reasoning, .. } = usage;
         let total = input.saturating_add(output);
         let _ = write!(
             out,
-            "{{\"input_tokens\":{input},\"input_tokens_details\":{{\"cached_tokens\":{cached},\"cache_write_tokens\":0}},\
+            "{{\"input_tokens\":{input},\"input_tokens_details\":{{\"cached_tokens\":{cached},\"cache_write_tokens\":{written}}},\
              \"output_tokens\":{output},\"output_tokens_details\":{{\"reasoning_tokens\":{reasoning}}},\
              \"total_tokens\":{total}}}"
         );
