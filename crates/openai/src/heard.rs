@@ -1,4 +1,4 @@
-//! Holds: what a chat's answer says, whole or in chunks, for whoever tells it on in another protocol.
+//! Holds: what an answer says, whole or in chunks, for whoever tells it on in another protocol.
 //!
 //! It takes every shape that servers use, and what cannot be read is as if it had not been said: whether an answer is one
 //! was judged when it came.
@@ -109,6 +109,8 @@ fn hear_choice(json: &str) -> HeardChoice<'_> {
         match key.as_ref() {
             "index" => choice.index = count(value.get()).unwrap_or(0),
             "delta" | "message" => choice.take_message(value.get()),
+            // Of a text completion.
+            "text" => choice.take_content(value.get(), 0),
             "finish_reason" if is_reason(value.get()) => {
                 choice.finish = text_of(value.get()).map(|reason| Finish::named(&reason));
             }

@@ -10,6 +10,7 @@ mod embeddings;
 mod scalar;
 
 pub use completions::COMPLETIONS_DEFAULT_MAX_TOKENS;
+pub(crate) use completions::one_text;
 pub(crate) use scalar::whole_number;
 
 use std::ops::ControlFlow;
@@ -62,7 +63,7 @@ pub struct Peek {
     pub temperature_zero: bool,
     /// `seed` is present.
     pub seeded: bool,
-    /// `suffix` is present: fill in the middle.
+    /// `suffix` is present and not empty: fill in the middle.
     pub has_suffix: bool,
     /// The body asks for something that a stream lacks, or has in another form than a whole answer.
     pub streams_less: bool,
@@ -283,6 +284,11 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
+    /// Whether the middle is asked for. Nothing behind it is no middle.
+    fn fills(&self) -> bool {
+        self.suffix.is_some_and(|suffix| suffix.get() != "\"\"")
+    }
+
     fn note_media(&mut self, parts: u32) {
         self.media = self.media.saturating_add(parts);
     }
@@ -301,7 +307,7 @@ impl<'a> Found<'a> {
         let n = scalar::count("n", self.n, 1..=MAX_CHOICES)?.unwrap_or(1);
         // OpenAI's API takes 0 for what is not asked for.
         let best_of = scalar::count("best_of", self.best_of, 0..=MAX_CHOICES)?.unwrap_or(1);
-        let has_suffix = self.suffix.is_some();
+        let has_suffix = self.fills();
         scalar::unread_text("suffix", self.suffix)?;
         Ok(Peek {
             model,

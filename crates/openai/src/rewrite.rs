@@ -80,8 +80,10 @@ pub struct Rewrite<'a> {
     pub limit: Option<Limit>,
     /// The server's scheduling priority, whatever the body says.
     pub priority: Option<i32>,
-    /// Members to add where the body has none or null; values are JSON.
+    /// Members to add where the body has none or null, or where its own is dropped; values are JSON.
     pub defaults: &'a [(&'a str, &'a str)],
+    /// Members that are set whatever the body has; values are JSON.
+    pub set: &'a [(&'static str, String)],
     /// Members to drop.
     pub remove: &'a [&'a str],
     /// Drops the members of [`STEERING`](crate::STEERING), a `best_of` of 0, which asks for nothing, and writes whole
@@ -213,6 +215,9 @@ fn for_each(body: &[u8], mut found: impl FnMut(&str, &str)) {
 impl Rewrite<'_> {
     fn change(&self, member: &Member<'_>, limit: Option<u32>) -> Change {
         let key = member.key.as_ref();
+        if let Some((_, value)) = self.set.iter().find(|(name, _)| *name == key) {
+            return Change::to(member, value.clone());
+        }
         match key {
             "model" if let Some(model) = self.model => return Change::to_text(member, model),
             "stream" if let Some(stream) = self.stream => {
@@ -260,7 +265,8 @@ impl Rewrite<'_> {
             ("stream_options", self.include_usage),
             ("priority", self.priority.is_some()),
         ];
-        for (name, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
+        let set = set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name);
+        for name in set.chain(self.set.iter().map(|(name, _)| *name)) {
             let doubled = members.iter().zip(changes.iter_mut()).filter(|(member, _)| member.key == name).skip(1);
             doubled.for_each(|(_, change)| *change = Change::Remove);
         }
@@ -269,7 +275,8 @@ impl Rewrite<'_> {
     /// Members to append; values are JSON.
     fn additions(&self, members: &[Member<'_>], limit: Option<u32>) -> Vec<(&str, String)> {
         let present = |key: &str| members.iter().any(|member| member.key == key);
-        let stated = |key: &str| members.iter().any(|member| member.key == key && !member.is_null());
+        let stays = |member: &Member<'_>| !member.is_null() && !self.remove.contains(&member.key.as_ref());
+        let stated = |key: &str| members.iter().any(|member| member.key == key && stays(member));
         let mut added = Vec::new();
         if let Some(model) = self.model
             && !present("model")
@@ -293,6 +300,7 @@ impl Rewrite<'_> {
         {
             added.push(("priority", priority.to_string()));
         }
+        added.extend(self.set.iter().filter(|(key, _)| !present(key)).map(|(key, value)| (*key, value.clone())));
         let defaults = self.defaults.iter().filter(|(key, _)| !stated(key));
         added.extend(defaults.map(|(key, value)| (*key, (*value).to_owned())));
         added
@@ -496,6 +504,16 @@ mod tests {
         check(r#"{"priority":7,"suffix":"s"}"#, &edit, r#"{"priority":-3,"suffix":"s"}"#);
         check(r#"{"a":1}"#, &edit, r#"{"a":1,"priority":-3,"suffix":""}"#);
         check(r#"{"suffix":null}"#, &edit, r#"{"priority":-3,"suffix":""}"#);
+        let edit = Rewrite { remove: &["suffix"], defaults: &[("suffix", "\"\"")], ..Rewrite::default() };
+        check(r#"{"suffix":"s","a":1}"#, &edit, r#"{"a":1,"suffix":""}"#);
+    }
+
+    #[test]
+    fn what_is_set_is_set_once_whatever_stands_there() {
+        let set = [("prompt", "\"p\"".to_owned()), ("stop", "[1]".to_owned())];
+        let edit = Rewrite { set: &set, remove: &["suffix"], drop_nulls: true, ..Rewrite::default() };
+        check(r#"{"prompt":"a","suffix":"b","x":1}"#, &edit, r#"{"prompt":"p","x":1,"stop":[1]}"#);
+        check(r#"{"stop":null, "prompt" : "p","st\u006fp":2}"#, &edit, r#"{"stop":[1], "prompt" : "p"}"#);
     }
 
     #[test]

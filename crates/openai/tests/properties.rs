@@ -150,6 +150,7 @@ proptest! {
             limit: name.map(|name| Limit { name, most, least: 0 }),
             tidy: false,
             priority,
+            set: &[],
             remove: if remove_suffix && !default_suffix { &["suffix"] } else { &[] },
             defaults: if default_suffix { &[("suffix", "\"\"")] } else { &[] },
             drop_nulls,

@@ -73,6 +73,18 @@ fn smaller_limit_counts_and_completions_have_a_default() {
 }
 
 #[test]
+fn a_gap_lies_between_two_texts() {
+    let body = |prompt: &str, more: &str| format!(r#"{{"model":"m","prompt":{prompt}{more}}}"#);
+    for prompt in [r#"["a"]"#, "[1]", "[[1]]"] {
+        refused(CallKind::Completions, &body(prompt, r#","suffix":"b""#), "prompt");
+        let found = peek(CallKind::Completions, body(prompt, r#","suffix":"""#).as_bytes()).unwrap();
+        assert!(!found.has_suffix, "nothing behind it is no middle");
+    }
+    refused(CallKind::Completions, &body(r#""a""#, r#","suffix":"b","echo":true"#), "echo");
+    assert!(peek(CallKind::Completions, body(r#""a""#, r#","suffix":"b","echo":false"#).as_bytes()).is_ok());
+}
+
+#[test]
 fn a_completion_may_be_the_prompt_alone() {
     let found = peek(CallKind::Completions, br#"{"model":"m","prompt":"a","max_tokens":0,"echo":true}"#).unwrap();
     assert_eq!((found.max_output, found.max_output_stated, found.echo), (Some(0), true, true));
