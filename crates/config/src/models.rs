@@ -8,7 +8,7 @@ use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{CallKind, Capability, ClassPrices, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
-use batchin_upstream::UpstreamConfig;
+use batchin_upstream::{Fim, UpstreamConfig};
 
 use super::upstreams::ENGINE_UPSTREAM;
 
@@ -62,6 +62,13 @@ settings! {
         kind: Kind::OneOf(&["clamp", "refuse"]),
         preset: Preset::Text("clamp"),
         doc: "A request for more than max_output_tokens: clamp gives it as many, refuse answers 400.",
+    };
+    const FIM: Setting = Setting {
+        path: "fim",
+        kind: Kind::OneOf(&Fim::NAMES),
+        preset: Preset::Absent { example: "\"qwen\"" },
+        doc: "How it fills in the middle (suffix): its family, qwen, starcoder, codellama, deepseek, codestral, granite, seed \
+              or codegemma; server where its servers are set up for it; none where it cannot. Told by its name without it.",
     };
     const STATUS: Setting = Setting {
         path: "status",
@@ -175,11 +182,14 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
         "offline" => Availability::Offline,
         _ => Availability::AlwaysOn,
     };
+    let upstream_model = scope.optional_text(&UPSTREAM_MODEL);
+    let fim = scope.optional_text(&FIM).and_then(|word| Fim::named(&word));
     Some(Model {
+        fim: fim.unwrap_or_else(|| Fim::usual(upstream_model.as_ref().unwrap_or(&id))),
         id,
         aliases: texts(scope, &ALIASES),
         upstreams: texts(scope, &UPSTREAMS),
-        upstream_model: scope.optional_text(&UPSTREAM_MODEL),
+        upstream_model,
         capabilities,
         context_length,
         max_output_tokens: Some(max_output_tokens.unwrap_or(context_length)),
@@ -330,6 +340,15 @@ enum FactorError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_setting_and_the_documentation_name_every_family() {
+        let documentation = include_str!("../../../docs/models.md");
+        for word in Fim::NAMES {
+            assert!(FIM.doc.contains(word), "{word}");
+            assert!(documentation.contains(&format!("| `{word}` |")), "docs/models.md has no row for {word}");
+        }
+    }
 
     #[test]
     fn the_settings_name_every_capability() {

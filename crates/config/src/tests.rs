@@ -1,6 +1,7 @@
 //! Holds: what a configuration must accept, refuse and say.
 
 use batchin_domain::{Class, Measure, Rate, Tariff};
+use batchin_upstream::Fim;
 use insta::assert_snapshot;
 use secrecy::ExposeSecret as _;
 
@@ -485,4 +486,21 @@ fn databases_and_blobs_are_told_apart_by_their_addresses() {
     assert_eq!(config.database.url, DatabaseUrl::Sqlite("x/y.db".into()));
     assert_eq!(config.database.url.connection().expose_secret(), "sqlite:x/y.db?mode=rwc");
     assert_eq!(config.blobs, BlobsPlace::S3 { bucket: "bucket".to_owned(), prefix: "a/b".to_owned() });
+}
+
+#[test]
+fn how_a_model_fills_in_the_middle_is_said_or_told_by_its_name() {
+    let model = |members: &str| {
+        format!(
+            "[[upstreams]]\nname = \"a\"\nkind = \"vllm\"\nbase_url = \"http://a\"\n[[models]]\nid = \"code\"\n\
+             upstreams = [\"a\"]\ncapabilities = [\"completions\"]\ncontext_length = 100\n{members}\n\
+             [models.pricing]\nstd_input = 1\nstd_output = 1\n"
+        )
+    };
+    let fim = |members: &str| load(&model(members)).unwrap().models[0].fim;
+    let qwen = "upstream_model = \"Qwen/Qwen2.5-Coder-7B\"";
+    assert_eq!((fim(""), fim(qwen)), (Fim::Usual(None), Fim::usual("qwen2.5-coder")));
+    assert_eq!(Some(fim(&format!("{qwen}\nfim = \"seed\""))), Fim::named("seed"));
+    assert_eq!(fim(&format!("{qwen}\nfim = \"none\"")), Fim::Off);
+    assert_snapshot!(faults(&model("fim = \"qwem\"")), @r#"batchin.toml:10:7: models[0].fim "qwem" is none of qwen, starcoder, codellama, deepseek, codestral, granite, seed, codegemma, server, none"#);
 }

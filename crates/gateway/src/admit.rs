@@ -14,7 +14,8 @@ use crate::{
 
 /// Tokens that a chat template may add around one message.
 const TEMPLATE_TOKENS_PER_MESSAGE: u64 = 16;
-/// Tokens that a template may add around a conversation: a default system prompt, the opening of the answer.
+/// Tokens that a template may add around a conversation: a default system prompt, the opening of the answer; and around a
+/// gap, by its marks.
 const TEMPLATE_TOKENS: u64 = 64;
 /// What templates say about how to use tools, beside the tools themselves.
 const TOOL_TEMPLATE_TOKENS: u64 = 1_024;
@@ -266,9 +267,17 @@ fn output_limit(peek: &Peek, model: &Model, call: CallKind, input: u64) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use batchin_openai::peek;
+    use batchin_openai::{FAMILIES, peek};
 
     use super::*;
+
+    #[test]
+    fn the_marks_around_a_gap_are_held_for() {
+        for family in FAMILIES {
+            // At worst each byte of them is a token, behind one with which a prompt begins.
+            assert!((family.added_bytes() as u64) < TEMPLATE_TOKENS, "{family:?}");
+        }
+    }
 
     #[test]
     fn what_is_no_text_is_not_counted_as_text() {

@@ -83,6 +83,8 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &R
         class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
         max_tokens: admitted.max_tokens,
         held: admitted.most_of_each(),
+        fim: admitted.peek.has_suffix.then_some(model.fim),
+        created: running.now().seconds(),
         asker: running.asker,
     }
 }

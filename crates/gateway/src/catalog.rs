@@ -5,6 +5,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use batchin_domain::{Capability, ClassPrices, PriceVersion};
+use batchin_openai::Fim;
 
 /// Whether a model is there all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Model {
     pub max_output_tokens: Option<u32>,
     /// What becomes of a request that asks for more.
     pub over_limit: OverLimit,
+    /// How it is asked to fill in the middle.
+    pub fim: Fim,
     /// As configured; what is really served follows from the upstreams' health.
     pub availability: Availability,
     /// An SPDX name or whatever the operator calls it.

@@ -292,6 +292,11 @@ fn carry_out(state: &State, actions: &[Action]) {
 }
 
 impl Running {
+    /// Wall-clock time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.dispatcher.clock.now()
+    }
+
     /// The first byte arrived.
     pub fn first_byte(&self) {
         self.dispatcher.apply([Event::FirstByte(self.ticket)]);

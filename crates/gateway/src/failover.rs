@@ -131,7 +131,13 @@ impl Failover {
 
     fn end(&mut self, gate: Gate) -> NoAnswer {
         match (self.last.take(), gate) {
-            (Some(error), _) => NoAnswer::Failed { error, alike: self.alike && self.asked >= self.servers },
+            (Some(mut error), _) => {
+                // What none of its servers can do with the model is the request's fault.
+                if error.kind == CallErrorKind::Unfit {
+                    error.retry = Retry::Never;
+                }
+                NoAnswer::Failed { error, alike: self.alike && self.asked >= self.servers }
+            }
             (None, Gate::Unavailable) => {
                 let retry_after = Dispatcher::pause(&self.candidates, self.work).unwrap_or(RETRY_AFTER);
                 NoAnswer::NoRoom(NoRoom::NoUpstream { retry_after })
@@ -167,6 +173,7 @@ mod tests {
         let at_fault = failure(CallErrorKind::Status(400), Retry::Never);
         let not_there = failure(CallErrorKind::Status(404), Retry::OtherReplica);
         let not_asked = failure(CallErrorKind::Unavailable, Retry::Later(None));
+        let unfit = failure(CallErrorKind::Unfit, Retry::OtherReplica);
         for is_task in [false, true] {
             for (others, error, tries, expected) in [
                 (2, &broken, 0, Next::Others(1)),
@@ -179,6 +186,7 @@ mod tests {
                 (5, &not_there, 0, Next::Others(0)),
                 (5, &not_there, 2, Next::Others(2)),
                 (0, &not_there, 0, Next::Nobody),
+                (5, &unfit, 2, Next::Others(2)),
                 (1, &not_asked, 2, Next::Nobody),
             ] {
                 assert_eq!(next(others, error, tries, is_task), expected, "{others} {error:?} {tries}");

@@ -24,7 +24,7 @@ use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
 use batchin_store::{ConnectOptions, CreditGrant, NewKey, NewUser, PriceList, Role, Store};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Fleet, Kind, UpstreamConfig};
+use batchin_upstream::{Fim, Fleet, Kind, UpstreamConfig};
 use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
 use http::Method;
 use serde_json::json;
@@ -66,6 +66,7 @@ pub struct ServerBuilder {
     kind: Kind,
     slots: Option<u32>,
     cache: Option<CachePrices>,
+    fim: Fim,
 }
 
 /// What `chat-model`'s tokens cost that are found in a cache and written to one, in dollars per million.
@@ -195,6 +196,12 @@ impl ServerBuilder {
         self
     }
 
+    /// How models are asked to fill in the middle, by a word of the configuration; as their names tell without it.
+    pub fn with_fim(mut self, word: &str) -> Self {
+        self.fim = Fim::named(word).unwrap();
+        self
+    }
+
     /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -229,6 +236,7 @@ impl TestServer {
             kind: Kind::VLLM,
             slots: None,
             cache: None,
+            fim: Fim::Usual(None),
         }
     }
 
@@ -244,7 +252,13 @@ impl TestServer {
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
-        let served = (&*sims, builder.kind, builder.slots, builder.cache);
+        let served = Served {
+            sims: &sims,
+            kind: builder.kind,
+            slots: builder.slots,
+            cache: builder.cache,
+            fim: builder.fim,
+        };
         let gateway = start_gateway(&store, served, builder.max_in_flight, (&clock, &groups)).await;
         let blobs = Blobs::open(&BlobsPlace::Folder(folder.path().join("blobs"))).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
@@ -439,12 +453,22 @@ fn nothing_configured() -> ApiSettings {
     }
 }
 
+/// The model servers, and how they are used.
+struct Served<'a> {
+    sims: &'a [&'a SimServer],
+    kind: Kind,
+    slots: Option<u32>,
+    cache: Option<CachePrices>,
+    fim: Fim,
+}
+
 async fn start_gateway(
     store: &Store,
-    (sims, kind, slots, cache): (&[&SimServer], Kind, Option<u32>, Option<CachePrices>),
+    served: Served<'_>,
     max_in_flight: usize,
     (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
 ) -> Gateway {
+    let Served { sims, kind, slots, cache, fim } = served;
     let [_, beside, writers] = groups;
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
     let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
@@ -452,7 +476,7 @@ async fn start_gateway(
     let books = Books { nodes: store.nodes(), purses: store.purses(), ledger: store.ledger() };
     let keeper = Keeper::start(books, world, options, beside, writers).await.unwrap();
     let names = &["sim", "sim-2"][..sims.len()];
-    let models = models(names, cache);
+    let models = models(names, cache, fim);
     let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
     let version = store.prices().publish_prices("test", &body, clock.now()).await.unwrap();
     let catalog = Catalog::new(version, models).unwrap();
@@ -477,7 +501,7 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
 }
 
 /// `chat-model` with the alias `gpt-x`, `embed-model`, and `org/offline-model`, which nobody serves.
-fn models(upstreams: &[&str], cache: Option<CachePrices>) -> Vec<Model> {
+fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model> {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let factor = |text| Factor::parse(text).unwrap();
     let of_tokens = |input, output| Tariff::of_tokens(rate(input), rate(output));
@@ -497,6 +521,7 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>) -> Vec<Model> {
         context_length: 8_192,
         max_output_tokens: Some(2_048),
         over_limit: OverLimit::Clamp,
+        fim,
         availability: Availability::AlwaysOn,
         license: Some("apache-2.0".to_owned()),
         owned_by: "batchin".to_owned(),

@@ -105,6 +105,10 @@ pub struct Adapter {
     pub(crate) drops_nulls: bool,
     /// Members to add where a text completion has none.
     pub(crate) completion_defaults: &'static [(&'static str, &'static str)],
+    /// How it is asked for the middle of a text.
+    pub(crate) suffix: Suffix,
+    /// Most texts that may end an answer.
+    pub(crate) most_stops: usize,
 }
 
 /// What may be said of any server with OpenAI's API.
@@ -127,7 +131,22 @@ const ANY: Adapter = Adapter {
     takes_any_limit: false,
     drops_nulls: false,
     completion_defaults: &[],
+    suffix: Suffix::Filled,
+    most_stops: usize::MAX,
 };
+
+/// How a server is asked for what stands between a prompt and a `suffix`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suffix {
+    /// By `suffix`, to which it applies the model's own template whatever else it is sent.
+    Own,
+    /// By `suffix`, unless the model is configured to be sent a prompt with its marks.
+    Taken,
+    /// By a prompt with the model's marks.
+    Filled,
+    /// So, or by llama.cpp's `/infill` where its marks are not known here.
+    Infill,
+}
 
 /// What a server counts in every chunk when asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +176,9 @@ pub(crate) enum Path {
 
 /// The list of models, which every kind has.
 pub(crate) const MODELS_PATH: Path = Path::BelowBase("/models");
+
+/// Where llama.cpp fills in the middle.
+pub(crate) const INFILL_PATH: Path = Path::AtRoot("/infill");
 
 impl Deref for Kind {
     type Target = Adapter;

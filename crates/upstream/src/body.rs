@@ -8,6 +8,7 @@ use crate::{
     adapters::{Counts, Kind, PriorityOrder},
     call::Call,
     config::UpstreamConfig,
+    middle::Middle,
 };
 
 /// What goes into a body beside the client's own members.
@@ -45,12 +46,16 @@ pub(crate) fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
 }
 
 /// The body as this upstream wants it.
-pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Manner) -> Bytes {
+pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Manner, middle: &Middle) -> Bytes {
     let kind = config.kind;
     let generates = call.kind.generates();
     let priority = call.class_priority.filter(|_| manner.priority && generates);
     let is_counted = call.stream && generates;
     let adds = manner.defaults && call.kind == CallKind::Completions;
+    let mut remove = middle.remove.clone();
+    if !manner.stream_options {
+        remove.push("stream_options");
+    }
     let edit = Rewrite {
         model: call.upstream_model,
         stream: generates.then_some(call.stream),
@@ -62,8 +67,9 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
             PriorityOrder::HigherFirst => Some(priority.saturating_neg()),
             PriorityOrder::None => None,
         }),
-        defaults: if adds { kind.completion_defaults } else { &[] },
-        remove: if manner.stream_options { &[] } else { &["stream_options"] },
+        defaults: if adds && !middle.is_infill { kind.completion_defaults } else { &[] },
+        set: &middle.set,
+        remove: &remove,
         tidy: true,
         drop_nulls: kind.drops_nulls,
     };
@@ -72,6 +78,8 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
 
 #[cfg(test)]
 mod tests {
+    use batchin_openai::Fim;
+
     use super::*;
     use crate::{call::tests::call, learnt::Lessons};
 
@@ -82,7 +90,8 @@ mod tests {
     /// The body as it goes to a server of this kind.
     fn sent(kind: Kind, priority_enabled: bool, call: &Call<'_>) -> Bytes {
         let config = config(kind, priority_enabled);
-        request_body(call, &config, Lessons::default().tries(call, &config).manner)
+        let manner = Lessons::default().tries(call, &config).manner;
+        request_body(call, &config, manner, &Middle::of(call, kind).unwrap())
     }
 
     #[test]
@@ -126,7 +135,9 @@ mod tests {
             assert_eq!(sent(kind, false, &unstated), any, "{kind}");
             let none = Call { kind: CallKind::Completions, ..call(r#"{"max_tokens":0,"suffix":""}"#, false) };
             let told = if kind == Kind::OLLAMA { 1 } else { 0 };
-            assert_eq!(sent(kind, false, &none), format!(r#"{{"max_tokens":{told},"suffix":""}}"#), "{kind}");
+            // Nothing behind the answer asks for nothing, and some refuse to be told so.
+            let suffix = if [Kind::VLLM, Kind::LLAMACPP].contains(&kind) { "" } else { r#","suffix":"""# };
+            assert_eq!(sent(kind, false, &none), format!(r#"{{"max_tokens":{told}{suffix}}}"#), "{kind}");
             let embeddings = Call { kind: CallKind::Embeddings, ..call(r#"{"input":"a","priority":1}"#, false) };
             assert_eq!(sent(kind, false, &embeddings), r#"{"input":"a"}"#, "{kind}");
         }
@@ -136,7 +147,7 @@ mod tests {
     fn settings_name_the_limit_and_spare_stream_options() {
         let told = |limit_name, stream_options, call: &Call<'_>| {
             let config = UpstreamConfig { limit_name, stream_options, ..config(Kind::OPENAI, false) };
-            request_body(call, &config, Lessons::default().tries(call, &config).manner)
+            request_body(call, &config, Lessons::default().tries(call, &config).manner, &Middle::default())
         };
         let chat = call(r#"{"max_tokens":7,"stream":true,"stream_options":{"include_usage":true}}"#, true);
         let asked = r#"{"stream":true,"stream_options":{"include_usage":true},"max_completion_tokens":7}"#;
@@ -151,6 +162,73 @@ mod tests {
         let completions = |body| Call { kind: CallKind::Completions, ..call(body, false) };
         let check = |body, expected: &str| assert_eq!(sent(Kind::SGLANG, false, &completions(body)), expected);
         check(r#"{"prompt":"a"}"#, r#"{"prompt":"a","suffix":""}"#);
-        check(r#"{"prompt":"a","suffix":"z"}"#, r#"{"prompt":"a","suffix":"z"}"#);
+        check(r#"{"prompt":"a","suffix":null}"#, r#"{"prompt":"a","suffix":""}"#);
+    }
+
+    fn filling(body: &'static str, fim: Fim) -> Call<'static> {
+        Call { kind: CallKind::Completions, fim: Some(fim), ..call(body, false) }
+    }
+
+    const GAP: &str = r#"{"prompt":"a","suffix":"b","x":1.0}"#;
+    const FILLED: &str = r#"{"prompt":"<PRE> a <SUF>b <MID>","x":1.0"#;
+    const STOPS: &str = r#","stop":["<EOT>","<PRE>","<SUF>","<MID>"]"#;
+
+    #[test]
+    fn a_gap_is_told_as_each_kind_takes_it() {
+        let family = Fim::usual("CodeLlama-7b");
+        for (kind, expected) in [
+            (Kind::OPENAI, GAP.to_owned()),
+            (Kind::OLLAMA, GAP.to_owned()),
+            (Kind::EMBEDDED, GAP.to_owned()),
+            (Kind::VLLM, format!("{FILLED}{STOPS}}}")),
+            (Kind::LLAMACPP, format!("{FILLED}{STOPS}}}")),
+            // With a completion template, it would fill an absent suffix in.
+            (Kind::SGLANG, format!(r#"{FILLED}{STOPS},"suffix":""}}"#)),
+        ] {
+            assert_eq!(sent(kind, false, &filling(GAP, family)), expected, "{kind}");
+        }
+        let named = Fim::named("codellama").unwrap();
+        assert_eq!(sent(Kind::OPENAI, false, &filling(GAP, named)), format!("{FILLED}{STOPS}}}"));
+        let stopped = r#"{"prompt":"a","suffix":"b","stop":["x","y","z"]}"#;
+        let few = r#"{"prompt":"<PRE> a <SUF>b <MID>","stop":["x","y","z","<EOT>"]}"#;
+        assert_eq!(sent(Kind::OPENAI, false, &filling(stopped, named)), few);
+        for kind in [Kind::OLLAMA, Kind::EMBEDDED] {
+            assert_eq!(sent(kind, false, &filling(GAP, named)), GAP, "{kind}: its own");
+        }
+        for kind in [Kind::VLLM, Kind::SGLANG, Kind::OPENAI] {
+            assert_eq!(sent(kind, false, &filling(GAP, Fim::Server)), GAP, "{kind}: set up for it");
+        }
+    }
+
+    #[test]
+    fn llama_cpp_is_asked_for_its_own_marks_where_none_are_known() {
+        let body =
+            r#"{"prompt":"a","suffix":"b","stop":"x","max_tokens":9,"input_extra":[{"text":"y"}],"input_prefix":"z"}"#;
+        let expected = r#"{"stop":["x"],"max_tokens":5,"input_prefix":"a","input_suffix":"b"}"#;
+        for fim in [Fim::usual("m"), Fim::Server] {
+            let call = Call { max_tokens: Some(5), ..filling(body, fim) };
+            assert!(Middle::of(&call, Kind::LLAMACPP).unwrap().is_infill);
+            assert_eq!(sent(Kind::LLAMACPP, false, &call), expected);
+        }
+    }
+
+    #[test]
+    fn what_no_server_of_a_kind_can_do_is_said_of_the_member() {
+        let param = |kind, call: &Call<'_>| {
+            let error = Middle::of(call, kind).unwrap_err();
+            assert!(error.is_of_server(), "another kind may do it");
+            error.client_error.unwrap().param.unwrap()
+        };
+        for kind in [Kind::VLLM, Kind::SGLANG] {
+            assert_eq!(param(kind, &filling(GAP, Fim::usual("m"))), "suffix", "{kind}");
+        }
+        for &kind in Kind::ALL {
+            assert_eq!(param(kind, &filling(GAP, Fim::Off)), "suffix", "{kind}");
+        }
+        let marked = filling(r#"{"prompt":"a","suffix":"<MID>"}"#, Fim::usual("codellama-7b"));
+        assert_eq!(param(Kind::VLLM, &marked), "suffix");
+        assert!(Middle::of(&marked, Kind::EMBEDDED).is_ok(), "it reads no text as a mark");
+        let several = Call { answers: 2, ..filling(GAP, Fim::Server) };
+        assert_eq!(param(Kind::LLAMACPP, &several), "n");
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use batchin_domain::CallKind;
+use batchin_openai::Fim;
 use bytes::Bytes;
 
 use crate::{adapters::Kind, breaker::Asker};
@@ -41,6 +42,10 @@ pub struct Call<'a> {
     /// The most tokens that a choice may have whatever the prompt leaves of the context. Told where the body states no
     /// limit to servers that take one which does not fit behind the prompt.
     pub held: Option<u32>,
+    /// How the model is asked for the middle of a text; `None` where the body asks for none.
+    pub fim: Option<Fim>,
+    /// Seconds since 1970, for answers whose server does not say when they were made.
+    pub created: i64,
     /// Who asks, for what the server's failures are evidence of.
     pub asker: Asker,
 }
@@ -89,6 +94,8 @@ pub(crate) mod tests {
             class_priority: Some(5),
             max_tokens: None,
             held: None,
+            fim: None,
+            created: 7,
             asker: Asker::default(),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use batchin_openai::{
-    AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, Relay, UpstreamError, Usage,
+    AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, Relay, UpstreamError, Usage, infill_as_completion,
     sse::{self, Decoder, Item, SseEvent},
 };
 use bytes::Bytes;
@@ -82,6 +82,8 @@ pub(crate) struct Feed {
     /// What may follow `[DONE]`: the end of the body, after which the connection can be used again.
     tail: Option<AnswerBody>,
     form: Form,
+    /// Of answers of `/infill`, when they are said to be made.
+    native: Option<i64>,
     decoder: Decoder,
     reader: Reader,
     /// What a whole answer that came in place of a stream still has to say.
@@ -221,7 +223,7 @@ impl Feed {
     /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
     pub(crate) async fn open(
         body: AnswerBody,
-        call: &Call<'_>,
+        (call, native): (&Call<'_>, Option<i64>),
         reader: Reader,
         idle: Duration,
         deadline: Instant,
@@ -231,6 +233,7 @@ impl Feed {
             body: Some(body),
             tail: None,
             form: Form::default(),
+            native,
             decoder: Decoder::new(),
             reader,
             waiting: VecDeque::new(),
@@ -330,7 +333,10 @@ impl Feed {
             return Ok(Some(self.failure(batchin_openai::upstream_error_message(500, data))));
         }
         let unreadable = if self.at_end { StreamError::Truncated } else { StreamError::BadEvent };
-        let (frame, facts) = self.reader.read(data, unreadable)?;
+        let (frame, facts) = match self.native {
+            Some(created) => self.reader.read(&infill_as_completion(&event.data, created), unreadable)?,
+            None => self.reader.read(data, unreadable)?,
+        };
         Ok(Some(self.passed(frame, facts)))
     }
 
@@ -351,7 +357,8 @@ impl Feed {
 
     /// The body was a whole answer, and is at its end.
     fn whole(&mut self, body: &Bytes) -> Result<(), StreamError> {
-        let chunks = self.reader.read_whole(body)?;
+        let told = self.native.map(|created| infill_as_completion(body, created));
+        let chunks = self.reader.read_whole(told.as_ref().unwrap_or(body))?;
         self.waiting = chunks.into_iter().map(|(frame, facts)| self.passed(frame, facts)).collect();
         if !matches!(self.waiting.back(), Some(Event { kind: EventKind::Error(_), .. })) {
             self.waiting.push_back(plain(DONE_FRAME, EventKind::Done));

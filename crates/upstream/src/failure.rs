@@ -4,7 +4,7 @@
 
 use std::{io, time::Duration};
 
-use batchin_openai::{UpstreamError, stated_limit, upstream_error_message};
+use batchin_openai::{InvalidRequest, UpstreamError, stated_limit, upstream_error_message};
 use http::{HeaderMap, StatusCode, header};
 
 use crate::{
@@ -52,6 +52,9 @@ pub enum CallErrorKind {
     /// More than [`MAX_ANSWER_BYTES`](crate::MAX_ANSWER_BYTES).
     #[error("the model server's answer is too large")]
     TooLarge,
+    /// Not asked at all, or in vain: a server of its kind cannot do this with the model.
+    #[error("the model server cannot do this with the model")]
+    Unfit,
     /// Not asked at all: the breaker is open or cooling down.
     #[error("the model server is not being asked after failures")]
     Unavailable,
@@ -115,6 +118,13 @@ impl From<Unanswered> for CallError {
 impl CallError {
     pub(crate) fn other_replica(kind: CallErrorKind) -> Self {
         Self { kind, retry: Retry::OtherReplica, client_error: None }
+    }
+
+    /// This server cannot be asked for it, as the client is told where none can.
+    pub(crate) fn unfit(fault: InvalidRequest) -> Self {
+        let InvalidRequest { message, param, .. } = fault;
+        let said = UpstreamError { message, param, code: None, kind: None, status: None };
+        Self { kind: CallErrorKind::Unfit, retry: Retry::OtherReplica, client_error: Some(Box::new(said)) }
     }
 
     /// A stream that ended badly.
@@ -187,7 +197,9 @@ impl CallError {
             (CallErrorKind::Status(403), Retry::OtherReplica) => Outcome::Forbidden,
             (CallErrorKind::Status(QUOTA), Retry::OtherReplica) => Outcome::QuotaUsedUp,
             // The server works; it is the request that does not, or a model that is not there.
-            (CallErrorKind::Status(_), Retry::Never) | (CallErrorKind::Status(408 | 409), _) => Outcome::Declined,
+            (CallErrorKind::Status(_), Retry::Never) | (CallErrorKind::Status(408 | 409) | CallErrorKind::Unfit, _) => {
+                Outcome::Declined
+            }
             _ if self.is_not_served() => Outcome::Declined,
             _ => Outcome::Failed,
         }
@@ -203,6 +215,7 @@ impl CallError {
     /// Whether the server itself refuses, at once and whatever the request: trying the next one costs nothing.
     pub fn is_of_server(&self) -> bool {
         self.is_not_served()
+            || self.kind == CallErrorKind::Unfit
             || matches!(self.outcome(), Outcome::KeyRefused | Outcome::Forbidden | Outcome::QuotaUsedUp)
     }
 }

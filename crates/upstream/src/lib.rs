@@ -20,6 +20,7 @@ mod health;
 mod learnt;
 mod lease;
 mod meters;
+mod middle;
 mod mixed;
 mod record;
 mod refusal;
@@ -28,7 +29,7 @@ mod transport;
 
 pub use adapters::{Adapter, Kind};
 pub use assembly::{Assembly, Progress};
-pub use batchin_openai::LimitName;
+pub use batchin_openai::{Fim, LimitName};
 pub use breaker::{Asker, Breaker, BreakerState, Outcome, Phase, Shut, Ticket, Trouble, Whose};
 pub use call::{Call, MAX_ANSWER_BYTES};
 pub use config::{Address, ConfigError, FleetError, MAX_NAME_BYTES, UpstreamConfig, is_name};

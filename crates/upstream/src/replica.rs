@@ -7,7 +7,7 @@ mod asking;
 use std::{fmt, sync::Arc, time::Duration};
 
 use batchin_domain::CallKind;
-use batchin_openai::{AnswerError, Assembler, Relay, Usage, WholeAnswer, read_answer};
+use batchin_openai::{AnswerError, Assembler, Relay, Usage, WholeAnswer, infill_as_completion, read_answer};
 use batchin_tasks::Tasks;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -30,6 +30,7 @@ use crate::{
     health::Health,
     learnt::{Lessons, Tries},
     lease::Lease,
+    middle::{Middle, no_middle},
     mixed,
     record::Record,
     transport::{AnswerBody, MAX_REFUSAL_BYTES, SendError, Targets, Transport, collect},
@@ -40,6 +41,9 @@ const CALL_HEADERS: usize = 8;
 
 /// Unpacking would cost both sides more than the bytes that it saves.
 const PLAIN: HeaderValue = HeaderValue::from_static("identity");
+
+/// llama.cpp's status for a model whose vocabulary has no marks around a gap.
+const NO_MARKS: u16 = 501;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -234,10 +238,11 @@ impl Replica {
 
     async fn send(&self, call: &Call<'_>, reader: impl Fn() -> Reader) -> Result<Answer, CallError> {
         let started = Instant::now();
+        let middle = Middle::of(call, self.kind())?;
         let mut lease = Lease::take(&self.record, call.asker, started)?;
         let mut tries = self.lessons.tries(call, &self.config);
         let failed = loop {
-            match self.exchange(call, &mut tries, started).await {
+            match self.exchange((call, &middle), &mut tries, started).await {
                 Ok(Reply::Whole(answer)) => {
                     lease.succeeded();
                     self.served(call, &tries);
@@ -245,8 +250,10 @@ impl Replica {
                 }
                 Ok(Reply::Head(response)) => {
                     let (idle, deadline) = (self.config.idle_timeout, started + self.config.first_byte_timeout);
+                    let native = middle.is_infill.then_some(call.created);
+                    let feed = Feed::open(response.into_body(), (call, native), reader(), idle, deadline);
                     // Boxed: whole answers, which are most, need no room for it in their futures.
-                    match Box::pin(Feed::open(response.into_body(), call, reader(), idle, deadline)).await {
+                    match Box::pin(feed).await {
                         Ok((feed, first)) => {
                             self.served(call, &tries);
                             return Ok(Answer::Events(Box::new(Events::new(feed, first, lease))));
@@ -294,11 +301,19 @@ impl Replica {
     }
 
     /// Sends a call, again without what is refused, up to the whole answer or a stream's head.
-    async fn exchange(&self, call: &Call<'_>, tries: &mut Tries, started: Instant) -> Result<Reply, CallError> {
+    async fn exchange(
+        &self,
+        (call, middle): (&Call<'_>, &Middle),
+        tries: &mut Tries,
+        started: Instant,
+    ) -> Result<Reply, CallError> {
         loop {
-            let response = self.sent(call, tries.manner, started).await?;
+            let response = self.sent(self.request(call, tries.manner, middle), started).await?;
             if !response.status().is_success() {
                 let refusal = Box::pin(self.refusal(response)).await;
+                if middle.is_infill && refusal.kind == CallErrorKind::Status(NO_MARKS) {
+                    return Err(CallError::unfit(no_middle()));
+                }
                 if tries.again(call, &refusal) {
                     continue;
                 }
@@ -307,7 +322,7 @@ impl Replica {
             if call.stream && call.kind.generates() {
                 return Ok(Reply::Head(response));
             }
-            match self.whole(call, response).await {
+            match self.whole((call, middle), response).await {
                 Ok(answer) => return Ok(Reply::Whole(answer)),
                 Err(Unanswered::Said(said)) if tries.again_after(call, &said) => {}
                 Err(none) => {
@@ -317,8 +332,15 @@ impl Replica {
         }
     }
 
-    async fn whole(&self, call: &Call<'_>, response: Response<AnswerBody>) -> Result<Answer, Unanswered> {
-        let body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
+    async fn whole(
+        &self,
+        (call, middle): (&Call<'_>, &Middle),
+        response: Response<AnswerBody>,
+    ) -> Result<Answer, Unanswered> {
+        let mut body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
+        if middle.is_infill {
+            body = infill_as_completion(&body, call.created);
+        }
         let WholeAnswer { body, usage, text_bytes } = match read_answer(&body, &call.public_id, call.public_model) {
             Ok(answer) => answer,
             Err(AnswerError::Refused(said)) => return Err(Unanswered::Said(said)),
@@ -331,8 +353,8 @@ impl Replica {
     }
 
     /// Sends a call once; returns with the head of its answer.
-    async fn sent(&self, call: &Call<'_>, manner: Manner, started: Instant) -> Result<Response<AnswerBody>, CallError> {
-        let sent = self.transport.send(self.request(call, manner), started);
+    async fn sent(&self, request: Request<Full<Bytes>>, started: Instant) -> Result<Response<AnswerBody>, CallError> {
+        let sent = self.transport.send(request, started);
         let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
         let deadline = started + self.config.first_byte_timeout;
         let response = timeout_at(deadline, sent).await.map_err(timed_out)?.map_err(unsent)?;
@@ -347,10 +369,10 @@ impl Replica {
         CallError::refused(head.status, &head.headers, &text)
     }
 
-    fn request(&self, call: &Call<'_>, manner: Manner) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(request_body(call, &self.config, manner)));
+    fn request(&self, call: &Call<'_>, manner: Manner, middle: &Middle) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(request_body(call, &self.config, manner, middle)));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.targets.call(call.kind);
+        *request.uri_mut() = if middle.is_infill { self.targets.infill.clone() } else { self.targets.call(call.kind) };
         let headers = request.headers_mut();
         headers.reserve(CALL_HEADERS);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -44,7 +44,7 @@ use tokio::{
 use tower::Service;
 
 use crate::{
-    adapters::{MODELS_PATH, Path},
+    adapters::{INFILL_PATH, MODELS_PATH, Path},
     config::{Address, UpstreamConfig},
     decoding::{Coding, UnknownCoding},
     failure::{CallError, CallErrorKind, Retry},
@@ -435,6 +435,8 @@ pub(crate) struct Targets {
     pub(crate) models: Uri,
     /// What answers only to whoever has the key.
     pub(crate) guarded: Uri,
+    /// Where llama.cpp fills in the middle.
+    pub(crate) infill: Uri,
 }
 
 impl Targets {
@@ -455,6 +457,7 @@ impl Targets {
             health: at(plain(config.kind.health_path))?,
             models: at(plain(MODELS_PATH))?,
             guarded: at(plain(config.kind.guarded_path))?,
+            infill: at(plain(INFILL_PATH))?,
         })
     }
 

@@ -209,7 +209,7 @@ fn texts() -> Value {
 fn completion() -> Value {
     let properties = json!({
         "prompt": { "$ref": "#/components/schemas/Texts" },
-        "suffix": { "type": ["string", "null"], "description": "What comes after the answer: fill in the middle." },
+        "suffix": { "type": ["string", "null"], "description": "What comes after the answer: fill in the middle. `prompt` is then one string." },
     });
     passed_through(&["prompt"], properties, true)
 }

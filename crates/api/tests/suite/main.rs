@@ -9,6 +9,7 @@ mod cache_prices;
 mod counting;
 mod edges;
 mod files;
+mod fim;
 mod front;
 mod inference;
 mod keys;

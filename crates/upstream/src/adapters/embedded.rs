@@ -1,6 +1,6 @@
 //! Holds: the engine that ships with us, on a private socket.
 
-use super::{ANY, Adapter, Counts, Path, PriorityOrder};
+use super::{ANY, Adapter, Counts, Path, PriorityOrder, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "embedded",
@@ -16,5 +16,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     takes_any_limit: true,
     // What it is made of, llama.cpp, refuses `suffix` and `best_of` for being there at all.
     drops_nulls: true,
+    // By the vocabulary's own marks, and no text is read as one.
+    suffix: Suffix::Own,
     ..ANY
 };

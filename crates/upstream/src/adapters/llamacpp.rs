@@ -1,6 +1,6 @@
 //! Holds: llama.cpp's `llama-server`.
 
-use super::{ANY, Adapter, Path};
+use super::{ANY, Adapter, Path, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "llamacpp",
@@ -15,5 +15,6 @@ pub(super) const ADAPTER: Adapter = Adapter {
     takes_any_limit: true,
     // It refuses `suffix` and `best_of` for being there at all.
     drops_nulls: true,
+    suffix: Suffix::Infill,
     ..ANY
 };

@@ -1,6 +1,6 @@
 //! Holds: Ollama.
 
-use super::{ANY, Adapter, Path};
+use super::{ANY, Adapter, Path, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "ollama",
@@ -15,5 +15,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     // 0 means none to it.
     least_limit: 1,
     takes_any_limit: true,
+    // A prompt without it goes through the chat's template.
+    suffix: Suffix::Own,
     ..ANY
 };

@@ -11,7 +11,7 @@ use batchin_openai::peek;
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal, SimServer};
 use batchin_tasks::Tasks;
 use batchin_upstream::{
-    Answer, Asker, Call, CallError, CallErrorKind, Check, Fleet, Kind, LimitName, Progress, UpstreamConfig,
+    Answer, Asker, Call, CallError, CallErrorKind, Check, Fim, Fleet, Kind, LimitName, Progress, UpstreamConfig,
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -46,6 +46,8 @@ fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
         class_priority: None,
         max_tokens: None,
         held: None,
+        fim: None,
+        created: 7,
         asker: Asker::default(),
     }
 }
@@ -424,4 +426,60 @@ async fn a_list_of_models_that_comes_compressed_is_read() {
         };
         assert_eq!(found, Check::Lists(vec!["up".to_owned()]), "{encoding}");
     }
+}
+
+/// A call for the middle of a text whose marks only its server knows.
+fn gap(more: &Value) -> Call<'static> {
+    let mut body = json!({ "model": "m", "prompt": "a", "suffix": "b", "max_tokens": 5 });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Call { fim: Some(Fim::Server), ..call_of(CallKind::Completions, &body) }
+}
+
+/// What comes of such a call to a llama-server that answers so.
+async fn infilled(status: &str, body: &str, more: &Value) -> Result<String, CallError> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let fleet = fleet(Kind::LLAMACPP, &format!("http://{}/v1", listener.local_addr().unwrap()), |_| {});
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let once = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut request, mut piece) = (Vec::new(), [0; 4_096]);
+        while !request.ends_with(b"}") {
+            let read = stream.read(&mut piece).await.unwrap();
+            assert!(read > 0, "the call broke off");
+            request.extend_from_slice(&piece[..read]);
+        }
+        let request = String::from_utf8(request).unwrap();
+        assert!(request.starts_with("POST /infill HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains(r#""input_prefix":"a","input_suffix":"b""#), "{request}");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    };
+    tokio::join!(once, answered(&fleet, gap(more))).1
+}
+
+#[tokio::test]
+async fn llama_cpp_s_own_answers_are_completions() {
+    let end = r#""content":"","stop":true,"stop_type":"limit","tokens_predicted":2,"tokens_evaluated":4"#;
+    let usage = r#""usage":{"prompt_tokens":4,"completion_tokens":2,"total_tokens":6}"#;
+    let whole = infilled("200 OK", &format!("{{{}}}", end.replacen("\"\"", "\"xy\"", 1)), &json!({})).await.unwrap();
+    let choice = r#""choices":[{"index":0,"text":"xy","logprobs":null,"finish_reason":"length"}]"#;
+    assert!(whole.contains(choice) && whole.contains(usage) && whole.contains(r#""id":"id_1""#), "{whole}");
+    let pieces = r#"data: {"index":0,"content":"x","stop":false}"#;
+    let stream = format!("{pieces}\n\n{pieces}\n\ndata: {{{end}}}\n\n");
+    let more = json!({ "stream": true, "stream_options": { "include_usage": true } });
+    let told = infilled("200 OK", &stream, &more).await.unwrap();
+    assert_eq!(told.matches(r#""text":"x""#).count(), 2, "{told}");
+    assert!(told.contains(usage) && told.ends_with("data: [DONE]\n\n") && !told.contains("content"), "{told}");
+    // In place of a stream, and a stream that breaks off.
+    let one = infilled("200 OK", &format!("{{{end}}}"), &more).await.unwrap();
+    assert!(one.contains("\"finish_reason\":\"length\"") && one.ends_with("data: [DONE]\n\n"), "{one}");
+    assert!(infilled("200 OK", &format!("{pieces}\n\n"), &more).await.is_err());
+}
+
+#[tokio::test]
+async fn a_model_whose_server_has_no_marks_is_said_to_have_none() {
+    let refusal = r#"{"error":{"code":501,"message":"Infill is not supported by this model: prefix token is missing. ","type":"not_supported_error"}}"#;
+    let error = infilled("501 Not Implemented", refusal, &json!({})).await.unwrap_err();
+    assert_eq!(error.kind, CallErrorKind::Unfit);
+    let said = error.client_error.unwrap();
+    assert!(said.param.as_deref() == Some("suffix") && said.message.contains("`fim`"), "{}", said.message);
 }

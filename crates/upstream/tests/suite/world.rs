@@ -83,6 +83,8 @@ pub(crate) fn chat(body: &'static str) -> Call<'static> {
         class_priority: None,
         max_tokens: None,
         held: None,
+        fim: None,
+        created: 7,
         asker: ADA,
     }
 }
