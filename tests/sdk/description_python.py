@@ -64,6 +64,7 @@ SUCCEED = [
         ("POST", "/responses"),
         ("POST", "/messages"),
         ("POST", "/messages/count_tokens"),
+        ("POST", "/fim/completions"),
         ("GET", "/models"),
         ("POST", "/batches"),
         ("GET", "/batches"),
@@ -96,7 +97,7 @@ def main():
         command += ["--no-shrink", "--no-color", "--suppress-health-check=all"]
         # What answers under several base URLs is one handler, which is asked under one of them.
         command += ["--include-path-regex=^/(v1|openai|healthz|readyz|metrics|openapi)", "--warnings=off"]
-        command += ["--exclude-path-regex=^/(v1/files|openai/v1/(chat|completions|embeddings|responses|messages))"]
+        command += ["--exclude-path-regex=^/(v1/files|openai/v1/(chat|completions|embeddings|responses|messages|fim))"]
         command += sys.argv[1:]
         status = subprocess.run(command, env=environment, cwd=folder).returncode
         with open(seen) as file:
@@ -158,7 +159,7 @@ def hooks():
     def before_load_schema(context, raw_schema):
         """Which models there are the description cannot say; GET /v1/models does."""
         schemas = raw_schema["components"]["schemas"]
-        chats = ["ChatRequest", "CompletionRequest", "ResponsesRequest", "MessagesRequest", "CountTokensRequest"]
+        chats = ["ChatRequest", "CompletionRequest", "ResponsesRequest", "MessagesRequest", "CountTokensRequest", "FimRequest"]
         for name, model in [("EmbeddingsRequest", EMBED), *((name, CHAT) for name in chats)]:
             schemas[name]["properties"]["model"] = {"enum": [model]}
         for task, model in zip(schemas["CreateTask"]["anyOf"], [CHAT, EMBED, CHAT]):

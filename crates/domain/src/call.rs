@@ -78,6 +78,8 @@ call_kinds! {
     Embeddings = 2, "embeddings" at "/embeddings", prompt "input", ids "embd_", asks Embeddings, needs Embeddings, generates false;
     Responses = 3, "responses" at "/responses", prompt "input", ids "resp_", asks Chat, needs Chat, generates true;
     Messages = 4, "messages" at "/messages", prompt "messages", ids "msg_", asks Chat, needs Chat, generates true;
+    // Mistral's, for the middle of a text.
+    Fim = 5, "fim" at "/fim/completions", prompt "prompt", ids "fim_", asks Completions, needs Completions, generates true;
 }
 
 impl CallKind {
@@ -172,7 +174,10 @@ mod tests {
             [0, 1, 2].map(CallKind::from_code),
             [Some(CallKind::Chat), Some(CallKind::Completions), Some(CallKind::Embeddings)]
         );
-        assert_eq!([3, 4].map(CallKind::from_code), [Some(CallKind::Responses), Some(CallKind::Messages)]);
+        assert_eq!(
+            [3, 4, 5].map(CallKind::from_code),
+            [Some(CallKind::Responses), Some(CallKind::Messages), Some(CallKind::Fim)]
+        );
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Service {
             }
             return match call.asks() {
                 CallKind::Chat | CallKind::Responses | CallKind::Messages => generation::chat(self, request).await,
-                CallKind::Completions => generation::completion(self, request).await,
+                CallKind::Completions | CallKind::Fim => generation::completion(self, request).await,
                 CallKind::Embeddings => embeddings::embed(self, request).await,
             };
         }
@@ -152,7 +152,7 @@ impl ServedModel {
         };
         let serves = |call: &CallKind| match (call, &self.role) {
             (CallKind::Chat | CallKind::Responses | CallKind::Messages, _) => template.is_some(),
-            (CallKind::Completions, role) => matches!(role, Role::Generate { .. }),
+            (CallKind::Completions | CallKind::Fim, role) => matches!(role, Role::Generate { .. }),
             (CallKind::Embeddings, role) => matches!(role, Role::Embed { .. }),
         };
         let served = CallKind::asked().filter(serves).map(|call| call.needs().name());

@@ -18,7 +18,7 @@ pub(crate) const fn streams_deltas(call: CallKind) -> bool {
     match call.asks() {
         CallKind::Chat | CallKind::Responses | CallKind::Messages => true,
         // Of embeddings there are no streams.
-        CallKind::Completions | CallKind::Embeddings => false,
+        CallKind::Completions | CallKind::Fim | CallKind::Embeddings => false,
     }
 }
 

@@ -173,7 +173,7 @@ struct Ways {
 const fn ways_of(call: CallKind) -> &'static Ways {
     match call.asks() {
         CallKind::Chat | CallKind::Responses | CallKind::Messages => &chat::WAYS,
-        CallKind::Completions => &completions::WAYS,
+        CallKind::Completions | CallKind::Fim => &completions::WAYS,
         CallKind::Embeddings => &embeddings::WAYS,
     }
 }

@@ -252,13 +252,8 @@ impl TestServer {
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
-        let served = Served {
-            sims: &sims,
-            kind: builder.kind,
-            slots: builder.slots,
-            cache: builder.cache,
-            fim: builder.fim,
-        };
+        let served =
+            Served { sims: &sims, kind: builder.kind, slots: builder.slots, cache: builder.cache, fim: builder.fim };
         let gateway = start_gateway(&store, served, builder.max_in_flight, (&clock, &groups)).await;
         let blobs = Blobs::open(&BlobsPlace::Folder(folder.path().join("blobs"))).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };

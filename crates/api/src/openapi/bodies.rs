@@ -43,6 +43,7 @@ pub(super) const fn inference(call: CallKind) -> Inference {
         CallKind::Messages => {
             ("Continue a conversation, as Anthropic's API does", "MessagesRequest", "smollm2-135m-instruct", messages)
         }
+        CallKind::Fim => ("Fill in the middle, as Mistral's API does", "FimRequest", "smollm2-135m-instruct", fim),
     };
     Inference { summary, schema, model, body }
 }
@@ -220,6 +221,16 @@ fn embeddings() -> Value {
         "encoding_format": { "description": "`float` or `base64`.", "examples": ["float"] },
     });
     passed_through(&["input"], properties, false)
+}
+
+fn fim() -> Value {
+    json!({ "type": "object", "required": ["prompt"], "properties": {
+        "prompt": { "type": "string", "minLength": 1, "description": "What comes before the answer." },
+        "suffix": { "type": "null", "description": "A text: what comes after it, on models that fill in the middle." },
+        "max_tokens": { "type": ["integer", "null"], "minimum": 0, "maximum": u32::MAX },
+        "temperature": { "type": ["number", "null"], "minimum": 0, "maximum": 2 },
+        "stream": { "type": ["boolean", "null"], "description": "Whether the answer comes as server-sent events." },
+    }, "description": "Mistral's API for the middle of a text." })
 }
 
 fn response() -> Value {

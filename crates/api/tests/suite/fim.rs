@@ -75,3 +75,29 @@ both! {
         server.stop().await;
     }
 }
+
+batchin_testkit::both! {
+    async fn mistral_s_call_is_a_completion_told_as_a_chat(backend) {
+        let server = TestServer::start().on(backend).with_fim("codellama").await;
+        let body = json!({ "model": "chat-model", "prompt": "a b", "suffix": "c", "max_tokens": 3, "random_seed": 7 });
+        let answer = server.post("/v1/fim/completions", body.clone()).await.ok();
+        assert_eq!((&answer["object"], &answer["model"]), (&json!("chat.completion"), &json!("chat-model")));
+        assert!(answer["id"].as_str().unwrap().starts_with("fim_"), "{answer}");
+        let choice = &answer["choices"][0];
+        assert!(choice["message"]["content"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
+        assert_eq!((&choice["message"]["role"], &choice["finish_reason"]), (&json!("assistant"), &json!("length")));
+        let sent = server.sim.requests().pop().unwrap();
+        let asked: Value = serde_json::from_slice(&sent.body).unwrap();
+        assert_eq!((sent.path.as_str(), &asked["seed"], asked.get("suffix")), ("/v1/completions", &json!(7), None));
+        let mut streamed = body;
+        streamed["stream"] = true.into();
+        let chunks = crate::inference::events(&server.post("/v1/fim/completions", streamed).await);
+        let text: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+        assert_eq!(text, choice["message"]["content"].as_str().unwrap());
+        assert!(chunks.iter().all(|chunk| chunk["object"] == "chat.completion.chunk"), "{chunks:?}");
+        let spent = batchin_testkit::usd("1").nanos() - server.balance().await.nanos();
+        assert_eq!(spent, 2 * crate::inference::cost(&answer["usage"]));
+        server.ledger_check().await;
+        server.stop().await;
+    }
+}
