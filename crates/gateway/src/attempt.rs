@@ -79,6 +79,7 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &R
         include_usage: admitted.peek.include_usage,
         continuous_usage: admitted.peek.continuous_usage,
         answers: choices_of(admitted, running.replica.kind()),
+        wanted: admitted.peek.wanted,
         request_id: inbound.request.to_string(),
         class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
         max_tokens: admitted.max_tokens,

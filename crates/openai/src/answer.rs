@@ -5,14 +5,17 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::{
     blank::says_something,
+    embeddings,
     error::{UpstreamError, upstream_error_message},
     members::{each_member, quoted, range_in},
     rewrite::{Change, Member, members_of, splice},
     said::choices_bytes,
-    usage::{Usage, parse_usage},
+    usage::{Usage, parse_usage, prompt_of_total},
+    wanted::Wanted,
 };
 
 /// A whole answer, ready for the client.
@@ -40,23 +43,17 @@ pub enum AnswerError {
 
 /// Reads usage and sets `id` and `model`, in one pass.
 pub fn read_answer(body: &Bytes, id: &str, model: &str) -> Result<WholeAnswer, AnswerError> {
+    read_wanted(body, (id, model), Wanted::Choices)
+}
+
+/// The same of an answer that must have something in it: vectors stand in the order of their inputs, as they were asked
+/// for. An answer without them is none.
+pub fn read_wanted(body: &Bytes, (id, model): (&str, &str), wanted: Wanted) -> Result<WholeAnswer, AnswerError> {
     let text = std::str::from_utf8(body).map_err(|_| AnswerError::NotAnAnswer)?;
     let mut members = Vec::with_capacity(16);
     let mut facts = Facts::default();
     each_member(text, |key, value| {
-        match key.as_ref() {
-            "usage" => facts.usage = parse_usage(value),
-            "choices" => {
-                facts.has_result = value.get().starts_with('[');
-                facts.choices = Some(value.get());
-            }
-            "data" => (facts.has_result, facts.embeds) = (value.get().starts_with('['), true),
-            "error" => facts.has_error |= says_something(value.get()),
-            // Errors that have no member around them.
-            "message" | "detail" => facts.has_error |= says_something(value.get()),
-            "object" => facts.has_error |= value.get() == "\"error\"",
-            _ => {}
-        }
+        facts.note(&key, value);
         members.push(Member { key, value, at: range_in(text, value.get()) });
         ControlFlow::Continue(())
     })
@@ -66,34 +63,79 @@ pub fn read_answer(body: &Bytes, id: &str, model: &str) -> Result<WholeAnswer, A
         (false, true) => return Err(AnswerError::Refused(upstream_error_message(500, body))),
         (false, false) => return Err(AnswerError::NotAnAnswer),
     }
-    if let (true, Some(usage)) = (facts.embeds, &mut facts.usage) {
-        usage.completion_tokens.get_or_insert(0);
+    if facts.data.is_some() {
+        facts.count_prompt_alone();
     }
+    let none = AnswerError::NotAnAnswer;
+    let body = match (wanted, facts.data) {
+        (Wanted::Choices, _) => told(body, (text, &members), (id, model), None),
+        (Wanted::Vectors(vectors), Some(data)) => {
+            let data = embeddings::in_form(data, vectors).map_err(|_| none)?;
+            told(body, (text, &members), (id, model), data)
+        }
+        (Wanted::Vectors(_), None) => return Err(none),
+    };
     let is_counted = facts.usage.is_some_and(|usage| usage.counts_completion());
     let text_bytes = facts.choices.filter(|_| !is_counted).map_or(0, choices_bytes);
-    Ok(WholeAnswer { body: named(body, text, &members, id, model), usage: facts.usage, text_bytes })
+    Ok(WholeAnswer { body, usage: facts.usage, text_bytes })
+}
+
+impl<'a> Facts<'a> {
+    fn note(&mut self, key: &str, value: &'a RawValue) {
+        let json = value.get();
+        match key {
+            "usage" => (self.usage, self.counts) = (parse_usage(value), Some(value)),
+            "choices" => (self.has_result, self.choices) = (json.starts_with('['), Some(json)),
+            "data" => (self.has_result, self.data) = (json.starts_with('['), Some(value)),
+            "error" => self.has_error |= says_something(json),
+            // Errors that have no member around them.
+            "message" | "detail" => self.has_error |= says_something(json),
+            "object" => self.has_error |= json == "\"error\"",
+            _ => {}
+        }
+    }
+
+    /// Of an answer in which nothing was generated. Some servers tell the total alone, which is the prompt then.
+    fn count_prompt_alone(&mut self) {
+        let of_total = || self.counts.and_then(prompt_of_total).map(|prompt| Usage::of(prompt, 0));
+        self.usage = self.usage.or_else(of_total);
+        if let Some(usage) = &mut self.usage {
+            usage.completion_tokens.get_or_insert(0);
+        }
+    }
 }
 
 /// Sets the top-level `id` and `model` of an answer or a stream chunk; other bytes stay, and so does a body that is
 /// not a JSON object.
 pub fn rewrite_answer(body: &Bytes, id: &str, model: &str) -> Bytes {
     let Some((text, members)) = members_of(body) else { return body.clone() };
-    named(body, text, &members, id, model)
+    told(body, (text, &members), (id, model), None)
 }
 
 #[derive(Default)]
 struct Facts<'a> {
     usage: Option<Usage>,
+    /// The usage as it came.
+    counts: Option<&'a RawValue>,
     choices: Option<&'a str>,
+    data: Option<&'a RawValue>,
     has_result: bool,
-    embeds: bool,
     has_error: bool,
 }
 
-fn named(body: &Bytes, text: &str, members: &[Member<'_>], id: &str, model: &str) -> Bytes {
+/// With these names, and the last `data` in this form where it has another.
+fn told(
+    body: &Bytes,
+    (text, members): (&str, &[Member<'_>]),
+    (id, model): (&str, &str),
+    mut data: Option<String>,
+) -> Bytes {
+    let last = members.iter().rposition(|member| member.key == "data");
     let changes: Vec<Change> = members
         .iter()
-        .map(|member| match member.key.as_ref() {
+        .enumerate()
+        .map(|(at, member)| match member.key.as_ref() {
+            "data" if Some(at) == last => data.take().map_or(Change::Keep, Change::Set),
             "id" => Change::to_text(member, id),
             "model" => Change::to_text(member, model),
             _ => Change::Keep,
@@ -116,6 +158,7 @@ fn named(body: &Bytes, text: &str, members: &[Member<'_>], id: &str, model: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wanted::{Encoding, Vectors};
 
     #[test]
     fn names_are_set_and_usage_read() {
@@ -148,6 +191,29 @@ mod tests {
         let body = Bytes::from_static(br#"{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":2}}"#);
         let answer = read_answer(&body, "i", "m").unwrap();
         assert_eq!((answer.usage, answer.text_bytes), (Some(Usage::of(2, 0)), 0));
+    }
+
+    #[test]
+    fn vectors_are_told_as_they_were_asked_for() {
+        let read = |body: &'static str, encoding| {
+            let wanted = Wanted::Vectors(Vectors { inputs: 1, encoding });
+            read_wanted(&Bytes::from_static(body.as_bytes()), ("i", "m"), wanted)
+        };
+        let answer = read(
+            r#"{"id":"i", "data" : [{"index":0,"embedding":[1.0]}],"model":"m","usage":{"total_tokens":2}}"#,
+            Encoding::Base64,
+        )
+        .unwrap();
+        let expected =
+            r#"{"id":"i", "data" : [{"index":0,"embedding":"AACAPw=="}],"model":"m","usage":{"total_tokens":2}}"#;
+        assert_eq!((std::str::from_utf8(&answer.body).unwrap(), answer.usage), (expected, Some(Usage::of(2, 0))));
+        let body = Bytes::from_static(br#"{"id":"i","model":"m","data":[{"index":0,"embedding":[1.0]}]}"#);
+        let wanted = Wanted::Vectors(Vectors { inputs: 1, encoding: Encoding::Float });
+        assert_eq!(read_wanted(&body, ("i", "m"), wanted).unwrap().body.as_ptr(), body.as_ptr());
+        for none in [r#"{"data":[]}"#, r#"{"choices":[]}"#, r#"{"data":[{"embedding":1}]}"#] {
+            assert_eq!(read(none, Encoding::Float), Err(AnswerError::NotAnAnswer), "{none}");
+        }
+        assert!(matches!(read(r#"{"error":"boom"}"#, Encoding::Float), Err(AnswerError::Refused(_))));
     }
 
     #[test]

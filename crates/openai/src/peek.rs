@@ -21,6 +21,7 @@ use serde_json::value::RawValue;
 use crate::{
     members::{InvalidJson, MAX_DEPTH, each_member, too_deep},
     steering::{folds_to, folds_to_steering},
+    wanted::{Vectors, Wanted},
 };
 
 /// What a template's argument may be named: never what the template is filled with, nor the template itself.
@@ -67,6 +68,8 @@ pub struct Peek {
     pub has_suffix: bool,
     /// The body asks for something that a stream lacks, or has in another form than a whole answer.
     pub streams_less: bool,
+    /// What the answer must have in it.
+    pub wanted: Wanted,
     /// What bounds the number of tokens read.
     pub bound: InputBound,
 }
@@ -197,6 +200,7 @@ struct Found<'a> {
     suffix: Option<&'a RawValue>,
     tools: Option<&'a RawValue>,
     functions: Option<&'a RawValue>,
+    encoding_format: Option<&'a RawValue>,
     /// Bytes of further members that chat templates put into the prompt.
     other_prompt_bytes: u64,
     /// Bytes of a template's arguments that it may put into every message.
@@ -227,6 +231,7 @@ impl<'a> Found<'a> {
             "suffix" => (12, &mut self.suffix),
             "tools" => (13, &mut self.tools),
             "functions" => (14, &mut self.functions),
+            "encoding_format" => (20, &mut self.encoding_format),
             "tool_choice" | "response_format" | "documents" | "structured_outputs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
                 return Ok(());
@@ -325,8 +330,19 @@ impl<'a> Found<'a> {
             has_suffix,
             // Only when all are there is it known which are the best.
             streams_less: self.streams_less || best_of > n,
+            wanted: self.wanted(call, &bound)?,
             bound,
         })
+    }
+
+    fn wanted(&self, call: CallKind, bound: &InputBound) -> Result<Wanted, InvalidRequest> {
+        match call.asks() {
+            CallKind::Embeddings => {
+                let encoding = scalar::encoding(self.encoding_format)?;
+                Ok(Wanted::Vectors(Vectors { inputs: bound.items, encoding }))
+            }
+            CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages => Ok(Wanted::Choices),
+        }
     }
 
     fn bound(&self, call: CallKind) -> Result<InputBound, InvalidRequest> {
@@ -347,7 +363,7 @@ impl<'a> Found<'a> {
 }
 
 /// The names that are read above: from these none may differ by case alone.
-const READ: [&str; 31] = [
+const READ: [&str; 32] = [
     "model",
     "messages",
     "prompt",
@@ -363,6 +379,7 @@ const READ: [&str; 31] = [
     "suffix",
     "tools",
     "functions",
+    "encoding_format",
     "tool_choice",
     "response_format",
     "documents",

@@ -104,6 +104,11 @@ pub(crate) fn parse_usage(raw: &RawValue) -> Option<Usage> {
     told.usage()
 }
 
+/// The total of a usage, which is the prompt where nothing is generated.
+pub(crate) fn prompt_of_total(raw: &RawValue) -> Option<u64> {
+    detail(raw.get(), "total_tokens").filter(|total| *total > 0)
+}
+
 impl Told {
     fn take(&mut self, member: &str, json: &str) {
         let told = |place: &mut Option<u64>| *place = count(json).or(*place);

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
-use batchin_openai::{Limit, LimitName, Rewrite, rewrite, rewrite_answer, sse};
+use batchin_openai::{
+    Encoding, Limit, LimitName, Rewrite, Vectors, Wanted, read_wanted, rewrite, rewrite_answer, sse,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -294,6 +296,11 @@ proptest! {
         let raw = Bytes::from(body.clone());
         let _read_or_not = (relay.frame(&body).is_ok(), relay.frame_whole(&body).is_ok());
         let _read_or_not = batchin_openai::read_answer(&raw, "i", "m").is_ok();
+        let wanted = Wanted::Vectors(Vectors { inputs: 1, encoding: Encoding::Base64 });
+        for shape in [format!("{{\"data\":[{{{text}}}]}}"), text.clone()] {
+            let _read_or_not = read_wanted(&Bytes::from(shape), ("i", "m"), wanted).is_ok();
+        }
+        let _read_or_not = read_wanted(&raw, ("i", "m"), wanted).is_ok();
         for shape in [
             format!("{{\"choices\":[{{\"delta\":{{{text}}}}}],\"usage\":{{{text}}}}}"),
             format!("{{\"choices\":[{{{text}}}],\"usage\":{text},\"error\":{text}}}"),

@@ -22,6 +22,8 @@ pub(crate) struct Manner {
     pub(crate) priority: bool,
     /// Whether members that its kind needs are added.
     pub(crate) defaults: bool,
+    /// Whether it is told how vectors are to be written, which can be done here too.
+    pub(crate) encoding_format: bool,
 }
 
 impl Manner {
@@ -32,7 +34,13 @@ impl Manner {
             (CallKind::Completions, LimitName::MaxCompletionTokens) => LimitName::MaxTokens,
             (_, name) => name,
         };
-        Self { limit, stream_options: config.stream_options, priority: config.priority_enabled, defaults: true }
+        Self {
+            limit,
+            stream_options: config.stream_options,
+            priority: config.priority_enabled,
+            defaults: true,
+            encoding_format: true,
+        }
     }
 }
 
@@ -55,6 +63,9 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
     let mut remove = middle.remove.clone();
     if !manner.stream_options {
         remove.push("stream_options");
+    }
+    if !manner.encoding_format {
+        remove.push("encoding_format");
     }
     let edit = Rewrite {
         model: call.upstream_model,

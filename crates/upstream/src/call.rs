@@ -3,7 +3,7 @@
 use std::fmt;
 
 use batchin_domain::CallKind;
-use batchin_openai::Fim;
+use batchin_openai::{Fim, Wanted};
 use bytes::Bytes;
 
 use crate::{adapters::Kind, breaker::Asker};
@@ -32,6 +32,8 @@ pub struct Call<'a> {
     pub continuous_usage: bool,
     /// Answers that the body asks for, over all its prompts: a stream that just ends must have had so many.
     pub answers: u32,
+    /// What a whole answer must have in it.
+    pub wanted: Wanted,
     /// Passed on as `x-request-id`.
     pub request_id: String,
     /// Lower is sooner. Sent to servers that were started with priority scheduling, in their own order.
@@ -90,6 +92,7 @@ pub(crate) mod tests {
             include_usage: false,
             continuous_usage: false,
             answers: 1,
+            wanted: Wanted::Choices,
             request_id: "r".into(),
             class_priority: Some(5),
             max_tokens: None,

@@ -22,7 +22,7 @@ use crate::{
 /// twice for each call to the rest of them.
 const MAX_LESSONS: usize = 256;
 
-/// Most times that one call is sent to one server: each member that we add can be refused once, a limit under both names.
+/// Most times that one call is sent to one server: each member that may be left out can be refused once, a limit under both names.
 const MAX_TRIES: u32 = 6;
 
 /// What a server's refusals have taught, by call and model.
@@ -102,6 +102,7 @@ struct Refused {
     stream_options: bool,
     priority: bool,
     suffix: bool,
+    encoding_format: bool,
 }
 
 impl Refused {
@@ -112,6 +113,7 @@ impl Refused {
             ("stream_options", self.stream_options),
             ("priority", self.priority),
             ("suffix", self.suffix),
+            ("encoding_format", self.encoding_format),
         ];
         let refused: Vec<_> = all.into_iter().filter(|(_, refused)| *refused).map(|(name, _)| name).collect();
         refused.join(", ")
@@ -166,6 +168,13 @@ impl Tries {
             (self.manner.priority, self.refused.priority) = (false, true);
         } else if ours(self.manner.defaults && call.kind == CallKind::Completions, "suffix") {
             (self.manner.defaults, self.refused.suffix) = (false, true);
+        } else if self.manner.encoding_format
+            && call.kind == CallKind::Embeddings
+            && said.names("encoding_format")
+            && !added_alone(&call.body, "encoding_format")
+        {
+            // It is the client's own, but what comes without it is turned into what it asks for.
+            (self.manner.encoding_format, self.refused.encoding_format) = (false, true);
         } else {
             return false;
         }

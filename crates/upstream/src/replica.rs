@@ -7,7 +7,7 @@ mod asking;
 use std::{fmt, sync::Arc, time::Duration};
 
 use batchin_domain::CallKind;
-use batchin_openai::{AnswerError, Assembler, Relay, Usage, WholeAnswer, infill_as_completion, read_answer};
+use batchin_openai::{AnswerError, Assembler, Relay, Usage, WholeAnswer, infill_as_completion, read_wanted};
 use batchin_tasks::Tasks;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -341,7 +341,8 @@ impl Replica {
         if middle.is_infill {
             body = infill_as_completion(&body, call.created);
         }
-        let WholeAnswer { body, usage, text_bytes } = match read_answer(&body, &call.public_id, call.public_model) {
+        let read = read_wanted(&body, (&call.public_id, call.public_model), call.wanted);
+        let WholeAnswer { body, usage, text_bytes } = match read {
             Ok(answer) => answer,
             Err(AnswerError::Refused(said)) => return Err(Unanswered::Said(said)),
             Err(AnswerError::NotAnAnswer) if call.kind.generates() && mixed::is_events(&body) => {

@@ -218,7 +218,8 @@ fn completion() -> Value {
 fn embeddings() -> Value {
     let properties = json!({
         "input": { "$ref": "#/components/schemas/Texts" },
-        "encoding_format": { "description": "`float` or `base64`.", "examples": ["float"] },
+        "encoding_format": { "enum": ["float", "base64", null], "examples": ["float"],
+            "description": "Whatever the model server knows, vectors come as is asked here: `float` without it." },
     });
     passed_through(&["input"], properties, false)
 }

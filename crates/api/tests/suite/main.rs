@@ -8,6 +8,7 @@ mod batches;
 mod cache_prices;
 mod counting;
 mod edges;
+mod embeddings;
 mod files;
 mod fim;
 mod front;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::InvalidRequest;
-use crate::{members::each_member, steering::folds_to};
+use crate::{members::each_member, steering::folds_to, wanted::Encoding};
 
 /// Longest accepted model name in bytes. Registry names are far shorter; the bound keeps labels and rows small.
 const MAX_MODEL_BYTES: usize = 256;
@@ -90,6 +90,18 @@ pub(super) fn temperature(raw: Option<&RawValue>) -> Result<Option<f64>, Invalid
     match serde_json::from_str::<f64>(raw.get()) {
         Ok(value) if (0.0..=2.0).contains(&value) => Ok(Some(value)),
         _ => Err(InvalidRequest::at("temperature", "`temperature` must be a number from 0 to 2")),
+    }
+}
+
+/// How vectors are to be written. What else some servers know (`int8`, `binary`) has another meaning at each, and could not
+/// be made of what others give.
+pub(super) fn encoding(raw: Option<&RawValue>) -> Result<Encoding, InvalidRequest> {
+    match raw.map(RawValue::get) {
+        None | Some("\"float\"") => Ok(Encoding::Float),
+        Some("\"base64\"") => Ok(Encoding::Base64),
+        Some(_) => {
+            Err(InvalidRequest::at("encoding_format", "`encoding_format` must be \"float\" or \"base64\", or left out"))
+        }
     }
 }
 

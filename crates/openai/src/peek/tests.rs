@@ -1,4 +1,5 @@
 use super::*;
+use crate::wanted::Encoding;
 
 fn chat(members: &str) -> Result<Peek, InvalidRequest> {
     peek(
@@ -39,6 +40,7 @@ fn chat_is_read() {
             seeded: true,
             has_suffix: false,
             streams_less: false,
+            wanted: Wanted::Choices,
             bound,
         }
     );
@@ -369,4 +371,23 @@ fn no_message_repeats_the_body() {
         let fault = peek(CallKind::Chat, body.as_bytes()).unwrap_err();
         assert!(!format!("{fault:?}").contains(secret), "{fault:?}");
     }
+}
+
+#[test]
+fn vectors_are_wanted_as_the_body_says() {
+    let wanted = |members: &str| {
+        let body = format!(r#"{{"model":"m","input":["a","b"]{members}}}"#);
+        peek(CallKind::Embeddings, body.as_bytes()).map(|peek| peek.wanted)
+    };
+    let vectors = |encoding| Ok(Wanted::Vectors(Vectors { inputs: 2, encoding }));
+    for float in ["", r#","encoding_format":null"#, r#","encoding_format":"float""#] {
+        assert_eq!(wanted(float), vectors(Encoding::Float), "{float}");
+    }
+    assert_eq!(wanted(r#","encoding_format":"base64""#), vectors(Encoding::Base64));
+    for other in [r#""int8""#, r#""Base64""#, "1", "[\"float\"]"] {
+        let refused = wanted(&format!(r#","encoding_format":{other}"#)).unwrap_err();
+        assert_eq!(refused.param.as_deref(), Some("encoding_format"), "{other}");
+    }
+    let chat = r#"{"model":"m","messages":[{"role":"user","content":"a"}],"encoding_format":"int8"}"#;
+    assert_eq!(peek(CallKind::Chat, chat.as_bytes()).unwrap().wanted, Wanted::Choices);
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use batchin_domain::CallKind;
+use batchin_openai::peek;
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, SimServer, UsageMode, prompt_tokens, token_text};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Answer, Call, CallErrorKind, Fleet, Health, Kind, Retry, StreamError, UpstreamConfig};
@@ -35,12 +36,36 @@ async fn whole_answer_has_public_names_and_usage() {
     world.end().await;
 }
 
+fn embeddings() -> Call<'static> {
+    let body = Bytes::from_static(br#"{"model":"e","input":["a b","c"]}"#);
+    let wanted = peek(CallKind::Embeddings, &body).unwrap().wanted;
+    Call { kind: CallKind::Embeddings, body, wanted, ..whole() }
+}
+
+#[tokio::test]
+async fn vectors_that_do_not_belong_to_the_inputs_are_a_failure_of_the_server() {
+    for data in [
+        "[]",
+        r#"[{"index":0,"embedding":[1]}]"#,
+        r#"[{"index":0,"embedding":[1]},{"index":0,"embedding":[1]}]"#,
+        r#"[{"index":0,"embedding":[1]},{"index":1,"embedding":null}]"#,
+    ] {
+        let body = format!(r#"{{"object":"list","data":{data},"usage":{{"prompt_tokens":3,"total_tokens":3}}}}"#);
+        let pieces = vec![Bytes::from(body)];
+        let raw = Behaviour::Raw { content_type: "application/json", pieces, gap: Duration::ZERO, end: End::Done };
+        let world = World::of(Kind::VLLM).await;
+        let error = world.refused(raw, embeddings()).await;
+        assert_eq!((error.kind, error.retry), (CallErrorKind::BadAnswer, Retry::OtherReplica), "{data}");
+        world.end().await;
+    }
+}
+
 #[tokio::test]
 async fn embeddings_have_an_id_too() {
     let world = World::of(Kind::VLLM).await;
-    let body = Bytes::from_static(br#"{"model":"e","input":["a b","c"]}"#);
-    let call = Call { kind: CallKind::Embeddings, body, ..whole() };
-    let Answer::Whole { body, usage: counted, .. } = world.call(call).await.unwrap() else { panic!("a stream") };
+    let Answer::Whole { body, usage: counted, .. } = world.call(embeddings()).await.unwrap() else {
+        panic!("a stream")
+    };
     let body = std::str::from_utf8(&body).unwrap();
     assert!(body.contains(r#""id":"chatcmpl_1""#) && body.contains(r#""index":1"#), "{body}");
     assert_eq!(counted, usage(3, 0));

@@ -11,7 +11,7 @@ use batchin_openai::peek;
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal, SimServer};
 use batchin_tasks::Tasks;
 use batchin_upstream::{
-    Answer, Asker, Call, CallError, CallErrorKind, Check, Fim, Fleet, Kind, LimitName, Progress, UpstreamConfig,
+    Answer, Asker, Call, CallError, CallErrorKind, Check, Fim, Fleet, Kind, LimitName, Progress, Retry, UpstreamConfig,
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -42,6 +42,7 @@ fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
         include_usage: peeked.include_usage,
         continuous_usage: false,
         answers: 1,
+        wanted: peeked.wanted,
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,
@@ -171,6 +172,31 @@ async fn a_server_without_any_limit_is_told_none() {
         answered(&fleet, Call { max_tokens: Some(9), ..chat(&json!({})) }).await.unwrap();
     }
     assert_eq!(seen(&sim), [json!({ "max_tokens": 9 }), json!({ "max_completion_tokens": 9 }), json!({}), json!({})]);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn an_encoding_that_is_refused_is_made_here() {
+    let sim = SimServer::start().await.unwrap();
+    let fleet = fleet(Kind::OPENAI, &sim.base_url(), |_| {});
+    let embed = |format: &str| {
+        call_of(CallKind::Embeddings, &json!({ "model": "m", "input": ["a", "b"], "encoding_format": format }))
+    };
+    sim.queue(Behaviour::Refuse(Refusal::vllm(400, "encoding_format: base64 is not supported")));
+    for _ in 0..2 {
+        let answer = answered(&fleet, embed("base64")).await.unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["data"][1]["embedding"], "AAAAPwAAgL4AAAA+AAAAAAAAgD8AAIC/AABAPwAAAL8=");
+    }
+    let sent: Vec<_> =
+        sim.requests().iter().map(|sent| String::from_utf8_lossy(&sent.body).contains("format")).collect();
+    assert_eq!(sent, [true, false, false]);
+    // A number of inputs is no encoding, whatever the client wrote.
+    let refusal = Refusal::vllm(400, "at most 1 input; the value of encoding_format is fine");
+    sim.queue(Behaviour::Refuse(refusal.clone()));
+    let plain = call_of(CallKind::Embeddings, &json!({ "model": "other", "input": ["a", "b"] }));
+    let refused = answered(&fleet, plain).await.unwrap_err();
+    assert_eq!((refused.retry, sim.calls()), (Retry::Never, 4));
     sim.stop().await;
 }
 

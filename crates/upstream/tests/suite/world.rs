@@ -79,6 +79,7 @@ pub(crate) fn chat(body: &'static str) -> Call<'static> {
         include_usage: true,
         continuous_usage: false,
         answers: 1,
+        wanted: peeked.wanted,
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,
