@@ -22,6 +22,7 @@ KEY_ID = os.environ["SDK_KEY_ID"]
 INTERNAL_TOKEN = os.environ["SDK_INTERNAL_TOKEN"]
 CHAT = os.environ["SDK_CHAT_MODEL"]
 EMBED = os.environ["SDK_EMBED_MODEL"]
+RANK = os.environ["SDK_RANK_MODEL"]
 SEEN = os.environ.get("SDK_SEEN_FILE")
 
 # A right call may also find that what it asks for is not there. Only a session is logged out.
@@ -65,6 +66,7 @@ SUCCEED = [
         ("POST", "/messages"),
         ("POST", "/messages/count_tokens"),
         ("POST", "/fim/completions"),
+        ("POST", "/rerank"),
         ("GET", "/models"),
         ("POST", "/batches"),
         ("GET", "/batches"),
@@ -97,7 +99,7 @@ def main():
         command += ["--no-shrink", "--no-color", "--suppress-health-check=all"]
         # What answers under several base URLs is one handler, which is asked under one of them.
         command += ["--include-path-regex=^/(v1|openai|healthz|readyz|metrics|openapi)", "--warnings=off"]
-        command += ["--exclude-path-regex=^/(v1/files|openai/v1/(chat|completions|embeddings|responses|messages|fim))"]
+        command += ["--exclude-path-regex=^/(v1/files|openai/v1/(chat|completions|embeddings|responses|messages|fim|rerank))"]
         command += sys.argv[1:]
         status = subprocess.run(command, env=environment, cwd=folder).returncode
         with open(seen) as file:
@@ -160,9 +162,9 @@ def hooks():
         """Which models there are the description cannot say; GET /v1/models does."""
         schemas = raw_schema["components"]["schemas"]
         chats = ["ChatRequest", "CompletionRequest", "ResponsesRequest", "MessagesRequest", "CountTokensRequest", "FimRequest"]
-        for name, model in [("EmbeddingsRequest", EMBED), *((name, CHAT) for name in chats)]:
+        for name, model in [("EmbeddingsRequest", EMBED), ("RerankRequest", RANK), *((name, CHAT) for name in chats)]:
             schemas[name]["properties"]["model"] = {"enum": [model]}
-        for task, model in zip(schemas["CreateTask"]["anyOf"], [CHAT, EMBED, CHAT]):
+        for task, model in zip(schemas["CreateTask"]["anyOf"], [CHAT, EMBED, RANK, CHAT]):
             task["properties"]["model"] = {"enum": [model]}
 
     @schemathesis.hook

@@ -179,6 +179,9 @@ fn inference_call<B>(request: &Request<B>) -> Option<CallKind> {
         return None;
     }
     let path = request.uri().path();
+    if let Some((_, call)) = CallKind::BESIDE.into_iter().find(|(beside, _)| path == *beside) {
+        return Some(call);
+    }
     CallKind::from_url(path.strip_prefix("/openai").filter(|below| below.starts_with("/v1/")).unwrap_or(path))
 }
 

@@ -7,6 +7,7 @@ use axum::{
 };
 use batchin_domain::{CallKind, Class, RequestId};
 use batchin_gateway::{IdempotencyKey, Inbound, Promise, RateInfo, Reply, ReplyBody};
+use batchin_openai::with_meta;
 use batchin_store::StoredAnswer;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -88,6 +89,7 @@ pub(crate) async fn answer(
     let body = body::read(&app.bodies.of(caller.0.account), &parts.headers, body, app.settings.max_body_bytes).await?;
     let inbound = Inbound { call: kind, body, request, class: Class::Interactive, task: None, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound, promised).await?;
+    let reply = if of_cohere(parts.uri.path()) { in_cohere_s_shape(reply) } else { reply };
     let mut response = render(app, reply);
     if kind == CallKind::Messages {
         told::name_for_messages(&mut response, request);
@@ -97,6 +99,22 @@ pub(crate) async fn answer(
         response.headers_mut().insert(OPENAI_PROCESSING_MS, elapsed);
     }
     Ok(response)
+}
+
+/// The second version of Cohere's API, whose clients read more than the shape that everybody else knows.
+fn of_cohere(path: &str) -> bool {
+    CallKind::BESIDE.into_iter().any(|(beside, call)| call == CallKind::Rerank && path == beside)
+}
+
+fn in_cohere_s_shape(mut reply: Reply) -> Reply {
+    match &mut reply.body {
+        ReplyBody::Whole(body) => *body = with_meta(body),
+        ReplyBody::Replay(stored) => {
+            stored.body = stored.body.take().map(|body| with_meta(&body.into()).into());
+        }
+        ReplyBody::Stream(_) => {}
+    }
+    reply
 }
 
 fn render(app: &App, reply: Reply) -> Response {

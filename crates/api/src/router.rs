@@ -109,6 +109,8 @@ pub fn router(parts: ApiParts) -> Api {
         for path in CallKind::ALL.map(|call| format!("/openai{}", call.path())) {
             router = at_each(router, every_base(&path), &MethodRouter::new().fallback(other_than_post));
         }
+        let beside = CallKind::BESIDE.iter().map(|(path, _)| *path);
+        router = at_each(router, beside, &MethodRouter::new().fallback(other_than_post));
     }
     let router = router.fallback(unknown_path).method_not_allowed_fallback(other_method).with_state(app.clone());
     Api::new(router, app)

@@ -15,7 +15,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 pub(crate) fn refusal(error: ApiError, call: CallKind, request: RequestId) -> Response {
     match call {
         CallKind::Messages => of_messages(error, request),
-        CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Responses | CallKind::Fim => {
+        CallKind::Chat
+        | CallKind::Completions
+        | CallKind::Embeddings
+        | CallKind::Responses
+        | CallKind::Fim
+        | CallKind::Rerank => {
             error.into_response()
         }
     }
@@ -41,7 +46,9 @@ pub(crate) fn name_for_messages(response: &mut Response, request: RequestId) {
 /// A refusal as the last event of a stream whose headers have left.
 pub(crate) fn as_event(call: CallKind, refusal: &[u8]) -> Bytes {
     match call {
-        CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Fim => sse::frame(refusal),
+        CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Fim | CallKind::Rerank => {
+            sse::frame(refusal)
+        }
         CallKind::Messages => named_error(refusal),
         CallKind::Responses => {
             let mut event: Value = serde_json::from_slice(refusal).unwrap_or_default();

@@ -43,7 +43,7 @@ settings! {
         path: "capabilities",
         kind: Kind::TextList,
         preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
-        doc: "What it can do: chat, completions, embeddings.",
+        doc: "What it can do: chat, completions, embeddings, rerank.",
     };
     const CONTEXT_LENGTH: Setting = Setting {
         path: "context_length",
@@ -92,7 +92,7 @@ settings! {
         path: "pricing.std_input",
         kind: Kind::Decimal,
         preset: Preset::Required { example: "0.02" },
-        doc: "Dollars per million tokens of prompt or of embedded text; at most six decimals.",
+        doc: "Dollars per million tokens of prompt, or of text that is embedded or ranked; at most six decimals.",
     };
     const STD_OUTPUT: Setting = Setting {
         path: "pricing.std_output",

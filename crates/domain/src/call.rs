@@ -14,6 +14,8 @@ listed! {
         Completions => "completions",
         /// Embeddings.
         Embeddings => "embeddings",
+        /// Ranking documents by a query.
+        Rerank => "rerank",
     }
 }
 
@@ -80,12 +82,16 @@ call_kinds! {
     Messages = 4, "messages" at "/messages", prompt "messages", ids "msg_", asks Chat, needs Chat, generates true;
     // Mistral's, for the middle of a text.
     Fim = 5, "fim" at "/fim/completions", prompt "prompt", ids "fim_", asks Completions, needs Completions, generates true;
+    Rerank = 6, "rerank" at "/rerank", prompt "query", ids "rerank_", asks Rerank, needs Rerank, generates false;
 }
 
 impl CallKind {
     /// What the documentation promises and no line of the table answers yet: what a model is asked for, and the path.
     pub const LATER: [(&str, &str); 3] =
         [("speech", "/v1/audio/speech"), ("images", "/v1/images/generations"), ("video", "/v1/video/generate")];
+
+    /// Paths beside the documented ones under which clients of other APIs make a call. Batches take the documented ones alone.
+    pub const BESIDE: [(&str, Self); 1] = [("/v2/rerank", Self::Rerank)];
 
     /// Position in [`CallKind::ALL`].
     pub const fn index(self) -> usize {
@@ -147,6 +153,7 @@ mod tests {
             (&["prompt"], Some(CallKind::Completions)),
             (&["prompt", "messages"], Some(CallKind::Chat)),
             (&["prompt", "input"], Some(CallKind::Embeddings)),
+            (&["documents", "query"], Some(CallKind::Rerank)),
             (&["text"], None),
         ] {
             assert_eq!(CallKind::meant_by(|name| members.contains(&name)), kind, "{members:?}");
@@ -175,8 +182,8 @@ mod tests {
             [Some(CallKind::Chat), Some(CallKind::Completions), Some(CallKind::Embeddings)]
         );
         assert_eq!(
-            [3, 4, 5].map(CallKind::from_code),
-            [Some(CallKind::Responses), Some(CallKind::Messages), Some(CallKind::Fim)]
+            [3, 4, 5, 6].map(CallKind::from_code),
+            [Some(CallKind::Responses), Some(CallKind::Messages), Some(CallKind::Fim), Some(CallKind::Rerank)]
         );
     }
 

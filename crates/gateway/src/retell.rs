@@ -1,7 +1,9 @@
 //! Holds: which kinds of call are answered by asking another one, and through what their requests and answers go.
 
 use batchin_domain::CallKind;
-use batchin_openai::{AsChat, AsCompletion, InvalidRequest, Retelling, fim_as_completion, responses};
+use batchin_openai::{
+    AsChat, AsCompletion, InvalidRequest, Retelling, documents_as_texts, fim_as_completion, responses,
+};
 use bytes::Bytes;
 
 /// What model servers are asked for a request.
@@ -18,6 +20,7 @@ pub(crate) fn asked(call: CallKind, body: &Bytes) -> Result<Asked, InvalidReques
         CallKind::Chat | CallKind::Completions | CallKind::Embeddings => {
             return Ok(Asked { body: body.clone(), retelling: None });
         }
+        CallKind::Rerank => return Ok(Asked { body: documents_as_texts(body), retelling: None }),
         CallKind::Responses => responses::ask_as_chat(body)?,
         CallKind::Messages => batchin_anthropic::ask_as_chat(body)?,
         CallKind::Fim => {

@@ -12,6 +12,7 @@ use crate::{
     embeddings,
     error::{UpstreamError, upstream_error_message},
     members::{each_member, quoted, range_in},
+    ranking,
     rewrite::{Change, Member, members_of, splice},
     said::choices_bytes,
     usage::{Usage, parse_usage, prompt_of_total},
@@ -43,37 +44,51 @@ pub enum AnswerError {
 
 /// Reads usage and sets `id` and `model`, in one pass.
 pub fn read_answer(body: &Bytes, id: &str, model: &str) -> Result<WholeAnswer, AnswerError> {
-    read_wanted(body, (id, model), Wanted::Choices)
+    read_wanted(body, (id, model), (Wanted::Choices, b""))
 }
 
-/// The same of an answer that must have something in it: vectors stand in the order of their inputs, as they were asked
-/// for. An answer without them is none.
-pub fn read_wanted(body: &Bytes, (id, model): (&str, &str), wanted: Wanted) -> Result<WholeAnswer, AnswerError> {
+/// The same of an answer that must have something in it, whose request had this body: vectors stand in the order of their
+/// inputs, as they were asked for, and rankings have one shape. An answer without them is none.
+pub fn read_wanted(
+    body: &Bytes,
+    (id, model): (&str, &str),
+    (wanted, request): (Wanted, &[u8]),
+) -> Result<WholeAnswer, AnswerError> {
     let text = std::str::from_utf8(body).map_err(|_| AnswerError::NotAnAnswer)?;
     let mut members = Vec::with_capacity(16);
-    let mut facts = Facts::default();
-    each_member(text, |key, value| {
-        facts.note(&key, value);
-        members.push(Member { key, value, at: range_in(text, value.get()) });
-        ControlFlow::Continue(())
-    })
-    .map_err(|_| AnswerError::NotAnAnswer)?;
+    let mut facts = Facts { ranks: matches!(wanted, Wanted::Ranking(_)), ..Facts::default() };
+    // SGLang's.
+    let is_bare_list = facts.ranks && text.trim_ascii_start().starts_with('[');
+    if is_bare_list {
+        (facts.has_result, facts.results) = (true, Some(text));
+    } else {
+        each_member(text, |key, value| {
+            facts.note(&key, value);
+            members.push(Member { key, value, at: range_in(text, value.get()) });
+            ControlFlow::Continue(())
+        })
+        .map_err(|_| AnswerError::NotAnAnswer)?;
+    }
     match (facts.has_result, facts.has_error) {
         (true, _) => {}
         (false, true) => return Err(AnswerError::Refused(upstream_error_message(500, body))),
         (false, false) => return Err(AnswerError::NotAnAnswer),
     }
-    if facts.data.is_some() {
+    if facts.data.is_some() || facts.results.is_some() {
         facts.count_prompt_alone();
     }
     let none = AnswerError::NotAnAnswer;
-    let body = match (wanted, facts.data) {
-        (Wanted::Choices, _) => told(body, (text, &members), (id, model), None),
-        (Wanted::Vectors(vectors), Some(data)) => {
+    let body = match (wanted, facts.data, facts.results) {
+        (Wanted::Choices, ..) => told(body, (text, &members), (id, model), None),
+        (Wanted::Vectors(vectors), Some(data), _) => {
             let data = embeddings::in_form(data, vectors).map_err(|_| none)?;
             told(body, (text, &members), (id, model), data)
         }
-        (Wanted::Vectors(_), None) => return Err(none),
+        (Wanted::Ranking(ranking), data, results) => {
+            let list = results.or(data.map(RawValue::get)).ok_or(none.clone())?;
+            ranking::told(list, ranking, (id, model), (facts.usage, request)).map_err(|_| none)?
+        }
+        (Wanted::Vectors(_), None, _) => return Err(none),
     };
     let is_counted = facts.usage.is_some_and(|usage| usage.counts_completion());
     let text_bytes = facts.choices.filter(|_| !is_counted).map_or(0, choices_bytes);
@@ -87,6 +102,7 @@ impl<'a> Facts<'a> {
             "usage" => (self.usage, self.counts) = (parse_usage(value), Some(value)),
             "choices" => (self.has_result, self.choices) = (json.starts_with('['), Some(json)),
             "data" => (self.has_result, self.data) = (json.starts_with('['), Some(value)),
+            "results" if self.ranks => (self.has_result, self.results) = (json.starts_with('['), Some(json)),
             "error" => self.has_error |= says_something(json),
             // Errors that have no member around them.
             "message" | "detail" => self.has_error |= says_something(json),
@@ -119,6 +135,9 @@ struct Facts<'a> {
     counts: Option<&'a RawValue>,
     choices: Option<&'a str>,
     data: Option<&'a RawValue>,
+    results: Option<&'a str>,
+    /// Whether a ranking is wanted.
+    ranks: bool,
     has_result: bool,
     has_error: bool,
 }
@@ -158,7 +177,7 @@ fn told(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wanted::{Encoding, Vectors};
+    use crate::wanted::{Encoding, Ranking, Vectors};
 
     #[test]
     fn names_are_set_and_usage_read() {
@@ -197,7 +216,7 @@ mod tests {
     fn vectors_are_told_as_they_were_asked_for() {
         let read = |body: &'static str, encoding| {
             let wanted = Wanted::Vectors(Vectors { inputs: 1, encoding });
-            read_wanted(&Bytes::from_static(body.as_bytes()), ("i", "m"), wanted)
+            read_wanted(&Bytes::from_static(body.as_bytes()), ("i", "m"), (wanted, b""))
         };
         let answer = read(
             r#"{"id":"i", "data" : [{"index":0,"embedding":[1.0]}],"model":"m","usage":{"total_tokens":2}}"#,
@@ -209,11 +228,51 @@ mod tests {
         assert_eq!((std::str::from_utf8(&answer.body).unwrap(), answer.usage), (expected, Some(Usage::of(2, 0))));
         let body = Bytes::from_static(br#"{"id":"i","model":"m","data":[{"index":0,"embedding":[1.0]}]}"#);
         let wanted = Wanted::Vectors(Vectors { inputs: 1, encoding: Encoding::Float });
-        assert_eq!(read_wanted(&body, ("i", "m"), wanted).unwrap().body.as_ptr(), body.as_ptr());
+        assert_eq!(read_wanted(&body, ("i", "m"), (wanted, b"")).unwrap().body.as_ptr(), body.as_ptr());
         for none in [r#"{"data":[]}"#, r#"{"choices":[]}"#, r#"{"data":[{"embedding":1}]}"#] {
             assert_eq!(read(none, Encoding::Float), Err(AnswerError::NotAnAnswer), "{none}");
         }
         assert!(matches!(read(r#"{"error":"boom"}"#, Encoding::Float), Err(AnswerError::Refused(_))));
+    }
+
+    #[test]
+    fn rankings_are_read_in_every_server_s_wrapping() {
+        let read = |body: &str| {
+            let wanted = Wanted::Ranking(Ranking { documents: 1, best: 1, returns_documents: false });
+            read_wanted(&Bytes::copy_from_slice(body.as_bytes()), ("i", "m"), (wanted, b"{}"))
+        };
+        let told = |usage: &str| {
+            format!(
+                r#"{{"id":"i","object":"list","model":"m","results":[{{"index":0,"relevance_score":0.5}}]{usage}}}"#
+            )
+        };
+        let counted = r#","usage":{"prompt_tokens":9,"total_tokens":9}"#;
+        for (body, usage) in [
+            (
+                r#"{"id":"rerank-1","model":"x","usage":{"prompt_tokens":9,"total_tokens":9},
+                    "results":[{"index":0,"document":{"text":"a"},"relevance_score":0.5}]}"#,
+                counted,
+            ),
+            (
+                r#"{"model":"x","object":"list","usage":{"total_tokens":9},"results":[{"index":0,"relevance_score":0.5}]}"#,
+                counted,
+            ),
+            (
+                r#"{"id":"x","results":[{"index":0,"relevance_score":0.5}],"meta":{"billed_units":{"search_units":1}}}"#,
+                "",
+            ),
+            (r#"{"object":"list","data":[{"relevance_score":0.5,"index":0}],"usage":{"total_tokens":9}}"#, counted),
+            (r#" [{"score":0.5,"document":"a","index":0,"meta_info":{}}]"#, ""),
+            (r#"[{"index":0,"score":0.5}]"#, ""),
+        ] {
+            let answer = read(body).unwrap();
+            assert_eq!(answer.body, told(usage), "{body}");
+            assert_eq!(answer.usage, (!usage.is_empty()).then_some(Usage::of(9, 0)), "{body}");
+        }
+        for none in ["[]", "{}", "[0]", r#"{"results":{}}"#, r#"[{"index":0,"score":0.5}"#, "<html>"] {
+            assert_eq!(read(none), Err(AnswerError::NotAnAnswer), "{none}");
+        }
+        assert!(matches!(read(r#"{"object":"error","message":"no"}"#), Err(AnswerError::Refused(_))));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod meant;
 mod members;
 mod passing;
 mod peek;
+mod ranking;
 pub mod responses;
 mod retold;
 mod rewrite;
@@ -48,8 +49,9 @@ pub use members::{InvalidJson, MAX_DEPTH};
 pub use peek::{
     COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, Peek, Position, peek,
 };
+pub use ranking::{documents_as_texts, with_meta};
 pub use retold::{AsChat, Names, Retelling, Telling};
 pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit};
 pub use steering::{STEERING, Steering};
 pub use usage::{Usage, usage_of};
-pub use wanted::{Encoding, Vectors, Wanted};
+pub use wanted::{Encoding, Ranking, Vectors, Wanted};

@@ -7,6 +7,7 @@ mod chat;
 mod completions;
 mod content;
 mod embeddings;
+mod rerank;
 mod scalar;
 
 pub use completions::COMPLETIONS_DEFAULT_MAX_TOKENS;
@@ -178,6 +179,7 @@ const fn ways_of(call: CallKind) -> &'static Ways {
         CallKind::Chat | CallKind::Responses | CallKind::Messages => &chat::WAYS,
         CallKind::Completions | CallKind::Fim => &completions::WAYS,
         CallKind::Embeddings => &embeddings::WAYS,
+        CallKind::Rerank => &rerank::WAYS,
     }
 }
 
@@ -201,6 +203,11 @@ struct Found<'a> {
     tools: Option<&'a RawValue>,
     functions: Option<&'a RawValue>,
     encoding_format: Option<&'a RawValue>,
+    query: Option<&'a RawValue>,
+    documents: Option<&'a RawValue>,
+    top_n: Option<&'a RawValue>,
+    return_documents: Option<&'a RawValue>,
+    max_chunks_per_doc: Option<&'a RawValue>,
     /// Bytes of further members that chat templates put into the prompt.
     other_prompt_bytes: u64,
     /// Bytes of a template's arguments that it may put into every message.
@@ -232,8 +239,18 @@ impl<'a> Found<'a> {
             "tools" => (13, &mut self.tools),
             "functions" => (14, &mut self.functions),
             "encoding_format" => (20, &mut self.encoding_format),
-            "tool_choice" | "response_format" | "documents" | "structured_outputs" => {
+            "query" => (21, &mut self.query),
+            "documents" => (22, &mut self.documents),
+            "top_n" => (23, &mut self.top_n),
+            "return_documents" => (24, &mut self.return_documents),
+            "max_chunks_per_doc" => (25, &mut self.max_chunks_per_doc),
+            "tool_choice" | "response_format" | "structured_outputs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
+                return Ok(());
+            }
+            // Servers that rank by a model for chats put it before each document.
+            "instruct" | "instruction" => {
+                self.template_bytes += value.get().len() as u64;
                 return Ok(());
             }
             "chat_template" if value.get() != "null" => return Err(own_template()),
@@ -341,6 +358,7 @@ impl<'a> Found<'a> {
                 let encoding = scalar::encoding(self.encoding_format)?;
                 Ok(Wanted::Vectors(Vectors { inputs: bound.items, encoding }))
             }
+            CallKind::Rerank => rerank::wanted(self).map(Wanted::Ranking),
             CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages => Ok(Wanted::Choices),
         }
     }
@@ -349,10 +367,13 @@ impl<'a> Found<'a> {
         let mut bound = (ways_of(call).bound)(self)?;
         content::tools(self.tools)?;
         // Prompts of the other calls count as well, should a server put them in.
-        let prompts = [("messages", self.messages), ("prompt", self.prompt), ("input", self.input)];
+        let prompts =
+            [("messages", self.messages), ("prompt", self.prompt), ("input", self.input), ("query", self.query)];
         let others = prompts.into_iter().filter(|(member, _)| *member != call.prompt()).filter_map(|(_, raw)| raw);
         bound.text_bytes += others.map(|raw| raw.get().len() as u64).sum::<u64>();
-        let beside = [self.suffix, self.tools, self.functions];
+        // Templates of chats may put documents in.
+        let documents = self.documents.filter(|_| call.prompt() != "query");
+        let beside = [self.suffix, self.tools, self.functions, documents];
         bound.text_bytes += beside.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
         bound.text_bytes += self.other_prompt_bytes;
         bound.text_bytes = bound.text_bytes.saturating_add(self.template_bytes.saturating_mul(bound.messages.into()));
@@ -363,7 +384,7 @@ impl<'a> Found<'a> {
 }
 
 /// The names that are read above: from these none may differ by case alone.
-const READ: [&str; 32] = [
+const READ: [&str; 38] = [
     "model",
     "messages",
     "prompt",
@@ -380,9 +401,15 @@ const READ: [&str; 32] = [
     "tools",
     "functions",
     "encoding_format",
+    "query",
+    "documents",
+    "top_n",
+    "return_documents",
+    "max_chunks_per_doc",
+    "instruct",
+    "instruction",
     "tool_choice",
     "response_format",
-    "documents",
     "structured_outputs",
     "chat_template",
     "chat_template_kwargs",

@@ -8,6 +8,8 @@ pub enum Wanted {
     Choices,
     /// A vector for each input.
     Vectors(Vectors),
+    /// The best of the documents.
+    Ranking(Ranking),
 }
 
 /// The vectors of an embeddings call.
@@ -17,6 +19,17 @@ pub struct Vectors {
     pub inputs: u32,
     /// How they are written.
     pub encoding: Encoding,
+}
+
+/// The ranking of a rerank call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranking {
+    /// How many documents there are.
+    pub documents: u32,
+    /// How many of them are told, at most all.
+    pub best: u32,
+    /// Whether their texts are told too.
+    pub returns_documents: bool,
 }
 
 /// How a vector is written.

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
 use batchin_openai::{
-    Encoding, Limit, LimitName, Rewrite, Vectors, Wanted, read_wanted, rewrite, rewrite_answer, sse,
+    Encoding, Limit, LimitName, Ranking, Rewrite, Vectors, Wanted, read_wanted, rewrite, rewrite_answer, sse,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -296,11 +296,15 @@ proptest! {
         let raw = Bytes::from(body.clone());
         let _read_or_not = (relay.frame(&body).is_ok(), relay.frame_whole(&body).is_ok());
         let _read_or_not = batchin_openai::read_answer(&raw, "i", "m").is_ok();
-        let wanted = Wanted::Vectors(Vectors { inputs: 1, encoding: Encoding::Base64 });
-        for shape in [format!("{{\"data\":[{{{text}}}]}}"), text.clone()] {
-            let _read_or_not = read_wanted(&Bytes::from(shape), ("i", "m"), wanted).is_ok();
+        let vectors = Vectors { inputs: 1, encoding: Encoding::Base64 };
+        let ranking = Ranking { documents: 1, best: 1, returns_documents: true };
+        for wanted in [Wanted::Vectors(vectors), Wanted::Ranking(ranking)] {
+            for shape in [format!("{{\"data\":[{{{text}}}]}}"), format!("{{\"results\":[{text}]}}"), text.clone()] {
+                let _read_or_not = read_wanted(&Bytes::from(shape), ("i", "m"), (wanted, &body)).is_ok();
+            }
+            let _read_or_not = read_wanted(&raw, ("i", "m"), (wanted, text.as_bytes())).is_ok();
         }
-        let _read_or_not = read_wanted(&raw, ("i", "m"), wanted).is_ok();
+        let _any = batchin_openai::documents_as_texts(&raw);
         for shape in [
             format!("{{\"choices\":[{{\"delta\":{{{text}}}}}],\"usage\":{{{text}}}}}"),
             format!("{{\"choices\":[{{{text}}}],\"usage\":{text},\"error\":{text}}}"),

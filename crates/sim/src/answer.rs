@@ -5,7 +5,7 @@
 use batchin_domain::CallKind;
 use batchin_openai::Peek;
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::behaviour::{Answer, End, UsageMode};
 
@@ -19,11 +19,21 @@ pub fn token_text(index: u32) -> &'static str {
     WORDS[index as usize % WORDS.len()]
 }
 
-/// Prompt tokens that the simulated server counts: the words in the messages, prompt or input, or the token ids sent.
+/// Prompt tokens that the simulated server counts: the words in the messages, prompt or input, or the token ids sent; and of
+/// each document the words, with those of the query.
 pub fn prompt_tokens(body: &[u8]) -> u64 {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return 0 };
     let messages = body["messages"].as_array().into_iter().flatten().map(|message| words(&message["content"]));
-    messages.sum::<u64>() + words(&body["prompt"]) + words(&body["input"]) + words(&body["suffix"])
+    let documents = body["documents"].as_array().map_or(0, Vec::len) as u64;
+    let ranked = words(&body["documents"]) + documents * words(&body["query"]);
+    messages.sum::<u64>() + words(&body["prompt"]) + words(&body["input"]) + words(&body["suffix"]) + ranked
+}
+
+/// How a document is scored: which part of its words the query has too.
+fn score(query: &str, document: &str) -> f64 {
+    let has = |word: &&str| query.split_whitespace().any(|known| known == *word);
+    let (known, all) = (document.split_whitespace().filter(has).count(), document.split_whitespace().count());
+    known as f64 / all.max(1) as f64
 }
 
 fn words(value: &Value) -> u64 {
@@ -56,7 +66,7 @@ impl Job<'_> {
 
     fn usage(&self) -> String {
         let prompt = prompt_tokens(self.body);
-        if self.call == CallKind::Embeddings {
+        if !self.call.generates() {
             return format!(r#"{{"prompt_tokens":{prompt},"total_tokens":{prompt}}}"#);
         }
         let completion = u64::from(self.tokens()) * u64::from(self.answers());
@@ -84,6 +94,10 @@ impl Job<'_> {
             });
             return format!(r#"{{"object":"list","data":[{data}],"model":{model},"usage":{usage}}}"#).into();
         }
+        if self.call == CallKind::Rerank {
+            let results = Value::from(self.ranked());
+            return format!(r#"{{"id":"sim-1","model":{model},"usage":{usage},"results":{results}}}"#).into();
+        }
         // The words need no escapes.
         let text: String = (0..self.tokens()).map(token_text).collect();
         let (object, reason) = (self.object(""), self.finish_reason());
@@ -96,6 +110,19 @@ impl Job<'_> {
         });
         let head = format!(r#"{{"id":"sim-1","object":"{object}","created":1700000000,"model":{model}"#);
         format!(r#"{head},"choices":[{choices}],"usage":{usage}}}"#).into()
+    }
+
+    /// As vLLM tells it: the best first, each with its text.
+    fn ranked(&self) -> Vec<Value> {
+        let body: Value = serde_json::from_slice(self.body).unwrap_or_default();
+        let query = body["query"].as_str().unwrap_or_default();
+        let documents = body["documents"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let mut scored: Vec<(usize, &str, f64)> =
+            documents.enumerate().map(|(index, text)| (index, text, score(query, text))).collect();
+        scored.sort_by(|one, other| other.2.total_cmp(&one.2));
+        let best = body["top_n"].as_u64().and_then(|best| usize::try_from(best).ok()).unwrap_or(scored.len());
+        let told = |(index, text, score): (usize, &str, f64)| json!({"index": index, "document": {"text": text, "multi_modal": null}, "relevance_score": score});
+        scored.into_iter().take(best).map(told).collect()
     }
 
     /// The events of a stream up to where its end begins, and the events of that end.
@@ -173,7 +200,6 @@ pub(crate) struct Events {
 #[cfg(test)]
 mod tests {
     use batchin_openai::{peek, usage_of};
-    use serde_json::json;
 
     use super::*;
 
@@ -198,6 +224,10 @@ mod tests {
         let usage = events[4].strip_prefix("data: ").and_then(|event| usage_of(event.as_bytes()));
         assert_eq!(usage.and_then(|usage| usage.completion_tokens), Some(4));
         assert_eq!(prompt_tokens(br#"{"input":[[1,2],[3]]}"#), 3);
+        let (ranking, _) =
+            job(CallKind::Rerank, r#"{"model":"m","query":"a b","documents":["c","b c","b a"],"top_n":2}"#, 9);
+        assert_eq!(ranking["usage"], json!({"prompt_tokens": 11, "total_tokens": 11}));
+        assert_eq!((&ranking["results"][0]["index"], &ranking["results"][1]["index"]), (&json!(2), &json!(1)));
     }
 
     #[test]

@@ -495,7 +495,7 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
     Deliverer::start(DelivererParts { webhooks, sender, identity }, tasks);
 }
 
-/// `chat-model` with the alias `gpt-x`, `embed-model`, and `org/offline-model`, which nobody serves.
+/// `chat-model` with the alias `gpt-x`, `embed-model`, `org/offline-model`, which nobody serves, and `rank-model`.
 fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model> {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let factor = |text| Factor::parse(text).unwrap();
@@ -530,6 +530,7 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
         },
         Model { prices: prices("0.01", "0"), ..model("embed-model", &[Capability::Embeddings]) },
         Model { availability: Availability::Offline, ..model("org/offline-model", &[Capability::Chat]) },
+        Model { prices: prices("0.03", "0"), ..model("rank-model", &[Capability::Rerank]) },
     ]
 }
 

@@ -341,7 +341,7 @@ impl Replica {
         if middle.is_infill {
             body = infill_as_completion(&body, call.created);
         }
-        let read = read_wanted(&body, (&call.public_id, call.public_model), call.wanted);
+        let read = read_wanted(&body, (&call.public_id, call.public_model), (call.wanted, &call.body));
         let WholeAnswer { body, usage, text_bytes } = match read {
             Ok(answer) => answer,
             Err(AnswerError::Refused(said)) => return Err(Unanswered::Said(said)),

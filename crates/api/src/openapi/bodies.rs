@@ -37,6 +37,7 @@ pub(super) const fn inference(call: CallKind) -> Inference {
         CallKind::Chat => ("Continue a conversation", "ChatRequest", "smollm2-135m-instruct", chat),
         CallKind::Completions => ("Continue a text", "CompletionRequest", "smollm2-135m-instruct", completion),
         CallKind::Embeddings => ("Embed texts", "EmbeddingsRequest", "all-minilm-l6-v2", embeddings),
+        CallKind::Rerank => ("Rank documents by a query", "RerankRequest", "bge-reranker-v2-m3", rerank),
         CallKind::Responses => {
             ("Continue a conversation, as items", "ResponsesRequest", "smollm2-135m-instruct", response)
         }
@@ -235,6 +236,24 @@ fn fim() -> Value {
 }
 
 fn response() -> Value {
+fn rerank() -> Value {
+    let text = json!({ "type": "object", "required": ["text"], "properties": { "text": { "type": "string" } } });
+    let count = |most: Option<u32>, description: &str| {
+        let mut count = json!({ "type": ["integer", "null"], "minimum": 1, "description": description });
+        if let Some(most) = most {
+            count["maximum"] = most.into();
+        }
+        count
+    };
+    json!({ "type": "object", "required": ["query", "documents"], "properties": {
+        "query": { "type": "string", "minLength": 1 },
+        "documents": { "type": "array", "minItems": 1, "maxItems": 2048, "items": { "anyOf": [{ "type": "string" }, text] } },
+        "top_n": count(None, "How many of the best are told; without it, all."),
+        "return_documents": { "type": ["boolean", "null"], "description": "Whether their texts are told too." },
+        "max_chunks_per_doc": count(Some(1_000), "In how many pieces a long document is read, where the model server can."),
+    }, "description": "Cohere's and Jina's API for this call; every other member is passed through." })
+}
+
     let text = |text: &str| json!({ "type": ["string", "null"], "description": text });
     let limit = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX });
     json!({ "type": "object", "required": ["input"], "properties": {

@@ -24,6 +24,9 @@ pub(crate) fn complete(mut whole: Value) -> Value {
     for call in CallKind::ALL {
         described[call.path()] = json!({ "post": inference(call) });
     }
+    for (path, call) in CallKind::BESIDE {
+        described[path] = json!({ "post": inference(call) });
+    }
     let mut paths = Map::new();
     for (path, mut item) in described.as_object().cloned().unwrap_or_default() {
         // The router's wildcard is an ordinary parameter to everybody else.

@@ -42,6 +42,8 @@ const INFERENCE_CALLS: &[(Method, &str)] = &[
     (Method::POST, "/v1/chat/completions"),
     (Method::POST, "/v1/completions"),
     (Method::POST, "/v1/embeddings"),
+    (Method::POST, "/v1/rerank"),
+    (Method::POST, "/v2/rerank"),
     (Method::POST, "/openai/v1/chat/completions"),
     (Method::POST, "/openai/v1/completions"),
     (Method::POST, "/openai/v1/embeddings"),

@@ -62,7 +62,7 @@ both! {
         let server = TestServer::start().on(backend).await;
         assert_eq!(server.anonymous(Method::GET, "/healthz").await.ok(), json!({ "status": "ok" }));
         let ready = server.anonymous(Method::GET, "/readyz").await.ok();
-        assert_eq!(ready, json!({ "status": "ready", "database": true, "lease": true, "models_up": 2, "models": 3 }));
+        assert_eq!(ready, json!({ "status": "ready", "database": true, "lease": true, "models_up": 3, "models": 4 }));
         server.stop().await;
     }
 
@@ -105,6 +105,8 @@ fn the_description_has_every_documented_path() {
         ("/v1/chat/completions", vec!["post"]),
         ("/v1/completions", vec!["post"]),
         ("/v1/embeddings", vec!["post"]),
+        ("/v1/rerank", vec!["post"]),
+        ("/v2/rerank", vec!["post"]),
         ("/v1/models", vec!["get"]),
         ("/v1/models/{id}", vec!["get"]),
         ("/v1/batches", vec!["get", "post"]),

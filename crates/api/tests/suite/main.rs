@@ -20,6 +20,7 @@ mod models;
 mod nul;
 mod odd_servers;
 mod openai_batches;
+mod rerank;
 mod retold;
 mod usage;
 mod users;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::wanted::Encoding;
+use crate::wanted::{Encoding, Ranking};
 
 fn chat(members: &str) -> Result<Peek, InvalidRequest> {
     peek(
@@ -390,4 +390,56 @@ fn vectors_are_wanted_as_the_body_says() {
     }
     let chat = r#"{"model":"m","messages":[{"role":"user","content":"a"}],"encoding_format":"int8"}"#;
     assert_eq!(peek(CallKind::Chat, chat.as_bytes()).unwrap().wanted, Wanted::Choices);
+}
+
+const RERANK: &str = r#""query":"what?","documents":["one","","three"]"#;
+
+fn rerank(members: &str) -> String {
+    format!(r#"{{"model":"m",{members}}}"#)
+}
+
+#[test]
+fn each_document_is_a_prompt_with_the_query() {
+    let read = |members: &str| peek(CallKind::Rerank, rerank(members).as_bytes()).unwrap();
+    let found = read(RERANK);
+    let bound = InputBound { text_bytes: 18 + 3 * 7, items: 3, messages: 3, ..InputBound::default() };
+    assert_eq!((found.bound, found.max_output, found.stream), (bound, None, false));
+    let ranking = |best, returns_documents| Wanted::Ranking(Ranking { documents: 3, best, returns_documents });
+    assert_eq!(found.wanted, ranking(3, false));
+    for (more, best, returns) in [
+        (r#""top_n":2"#, 2, false),
+        (r#""top_n":2.0,"return_documents":true"#, 2, true),
+        (r#""top_n":99,"return_documents":null"#, 3, false),
+        (r#""top_n":null"#, 3, false),
+    ] {
+        assert_eq!(read(&format!("{RERANK},{more}")).wanted, ranking(best, returns), "{more}");
+    }
+    // Long documents are read in pieces, each with the query and what tells how to rank.
+    let pieces = read(&format!(r#"{RERANK},"max_chunks_per_doc":2,"instruct":"rank!""#)).bound;
+    assert_eq!((pieces.items, pieces.text_bytes), (6, 18 + 6 * 7 + 6 * 7));
+}
+
+#[test]
+fn bad_rerank_bodies_name_the_member() {
+    let many = format!(r#""query":"q","documents":[{}"a"]"#, r#""a","#.repeat(2048));
+    for (members, param) in [
+        (r#""documents":["a"]"#, "query"),
+        (r#""query":"","documents":["a"]"#, "query"),
+        (r#""query":["a"],"documents":["a"]"#, "query"),
+        (r#""query":"q""#, "documents"),
+        (r#""query":"q","documents":[]"#, "documents"),
+        (r#""query":"q","documents":"a""#, "documents"),
+        (r#""query":"q","documents":["a",1]"#, "documents[1]"),
+        (r#""query":"q","documents":[{"image":"x"}]"#, "documents[0]"),
+        (many.as_str(), "documents"),
+        (r#""query":"q","documents":["a"],"documents":["b"]"#, "documents"),
+        (r#""query":"q","documents":["a"],"top_n":0"#, "top_n"),
+        (r#""query":"q","documents":["a"],"top_n":"1""#, "top_n"),
+        (r#""query":"q","documents":["a"],"return_documents":"yes""#, "return_documents"),
+        (r#""query":"q","documents":["a"],"max_chunks_per_doc":0"#, "max_chunks_per_doc"),
+        (r#""query":"q","documents":["a"],"stream":true"#, "stream"),
+        (r#""query":"q","documents":["a"],"Top_N":1"#, "Top_N"),
+    ] {
+        refused(CallKind::Rerank, &rerank(members), param);
+    }
 }

@@ -18,7 +18,7 @@ const CENTS: u32 = 4_000_000_000;
 async fn what_is_generated_from_the_description_is_answered_as_it_says() {
     let python = std::env::var_os("BATCHIN_TEST_PYTHON").map(PathBuf::from);
     let python = python.expect("BATCHIN_TEST_PYTHON is not set: run this with `make test`");
-    let settings = Settings::default().embedding_model("embed", "sim:tokens=0");
+    let settings = Settings::default().embedding_model("embed", "sim:tokens=0").ranking_model("rank", "sim:tokens=0");
     let world = World::new(Backend::Sqlite, settings).await.with("BATCHIN_USERS__INTERNAL_TOKEN", INTERNAL_TOKEN);
     let node = world.node().await;
     let account = world.account(CENTS).await;
@@ -32,6 +32,7 @@ async fn what_is_generated_from_the_description_is_answered_as_it_says() {
         .env("SDK_INTERNAL_TOKEN", INTERNAL_TOKEN)
         .env("SDK_CHAT_MODEL", "fixed")
         .env("SDK_EMBED_MODEL", "embed")
+        .env("SDK_RANK_MODEL", "rank")
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

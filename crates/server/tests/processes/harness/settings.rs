@@ -77,9 +77,18 @@ impl Settings {
 
     /// Also a model that embeds.
     pub fn embedding_model(self, id: &str, script: &str) -> Self {
+        self.model_for("\"embeddings\"", id, script)
+    }
+
+    /// Also a model that ranks documents.
+    pub fn ranking_model(self, id: &str, script: &str) -> Self {
+        self.model_for("\"rerank\"", id, script)
+    }
+
+    fn model_for(self, capabilities: &'static str, id: &str, script: &str) -> Self {
         let mut settings = self.model(id, script);
         if let Some(model) = settings.models.last_mut() {
-            model.capabilities = "\"embeddings\"";
+            model.capabilities = capabilities;
         }
         settings
     }
