@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{CallKind, Capability, ClassPrices, Measure, Rate, Tariff};
-use batchin_gateway::{Availability, Model, OverLimit};
+use batchin_gateway::{Availability, Model, OverLimit, TokenInput};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
 use batchin_upstream::{Fim, UpstreamConfig};
 
@@ -69,6 +69,12 @@ settings! {
         preset: Preset::Absent { example: "\"qwen\"" },
         doc: "How it fills in the middle (suffix): its family, qwen, starcoder, codellama, deepseek, codestral, granite, seed \
               or codegemma; server where its servers are set up for it; none where it cannot. Told by its name without it.",
+    };
+    const TOKEN_INPUT: Setting = Setting {
+        path: "token_input",
+        kind: Kind::OneOf(&TokenInput::NAMES),
+        preset: Preset::Text("refuse"),
+        doc: "Token ids as input of embeddings: refuse answers 400, pass hands them on, cl100k hands on the texts that they mean to OpenAI's models (LangChain).",
     };
     const STATUS: Setting = Setting {
         path: "status",
@@ -194,6 +200,7 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
         context_length,
         max_output_tokens: Some(max_output_tokens.unwrap_or(context_length)),
         over_limit: if scope.text(&OVER_LIMIT) == "refuse" { OverLimit::Refuse } else { OverLimit::Clamp },
+        token_input: TokenInput::named(&scope.text(&TOKEN_INPUT)).unwrap_or_default(),
         availability,
         license: scope.optional_text(&LICENSE),
         owned_by: scope.text(&OWNED_BY),

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{BatchId, CallKind, Capability, Class, Counts, Measure, RequestId, Tariff, TaskId};
-use batchin_openai::{InvalidRequest, Peek, peek};
+use batchin_openai::{InvalidRequest, Peek, peek, tokens_as_texts};
 use bytes::Bytes;
 
 use crate::{
-    Availability, Catalog, IdempotencyKey, Model, OverLimit,
+    Availability, Catalog, IdempotencyKey, Model, OverLimit, TokenInput,
     reserve::Ceiling,
     retell::{Asked, asked},
 };
@@ -136,6 +136,7 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
     if !model.capabilities.contains(&needs) {
         return Err(AdmitError::NotCapable { model: model.id.clone(), needs });
     }
+    let (asked, peek) = in_texts((asked, peek), inbound.call, model.token_input).map_err(AdmitError::Invalid)?;
     let context = u64::from(model.context_length);
     let input = input_bound(&peek, context);
     // Each prompt of a list is answered so many times.
@@ -151,6 +152,30 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
     let ceiling = Ceiling { cost: tariff.highest_cost(most), tariff, most, answers };
     let prompt_guess = prompt_guess(&peek, &asked.body);
     Ok(Admitted { model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek, asked })
+}
+
+/// Token ids as the input of embeddings, as the model's settings have them. As texts they are held for and counted as texts.
+fn in_texts(
+    (mut asked, as_ids): (Asked, Peek),
+    call: CallKind,
+    token_input: TokenInput,
+) -> Result<(Asked, Peek), InvalidRequest> {
+    if call != CallKind::Embeddings || as_ids.bound.token_ids == 0 {
+        return Ok((asked, as_ids));
+    }
+    match token_input {
+        TokenInput::Pass => Ok((asked, as_ids)),
+        TokenInput::Cl100k => {
+            asked.body = tokens_as_texts(&asked.body)?;
+            let as_texts = peek(call, &asked.body)?;
+            Ok((asked, as_texts))
+        }
+        TokenInput::Refuse => {
+            let message = "`input` has token ids, which mean something else to this model than to OpenAI's; send texts (in \
+                           LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))";
+            Err(InvalidRequest::at("input", message))
+        }
+    }
 }
 
 /// Bytes of text in one token where nobody has counted: the usual figure for English, and for most other languages within

@@ -38,6 +38,34 @@ pub enum OverLimit {
     Refuse,
 }
 
+/// What becomes of token ids that come as the input of embeddings. They belong to one vocabulary, and clients that make ids
+/// of texts mean OpenAI's, whichever model they ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenInput {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They go to the model server as they are.
+    Pass,
+    /// The model server is asked for the texts that they mean in OpenAI's vocabulary cl100k.
+    Cl100k,
+}
+
+impl TokenInput {
+    /// The words in the configuration.
+    pub const NAMES: [&'static str; 3] = ["refuse", "pass", "cl100k"];
+
+    /// What a configuration names.
+    pub fn named(word: &str) -> Option<Self> {
+        match word {
+            "refuse" => Some(Self::Refuse),
+            "pass" => Some(Self::Pass),
+            "cl100k" => Some(Self::Cl100k),
+            _ => None,
+        }
+    }
+}
+
 /// One model.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -59,6 +87,8 @@ pub struct Model {
     pub over_limit: OverLimit,
     /// How it is asked to fill in the middle.
     pub fim: Fim,
+    /// What becomes of token ids as the input of embeddings.
+    pub token_input: TokenInput,
     /// As configured; what is really served follows from the upstreams' health.
     pub availability: Availability,
     /// An SPDX name or whatever the operator calls it.

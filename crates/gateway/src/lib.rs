@@ -30,7 +30,7 @@ pub use admit::{AdmitError, Inbound};
 pub use attempt::{DispatchError, NoRoom};
 pub use bill::{SettleError, Unsettled};
 pub use caller::Caller;
-pub use catalog::{Availability, Catalog, CatalogError, Model, OverLimit};
+pub use catalog::{Availability, Catalog, CatalogError, Model, OverLimit, TokenInput};
 pub use dispatch::{Dispatcher, Running, Work};
 pub use epoch::{Books, Epoch, Fenced, Keeper, KeeperOptions};
 pub use escrow::{Escrow, EscrowError};

@@ -18,7 +18,7 @@ use batchin_domain::{
 use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
     Availability, Books, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
-    OverLimit,
+    OverLimit, TokenInput,
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
@@ -495,7 +495,8 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
     Deliverer::start(DelivererParts { webhooks, sender, identity }, tasks);
 }
 
-/// `chat-model` with the alias `gpt-x`, `embed-model`, `org/offline-model`, which nobody serves, and `rank-model`.
+/// `chat-model` with the alias `gpt-x`, `embed-model`, `org/offline-model`, which nobody serves, `embed-ids-model`, which
+/// takes token ids for OpenAI's, and `rank-model`.
 fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model> {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let factor = |text| Factor::parse(text).unwrap();
@@ -517,6 +518,7 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
         max_output_tokens: Some(2_048),
         over_limit: OverLimit::Clamp,
         fim,
+        token_input: TokenInput::Refuse,
         availability: Availability::AlwaysOn,
         license: Some("apache-2.0".to_owned()),
         owned_by: "batchin".to_owned(),
@@ -530,6 +532,11 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
         },
         Model { prices: prices("0.01", "0"), ..model("embed-model", &[Capability::Embeddings]) },
         Model { availability: Availability::Offline, ..model("org/offline-model", &[Capability::Chat]) },
+        Model {
+            prices: prices("0.01", "0"),
+            token_input: TokenInput::Cl100k,
+            ..model("embed-ids-model", &[Capability::Embeddings])
+        },
         Model { prices: prices("0.03", "0"), ..model("rank-model", &[Capability::Rerank]) },
     ]
 }

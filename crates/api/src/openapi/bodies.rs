@@ -204,7 +204,8 @@ fn texts() -> Value {
             { "type": "array", "minItems": 1, "items": token },
             { "type": "array", "minItems": 1, "maxItems": 2048,
                 "items": { "type": "array", "minItems": 1, "items": token } } ],
-        "description": "A text, texts, token ids, or lists of token ids; none of them empty.",
+        "description": "A text, texts, token ids, or lists of token ids; none of them empty. Embeddings of token ids are refused \
+                        unless the model is configured to take them.",
     })
 }
 
@@ -235,7 +236,6 @@ fn fim() -> Value {
     }, "description": "Mistral's API for the middle of a text." })
 }
 
-fn response() -> Value {
 fn rerank() -> Value {
     let text = json!({ "type": "object", "required": ["text"], "properties": { "text": { "type": "string" } } });
     let count = |most: Option<u32>, description: &str| {
@@ -254,6 +254,7 @@ fn rerank() -> Value {
     }, "description": "Cohere's and Jina's API for this call; every other member is passed through." })
 }
 
+fn response() -> Value {
     let text = |text: &str| json!({ "type": ["string", "null"], "description": text });
     let limit = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX });
     json!({ "type": "object", "required": ["input"], "properties": {

@@ -117,6 +117,36 @@ both! {
         server.stop().await;
     }
 
+    async fn token_ids_are_refused_or_read_as_openai_s(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        let asked = |model: &str, input: Value| json!({ "model": model, "input": input });
+        for ids in [json!([9906, 1917]), json!([[9906], [1917]])] {
+            let error = server.post("/v1/embeddings", asked("embed-model", ids)).await;
+            let error = error.error(StatusCode::BAD_REQUEST, "invalid_request");
+            assert_eq!(error["param"], "input");
+            assert!(error["message"].as_str().unwrap().contains("check_embedding_ctx_length=False"), "{error}");
+        }
+        assert_eq!((server.sim.calls(), spent(&server).await), (0, 0));
+        // Two texts, of one word each; as one, of two.
+        for (ids, texts) in [
+            (json!([[9906], [1917]]), json!(["Hello", " world"])),
+            (json!([9906, 1917]), json!("Hello world")),
+        ] {
+            let answer = server.post("/v1/embeddings", asked("embed-ids-model", ids)).await.ok();
+            assert_eq!(answer["usage"]["prompt_tokens"], 2);
+            let sent: Value = serde_json::from_slice(&server.sim.requests().last().unwrap().body).unwrap();
+            assert_eq!(sent["input"], texts);
+        }
+        assert_eq!(spent(&server).await, 2 * cost("0.01", 2));
+        let error = server.post("/v1/embeddings", asked("embed-ids-model", json!([[1], [100_256]]))).await;
+        assert_eq!(error.error(StatusCode::BAD_REQUEST, "invalid_request")["param"], "input[1]");
+        let task = json!({ "custom_id": "a", "model": "embed-model", "request_body": { "input": [9906] } });
+        let refused = server.post("/v1/batches", json!({ "tasks": [task] })).await;
+        let error = refused.error(StatusCode::BAD_REQUEST, "invalid_request");
+        assert!(error["message"].to_string().contains("check_embedding_ctx_length"), "{error}");
+        server.stop().await;
+    }
+
     async fn a_batch_has_vectors_as_its_lines_ask(backend) {
         let server = TestServer::start().on(backend).with_worker().await;
         let task = |id: &str, format: &str| {

@@ -123,7 +123,7 @@ impl Settings {
             writeln!(
                 text,
                 "[[models]]\nid = \"{id}\"\nupstreams = [\"sim-{upstream}\"]\nupstream_model = \"{script}\"\n\
-                 capabilities = [{capabilities}]\ncontext_length = 131072\nmax_output_tokens = 65536\n\
+                 capabilities = [{capabilities}]\ntoken_input = \"pass\"\ncontext_length = 131072\nmax_output_tokens = 65536\n\
                  [models.pricing]\nstd_input = 0\nstd_output = {price}"
             )
             .unwrap();
