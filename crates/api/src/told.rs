@@ -20,9 +20,7 @@ pub(crate) fn refusal(error: ApiError, call: CallKind, request: RequestId) -> Re
         | CallKind::Embeddings
         | CallKind::Responses
         | CallKind::Fim
-        | CallKind::Rerank => {
-            error.into_response()
-        }
+        | CallKind::Rerank => error.into_response(),
     }
 }
 

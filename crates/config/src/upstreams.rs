@@ -46,6 +46,12 @@ settings! {
         preset: Preset::Absent { example: "64" },
         doc: "Requests that it runs at once. Left out: learned.",
     };
+    const MAX_EMBEDDING_INPUTS: Setting = Setting {
+        path: "max_embedding_inputs",
+        kind: Kind::Integer { min: 1, max: 2048 },
+        preset: Preset::Absent { example: "32" },
+        doc: "Inputs of embeddings that it takes in one call; more go to it in several, one after another. Left out: any number.",
+    };
     const CONNECT_TIMEOUT_SECONDS: Setting = Setting {
         path: "connect_timeout_seconds",
         kind: Kind::Integer { min: 1, max: 300 },
@@ -134,6 +140,7 @@ fn build(
     let timeouts =
         (seconds(&CONNECT_TIMEOUT_SECONDS), seconds(&FIRST_BYTE_TIMEOUT_SECONDS), seconds(&IDLE_TIMEOUT_SECONDS));
     let (api_key, slots) = (api_key(scope), scope.optional_count(&SLOTS));
+    let max_embedding_inputs = scope.optional_count(&MAX_EMBEDDING_INPUTS);
     let (priority_enabled, stream_options) = (scope.flag(&PRIORITY_ENABLED), scope.flag(&STREAM_OPTIONS));
     let limit_name = LimitName::named(&scope.text(&LIMIT_NAME)).unwrap_or_default();
     let (kind, address) = server?;
@@ -150,6 +157,7 @@ fn build(
     (built.connect_timeout, built.first_byte_timeout, built.idle_timeout) = timeouts;
     built.api_key = api_key;
     built.slots = if kind.is_ours { Some(engine.slots) } else { slots };
+    built.max_embedding_inputs = max_embedding_inputs;
     built.priority_enabled = priority_enabled;
     built.limit_name = limit_name;
     built.stream_options = stream_options;

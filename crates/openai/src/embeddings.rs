@@ -58,6 +58,17 @@ pub(crate) fn in_form(data: &RawValue, vectors: Vectors) -> Result<Option<String
     Ok(Some(out))
 }
 
+/// The vectors of a list that is in form, numbered from here on and without the list's brackets.
+pub(crate) fn number_on(data: &RawValue, vectors: Vectors, from: u32, out: &mut String) -> Result<(), NoVectors> {
+    for (item, index) in items_of(data.get(), vectors.inputs)?.iter().zip(from..) {
+        if index > from {
+            out.push(',');
+        }
+        item.write(index, vectors.encoding, out)?;
+    }
+    Ok(())
+}
+
 impl Encoding {
     /// What the JSON of a vector begins with.
     const fn opening(self) -> char {

@@ -359,7 +359,9 @@ impl<'a> Found<'a> {
                 Ok(Wanted::Vectors(Vectors { inputs: bound.items, encoding }))
             }
             CallKind::Rerank => rerank::wanted(self).map(Wanted::Ranking),
-            CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages => Ok(Wanted::Choices),
+            CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages | CallKind::Fim => {
+                Ok(Wanted::Choices)
+            }
         }
     }
 

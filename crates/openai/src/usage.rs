@@ -106,7 +106,13 @@ pub(crate) fn parse_usage(raw: &RawValue) -> Option<Usage> {
 
 /// The total of a usage, which is the prompt where nothing is generated.
 pub(crate) fn prompt_of_total(raw: &RawValue) -> Option<u64> {
-    detail(raw.get(), "total_tokens").filter(|total| *total > 0)
+    let mut total = None;
+    each_detail(raw.get(), |member, count| {
+        if member == "total_tokens" {
+            total = Some(count);
+        }
+    });
+    total.filter(|total| *total > 0)
 }
 
 impl Told {

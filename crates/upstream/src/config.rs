@@ -41,6 +41,8 @@ pub struct UpstreamConfig {
     pub api_key: Option<SecretString>,
     /// Calls at once that the server works on; `None` when it is to be learned.
     pub slots: Option<u32>,
+    /// Inputs of embeddings that it takes in one call; `None` for any number.
+    pub max_embedding_inputs: Option<u32>,
     /// Until a connection stands.
     pub connect_timeout: Duration,
     /// From sending to the first event of a stream or the head of a whole answer.
@@ -122,6 +124,7 @@ impl UpstreamConfig {
             address: Address::parse(base_url)?,
             api_key: None,
             slots: None,
+            max_embedding_inputs: None,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             first_byte_timeout: DEFAULT_FIRST_BYTE_TIMEOUT,
             idle_timeout: DEFAULT_IDLE_TIMEOUT,
@@ -151,8 +154,9 @@ impl UpstreamConfig {
         if let Some((name, _)) = timeouts.into_iter().find(|(_, timeout)| timeout.is_zero()) {
             return Err(ConfigError::Zero(name));
         }
-        if self.slots == Some(0) {
-            return Err(ConfigError::Zero("slots"));
+        let counts = [("slots", self.slots), ("max_embedding_inputs", self.max_embedding_inputs)];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
+            return Err(ConfigError::Zero(name));
         }
         self.authorization().map(drop)
     }

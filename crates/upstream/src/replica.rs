@@ -3,6 +3,7 @@
 //! It sends a call and classifies what comes back; it never picks a server and never retries by itself.
 
 mod asking;
+mod parts;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -242,7 +243,12 @@ impl Replica {
         let mut lease = Lease::take(&self.record, call.asker, started)?;
         let mut tries = self.lessons.tries(call, &self.config);
         let failed = loop {
-            match self.exchange((call, &middle), &mut tries, started).await {
+            let reply = match self.splits(call) {
+                // Boxed: nearly no call is split.
+                Some(split) => Box::pin(self.in_parts(call, split, &mut tries)).await,
+                None => self.exchange((call, &middle), &mut tries, started).await,
+            };
+            match reply {
                 Ok(Reply::Whole(answer)) => {
                     lease.succeeded();
                     self.served(call, &tries);

@@ -61,6 +61,35 @@ async fn vectors_that_do_not_belong_to_the_inputs_are_a_failure_of_the_server() 
 }
 
 #[tokio::test]
+async fn more_inputs_than_a_server_takes_go_to_it_in_several_calls() {
+    let world = World::with(Kind::VLLM, |config| config.max_embedding_inputs = Some(2)).await;
+    let body = Bytes::from_static(br#"{"model":"e","input":["a","b c","d","e","f g h"],"encoding_format":"base64"}"#);
+    let wanted = peek(CallKind::Embeddings, &body).unwrap().wanted;
+    let call = || Call { body: body.clone(), wanted, ..embeddings() };
+    let Answer::Whole { body: told, usage: counted, .. } = world.call(call()).await.unwrap() else {
+        panic!("a stream")
+    };
+    let told = std::str::from_utf8(&told).unwrap();
+    let places = [0, 1, 2, 3, 4].map(|index| told.find(&format!(r#""index":{index},"#)).unwrap());
+    assert!(places.is_sorted() && told.matches("\"index\"").count() == 5, "{told}");
+    assert!(told.contains(r#""usage":{"prompt_tokens":8,"total_tokens":8}"#), "{told}");
+    assert_eq!((counted, world.sim.calls()), (usage(8, 0), 3));
+    let sent =
+        world.sim.requests().iter().map(|sent| String::from_utf8_lossy(&sent.body).into_owned()).collect::<Vec<_>>();
+    for (body, input) in sent.iter().zip([r#"["a","b c"]"#, r#"["d","e"]"#, r#"["f g h"]"#]) {
+        assert!(body.contains(&format!(r#""input":{input}"#)), "{body}");
+    }
+    // Few enough are not parted, and a part that fails fails them all.
+    world.call(embeddings()).await.unwrap();
+    assert_eq!(world.sim.calls(), 4);
+    world.sim.queue(Behaviour::default());
+    world.sim.queue(Behaviour::Drop);
+    let error = world.call(call()).await.unwrap_err();
+    assert_eq!((error.retry, world.sim.calls()), (Retry::OtherReplica, 6));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn embeddings_have_an_id_too() {
     let world = World::of(Kind::VLLM).await;
     let Answer::Whole { body, usage: counted, .. } = world.call(embeddings()).await.unwrap() else {
