@@ -36,7 +36,7 @@ async function anthropic() {
   return [call.name, call.input];
 }
 
-/** The AI SDK's `openai(model)` is the Responses API; unless told that nothing is stored, it refers to what was. */
+/** The AI SDK's `openai(model)` is the Responses API. It refers to thoughts as if they were stored. */
 async function aiSdk() {
   const asked = [];
   const weather = tool({
@@ -48,8 +48,7 @@ async function aiSdk() {
     },
   });
   const chosen = createOpenAI({ baseURL, apiKey })(model);
-  const providerOptions = { openai: { store: false } };
-  const ask = { model: chosen, maxRetries: 0, prompt: "Oslo?", tools: { weather }, stopWhen: stepCountIs(2), providerOptions };
+  const ask = { model: chosen, maxRetries: 0, prompt: "Oslo?", tools: { weather }, stopWhen: stepCountIs(2) };
   const whole = await generateText(ask);
   const streamed = streamText(ask);
   return [whole.text, await streamed.text, asked];

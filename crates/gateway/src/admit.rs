@@ -28,7 +28,8 @@ const OFFLINE_RETRY: Duration = Duration::from_secs(60);
 pub struct Inbound {
     /// The kind of call.
     pub call: CallKind,
-    /// The client's bytes, untouched.
+    /// The client's bytes, untouched. Kept as long as the request, also where another body is sent: they carry its share of
+    /// the memory for bodies.
     pub body: Bytes,
     /// Names the request, its usage row and its charges.
     pub request: RequestId,
@@ -196,7 +197,7 @@ pub(crate) const fn tokens_of_text(bytes: u64) -> u64 {
 fn prompt_guess(peek: &Peek, body: &[u8]) -> u64 {
     let bound = &peek.bound;
     let (in_it, bytes) = if bound.media > 0 { media(body) } else { (0, 0) };
-    let text = tokens_of_text(bound.text_bytes.saturating_sub(bytes));
+    let text = tokens_of_text(bound.text_bytes.saturating_sub(bytes).saturating_sub(bound.repeated_bytes));
     // Those that are named by their addresses lie elsewhere; of one part several may lie in the body.
     let number = in_it.max(u64::from(bound.media));
     text.saturating_add(bound.token_ids).saturating_add(number.saturating_mul(MEDIA_TOKENS))

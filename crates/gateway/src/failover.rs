@@ -39,6 +39,8 @@ pub(crate) struct Failover {
     tries: usize,
     servers: usize,
     asked: usize,
+    /// Servers that cannot do this with the model.
+    unfit: usize,
     last: Option<CallError>,
     alike: bool,
 }
@@ -77,7 +79,7 @@ impl Failover {
     /// Nobody was asked yet. The second of the lists is asked where none of the first takes it.
     pub(crate) fn new([candidates, spare]: [Vec<Arc<Replica>>; 2], work: Work) -> Self {
         let servers = candidates.len() + spare.len();
-        Self { candidates, spare, work, tries: 0, servers, asked: 0, last: None, alike: true }
+        Self { candidates, spare, work, tries: 0, servers, asked: 0, unfit: 0, last: None, alike: true }
     }
 
     /// Begins on the next one.
@@ -116,6 +118,7 @@ impl Failover {
 
     fn note(&mut self, replica: &Replica, error: CallError) {
         self.asked += 1;
+        self.unfit += usize::from(error.kind == CallErrorKind::Unfit);
         let same = self.last.as_ref().is_none_or(|last| last.kind == error.kind);
         // A server that cannot be reached, a proxy before one that is away, and one with too much to do say nothing of the
         // task.
@@ -130,7 +133,10 @@ impl Failover {
     }
 
     fn end(&mut self, gate: Gate) -> NoAnswer {
-        match (self.last.take(), gate) {
+        // Of servers that were not asked, some may be able to.
+        let others = self.unfit < self.servers;
+        let last = self.last.take().filter(|error| !(error.kind == CallErrorKind::Unfit && others));
+        match (last, gate) {
             (Some(mut error), _) => {
                 // What none of its servers can do with the model is the request's fault.
                 if error.kind == CallErrorKind::Unfit {
@@ -159,6 +165,8 @@ impl From<NoAnswer> for DispatchError {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use batchin_domain::{AccountId, Class};
 
     use super::*;
 
@@ -197,5 +205,22 @@ mod tests {
         assert_eq!(next(2, &not_asked, 1, false), Next::Anyone(2));
         assert_eq!(next(0, &not_asked, 0, true), Next::Nobody);
         assert_eq!(next(2, &not_asked, 1, true), Next::Others(2));
+    }
+
+    #[test]
+    fn a_request_is_at_fault_only_where_none_of_the_servers_can_do_it() {
+        let account = AccountId::new(Default::default());
+        let work = Work { class: Class::Low, prompt_bound: 1, task: None, unseen: false, account };
+        let ended = |unfit, servers, gate| {
+            let mut failover = Failover::new([Vec::new(), Vec::new()], work);
+            (failover.unfit, failover.servers) = (unfit, servers);
+            failover.last = Some(failure(CallErrorKind::Unfit, Retry::OtherReplica));
+            failover.end(gate)
+        };
+        assert!(
+            matches!(ended(2, 2, Gate::Unavailable), NoAnswer::Failed { error, .. } if error.retry == Retry::Never)
+        );
+        assert!(matches!(ended(1, 2, Gate::Slots), NoAnswer::NoRoom(NoRoom::Busy { .. })));
+        assert!(matches!(ended(1, 2, Gate::Unavailable), NoAnswer::NoRoom(NoRoom::NoUpstream { .. })));
     }
 }

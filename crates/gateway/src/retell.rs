@@ -35,7 +35,9 @@ impl Asked {
     /// The same fault by the names that the client knows.
     pub(crate) fn renamed(&self, mut fault: InvalidRequest) -> InvalidRequest {
         if let (Some(retelling), Some(param)) = (&self.retelling, &mut fault.param) {
-            *param = retelling.member(param).to_owned();
+            let known = retelling.member(param).to_owned();
+            fault.message = fault.message.replace(&format!("`{param}`"), &format!("`{known}`"));
+            *param = known;
         }
         fault
     }

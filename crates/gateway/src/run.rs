@@ -148,8 +148,6 @@ impl Gateway {
             NoShare::Full => DispatchError::from(NoRoom::Busy { retry_after: RETRY_AFTER }).into(),
             NoShare::OverPart => AnswerError::OverShare { retry_after: RETRY_AFTER },
         })?;
-        // Model servers are asked what was admitted, which may be another body.
-        let inbound = Inbound { body: Bytes::new(), ..inbound };
         let one = One { arrival, caller: caller.clone(), inbound, admitted, reservation, guard, place };
         // A stream that nobody takes any more settles as one whose client left.
         let body = SeenThrough::new(self.tasks(), |client| Box::pin(self.clone().give(one, client))).await?;

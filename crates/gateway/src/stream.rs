@@ -314,7 +314,11 @@ impl MeteredStream {
             (None, Last::Done) => Bytes::from_static(DONE_FRAME),
             (Some(telling), Last::Chunk(frame)) => telling.chunk(sse::data_of(&frame)),
             (Some(telling), Last::Done) => telling.done(),
-            (Some(telling), Last::Broken(code, message, _)) => telling.failed(code, &message),
+            (Some(telling), Last::Broken(code, message, frame)) => match telling.failed(code, &message) {
+                // It has told another failure, which the client has not seen.
+                said if said.is_empty() => frame,
+                said => said,
+            },
         }
     }
 

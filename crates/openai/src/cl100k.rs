@@ -59,28 +59,38 @@ pub fn tokens_as_texts(body: &Bytes) -> Result<Bytes, InvalidRequest> {
     Ok(splice(text, &members, &changes, &[]))
 }
 
+/// Most bytes of text that the ids of a call may mean: an id of six letters may mean 128 blanks.
+const MOST_TEXT: usize = 16 * 1024 * 1024;
+
 /// `None`: there are no ids in it.
 fn input_as_texts(input: &str) -> Result<Option<String>, InvalidRequest> {
+    let mut left = MOST_TEXT;
     let first = items_in(input).next().filter(|_| input.starts_with('['));
     match first.and_then(|first| first.bytes().next()) {
         Some(b'[') => {
-            let texts = items_in(input).enumerate().map(|(at, ids)| text_of(ids, || format!("input[{at}]")));
+            let texts = items_in(input).enumerate().map(|(at, ids)| text_of(ids, || format!("input[{at}]"), &mut left));
             let texts = texts.collect::<Result<Vec<_>, _>>()?;
             Ok(Some(format!("[{}]", texts.join(","))))
         }
-        Some(byte) if byte.is_ascii_digit() => text_of(input, || "input".to_owned()).map(Some),
+        Some(byte) if byte.is_ascii_digit() => text_of(input, || "input".to_owned(), &mut left).map(Some),
         _ => Ok(None),
     }
 }
 
 /// As JSON. A text that was cut within a character lacks that one, as it does with tiktoken.
-fn text_of(ids: &str, path: impl Fn() -> String) -> Result<String, InvalidRequest> {
-    let mut bytes = Vec::with_capacity(ids.len());
+fn text_of(ids: &str, path: impl Fn() -> String, left: &mut usize) -> Result<String, InvalidRequest> {
+    let mut bytes = Vec::new();
     for id in items_in(ids) {
-        let token = id.parse().ok().and_then(|id| TABLE.token(id));
-        bytes.extend_from_slice(token.ok_or_else(|| unknown(path()))?);
+        let token = id.parse().ok().and_then(|id| TABLE.token(id)).ok_or_else(|| unknown(path()))?;
+        *left = left.checked_sub(token.len()).ok_or_else(|| too_much(path()))?;
+        bytes.extend_from_slice(token);
     }
     Ok(quoted(&String::from_utf8_lossy(&bytes)))
+}
+
+fn too_much(path: String) -> InvalidRequest {
+    let message = format!("`{path}` goes beyond the 16 MiB of text that the ids of one call may mean; send fewer");
+    InvalidRequest::at(path, message)
 }
 
 fn unknown(path: String) -> InvalidRequest {

@@ -79,11 +79,13 @@ pub fn with_usage(body: &Bytes, usage: &Usage, generates: bool) -> Bytes {
 
 pub(crate) fn usage_json(usage: &Usage, generates: bool) -> String {
     let (prompt, completion) = (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0));
-    if !generates {
-        return format!("{{\"prompt_tokens\":{prompt},\"total_tokens\":{prompt}}}");
+    let mut json = format!("{{\"prompt_tokens\":{prompt}");
+    if generates {
+        let total = prompt.saturating_add(completion);
+        let _ = write!(json, ",\"completion_tokens\":{completion},\"total_tokens\":{total}");
+    } else {
+        let _ = write!(json, ",\"total_tokens\":{prompt}");
     }
-    let total = prompt.saturating_add(completion);
-    let mut json = format!("{{\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},\"total_tokens\":{total}");
     let (cached, written) = (usage.cached_tokens, usage.cache_write_tokens);
     if cached > 0 || written > 0 {
         let _ = write!(json, ",\"prompt_tokens_details\":{{\"cached_tokens\":{cached}");

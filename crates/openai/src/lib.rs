@@ -49,7 +49,7 @@ pub use heard::{Finish, Heard, HeardCall, HeardChoice, hear};
 pub use infill::infill_as_completion;
 pub use meant::meant_for;
 pub use members::{InvalidJson, MAX_DEPTH};
-pub use parts::{Part, join_vectors, parts_of_input};
+pub use parts::{Part, Parts, join_vectors, parts_of_input};
 pub use peek::{
     COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, Peek, Position, peek,
 };

@@ -80,6 +80,8 @@ pub struct Peek {
 pub struct InputBound {
     /// Bytes of the prompt-bearing members as they lie in the body; token ids are counted apart.
     pub text_bytes: u64,
+    /// Of these, bytes that stand for text which is perhaps read again: they bound, and are not counted.
+    pub repeated_bytes: u64,
     /// Chat messages, each of which costs some tokens of template.
     pub messages: u32,
     /// Separate prompts or inputs; 1 for chat.

@@ -30,10 +30,20 @@ pub(super) fn wanted(found: &Found<'_>) -> Result<Ranking, InvalidRequest> {
 fn bound(found: &Found<'_>) -> Result<InputBound, InvalidRequest> {
     let query_bytes = query(found.query)?.get().len() as u64;
     let chunks = scalar::count("max_chunks_per_doc", found.max_chunks_per_doc, 1..=MAX_CHUNKS)?.unwrap_or(1);
-    let prompts = documents(found.documents)?.saturating_mul(chunks);
+    let documents = documents(found.documents)?;
+    let prompts = found.documents.map_or(0, |raw| pieces(raw, chunks));
     let documents_bytes = found.documents.map_or(0, |raw| raw.get().len() as u64);
     let text_bytes = documents_bytes.saturating_add(query_bytes.saturating_mul(prompts.into()));
-    Ok(InputBound { text_bytes, items: prompts, messages: prompts, ..InputBound::default() })
+    let repeated_bytes = query_bytes.saturating_mul(prompts.saturating_sub(documents).into());
+    Ok(InputBound { text_bytes, repeated_bytes, items: prompts, messages: prompts, ..InputBound::default() })
+}
+
+/// In how many pieces the documents are read at most, none of which is empty.
+fn pieces(documents: &RawValue, chunks: u32) -> u32 {
+    let mut pieces = 0_u32;
+    let of = |document: &RawValue| u32::try_from(document.get().len()).unwrap_or(u32::MAX).clamp(1, chunks);
+    let _listed = each_item(documents.get(), |document: &RawValue| pieces = pieces.saturating_add(of(document)));
+    pieces
 }
 
 fn query(raw: Option<&RawValue>) -> Result<&RawValue, InvalidRequest> {

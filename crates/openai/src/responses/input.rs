@@ -11,7 +11,6 @@ use super::{
     json::{Object, push_text},
     reading::{inner, is_text, members_of, needed_name, needed_text, text, try_each},
 };
-use crate::heard::text_of;
 
 const INPUT_SHAPE: &str = "must be a non-empty string or a non-empty array of items";
 
@@ -22,7 +21,7 @@ const KINDS: &str = "must be one of \"message\", \"function_call\", \"function_c
 pub(super) fn messages(instructions: Option<&RawValue>, input: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
     let mut messages = Messages::default();
     if let Some(instructions) = text("instructions", instructions)?.filter(|text| !inner(text).is_empty()) {
-        messages.add("system", instructions.get().as_bytes());
+        messages.system.push_str(inner(instructions));
     }
     let input = input.ok_or_else(|| Fault::at("input", "is required: give it as a string or an array of items"))?;
     let mut is_empty = true;
@@ -37,6 +36,7 @@ pub(super) fn messages(instructions: Option<&RawValue>, input: Option<&RawValue>
         read.map_err(|fault| fault.within("input"))?;
     }
     messages.end_turn();
+    messages.begin();
     if is_empty {
         return Err(Fault::at("input", INPUT_SHAPE));
     }
@@ -50,6 +50,9 @@ pub(super) fn messages(instructions: Option<&RawValue>, input: Option<&RawValue>
 
 #[derive(Default)]
 struct Messages {
+    /// What stands before the conversation, as it lies between the quotes of a JSON string: one message, as the templates of
+    /// many models take no other.
+    system: String,
     /// The list, without its end.
     out: Vec<u8>,
     turn: Turn,
@@ -74,7 +77,19 @@ impl Messages {
         self.push(message);
     }
 
+    /// Writes the system prompt.
+    fn begin(&mut self) {
+        let system = std::mem::take(&mut self.system);
+        if !system.is_empty() {
+            let mut message = Object::with_capacity(system.len() + 40);
+            message.set("role", "\"system\"");
+            message.set("content", &["\"", &system, "\""].concat());
+            self.push(message);
+        }
+    }
+
     fn push(&mut self, message: Object) {
+        self.begin();
         self.out.push(if self.out.is_empty() { b'[' } else { b',' });
         self.out.append(&mut message.finish());
     }
@@ -93,6 +108,8 @@ impl Messages {
                 self.take_reasoning(item);
                 Ok(())
             }
+            // Some clients refer to thoughts even where they were told that nothing is stored. A model does without.
+            Some(r#""item_reference""#) if refers_to_thoughts(item) => Ok(()),
             Some(r#""item_reference""#) => Err(Fault::at(
                 ".type",
                 "must not be \"item_reference\": nothing is stored here; send the item itself in its place, as most clients do when they are set to `store: false`",
@@ -123,9 +140,19 @@ impl Messages {
             return Ok(());
         }
         self.end_turn();
+        if role == "system"
+            && self.out.is_empty()
+            && let Ok(text) = content::joined(&parts, "\\n\\n")
+        {
+            let between = if self.system.is_empty() || text.is_empty() { "" } else { "\\n\\n" };
+            self.system.push_str(between);
+            self.system.push_str(&text);
+            return Ok(());
+        }
         let mut written = Vec::with_capacity(content.get().len());
         content::write(&mut written, &parts);
-        self.add(role, &written);
+        // Later than at the beginning the same templates take no system prompt, and the user says it.
+        self.add("user", &written);
         Ok(())
     }
 
@@ -151,7 +178,7 @@ impl Messages {
         let [id, name, namespace, arguments, input] = members_of(item.get(), names).unwrap_or_default();
         let id = needed_text(".call_id", id)?;
         let name = needed_name(".name", name)?;
-        let namespace = text(".namespace", namespace)?.and_then(|namespace| text_of(namespace.get()));
+        let namespace = namespace.map(|namespace| needed_name(".namespace", Some(namespace))).transpose()?;
         let mut function = Object::with_capacity(item.get().len());
         push_text(function.member("name"), &name_in_chat(namespace.as_deref(), &name));
         if is_custom {
@@ -228,4 +255,10 @@ fn texts(list: &RawValue, between: &str) -> String {
         Ok(())
     });
     all
+}
+
+/// Whether it is the id of a reasoning item, as [`Item`](super::item::Item) makes it.
+fn refers_to_thoughts(reference: &RawValue) -> bool {
+    let [id] = members_of(reference.get(), ["id"]).unwrap_or_default();
+    id.is_some_and(|id| id.get().starts_with("\"rs_"))
 }

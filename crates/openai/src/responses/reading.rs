@@ -63,11 +63,17 @@ pub(super) fn needed_text<'a>(path: &str, value: Option<&'a RawValue>) -> Result
     text(path, value)?.ok_or_else(|| Fault::at(path, "is required: give it as a string"))
 }
 
+/// Longest name of a tool or namespace; OpenAI's have 64 letters. A namespace's stands in the name of each of its tools.
+const MAX_NAME_BYTES: usize = 256;
+
 /// A name that must be there.
 pub(super) fn needed_name(path: &str, value: Option<&RawValue>) -> Result<String, Fault> {
     let name = text_of(needed_text(path, value)?.get()).unwrap_or_default();
     if name.is_empty() {
         return Err(Fault::at(path, "must not be empty"));
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(Fault::at(path, "must have at most 256 bytes"));
     }
     Ok(name.into_owned())
 }

@@ -68,7 +68,10 @@ impl Telling for Stream {
 
     fn failed(&mut self, code: Code, message: &str) -> Bytes {
         if self.stage == Stage::Done {
+            // The client has not seen the end, and with it not all of what was said.
             self.stage = Stage::Begun;
+            (self.items, self.usage) = (Vec::new(), None);
+            (self.open_from, self.last) = (0, 0);
         }
         self.end("response.failed", State::Failed { code, message }, |stream| {
             let open = stream.items.get_mut(stream.open_from..).unwrap_or_default();

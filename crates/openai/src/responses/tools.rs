@@ -14,6 +14,9 @@ use super::{
 };
 use crate::heard::text_of;
 
+/// Most tools of a request, and most that a choice names; OpenAI takes 128. Each that a choice names is looked for among all.
+const MAX_TOOLS: usize = 1_024;
+
 const LIST: &str = "must be an array of tools";
 
 const CHOICE: &str = "must be \"auto\", \"none\", \"required\", or an object with a `type`";
@@ -78,6 +81,9 @@ impl<'a> Offered<'a> {
     }
 
     fn add(&mut self, tool: Tool<'a>, names: &mut HashSet<String>) -> Result<(), Fault> {
+        if self.tools.len() == MAX_TOOLS {
+            return Err(Fault::at("", "is one tool too many; send at most 1024"));
+        }
         if !names.insert(tool.name_in_chat.clone()) {
             return Err(Fault::at(".name", "is the name of another tool; give each tool its own"));
         }
@@ -124,7 +130,10 @@ impl<'a> Offered<'a> {
         let mut allowed = HashSet::new();
         let must = "must be a non-empty array of tools that stand in `tools`";
         let tools = tools.ok_or_else(|| Fault::at(".tools", must))?;
-        try_each(tools, must, |_, item| {
+        try_each(tools, must, |at, item| {
+            if at == MAX_TOOLS {
+                return Err(Fault::at("", "is one tool too many; name at most 1024"));
+            }
             allowed.extend(self.find(item)?);
             Ok(())
         })

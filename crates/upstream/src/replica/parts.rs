@@ -1,6 +1,6 @@
 //! Holds: an embeddings call as several, for servers that take only so many inputs in one.
 
-use batchin_openai::{Vectors, Wanted, join_vectors, parts_of_input};
+use batchin_openai::{Parts, Vectors, Wanted, join_vectors, parts_of_input};
 use http::StatusCode;
 use tokio::time::Instant;
 
@@ -13,11 +13,11 @@ use crate::{
 };
 
 impl Replica {
-    /// The most inputs that one call to it may have, where this one has more.
-    pub(super) fn splits(&self, call: &Call<'_>) -> Option<(Vectors, u32)> {
+    /// The call in parts, where it has more inputs than one call to this server may have.
+    pub(super) fn splits(&self, call: &Call<'_>) -> Option<(Vectors, Parts)> {
         let most = self.config.max_embedding_inputs?;
         match call.wanted {
-            Wanted::Vectors(vectors) if vectors.inputs > most => Some((vectors, most)),
+            Wanted::Vectors(vectors) if vectors.inputs > most => Some((vectors, parts_of_input(&call.body, most)?)),
             Wanted::Vectors(_) | Wanted::Choices | Wanted::Ranking(_) => None,
         }
     }
@@ -26,12 +26,12 @@ impl Replica {
     pub(super) async fn in_parts(
         &self,
         call: &Call<'_>,
-        (vectors, most): (Vectors, u32),
+        (vectors, parts): (Vectors, Parts),
         tries: &mut Tries,
     ) -> Result<Reply, CallError> {
         let unreadable = || CallError::other_replica(CallErrorKind::BadAnswer);
         let (mut answers, mut bytes) = (Vec::new(), 0);
-        for (body, inputs) in parts_of_input(&call.body, most) {
+        for (body, inputs) in parts {
             let wanted = Wanted::Vectors(Vectors { inputs, ..vectors });
             let part = Call { body, wanted, ..call.clone() };
             let Reply::Whole(Answer::Whole { body, usage, .. }) =

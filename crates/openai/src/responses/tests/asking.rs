@@ -79,16 +79,19 @@ fn messages_take_every_form() {
              "content": [{"type": "output_text", "text": "e\n", "annotations": []}, {"type": "refusal", "refusal": "f"}]},
             {"role": "assistant", "content": "g"},
             {"role": "user", "content": []},
+            {"role": "developer", "content": "h"},
         ]),
         json!([
-            {"role": "system", "content": "a"},
-            {"role": "system", "content": "b"},
+            {"role": "system", "content": "a\n\nb"},
             {"role": "user", "content": [{"type": "text", "text": "c"}, {"type": "text", "text": "d"}]},
             {"role": "assistant", "content": "e\nf"},
             {"role": "assistant", "content": "g"},
             {"role": "user", "content": ""},
+            {"role": "user", "content": "h"},
         ]),
     );
+    let asked = chat(&json!({"instructions": "first", "input": [{"role": "developer", "content": "then"}]}));
+    assert_eq!(asked["messages"], json!([{"role": "system", "content": "first\n\nthen"}]));
 }
 
 #[test]
@@ -243,4 +246,13 @@ fn without_tools_nothing_is_said_of_them() {
         let request = json!({"input": "a", "tools": [], "tool_choice": choice, "parallel_tool_calls": true});
         assert_eq!(chat(&request), expected);
     }
+}
+
+#[test]
+fn a_reference_to_thoughts_is_passed_over() {
+    let thought = json!({"type": "item_reference", "id": "rs_1_0"});
+    let call = json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"});
+    let output = json!({"type": "function_call_output", "call_id": "c", "output": "r"});
+    let said = json!({"role": "user", "content": "x"});
+    assert_eq!(chat(&json!({"input": [said, thought, call, output]})), chat(&json!({"input": [said, call, output]})));
 }

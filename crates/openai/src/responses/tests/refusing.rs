@@ -95,6 +95,27 @@ fn settings_are_checked() {
 }
 
 #[test]
+fn names_and_numbers_of_tools_are_bounded() {
+    let tool = |name: &str| json!({"type": "function", "name": name});
+    let long = "n".repeat(257);
+    let many = |count: usize| (0..count).map(|at| tool(&format!("f{at}"))).collect::<Vec<_>>();
+    let namespace = |name: &str, tools: Vec<Value>| json!({"type": "namespace", "name": name, "tools": tools});
+    let of = |members: Value| {
+        let mut request = json!({"input": "a"});
+        request.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        refused(&request.to_string()).0
+    };
+    assert_eq!(of(json!({"tools": [tool(&long)]})), "tools[0].name");
+    assert_eq!(of(json!({"tools": [namespace(&long, many(1))]})), "tools[0].name");
+    assert_eq!(of(json!({"tools": many(1_025)})), "tools[1024]");
+    assert_eq!(of(json!({"tools": [namespace("n", many(1_025))]})), "tools[0].tools[1024]");
+    let allowed = json!({"type": "allowed_tools", "mode": "auto", "tools": vec![tool("f0"); 1_025]});
+    assert_eq!(of(json!({"tools": many(1), "tool_choice": allowed})), "tool_choice.tools[1024]");
+    let call = json!([{"type": "function_call", "call_id": "c", "name": "f", "namespace": long, "arguments": "{}"}]);
+    assert_eq!(of(json!({"input": call})), "input[0].namespace");
+}
+
+#[test]
 fn the_input_s_faults_have_a_place() {
     for (input, param) in [
         (Value::Null, "input"),
