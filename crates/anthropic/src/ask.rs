@@ -12,7 +12,7 @@ mod tools;
 
 use std::fmt::Write;
 
-use batchin_openai::{AsChat, InvalidRequest};
+use batchin_openai::{AskedAs, InvalidRequest};
 
 use self::{
     members::{Members, items, word},
@@ -62,7 +62,7 @@ const LEFT_OUT: [&str; 13] = [
 const MAX_USER_BYTES: usize = 64;
 
 /// Asks a request as a chat. What the chat is checked for anyway is not checked here.
-pub fn ask_as_chat(body: &[u8]) -> Result<AsChat, InvalidRequest> {
+pub fn ask_as_chat(body: &[u8]) -> Result<AskedAs, InvalidRequest> {
     let members = Members::of_body(body)?;
     check_names(&members)?;
     check_unserved(&members)?;
@@ -74,7 +74,7 @@ pub fn ask_as_chat(body: &[u8]) -> Result<AsChat, InvalidRequest> {
     chat.write_output(&members)?;
     chat.pass_on(&members)?;
     chat.json.push('}');
-    Ok(AsChat { body: chat.json.into(), retelling: Box::new(AsMessage::new(stop_sequences)) })
+    Ok(AskedAs { body: chat.json.into(), retelling: Box::new(AsMessage::new(stop_sequences)) })
 }
 
 fn check_names(members: &Members<'_>) -> Result<(), InvalidRequest> {

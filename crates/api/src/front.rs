@@ -118,13 +118,13 @@ where
                     };
                     let answer = async move {
                         let answer = inference::answer(&app, (call, id), request, promised).await;
-                        answer.unwrap_or_else(|error| told::refusal(error, call, id))
+                        answer.unwrap_or_else(|error| told::refusal(error, Some(call), id))
                     };
                     Doing::Inference { answer: Some(Box::pin(answer)), app: of_late }
                 }
                 None => Doing::Routed { answer: self.routed(router, id, request) },
             },
-            Err(refused) => Doing::Known { answer: Some(refused_as(refused, call, id)) },
+            Err(refused) => Doing::Known { answer: Some(told::refusal(refused, call, id)) },
         };
         let answering = Answering {
             work,
@@ -183,13 +183,6 @@ fn inference_call<B>(request: &Request<B>) -> Option<CallKind> {
         return Some(call);
     }
     CallKind::from_url(path.strip_prefix("/openai").filter(|below| below.starts_with("/v1/")).unwrap_or(path))
-}
-
-fn refused_as(error: ApiError, call: Option<CallKind>, id: RequestId) -> Response {
-    match call {
-        Some(call) => told::refusal(error, call, id),
-        None => error.into_response(),
-    }
 }
 
 pin_project! {
@@ -261,12 +254,12 @@ where
         if intake.is_too_slow() {
             let message = "The body did not arrive in time: it came too slowly.";
             let (call, id) = *this.named;
-            return Poll::Ready(Ok(refused_as(ApiError::new(Code::RequestTimeout, message), call, id)));
+            return Poll::Ready(Ok(told::refusal(ApiError::new(Code::RequestTimeout, message), call, id)));
         }
         let answer = if edge.is_undecodable() && !intake.is_broken() {
             let message = "The body is not compressed as its content-encoding says.";
             let (call, id) = *this.named;
-            refused_as(ApiError::new(Code::InvalidRequest, message), call, id)
+            told::refusal(ApiError::new(Code::InvalidRequest, message), call, id)
         } else {
             answer
         };

@@ -11,16 +11,19 @@ use crate::error::ApiError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
-/// The answer to a call that failed.
-pub(crate) fn refusal(error: ApiError, call: CallKind, request: RequestId) -> Response {
+/// The answer to a request that failed, which may be one of these calls.
+pub(crate) fn refusal(error: ApiError, call: Option<CallKind>, request: RequestId) -> Response {
     match call {
-        CallKind::Messages => of_messages(error, request),
-        CallKind::Chat
-        | CallKind::Completions
-        | CallKind::Embeddings
-        | CallKind::Responses
-        | CallKind::Fim
-        | CallKind::Rerank => error.into_response(),
+        Some(CallKind::Messages) => of_messages(error, request),
+        Some(
+            CallKind::Chat
+            | CallKind::Completions
+            | CallKind::Embeddings
+            | CallKind::Responses
+            | CallKind::Fim
+            | CallKind::Rerank,
+        )
+        | None => error.into_response(),
     }
 }
 

@@ -1,9 +1,7 @@
 //! Holds: which kinds of call are answered by asking another one, and through what their requests and answers go.
 
 use batchin_domain::CallKind;
-use batchin_openai::{
-    AsChat, AsCompletion, InvalidRequest, Retelling, documents_as_texts, fim_as_completion, responses,
-};
+use batchin_openai::{AskedAs, InvalidRequest, Retelling, documents_as_texts, fim_as_completion, responses};
 use bytes::Bytes;
 
 /// What model servers are asked for a request.
@@ -16,17 +14,14 @@ pub(crate) struct Asked {
 
 /// A request in the protocol in which model servers are asked.
 pub(crate) fn asked(call: CallKind, body: &Bytes) -> Result<Asked, InvalidRequest> {
-    let AsChat { body, retelling } = match call {
+    let AskedAs { body, retelling } = match call {
         CallKind::Chat | CallKind::Completions | CallKind::Embeddings => {
             return Ok(Asked { body: body.clone(), retelling: None });
         }
         CallKind::Rerank => return Ok(Asked { body: documents_as_texts(body), retelling: None }),
         CallKind::Responses => responses::ask_as_chat(body)?,
         CallKind::Messages => batchin_anthropic::ask_as_chat(body)?,
-        CallKind::Fim => {
-            let AsCompletion { body, retelling } = fim_as_completion(body)?;
-            return Ok(Asked { body, retelling: Some(retelling) });
-        }
+        CallKind::Fim => fim_as_completion(body)?,
     };
     Ok(Asked { body, retelling: Some(retelling) })
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write, ops::ControlFlow};
 use bytes::Bytes;
 
 use crate::{
-    Code, ErrorBody, InvalidRequest, Names, Retelling, Telling,
+    AskedAs, Code, ErrorBody, InvalidRequest, Names, Retelling, Telling,
     closing::usage_json,
     heard::{Finish, Heard, hear},
     members::{InvalidJson, each_member, quoted},
@@ -17,17 +17,8 @@ use crate::{
 /// Tokens of an answer where a call states no limit: some forty lines. Completions would stop at sixteen.
 pub const FIM_DEFAULT_MAX_TOKENS: u32 = 512;
 
-/// A call of Mistral's, asked as a text completion.
-#[derive(Debug)]
-pub struct AsCompletion {
-    /// The completion's body. A stream asks for its usage.
-    pub body: Bytes,
-    /// How the answer is told.
-    pub retelling: Box<dyn Retelling>,
-}
-
 /// Reads the body of a `/v1/fim/completions`. What completions refuse is left to them.
-pub fn fim_as_completion(body: &Bytes) -> Result<AsCompletion, InvalidRequest> {
+pub fn fim_as_completion(body: &Bytes) -> Result<AskedAs, InvalidRequest> {
     let Some((text, members)) = members_of(body) else { return Err(unreadable(body)) };
     if members.iter().any(|member| member.key == "prompt" && !member.value.get().starts_with('"')) {
         return Err(InvalidRequest::at("prompt", "`prompt` must be a string"));
@@ -55,7 +46,7 @@ pub fn fim_as_completion(body: &Bytes) -> Result<AsCompletion, InvalidRequest> {
     if stated("stream") == Some("true") {
         added.push(("stream_options", "{\"include_usage\":true}".to_owned()));
     }
-    Ok(AsCompletion { body: splice(text, &members, &changes, &added), retelling: Box::new(Middle) })
+    Ok(AskedAs { body: splice(text, &members, &changes, &added), retelling: Box::new(Middle) })
 }
 
 /// The fault by which a body has no members.

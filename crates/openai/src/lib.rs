@@ -44,17 +44,17 @@ pub use closing::{ChunkHead, with_usage};
 pub use code::Code;
 pub use error::{ErrorBody, MAX_ERROR_TEXT_CHARS, UpstreamError, upstream_error_message};
 pub use fim::{FAMILIES, Family, Fim, Members, filled, infill};
-pub use fim_calls::{AsCompletion, FIM_DEFAULT_MAX_TOKENS, fim_as_completion};
+pub use fim_calls::{FIM_DEFAULT_MAX_TOKENS, fim_as_completion};
 pub use heard::{Finish, Heard, HeardCall, HeardChoice, hear};
 pub use infill::infill_as_completion;
 pub use meant::meant_for;
-pub use members::{InvalidJson, MAX_DEPTH};
+pub use members::{InvalidJson, MAX_DEPTH, compact, each_member};
 pub use parts::{Part, Parts, join_vectors, parts_of_input};
 pub use peek::{
     COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, Peek, Position, peek,
 };
 pub use ranking::{documents_as_texts, with_meta};
-pub use retold::{AsChat, Names, Retelling, Telling};
+pub use retold::{AskedAs, Names, Retelling, Telling};
 pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit};
 pub use steering::{STEERING, Steering};
 pub use usage::{Usage, usage_of};

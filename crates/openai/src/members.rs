@@ -41,7 +41,7 @@ pub enum InvalidJson {
 
 /// Calls `found` with each member in order; a value has no white space around it. `Break` ends the pass early and
 /// leaves the rest unchecked.
-pub(crate) fn each_member<'a>(
+pub fn each_member<'a>(
     text: &'a str,
     found: impl FnMut(Cow<'a, str>, &'a RawValue) -> ControlFlow<()>,
 ) -> Result<(), InvalidJson> {
@@ -106,6 +106,20 @@ fn end_of_string(bytes: &[u8], from: usize) -> usize {
         at += 2;
     }
     bytes.len()
+}
+
+/// Valid JSON without the white space around its marks.
+pub fn compact(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(quote) = rest.find('"') {
+        out.extend(rest[..quote].split_ascii_whitespace());
+        let end = (end_of_string(rest.as_bytes(), quote + 1) + 1).min(rest.len());
+        out.push_str(&rest[quote..end]);
+        rest = &rest[end..];
+    }
+    out.extend(rest.split_ascii_whitespace());
+    out
 }
 
 /// A string as JSON, quotes included.
@@ -181,6 +195,12 @@ impl<'a, T: Deserialize<'a>, F: FnMut(T)> Visitor<'a> for Items<T, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn white_space_goes_where_it_says_nothing() {
+        let json = "{ \"a \\\" b\" : [ 1.50 , true,\n\"\\\\\" ],\t\"é\": {} }";
+        assert_eq!(compact(json), r#"{"a \" b":[1.50,true,"\\"],"é":{}}"#);
+    }
 
     fn keys(text: &str) -> Result<Vec<(String, String)>, InvalidJson> {
         let mut all = Vec::new();

@@ -31,7 +31,7 @@ use json::Object;
 use settings::Settings;
 use told::Told;
 
-use crate::{AsChat, InvalidRequest};
+use crate::{AskedAs, InvalidRequest};
 
 /// What a chat takes beside what its request says.
 const CHAT_BYTES: usize = 512;
@@ -40,7 +40,7 @@ const CHAT_BYTES: usize = 512;
 ///
 /// `null` counts as absent. Members that are not known go into the chat as they are; the chat is to be checked like any
 /// other, and what is told of it under the names that [`Retelling::member`](crate::Retelling::member) gives.
-pub fn ask_as_chat(body: &[u8]) -> Result<AsChat, InvalidRequest> {
+pub fn ask_as_chat(body: &[u8]) -> Result<AskedAs, InvalidRequest> {
     let read = Body::read(body)?;
     read.check()?;
     let settings = Settings::read(&read)?;
@@ -57,5 +57,5 @@ pub fn ask_as_chat(body: &[u8]) -> Result<AsChat, InvalidRequest> {
         chat.set(name, value.get());
     }
     let echo = Echo::new(&read, &settings, offered.called());
-    Ok(AsChat { body: chat.finish().into(), retelling: Box::new(Told(Arc::new(echo))) })
+    Ok(AskedAs { body: chat.finish().into(), retelling: Box::new(Told(Arc::new(echo))) })
 }

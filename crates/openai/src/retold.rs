@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use crate::Code;
 
-/// A request of another protocol, asked as a chat.
+/// A request of another protocol, asked as a chat or as a text completion.
 #[derive(Debug)]
-pub struct AsChat {
-    /// The chat's body. A stream asks for its usage (`stream_options.include_usage`).
+pub struct AskedAs {
+    /// The body of that call. A stream asks for its usage (`stream_options.include_usage`).
     pub body: Bytes,
     /// How the answer is told.
     pub retelling: Box<dyn Retelling>,

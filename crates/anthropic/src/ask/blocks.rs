@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use batchin_openai::InvalidRequest;
+use batchin_openai::{InvalidRequest, compact};
 use serde_json::value::RawValue;
 
 use super::{
-    members::{Members, compact, inner, items, word},
+    members::{Members, inner, items, word},
     path::Path,
 };
 
@@ -206,7 +206,7 @@ fn tool_use(block: &Members<'_>, path: &Path<'_>) -> Result<String, InvalidReque
     let (id, name) = (path.text(block, "id")?, path.text(block, "name")?);
     let input = match block.get("input") {
         None => "{}".to_owned(),
-        Some(input) if input.get().starts_with('{') => compact(input),
+        Some(input) if input.get().starts_with('{') => compact(input.get()),
         Some(_) => return Err(path.member("input").fault("must be an object")),
     };
     let arguments = serde_json::Value::from(input);

@@ -1,12 +1,9 @@
 //! Holds: objects, lists and texts as they lie in a body.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, ops::ControlFlow};
 
-use batchin_openai::InvalidJson;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
+use batchin_openai::{InvalidJson, each_member};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// The members of an object, in order.
@@ -16,17 +13,21 @@ impl<'a> Members<'a> {
     /// The members of a body.
     pub(super) fn of_body(body: &'a [u8]) -> Result<Self, InvalidJson> {
         let text = std::str::from_utf8(body).map_err(|error| InvalidJson::Utf8 { at: error.valid_up_to() })?;
-        serde_json::from_str(text).map_err(|error| {
-            if error.is_data() {
-                return InvalidJson::NotAnObject;
-            }
-            InvalidJson::Syntax { line: error.line(), column: error.column() }
-        })
+        Self::of_text(text)
+    }
+
+    fn of_text(text: &'a str) -> Result<Self, InvalidJson> {
+        let mut members = Vec::new();
+        each_member(text, |key, value| {
+            members.push((key, value));
+            ControlFlow::Continue(())
+        })?;
+        Ok(Self(members))
     }
 
     /// `None` when it is no object.
     pub(super) fn of(json: &'a RawValue) -> Option<Self> {
-        serde_json::from_str(json.get()).ok()
+        Self::of_text(json.get()).ok()
     }
 
     /// The member of this name. `null` counts as absent; of two, the last one counts, and it alone goes on.
@@ -45,28 +46,6 @@ impl<'a> Members<'a> {
 #[derive(Deserialize)]
 struct Word<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'a> Deserialize<'a> for Members<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Listed;
-        impl<'a> Visitor<'a> for Listed {
-            type Value = Members<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<Members<'a>, M::Error> {
-                let mut members = Vec::new();
-                while let Some(Word(key)) = map.next_key()? {
-                    members.push((key, map.next_value()?));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Listed)
-    }
-}
-
 /// The items of a list. `None` when it is none.
 pub(super) fn items(json: &RawValue) -> Option<Vec<&RawValue>> {
     serde_json::from_str(json.get()).ok()
@@ -82,48 +61,9 @@ pub(super) fn inner(json: &RawValue) -> Option<&str> {
     json.get().strip_prefix('"')?.strip_suffix('"')
 }
 
-/// JSON without the white space around its marks.
-pub(super) fn compact(json: &RawValue) -> String {
-    let mut out = String::with_capacity(json.get().len());
-    let mut rest = json.get();
-    while let Some(quote) = rest.find('"') {
-        let (marks, text) = rest.split_at(quote);
-        push_marks(&mut out, marks);
-        let end = end_of_text(text);
-        out.push_str(&text[..end]);
-        rest = &text[end..];
-    }
-    push_marks(&mut out, rest);
-    out
-}
-
-fn push_marks(out: &mut String, marks: &str) {
-    out.extend(marks.split_ascii_whitespace());
-}
-
-/// Where the text that this begins with ends, after its quote.
-fn end_of_text(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut at = 1;
-    while let Some(&byte) = bytes.get(at) {
-        at += match byte {
-            b'"' => return at + 1,
-            b'\\' => 2,
-            _ => 1,
-        };
-    }
-    bytes.len()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn white_space_goes_where_it_says_nothing() {
-        let raw: &RawValue = serde_json::from_str("{ \"a \\\" b\" : [ 1.50 , true,\n\"\\\\\" ],\t\"é\": {} }").unwrap();
-        assert_eq!(compact(raw), r#"{"a \" b":[1.50,true,"\\"],"é":{}}"#);
-    }
 
     #[test]
     fn the_last_of_two_members_counts() {

@@ -2,12 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use super::{
-    body::Body,
-    called::CalledNames,
-    json::{Object, push_compact},
-    settings::Settings,
-};
+use super::{body::Body, called::CalledNames, json::Object, settings::Settings};
+use crate::members::compact;
 
 /// What is kept of a request while it is answered.
 #[derive(Debug)]
@@ -40,23 +36,23 @@ impl Echo {
             ("prompt_cache_key", body.prompt_cache_key, "null"),
         ];
         for (name, value, absent) in repeated {
-            push_compact(echo.member(name), value.map_or(absent, RawValue::get));
+            echo.set(name, &compact(value.map_or(absent, RawValue::get)));
         }
         if let Some(tier) = body.service_tier {
-            push_compact(echo.member("service_tier"), tier.get());
+            echo.set("service_tier", &compact(tier.get()));
         }
         echo.set("background", "false");
         echo.set("previous_response_id", "null");
         echo.set("store", "false");
         let mut reasoning = Object::with_capacity(48);
         for (name, value) in [("effort", settings.effort), ("summary", settings.summary)] {
-            push_compact(reasoning.member(name), value.map_or("null", RawValue::get));
+            reasoning.set(name, &compact(value.map_or("null", RawValue::get)));
         }
         echo.member("reasoning").append(&mut reasoning.finish());
         let mut text = Object::with_capacity(48);
-        push_compact(text.member("format"), settings.text_format.map_or(r#"{"type":"text"}"#, RawValue::get));
+        text.set("format", &compact(settings.text_format.map_or(r#"{"type":"text"}"#, RawValue::get)));
         if let Some(verbosity) = settings.verbosity {
-            push_compact(text.member("verbosity"), verbosity.get());
+            text.set("verbosity", &compact(verbosity.get()));
         }
         echo.member("text").append(&mut text.finish());
         Self { members: echo.into_members(), called, logprobs: settings.logprobs }

@@ -81,10 +81,7 @@ impl Messages {
     fn begin(&mut self) {
         let system = std::mem::take(&mut self.system);
         if !system.is_empty() {
-            let mut message = Object::with_capacity(system.len() + 40);
-            message.set("role", "\"system\"");
-            message.set("content", &["\"", &system, "\""].concat());
-            self.push(message);
+            self.add("system", ["\"", &system, "\""].concat().as_bytes());
         }
     }
 

@@ -52,19 +52,3 @@ pub(super) fn push_text(out: &mut Vec<u8>, text: &str) {
     // A text that is written to memory has no way to fail.
     let _written = serde_json::to_writer(out, text);
 }
-
-/// Adds valid JSON without the white space between its parts: an event's data is one line.
-pub(super) fn push_compact(out: &mut Vec<u8>, json: &str) {
-    let bytes = json.as_bytes();
-    let (mut in_text, mut is_escaped) = (false, false);
-    for &byte in bytes {
-        if !in_text && matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
-            continue;
-        }
-        if byte == b'"' && !is_escaped {
-            in_text = !in_text;
-        }
-        is_escaped = in_text && byte == b'\\' && !is_escaped;
-        out.push(byte);
-    }
-}
