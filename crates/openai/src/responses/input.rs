@@ -21,7 +21,7 @@ const KINDS: &str = "must be one of \"message\", \"function_call\", \"function_c
 pub(super) fn messages(instructions: Option<&RawValue>, input: Option<&RawValue>) -> Result<Vec<u8>, Fault> {
     let mut messages = Messages::default();
     if let Some(instructions) = text("instructions", instructions)?.filter(|text| !inner(text).is_empty()) {
-        messages.system.push_str(inner(instructions));
+        messages.system = Some(inner(instructions).to_owned());
     }
     let input = input.ok_or_else(|| Fault::at("input", "is required: give it as a string or an array of items"))?;
     let mut is_empty = true;
@@ -52,7 +52,7 @@ pub(super) fn messages(instructions: Option<&RawValue>, input: Option<&RawValue>
 struct Messages {
     /// What stands before the conversation, as it lies between the quotes of a JSON string: one message, as the templates of
     /// many models take no other.
-    system: String,
+    system: Option<String>,
     /// The list, without its end.
     out: Vec<u8>,
     turn: Turn,
@@ -79,8 +79,7 @@ impl Messages {
 
     /// Writes the system prompt.
     fn begin(&mut self) {
-        let system = std::mem::take(&mut self.system);
-        if !system.is_empty() {
+        if let Some(system) = self.system.take() {
             self.add("system", ["\"", &system, "\""].concat().as_bytes());
         }
     }
@@ -141,9 +140,9 @@ impl Messages {
             && self.out.is_empty()
             && let Ok(text) = content::joined(&parts, "\\n\\n")
         {
-            let between = if self.system.is_empty() || text.is_empty() { "" } else { "\\n\\n" };
-            self.system.push_str(between);
-            self.system.push_str(&text);
+            let system = self.system.get_or_insert_default();
+            system.push_str(if system.is_empty() || text.is_empty() { "" } else { "\\n\\n" });
+            system.push_str(&text);
             return Ok(());
         }
         let mut written = Vec::with_capacity(content.get().len());

@@ -90,6 +90,8 @@ fn messages_take_every_form() {
             {"role": "user", "content": "h"},
         ]),
     );
+    let empty = chat(&json!({"input": [{"role": "developer", "content": ""}]}));
+    assert_eq!(empty["messages"], json!([{"role": "system", "content": ""}]));
     let asked = chat(&json!({"instructions": "first", "input": [{"role": "developer", "content": "then"}]}));
     assert_eq!(asked["messages"], json!([{"role": "system", "content": "first\n\nthen"}]));
 }
