@@ -257,8 +257,13 @@ fn rerank() -> Value {
 fn response() -> Value {
     let text = |text: &str| json!({ "type": ["string", "null"], "description": text });
     let limit = json!({ "type": ["integer", "null"], "minimum": 1, "maximum": u32::MAX });
+    let item = json!({ "type": "object", "required": ["role", "content"], "properties": {
+        "role": { "enum": ["user", "assistant", "system", "developer"] },
+        "content": { "type": "string", "description": "A text, or a list of parts as in OpenAI's API." } } });
     json!({ "type": "object", "required": ["input"], "properties": {
-        "input": { "type": "string", "minLength": 1, "description": "A text, or the whole conversation as a list of items." },
+        "input": { "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "array", "minItems": 1, "items": item }],
+            "description": "A text, or the whole conversation as a list of items: messages, and as in OpenAI's API function \
+                            calls, their outputs and reasoning." },
         "instructions": text("What the model is to do, before the conversation."),
         "max_output_tokens": limit,
         "temperature": { "type": ["number", "null"], "minimum": 0, "maximum": 2 },
@@ -268,9 +273,12 @@ fn response() -> Value {
 }
 
 fn messages() -> Value {
+    let block = json!({ "type": "object", "required": ["type", "text"], "properties": {
+        "type": { "const": "text" }, "text": { "type": "string" } },
+        "description": "A text; also images, documents, tool calls, their results and thoughts, as in Anthropic's API." });
     let message = json!({ "type": "object", "required": ["role", "content"], "properties": {
         "role": { "enum": ["user", "assistant"] },
-        "content": { "type": "string", "description": "A text, or a list of content blocks." } } });
+        "content": { "anyOf": [{ "type": "string" }, { "type": "array", "minItems": 1, "items": block }] } } });
     json!({ "type": "object", "required": ["messages", "max_tokens"], "properties": {
         "messages": { "type": "array", "minItems": 1, "items": message },
         "max_tokens": { "type": "integer", "minimum": 1, "maximum": u32::MAX },

@@ -49,15 +49,26 @@ pub(crate) fn complete(mut whole: Value) -> Value {
 /// An inference call, which has no handler in the router: `front` answers it.
 fn inference(call: CallKind) -> Value {
     let bodies::Inference { summary, schema, .. } = bodies::inference(call);
-    let passed = "Every other field of OpenAI's API for this call is passed through";
+    // The protocol's owner, and how its streams are told.
+    let (whose, stream) = match call {
+        CallKind::Messages => ("Anthropic", "named events, the last of which is `message_stop`"),
+        CallKind::Responses => ("OpenAI", "named events, the last of which has the whole response"),
+        CallKind::Fim => ("Mistral", "events that close with `data: [DONE]`"),
+        // Of these there are no streams.
+        CallKind::Rerank => ("Cohere", ""),
+        CallKind::Embeddings => ("OpenAI", ""),
+        CallKind::Chat | CallKind::Completions => ("OpenAI", "events that close with `data: [DONE]`"),
+    };
+    let passed = format!(
+        "Every other field of {whose}'s API for this call is passed through, or refused where no server here can do it"
+    );
     let mut content = json!({ "application/json": { "schema": { "type": "object" } } });
     let mut description = format!("{passed}.");
     if call.generates() {
-        description =
-            format!("{passed}; with `stream: true` the answer is server-sent\nevents that close with `data: [DONE]`.");
+        description = format!("{passed}; with `stream: true` the answer is server-sent\n{stream}.");
         content["text/event-stream"] = json!({ "schema": {
             "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } },
-            "description": "Each event, with `stream: true`: its data is a chunk of OpenAI's, and `[DONE]` at the end." } });
+            "description": format!("Each event, with `stream: true`: {stream}.") } });
     }
     let mut responses = json!(Refusals::responses());
     if call == CallKind::Messages {
@@ -65,7 +76,7 @@ fn inference(call: CallKind) -> Value {
             refusal["content"]["application/json"]["schema"] = json!({ "$ref": "#/components/schemas/MessagesError" });
         }
     }
-    responses["200"] = json!({ "description": "OpenAI's answer for this call", "content": content });
+    responses["200"] = json!({ "description": format!("{whose}'s answer for this call"), "content": content });
     json!({
         "tags": ["Inference"], "summary": summary, "description": description,
         "parameters": [{ "name": "Idempotency-Key", "in": "header", "required": false,
