@@ -15,6 +15,23 @@ pub(crate) struct Cents(Box<RawValue>);
 #[schema(value_type = f64, example = 0.02)]
 pub(crate) struct DollarsPerMillion(Box<RawValue>);
 
+/// US dollars for one of what is counted, exact.
+#[derive(Clone, Debug, ToSchema)]
+#[schema(value_type = f64, example = 0.003)]
+pub(crate) struct Dollars(Box<RawValue>);
+
+impl From<Rate> for Dollars {
+    fn from(rate: Rate) -> Self {
+        Self(number(rate.to_dollars_text()))
+    }
+}
+
+impl Serialize for Dollars {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
 impl From<Amount> for Cents {
     fn from(amount: Amount) -> Self {
         Self(number(amount.to_cents_text()))

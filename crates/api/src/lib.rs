@@ -19,6 +19,7 @@ mod idempotent;
 mod inference;
 mod intake;
 mod late;
+mod made;
 mod metrics;
 mod nearest;
 mod openai;

@@ -21,7 +21,8 @@ pub(crate) fn refusal(error: ApiError, call: Option<CallKind>, request: RequestI
             | CallKind::Embeddings
             | CallKind::Responses
             | CallKind::Fim
-            | CallKind::Rerank,
+            | CallKind::Rerank
+            | CallKind::Speech,
         )
         | None => error.into_response(),
     }
@@ -47,9 +48,12 @@ pub(crate) fn name_for_messages(response: &mut Response, request: RequestId) {
 /// A refusal as the last event of a stream whose headers have left.
 pub(crate) fn as_event(call: CallKind, refusal: &[u8]) -> Bytes {
     match call {
-        CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Fim | CallKind::Rerank => {
-            sse::frame(refusal)
-        }
+        CallKind::Chat
+        | CallKind::Completions
+        | CallKind::Embeddings
+        | CallKind::Fim
+        | CallKind::Rerank
+        | CallKind::Speech => sse::frame(refusal),
         CallKind::Messages => named_error(refusal),
         CallKind::Responses => {
             let mut event: Value = serde_json::from_slice(refusal).unwrap_or_default();

@@ -43,13 +43,13 @@ settings! {
         path: "capabilities",
         kind: Kind::TextList,
         preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
-        doc: "What it can do: chat, completions, embeddings, rerank.",
+        doc: "What it can do: chat, completions, embeddings, rerank, speech.",
     };
     const CONTEXT_LENGTH: Setting = Setting {
         path: "context_length",
         kind: Kind::Integer { min: 1, max: 100_000_000 },
-        preset: Preset::Required { example: "131072" },
-        doc: "Tokens of prompt and answer together.",
+        preset: Preset::Absent { example: "131072" },
+        doc: "Tokens of prompt and answer together; needed by whatever reads tokens.",
     };
     const MAX_OUTPUT_TOKENS: Setting = Setting {
         path: "max_output_tokens",
@@ -97,8 +97,8 @@ settings! {
     const STD_INPUT: Setting = Setting {
         path: "pricing.std_input",
         kind: Kind::Decimal,
-        preset: Preset::Required { example: "0.02" },
-        doc: "Dollars per million tokens of prompt, or of text that is embedded or ranked; at most six decimals.",
+        preset: Preset::Absent { example: "0.02" },
+        doc: "Dollars per million tokens of prompt, or of text that is embedded or ranked; at most six decimals. What reads tokens needs it.",
     };
     const STD_OUTPUT: Setting = Setting {
         path: "pricing.std_output",
@@ -117,6 +117,36 @@ settings! {
         kind: Kind::Decimal,
         preset: Preset::Follows { example: "0.025", other: "std_input" },
         doc: "Dollars per million tokens of prompt that the server says it wrote to its cache.",
+    };
+    const CHARACTERS: Setting = Setting {
+        path: "pricing.characters",
+        kind: Kind::Decimal,
+        preset: Preset::Absent { example: "15.0" },
+        doc: "Dollars per million characters of text that is spoken; at most six decimals.",
+    };
+    const AUDIO_SECOND: Setting = Setting {
+        path: "pricing.audio_second",
+        kind: Kind::Decimal,
+        preset: Preset::Absent { example: "0.0001" },
+        doc: "Dollars per second of sound, heard or made, by the millisecond; at most twelve decimals.",
+    };
+    const IMAGE: Setting = Setting {
+        path: "pricing.image",
+        kind: Kind::Decimal,
+        preset: Preset::Absent { example: "0.003" },
+        doc: "Dollars per picture of 1024 by 1024; others by their pixels.",
+    };
+    const VIDEO_SECOND: Setting = Setting {
+        path: "pricing.video_second",
+        kind: Kind::Decimal,
+        preset: Preset::Absent { example: "0.05" },
+        doc: "Dollars per second of film that was delivered, by the millisecond.",
+    };
+    const SEARCH: Setting = Setting {
+        path: "pricing.search",
+        kind: Kind::Decimal,
+        preset: Preset::Absent { example: "0.001" },
+        doc: "Dollars per document ranked.",
     };
     const HIGH: Setting = Setting {
         path: "pricing.batch.high",
@@ -178,7 +208,7 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
     let id = scope.text(&ID);
     let capabilities = capabilities(scope);
     let prices = prices(scope, &capabilities);
-    let context_length = scope.count(&CONTEXT_LENGTH);
+    let context_length = context_length(scope, &capabilities);
     let max_output_tokens = scope.optional_count(&MAX_OUTPUT_TOKENS);
     if scope.is_set(&CONTEXT_LENGTH) && max_output_tokens.is_some_and(|most| most > context_length) {
         scope.fault(&MAX_OUTPUT_TOKENS, FaultKind::Value, format!("is above context_length ({context_length})"));
@@ -290,43 +320,128 @@ fn known() -> String {
     Capability::ALL.map(Capability::name).join(", ")
 }
 
-/// Whether tokens are made for it, which have a price.
-fn generates(capability: &Capability) -> bool {
-    CallKind::ALL.into_iter().any(|call| call.generates() && call.needs() == *capability)
+/// A context that no text reaches, of what reads no tokens.
+const NO_CONTEXT: u32 = 1;
+
+/// What the prices of are measured, each with its setting; of several in a row any one is a price for it.
+type PricedBy = &'static [&'static [Measure]];
+
+/// What a capability must have prices for.
+const fn priced_by(capability: Capability) -> PricedBy {
+    const TEXT: PricedBy = &[&[Measure::PromptTokens], &[Measure::CompletionTokens]];
+    match capability {
+        Capability::Chat | Capability::Completions => TEXT,
+        Capability::Embeddings => &[&[Measure::PromptTokens]],
+        Capability::Rerank => &[&[Measure::PromptTokens, Measure::Searches]],
+        Capability::Speech => &[&[Measure::Characters, Measure::AudioMs]],
+    }
+}
+
+/// Whether it reads tokens, of which there is a limit.
+const fn reads_tokens(capability: Capability) -> bool {
+    match capability {
+        Capability::Chat | Capability::Completions | Capability::Embeddings | Capability::Rerank => true,
+        Capability::Speech => false,
+    }
+}
+
+fn context_length(scope: &Scope<'_>, capabilities: &[Capability]) -> u32 {
+    let stated = scope.optional_count(&CONTEXT_LENGTH);
+    let reader = capabilities.iter().find(|capability| reads_tokens(**capability));
+    if let (false, Some(reader)) = (scope.is_set(&CONTEXT_LENGTH), reader) {
+        let message = format!("is missing; {} needs it, such as 131072", reader.name());
+        scope.fault(&CONTEXT_LENGTH, FaultKind::Missing, message);
+    }
+    stated.unwrap_or(NO_CONTEXT)
+}
+
+/// How a price is read: of a million, or of one.
+type ReadRate = fn(&str) -> Result<Rate, ParsePriceError>;
+
+/// The setting of a measure's price; what is a part of another costs what that does without one, and pictures have theirs
+/// by their pixels.
+const fn price_setting(measure: Measure) -> Option<(&'static Setting, ReadRate)> {
+    Some(match measure {
+        Measure::PromptTokens => (&STD_INPUT, Rate::parse_dollars_per_million),
+        Measure::CachedTokens => (&CACHED_INPUT, Rate::parse_dollars_per_million),
+        Measure::CacheWriteTokens => (&CACHE_WRITE, Rate::parse_dollars_per_million),
+        Measure::CompletionTokens => (&STD_OUTPUT, Rate::parse_dollars_per_million),
+        Measure::Characters => (&CHARACTERS, Rate::parse_dollars_per_million),
+        Measure::AudioMs => (&AUDIO_SECOND, Rate::parse_dollars),
+        Measure::Pixels => (&IMAGE, Rate::parse_dollars),
+        Measure::VideoMs => (&VIDEO_SECOND, Rate::parse_dollars),
+        Measure::Searches => (&SEARCH, Rate::parse_dollars),
+        Measure::Images => return None,
+    })
 }
 
 /// None when a price that the capabilities need is missing or wrong.
 fn prices(scope: &Scope<'_>, capabilities: &[Capability]) -> Option<ClassPrices> {
-    let input = scope.decimal(&STD_INPUT, Rate::parse_dollars_per_million);
-    let output = scope.decimal(&STD_OUTPUT, Rate::parse_dollars_per_million);
-    let cache = [(Measure::CachedTokens, &CACHED_INPUT), (Measure::CacheWriteTokens, &CACHE_WRITE)]
-        .map(|(part, setting)| (part, scope.is_set(setting), scope.decimal(setting, Rate::parse_dollars_per_million)));
-    let factors = [&HIGH, &LOW, &FILL].map(|setting| scope.decimal(setting, factor));
-    if capabilities.iter().any(generates) && !scope.is_set(&STD_OUTPUT) {
-        let priced: Vec<_> =
-            Capability::ALL.iter().filter(|known| generates(known)).map(|known| known.name()).collect();
-        let message = format!("is missing; {} need a price, such as 0.08", priced.join(" and "));
-        scope.fault(&STD_OUTPUT, FaultKind::Missing, message);
-        return None;
-    }
-    let plain = Tariff::of_tokens(input?, output.unwrap_or(Rate::FREE));
-    let [high, low, fill] = factors;
+    let [high, low, fill] = [&HIGH, &LOW, &FILL].map(|setting| scope.decimal(setting, factor));
+    let mut is_whole = true;
+    let read = |tariff: Tariff, measure: Measure| {
+        let whole = measure.part_of().map_or(Rate::FREE, |whole| tariff.rate(whole));
+        let Some((setting, read)) = price_setting(measure) else { return tariff };
+        let rate = scope.decimal(setting, read);
+        is_whole &= rate.is_some() || !scope.is_set(setting);
+        tariff.with(measure, rate.unwrap_or(whole))
+    };
+    // A part follows its whole.
+    let standard = Measure::ALL.into_iter().fold(Tariff::FREE, read);
+    is_whole &= has_its_prices(scope, capabilities);
     let (high, low, fill) = (high?, low?, fill?);
-    if plain == Tariff::FREE {
-        scope.fault(&STD_INPUT, FaultKind::Value, "is 0 and nothing else has a price; nothing is served for free");
+    if !is_whole {
         return None;
     }
-    let standard = cache.into_iter().try_fold(plain, |tariff, (part, is_set, rate)| match rate {
-        Some(rate) => Some(tariff.with(part, rate)),
-        None => (!is_set).then_some(tariff),
-    })?;
+    if let Some(unpaid) = capabilities.iter().find(|capability| is_free(**capability, standard)) {
+        let setting = setting_of(*unpaid);
+        let message = format!("is 0 and nothing else of {} has a price; nothing is served for free", unpaid.name());
+        scope.fault(setting, FaultKind::Value, message);
+        return None;
+    }
     Some(ClassPrices::new(standard, high, low, fill))
+}
+
+/// Whether nothing costs anything of what is counted of it.
+fn is_free(capability: Capability, tariff: Tariff) -> bool {
+    priced_by(capability).iter().copied().flatten().all(|measure| tariff.rate(*measure) == Rate::FREE)
+}
+
+/// The first setting that gives it a price.
+fn setting_of(capability: Capability) -> &'static Setting {
+    let first = priced_by(capability).iter().copied().flatten().find_map(|measure| price_setting(*measure));
+    first.map_or(&STD_INPUT, |(setting, _)| setting)
+}
+
+/// Whether each measure that the capabilities are paid by has a price, be it none.
+fn has_its_prices(scope: &Scope<'_>, capabilities: &[Capability]) -> bool {
+    let mut told: Vec<&str> = Vec::new();
+    for needed in capabilities.iter().flat_map(|capability| priced_by(*capability)) {
+        let settings: Vec<&Setting> =
+            needed.iter().filter_map(|measure| price_setting(*measure)).map(|(setting, _)| setting).collect();
+        let Some(first) = settings.first().filter(|_| !settings.iter().any(|setting| scope.is_set(setting))) else {
+            continue;
+        };
+        if told.contains(&first.path) {
+            continue;
+        }
+        told.push(first.path);
+        let of_it = |known: &&Capability| priced_by(**known).contains(needed);
+        let named: Vec<_> = capabilities.iter().filter(of_it).map(|known| known.name()).collect();
+        let example = if let Preset::Absent { example } = first.preset { example } else { "0.02" };
+        let verb = if named.len() == 1 { "needs" } else { "need" };
+        let others = settings.get(1..).unwrap_or_default().iter().map(|setting| format!(" (or {})", setting.path));
+        let others: String = others.collect();
+        let message = format!("is missing; {} {verb} a price, such as {example}{others}", named.join(" and "));
+        scope.fault(first, FaultKind::Missing, message);
+    }
+    told.is_empty()
 }
 
 fn factor(text: &str) -> Result<Factor, FactorError> {
     let factor = Factor::parse(text).map_err(|error| match error {
         ParsePriceError::NotADecimal => FactorError::NotADecimal,
-        ParsePriceError::TooFine => FactorError::TooFine,
+        ParsePriceError::TooFine(_) => FactorError::TooFine,
         ParsePriceError::TooLarge => FactorError::TooLarge,
     })?;
     if Factor::parse("0") == Ok(factor) { Err(FactorError::Zero) } else { Ok(factor) }
@@ -361,7 +476,6 @@ mod tests {
     fn the_settings_name_every_capability() {
         for capability in Capability::ALL {
             assert!(CAPABILITIES.doc.contains(capability.name()), "{capability:?}");
-            assert!(!generates(&capability) || STD_OUTPUT.doc.contains(capability.name()), "{capability:?}");
         }
     }
 }

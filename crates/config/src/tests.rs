@@ -105,7 +105,7 @@ base_url = "http://10.0.0.6"
 id = "a"
 aliases = ["b"]
 upstreams = ["gpu-2"]
-capabilities = ["chat", "speech"]
+capabilities = ["chat", "images", "speech"]
 context_length = 100
 max_output_tokens = 200
 [models.pricing]
@@ -133,9 +133,10 @@ fil = 0.2
     batchin.toml:18:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file
     batchin.toml:21:8: upstreams[1].name "gpu-1" is the name of another upstream
     batchin.toml:22:8: upstreams[1].kind "comfyui" is not in this version
-    batchin.toml:25:1: models[0].pricing.std_output is missing; chat and completions need a price, such as 0.08
+    batchin.toml:25:1: models[0].pricing.characters is missing; speech needs a price, such as 15.0 (or pricing.audio_second)
+    batchin.toml:25:1: models[0].pricing.std_output is missing; chat needs a price, such as 0.08
     batchin.toml:28:14: there is no upstream "gpu-2"; did you mean "gpu-1"?
-    batchin.toml:29:25: capability "speech" is not in this version
+    batchin.toml:29:25: capability "images" is not in this version
     batchin.toml:31:21: models[0].max_output_tokens is above context_length (100)
     batchin.toml:36:6: "b" already names the model "a"
     batchin.toml:41:13: models[1].pricing.std_input must have at most 6 decimals
@@ -290,6 +291,17 @@ fn nothing_is_served_for_free_by_accident() {
         ("[\"embeddings\"]", "std_input = 0.1\ncached_input = 0", true),
         ("[\"embeddings\"]", "std_input = -1", false),
         ("[\"chat\"]", "std_input = 0.1\nstd_output = 0.2\nbatch.fill = 0.0", false),
+        ("[\"speech\"]", "characters = 15", true),
+        ("[\"speech\"]", "audio_second = 0.0001", true),
+        ("[\"speech\"]", "characters = 0", false),
+        ("[\"speech\"]", "characters = 0\naudio_second = 0.000000000001", true),
+        ("[\"speech\"]", "audio_second = 0.0000000000001", false),
+        ("[\"speech\"]", "std_input = 1", false),
+        ("[\"rerank\"]", "search = 0.001", true),
+        ("[\"rerank\"]", "std_input = 0.01", true),
+        ("[\"embeddings\", \"rerank\"]", "search = 0.001", false),
+        ("[\"chat\", \"speech\"]", "std_input = 0.1\nstd_output = 0.2", false),
+        ("[\"chat\", \"embeddings\"]", "std_input = 0\nstd_output = 0.2", false),
     ];
     for (capabilities, pricing, is_fine) in cases {
         assert_eq!(load(&model(capabilities, pricing)).is_ok(), is_fine, "{capabilities} {pricing}");

@@ -16,11 +16,24 @@ listed! {
         Embeddings => "embeddings",
         /// Ranking documents by a query.
         Rerank => "rerank",
+        /// Speaking a text.
+        Speech => "speech",
     }
 }
 
+/// What an answer is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Makes {
+    /// Text, of completion tokens, whole or as a stream of events.
+    Text,
+    /// Numbers: vectors, ranks.
+    Values,
+    /// Sound, as bytes of one of its formats.
+    Sound,
+}
+
 macro_rules! call_kinds {
-    ($($kind:ident = $code:literal, $name:literal at $path:literal, prompt $prompt:literal, ids $id:literal, asks $asks:ident, needs $needs:ident, generates $generates:literal;)+) => {
+    ($($kind:ident = $code:literal, $name:literal at $path:literal, prompt $prompt:literal, ids $id:literal, asks $asks:ident, needs $needs:ident, makes $makes:ident;)+) => {
         stored! {
             /// A kind of inference call: one that a model answers. Listed in the order of the documentation.
             pub enum CallKind {
@@ -65,30 +78,30 @@ macro_rules! call_kinds {
                 match self { $(Self::$kind => Capability::$needs),+ }
             }
 
-            /// Whether the call produces text that can be streamed.
-            pub const fn generates(self) -> bool {
-                match self { $(Self::$kind => $generates),+ }
+            /// What its answer is made of.
+            pub const fn makes(self) -> Makes {
+                match self { $(Self::$kind => Makes::$makes),+ }
             }
         }
     };
 }
 
 call_kinds! {
-    Chat = 0, "chat" at "/chat/completions", prompt "messages", ids "chatcmpl_", asks Chat, needs Chat, generates true;
-    Completions = 1, "completions" at "/completions", prompt "prompt", ids "cmpl_", asks Completions, needs Completions, generates true;
+    Chat = 0, "chat" at "/chat/completions", prompt "messages", ids "chatcmpl_", asks Chat, needs Chat, makes Text;
+    Completions = 1, "completions" at "/completions", prompt "prompt", ids "cmpl_", asks Completions, needs Completions, makes Text;
     // OpenAI's have no ids, and Mistral's packages demand one.
-    Embeddings = 2, "embeddings" at "/embeddings", prompt "input", ids "embd_", asks Embeddings, needs Embeddings, generates false;
-    Responses = 3, "responses" at "/responses", prompt "input", ids "resp_", asks Chat, needs Chat, generates true;
-    Messages = 4, "messages" at "/messages", prompt "messages", ids "msg_", asks Chat, needs Chat, generates true;
+    Embeddings = 2, "embeddings" at "/embeddings", prompt "input", ids "embd_", asks Embeddings, needs Embeddings, makes Values;
+    Responses = 3, "responses" at "/responses", prompt "input", ids "resp_", asks Chat, needs Chat, makes Text;
+    Messages = 4, "messages" at "/messages", prompt "messages", ids "msg_", asks Chat, needs Chat, makes Text;
     // Mistral's, for the middle of a text.
-    Fim = 5, "fim" at "/fim/completions", prompt "prompt", ids "fim_", asks Completions, needs Completions, generates true;
-    Rerank = 6, "rerank" at "/rerank", prompt "query", ids "rerank_", asks Rerank, needs Rerank, generates false;
+    Fim = 5, "fim" at "/fim/completions", prompt "prompt", ids "fim_", asks Completions, needs Completions, makes Text;
+    Rerank = 6, "rerank" at "/rerank", prompt "query", ids "rerank_", asks Rerank, needs Rerank, makes Values;
+    Speech = 7, "speech" at "/audio/speech", prompt "input", ids "speech_", asks Speech, needs Speech, makes Sound;
 }
 
 impl CallKind {
     /// What the documentation promises and no line of the table answers yet: what a model is asked for, and the path.
-    pub const LATER: [(&str, &str); 3] =
-        [("speech", "/v1/audio/speech"), ("images", "/v1/images/generations"), ("video", "/v1/video/generate")];
+    pub const LATER: [(&str, &str); 2] = [("images", "/v1/images/generations"), ("video", "/v1/video/generate")];
 
     /// Paths beside the documented ones under which clients of other APIs make a call. Batches take the documented ones alone.
     pub const BESIDE: [(&str, Self); 1] = [("/v2/rerank", Self::Rerank)];
@@ -108,6 +121,11 @@ impl CallKind {
         Self::ALL.map(Self::path).join(", ")
     }
 
+    /// Whether the call produces completion tokens, whose text can be streamed.
+    pub const fn generates(self) -> bool {
+        matches!(self.makes(), Makes::Text)
+    }
+
     /// Whether it is asked of model servers as another kind of call.
     pub fn is_retold(self) -> bool {
         self.asks() != self
@@ -120,9 +138,10 @@ impl CallKind {
 
     /// Those that a body is taken for which does not say so, in that order. A text completion comes last: other calls may
     /// have a `prompt` beside their own member. What is asked as another kind has its prompt's name from that, and says
-    /// which it is.
+    /// which it is; so does what makes neither text nor values.
     pub fn by_meaning() -> impl Iterator<Item = Self> {
-        Self::asked().filter(|kind| *kind != Self::Completions).chain([Self::Completions])
+        let is_meant = |kind: &Self| matches!(kind.makes(), Makes::Text | Makes::Values);
+        Self::asked().filter(is_meant).filter(|kind| *kind != Self::Completions).chain([Self::Completions])
     }
 
     /// The kind that a body is meant for which does not say so, by the members it has.
@@ -158,7 +177,7 @@ mod tests {
         ] {
             assert_eq!(CallKind::meant_by(|name| members.contains(&name)), kind, "{members:?}");
         }
-        assert_eq!(CallKind::by_meaning().count(), CallKind::asked().count());
+        assert!(CallKind::by_meaning().all(|kind| CallKind::meant_by(|name| name == kind.prompt()) == Some(kind)));
     }
 
     #[test]
@@ -185,6 +204,7 @@ mod tests {
             [3, 4, 5, 6].map(CallKind::from_code),
             [Some(CallKind::Responses), Some(CallKind::Messages), Some(CallKind::Fim), Some(CallKind::Rerank)]
         );
+        assert_eq!([7].map(CallKind::from_code), [Some(CallKind::Speech)]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub mod time;
 pub mod webhook;
 
 pub use batch::{BatchStatus, Chore, Ending, TaskStatus, Window};
-pub use call::{CallKind, Capability};
+pub use call::{CallKind, Capability, Makes};
 pub use class::{Class, Priority};
 pub use clock::{Clock, IdSource};
 pub use file::FilePurpose;

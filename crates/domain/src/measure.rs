@@ -13,8 +13,24 @@ listed! {
         CacheWriteTokens,
         /// Tokens produced, hidden reasoning among them.
         CompletionTokens,
+        /// Unicode scalars of a text that is spoken, in normalisation form C.
+        Characters,
+        /// Milliseconds of sound, heard or made.
+        AudioMs,
+        /// Pictures made. They are priced by their pixels.
+        Images,
+        /// Pixels of the pictures made, all together.
+        Pixels,
+        /// Milliseconds of film made.
+        VideoMs,
+        /// Documents ranked.
+        Searches,
     }
 }
+
+/// Pixels of a picture of 1024 by 1024, by which pictures are priced.
+const PIXELS_OF_AN_IMAGE: u64 = 1_024 * 1_024;
+const MS_PER_SECOND: u64 = 1_000;
 
 /// How much of each measure a request came to, or many together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,8 +41,40 @@ impl Measure {
     pub const fn part_of(self) -> Option<Self> {
         match self {
             Self::CachedTokens | Self::CacheWriteTokens => Some(Self::PromptTokens),
-            Self::PromptTokens | Self::CompletionTokens => None,
+            Self::PromptTokens
+            | Self::CompletionTokens
+            | Self::Characters
+            | Self::AudioMs
+            | Self::Images
+            | Self::Pixels
+            | Self::VideoMs
+            | Self::Searches => None,
         }
+    }
+
+    /// Whether tokens are counted. Everything else is counted of few requests.
+    pub const fn is_of_tokens(self) -> bool {
+        matches!(self, Self::PromptTokens | Self::CachedTokens | Self::CacheWriteTokens | Self::CompletionTokens)
+    }
+
+    /// How many of it a price is for: sound and film are priced by the second, pictures by 1024 times 1024 pixels.
+    pub const fn per_price(self) -> u64 {
+        match self {
+            Self::AudioMs | Self::VideoMs => MS_PER_SECOND,
+            Self::Pixels => PIXELS_OF_AN_IMAGE,
+            Self::PromptTokens
+            | Self::CachedTokens
+            | Self::CacheWriteTokens
+            | Self::CompletionTokens
+            | Self::Characters
+            | Self::Images
+            | Self::Searches => 1,
+        }
+    }
+
+    /// Those of which few requests have any.
+    pub fn made() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|measure| !measure.is_of_tokens())
     }
 }
 
@@ -80,6 +128,18 @@ impl Counts {
     pub fn whole(self) -> Self {
         let parts = Measure::ALL.into_iter().filter(|measure| measure.part_of().is_some());
         parts.fold(self, |counts, part| counts.with(part, 0))
+    }
+
+    /// Both together, as far as numbers go.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        let add = |sum: Self, measure| sum.with(measure, sum.of(measure).saturating_add(more.of(measure)));
+        Measure::ALL.into_iter().fold(self, add)
+    }
+
+    /// Whether anything but tokens was counted.
+    pub fn has_made(self) -> bool {
+        Measure::made().any(|measure| self.of(measure) > 0)
     }
 
     /// Whether any is larger than in `most`, parts aside.

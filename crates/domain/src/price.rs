@@ -10,9 +10,12 @@ use crate::{Amount, Class, Counts, Measure};
 const PICO_PER_NANO: u128 = 1_000;
 /// A dollar per million tokens is a micro-dollar, a million pico-dollars, per token.
 const RATE_DECIMALS: u32 = 6;
+/// A dollar is so many decimals of pico-dollars.
+const UNIT_DECIMALS: u32 = 12;
 const PPM: u128 = 1_000_000;
 
-/// Pico-dollars per unit: per token, character, image or second. `$0.02` per million tokens is 20,000.
+/// Pico-dollars per unit: per token, character, document, second, or picture of 1024 by 1024 ([`Measure::per_price`]).
+/// `$0.02` per million tokens is 20,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate(u64);
 
@@ -41,9 +44,9 @@ pub enum ParsePriceError {
     /// Not a plain non-negative decimal.
     #[error("must be a decimal number of dollars, zero or more, such as 0.02")]
     NotADecimal,
-    /// More than six decimals.
-    #[error("must have at most 6 decimals")]
-    TooFine,
+    /// More decimals than it can have: six, or twelve of what is priced one by one.
+    #[error("must have at most {0} decimals")]
+    TooFine(u32),
     /// Out of range.
     #[error("is too large")]
     TooLarge,
@@ -65,12 +68,22 @@ impl Rate {
 
     /// From decimal dollars per million units, exactly: `"0.02"` is 20,000 pico-dollars per unit.
     pub fn parse_dollars_per_million(text: &str) -> Result<Self, ParsePriceError> {
-        parse_fixed(text).map(Self)
+        parse_fixed(text, RATE_DECIMALS).map(Self)
+    }
+
+    /// From decimal dollars per unit, exactly: `"0.0001"` is 100,000,000 pico-dollars.
+    pub fn parse_dollars(text: &str) -> Result<Self, ParsePriceError> {
+        parse_fixed(text, UNIT_DECIMALS).map(Self)
+    }
+
+    /// Decimal dollars per unit: `0.0001`.
+    pub fn to_dollars_text(self) -> String {
+        fixed_text(self.0, UNIT_DECIMALS)
     }
 
     /// Decimal dollars per million units: `0.02`.
     pub fn to_dollars_per_million_text(self) -> String {
-        fixed_text(self.0)
+        fixed_text(self.0, RATE_DECIMALS)
     }
 
     /// This rate times a factor, rounded up to a whole pico-dollar.
@@ -87,13 +100,13 @@ impl Factor {
 
     /// From decimal text: `"0.5"`. At most six decimals.
     pub fn parse(text: &str) -> Result<Self, ParsePriceError> {
-        u32::try_from(parse_fixed(text)?).map(Self).map_err(|_| ParsePriceError::TooLarge)
+        u32::try_from(parse_fixed(text, RATE_DECIMALS)?).map(Self).map_err(|_| ParsePriceError::TooLarge)
     }
 }
 
 impl fmt::Display for Factor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&fixed_text(u64::from(self.0)))
+        f.write_str(&fixed_text(u64::from(self.0), RATE_DECIMALS))
     }
 }
 
@@ -123,7 +136,8 @@ impl Tariff {
     }
 
     /// What `counts` cost: `ceil(sum(count * rate) / 1000)` nano-dollars, rounded once, each unit at one rate: of a whole
-    /// what is in no part, of its parts together no more than the whole.
+    /// what is in no part, of its parts together no more than the whole. What is counted finer than it is priced is
+    /// rounded up to a whole pico-dollar, each measure once.
     pub fn cost(self, counts: Counts) -> Amount {
         rounded_up(self.pico(counts.apart()))
     }
@@ -140,6 +154,7 @@ impl Tariff {
         let (highest, budget) =
             (self.highest(), u128::from(money.nanos().unsigned_abs()).saturating_mul(PICO_PER_NANO));
         let left = budget.saturating_sub(highest.pico(most.with(measure, 0).whole()));
+        let left = left.saturating_mul(u128::from(measure.per_price()));
         left.checked_div(u128::from(highest.rate(measure).0)).map(|count| u64::try_from(count).unwrap_or(u64::MAX))
     }
 
@@ -150,7 +165,10 @@ impl Tariff {
     }
 
     fn pico(self, counts: Counts) -> u128 {
-        let of = |measure| u128::from(counts.of(measure)).saturating_mul(u128::from(self.rate(measure).0));
+        let of = |measure: Measure| {
+            let cost = u128::from(counts.of(measure)).saturating_mul(u128::from(self.rate(measure).0));
+            if measure.per_price() == 1 { cost } else { cost.div_ceil(u128::from(measure.per_price())) }
+        };
         Measure::ALL.into_iter().map(of).fold(0, u128::saturating_add)
     }
 
@@ -186,8 +204,8 @@ fn rounded_up(pico: u128) -> Amount {
     Amount::saturating_from_nanos(pico.div_ceil(PICO_PER_NANO))
 }
 
-/// Decimal text to millionths.
-fn parse_fixed(text: &str) -> Result<u64, ParsePriceError> {
+/// Decimal text to units of its last possible decimal.
+fn parse_fixed(text: &str, decimals: u32) -> Result<u64, ParsePriceError> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let all_digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     if !all_digits(whole) || !all_digits(fraction) {
@@ -196,15 +214,17 @@ fn parse_fixed(text: &str) -> Result<u64, ParsePriceError> {
     let fraction = fraction.trim_end_matches('0');
     let missing = u32::try_from(fraction.len())
         .ok()
-        .and_then(|len| RATE_DECIMALS.checked_sub(len))
-        .ok_or(ParsePriceError::TooFine)?;
+        .and_then(|len| decimals.checked_sub(len))
+        .ok_or(ParsePriceError::TooFine(decimals))?;
     let digits: u64 = format!("{whole}{fraction}").parse().map_err(|_| ParsePriceError::TooLarge)?;
     10_u64.checked_pow(missing).and_then(|scale| digits.checked_mul(scale)).ok_or(ParsePriceError::TooLarge)
 }
 
-fn fixed_text(millionths: u64) -> String {
-    let (whole, rest) = (millionths / 1_000_000, millionths % 1_000_000);
-    if rest == 0 { whole.to_string() } else { format!("{whole}.{}", format!("{rest:06}").trim_end_matches('0')) }
+fn fixed_text(units: u64, decimals: u32) -> String {
+    let text = format!("{units:0width$}", width = decimals.saturating_add(1) as usize);
+    let (whole, rest) = text.split_at(text.len().saturating_sub(decimals as usize));
+    let rest = rest.trim_end_matches('0');
+    if rest.is_empty() { whole.to_owned() } else { format!("{whole}.{rest}") }
 }
 
 #[cfg(test)]
@@ -221,9 +241,14 @@ mod tests {
     #[test]
     fn a_dollar_price_is_exact_pico_dollars() {
         assert_eq!(Rate::parse_dollars_per_million("0.02"), Ok(Rate::from_pico(20_000)));
-        assert_eq!(Rate::parse_dollars_per_million("0.0000001"), Err(ParsePriceError::TooFine));
+        assert_eq!(Rate::parse_dollars_per_million("0.0000001"), Err(ParsePriceError::TooFine(6)));
         assert_eq!(Rate::parse_dollars_per_million("-1"), Err(ParsePriceError::NotADecimal));
         assert_eq!(Rate::from_pico(20_000).to_dollars_per_million_text(), "0.02");
+        assert_eq!(Rate::from_pico(3_000_000).to_dollars_per_million_text(), "3");
+        let second = Rate::from_pico(100_000_000);
+        assert_eq!((Rate::parse_dollars("0.0001"), second.to_dollars_text().as_str()), (Ok(second), "0.0001"));
+        assert_eq!(Rate::parse_dollars("0.0000000000001"), Err(ParsePriceError::TooFine(12)));
+        assert_eq!(Rate::FREE.to_dollars_text(), "0");
     }
 
     #[test]
@@ -258,6 +283,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_is_priced_by_its_unit() {
+        let dollars = |text| Rate::parse_dollars(text).unwrap();
+        let tariff = Tariff::FREE
+            .with(Measure::Characters, Rate::parse_dollars_per_million("15").unwrap())
+            .with(Measure::AudioMs, dollars("0.0001"))
+            .with(Measure::Pixels, dollars("0.003"))
+            .with(Measure::VideoMs, dollars("0.05"))
+            .with(Measure::Searches, dollars("0.001"));
+        for (measure, count, nanos) in [
+            (Measure::Characters, 1_000, 15_000_000),
+            (Measure::AudioMs, 1_500, 150_000),
+            (Measure::AudioMs, 1, 100),
+            (Measure::Pixels, 1_024 * 1_024, 3_000_000),
+            (Measure::Pixels, 512 * 512, 750_000),
+            (Measure::Pixels, 1, 3),
+            (Measure::VideoMs, 5_041, 252_050_000),
+            (Measure::Searches, 3, 3_000_000),
+            (Measure::Images, 9, 0),
+        ] {
+            let counts = Counts::NONE.with(measure, count);
+            assert_eq!(tariff.cost(counts).nanos(), nanos, "{measure:?} {count}");
+            assert_eq!(tariff.highest_cost(counts), tariff.cost(counts));
+        }
+        // Rounded once: of two that are each a part of a nano-dollar.
+        let counts = Counts::of_tokens(1, 0).with(Measure::AudioMs, 1);
+        let fine = Tariff::of_tokens(Rate::from_pico(400), Rate::FREE).with(Measure::AudioMs, Rate::from_pico(400_000));
+        assert_eq!(fine.cost(counts).nanos(), 1);
+    }
+
+    #[test]
     fn the_largest_counts_and_rates_overflow_nothing() {
         let most = Measure::ALL.into_iter().fold(Counts::NONE, |counts, measure| counts.with(measure, u64::MAX));
         let dear = Tariff([Rate::from_pico(u64::MAX); Measure::ALL.len()]);
@@ -281,14 +336,15 @@ mod tests {
             tariff in any_tariff(0..10_000_000), counts in any_counts(0..1_000_000), more in 0u64..1_000,
         ) {
             let cost = tariff.cost(counts);
-            let [prompt, cached, written, completion] = Measure::ALL.map(|measure| u128::from(counts.of(measure)));
+            let [prompt, cached, written, made @ ..] = Measure::ALL.map(|measure| u128::from(counts.of(measure)));
             let cached = cached.min(prompt);
             let written = written.min(prompt - cached);
-            let each = [prompt - cached - written, cached, written, completion].into_iter().zip(tariff.0);
-            let exact: u128 = each.map(|(count, rate)| count * u128::from(rate.pico())).sum();
+            let each = [prompt - cached - written, cached, written].into_iter().chain(made).zip(tariff.0);
+            let each = each.zip(Measure::ALL.map(|measure| u128::from(measure.per_price())));
+            let exact: u128 = each.map(|((count, rate), per)| (count * u128::from(rate.pico())).div_ceil(per)).sum();
             let nanos = u128::from(cost.nanos().unsigned_abs());
             prop_assert!(nanos * 1000 >= exact && nanos * 1000 < exact + 1000);
-            for whole in [Measure::PromptTokens, Measure::CompletionTokens] {
+            for whole in Measure::ALL.into_iter().filter(|measure| measure.part_of().is_none()) {
                 prop_assert!(tariff.cost(counts.with(whole, counts.of(whole) + more)) >= cost);
             }
         }
@@ -310,7 +366,8 @@ mod tests {
         fn parts_without_a_price_of_their_own_change_nothing(
             input in 0u64..u64::MAX, output in 0u64..u64::MAX, counts in any_counts(0..u64::MAX),
         ) {
-            let tariff = Tariff::of_tokens(Rate::from_pico(input), Rate::from_pico(output));
+            let tariff = Tariff::of_tokens(Rate::from_pico(input), Rate::from_pico(output))
+                .with(Measure::Pixels, Rate::from_pico(output));
             prop_assert_eq!(tariff.cost(counts), tariff.cost(counts.whole()));
             prop_assert_eq!(tariff.cost(counts), tariff.highest_cost(counts));
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{BatchId, CallKind, Capability, Class, Counts, Measure, RequestId, Tariff, TaskId};
+use batchin_domain::{BatchId, CallKind, Capability, Class, Counts, Makes, Measure, RequestId, Tariff, TaskId};
 use batchin_openai::{InvalidRequest, Peek, peek, tokens_as_texts};
 use bytes::Bytes;
 
@@ -119,7 +119,19 @@ impl Admitted {
         let input = self.prompt_guess.clamp(1, self.ceiling.most.of(Measure::PromptTokens).max(1));
         let most = self.peek.max_output.map_or(USUAL_OUTPUT, u64::from).min(USUAL_OUTPUT);
         let output = if call.generates() { most.saturating_mul(self.ceiling.answers) } else { 0 };
-        Counts::of_tokens(input, output)
+        if reads_tokens(call) {
+            Counts::of_tokens(input, output).plus(self.peek.bound.made)
+        } else {
+            self.peek.bound.made
+        }
+    }
+}
+
+/// Whether tokens are counted of it.
+const fn reads_tokens(call: CallKind) -> bool {
+    match call.makes() {
+        Makes::Text | Makes::Values => true,
+        Makes::Sound => false,
     }
 }
 
@@ -139,7 +151,7 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
     }
     let (asked, peek) = in_texts((asked, peek), inbound.call, model.token_input).map_err(AdmitError::Invalid)?;
     let context = u64::from(model.context_length);
-    let input = input_bound(&peek, context);
+    let input = if reads_tokens(inbound.call) { input_bound(&peek, context) } else { 0 };
     // Each prompt of a list is answered so many times.
     let answers = u64::from(peek.choices.max(1)).saturating_mul(u64::from(peek.bound.items.max(1)));
     let limited = output_limit(&peek, model, inbound.call, input);
@@ -149,9 +161,9 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
         limit,
     })?;
     let tariff = model.prices.in_class(inbound.class);
-    let most = Counts::of_tokens(input, most.saturating_mul(answers));
+    let most = Counts::of_tokens(input, most.saturating_mul(answers)).plus(peek.bound.made);
     let ceiling = Ceiling { cost: tariff.highest_cost(most), tariff, most, answers };
-    let prompt_guess = prompt_guess(&peek, &asked.body);
+    let prompt_guess = if reads_tokens(inbound.call) { prompt_guess(&peek, &asked.body) } else { 0 };
     Ok(Admitted { model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek, asked })
 }
 

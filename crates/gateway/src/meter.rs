@@ -61,6 +61,8 @@ pub(crate) struct Meter {
     guessed_input: u64,
     /// The most bytes of the prompt that may stand before the answers: no sign that a server goes beyond its limit.
     echoed: u64,
+    /// What was made, and was counted here.
+    made: Counts,
     said: Said,
     /// Of that, what came since the upstream last told its count.
     uncounted: Said,
@@ -83,6 +85,8 @@ impl Meter {
             answers: ceiling.answers,
             guessed_input: admitted.prompt_guess,
             echoed: if peek.echo { echo_bytes(bound).saturating_mul(u64::from(peek.choices.max(1))) } else { 0 },
+            // However much of them is told.
+            made: Counts::NONE.with(Measure::Searches, bound.made.of(Measure::Searches)),
             said: Said::default(),
             uncounted: Said::default(),
             told: None,
@@ -90,6 +94,11 @@ impl Meter {
             token_by_token: false,
             is_cut: false,
         }
+    }
+
+    /// So much of something was made.
+    pub fn made(&mut self, measure: Measure, count: u64) {
+        self.made = self.made.with(measure, count);
     }
 
     /// Such a server answers.
@@ -148,6 +157,9 @@ impl Meter {
 
     /// Whether a count is ours.
     pub fn is_estimated(&self) -> bool {
+        if self.bound.tokens() == 0 {
+            return false;
+        }
         let told = self.told.unwrap_or_default();
         told.prompt_tokens.is_none() || told.completion_tokens.is_none() || self.uncounted.pieces > 0
     }
@@ -210,6 +222,7 @@ impl Meter {
         Counts::of_tokens(prompt, completion)
             .with(Measure::CachedTokens, told.cached_tokens)
             .with(Measure::CacheWriteTokens, told.cache_write_tokens)
+            .plus(self.made)
     }
 }
 
@@ -228,6 +241,7 @@ mod tests {
             answers: 1,
             guessed_input: 10,
             echoed: 0,
+            made: Counts::NONE,
             said: Said::default(),
             uncounted: Said::default(),
             told: None,

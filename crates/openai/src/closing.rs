@@ -17,8 +17,8 @@ use crate::{
 pub(crate) const fn streams_deltas(call: CallKind) -> bool {
     match call.asks() {
         CallKind::Chat | CallKind::Responses | CallKind::Messages => true,
-        // Of embeddings and rankings there are no streams.
-        CallKind::Completions | CallKind::Fim | CallKind::Embeddings | CallKind::Rerank => false,
+        // Of the others there are no chunks.
+        CallKind::Completions | CallKind::Fim | CallKind::Embeddings | CallKind::Rerank | CallKind::Speech => false,
     }
 }
 

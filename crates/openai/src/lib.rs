@@ -51,11 +51,12 @@ pub use meant::meant_for;
 pub use members::{InvalidJson, MAX_DEPTH, compact, each_member};
 pub use parts::{Part, Parts, join_vectors, parts_of_input};
 pub use peek::{
-    COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, Peek, Position, peek,
+    COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, MAX_SPEECH_CHARACTERS, Peek,
+    Position, peek,
 };
 pub use ranking::{documents_as_texts, with_meta};
 pub use retold::{AskedAs, Names, Retelling, Telling};
 pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit};
 pub use steering::{STEERING, Steering};
 pub use usage::{Usage, usage_of};
-pub use wanted::{Encoding, Ranking, Vectors, Wanted};
+pub use wanted::{Encoding, Ranking, SoundFormat, Spoken, Vectors, Wanted};

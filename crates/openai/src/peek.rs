@@ -9,14 +9,16 @@ mod content;
 mod embeddings;
 mod rerank;
 mod scalar;
+mod speech;
 
 pub use completions::COMPLETIONS_DEFAULT_MAX_TOKENS;
 pub(crate) use completions::one_text;
 pub(crate) use scalar::whole_number;
+pub use speech::MAX_SPEECH_CHARACTERS;
 
 use std::ops::ControlFlow;
 
-use batchin_domain::CallKind;
+use batchin_domain::{CallKind, Counts};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -92,6 +94,8 @@ pub struct InputBound {
     pub media: u32,
     /// Tools or functions are offered.
     pub has_tools: bool,
+    /// The most that is counted but tokens.
+    pub made: Counts,
 }
 
 /// A body that cannot be served. The message is for the client and says what to change.
@@ -182,13 +186,14 @@ const fn ways_of(call: CallKind) -> &'static Ways {
         CallKind::Completions | CallKind::Fim => &completions::WAYS,
         CallKind::Embeddings => &embeddings::WAYS,
         CallKind::Rerank => &rerank::WAYS,
+        CallKind::Speech => &speech::WAYS,
     }
 }
 
 /// The members that are read, each as it lies in the body.
 #[derive(Default)]
 struct Found<'a> {
-    seen: u32,
+    seen: u64,
     model: Option<&'a RawValue>,
     messages: Option<&'a RawValue>,
     prompt: Option<&'a RawValue>,
@@ -210,6 +215,11 @@ struct Found<'a> {
     top_n: Option<&'a RawValue>,
     return_documents: Option<&'a RawValue>,
     max_chunks_per_doc: Option<&'a RawValue>,
+    response_format: Option<&'a RawValue>,
+    stream_format: Option<&'a RawValue>,
+    voice: Option<&'a RawValue>,
+    speed: Option<&'a RawValue>,
+    ref_audio: Option<&'a RawValue>,
     /// Bytes of further members that chat templates put into the prompt.
     other_prompt_bytes: u64,
     /// Bytes of a template's arguments that it may put into every message.
@@ -246,7 +256,12 @@ impl<'a> Found<'a> {
             "top_n" => (23, &mut self.top_n),
             "return_documents" => (24, &mut self.return_documents),
             "max_chunks_per_doc" => (25, &mut self.max_chunks_per_doc),
-            "tool_choice" | "response_format" | "structured_outputs" => {
+            "response_format" => (26, &mut self.response_format),
+            "stream_format" => (27, &mut self.stream_format),
+            "voice" => (28, &mut self.voice),
+            "speed" => (29, &mut self.speed),
+            "ref_audio" => (30, &mut self.ref_audio),
+            "tool_choice" | "structured_outputs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
                 return Ok(());
             }
@@ -333,9 +348,11 @@ impl<'a> Found<'a> {
         let best_of = scalar::count("best_of", self.best_of, 0..=MAX_CHOICES)?.unwrap_or(1);
         let has_suffix = self.fills();
         scalar::unread_text("suffix", self.suffix)?;
+        let wanted = self.wanted(call, &bound)?;
         Ok(Peek {
             model,
-            stream,
+            // Sound that comes as it is, is no stream of events.
+            stream: if let Wanted::Sound(spoken) = wanted { spoken.as_events } else { stream },
             include_usage: scalar::include_usage(self.stream_options)?,
             continuous_usage: scalar::continuous_usage(self.stream_options),
             max_output: (ways.max_output)(stated),
@@ -349,7 +366,7 @@ impl<'a> Found<'a> {
             has_suffix,
             // Only when all are there is it known which are the best.
             streams_less: self.streams_less || best_of > n,
-            wanted: self.wanted(call, &bound)?,
+            wanted,
             bound,
         })
     }
@@ -361,6 +378,7 @@ impl<'a> Found<'a> {
                 Ok(Wanted::Vectors(Vectors { inputs: bound.items, encoding }))
             }
             CallKind::Rerank => rerank::wanted(self).map(Wanted::Ranking),
+            CallKind::Speech => speech::wanted(self).map(Wanted::Sound),
             CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages | CallKind::Fim => {
                 Ok(Wanted::Choices)
             }
@@ -377,7 +395,7 @@ impl<'a> Found<'a> {
         bound.text_bytes += others.map(|raw| raw.get().len() as u64).sum::<u64>();
         // Templates of chats may put documents in.
         let documents = self.documents.filter(|_| call.prompt() != "query");
-        let beside = [self.suffix, self.tools, self.functions, documents];
+        let beside = [self.suffix, self.tools, self.functions, documents, self.response_format];
         bound.text_bytes += beside.into_iter().flatten().map(|raw| raw.get().len() as u64).sum::<u64>();
         bound.text_bytes += self.other_prompt_bytes;
         bound.text_bytes = bound.text_bytes.saturating_add(self.template_bytes.saturating_mul(bound.messages.into()));
@@ -388,7 +406,7 @@ impl<'a> Found<'a> {
 }
 
 /// The names that are read above: from these none may differ by case alone.
-const READ: [&str; 38] = [
+const READ: [&str; 42] = [
     "model",
     "messages",
     "prompt",
@@ -427,6 +445,10 @@ const READ: [&str; 38] = [
     "prompt_logprobs",
     "audio",
     "modalities",
+    "stream_format",
+    "voice",
+    "speed",
+    "ref_audio",
 ];
 
 fn by_case(key: &str, known: &str) -> InvalidRequest {

@@ -1,5 +1,7 @@
 //! Holds: what a whole answer must have in it, by what was asked for.
 
+use batchin_domain::listed;
+
 /// What a whole answer must have in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
@@ -10,6 +12,8 @@ pub enum Wanted {
     Vectors(Vectors),
     /// The best of the documents.
     Ranking(Ranking),
+    /// A text, spoken.
+    Sound(Spoken),
 }
 
 /// The vectors of an embeddings call.
@@ -30,6 +34,50 @@ pub struct Ranking {
     pub best: u32,
     /// Whether their texts are told too.
     pub returns_documents: bool,
+}
+
+/// The sound of a speech call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// What the client hears it in.
+    pub format: SoundFormat,
+    /// Whether it comes as server-sent events, with the sound in base64, and not as it is.
+    pub as_events: bool,
+}
+
+listed! {
+    /// A format of sound, by its name in OpenAI's API.
+    pub enum SoundFormat {
+        /// MPEG layer 3.
+        Mp3 => "mp3",
+        /// Opus in Ogg.
+        Opus => "opus",
+        /// AAC in ADTS frames.
+        Aac => "aac",
+        /// FLAC.
+        Flac => "flac",
+        /// PCM in RIFF.
+        Wav => "wav",
+        /// 16-bit little-endian samples of one channel, 24,000 a second, without a head.
+        Pcm => "pcm",
+    }
+}
+
+impl SoundFormat {
+    /// What an answer that does not say which is in.
+    pub const DEFAULT: Self = Self::Mp3;
+
+    /// The media type of its bytes.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Mp3 => "audio/mpeg",
+            Self::Opus => "audio/ogg",
+            Self::Aac => "audio/aac",
+            Self::Flac => "audio/flac",
+            Self::Wav => "audio/wav",
+            Self::Pcm => "audio/pcm",
+        }
+    }
 }
 
 /// How a vector is written.

@@ -333,7 +333,11 @@ impl Check {
     /// A row's counts with each unit in one place, as `Counts::apart` has them, in SQL.
     fn apart(&self) -> [String; Measure::ALL.len()] {
         let least = if self.dialect == Dialect::Postgres { "least" } else { "min" };
-        let mut counts = Measure::ALL.map(|measure| column(measure).to_owned());
+        let count = |measure: Measure| match measure.is_of_tokens() {
+            true => column(measure).to_owned(),
+            false => format!("coalesce({}, 0)", column(measure)),
+        };
+        let mut counts = Measure::ALL.map(count);
         for part in Measure::ALL {
             let Some(whole) = part.part_of() else { continue };
             let (part, whole) = (part as usize, whole as usize);
@@ -367,7 +371,17 @@ impl Check {
             // Rows from before counts were bounded can have any number; in PostgreSQL their products need room.
             let wide = if self.dialect == Dialect::Postgres { "numeric" } else { "bigint" };
             let apart = self.apart();
-            let of = |measure| format!("CAST({} AS {wide}) * {}", apart[measure as usize], price.rate(measure).pico());
+            let of = |measure: Measure| {
+                let (count, rate) = (&apart[measure as usize], price.rate(measure).pico());
+                match measure.per_price() {
+                    1 => format!("CAST({count} AS {wide}) * {rate}"),
+                    // Of whole units first: their products need no more room than the cost does.
+                    per => format!(
+                        "(CAST({count} / {per} AS {wide}) * {rate} + \
+                         CAST((({count} % {per}) * {rate} + {per} - 1) / {per} AS {wide}))"
+                    ),
+                }
+            };
             let pico = format!("({})", Measure::ALL.map(of).join(" + "));
             // Rounded up to a whole nano-dollar, without a division.
             let cost = format!("CAST(cost_nano AS {wide}) * 1000");
@@ -376,7 +390,8 @@ impl Check {
         sql.push_str(&format!(" LIMIT {FAULTS_PER_RULE}"));
         let rows = self.all(sql, vec![model.into(), class.into(), version.0.into()]).await?;
         let read = |row: &Row| {
-            let count = |column| Ok::<_, StoreError>(u64::try_from(row.get::<i64>(column)?).unwrap_or(0));
+            let count =
+                |column| Ok::<_, StoreError>(u64::try_from(row.get::<Option<i64>>(column)?.unwrap_or(0)).unwrap_or(0));
             let counts = counts_by(count)?;
             let subject: uuid::Uuid = row.get("request_id")?;
             let expected = price.map_or(0, |price| price.cost(counts).nanos());

@@ -16,4 +16,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0010_marks.sql"),
     include_str!("schema/0011_nodes.sql"),
     include_str!("schema/0012_cache_writes.sql"),
+    include_str!("schema/0013_made.sql"),
 ];

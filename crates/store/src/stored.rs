@@ -1,6 +1,6 @@
 //! Holds: numbers and what they stand for, from and to their columns.
 
-use batchin_db::Row;
+use batchin_db::{Row, Value};
 use batchin_domain::{Amount, Counts, Measure, stored::Stored};
 
 use crate::StoreError;
@@ -35,14 +35,37 @@ pub(crate) fn stored_if<T: Stored>(
     code.map(|code| T::from_code(code).ok_or(StoreError::Corrupt { table, column })).transpose()
 }
 
-/// The column that counts a measure: in the usage log, and of tasks and batches.
+/// The column that counts a measure: in the usage log, and of tasks and batches. What is counted of few requests
+/// ([`Measure::made`]) is null in the others.
 pub(crate) const fn column(measure: Measure) -> &'static str {
     match measure {
         Measure::PromptTokens => "input_tokens",
         Measure::CachedTokens => "cached_tokens",
         Measure::CacheWriteTokens => "cache_write_tokens",
         Measure::CompletionTokens => "output_tokens",
+        Measure::Characters => "characters",
+        Measure::AudioMs => "audio_ms",
+        Measure::Images => "images",
+        Measure::Pixels => "pixels",
+        Measure::VideoMs => "video_ms",
+        Measure::Searches => "searches",
     }
+}
+
+/// The columns of what is counted of few requests.
+pub(crate) fn made_columns() -> impl Iterator<Item = &'static str> {
+    Measure::made().map(column)
+}
+
+/// Their values.
+pub(crate) fn made_values(counts: Counts) -> impl Iterator<Item = Value> {
+    Measure::made().map(move |measure| to_i64(counts.of(measure)).into())
+}
+
+/// A count from its column, which may be null.
+pub(crate) fn counted(row: &Row, table: &'static str, column: &'static str) -> Result<u64, StoreError> {
+    let stored: Option<i64> = row.get(column)?;
+    u64::try_from(stored.unwrap_or(0)).map_err(|_| StoreError::Corrupt { table, column })
 }
 
 /// Counts of which each is read from its column.

@@ -4,6 +4,7 @@
 //! clients refuse what works, and a looser one would have them send what does not.
 
 use batchin_domain::CallKind;
+use batchin_openai::{MAX_SPEECH_CHARACTERS, SoundFormat};
 use serde_json::{Value, json};
 
 /// Something on both sides of one `@`, blanks around it aside.
@@ -44,6 +45,7 @@ pub(super) const fn inference(call: CallKind) -> Inference {
         CallKind::Messages => {
             ("Continue a conversation, as Anthropic's API does", "MessagesRequest", "smollm2-135m-instruct", messages)
         }
+        CallKind::Speech => ("Speak a text", "SpeechRequest", "espeak-ng", speech),
         CallKind::Fim => ("Fill in the middle, as Mistral's API does", "FimRequest", "smollm2-135m-instruct", fim),
     };
     Inference { summary, schema, model, body }
@@ -130,6 +132,28 @@ fn key_fields(is_change: bool) -> Value {
         fields["is_active"] = json!({ "type": ["boolean", "null"] });
     }
     fields
+}
+
+fn speech() -> Value {
+    let voice = json!({ "anyOf": [
+        { "type": "string", "minLength": 1, "maxLength": 128, "pattern": PLAIN },
+        closed(&["id"], json!({ "id": { "type": "string", "minLength": 1, "maxLength": 128, "pattern": PLAIN } })),
+        { "type": "null" },
+    ], "description": "A voice of the model, one that the account has made, or OpenAI's name of one.", "examples": ["alloy"] });
+    let formats = SoundFormat::ALL.map(SoundFormat::name);
+    passed_through(
+        &["input"],
+        json!({
+            "input": { "type": "string", "minLength": 1, "maxLength": MAX_SPEECH_CHARACTERS, "pattern": r"\S",
+                "examples": ["Hello."] },
+            "voice": voice,
+            "response_format": { "type": ["string", "null"], "enum": formats.iter().map(|name| json!(name)).chain([Value::Null]).collect::<Vec<_>>() },
+            "speed": { "type": ["number", "null"], "minimum": 0.25, "maximum": 4.0 },
+            "stream_format": { "type": ["string", "null"], "enum": ["audio", "sse", null],
+                "description": "`sse`: server-sent events with the sound in base64." },
+        }),
+        false,
+    )
 }
 
 /// Text that can be stored.

@@ -1,7 +1,8 @@
 //! Holds: what the description says beyond what stands at the handlers: inference calls, bodies that are read by hand,
 //! bounds of parameters, every base URL, and the refusals that any call may meet.
 
-use batchin_domain::CallKind;
+use batchin_domain::{CallKind, Makes};
+use batchin_openai::SoundFormat;
 use serde_json::{Map, Value, json};
 use utoipa::IntoResponses as _;
 
@@ -57,6 +58,7 @@ fn inference(call: CallKind) -> Value {
         // Of these there are no streams.
         CallKind::Rerank => ("Cohere", ""),
         CallKind::Embeddings => ("OpenAI", ""),
+        CallKind::Speech => ("OpenAI", "events `speech.audio.delta`, the last of which is `speech.audio.done`"),
         CallKind::Chat | CallKind::Completions => ("OpenAI", "events that close with `data: [DONE]`"),
     };
     let passed = format!(
@@ -69,6 +71,13 @@ fn inference(call: CallKind) -> Value {
         content["text/event-stream"] = json!({ "schema": {
             "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } },
             "description": format!("Each event, with `stream: true`: {stream}.") } });
+    }
+    if call.makes() == Makes::Sound {
+        let sound = json!({ "schema": { "type": "string", "format": "binary" } });
+        content =
+            SoundFormat::ALL.map(|format| (format.content_type().to_owned(), sound.clone())).into_iter().collect();
+        content["text/event-stream"] = json!({ "schema": { "type": "string" } });
+        description = format!("{passed}; with `stream_format: sse` the answer is server-sent\n{stream}.");
     }
     let mut responses = json!(Refusals::responses());
     if call == CallKind::Messages {

@@ -1,5 +1,6 @@
 //! Holds: what the body of a rerank call says in its own way.
 
+use batchin_domain::{Counts, Measure};
 use serde_json::value::RawValue;
 
 use super::{Found, InputBound, InvalidRequest, MAX_INPUTS, Ways, scalar};
@@ -35,7 +36,8 @@ fn bound(found: &Found<'_>) -> Result<InputBound, InvalidRequest> {
     let documents_bytes = found.documents.map_or(0, |raw| raw.get().len() as u64);
     let text_bytes = documents_bytes.saturating_add(query_bytes.saturating_mul(prompts.into()));
     let repeated_bytes = query_bytes.saturating_mul(prompts.saturating_sub(documents).into());
-    Ok(InputBound { text_bytes, repeated_bytes, items: prompts, messages: prompts, ..InputBound::default() })
+    let made = Counts::NONE.with(Measure::Searches, documents.into());
+    Ok(InputBound { text_bytes, repeated_bytes, items: prompts, messages: prompts, made, ..InputBound::default() })
 }
 
 /// In how many pieces the documents are read at most, none of which is empty.

@@ -1,5 +1,7 @@
+use batchin_domain::Measure;
+
 use super::*;
-use crate::wanted::{Encoding, Ranking};
+use crate::wanted::{Encoding, Ranking, SoundFormat, Spoken};
 
 fn chat(members: &str) -> Result<Peek, InvalidRequest> {
     peek(
@@ -402,7 +404,8 @@ fn rerank(members: &str) -> String {
 fn each_document_is_a_prompt_with_the_query() {
     let read = |members: &str| peek(CallKind::Rerank, rerank(members).as_bytes()).unwrap();
     let found = read(RERANK);
-    let bound = InputBound { text_bytes: 18 + 3 * 7, items: 3, messages: 3, ..InputBound::default() };
+    let made = Counts::NONE.with(Measure::Searches, 3);
+    let bound = InputBound { text_bytes: 18 + 3 * 7, items: 3, messages: 3, made, ..InputBound::default() };
     assert_eq!((found.bound, found.max_output, found.stream), (bound, None, false));
     let ranking = |best, returns_documents| Wanted::Ranking(Ranking { documents: 3, best, returns_documents });
     assert_eq!(found.wanted, ranking(3, false));
@@ -441,5 +444,62 @@ fn bad_rerank_bodies_name_the_member() {
         (r#""query":"q","documents":["a"],"Top_N":1"#, "Top_N"),
     ] {
         refused(CallKind::Rerank, &rerank(members), param);
+    }
+}
+
+fn speech(body: &str) -> Result<Peek, InvalidRequest> {
+    peek(CallKind::Speech, body.as_bytes())
+}
+
+#[test]
+fn speech_is_counted_by_its_characters() {
+    for (input, characters) in [
+        ("Hello", 5),
+        ("\u{4f60}\u{597d}", 2),
+        // However it is spelled.
+        ("e\u{301}te\u{301}", 3),
+        ("\u{e9}t\u{e9}", 3),
+        ("\\u00e9t\\u00e9", 3),
+        ("a\\nb", 3),
+    ] {
+        let peeked = speech(&format!(r#"{{"model":"m","input":"{input}"}}"#)).unwrap();
+        assert_eq!(peeked.bound.made.of(Measure::Characters), characters, "{input}");
+        assert_eq!(peeked.wanted, Wanted::Sound(Spoken { format: SoundFormat::Mp3, as_events: false }));
+        assert!(!peeked.stream);
+    }
+    let at = |speed: &str| {
+        let body =
+            format!(r#"{{"model":"m","input":"abcd","voice":{{"id":"x"}},"speed":{speed},"stream_format":"sse"}}"#);
+        let peeked = speech(&body).unwrap();
+        assert!(peeked.stream);
+        peeked.bound.made.of(Measure::AudioMs)
+    };
+    assert_eq!((at("1"), at("0.25"), at("4.0")), (7_000, 13_000, 5_500));
+    let most = format!(r#"{{"model":"m","input":"{}"}}"#, "\u{4f60}".repeat(4_096));
+    assert!(speech(&most).is_ok());
+}
+
+#[test]
+fn speech_that_cannot_be_is_refused_by_its_member() {
+    let long = format!(r#""{}""#, "a".repeat(4_097));
+    for (members, param) in [
+        (r#""input":5"#, "input"),
+        (r#""voice":"v""#, "input"),
+        (r#""input":" ""#, "input"),
+        (r#""input":"\ud800""#, "input"),
+        (&*format!(r#""input":{long}"#), "input"),
+        (r#""input":"a","response_format":"mp4""#, "response_format"),
+        (r#""input":"a","response_format":{"type":"wav"}"#, "response_format"),
+        (r#""input":"a","stream_format":"chunks""#, "stream_format"),
+        (r#""input":"a","speed":0.2"#, "speed"),
+        (r#""input":"a","speed":"1""#, "speed"),
+        (r#""input":"a","voice":"""#, "voice"),
+        (r#""input":"a","voice":{"name":"x"}"#, "voice"),
+        (r#""input":"a","ref_audio":"file:///etc/passwd""#, "ref_audio"),
+        (r#""input":"a","ref_audio":"http://10.0.0.1/a.wav""#, "ref_audio"),
+        (r#""input":"a","Voice":"x""#, "Voice"),
+    ] {
+        let fault = speech(&format!(r#"{{"model":"m",{members}}}"#)).unwrap_err();
+        assert_eq!(fault.param.as_deref(), Some(param), "{members}");
     }
 }

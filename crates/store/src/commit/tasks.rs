@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 
 use batchin_db::{Source, Value, WriteTx, both, exactly};
-use batchin_domain::{BatchId, Measure, TaskStatus, Timestamp, batch::TaskCounts, text::storable};
+use batchin_domain::{BatchId, Counts, Measure, TaskId, TaskStatus, Timestamp, batch::TaskCounts, text::storable};
 use futures::join;
 
 use crate::{
-    Settlement, StoreError, TaskEnd, TaskFinish, queue::batches::counts, queue::endings::begin_to_close, stored::to_i64,
+    Settlement, StoreError, TaskEnd, TaskFinish,
+    queue::batches::counts,
+    queue::endings::begin_to_close,
+    stored::{made_columns, made_values, to_i64},
 };
 
 /// What a group adds to a batch.
 struct Added {
     counts: TaskCounts,
     usage: [i64; 5],
+    /// What its tasks have counted but tokens.
+    made: Counts,
     reasoning: i64,
     /// The `seq` of its next task to end.
     seq: i64,
@@ -24,6 +29,8 @@ struct Added {
 pub(super) struct Ends {
     /// How many tasks, and the values of their rows.
     tasks: (usize, Vec<Value>),
+    /// Those that have counted more than tokens.
+    made: Vec<(TaskId, Counts)>,
     batches: BTreeMap<BatchId, Added>,
     /// When the first of them ended.
     at: Option<Timestamp>,
@@ -36,23 +43,37 @@ impl Ends {
         let Some((first, _)) = ending.first() else { return Ok(Self::default()) };
         let mut batches = lock_batches(tx, &ending).await?;
         let values = values_of(&ending, &mut batches)?;
-        Ok(Self { tasks: (ending.len(), values), batches, at: Some(first.now) })
+        let made = ending.iter().filter_map(|(settlement, task)| {
+            let counts = settlement.usage.as_ref()?.counts;
+            counts.has_made().then_some((task.task, counts))
+        });
+        Ok(Self { tasks: (ending.len(), values), made: made.collect(), batches, at: Some(first.now) })
     }
 
     /// Ends the tasks, counts them on their batches, and has those closed whose last task that was.
     pub(super) async fn write(self, tx: &WriteTx) -> Result<(), StoreError> {
-        let Self { tasks: (tasks, values), batches, at } = self;
+        let Self { tasks: (tasks, values), made, batches, at } = self;
         let Some(now) = at else { return Ok(()) };
         let count = async {
             for (batch, added) in batches {
                 count_ended(tx, batch, &added).await?;
+                if added.made.has_made() {
+                    count_made(tx, batch, added.made).await?;
+                }
                 if added.counts.left() == 0 {
                     begin_to_close(tx, batch, now).await?;
                 }
             }
             Ok(())
         };
-        let (ended, counted) = join!(end_tasks(tx, values, tasks), count);
+        let end = async {
+            end_tasks(tx, values, tasks).await?;
+            for (task, counts) in made {
+                note_made(tx, task, counts).await?;
+            }
+            Ok(())
+        };
+        let (ended, counted) = join!(end, count);
         both(ended, counted).map(drop)
     }
 }
@@ -72,7 +93,10 @@ async fn lock_batches(
     for row in tx.all_of(ids.iter().map(|id| id.uuid().into()).collect(), Vec::new(), sql).await? {
         let counts = counts(&row)?;
         let seq = i64::from(counts.ended()) + 1;
-        batches.insert(BatchId::new(row.get("id")?), Added { counts, usage: [0; 5], reasoning: 0, seq });
+        batches.insert(
+            BatchId::new(row.get("id")?),
+            Added { counts, usage: [0; 5], made: Counts::NONE, reasoning: 0, seq },
+        );
     }
     exactly(batches.len() as u64, ids.len() as u64, "batch")?;
     Ok(batches)
@@ -112,6 +136,7 @@ fn values_of(
         let [input, cached, written, output] =
             [Measure::PromptTokens, Measure::CachedTokens, Measure::CacheWriteTokens, Measure::CompletionTokens]
                 .map(|of| to_i64(used.of(of)));
+        added.made = added.made.plus(used);
         let consumed = [input, cached, written, output, cost];
         for (sum, one) in added.usage.iter_mut().zip(consumed) {
             *sum = sum.saturating_add(one);
@@ -199,6 +224,20 @@ async fn count_ended(tx: &WriteTx, batch: BatchId, added: &Added) -> Result<(), 
         )
         .await?;
     exactly(touched, 1, "batch")
+}
+
+/// What a task has counted but tokens: few have any, and each of the others would pay for the columns.
+async fn note_made(tx: &WriteTx, task: TaskId, counts: Counts) -> Result<(), StoreError> {
+    let set: Vec<_> = made_columns().zip(2..).map(|(column, place)| format!("{column} = ${place}")).collect();
+    let values: Vec<Value> = [task.uuid().into()].into_iter().chain(made_values(counts)).collect();
+    exactly(tx.run(format!("UPDATE task SET {} WHERE id = $1", set.join(", ")), values).await?, 1, "task")
+}
+
+async fn count_made(tx: &WriteTx, batch: BatchId, counts: Counts) -> Result<(), StoreError> {
+    let sum = |(column, place)| format!("{column} = {}", plus(&format!("coalesce({column}, 0)"), place));
+    let set: Vec<_> = made_columns().zip(2..).map(sum).collect();
+    let values: Vec<Value> = [batch.uuid().into()].into_iter().chain(made_values(counts)).collect();
+    exactly(tx.run(format!("UPDATE batch SET {} WHERE id = $1", set.join(", ")), values).await?, 1, "batch")
 }
 
 /// A count of tokens and a parameter's more of them, as far as the column goes: what a model server claims must neither

@@ -14,7 +14,7 @@ use crate::{
     CommitError, NodeIdentity, Outcome, Settlement, StoreError, UsageRecord,
     commit::{Before, tasks::Ends},
     fence::still,
-    stored::to_i64,
+    stored::{made_columns, made_values, to_i64},
 };
 
 /// Writes a group.
@@ -354,21 +354,44 @@ async fn write_usage(tx: &WriteTx, fresh: &[&Settlement], before: Before) -> Res
     let (mut new, mut again) = (Vec::with_capacity(fresh.len() * USAGE.columns.len()), Vec::new());
     for (settlement, usage) in latest_usage(fresh) {
         let is_new = before == Before::Nothing && settlement.is_first();
+        if usage.counts.has_made() {
+            write_made(tx, settlement, usage, is_new).await?;
+            continue;
+        }
         let rows = if is_new { &mut new } else { &mut again };
         rows.extend(usage_values(settlement, usage));
     }
     let columns = USAGE.columns.len();
     let many = (again.len() / columns) as u64;
     let sql = |source: &Source| {
-        let (insert, set) = (USAGE.insert(source), overwritten());
+        let (insert, set) = (USAGE.insert(source), overwritten(false));
         format!("{insert} ON CONFLICT (account_id, created_at, request_id) DO UPDATE SET {set}")
     };
     let (added, written) = join!(tx.insert(USAGE, new), tx.run_over(again, columns, sql));
     both(added, written.and_then(|touched| exactly(touched, many, USAGE.table))).map(drop)
 }
 
+/// A row that counts more than tokens, for which the statement of the others has no columns: few requests have any, and
+/// each of the others would pay for them.
+async fn write_made(
+    tx: &WriteTx,
+    settlement: &Settlement,
+    usage: &UsageRecord,
+    is_new: bool,
+) -> Result<(), StoreError> {
+    let columns: Vec<&str> = USAGE.columns.iter().copied().chain(made_columns()).collect();
+    let places: Vec<_> = (1..=columns.len()).map(|place| format!("${place}")).collect();
+    let mut sql = format!("INSERT INTO {} ({}) VALUES ({})", USAGE.table, columns.join(", "), places.join(", "));
+    if !is_new {
+        let set = overwritten(true);
+        sql.push_str(&format!(" ON CONFLICT (account_id, created_at, request_id) DO UPDATE SET {set}"));
+    }
+    let values: Vec<Value> = usage_values(settlement, usage).into_iter().chain(made_values(usage.counts)).collect();
+    exactly(tx.run(sql, values).await?, 1, USAGE.table)
+}
+
 /// A flush is written over by the next, and by what the request came to in the end; that stays, whatever follows.
-fn overwritten() -> String {
+fn overwritten(has_made: bool) -> String {
     const GROWING: [&str; 10] = [
         "input_tokens",
         "output_tokens",
@@ -383,8 +406,9 @@ fn overwritten() -> String {
     ];
     let running = Outcome::Running.code();
     let late = format!("excluded.outcome = {running} AND usage_log.outcome <> {running}");
-    let set = GROWING.map(|name| format!("{name} = CASE WHEN {late} THEN usage_log.{name} ELSE excluded.{name} END"));
-    set.join(", ")
+    let names = GROWING.into_iter().chain(made_columns().filter(|_| has_made));
+    let set = names.map(|name| format!("{name} = CASE WHEN {late} THEN usage_log.{name} ELSE excluded.{name} END"));
+    set.collect::<Vec<_>>().join(", ")
 }
 
 /// The values of [`USAGE`]'s columns.

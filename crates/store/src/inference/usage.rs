@@ -7,7 +7,7 @@ use batchin_domain::{AccountId, Amount, BatchId, CallKind, Counts, KeyId, Measur
 
 use crate::{
     Outcome, StoreError, Usage, UsageMarks,
-    stored::{column, counts_by, stored, stored_amount},
+    stored::{column, counted, counts_by, stored, stored_amount},
 };
 
 /// Which usage is asked about.
@@ -168,7 +168,7 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
         call: CallKind::from_code(row.get("endpoint")?),
         class: row.get("class")?,
         batch: row.get::<Option<_>>("batch_id")?.map(BatchId::new),
-        counts: counts_by(|column| count(row, column))?,
+        counts: counts_by(|column| counted(row, "usage_log", column))?,
         cost: stored_amount(row, "usage_log", "cost_nano")?,
         outcome: stored(row, "usage_log", "outcome")?,
         estimated: row.get("estimated")?,
@@ -181,7 +181,8 @@ fn usage_row(row: &Row) -> Result<UsageRow, StoreError> {
 
 /// What a row of the log is read from.
 const ROW: &str = "request_id, key_id, model, endpoint, class, batch_id, input_tokens, output_tokens, cached_tokens, \
-     cache_write_tokens, cost_nano, outcome, estimated, marks, created_at, latency_us, ttft_us";
+     cache_write_tokens, characters, audio_ms, images, pixels, video_ms, searches, cost_nano, outcome, estimated, marks, \
+     created_at, latency_us, ttft_us";
 
 impl Usage {
     /// Requests one by one, newest first.

@@ -24,13 +24,19 @@ pub struct PriceListRow {
 pub struct PriceList(HashMap<String, [Tariff; Class::ALL.len()]>);
 
 /// The member that says what one of a measure costs: pico-dollars, as text. A part's is left out where it is that of its
-/// whole.
+/// whole, and that of what is no token where it is free.
 const fn member(measure: Measure) -> &'static str {
     match measure {
         Measure::PromptTokens => "input_pico",
         Measure::CachedTokens => "cached_input_pico",
         Measure::CacheWriteTokens => "cache_write_pico",
         Measure::CompletionTokens => "output_pico",
+        Measure::Characters => "character_pico",
+        Measure::AudioMs => "audio_second_pico",
+        Measure::Images => "image_count_pico",
+        Measure::Pixels => "image_pico",
+        Measure::VideoMs => "video_second_pico",
+        Measure::Searches => "search_pico",
     }
 }
 
@@ -38,8 +44,10 @@ impl PriceList {
     /// The body of a list with these models, in this order.
     pub fn body<'a>(models: impl IntoIterator<Item = (&'a str, &'a ClassPrices)>) -> String {
         let in_class = |tariff: Tariff| -> Value {
-            let has_own =
-                |measure: &Measure| measure.part_of().is_none_or(|whole| tariff.rate(whole) != tariff.rate(*measure));
+            let has_own = |measure: &Measure| match measure.part_of() {
+                Some(whole) => tariff.rate(whole) != tariff.rate(*measure),
+                None => measure.is_of_tokens() || tariff.rate(*measure) != Rate::FREE,
+            };
             let priced = |measure| (member(measure), tariff.rate(measure).pico().to_string());
             Measure::ALL.into_iter().filter(has_own).map(priced).collect()
         };
@@ -77,6 +85,7 @@ fn prices_of(model: &Value) -> Option<[Tariff; Class::ALL.len()]> {
         // A part follows its whole in `Measure::ALL`.
         let priced = |tariff: Tariff, measure: Measure| match (model[name].get(member(measure)), measure.part_of()) {
             (None, Some(whole)) => Some(tariff.with(measure, tariff.rate(whole))),
+            (None, None) if !measure.is_of_tokens() => Some(tariff),
             (said, _) => Some(tariff.with(measure, rate(said?)?)),
         };
         Measure::ALL.into_iter().try_fold(Tariff::FREE, priced)
@@ -178,7 +187,8 @@ mod tests {
     fn a_list_is_read_back_as_it_was_written() {
         let plain = Tariff::of_tokens(Rate::from_pico(20_000), Rate::from_pico(80_000));
         let cached = plain.with(Measure::CachedTokens, Rate::from_pico(5_001));
-        for tariff in [plain, cached, cached.with(Measure::CacheWriteTokens, Rate::FREE), Tariff::FREE] {
+        let speaking = Tariff::FREE.with(Measure::Characters, Rate::from_pico(15_000_000));
+        for tariff in [plain, speaking, cached, cached.with(Measure::CacheWriteTokens, Rate::FREE), Tariff::FREE] {
             let list = PriceList::parse(&body(tariff)).unwrap();
             assert_eq!(list.price("m", Class::Interactive), Some(tariff));
             let half = |measure| tariff.rate(measure).pico().div_ceil(2);

@@ -8,7 +8,7 @@ use batchin_domain::{
 
 use crate::{
     BatchRows, BlobRange, Claims, StoreError, StoredResult, TaskError,
-    stored::{counts_by, stored, stored_amount, stored_if, to_i64, unsigned},
+    stored::{counted, counts_by, stored, stored_amount, stored_if, to_i64, unsigned},
 };
 
 /// What an owner asks of a batch, however it was made.
@@ -127,10 +127,11 @@ pub struct TaskRow {
 const BATCH_COLUMNS: &str = "id, account_id, priority, status, chore, inline, endpoint, model, input_blob, input_file, \
      output_file, error_file, total, completed, failed, cancelled, expired, loaded, loaded_bytes, ending, faults, \
      metadata, window_hours, max_cost_nano, output_seconds, webhook_url, blocked, input_tokens, cached_tokens, \
-     cache_write_tokens, output_tokens, reasoning_tokens, cost_nano, created_at, started_at, ending_at, finalizing_at, finished_at, expires_at";
+     cache_write_tokens, output_tokens, characters, audio_ms, images, pixels, video_ms, searches, reasoning_tokens, \
+     cost_nano, created_at, started_at, ending_at, finalizing_at, finished_at, expires_at";
 const TASK_COLUMNS: &str = "id, idx, seq, custom_id, model, state, result_blob, result_offset, result_len, result_head, \
      error_code, error_message, error_status, error_kind, error_param, input_tokens, cached_tokens, \
-     cache_write_tokens, output_tokens, cost_nano";
+     cache_write_tokens, output_tokens, characters, audio_ms, images, pixels, video_ms, searches, cost_nano";
 
 impl BatchRows {
     /// An account's batches, newest first.
@@ -297,7 +298,7 @@ fn batch_row(row: &Row) -> Result<BatchRow, StoreError> {
         faults: row.get("faults")?,
         blocked: row.get("blocked")?,
         usage: TaskUsage {
-            counts: counts_by(|column| unsigned(row, TABLE, column))?,
+            counts: counts_by(|column| counted(row, TABLE, column))?,
             cost: stored_amount(row, TABLE, "cost_nano")?,
         },
         reasoning_tokens: unsigned(row, TABLE, "reasoning_tokens")?,

@@ -223,6 +223,32 @@ both! {
         }
     }
 
+    async fn a_cost_and_what_was_made(db) {
+        let rule = "a request costs its tokens by its version of the prices";
+        let rate = Rate::from_pico;
+        let tariff = Tariff::of_tokens(rate(1_500), rate(2_100))
+            .with(Measure::Characters, rate(15_000))
+            .with(Measure::AudioMs, rate(100_000))
+            .with(Measure::Pixels, rate(3_000_000_000))
+            .with(Measure::Images, Rate::FREE);
+        // The row of tokens alone, as without the others' prices.
+        priced_by(db, tariff, 57).await;
+        db.assert_clean().await;
+        for (set, more) in [
+            ("characters = 2", 30),
+            ("characters = 2, audio_ms = 15", 32),
+            ("characters = NULL, audio_ms = 14", 2),
+            ("audio_ms = NULL, pixels = 1048576, images = 9", 3_000_000),
+            ("pixels = 1, images = NULL", 3),
+            ("pixels = 1099511627776", 3_145_728_000_000),
+        ] {
+            db.raw(&format!("UPDATE usage_log SET {set} WHERE marks = 0")).await;
+            let faults = db.store.check().await.unwrap().faults.into_iter().filter(|fault| fault.rule == rule);
+            let found: Vec<_> = faults.map(|fault| (fault.expected - 57, fault.found)).collect();
+            assert_eq!(found, [(more, 57)], "{set}");
+        }
+    }
+
     async fn a_list_from_before_caches_had_a_price(db) {
         let body = r#"[{"model":"m","standard":{"input_pico":"1500","output_pico":"2100"},
             "high":{"input_pico":"1500","output_pico":"2100"},"low":{"input_pico":"1500","output_pico":"2100"},

@@ -246,6 +246,46 @@ both! {
         assert_eq!((row.created_at, row.latency, row.ttft), (now(), sent.latency, None));
     }
 
+    async fn what_was_made_is_counted_in_rows_sums_tasks_and_batches(db) {
+        let account = db.account(1_000).await;
+        let node = db.node().await;
+        db.lease(node, Purse::Balance(account), 500).await;
+        let committer = db.committer(node);
+        let batch = db.batch(account, Priority::High, 2).await;
+        let claimed = db.claim(node, Priority::High, 2, now()).await.unwrap();
+        let made = |number: u64| {
+            let counts = Measure::made().zip(number..).fold(Counts::NONE, |counts, (measure, n)| counts.with(measure, n));
+            counts.with(Measure::VideoMs, if number == 40 { i64::MAX.unsigned_abs() } else { 0 })
+        };
+        let with = |mut settlement: Settlement, counts| {
+            settlement.usage.as_mut().unwrap().counts = counts;
+            settlement
+        };
+        // A flush, its end, and one that has none beside them.
+        let flush = with(db.settlement(account, 1), made(10));
+        let mut end = with(db.settlement(account, 2), made(20));
+        end.usage.as_mut().unwrap().request = flush.usage.as_ref().unwrap().request;
+        let mut flush = flush;
+        flush.usage.as_mut().unwrap().outcome = Outcome::Running;
+        for settlement in [flush, end, db.settlement(account, 1)] {
+            committer.commit(settlement).await.unwrap();
+        }
+        let tasks = [(0, 30), (1, 40)].map(|(n, number): (usize, u64)| with(db.ending(&claimed[n], 3, completed()), made(number)));
+        assert_eq!(join_all(tasks.into_iter().map(|s| committer.commit(s))).await, [Ok(()); 2]);
+
+        let rows = db.store.usage().usage_logs(&all_of(account), ALL).await.unwrap();
+        let mut found: Vec<_> = rows.iter().filter(|row| row.counts.has_made()).map(|row| row.counts).collect();
+        found.sort_by_key(|counts| counts.of(Measure::Characters));
+        assert_eq!((rows.len(), found), (4, vec![made(20), made(30), made(40)]));
+        let sums = made(20).plus(made(30)).plus(made(40));
+        let totals = db.store.usage().usage_totals(&all_of(account)).await.unwrap().counts;
+        assert!(Measure::made().all(|measure| totals.of(measure) == sums.of(measure)), "{totals:?}");
+        let of_tasks = db.store.batch_rows().tasks(batch, 0, 9).await.unwrap();
+        assert_eq!(of_tasks.iter().map(|task| task.usage.unwrap().counts).collect::<Vec<_>>(), [made(30), made(40)]);
+        let row = db.store.batch_rows().batch(account, batch).await.unwrap().unwrap();
+        assert_eq!(row.usage.counts, made(30).plus(made(40)));
+    }
+
     async fn what_a_flush_charged_too_much_is_given_back(db) {
         let account = db.account(1_000).await;
         let key = db.key(account, 10, Some(900)).await;

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::cents::Cents;
+use crate::{cents::Cents, made::Made};
 
 /// A batch.
 #[derive(Serialize, ToSchema)]
@@ -44,6 +44,8 @@ pub(crate) struct BatchObject {
     cached_tokens: u64,
     /// The part of them that they wrote to their caches, where they say so.
     cache_write_tokens: u64,
+    #[serde(flatten)]
+    made: Made,
     /// What the tasks that have ended cost.
     cost_cents: Cents,
     /// The most that it may cost.
@@ -85,6 +87,7 @@ impl From<BatchRow> for BatchObject {
             output_tokens: row.usage.counts.of(Measure::CompletionTokens),
             cached_tokens: row.usage.counts.of(Measure::CachedTokens),
             cache_write_tokens: row.usage.counts.of(Measure::CacheWriteTokens),
+            made: row.usage.counts.into(),
             cost_cents: row.usage.cost.into(),
             max_cost_cents: row.terms.max_cost.map(Cents::from),
             ended_early: row.ending.map(Ending::name),

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::{app::App, cents::Cents, error::ApiError};
+use crate::{app::App, cents::Cents, error::ApiError, made::Made};
 
 /// A task.
 #[derive(Serialize, ToSchema)]
@@ -63,6 +63,8 @@ pub(super) struct TaskTokens {
     cached_tokens: u64,
     /// The part of them that it wrote to its cache, where it says so.
     cache_write_tokens: u64,
+    #[serde(flatten)]
+    made: Made,
 }
 
 /// A batch's tasks with their answers, in order. `ending` is what stopped the batch, if something did.
@@ -112,6 +114,7 @@ fn object(row: TaskRow, result: Option<Box<RawValue>>, ending: Option<Ending>) -
             total_tokens: usage.counts.tokens(),
             cached_tokens: usage.counts.of(Measure::CachedTokens),
             cache_write_tokens: usage.counts.of(Measure::CacheWriteTokens),
+            made: usage.counts.into(),
         }),
     }
 }

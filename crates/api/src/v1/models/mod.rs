@@ -6,7 +6,7 @@ pub(crate) mod openai;
 pub(crate) mod show;
 
 use axum::extract::FromRequestParts;
-use batchin_domain::{Class, Measure, Tariff};
+use batchin_domain::{Class, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model};
 use http::{StatusCode, request::Parts};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::{
     app::App,
     auth::{AccountCaller, is_key_sent},
-    cents::DollarsPerMillion,
+    cents::{Dollars, DollarsPerMillion},
     error::ApiError,
 };
 
@@ -69,7 +69,7 @@ pub(crate) struct ModelObject {
     license: Option<String>,
 }
 
-/// Prices in US dollars per one million tokens.
+/// Prices in US dollars, per one million tokens or characters, or per unit.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Pricing {
     std_input: DollarsPerMillion,
@@ -78,6 +78,8 @@ pub(crate) struct Pricing {
     cached_input: DollarsPerMillion,
     /// Of those that it wrote to its cache.
     cache_write: DollarsPerMillion,
+    #[serde(flatten)]
+    made: MadePricing,
     /// Prices in batches.
     batch: BatchPricing,
 }
@@ -97,6 +99,42 @@ pub(crate) struct InputOutput {
     output: DollarsPerMillion,
     cached_input: DollarsPerMillion,
     cache_write: DollarsPerMillion,
+    #[serde(flatten)]
+    made: MadePricing,
+}
+
+/// What all but tokens costs, as far as it has a price.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MadePricing {
+    /// Per million characters spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    characters: Option<DollarsPerMillion>,
+    /// Per second of sound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_second: Option<Dollars>,
+    /// Per picture of 1024 by 1024; others by their pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<Dollars>,
+    /// Per second of film.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_second: Option<Dollars>,
+    /// Per document ranked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    search: Option<Dollars>,
+}
+
+impl From<Tariff> for MadePricing {
+    fn from(tariff: Tariff) -> Self {
+        let rate = |measure| Some(tariff.rate(measure)).filter(|rate| *rate != Rate::FREE);
+        let price = |measure| rate(measure).map(Dollars::from);
+        Self {
+            characters: rate(Measure::Characters).map(DollarsPerMillion::from),
+            audio_second: price(Measure::AudioMs),
+            image: price(Measure::Pixels),
+            video_second: price(Measure::VideoMs),
+            search: price(Measure::Searches),
+        }
+    }
 }
 
 impl From<Tariff> for InputOutput {
@@ -107,6 +145,7 @@ impl From<Tariff> for InputOutput {
             output: price(Measure::CompletionTokens),
             cached_input: price(Measure::CachedTokens),
             cache_write: price(Measure::CacheWriteTokens),
+            made: tariff.into(),
         }
     }
 }
@@ -129,6 +168,7 @@ fn object(app: &App, model: &Model) -> ModelObject {
             std_output: standard.output,
             cached_input: standard.cached_input,
             cache_write: standard.cache_write,
+            made: standard.made,
             batch: BatchPricing { high: in_class(Class::High), low: in_class(Class::Low), fill: in_class(Class::Fill) },
         },
         capabilities: model.capabilities.iter().map(|capability| capability.name()).collect(),

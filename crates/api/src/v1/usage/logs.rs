@@ -15,6 +15,7 @@ use crate::{
     auth::AccountCaller,
     cents::Cents,
     error::ApiError,
+    made::Made,
     page::{after, no_row, page},
     query::Parameters,
 };
@@ -48,6 +49,8 @@ pub(crate) struct UsageLog {
     cached_tokens: u64,
     /// The part of them that it wrote to its cache, where it says so.
     cache_write_tokens: u64,
+    #[serde(flatten)]
+    made: Made,
     /// `running`, `completed`, `client_gone` or `upstream_failed`.
     #[schema(example = "completed")]
     status: &'static str,
@@ -76,6 +79,7 @@ impl From<UsageRow> for UsageLog {
             ttft_ms: row.ttft.map(|ttft| ttft.as_secs_f64() * 1_000.0),
             cached_tokens: row.counts.of(Measure::CachedTokens),
             cache_write_tokens: row.counts.of(Measure::CacheWriteTokens),
+            made: row.counts.into(),
             status: row.outcome.name(),
             estimated: row.estimated,
             marks: row.marks.names(),

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::{
     cents::Cents,
     error::ApiError,
+    made::TotalMade,
     query::{Parameters, invalid},
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct Sums {
     total_cached_tokens: u64,
     /// The part of them that was written to one.
     total_cache_write_tokens: u64,
+    #[serde(flatten)]
+    made: TotalMade,
 }
 
 impl From<Totals> for Sums {
@@ -39,6 +42,7 @@ impl From<Totals> for Sums {
             total_cost_cents: Balance::from_nanos(totals.cost_nanos).into(),
             total_cached_tokens: of(Measure::CachedTokens),
             total_cache_write_tokens: of(Measure::CacheWriteTokens),
+            made: totals.counts.into(),
         }
     }
 }
