@@ -200,7 +200,7 @@ impl Config {
         if engine.enabled && !names.iter().any(|name| name == ENGINE_UPSTREAM) {
             names.push(ENGINE_UPSTREAM.to_owned());
         }
-        let models = models::read_all(&scope, &names);
+        let models = models::read_all(&scope, &names, &upstreams);
         if !scope.is_set(&engine::MODELS) {
             engine.models = models::weights(&models, &upstreams);
         }

@@ -8,7 +8,7 @@ use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{CallKind, Capability, ClassPrices, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit, TokenInput};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
-use batchin_upstream::{Fim, UpstreamConfig};
+use batchin_upstream::{Fim, Kind as Server, UpstreamConfig};
 
 use super::upstreams::ENGINE_UPSTREAM;
 
@@ -193,12 +193,13 @@ std_input = 0.01
 "#;
 
 /// All models, in the order of the file. `upstreams` are the names that a model may refer to.
-pub(super) fn read_all(root: &Scope<'_>, upstreams: &[String]) -> Vec<Model> {
+pub(super) fn read_all(root: &Scope<'_>, upstreams: &[String], servers: &[UpstreamConfig]) -> Vec<Model> {
     let mut taken = HashMap::new();
     let mut models = Vec::new();
     for scope in root.entries("models") {
         claim_names(&scope, &mut taken);
         check_references(&scope, upstreams);
+        check_servers(&scope, servers);
         models.extend(read(&scope));
     }
     models
@@ -277,6 +278,26 @@ fn check_references(scope: &Scope<'_>, upstreams: &[String]) {
             scope.faults.add(place, FaultKind::Reference, format!("upstream \"{name}\" is named twice"));
         } else if !upstreams.contains(name) {
             scope.faults.add(place, FaultKind::Reference, dangling(name, upstreams));
+        }
+    }
+}
+
+/// A model can do what each of its servers can.
+fn check_servers(scope: &Scope<'_>, servers: &[UpstreamConfig]) {
+    let capabilities = scope.list(&CAPABILITIES);
+    for (name, _) in scope.list(&UPSTREAMS) {
+        let written = servers.iter().find(|server| server.name() == name).map(UpstreamConfig::kind);
+        let Some(kind) = written.or((name == ENGINE_UPSTREAM).then_some(Server::EMBEDDED)) else { continue };
+        for (word, place) in &capabilities {
+            let unable = |capability: &Capability| !kind.can.contains(capability);
+            if let Some(capability) = Capability::from_name(word).filter(unable) {
+                let able: Vec<_> = Server::that_can(capability).map(|kind| kind.name).collect();
+                let able = able.join(", ");
+                let message = format!(
+                    "upstream \"{name}\" is of kind {kind}, which cannot do \"{word}\"; kinds that can: {able}"
+                );
+                scope.faults.add(place, FaultKind::Value, message);
+            }
         }
     }
 }

@@ -132,13 +132,13 @@ fil = 0.2
     batchin.toml:17:12: upstreams[0].base_url must begin with http:// or https:// or unix:/
     batchin.toml:18:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file
     batchin.toml:21:8: upstreams[1].name "gpu-1" is the name of another upstream
-    batchin.toml:22:8: upstreams[1].kind "comfyui" is not in this version
     batchin.toml:25:1: models[0].pricing.characters is missing; speech needs a price, such as 15.0 (or pricing.audio_second)
     batchin.toml:25:1: models[0].pricing.std_output is missing; chat needs a price, such as 0.08
     batchin.toml:28:14: there is no upstream "gpu-2"; did you mean "gpu-1"?
     batchin.toml:29:25: capability "images" is not in this version
     batchin.toml:31:21: models[0].max_output_tokens is above context_length (100)
     batchin.toml:36:6: "b" already names the model "a"
+    batchin.toml:38:17: upstream "gpu-1" is of kind comfyui, which cannot do "embeddings"; kinds that can: openai, vllm, sglang, llamacpp, ollama, vllm-omni, embedded
     batchin.toml:41:13: models[1].pricing.std_input must have at most 6 decimals
     batchin.toml:43:7: models[1].pricing.batch.low must be above 0; nothing is served for free
     batchin.toml:44:1: unknown key pricing.batch.fil; did you mean fill?
@@ -274,7 +274,8 @@ fn several_nodes_are_told_to_share_their_secret_key() {
 fn nothing_is_served_for_free_by_accident() {
     let model = |capabilities: &str, pricing: &str| {
         format!(
-            "[[models]]\nid = \"m\"\nupstreams = [\"engine\"]\ncapabilities = {capabilities}\ncontext_length = 10\n\
+            "[[upstreams]]\nname = \"any\"\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\n\
+             [[models]]\nid = \"m\"\nupstreams = [\"any\"]\ncapabilities = {capabilities}\ncontext_length = 10\n\
              [models.pricing]\n{pricing}\n"
         )
     };
@@ -306,6 +307,29 @@ fn nothing_is_served_for_free_by_accident() {
     for (capabilities, pricing, is_fine) in cases {
         assert_eq!(load(&model(capabilities, pricing)).is_ok(), is_fine, "{capabilities} {pricing}");
     }
+}
+
+#[test]
+fn a_model_can_do_what_each_of_its_servers_can() {
+    let text = |capability: &str, kind: &str| {
+        format!(
+            "[[upstreams]]\nname = \"a\"\nkind = \"{kind}\"\nbase_url = \"http://127.0.0.1:1\"\n\
+             [[models]]\nid = \"m\"\nupstreams = [\"a\"]\ncapabilities = [\"{capability}\"]\ncontext_length = 10\n\
+             [models.pricing]\nstd_input = 1\nstd_output = 1\ncharacters = 1\n"
+        )
+    };
+    for (capability, kind, can) in [
+        ("speech", "openai", true),
+        ("speech", "vllm-omni", true),
+        ("speech", "cosyvoice", true),
+        ("speech", "vllm", false),
+        ("chat", "cosyvoice", false),
+        ("rerank", "ollama", false),
+    ] {
+        assert_eq!(load(&text(capability, kind)).is_ok(), can, "{capability} on {kind}");
+    }
+    let fault = "8:17: upstream \"a\" is of kind vllm, which cannot do \"speech\"; kinds that can: openai, vllm-omni, cosyvoice, embedded";
+    assert!(faults(&text("speech", "vllm")).contains(fault), "{}", faults(&text("speech", "vllm")));
 }
 
 #[test]

@@ -26,7 +26,7 @@ settings! {
         path: "kind",
         kind: Kind::Text,
         preset: Preset::Required { example: "\"vllm\"" },
-        doc: "openai (any compatible server), vllm, sglang, llamacpp, ollama or embedded.",
+        doc: "openai (any compatible server), vllm, sglang, llamacpp, ollama, vllm-omni, sglang-diffusion, sdcpp, comfyui, cosyvoice or embedded.",
     };
     const BASE_URL: Setting = Setting {
         path: "base_url",
@@ -89,9 +89,6 @@ settings! {
         doc: "Whether it takes stream_options, by which streams are asked for their usage. Without, streams are counted here.",
     };
 }
-
-/// Kinds that are planned and cannot be served yet.
-const LATER_KINDS: &[&str] = &["vllm-omni", "sglang-diffusion", "sdcpp", "comfyui", "cosyvoice"];
 
 /// All of them, in the order of the file.
 pub(super) fn read_all(root: &Scope<'_>, engine: &Engine) -> Vec<UpstreamConfig> {
@@ -187,10 +184,6 @@ fn base_url(scope: &Scope<'_>) -> Option<Url> {
 fn server(scope: &Scope<'_>, engine: &Engine) -> Option<(Server, String)> {
     let name = scope.text(&KIND);
     let url = base_url(scope);
-    if LATER_KINDS.contains(&name.as_str()) {
-        scope.fault(&KIND, FaultKind::Value, format!("\"{name}\" is not in this version"));
-        return None;
-    }
     let Some(kind) = Server::named(&name) else {
         if !name.is_empty() {
             scope.fault(&KIND, FaultKind::Value, format!("\"{name}\" is none of {}", Server::names()));

@@ -3,14 +3,21 @@
 //! Data only: what is put into a body, how its limit is told, where health is asked. What is left out is the same for all
 //! of them and stands in `openai/steering.rs`.
 
+mod comfyui;
+mod cosyvoice;
 mod embedded;
 mod llamacpp;
 mod ollama;
 mod openai;
+mod sdcpp;
 mod sglang;
+mod sglang_diffusion;
 mod vllm;
+mod vllm_omni;
 
 use std::{fmt, ops::Deref};
+
+use batchin_domain::Capability;
 
 /// The program behind an upstream.
 #[derive(Clone, Copy)]
@@ -39,6 +46,16 @@ kinds! {
     LLAMACPP = llamacpp;
     /// Ollama.
     OLLAMA = ollama;
+    /// vLLM-Omni.
+    VLLM_OMNI = vllm_omni;
+    /// SGLang Diffusion.
+    SGLANG_DIFFUSION = sglang_diffusion;
+    /// stable-diffusion.cpp's server.
+    SDCPP = sdcpp;
+    /// ComfyUI.
+    COMFYUI = comfyui;
+    /// CosyVoice's FastAPI runtime.
+    COSYVOICE = cosyvoice;
     /// The engine that ships with us, on a private socket.
     EMBEDDED = embedded;
 }
@@ -59,6 +76,11 @@ impl Kind {
         self.counts != Counts::AtTheEnd
     }
 
+    /// Those on which a model can do this.
+    pub fn that_can(capability: Capability) -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(move |kind| kind.can.contains(&capability))
+    }
+
     /// Whether a server that lists these models serves this one.
     pub fn has(self, listed: &[String], model: &str) -> bool {
         let is = |name: &String| name == model || (self.lists_as)(name, model);
@@ -70,6 +92,8 @@ impl Kind {
 pub struct Adapter {
     /// The word in the configuration.
     pub name: &'static str,
+    /// What models can do on it.
+    pub can: &'static [Capability],
     /// Whether we start it, on a socket of our own: it needs no entry and no address, and loads until it first answers.
     pub is_ours: bool,
     /// Whether it computes on the processor that this process runs on.
@@ -111,9 +135,13 @@ pub struct Adapter {
     pub(crate) most_stops: usize,
 }
 
+/// What servers of language models can do.
+const READERS: &[Capability] = &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Rerank];
+
 /// What may be said of any server with OpenAI's API.
 const ANY: Adapter = Adapter {
     name: "",
+    can: &Capability::ALL,
     is_ours: false,
     shares_processor: false,
     streams_tool_calls_alike: false,

@@ -1,9 +1,12 @@
 //! Holds: the engine that ships with us, on a private socket.
 
+use batchin_domain::Capability;
+
 use super::{ANY, Adapter, Counts, Path, PriorityOrder, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "embedded",
+    can: &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Speech],
     is_ours: true,
     shares_processor: true,
     streams_tool_calls_alike: true,

@@ -1,9 +1,10 @@
 //! Holds: llama.cpp's `llama-server`.
 
-use super::{ANY, Adapter, Path, Suffix};
+use super::{ANY, Adapter, Path, READERS, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "llamacpp",
+    can: READERS,
     streams_tool_calls_alike: true,
     streams_token_by_token: true,
     echoes: false,

@@ -1,9 +1,12 @@
 //! Holds: Ollama.
 
+use batchin_domain::Capability;
+
 use super::{ANY, Adapter, Path, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "ollama",
+    can: &[Capability::Chat, Capability::Completions, Capability::Embeddings],
     streams_tool_calls_alike: true,
     streams_token_by_token: true,
     echoes: false,

@@ -1,9 +1,10 @@
 //! Holds: SGLang.
 
-use super::{ANY, Adapter, Path, PriorityOrder};
+use super::{ANY, Adapter, Path, PriorityOrder, READERS};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "sglang",
+    can: READERS,
     streams_token_by_token: true,
     stops_when_left: true,
     // Its /health generates a token and may take seconds.

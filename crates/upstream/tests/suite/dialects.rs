@@ -6,7 +6,7 @@ use async_compression::{
     Level,
     tokio::write::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder},
 };
-use batchin_domain::CallKind;
+use batchin_domain::{CallKind, Capability};
 use batchin_openai::peek;
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal, SimServer};
 use batchin_tasks::Tasks;
@@ -114,7 +114,7 @@ fn of(tokens: u32) -> Behaviour {
 
 #[tokio::test]
 async fn every_kind_is_told_the_held_limit_by_the_name_it_reads() {
-    for &kind in Kind::ALL {
+    for kind in Kind::that_can(Capability::Chat) {
         let sim = SimServer::start().await.unwrap();
         let fleet = fleet(kind, &sim.base_url(), |_| {});
         for more in [

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::CallKind;
+use batchin_domain::{CallKind, Capability};
 use batchin_sim::{Answer as SimAnswer, Behaviour, End, Refusal};
 use batchin_upstream::{
     Asker, BreakerState, Call, CallErrorKind, Check, Health, Kind, Retry, Standing, Trouble, UpstreamConfig,
@@ -113,7 +113,7 @@ async fn what_is_forbidden_to_one_account_is_there_for_others() {
 
 #[tokio::test]
 async fn an_operator_s_check_says_what_a_server_has() {
-    for &kind in Kind::ALL {
+    for kind in Kind::that_can(Capability::Chat) {
         let world = World::with(kind, |config| config.api_key = Some("sk-1".into())).await;
         let Check::Lists(models) = world.replica().check().await else { panic!("{kind}: no list") };
         assert!(kind.has(&models, "sim"), "{kind}: {models:?}");
@@ -138,7 +138,7 @@ async fn an_operator_s_check_says_what_a_server_has() {
 
 #[tokio::test]
 async fn health_follows_the_server() {
-    for &kind in Kind::ALL {
+    for kind in Kind::that_can(Capability::Chat) {
         let world = World::of(kind).await;
         world.fleet.probe_all().await;
         assert_eq!(world.replica().status().health, Health::Well, "{kind}");
