@@ -82,6 +82,12 @@ settings! {
         preset: Preset::Text("max_tokens"),
         doc: "The name by which chat calls tell it the limit: max_tokens, max_completion_tokens (OpenAI's o-series and GPT-5), or none.",
     };
+    const SAMPLE_RATE: Setting = Setting {
+        path: "sample_rate",
+        kind: Kind::Integer { min: 1_000, max: 384_000 },
+        preset: Preset::Integer(24_000),
+        doc: "Samples a second of sound that it sends without a head: 22050 for CosyVoice's first version (cosyvoice alone).",
+    };
     const STREAM_OPTIONS: Setting = Setting {
         path: "stream_options",
         kind: Kind::Flag,
@@ -155,6 +161,7 @@ fn build(
     built.api_key = api_key;
     built.slots = if kind.is_ours { Some(engine.slots) } else { slots };
     built.max_embedding_inputs = max_embedding_inputs;
+    built.sample_rate = scope.count(&SAMPLE_RATE);
     built.priority_enabled = priority_enabled;
     built.limit_name = limit_name;
     built.stream_options = stream_options;

@@ -31,6 +31,7 @@ mod retold;
 mod rewrite;
 mod said;
 mod scan;
+mod speech;
 pub mod sse;
 mod steering;
 mod usage;
@@ -57,6 +58,7 @@ pub use peek::{
 pub use ranking::{documents_as_texts, with_meta};
 pub use retold::{AskedAs, Names, Retelling, Telling};
 pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit};
+pub use speech::{SpeechAsked, sound_done_event, sound_event, speech_asked};
 pub use steering::{STEERING, Steering};
 pub use usage::{Usage, usage_of};
 pub use wanted::{Encoding, Ranking, SoundFormat, Spoken, Vectors, Wanted};

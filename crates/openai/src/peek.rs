@@ -71,6 +71,8 @@ pub struct Peek {
     pub has_suffix: bool,
     /// The body asks for something that a stream lacks, or has in another form than a whole answer.
     pub streams_less: bool,
+    /// The voice that is to speak, where one is named.
+    pub voice: Option<String>,
     /// What the answer must have in it.
     pub wanted: Wanted,
     /// What bounds the number of tokens read.
@@ -366,6 +368,7 @@ impl<'a> Found<'a> {
             has_suffix,
             // Only when all are there is it known which are the best.
             streams_less: self.streams_less || best_of > n,
+            voice: if let Wanted::Sound(_) = wanted { speech::voice_name(self.voice)? } else { None },
             wanted,
             bound,
         })

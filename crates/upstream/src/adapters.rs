@@ -133,6 +133,8 @@ pub struct Adapter {
     pub(crate) suffix: Suffix,
     /// Most texts that may end an answer.
     pub(crate) most_stops: usize,
+    /// How it is asked to speak.
+    pub(crate) speech: Speaking,
 }
 
 /// What servers of language models can do.
@@ -161,6 +163,7 @@ const ANY: Adapter = Adapter {
     completion_defaults: &[],
     suffix: Suffix::Filled,
     most_stops: usize::MAX,
+    speech: Speaking::AsAsked,
 };
 
 /// How a server is asked for what stands between a prompt and a `suffix`.
@@ -174,6 +177,17 @@ pub(crate) enum Suffix {
     Filled,
     /// So, or by llama.cpp's `/infill` where its marks are not known here.
     Infill,
+}
+
+/// How a server is asked to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaking {
+    /// By OpenAI's call, in the format that the client hears; in WAV where that is refused.
+    AsAsked,
+    /// By OpenAI's call, in WAV, which it sends while it speaks. Members that have it do so; values are JSON.
+    InWav(&'static [(&'static str, &'static str)]),
+    /// By CosyVoice's forms, which are answered with samples that have no head.
+    ByForm,
 }
 
 /// What a server counts in every chunk when asked to.

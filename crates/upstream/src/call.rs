@@ -3,7 +3,7 @@
 use std::fmt;
 
 use batchin_domain::CallKind;
-use batchin_openai::{Fim, Wanted};
+use batchin_openai::{Fim, SoundFormat, Wanted};
 use bytes::Bytes;
 
 use crate::{adapters::Kind, breaker::Asker};
@@ -46,10 +46,50 @@ pub struct Call<'a> {
     pub held: Option<u32>,
     /// How the model is asked for the middle of a text; `None` where the body asks for none.
     pub fim: Option<Fim>,
+    /// How a text is to be spoken; `None` where nothing is.
+    pub speech: Option<Speech>,
     /// Seconds since 1970, for answers whose server does not say when they were made.
     pub created: i64,
     /// Who asks, for what the server's failures are evidence of.
     pub asker: Asker,
+}
+
+/// How a text is to be spoken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Speech {
+    /// By whom.
+    pub voice: Voice,
+    /// In what the sound is best sent, which need not be what the client hears it in.
+    pub format: SoundFormat,
+}
+
+/// Who speaks.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Voice {
+    /// Whoever does at that server.
+    Unsaid,
+    /// One of the server's, by its own name.
+    Named(String),
+    /// One that sounds like a recording.
+    Like {
+        /// The recording.
+        sound: Bytes,
+        /// Its media type.
+        content_type: String,
+        /// What is said in it.
+        words: String,
+    },
+}
+
+/// What people said stays out of debug prints.
+impl fmt::Debug for Voice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsaid => f.write_str("Unsaid"),
+            Self::Named(name) => f.debug_tuple("Named").field(name).finish(),
+            Self::Like { sound, .. } => f.debug_struct("Like").field("bytes", &sound.len()).finish_non_exhaustive(),
+        }
+    }
 }
 
 impl Call<'_> {
@@ -98,6 +138,7 @@ pub(crate) mod tests {
             max_tokens: None,
             held: None,
             fim: None,
+            speech: None,
             created: 7,
             asker: Asker::default(),
         }

@@ -10,6 +10,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::adapters::Kind;
 
+/// What CosyVoice's second and third versions make of a second; its first makes 22,050 samples.
+const USUAL_SAMPLE_RATE: u32 = 24_000;
+
 /// Long enough for a machine on another continent; a server that is there answers in milliseconds.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,8 @@ pub struct UpstreamConfig {
     pub limit_name: LimitName,
     /// Whether its streams are asked for their usage; `false` for servers that refuse `stream_options`.
     pub stream_options: bool,
+    /// Samples a second of sound that a server sends without a head.
+    pub sample_rate: u32,
 }
 
 /// A setting of an upstream is wrong. The texts are for the operator.
@@ -131,6 +136,7 @@ impl UpstreamConfig {
             priority_enabled: false,
             limit_name: LimitName::default(),
             stream_options: true,
+            sample_rate: USUAL_SAMPLE_RATE,
         })
     }
 
@@ -154,7 +160,11 @@ impl UpstreamConfig {
         if let Some((name, _)) = timeouts.into_iter().find(|(_, timeout)| timeout.is_zero()) {
             return Err(ConfigError::Zero(name));
         }
-        let counts = [("slots", self.slots), ("max_embedding_inputs", self.max_embedding_inputs)];
+        let counts = [
+            ("slots", self.slots),
+            ("max_embedding_inputs", self.max_embedding_inputs),
+            ("sample_rate", Some(self.sample_rate)),
+        ];
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
             return Err(ConfigError::Zero(name));
         }
@@ -176,7 +186,8 @@ impl PartialEq for UpstreamConfig {
         let key = |config: &Self| config.api_key.as_ref().map(|key| key.expose_secret().to_owned());
         let bounds = |config: &Self| {
             let timeouts = (config.connect_timeout, config.first_byte_timeout, config.idle_timeout);
-            (config.slots, timeouts, config.priority_enabled, config.limit_name, config.stream_options)
+            let counts = (config.slots, config.max_embedding_inputs, config.sample_rate);
+            (counts, timeouts, config.priority_enabled, config.limit_name, config.stream_options)
         };
         (&self.name, self.kind, &self.address) == (&other.name, other.kind, &other.address)
             && bounds(self) == bounds(other)

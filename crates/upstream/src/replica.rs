@@ -4,6 +4,7 @@
 
 mod asking;
 mod parts;
+mod speaking;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use batchin_domain::CallKind;
 use batchin_openai::{AnswerError, Assembler, Relay, Usage, WholeAnswer, infill_as_completion, read_wanted};
 use batchin_tasks::Tasks;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
@@ -380,7 +381,11 @@ impl Replica {
         let mut request = Request::new(Full::new(request_body(call, &self.config, manner, middle)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = if middle.is_infill { self.targets.infill.clone() } else { self.targets.call(call.kind) };
-        let headers = request.headers_mut();
+        self.set_headers(request.headers_mut(), call);
+        request
+    }
+
+    fn set_headers(&self, headers: &mut HeaderMap, call: &Call<'_>) {
         headers.reserve(CALL_HEADERS);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT_ENCODING, PLAIN);
@@ -390,7 +395,6 @@ impl Replica {
         if let Some(authorization) = &self.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        request
     }
 }
 

@@ -437,6 +437,8 @@ pub(crate) struct Targets {
     pub(crate) guarded: Uri,
     /// Where llama.cpp fills in the middle.
     pub(crate) infill: Uri,
+    /// What paths begin with that do not lie below OpenAI's.
+    root: String,
 }
 
 impl Targets {
@@ -458,7 +460,13 @@ impl Targets {
             models: at(plain(MODELS_PATH))?,
             guarded: at(plain(config.kind.guarded_path))?,
             infill: at(plain(INFILL_PATH))?,
+            root: plain(Path::AtRoot("")),
         })
+    }
+
+    /// A path that is not one of OpenAI's; `None` where it makes no address.
+    pub(crate) fn at_root(&self, path: &str) -> Option<Uri> {
+        PathAndQuery::try_from(format!("{}{path}", self.root)).ok().map(Uri::from)
     }
 
     pub(crate) fn call(&self, kind: CallKind) -> Uri {

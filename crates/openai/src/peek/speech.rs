@@ -33,7 +33,6 @@ fn bound(found: &Found<'_>) -> Result<InputBound, InvalidRequest> {
 }
 
 pub(super) fn wanted(found: &Found<'_>) -> Result<Spoken, InvalidRequest> {
-    voice(found.voice)?;
     reference(found.ref_audio)?;
     Ok(Spoken { format: format(found.response_format)?, as_events: as_events(found.stream_format)? })
 }
@@ -85,13 +84,8 @@ fn as_events(raw: Option<&RawValue>) -> Result<bool, InvalidRequest> {
     }
 }
 
-/// A name, or `{"id": …}` as OpenAI has it for voices that were made.
-fn voice(raw: Option<&RawValue>) -> Result<(), InvalidRequest> {
-    voice_name(raw).map(drop)
-}
-
-/// The name of the voice, where one is asked for.
-pub(crate) fn voice_name(raw: Option<&RawValue>) -> Result<Option<String>, InvalidRequest> {
+/// The name of the voice, where one is asked for: a text, or `{"id": …}` as OpenAI has it for voices that were made.
+pub(super) fn voice_name(raw: Option<&RawValue>) -> Result<Option<String>, InvalidRequest> {
     #[derive(serde::Deserialize)]
     #[serde(untagged)]
     enum Voice {
@@ -113,7 +107,7 @@ pub(crate) fn voice_name(raw: Option<&RawValue>) -> Result<Option<String>, Inval
 }
 
 /// The longest name of a voice, in bytes.
-pub(crate) const MAX_VOICE_BYTES: usize = 128;
+const MAX_VOICE_BYTES: usize = 128;
 
 /// A voice to be imitated comes in the request or is one of the account's: a model server would fetch any address from
 /// where it stands, its own disk included.

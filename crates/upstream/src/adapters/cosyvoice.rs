@@ -2,7 +2,7 @@
 
 use batchin_domain::Capability;
 
-use super::{ANY, Adapter, Path};
+use super::{ANY, Adapter, Path, Speaking};
 
 /// The description that FastAPI makes: the runtime has no call that tells of its health.
 const DESCRIPTION: Path = Path::AtRoot("/openapi.json");
@@ -13,5 +13,6 @@ pub(super) const ADAPTER: Adapter = Adapter {
     stops_when_left: true,
     health_path: DESCRIPTION,
     guarded_path: DESCRIPTION,
+    speech: Speaking::ByForm,
     ..ANY
 };

@@ -2,7 +2,7 @@
 
 use batchin_domain::Capability;
 
-use super::{ANY, Adapter, Counts, Path, PriorityOrder, Suffix};
+use super::{ANY, Adapter, Counts, Path, PriorityOrder, Speaking, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "embedded",
@@ -21,5 +21,6 @@ pub(super) const ADAPTER: Adapter = Adapter {
     drops_nulls: true,
     // By the vocabulary's own marks, and no text is read as one.
     suffix: Suffix::Own,
+    speech: Speaking::InWav(&[]),
     ..ANY
 };

@@ -2,7 +2,7 @@
 
 use batchin_domain::Capability;
 
-use super::{ANY, Adapter, Counts, Path, PriorityOrder};
+use super::{ANY, Adapter, Counts, Path, PriorityOrder, Speaking};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "vllm-omni",
@@ -12,5 +12,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     counts: Counts::OfEachAnswer,
     health_path: Path::AtRoot("/health"),
     priority_order: PriorityOrder::LowerFirst,
+    // Without it nothing comes before all of it is spoken; and in other formats it does not stream.
+    speech: Speaking::InWav(&[("stream_format", "\"audio\"")]),
     ..ANY
 };

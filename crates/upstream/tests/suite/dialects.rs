@@ -48,6 +48,7 @@ fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
         max_tokens: None,
         held: None,
         fim: None,
+        speech: None,
         created: 7,
         asker: Asker::default(),
     }

@@ -85,6 +85,7 @@ pub(crate) fn chat(body: &'static str) -> Call<'static> {
         max_tokens: None,
         held: None,
         fim: None,
+        speech: None,
         created: 7,
         asker: ADA,
     }
