@@ -28,6 +28,8 @@ for what in "$@"; do
       need_file '/usr/lib/postgresql/*/bin/initdb' postgresql
       need node nodejs npm
       need nginx nginx-light
+      need ffmpeg ffmpeg
+      need lame lame
       python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
       ;;
     lint) python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv) ;;

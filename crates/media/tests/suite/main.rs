@@ -1,0 +1,5 @@
+//! Sound, pictures and videos, judged by ffmpeg and ffprobe, which the machine must have.
+
+mod encoding;
+mod outside;
+mod tones;
