@@ -8,9 +8,9 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A folder with one file.
+/// A file in a folder of its own, which goes away with this.
 pub struct Kept {
-    folder: TempDir,
+    _folder: TempDir,
     pub file: PathBuf,
 }
 
@@ -25,14 +25,7 @@ pub fn kept(name: &str, bytes: &[u8]) -> Kept {
 pub fn place(name: &str) -> Kept {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join(name);
-    Kept { folder, file }
-}
-
-impl Kept {
-    /// Another file in the same folder.
-    pub fn beside(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
+    Kept { _folder: folder, file }
 }
 
 /// Runs ffmpeg, which must neither fail nor say anything.
