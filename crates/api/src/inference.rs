@@ -112,7 +112,7 @@ fn in_cohere_s_shape(mut reply: Reply) -> Reply {
         ReplyBody::Replay(stored) => {
             stored.body = stored.body.take().map(|body| with_meta(&body.into()).into());
         }
-        ReplyBody::Stream(_) => {}
+        ReplyBody::Stream(_) | ReplyBody::Sound(_) => {}
     }
     reply
 }
@@ -128,6 +128,20 @@ fn render(app: &App, reply: Reply) -> Response {
         }
         ReplyBody::Stream(stream) => {
             started(Body::new(EventBody::new(stream, app.settings.keep_alive, &app.readers)), rate)
+        }
+        ReplyBody::Sound(sound) => {
+            let (kind, keep_alive) = (sound.content_type(), app.settings.keep_alive);
+            let is_events = sound.is_events();
+            let body = EventBody::of_sound(sound, keep_alive, is_events, &app.readers);
+            let mut response = if is_events {
+                started(Body::new(body), rate)
+            } else {
+                with_rate(Response::new(Body::new(body)), rate)
+            };
+            if !is_events {
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            }
+            response
         }
         ReplyBody::Replay(stored) => with_rate(replay(stored), rate),
     }
@@ -167,7 +181,8 @@ fn replay(stored: StoredAnswer) -> Response {
     if is_stream {
         stream_headers(headers);
     } else {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let kind = HeaderValue::from_str(&stored.content_type);
+        headers.insert(CONTENT_TYPE, kind.unwrap_or(HeaderValue::from_static("application/json")));
     }
     headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     response

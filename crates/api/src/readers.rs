@@ -14,6 +14,7 @@ use std::{
 };
 
 use axum::BoxError;
+use batchin_gateway::{SoundError, SpokenStream};
 use batchin_tasks::Tasks;
 use bytes::Bytes;
 use futures::Stream;
@@ -108,11 +109,31 @@ impl Readers {
     }
 }
 
-/// Events as a body that is never silent for long.
+/// What a stream hands out, one after another.
+pub(crate) trait Piece {
+    /// Its bytes, or why the rest does not come.
+    fn bytes(self) -> Result<Bytes, BoxError>;
+}
+
+impl Piece for Bytes {
+    fn bytes(self) -> Result<Bytes, BoxError> {
+        Ok(self)
+    }
+}
+
+impl Piece for Result<Bytes, SoundError> {
+    fn bytes(self) -> Result<Bytes, BoxError> {
+        self.map_err(BoxError::from)
+    }
+}
+
+/// Events as a body that is never silent for long, or sound, which is.
 pub(crate) struct EventBody<S> {
     shared: Arc<Shared<S>>,
     readers: Arc<Readers>,
     keep_alive: Duration,
+    /// What breaks a silence.
+    frame: Option<&'static [u8]>,
     /// When the last frame left.
     last: Instant,
     /// Moved only when it fires, since moving it with every frame would cost more than the frame.
@@ -125,7 +146,20 @@ pub(crate) struct EventBody<S> {
 #[error("the client does not read its stream")]
 struct NotRead;
 
-impl<S: Stream<Item = Bytes> + Unpin + Send + 'static> EventBody<S> {
+impl EventBody<Box<SpokenStream>> {
+    /// Sound has nothing that could stand in a silence, unless it is told in events.
+    pub(crate) fn of_sound(
+        sound: Box<SpokenStream>,
+        keep_alive: Duration,
+        is_events: bool,
+        readers: &Arc<Readers>,
+    ) -> Self {
+        let body = Self::new(sound, keep_alive, readers);
+        Self { frame: body.frame.filter(|_| is_events), ..body }
+    }
+}
+
+impl<T: Piece, S: Stream<Item = T> + Unpin + Send + 'static> EventBody<S> {
     /// The stream is dropped at its end, when the body is, or when nobody reads it.
     pub(crate) fn new(events: S, keep_alive: Duration, readers: &Arc<Readers>) -> Self {
         let last = Instant::now();
@@ -134,11 +168,12 @@ impl<S: Stream<Item = Bytes> + Unpin + Send + 'static> EventBody<S> {
         let watched: Weak<Shared<S>> = Arc::downgrade(&shared);
         readers.lock().push(watched);
         let silence = Box::pin(sleep_until(last + keep_alive));
-        Self { shared, readers: Arc::clone(readers), keep_alive, last, silence, ended: false }
+        let (readers, frame) = (Arc::clone(readers), Some(KEEP_ALIVE_FRAME));
+        Self { shared, readers, keep_alive, frame, last, silence, ended: false }
     }
 
     /// `None`: it was given up.
-    fn next(&mut self, cx: &mut Context<'_>) -> Option<Poll<Option<Bytes>>> {
+    fn next(&mut self, cx: &mut Context<'_>) -> Option<Poll<Option<T>>> {
         let mut stream = self.shared.stream.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.asked_at.store(self.readers.millis(), Ordering::Relaxed);
         let polled = Pin::new(stream.as_mut()?).poll_next(cx);
@@ -151,7 +186,7 @@ impl<S: Stream<Item = Bytes> + Unpin + Send + 'static> EventBody<S> {
     }
 }
 
-impl<S: Stream<Item = Bytes> + Unpin + Send + 'static> HttpBody for EventBody<S> {
+impl<T: Piece, S: Stream<Item = T> + Unpin + Send + 'static> HttpBody for EventBody<S> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -161,9 +196,9 @@ impl<S: Stream<Item = Bytes> + Unpin + Send + 'static> HttpBody for EventBody<S>
             return Poll::Ready(None);
         }
         match this.next(cx) {
-            Some(Poll::Ready(Some(bytes))) => {
+            Some(Poll::Ready(Some(piece))) => {
                 this.last = Instant::now();
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                return Poll::Ready(Some(piece.bytes().map(Frame::data)));
             }
             Some(Poll::Ready(None)) => return Poll::Ready(None),
             Some(Poll::Pending) => {}
@@ -177,7 +212,14 @@ impl<S: Stream<Item = Bytes> + Unpin + Send + 'static> HttpBody for EventBody<S>
             if due <= Instant::now() {
                 this.last = Instant::now();
                 this.silence.as_mut().reset(this.last + this.keep_alive);
-                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(KEEP_ALIVE_FRAME)))));
+                match this.frame {
+                    Some(frame) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(frame))))),
+                    // Asked again, all the same: that it is silent does not mean that nobody reads.
+                    None => {
+                        this.shared.asked_at.store(this.readers.millis(), Ordering::Relaxed);
+                        continue;
+                    }
+                }
             }
             this.silence.as_mut().reset(due);
         }

@@ -82,6 +82,7 @@ pub struct Worker {
     endings: Endings,
     keys: Keys,
     blobs: Blobs,
+    files: Files,
     results: ResultWriter,
     options: WorkerOptions,
     /// Its own group, shut down before the gateway's.
@@ -131,7 +132,7 @@ impl Worker {
             endings: endings.clone(),
             rows,
             blobs: blobs.clone(),
-            files,
+            files: files.clone(),
             results: results.clone(),
             retention: options.retention,
         };
@@ -142,6 +143,7 @@ impl Worker {
             endings,
             keys,
             blobs,
+            files,
             results,
             options,
             runs: tasks.clone(),

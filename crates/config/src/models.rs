@@ -76,6 +76,12 @@ settings! {
         preset: Preset::Text("refuse"),
         doc: "Token ids as input of embeddings: refuse answers 400, pass hands them on, cl100k hands on the texts that they mean to OpenAI's models (LangChain).",
     };
+    const VOICES: Setting = Setting {
+        path: "voices",
+        kind: Kind::TextList,
+        preset: Preset::List(&[]),
+        doc: "Voices of speech, each NAME, or NAME=what its servers call it, as in \"alloy=af_heart\"; the first speaks where none is asked for. Empty: any name goes to the servers as it is.",
+    };
     const STATUS: Setting = Setting {
         path: "status",
         kind: Kind::OneOf(&["always_on", "on_demand", "offline"]),
@@ -231,6 +237,7 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
         context_length,
         max_output_tokens: Some(max_output_tokens.unwrap_or(context_length)),
         over_limit: if scope.text(&OVER_LIMIT) == "refuse" { OverLimit::Refuse } else { OverLimit::Clamp },
+        voices: voices(scope),
         token_input: TokenInput::named(&scope.text(&TOKEN_INPUT)).unwrap_or_default(),
         availability,
         license: scope.optional_text(&LICENSE),
@@ -245,6 +252,23 @@ pub(super) fn weights(models: &[Model], upstreams: &[UpstreamConfig]) -> Vec<Str
     let is_on_engine = |model: &&Model| model.upstreams.iter().any(|name| name == ENGINE_UPSTREAM || is_embedded(name));
     let weights = |model: &Model| model.upstream_name().to_owned();
     models.iter().filter(is_on_engine).map(weights).collect()
+}
+
+/// Names of voices, each with the servers' own.
+fn voices(scope: &Scope<'_>) -> Vec<(String, String)> {
+    let mut voices: Vec<(String, String)> = Vec::new();
+    for (text, place) in scope.list(&VOICES) {
+        let (name, own) = text.split_once('=').unwrap_or((&text, &text));
+        let (name, own) = (name.trim(), own.trim());
+        if name.is_empty() || own.is_empty() {
+            scope.faults.add(&place, FaultKind::Value, format!("\"{text}\" is no voice: write NAME, or NAME=NAME"));
+        } else if voices.iter().any(|(known, _)| known == name) {
+            scope.faults.add(&place, FaultKind::Reference, format!("voice \"{name}\" is named twice"));
+        } else {
+            voices.push((name.to_owned(), own.to_owned()));
+        }
+    }
+    voices
 }
 
 fn texts(scope: &Scope<'_>, setting: &Setting) -> Vec<String> {
@@ -423,9 +447,12 @@ fn prices(scope: &Scope<'_>, capabilities: &[Capability]) -> Option<ClassPrices>
     Some(ClassPrices::new(standard, high, low, fill))
 }
 
-/// Whether nothing costs anything of what is counted of it.
+/// Whether nothing costs anything of what is counted of it. Of tokens either side may be free.
 fn is_free(capability: Capability, tariff: Tariff) -> bool {
-    priced_by(capability).iter().copied().flatten().all(|measure| tariff.rate(*measure) == Rate::FREE)
+    let measures = priced_by(capability).iter().copied().flatten();
+    let costs = |measure: Measure| tariff.rate(measure) != Rate::FREE;
+    let pays_tokens = costs(Measure::PromptTokens) || costs(Measure::CompletionTokens);
+    !measures.into_iter().any(|measure| costs(*measure) || (measure.is_of_tokens() && pays_tokens))
 }
 
 /// The first setting that gives it a price.

@@ -302,7 +302,7 @@ fn nothing_is_served_for_free_by_accident() {
         ("[\"rerank\"]", "std_input = 0.01", true),
         ("[\"embeddings\", \"rerank\"]", "search = 0.001", false),
         ("[\"chat\", \"speech\"]", "std_input = 0.1\nstd_output = 0.2", false),
-        ("[\"chat\", \"embeddings\"]", "std_input = 0\nstd_output = 0.2", false),
+        ("[\"chat\", \"embeddings\"]", "std_input = 0\nstd_output = 0.2", true),
     ];
     for (capabilities, pricing, is_fine) in cases {
         assert_eq!(load(&model(capabilities, pricing)).is_ok(), is_fine, "{capabilities} {pricing}");

@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{BatchId, CallKind, Capability, Class, Counts, Makes, Measure, RequestId, Tariff, TaskId};
-use batchin_openai::{InvalidRequest, Peek, peek, tokens_as_texts};
+use batchin_openai::{InvalidRequest, Peek, SoundFormat, Wanted, peek, tokens_as_texts};
+use batchin_upstream::{Speech, Voice};
 use bytes::Bytes;
 
 use crate::{
     Availability, Catalog, IdempotencyKey, Model, OverLimit, TokenInput,
     reserve::Ceiling,
     retell::{Asked, asked},
+    spoken::is_priced_by_time,
 };
 
 /// Tokens that a chat template may add around one message.
@@ -91,6 +93,8 @@ pub struct Admitted {
     pub ceiling: Ceiling,
     /// Its prompt's tokens, where no model server counts them.
     pub prompt_guess: u64,
+    /// How a text is to be spoken.
+    pub(crate) speech: Option<Speech>,
     /// Sent to the upstream where the client states no limit, or a larger one.
     pub max_tokens: Option<u32>,
     /// What model servers are asked.
@@ -164,7 +168,29 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
     let most = Counts::of_tokens(input, most.saturating_mul(answers)).plus(peek.bound.made);
     let ceiling = Ceiling { cost: tariff.highest_cost(most), tariff, most, answers };
     let prompt_guess = if reads_tokens(inbound.call) { prompt_guess(&peek, &asked.body) } else { 0 };
-    Ok(Admitted { model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek, asked })
+    let speech = speech(&peek, model, tariff).map_err(AdmitError::Invalid)?;
+    Ok(Admitted { speech, model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek, asked })
+}
+
+/// Who speaks, by the name that the model's servers know, and in what.
+fn speech(peek: &Peek, model: &Model, tariff: Tariff) -> Result<Option<Speech>, InvalidRequest> {
+    let Wanted::Sound(spoken) = peek.wanted else { return Ok(None) };
+    let voice = match (&peek.voice, model.voices.first()) {
+        (None, None) => Voice::Unsaid,
+        (None, Some((_, first))) => Voice::Named(first.clone()),
+        (Some(name), None) => Voice::Named(name.clone()),
+        (Some(name), Some(_)) => match model.voices.iter().find(|(known, _)| known == name) {
+            Some((_, own)) => Voice::Named(own.clone()),
+            None => {
+                let known: Vec<_> = model.voices.iter().map(|(known, _)| known.as_str()).collect();
+                let message = format!("`voice` must be one of {} for this model", known.join(", "));
+                return Err(InvalidRequest::at("voice", message));
+            }
+        },
+    };
+    // What is counted by the second must be heard here.
+    let format = if is_priced_by_time(tariff) { SoundFormat::Wav } else { spoken.format };
+    Ok(Some(Speech { voice, format }))
 }
 
 /// Token ids as the input of embeddings, as the model's settings have them. As texts they are held for and counted as texts.

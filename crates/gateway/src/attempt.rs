@@ -85,6 +85,7 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &R
         max_tokens: admitted.max_tokens,
         held: admitted.most_of_each(),
         fim: admitted.peek.has_suffix.then_some(model.fim),
+        speech: admitted.speech.clone(),
         created: running.now().seconds(),
         asker: running.asker,
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{Amount, Measure, Timestamp, TransferId};
-use batchin_openai::{ChunkHead, Names, Telling, Usage, with_usage};
+use batchin_openai::{ChunkHead, Names, SoundFormat, Telling, Usage, Wanted, with_usage};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::Kind;
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub struct Unsettled {
     pub(crate) reservation: Reservation,
     /// The answer, as the client is to get it.
     pub body: Bytes,
+    /// The format of a sound; `None` of an answer in JSON.
+    pub sound: Option<SoundFormat>,
 }
 
 /// Why a request's end is not in the ledger. Nothing was charged.
@@ -126,6 +128,11 @@ impl Bill {
         }
     }
 
+    /// The format of the answer, where it is a sound.
+    pub(crate) fn sound(&self) -> Option<SoundFormat> {
+        if let Wanted::Sound(spoken) = self.admitted.peek.wanted { Some(spoken.format) } else { None }
+    }
+
     /// The answer with the usage that is billed, in the protocol of the request.
     pub(crate) fn told(&self, body: Bytes) -> Bytes {
         let body = self.corrected(body);
@@ -152,6 +159,9 @@ impl Bill {
 
     /// The answer with the usage that is billed, where the upstream says something else or nothing.
     fn corrected(&self, body: Bytes) -> Bytes {
+        if self.sound().is_some() {
+            return body;
+        }
         match self.meter.corrected() {
             Some(usage) => with_usage(&body, &usage, self.inbound.call.generates()),
             None => body,
@@ -212,7 +222,8 @@ pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: 
     bill.note_marks(running.replica.name());
     running.finish_whole(bill.meter.counts().of(Measure::CompletionTokens), bill.began.elapsed());
     let body = bill.told(body);
-    Unsettled { bill, reservation, body }
+    let sound = bill.sound();
+    Unsettled { bill, reservation, body, sound }
 }
 
 impl Unsettled {

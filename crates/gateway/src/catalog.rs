@@ -89,6 +89,9 @@ pub struct Model {
     pub fim: Fim,
     /// What becomes of token ids as the input of embeddings.
     pub token_input: TokenInput,
+    /// Names of voices, each with the one by which its servers know it; the first speaks where none is named. Empty: any name
+    /// goes to the servers as it is.
+    pub voices: Vec<(String, String)>,
     /// As configured; what is really served follows from the upstreams' health.
     pub availability: Availability,
     /// An SPDX name or whatever the operator calls it.

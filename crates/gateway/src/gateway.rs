@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{Availability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters, waiters::Waiters};
 use arc_swap::ArcSwap;
 use batchin_domain::{AccountId, CallKind, Clock, IdSource};
+use batchin_media::Programs;
 use batchin_shares::{ShareLimits, Shares};
 use batchin_store::Answers;
 use batchin_tasks::{Sweeps, Tasks};
@@ -31,6 +32,8 @@ pub struct GatewayParts {
     pub ids: Arc<dyn IdSource>,
     /// Work beside requests.
     pub tasks: Tasks,
+    /// What makes sound into the formats that are asked for.
+    pub programs: Arc<Programs>,
 }
 
 /// The gateway's bounds.
@@ -149,6 +152,10 @@ impl Gateway {
     /// Work beside requests.
     pub fn tasks(&self) -> &Tasks {
         &self.inner.parts.tasks
+    }
+
+    pub(crate) fn programs(&self) -> &Arc<Programs> {
+        &self.inner.parts.programs
     }
 
     pub(crate) fn answers(&self) -> &Answers {

@@ -3,11 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, Amount, Counts, Measure, TransferId};
+use batchin_openai::Wanted;
 use batchin_shares::{NoShare, Share};
 use batchin_store::{IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish};
-use batchin_upstream::{Answer, Events};
+use batchin_upstream::{Answer, Events, Sound};
 use bytes::Bytes;
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{
     AdmitError, Caller, DispatchError, Epoch, Fenced, Gateway, Inbound, KeyedError, MeteredStream, NoRoom, RateInfo,
@@ -20,6 +22,7 @@ use crate::{
     idempotent::{IdempotencyGuard, Keyed, Turn},
     leaving::{Client, SeenThrough},
     reserve::{Reservation, reserve, take_request},
+    spoken::{Pipe, SpokenStream, is_priced_by_time},
 };
 
 /// How long a request under an Idempotency-Key waits for the first one's answer: as long as clients wait.
@@ -48,6 +51,8 @@ pub enum ReplyBody {
     Whole(Bytes),
     /// Server-sent events; the last of them wait until the charge is durable.
     Stream(Box<MeteredStream>),
+    /// Sound, whose end waits until the charge is durable.
+    Sound(Box<SpokenStream>),
     /// The first answer to the same Idempotency-Key.
     Replay(StoredAnswer),
 }
@@ -164,6 +169,7 @@ impl Gateway {
                 let stream = open(bill, reservation, (events, dispatched.running), guard, place);
                 Ok(ReplyBody::Stream(Box::new(stream)))
             }
+            Answer::Sound(sound) => Self::speak((bill, reservation), *sound, dispatched.running, (guard, place)).await,
             Answer::Whole { body, usage, text_bytes, .. } => {
                 let mut bill = bill;
                 take_whole(&mut bill.meter, dispatched.running.replica.kind(), usage, text_bytes);
@@ -171,6 +177,33 @@ impl Gateway {
                 let outcome = if client.is_gone() { Outcome::ClientGone } else { Outcome::Completed };
                 Ok(ReplyBody::Whole(unsettled.settle(outcome, guard.map(IdempotencyGuard::keep), None).await?))
             }
+        }
+    }
+
+    /// Answers with a sound once its first bytes can be heard.
+    async fn speak(
+        (mut bill, reservation): (Bill, Reservation),
+        sound: Sound,
+        running: Running,
+        rest: (Option<IdempotencyGuard>, Share<AccountId>),
+    ) -> Result<ReplyBody, AnswerError> {
+        let Wanted::Sound(spoken) = bill.admitted.peek.wanted else { return Err(DispatchError::Failed.into()) };
+        bill.ttft = Some(bill.began.elapsed());
+        let counts = is_priced_by_time(bill.admitted.tariff);
+        let mut pipe = Pipe::new(sound, spoken.format, (counts, false), Arc::clone(bill.gateway.programs()));
+        match pipe.next().await {
+            Ok(Some(first)) => {
+                let stream = SpokenStream::new((bill, reservation), (first, pipe), running, rest, spoken);
+                Ok(ReplyBody::Sound(Box::new(stream)))
+            }
+            Ok(None) => Err(DispatchError::Failed.into()),
+            Err(cause) => match cause.refusal() {
+                Some(refusal) => Err(AdmitError::Invalid(refusal).into()),
+                None => {
+                    warn!(upstream = running.replica.name(), error = %cause, "a sound could not be read");
+                    Err(DispatchError::Failed.into())
+                }
+            },
         }
     }
 

@@ -6,10 +6,13 @@
 use std::{sync::Arc, task::Poll, time::Duration};
 
 use batchin_domain::{AccountId, Measure};
-use batchin_openai::UpstreamError;
+use batchin_media::Programs;
+use batchin_openai::{InvalidRequest, UpstreamError, Wanted};
 use batchin_scheduler::Outcome as Ended;
-use batchin_upstream::{Answer, Assembly, Call, CallError, CallErrorKind, Kind, Progress, Retry};
-use bytes::Bytes;
+use batchin_upstream::{
+    Answer, Assembly, Call, CallError, CallErrorKind, Kind, MAX_ANSWER_BYTES, Progress, Retry, Sound, StreamError,
+};
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::{
@@ -22,6 +25,7 @@ use crate::{
     meter::Meter,
     pace::Pace,
     reserve::{reserve, reserve_cap},
+    spoken::{Pipe, SoundError, count, is_priced_by_time},
 };
 
 /// Why a try of a task brought no result. Nothing was charged.
@@ -91,6 +95,7 @@ struct Try<'a> {
     /// Nothing counted yet: of a try that fails nothing is kept.
     meter: Meter,
     began: Instant,
+    programs: &'a Arc<Programs>,
 }
 
 impl Gateway {
@@ -104,8 +109,8 @@ impl Gateway {
             None => None,
         };
         let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?.within(cap);
-        let one =
-            Try { admitted: &admitted, meter: Meter::new(&admitted, reservation.amount()), began: Instant::now() };
+        let meter = Meter::new(&admitted, reservation.amount());
+        let one = Try { admitted: &admitted, meter, began: Instant::now(), programs: self.programs() };
         let (given, running) = self.dispatch_task(caller.account, &inbound, one, running).await?;
         let mut bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
         bill.meter = given.meter;
@@ -116,7 +121,8 @@ impl Gateway {
         bill.note_marks(running.replica.name());
         running.finish(Ended::Ok);
         let body = bill.told(given.body);
-        Ok(Unsettled { bill, reservation, body })
+        let sound = bill.sound();
+        Ok(Unsettled { bill, reservation, body, sound })
     }
 
     /// Tries one upstream after another until one has answered to the end; first where the task has its place.
@@ -177,6 +183,10 @@ async fn answer(running: &Running, mut call: Call<'_>, one: Try<'_>) -> Result<G
             take_whole(&mut meter, replica.kind(), usage, text_bytes);
             Ok(Given { body, meter, ttft: None })
         }
+        Answer::Sound(sound) => {
+            running.first_byte();
+            spoken(*sound, one).await
+        }
         // The call asked for a whole answer; a server that streams all the same does not speak the protocol.
         Answer::Events(_) => Err(bad_answer()),
     }
@@ -227,6 +237,37 @@ async fn watched(running: &Running, mut assembly: Assembly, one: Try<'_>) -> Res
             }
         }
     }
+}
+
+/// Takes a sound to its end.
+async fn spoken(sound: Sound, one: Try<'_>) -> Result<Given, CallError> {
+    let Wanted::Sound(spoken) = one.admitted.peek.wanted else { return Err(bad_answer()) };
+    let counts = is_priced_by_time(one.admitted.tariff);
+    let mut pipe = Pipe::new(sound, spoken.format, (counts, true), Arc::clone(one.programs));
+    let (mut all, mut meter) = (BytesMut::new(), one.meter);
+    while let Some(piece) = pipe.next().await.map_err(broken_sound)? {
+        if all.len() + piece.len() > MAX_ANSWER_BYTES {
+            return Err(CallError { kind: CallErrorKind::TooLarge, retry: Retry::Never, client_error: None });
+        }
+        all.extend_from_slice(&piece);
+    }
+    count(&mut meter, one.admitted.peek.bound.made.of(Measure::Characters), &pipe.heard());
+    Ok(Given { body: all.freeze(), meter, ttft: None })
+}
+
+fn broken_sound(cause: SoundError) -> CallError {
+    if let Some(InvalidRequest { message, param, .. }) = cause.refusal() {
+        let said = UpstreamError { message, param, code: None, kind: None, status: None };
+        return CallError { kind: CallErrorKind::Unfit, retry: Retry::Never, client_error: Some(Box::new(said)) };
+    }
+    let kind = match cause {
+        SoundError::Upstream(StreamError::Stalled) => CallErrorKind::Timeout,
+        SoundError::Upstream(StreamError::Broken(_)) => CallErrorKind::Reset,
+        SoundError::Upstream(_) | SoundError::Unreadable(_) | SoundError::Start(_) | SoundError::Uncharged => {
+            CallErrorKind::BadAnswer
+        }
+    };
+    CallError { kind, retry: Retry::OtherReplica, client_error: None }
 }
 
 fn bad_answer() -> CallError {

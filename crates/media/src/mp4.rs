@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 const MOST_TABLE_BYTES: u64 = 64 << 20;
 /// A fragment is a second or more; this is days of them.
 const MOST_BOXES: u32 = 1 << 20;
-/// Boxes that are inside of each other, of those that are read: moov, trak, mdia, minf, stbl.
+/// Pictures, sounds and subtitles in many languages.
 const MOST_TRACKS: usize = 64;
 
 /// Why an MP4's tables were not read.

@@ -139,6 +139,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
         clock,
         ids,
         tasks: groups.beside.clone(),
+        programs: Arc::new(batchin_media::Programs::find()),
     };
     Ok(Gateway::new(parts, config.server.gateway))
 }

@@ -7,6 +7,7 @@
 mod answer;
 mod behaviour;
 mod server;
+pub mod voice;
 
 pub use answer::{prompt_tokens, token_text};
 pub use behaviour::{Answer, Behaviour, End, Refusal, UsageMode};

@@ -33,6 +33,7 @@ use tokio::{
 use crate::{
     answer::Job,
     behaviour::{Answer, Behaviour, End, Refusal},
+    voice,
 };
 
 /// Requests kept for a test to look at; later ones are only counted.
@@ -298,7 +299,9 @@ fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + Asy
 
 /// As most servers: what they can be asked by another protocol is not there.
 fn asked_at(path: &str) -> Option<CallKind> {
-    CallKind::from_url(path).filter(|call| !call.is_retold())
+    let known = CallKind::from_url(path).filter(|call| !call.is_retold());
+    // CosyVoice's forms.
+    known.or_else(|| path.starts_with("/inference_").then_some(CallKind::Speech))
 }
 
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<SimBody>, CutError> {
@@ -312,6 +315,9 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         shared.record(ReceivedRequest { path: head.uri.path().to_owned(), headers: head.headers, body: body.clone() });
     }
     shared.count(&shared.calls);
+    if call == CallKind::Speech {
+        return speak(&shared, head.uri.path(), &body, abandon).await;
+    }
     let peeked = match peek(call, &body) {
         Ok(peeked) => peeked,
         Err(fault) => {
@@ -326,6 +332,43 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             }
             let job = Job { call, peek: &peeked, body: &body, answer: &answer };
             Ok(answered(&job, abandon))
+        }
+        Behaviour::Refuse(scripted) => {
+            abandon.done = true;
+            Ok(refusal(&scripted))
+        }
+        Behaviour::Drop => {
+            abandon.done = true;
+            Err(CutError)
+        }
+        Behaviour::Raw { content_type, pieces, gap, end } => {
+            Ok(respond(content_type, streamed(Pieces { pieces: pieces.into(), gap, end, abandon })))
+        }
+        Behaviour::Hang => std::future::pending().await,
+    }
+}
+
+/// A tone for a text, as the script for its model says.
+async fn speak(shared: &Shared, path: &str, body: &[u8], mut abandon: Abandon) -> Result<Response<SimBody>, CutError> {
+    let asked: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    match shared.behaviour(asked["model"].as_str().unwrap_or_default(), body) {
+        Behaviour::Answer(Answer { first_byte, gap, end, .. }) => {
+            if !first_byte.is_zero() {
+                tokio::time::sleep(first_byte).await;
+            }
+            match voice::spoken(path, body) {
+                Ok((kind, pieces)) => {
+                    let mut response = respond(kind, streamed(Pieces { pieces: pieces.into(), gap, end, abandon }));
+                    if kind.is_empty() {
+                        response.headers_mut().remove(header::CONTENT_TYPE);
+                    }
+                    Ok(response)
+                }
+                Err(refused) => {
+                    abandon.done = true;
+                    Ok(refusal(&refused))
+                }
+            }
         }
         Behaviour::Refuse(scripted) => {
             abandon.done = true;

@@ -484,7 +484,17 @@ async fn start_gateway(
     let fleet = Fleet::new(upstreams, beside, 1).unwrap();
     let dispatcher = Dispatcher::start(&fleet, (Policy::default(), 90), Arc::clone(&clock), beside);
     let tasks = beside.clone();
-    let parts = GatewayParts { answers: store.answers(), fleet, catalog, keeper, dispatcher, clock, ids, tasks };
+    let parts = GatewayParts {
+        answers: store.answers(),
+        fleet,
+        catalog,
+        keeper,
+        dispatcher,
+        clock,
+        ids,
+        tasks,
+        programs: Arc::new(batchin_media::Programs::find()),
+    };
     Gateway::new(parts, GatewayOptions { max_in_flight, max_account_percent: 90 })
 }
 
@@ -496,7 +506,8 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
 }
 
 /// `chat-model` with the alias `gpt-x`, `embed-model`, `org/offline-model`, which nobody serves, `embed-ids-model`, which
-/// takes token ids for OpenAI's, and `rank-model`.
+/// takes token ids for OpenAI's, `rank-model`, `voice-model`, whose characters have a price, and `timed-voice-model`, whose
+/// seconds have one.
 fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model> {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let factor = |text| Factor::parse(text).unwrap();
@@ -519,6 +530,7 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
         over_limit: OverLimit::Clamp,
         fim,
         token_input: TokenInput::Refuse,
+        voices: Vec::new(),
         availability: Availability::AlwaysOn,
         license: Some("apache-2.0".to_owned()),
         owned_by: "batchin".to_owned(),
@@ -538,6 +550,15 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
             ..model("embed-ids-model", &[Capability::Embeddings])
         },
         Model { prices: prices("0.03", "0"), ..model("rank-model", &[Capability::Rerank]) },
+        Model {
+            prices: in_classes(Tariff::FREE.with(Measure::Characters, rate("15"))),
+            voices: vec![("alloy".to_owned(), "af_heart".to_owned()), ("nova".to_owned(), "nova".to_owned())],
+            ..model("voice-model", &[Capability::Speech])
+        },
+        Model {
+            prices: in_classes(Tariff::FREE.with(Measure::AudioMs, Rate::parse_dollars("0.0001").unwrap())),
+            ..model("timed-voice-model", &[Capability::Speech])
+        },
     ]
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
 
 #[cfg(test)]
 mod tests {
+    use batchin_domain::Capability;
     use batchin_openai::Fim;
 
     use super::*;
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_told_the_held_limit_and_nothing_that_steers() {
-        for &kind in Kind::ALL {
+        for kind in Kind::that_can(Capability::Chat) {
             let body = r#"{"max_completion_tokens":7,"service_tier":"flex","options":{"num_predict":9},"x-batchin-class":"high","n_predict":9,"keep_alive":"9h"}"#;
             assert_eq!(sent(kind, false, &call(body, false)), r#"{"max_tokens":7}"#, "{kind}");
             let held = Call { max_tokens: Some(5), ..call(r#"{"max_tokens":9,"max_completion_tokens":7}"#, false) };
@@ -147,7 +148,8 @@ mod tests {
             let none = Call { kind: CallKind::Completions, ..call(r#"{"max_tokens":0,"suffix":""}"#, false) };
             let told = if kind == Kind::OLLAMA { 1 } else { 0 };
             // Nothing behind the answer asks for nothing, and some refuse to be told so.
-            let suffix = if [Kind::VLLM, Kind::LLAMACPP].contains(&kind) { "" } else { r#","suffix":"""# };
+            let suffix =
+                if [Kind::VLLM, Kind::VLLM_OMNI, Kind::LLAMACPP].contains(&kind) { "" } else { r#","suffix":"""# };
             assert_eq!(sent(kind, false, &none), format!(r#"{{"max_tokens":{told}{suffix}}}"#), "{kind}");
             let embeddings = Call { kind: CallKind::Embeddings, ..call(r#"{"input":"a","priority":1}"#, false) };
             assert_eq!(sent(kind, false, &embeddings), r#"{"input":"a"}"#, "{kind}");

@@ -35,6 +35,7 @@ use crate::{
     middle::{Middle, no_middle},
     mixed,
     record::Record,
+    sound::Sound,
     transport::{AnswerBody, MAX_REFUSAL_BYTES, SendError, Targets, Transport, collect},
 };
 
@@ -76,6 +77,8 @@ pub enum Answer {
     },
     /// A stream whose first event has arrived and is no error.
     Events(Box<Events>),
+    /// Sound whose first bytes have arrived.
+    Sound(Box<Sound>),
 }
 
 /// A replica at one moment.
@@ -222,6 +225,10 @@ impl Replica {
     /// Nothing of an answer has reached anybody when this fails, so the call may be made again elsewhere. Dropping
     /// the future, or the stream, closes the connection and thereby cancels the work.
     pub async fn call(&self, call: Call<'_>) -> Result<Answer, CallError> {
+        if let Some(speech) = &call.speech {
+            // Boxed: other calls need no room for it.
+            return Box::pin(self.speak(&call, speech)).await.map(|sound| Answer::Sound(Box::new(sound)));
+        }
         let hides = counts_all_along(&call, self.kind()) && !call.continuous_usage;
         let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage).hiding_counts(hides);
         self.send(&call, || Reader::PassOn(Box::new(relay()))).await
@@ -234,7 +241,7 @@ impl Replica {
         let answer = || Assembler::new(call.kind, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
         match self.send(&call, || Reader::Assemble(Box::new(answer()))).await? {
             Answer::Events(events) => Ok(Assembly::new(*events)),
-            Answer::Whole { .. } => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
+            Answer::Whole { .. } | Answer::Sound(_) => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
         }
     }
 

@@ -22,6 +22,7 @@ mod odd_servers;
 mod openai_batches;
 mod rerank;
 mod retold;
+mod speech;
 mod usage;
 mod users;
 mod webhooks;

@@ -40,9 +40,8 @@ fn tag(mp3: &[u8], moments: u64) -> Option<Vec<u8>> {
         frames += 1;
     }
     let padding = (frames * first.moments()).checked_sub(ENCODER_DELAY + moments)?;
-    let header = [mp3.first_chunk::<HEADER_BYTES>()?.as_slice()].concat();
     let frame = Frame { is_padded: false, ..first };
-    let mut tag = header;
+    let mut tag = mp3.first_chunk::<HEADER_BYTES>()?.to_vec();
     // Without a checksum and without the padding byte, whatever the first frame has.
     *tag.get_mut(1)? |= 1;
     *tag.get_mut(2)? &= !2;

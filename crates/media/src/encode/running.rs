@@ -196,7 +196,7 @@ fn lame(mut command: Command, spec: PcmSpec) -> Command {
     let kilohertz = format!("{}.{:03}", spec.rate / 1_000, spec.rate % 1_000);
     let mode = if spec.channels == 1 { "m" } else { "j" };
     // -t: the tag before the sound is rewritten when all is known, which a pipe does not let it.
-    command.args(["--quiet", "-t", "-r", "--bitwidth", "16", "--signed", "--little-endian", "-m", mode]);
+    command.args(["--quiet", "--flush", "-t", "-r", "--bitwidth", "16", "--signed", "--little-endian", "-m", mode]);
     command.args([
         "-s",
         &kilohertz,

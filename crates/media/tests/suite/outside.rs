@@ -53,5 +53,5 @@ pub fn decoded(file: &Path, rate: u32) -> Vec<i16> {
 }
 
 fn run(command: &mut Command) -> Output {
-    command.output().expect("ffmpeg, lame and flac must be installed: scripts/setup.sh test")
+    command.output().expect("ffmpeg and lame must be installed: scripts/setup.sh test")
 }

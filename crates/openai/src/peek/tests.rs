@@ -28,6 +28,7 @@ fn chat_is_read() {
     assert_eq!(
         found,
         Peek {
+            voice: None,
             model: "qwen".into(),
             stream: true,
             include_usage: true,

@@ -32,10 +32,7 @@ struct Asking {
 impl Replica {
     /// Sends a speech call. Returns once the first bytes of its sound have come; whether those are of the format that the
     /// client wants is told by [`Sound::carried`].
-    pub async fn speak(&self, call: &Call<'_>) -> Result<Sound, CallError> {
-        let Some(speech) = &call.speech else {
-            return Err(CallError::other_replica(CallErrorKind::BadAnswer));
-        };
+    pub(super) async fn speak(&self, call: &Call<'_>, speech: &Speech) -> Result<Sound, CallError> {
         let started = Instant::now();
         let mut lease = Lease::take(&self.record, call.asker, started)?;
         let formats: &[SoundFormat] = match (self.kind().speech, speech.format) {

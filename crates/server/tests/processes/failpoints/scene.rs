@@ -11,6 +11,10 @@ pub enum Scene {
     LongStream,
     /// A whole answer of a hosted server, whose client goes away.
     LeftWhole,
+    /// A text that is spoken.
+    Speech,
+    /// A batch of texts that are spoken.
+    SpeechBatch,
     /// A stream whose client goes away.
     LeftStream,
     /// A request that carries an Idempotency-Key.
@@ -64,9 +68,15 @@ impl Scene {
             | Self::LongStream
             | Self::LeftStream
             | Self::LeftWhole
+            | Self::Speech
             | Self::Once
             | Self::RefusedOnce => Play::Requests,
-            Self::Batch | Self::FileBatch | Self::BatchOnce | Self::FailingTask | Self::PoorBatch => Play::Batches,
+            Self::Batch
+            | Self::SpeechBatch
+            | Self::FileBatch
+            | Self::BatchOnce
+            | Self::FailingTask
+            | Self::PoorBatch => Play::Batches,
             Self::BucketBatch => Play::Buckets,
             Self::Start | Self::Quiet | Self::Stop => Play::Server,
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,

@@ -50,6 +50,11 @@ fn tasks(models: &[&str]) -> Vec<Value> {
     models.iter().enumerate().map(task).collect()
 }
 
+/// Of ten characters, which cost what ten tokens do.
+fn spoken(model: &str) -> Value {
+    json!({"model": model, "input": "Ten of it.", "response_format": "wav"})
+}
+
 fn batch(models: &[&str]) -> Value {
     json!({"priority": "high", "tasks": tasks(models)})
 }
@@ -65,6 +70,7 @@ impl Stage {
             .model("task", "sim:tokens=10,first_ms=30")
             .model("slow", "sim:tokens=10,first_ms=300")
             .model_on(1, "broken", "sim:status=500")
+            .speaking_model_on(1, "voice", "sim:gap_ms=2")
             .model_on(1, "hosted", "sim:tokens=10,first_ms=300");
         let mut world = World::with_sims(backend, 2, settings).await;
         if let Some(bucket) = &bucket {
@@ -113,6 +119,20 @@ impl Stage {
                     _ = account.try_chat(&at, &body) => panic!("it was not left"),
                     called = timeout(PATIENCE, self.world.sims[1].until_calls(calls + 1)) => called.expect("it is called"),
                 }
+            }
+            Scene::Speech => {
+                self.beyond += ANSWER;
+                let heard = account.try_post(&at, "/v1/audio/speech", &spoken("voice")).await;
+                assert!(heard.is_err(), "it died before the end: {heard:?}");
+            }
+            Scene::SpeechBatch => {
+                self.beyond += 4 * ANSWER;
+                let task = |index: usize| {
+                    json!({"custom_id": format!("task-{index}"), "model": "voice",
+                    "url": "/v1/audio/speech", "request_body": spoken("voice")})
+                };
+                let body = json!({"priority": "high", "tasks": (0..4).map(task).collect::<Vec<_>>()});
+                drop(account.try_post(&at, "/v1/batches", &body).await);
             }
             Scene::LeftStream => {
                 let mut events = account.stream(&at, chat("dripping", 10)).await;

@@ -75,6 +75,15 @@ impl Settings {
         self
     }
 
+    /// Also a model that speaks, whose characters cost what tokens of the others do.
+    pub fn speaking_model_on(self, upstream: usize, id: &str, script: &str) -> Self {
+        let mut settings = self.model_on(upstream, id, script);
+        if let Some(model) = settings.models.last_mut() {
+            model.capabilities = "\"speech\"";
+        }
+        settings
+    }
+
     /// Also a model that embeds.
     pub fn embedding_model(self, id: &str, script: &str) -> Self {
         self.model_for("\"embeddings\"", id, script)
@@ -124,7 +133,7 @@ impl Settings {
                 text,
                 "[[models]]\nid = \"{id}\"\nupstreams = [\"sim-{upstream}\"]\nupstream_model = \"{script}\"\n\
                  capabilities = [{capabilities}]\ntoken_input = \"pass\"\ncontext_length = 131072\nmax_output_tokens = 65536\n\
-                 [models.pricing]\nstd_input = 0\nstd_output = {price}"
+                 [models.pricing]\nstd_input = 0\nstd_output = {price}\ncharacters = {price}"
             )
             .unwrap();
         }
