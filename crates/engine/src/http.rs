@@ -10,6 +10,7 @@ mod error;
 mod generation;
 mod messages;
 mod sampling;
+mod speech;
 mod stream;
 mod tools;
 
@@ -25,17 +26,24 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use llama_cpp_2::model::LlamaModel;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use self::error::ApiError;
 use crate::{
     embed::EmbedJob,
     generate::Queue,
     metrics::{self, ModelMetrics},
+    speech::ServedVoice,
     text::chat_template::ChatTemplate,
 };
 
 /// The body of every answer.
-pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, BrokenOff>;
+
+/// An answer that cannot be brought to its end and has no other way to say so: the connection is closed.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub(crate) struct BrokenOff;
 
 /// A model that answers requests.
 pub(crate) struct ServedModel {
@@ -58,12 +66,17 @@ pub(crate) enum Role {
 /// Everything the routes need.
 pub(crate) struct Service {
     models: Vec<ServedModel>,
+    voices: Vec<ServedVoice>,
+    /// A place for each text that may be said at the same time.
+    speaking: Arc<Semaphore>,
+    speech_limit: usize,
     next_sequence: AtomicU64,
 }
 
 impl Service {
-    pub(crate) fn new(models: Vec<ServedModel>) -> Self {
-        Self { models, next_sequence: AtomicU64::new(0) }
+    pub(crate) fn new(models: Vec<ServedModel>, voices: Vec<ServedVoice>, speech_limit: usize) -> Self {
+        let speaking = Arc::new(Semaphore::new(speech_limit.min(Semaphore::MAX_PERMITS)));
+        Self { models, voices, speaking, speech_limit, next_sequence: AtomicU64::new(0) }
     }
 
     /// Ends the models' threads.
@@ -85,6 +98,10 @@ impl Service {
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, ApiError> {
         let path = request.uri().path();
+        if path == speech::PATH {
+            let is_post = request.method() == Method::POST;
+            return if is_post { speech::speak(self, request).await } else { Err(ApiError::method_not_allowed()) };
+        }
         if let Some(call) = CallKind::asked().find(|call| call.path() == path) {
             if request.method() != Method::POST {
                 return Err(ApiError::method_not_allowed());
@@ -117,25 +134,38 @@ impl Service {
         })
     }
 
+    /// The voice with this id.
+    fn find_voice(&self, id: Option<&str>) -> Result<&ServedVoice, ApiError> {
+        let id = id.ok_or_else(|| ApiError::invalid("model", "`model` is required."))?;
+        self.voices.iter().find(|voice| voice.id == id).ok_or_else(|| {
+            let served: Vec<&str> = self.voices.iter().map(|voice| voice.id.as_str()).collect();
+            ApiError::model_not_found(&id.chars().take(128).collect::<String>(), &served.join(", "))
+        })
+    }
+
     fn list_models(&self) -> Value {
-        let data: Vec<Value> = self.models.iter().map(ServedModel::describe).collect();
+        let models = self.models.iter().map(ServedModel::describe);
+        let data: Vec<Value> = models.chain(self.voices.iter().map(ServedVoice::describe)).collect();
         json!({"object": "list", "data": data})
     }
 
-    /// What the scheduler asks: how many slots there are, how many work, and how many requests wait.
+    /// What the scheduler asks: how many slots there are, how many work, and how many requests wait. Voices share places of
+    /// their own and stand beside the sums.
     fn load(&self) -> Value {
         let models: Vec<(u64, u64, u64, Value)> = self.models.iter().map(ServedModel::load).collect();
+        let voices = self.voices.iter().map(|voice| voice.load(self.speech_limit));
         let total = |pick: fn(&(u64, u64, u64, Value)) -> u64| models.iter().map(pick).sum::<u64>();
         json!({
             "slots": {"total": total(|m| m.0), "busy": total(|m| m.1)},
             "waiting": total(|m| m.2),
-            "models": models.iter().map(|m| &m.3).collect::<Vec<_>>(),
+            "models": models.iter().map(|m| m.3.clone()).chain(voices).collect::<Vec<_>>(),
         })
     }
 
     fn metrics(&self) -> Response<AnswerBody> {
-        let text = metrics::exposition(self.models.iter().map(|model| (model.id.as_str(), model.metrics.as_ref())));
-        let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
+        let models = self.models.iter().map(|model| (model.id.as_str(), model.metrics.as_ref()));
+        let voices = self.voices.iter().map(|voice| (voice.id.as_str(), voice.metrics.as_ref()));
+        let mut response = Response::new(full(metrics::exposition(models.chain(voices))));
         let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response
@@ -183,8 +213,31 @@ impl ServedModel {
     }
 }
 
+impl ServedVoice {
+    fn describe(&self) -> Value {
+        json!({
+            "id": self.id,
+            "object": "model",
+            "created": self.loaded_at,
+            "owned_by": "batchin",
+            "capabilities": ["speech"],
+            "voices": self.voice.names(),
+        })
+    }
+
+    fn load(&self, limit: usize) -> Value {
+        let busy = self.metrics.processing.load(Relaxed);
+        json!({"id": self.id, "slots": {"total": limit, "busy": busy}, "waiting": 0})
+    }
+}
+
+/// A whole body.
+fn full(text: String) -> AnswerBody {
+    Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync()
+}
+
 fn json_response(value: &Value) -> Response<AnswerBody> {
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync());
+    let mut response = Response::new(full(value.to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -1,4 +1,4 @@
-//! Holds: the embedded engine: a process that serves GGUF models on a Unix socket in OpenAI's protocol.
+//! Holds: the embedded engine: a process that serves GGUF models and voices on a Unix socket in OpenAI's protocol.
 //!
 //! [`run`] is that process; [`Supervisor`] is its parent's end. Nothing here knows accounts, prices or the store: to
 //! the rest of the system the engine is one more model server. Without the feature `llama` only the parent's end is
@@ -24,11 +24,13 @@ mod native;
 #[cfg(feature = "llama")]
 mod process;
 #[cfg(feature = "llama")]
+mod speech;
+#[cfg(feature = "llama")]
 mod text;
 
 pub use options::{
-    DEFAULT_CONTEXT_TOKENS, DEFAULT_LOG_FILTER, DEFAULT_SLOTS, DEFAULT_WAITING_LIMIT, EngineOptions, ModelKind,
-    ModelOptions, ModelOptionsError,
+    DEFAULT_CONTEXT_TOKENS, DEFAULT_LOG_FILTER, DEFAULT_SLOTS, DEFAULT_SPEECH_LIMIT, DEFAULT_WAITING_LIMIT,
+    EngineOptions, ModelKind, ModelOptions, ModelOptionsError,
 };
 pub use supervise::{EngineState, Supervisor, SupervisorOptions};
 

@@ -13,6 +13,11 @@ pub const DEFAULT_SLOTS: usize = 16;
 /// Tokens of context shared by all slots of a generative model.
 pub const DEFAULT_CONTEXT_TOKENS: u32 = 16_384;
 
+/// Texts that are said at the same time, by all voices together, before further ones are answered with 503.
+///
+/// Speech is made on threads beside those that generate text; more would only make each of them late.
+pub const DEFAULT_SPEECH_LIMIT: usize = 4;
+
 /// A `tracing` filter for the engine's process: llama.cpp logs a page of detail for every model at level info.
 pub const DEFAULT_LOG_FILTER: &str = "info,llama-cpp-2=warn,llama_cpp_2=error";
 
@@ -27,6 +32,8 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Requests that may wait for a slot of one model.
     pub waiting_limit: usize,
+    /// Texts that are said at the same time, by all voices together.
+    pub speech_limit: usize,
     /// End when standard input closes, which is how a child notices that its parent is gone.
     pub watch_parent: bool,
 }
@@ -34,7 +41,14 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// Options with the default bounds, for a child process that ends with its parent.
     pub fn new(socket: PathBuf, models: Vec<ModelOptions>) -> Self {
-        Self { socket, models, threads: None, waiting_limit: DEFAULT_WAITING_LIMIT, watch_parent: true }
+        Self {
+            socket,
+            models,
+            threads: None,
+            waiting_limit: DEFAULT_WAITING_LIMIT,
+            speech_limit: DEFAULT_SPEECH_LIMIT,
+            watch_parent: true,
+        }
     }
 }
 
@@ -45,6 +59,24 @@ pub enum ModelKind {
     Generate,
     /// Pooled sentence embeddings.
     Embed,
+    /// Speech by a Piper voice.
+    Piper,
+    /// Speech by the program espeak-ng alone.
+    Espeak,
+}
+
+impl ModelKind {
+    const ALL: [Self; 4] = [Self::Generate, Self::Embed, Self::Piper, Self::Espeak];
+
+    /// The word in the text form.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Generate => "generate",
+            Self::Embed => "embed",
+            Self::Piper => "piper",
+            Self::Espeak => "espeak",
+        }
+    }
 }
 
 /// One model to load.
@@ -52,13 +84,14 @@ pub enum ModelKind {
 pub struct ModelOptions {
     /// The id that requests name in `model`.
     pub id: String,
-    /// The GGUF file.
+    /// The GGUF file; of a Piper voice, the `.onnx` file, with `.onnx.json` beside it; of espeak-ng, the program, by its
+    /// path or by its name among the system's programs.
     pub path: PathBuf,
     /// What it is loaded for.
     pub kind: ModelKind,
-    /// Context tokens shared by all slots. Ignored for embeddings.
+    /// Context tokens shared by all slots. Ignored but for generation.
     pub context_tokens: u32,
-    /// Sequences decoded together, 1 to 64. Ignored for embeddings.
+    /// Sequences decoded together, 1 to 64. Ignored but for generation.
     pub slots: usize,
 }
 
@@ -84,7 +117,7 @@ pub enum ModelOptionsError {
     },
 }
 
-/// `ID=PATH[,kind=generate|embed][,context=TOKENS][,slots=N]`.
+/// `ID=PATH[,kind=generate|embed|piper|espeak][,context=TOKENS][,slots=N]`.
 impl FromStr for ModelOptions {
     type Err = ModelOptionsError;
 
@@ -106,11 +139,7 @@ impl FromStr for ModelOptions {
             let bad = || ModelOptionsError::BadValue { setting: setting.to_owned(), value: value.to_owned() };
             match setting {
                 "kind" => {
-                    model.kind = match value {
-                        "generate" => ModelKind::Generate,
-                        "embed" => ModelKind::Embed,
-                        _ => return Err(bad()),
-                    }
+                    model.kind = ModelKind::ALL.into_iter().find(|kind| kind.name() == value).ok_or_else(bad)?;
                 }
                 "context" => model.context_tokens = value.parse().map_err(|_| bad())?,
                 "slots" => model.slots = value.parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(bad)?,
@@ -124,12 +153,8 @@ impl FromStr for ModelOptions {
 /// The text form that [`FromStr`] reads, as handed to the child process.
 impl std::fmt::Display for ModelOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self.kind {
-            ModelKind::Generate => "generate",
-            ModelKind::Embed => "embed",
-        };
-        let Self { id, path, context_tokens, slots, .. } = self;
-        write!(f, "{id}={},kind={kind},context={context_tokens},slots={slots}", path.display())
+        let Self { id, path, kind, context_tokens, slots } = self;
+        write!(f, "{id}={},kind={},context={context_tokens},slots={slots}", path.display(), kind.name())
     }
 }
 
@@ -141,7 +166,10 @@ mod tests {
     fn text_form_survives_a_round_trip() {
         let model: ModelOptions = "a=/m/a.gguf,kind=embed,context=512,slots=3".parse().unwrap();
         assert_eq!((model.kind, model.context_tokens, model.slots), (ModelKind::Embed, 512, 3));
-        assert_eq!(model.to_string().parse::<ModelOptions>().unwrap(), model);
+        for kind in ModelKind::ALL {
+            let model = ModelOptions { kind, ..model.clone() };
+            assert_eq!(model.to_string().parse::<ModelOptions>().unwrap(), model);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use batchin_tasks::Tasks;
+use batchin_voices::Voice;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use llama_cpp_2::{
@@ -30,6 +31,7 @@ use crate::{
     http::{Role, ServedModel, Service},
     instruction_sets, native,
     options::{EngineOptions, ModelKind, ModelOptions},
+    speech::{self, ServedVoice},
     text::chat_template::ChatTemplate,
 };
 
@@ -145,11 +147,17 @@ fn serve(options: EngineOptions, stop: Stop) -> Result<(), EngineError> {
     }
     let died = CancellationToken::new();
     let mut served: Vec<ServedModel> = Vec::with_capacity(options.models.len());
+    let mut voices: Vec<ServedVoice> = Vec::new();
     let mut threads = Vec::with_capacity(options.models.len());
     let compute_threads = options.threads.unwrap_or_else(default_threads);
     for model in &options.models {
-        if served.iter().any(|other| other.id == model.id) {
+        let mut taken = served.iter().map(|other| &other.id).chain(voices.iter().map(|other| &other.id));
+        if taken.any(|id| *id == model.id) {
             return Err(EngineError::DuplicateModel { id: model.id.clone() });
+        }
+        if let Some(loaded) = speech::load(model) {
+            voices.extend(served_voice(&model.id, loaded));
+            continue;
         }
         let loader = Loader {
             backend: &backend,
@@ -161,11 +169,11 @@ fn serve(options: EngineOptions, stop: Stop) -> Result<(), EngineError> {
         served.push(model);
         threads.push(thread);
     }
-    if served.is_empty() {
+    if options.models.is_empty() {
         return Err(EngineError::NoModels);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EngineError::Threads)?;
-    let service = Arc::new(Service::new(served));
+    let service = Arc::new(Service::new(served, voices, options.speech_limit));
     let outcome = runtime.block_on(listen(&options.socket, service.clone(), &stop, &died));
     service.close();
     drop(runtime);
@@ -177,6 +185,21 @@ fn serve(options: EngineOptions, stop: Stop) -> Result<(), EngineError> {
     // The file may be gone with its directory.
     let _ = std::fs::remove_file(&options.socket);
     outcome
+}
+
+/// A voice that cannot speak here, for want of espeak-ng or of its files, is left out: no other model needs it.
+fn served_voice(id: &str, loaded: Result<Voice, Box<dyn std::error::Error>>) -> Option<ServedVoice> {
+    match loaded {
+        Ok(voice) => {
+            info!(model = id, "voice {id} is loaded");
+            let loaded_at = jiff::Timestamp::now().as_second();
+            Some(ServedVoice { id: id.to_owned(), voice: Arc::new(voice), metrics: Arc::default(), loaded_at })
+        }
+        Err(error) => {
+            warn!(model = id, cause = error.source(), "voice {id} is not served: {error}");
+            None
+        }
+    }
 }
 
 /// Two threads of one core share its arithmetic units, so one each is best.
@@ -212,6 +235,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// A model that generates or embeds.
     fn load(&self, options: &ModelOptions) -> Result<(ServedModel, thread::JoinHandle<()>), EngineError> {
         let id = options.id.clone();
         let load_error = |source| EngineError::Load { id: id.clone(), path: options.path.clone(), source };
@@ -223,40 +247,32 @@ impl Loader<'_> {
         let ready = move |made| drop(ready.send(made));
         let died = self.died.clone().drop_guard();
         let backend = self.backend.clone();
-        let (role, context_limit, thread) = match options.kind {
-            ModelKind::Generate => {
-                let queue = Arc::new(Queue::new(self.waiting_limit));
-                let settings = WorkerSettings {
-                    context_tokens: options.context_tokens,
-                    slots: options.slots.clamp(1, 64),
-                    threads: self.threads,
-                };
-                let worker = Worker {
-                    backend,
-                    model: model.clone(),
-                    queue: queue.clone(),
-                    metrics: Arc::clone(&metrics),
-                    settings,
-                };
-                let thread = spawn_thread(&id, move || {
-                    let _died = died;
-                    worker.run(ready);
-                })?;
-                let template = chat_template(&id, &model).map(Box::new);
-                let role = Role::Generate { queue, template, slots: settings.slots };
-                (role, trained.min(options.context_tokens as usize), thread)
-            }
-            ModelKind::Embed => {
-                let (jobs, inbox) = std_mpsc::sync_channel(EMBED_QUEUE);
-                let threads = self.threads;
-                let worker =
-                    EmbedWorker { backend, model: model.clone(), jobs: inbox, metrics: Arc::clone(&metrics), threads };
-                let thread = spawn_thread(&id, move || {
-                    let _died = died;
-                    worker.run(ready);
-                })?;
-                (Role::Embed { jobs }, trained.min(embed::PASS_TOKENS), thread)
-            }
+        let (role, context_limit, thread) = if options.kind == ModelKind::Generate {
+            let queue = Arc::new(Queue::new(self.waiting_limit));
+            let settings = WorkerSettings {
+                context_tokens: options.context_tokens,
+                slots: options.slots.clamp(1, 64),
+                threads: self.threads,
+            };
+            let worker =
+                Worker { backend, model: model.clone(), queue: queue.clone(), metrics: Arc::clone(&metrics), settings };
+            let thread = spawn_thread(&id, move || {
+                let _died = died;
+                worker.run(ready);
+            })?;
+            let template = chat_template(&id, &model).map(Box::new);
+            let role = Role::Generate { queue, template, slots: settings.slots };
+            (role, trained.min(options.context_tokens as usize), thread)
+        } else {
+            let (jobs, inbox) = std_mpsc::sync_channel(EMBED_QUEUE);
+            let threads = self.threads;
+            let worker =
+                EmbedWorker { backend, model: model.clone(), jobs: inbox, metrics: Arc::clone(&metrics), threads };
+            let thread = spawn_thread(&id, move || {
+                let _died = died;
+                worker.run(ready);
+            })?;
+            (Role::Embed { jobs }, trained.min(embed::PASS_TOKENS), thread)
         };
         is_ready
             .recv()

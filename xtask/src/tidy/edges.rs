@@ -68,7 +68,7 @@ const EDGES: &[Edges] = &[
     },
     Edges { name: "config", may_import: &["settings", "batch", "files", "webhooks", "gateway", "upstream", "domain"] },
     Edges { name: "voices", may_import: &[] },
-    Edges { name: "engine", may_import: &["domain", "tasks"] },
+    Edges { name: "engine", may_import: &["domain", "tasks", "voices"] },
     Edges {
         name: "server",
         may_import: &[

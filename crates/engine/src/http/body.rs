@@ -108,6 +108,25 @@ pub(super) struct EmbeddingsBody {
     pub(super) dimensions: Option<usize>,
 }
 
+/// `/v1/audio/speech`.
+#[derive(Debug, Deserialize)]
+pub(super) struct SpeechBody {
+    pub(super) model: Option<String>,
+    pub(super) input: Option<String>,
+    pub(super) voice: Option<VoiceName>,
+    pub(super) response_format: Option<String>,
+    pub(super) speed: Option<f32>,
+    pub(super) stream_format: Option<String>,
+}
+
+/// A voice as OpenAI has it: by its name, or as an object with an id.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum VoiceName {
+    Plain(String),
+    Object { id: String },
+}
+
 /// A whole number, also one that is written `16.0`: JSON has one kind of number, and some clients' languages too.
 fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<Option<T>, D::Error> {
     /// All floats below are exact.

@@ -1,11 +1,9 @@
 //! Holds: what the engine answers when it does not do what was asked: always OpenAI's error object.
 
-use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
 use serde_json::json;
 
-use super::AnswerBody;
+use super::{AnswerBody, full};
 
 /// A refusal, ready for the wire. Never carries text of a prompt or of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +92,7 @@ impl ApiError {
     }
 
     pub(super) fn into_response(self) -> Response<AnswerBody> {
-        let body = Full::new(Bytes::from(self.to_json())).boxed_unsync();
-        let mut response = Response::new(body);
+        let mut response = Response::new(full(self.to_json()));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

@@ -1,7 +1,6 @@
 //! Holds: chat and text completion: a request becomes sequences, and their events become the answer.
 
 use batchin_domain::Class;
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -269,7 +268,7 @@ async fn respond(
         return Ok(event_stream(stream::Answer::new(guard, inbox, frame, choices)));
     }
     let whole = collect(guard, inbox, frame, choices).await?;
-    let mut response = Response::new(http_body_util::Full::new(Bytes::from(whole)).boxed_unsync());
+    let mut response = Response::new(super::full(whole));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

@@ -1,7 +1,6 @@
 //! Holds: an answer as server-sent events, written as its tokens come.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -11,6 +10,7 @@ use http_body::{Body, Frame as BodyFrame};
 use tokio::sync::mpsc;
 
 use super::{
+    BrokenOff,
     answer::{Delta, Frame, Place, Shape, characters, finish_reason},
     cancel::CancelOnDrop,
     error::ApiError,
@@ -138,13 +138,13 @@ fn write_pieces(frame: &Frame, out: &mut String, (place, state): (Place, &mut Ch
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     /// All events that have gathered leave in one frame.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, BrokenOff>>> {
         while self.open > 0 {
             match self.inbox.poll_recv(context) {
                 Poll::Ready(Some(event)) => self.write(event),
