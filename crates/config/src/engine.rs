@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use batchin_settings::{Kind, Preset, Scope, Setting, settings};
+use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting, settings};
 use sha2::{Digest as _, Sha256};
 
 /// Unix sockets have room for about this many bytes of path.
@@ -17,6 +17,8 @@ pub struct Engine {
     pub socket: PathBuf,
     /// The weights it loads, by name; without the setting, those that the models on it name.
     pub models: Vec<String>,
+    /// Piper voices that are loaded beside those weights, by name and file.
+    pub voices: Vec<(String, PathBuf)>,
     /// Threads that compute; one for each physical core when absent.
     pub threads: Option<u32>,
     /// Requests that are decoded together.
@@ -39,6 +41,13 @@ settings! {
         kind: Kind::TextList,
         preset: Preset::Follows { example: "[\"smollm2-135m-instruct\", \"all-minilm-l6-v2\"]", other: "[[models]]" },
         doc: "Weights that the engine loads (see `batchin models list`).",
+    };
+    const VOICES: Setting = Setting {
+        path: "engine.voices",
+        kind: Kind::TextList,
+        preset: Preset::List(&[]),
+        doc: "Further Piper voices that the engine loads, each \"NAME=FILE.onnx\", with FILE.onnx.json beside it; a model \
+              names one as its id or upstream_model.",
     };
     const THREADS: Setting = Setting {
         path: "engine.threads",
@@ -67,11 +76,34 @@ impl Engine {
             enabled: scope.flag(&ENABLED),
             socket: socket(data_dir),
             models: scope.list(&MODELS).into_iter().map(|(name, _)| name).collect(),
+            voices: voices(scope),
             threads: scope.optional_count(&THREADS),
             slots: scope.count(&SLOTS),
             context: scope.count(&CONTEXT),
         }
     }
+}
+
+/// Names and files of further voices.
+fn voices(scope: &Scope<'_>) -> Vec<(String, PathBuf)> {
+    let mut voices: Vec<(String, PathBuf)> = Vec::new();
+    for (text, place) in scope.list(&VOICES) {
+        let parts = text.split_once('=').map(|(name, file)| (name.trim(), file.trim()));
+        // The engine's process is told of its models by texts that commas part.
+        let is_plain = |(name, file): &(&str, &str)| !name.is_empty() && file.ends_with(".onnx") && !text.contains(',');
+        let fault = match parts.filter(is_plain) {
+            None => format!("\"{text}\" is not NAME=FILE.onnx, without commas"),
+            Some((name, _)) if voices.iter().any(|(known, _)| known == name) => {
+                format!("\"{name}\" is the name of two voices")
+            }
+            Some((name, file)) => {
+                voices.push((name.to_owned(), file.into()));
+                continue;
+            }
+        };
+        scope.faults.add(&place, FaultKind::Value, fault);
+    }
+    voices
 }
 
 /// In the data folder. Long folders get a short name elsewhere, since socket paths are short.

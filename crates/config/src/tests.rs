@@ -417,6 +417,19 @@ fn the_engine_runs_only_for_models_that_need_it() {
 }
 
 #[test]
+fn voices_are_names_and_files() {
+    let voices = |list: &str| load(&format!("[engine]\nvoices = {list}\n"));
+    let read = voices(r#"["amy=/v/en_US-amy-medium.onnx", "b = b.onnx"]"#).unwrap();
+    assert_eq!(read.engine.voices, [("amy".into(), "/v/en_US-amy-medium.onnx".into()), ("b".into(), "b.onnx".into())]);
+    for wrong in
+        [r#"["amy"]"#, r#"["=a.onnx"]"#, r#"["a=b.gguf"]"#, r#"["a=b,kind=embed.onnx"]"#, r#"["a=b.onnx", "a=c.onnx"]"#]
+    {
+        let faults = voices(wrong).unwrap_err().to_string();
+        assert!(faults.contains("engine.voices") && faults.lines().count() == 1, "{wrong}: {faults}");
+    }
+}
+
+#[test]
 fn a_mistyped_level_is_a_fault_and_not_the_name_of_a_module() {
     for level in ["info", "WARN", "off", "info,batchin_gateway=debug", "info,[span]=debug"] {
         assert_eq!(faults(&format!("log.level = \"{level}\"")), "no faults", "{level}");
