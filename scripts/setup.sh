@@ -5,8 +5,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=()
+# What brings a part of the program and is not needed by the rest.
+optional=()
 need() { # need COMMAND PACKAGE…: the packages bring the command
   command -v "$1" >/dev/null 2>&1 || packages+=("${@:2}")
+}
+want() { # want COMMAND PACKAGE…: the same, and nothing fails without
+  command -v "$1" >/dev/null 2>&1 || optional+=("${@:2}")
 }
 need_file() { # need_file PATTERN PACKAGE…: the packages bring a file that matches
   compgen -G "$1" >/dev/null || packages+=("${@:2}")
@@ -23,6 +28,7 @@ for what in "$@"; do
       # Asked for, not run: pip takes half a second to say its version.
       python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("pip") is None)' 2>/dev/null || packages+=(python3-pip)
       need curl curl
+      want espeak-ng espeak-ng
       ;;
     test)
       need_file '/usr/lib/postgresql/*/bin/initdb' postgresql
@@ -30,6 +36,7 @@ for what in "$@"; do
       need nginx nginx-light
       need ffmpeg ffmpeg
       need lame lame
+      need espeak-ng espeak-ng
       python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
       ;;
     lint) python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv) ;;
@@ -48,6 +55,14 @@ if [ ${#packages[@]} -gt 0 ]; then
   export DEBIAN_FRONTEND=noninteractive
   $sudo apt-get update -qq
   $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+if [ ${#optional[@]} -gt 0 ]; then
+  sudo=""
+  [ "$(id -u)" -eq 0 ] || sudo="sudo -n"
+  export DEBIAN_FRONTEND=noninteractive
+  { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "${optional[@]}"; } >/dev/null 2>&1 ||
+    echo "could not install ${optional[*]}; nothing speaks without espeak-ng, all else works" >&2
 fi
 
 command -v cargo >/dev/null 2>&1 || { echo "Rust is missing: install it from https://rustup.rs and run this again" >&2; exit 1; }

@@ -14,7 +14,7 @@ use crate::{
     options::{ModelKind, ModelOptions},
 };
 
-/// Threads that compute a Piper voice, for all requests together. One makes some ten seconds of sound in a second, and
+/// Threads that compute a Piper voice, for all requests together. One makes several seconds of sound in a second, and
 /// leaves the other cores to text.
 const THREADS: usize = 1;
 

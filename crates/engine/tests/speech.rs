@@ -29,9 +29,6 @@ fn espeak() -> ModelOptions {
 fn joe() -> Option<ModelOptions> {
     let folder = support::weights(EMBED).parent().unwrap().to_owned();
     let file = folder.join(format!("{JOE}.onnx"));
-    if !file.exists() {
-        println!("{} is missing: its voice is not tested", file.display());
-    }
     file.exists().then(|| voice(JOE, file, ModelKind::Piper))
 }
 

@@ -164,21 +164,37 @@ pub fn price_list(config: &Config) -> (String, String) {
     (fingerprint, body)
 }
 
+/// The known weights that the engine loads. A voice of the operator's own goes before a known one of its name.
+pub fn engine_weights(config: &Config) -> Vec<&'static KnownModel> {
+    let is_own = |id: &str| config.engine.voices.iter().any(|(name, _)| name == id);
+    let named = config.engine.models.iter().filter(|id| !is_own(id));
+    named.filter_map(|id| batchin_weights::find(id)).collect()
+}
+
 /// What the engine's process is started with, once the weights of these models are in their folder.
 pub fn engine_options(config: &Config, models: &[&'static KnownModel]) -> EngineOptions {
-    let folder = weights_folder(config);
-    let folder = std::path::absolute(&folder).unwrap_or(folder);
-    let models = models.iter().map(|known| ModelOptions {
-        id: known.id.clone(),
-        path: folder.join(format!("{}.gguf", known.id)),
-        kind: match known.kind {
-            batchin_weights::Kind::Generate => ModelKind::Generate,
-            batchin_weights::Kind::Embed => ModelKind::Embed,
-        },
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = absolute(&weights_folder(config));
+    let model = |id: &str, path: PathBuf, kind| ModelOptions {
+        id: id.to_owned(),
+        path,
+        kind,
         context_tokens: config.engine.context,
         slots: usize::try_from(config.engine.slots).unwrap_or(usize::MAX),
+    };
+    let known = models.iter().map(|known| {
+        let kind = match known.kind {
+            batchin_weights::Kind::Generate => ModelKind::Generate,
+            batchin_weights::Kind::Embed => ModelKind::Embed,
+            batchin_weights::Kind::Speech if known.files.is_empty() => ModelKind::Espeak,
+            batchin_weights::Kind::Speech => ModelKind::Piper,
+        };
+        let program = known.program.as_ref().filter(|_| kind == ModelKind::Espeak);
+        let path = program.map_or_else(|| batchin_weights::path(known, &folder), PathBuf::from);
+        model(&known.id, path, kind)
     });
-    let mut options = EngineOptions::new(config.engine.socket.clone(), models.collect());
+    let own = config.engine.voices.iter().map(|(name, file)| model(name, absolute(file), ModelKind::Piper));
+    let mut options = EngineOptions::new(config.engine.socket.clone(), known.chain(own).collect());
     options.threads = config.engine.threads.and_then(|threads| usize::try_from(threads).ok());
     options
 }

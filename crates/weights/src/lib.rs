@@ -20,7 +20,7 @@ pub use bert::ConvertError;
 pub use catalogue::{Artefact, Capability, Finish, Kind, KnownModel, Source, find, known, nearest};
 pub use digest::{ParseSha256Error, Sha256};
 pub use disk::DiskError;
-pub use manifest::{Applied, FetchedFile, Manifest, VerifyError, forget, installed, verify};
+pub use manifest::{Applied, FetchedFile, Manifest, VerifyError, forget, installed, path, verify};
 pub use options::{Patience, PullOptions, Requantize};
 pub use progress::{NoProgress, Progress, Stage};
 pub use pull::{FinishError, PullError, pull};

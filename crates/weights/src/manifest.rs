@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalogue::{Finish, KnownModel},
+    catalogue::{Artefact, Finish, KnownModel},
     digest::Sha256,
     disk::{DiskError, remove_if_there},
 };
@@ -18,7 +18,7 @@ use crate::{
 /// A record is a few hundred bytes; anything far larger is not ours.
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
 
-/// What is known of an installed model; `<id>.json` beside `<id>.gguf`.
+/// What is known of an installed model; `<id>.json` beside `<id>.gguf` or `<id>.onnx`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Manifest {
     /// The model's id.
@@ -57,6 +57,9 @@ pub enum Applied {
     /// Converted by the first version of our converter.
     #[serde(rename = "bert_to_gguf.1")]
     BertToGguf,
+    /// A Piper voice, installed as fetched with its description beside it.
+    #[serde(rename = "piper_voice")]
+    PiperVoice,
 }
 
 /// Why an installed model is not what its record says.
@@ -89,17 +92,32 @@ pub fn installed(model: &KnownModel, dir: &Path) -> Option<(PathBuf, Manifest)> 
     let manifest = read(&manifest_path(dir, &model.id))?;
     let same_files = manifest.files.len() == model.files.len()
         && manifest.files.iter().zip(&model.files).all(|(had, wanted)| had.sha256 == wanted.sha256);
-    let path = model_path(dir, &model.id);
-    let length = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?.len();
-    (manifest.id == model.id && same_files && length == manifest.size_bytes).then_some((path, manifest))
+    let path = path(model, dir);
+    let has_length = |path: &Path, bytes| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == bytes);
+    let is_beside = |file: &Artefact| has_length(&beside(&path), file.size_bytes);
+    let is_whole = has_length(&path, manifest.size_bytes) && description(model).is_none_or(is_beside);
+    (manifest.id == model.id && same_files && is_whole).then_some((path, manifest))
 }
 
-/// Reads the installed file and compares its hash with the record. Blocks for as long as that takes.
+/// Where the model's file is once it is installed; a voice's description is beside it, with `.json` appended.
+pub fn path(model: &KnownModel, dir: &Path) -> PathBuf {
+    model_path(dir, &model.id, model.finish == Finish::PiperVoice)
+}
+
+/// The file that is kept beside the first one.
+fn description(model: &KnownModel) -> Option<&Artefact> {
+    model.files.get(1).filter(|_| model.finish == Finish::PiperVoice)
+}
+
+/// Reads what is installed and compares its hash with the record. Blocks for as long as that takes.
 pub fn verify(model: &KnownModel, dir: &Path) -> Result<Manifest, VerifyError> {
     let (path, manifest) = installed(model, dir).ok_or_else(|| VerifyError::NotInstalled { id: model.id.clone() })?;
-    let actual = Sha256::of_file(&path).map_err(DiskError::on("read", &path))?;
-    if actual != manifest.sha256 {
-        return Err(VerifyError::Changed { path, expected: manifest.sha256, actual });
+    let beside = description(model).map(|file| (beside(&path), file.sha256));
+    for (path, expected) in [(path, manifest.sha256)].into_iter().chain(beside) {
+        let actual = Sha256::of_file(&path).map_err(DiskError::on("read", &path))?;
+        if actual != expected {
+            return Err(VerifyError::Changed { path, expected, actual });
+        }
     }
     Ok(manifest)
 }
@@ -130,12 +148,20 @@ impl Applied {
             Finish::RequantizeQ8_0 if can_requantize => Self::RequantizeQ8_0,
             Finish::RequantizeQ8_0 | Finish::None => Self::None,
             Finish::BertToGguf => Self::BertToGguf,
+            Finish::PiperVoice => Self::PiperVoice,
         }
     }
 }
 
-pub(crate) fn model_path(dir: &Path, id: &str) -> PathBuf {
-    dir.join(format!("{id}.gguf"))
+pub(crate) fn model_path(dir: &Path, id: &str, is_voice: bool) -> PathBuf {
+    dir.join(format!("{id}.{}", if is_voice { "onnx" } else { "gguf" }))
+}
+
+/// Where a voice's description is: beside it, where Piper looks for it.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".json");
+    PathBuf::from(beside)
 }
 
 pub(crate) fn manifest_path(dir: &Path, id: &str) -> PathBuf {

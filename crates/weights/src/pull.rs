@@ -26,6 +26,16 @@ pub enum PullError {
         /// Every source, in the order tried.
         tried: Vec<SourceFailure>,
     },
+    /// There is nothing to fetch: the model is a program.
+    #[error(
+        "{id} has no weights: it needs the program {program}, which your system installs (apt-get install {program})"
+    )]
+    Program {
+        /// The model's id.
+        id: String,
+        /// What to install.
+        program: String,
+    },
     /// Another process has been pulling this model all the while.
     #[error("another process is still pulling {id} after {waited:?}")]
     Busy {
@@ -76,11 +86,14 @@ fn listed(tried: &[SourceFailure]) -> String {
     })
 }
 
-/// Installs the model and returns its file, `<dir>/<id>.gguf`.
+/// Installs the model and returns its file, `<dir>/<id>.gguf`, or `<dir>/<id>.onnx` with its description beside it.
 ///
 /// At once when it is installed already. Dropped midway, it leaves what it has for the next pull; failing, it cleans up.
 /// The process has installed a provider for rustls by now: without one a download panics.
 pub async fn pull(model: &KnownModel, options: &PullOptions) -> Result<PathBuf, PullError> {
+    if let (true, Some(program)) = (model.files.is_empty(), &model.program) {
+        return Err(PullError::Program { id: model.id.clone(), program: program.clone() });
+    }
     let wanted = Applied::wanted(model.finish, options.requantize.is_some());
     let ready = || installed(model, &options.dir).filter(|(_, manifest)| manifest.satisfies(wanted));
     if let Some((path, _)) = ready() {
@@ -121,7 +134,11 @@ async fn install(
         .await?;
     let files = model.files.iter().map(|file| FetchedFile { name: file.name.clone(), sha256: file.sha256 }).collect();
     let manifest = Manifest { id: model.id.clone(), source, files, finish: wanted, sha256, size_bytes };
-    Ok(workspace.publish(made, manifest).await?)
+    let description = match wanted {
+        Applied::PiperVoice => model.files.get(1).map(|file| workspace.part(file)),
+        Applied::None | Applied::RequantizeQ8_0 | Applied::BertToGguf => None,
+    };
+    Ok(workspace.publish(made, description, manifest).await?)
 }
 
 fn measure(path: &Path) -> Result<(Sha256, u64), DiskError> {
@@ -234,7 +251,7 @@ async fn finish(
     workspace: &Workspace,
     wanted: Applied,
 ) -> Result<PathBuf, FinishError> {
-    if wanted != Applied::None {
+    if !matches!(wanted, Applied::None | Applied::PiperVoice) {
         options.progress.stage(&Stage::Finishing);
     }
     let parts: Vec<_> = model.files.iter().map(|file| workspace.part(file)).collect();
@@ -250,7 +267,7 @@ async fn finish(
                 requantize(file, &made).map_err(FinishError::Requantize)?;
                 Ok(made)
             }
-            (Applied::None, [file], _) => Ok(file.clone()),
+            (Applied::None, [file], _) | (Applied::PiperVoice, [file, _], _) => Ok(file.clone()),
             _ => Err(FinishError::Files { files: parts.len() }),
         })
         .await

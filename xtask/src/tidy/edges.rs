@@ -89,6 +89,7 @@ const EDGES: &[Edges] = &[
             "faults",
             "settings",
             "tasks",
+            "voices",
             "weights",
         ],
     },

@@ -161,13 +161,14 @@ pub fn prices(others: &[String]) -> Option<Finding> {
     Some(Finding { subject: "prices", verdict: Verdict::Doubtful { what } })
 }
 
-/// Whether the weights that the engine loads are there; `is_present` answers for one name.
-pub fn weights(config: &Config, is_present: impl Fn(&str) -> bool) -> Vec<Finding> {
+/// Whether the weights that the engine loads are there; `is_present` answers for one name, and not for a program, which
+/// has none.
+pub fn weights(config: &Config, is_present: impl Fn(&str) -> Option<bool>) -> Vec<Finding> {
     if !config.is_engine_needed() {
         return Vec::new();
     }
     let finding = |name: &String| {
-        let verdict = if is_present(name) {
+        let verdict = if is_present(name)? {
             Verdict::Fine(name.clone())
         } else {
             let what = format!(
@@ -175,9 +176,36 @@ pub fn weights(config: &Config, is_present: impl Fn(&str) -> bool) -> Vec<Findin
             );
             Verdict::Doubtful { what }
         };
-        Finding { subject: "weights", verdict }
+        Some(Finding { subject: "weights", verdict })
     };
-    config.engine.models.iter().map(finding).collect()
+    config.engine.models.iter().filter_map(finding).collect()
+}
+
+/// Which voices there are, and what would bring the rest.
+pub struct Voices {
+    /// In how many languages espeak-ng speaks here, or why it does not.
+    pub languages: Result<usize, String>,
+    /// Piper voices whose files are here.
+    pub installed: Vec<String>,
+    /// Those that `batchin models pull` can fetch.
+    pub to_fetch: Vec<String>,
+    /// Whether a model of the engine speaks.
+    pub is_wanted: bool,
+}
+
+/// What the engine could speak with.
+pub fn speech(voices: &Voices) -> Finding {
+    let Voices { languages, installed, to_fetch, is_wanted } = voices;
+    let rest: String = to_fetch.iter().map(|name| format!("; `batchin models pull {name}` brings {name}")).collect();
+    let verdict = match languages {
+        Ok(languages) => {
+            let here = installed.iter().map(|name| format!("{name}, ")).collect::<String>();
+            Verdict::Fine(format!("{here}espeak-ng in {languages} languages{rest}"))
+        }
+        Err(why) if *is_wanted => Verdict::Doubtful { what: format!("no voice speaks: {why}") },
+        Err(why) => Verdict::Fine(format!("not used, and no voice could speak: {why}")),
+    };
+    Finding { subject: "speech", verdict }
 }
 
 /// Whether certificate and key can be used; nothing without TLS.
@@ -312,10 +340,30 @@ mod tests {
     #[test]
     fn missing_weights_name_the_command_that_fetches_them() {
         let config = Config::load(&batchin_config::Sources::default()).unwrap();
-        let findings = weights(&config, |name| name == "all-minilm-l6-v2");
+        let findings = weights(&config, |name| Some(name == "all-minilm-l6-v2"));
         let mut out = Vec::new();
         assert_eq!(print(&findings, false, &mut out).unwrap(), Outcome::Done);
         assert!(String::from_utf8(out).unwrap().contains("batchin models pull smollm2-135m-instruct"));
-        assert_eq!(print(&weights(&config, |_| true), true, &mut Vec::new()).unwrap(), Outcome::Done);
+        assert_eq!(print(&weights(&config, |_| Some(true)), true, &mut Vec::new()).unwrap(), Outcome::Done);
+        assert_eq!(weights(&config, |_| None), []);
+    }
+
+    #[test]
+    fn voices_are_told_with_what_would_bring_the_rest() {
+        let voices = |languages, is_wanted| Voices {
+            languages,
+            installed: vec!["a".to_owned()],
+            to_fetch: vec!["b".to_owned()],
+            is_wanted,
+        };
+        assert_eq!(
+            speech(&voices(Ok(131), true)).verdict,
+            Verdict::Fine("a, espeak-ng in 131 languages; `batchin models pull b` brings b".to_owned())
+        );
+        let missing = Err("install it".to_owned());
+        assert!(
+            matches!(speech(&voices(missing.clone(), true)).verdict, Verdict::Doubtful { what } if what.contains("install it"))
+        );
+        assert!(matches!(speech(&voices(missing, false)).verdict, Verdict::Fine(_)));
     }
 }

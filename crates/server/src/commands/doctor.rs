@@ -47,10 +47,16 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
         }
         let folder = wiring::weights_folder(config);
         let present = |name: &str| {
-            batchin_weights::find(name).is_some_and(|known| batchin_weights::installed(known, &folder).is_some())
+            let own = config.engine.voices.iter().find(|(known, _)| known == name);
+            match (own, batchin_weights::find(name)) {
+                (Some((_, file)), _) => Some(file.exists()),
+                (None, Some(known)) if known.files.is_empty() => None,
+                (None, known) => Some(known.is_some_and(|known| batchin_weights::installed(known, &folder).is_some())),
+            }
         };
         if config.is_engine_needed() {
             findings.extend(doctor::weights(config, present));
+            findings.extend(voices(config).as_ref().map(doctor::speech));
         }
         findings.extend(doctor::certificate(config.server.tls.as_ref()));
         // The engine is started by `serve`, and its weights are looked at above.
@@ -62,6 +68,34 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
         }
     }
     Ok(doctor::print(&findings, as_json, out)?)
+}
+
+/// None in a build without the engine.
+#[cfg(not(feature = "engine"))]
+fn voices(_config: &Config) -> Option<doctor::Voices> {
+    None
+}
+
+#[cfg(feature = "engine")]
+fn voices(config: &Config) -> Option<doctor::Voices> {
+    use batchin_voices::{ESPEAK_NG, Espeak};
+
+    let folder = wiring::weights_folder(config);
+    let speaks = |known: &&batchin_weights::KnownModel| known.kind == batchin_weights::Kind::Speech;
+    let known = batchin_weights::known().iter().filter(speaks).filter(|known| !known.files.is_empty());
+    let (installed, to_fetch): (Vec<_>, Vec<_>) =
+        known.partition(|known| batchin_weights::installed(known, &folder).is_some());
+    let own = config.engine.voices.iter().filter(|(_, file)| file.exists()).map(|(name, _)| name.clone());
+    let is_wanted = !config.engine.voices.is_empty() || wiring::engine_weights(config).iter().any(speaks);
+    Some(doctor::Voices {
+        languages: match Espeak::find(std::path::Path::new(ESPEAK_NG)) {
+            Ok(espeak) => Ok(espeak.voices().count()),
+            Err(cause) => Err(cli::explain(&cause)),
+        },
+        installed: installed.into_iter().map(|known| known.id.clone()).chain(own).collect(),
+        to_fetch: to_fetch.into_iter().map(|known| known.id.clone()).collect(),
+        is_wanted,
+    })
 }
 
 /// The database as it is, before which nothing is made.

@@ -33,7 +33,11 @@ pub(super) fn run(config: &Config, as_json: bool, out: &mut impl Write) -> Resul
         if as_json {
             writeln!(out, "{}", json!({ "weights": known.id, "installed": here, "download_bytes": size }))?;
         } else {
-            let state = if here { "installed".to_owned() } else { format!("`batchin models pull {}`", known.id) };
+            let state = match &known.program {
+                Some(program) if known.files.is_empty() => format!("needs the program {program} alone"),
+                _ if here => "installed".to_owned(),
+                _ => format!("`batchin models pull {}`", known.id),
+            };
             writeln!(out, "weights {}  {} MB, {}, {state}", known.id, size / 1_000_000, known.license)?;
         }
     }

@@ -13,7 +13,7 @@ use batchin_config::Config;
 use batchin_engine::{EngineOptions, EngineState, Supervisor, SupervisorOptions};
 use batchin_tasks::Tasks;
 use batchin_upstream::Fleet;
-use batchin_weights::{KnownModel, Progress, SourceFailure, Stage};
+use batchin_weights::{Kind, KnownModel, Progress, SourceFailure, Stage};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -30,12 +30,18 @@ pub(super) fn start(config: &Config, fleet: &Fleet, tasks: &Tasks) {
 }
 
 async fn bring_up(config: Config, fleet: Fleet, tasks: Tasks, stop: CancellationToken) {
-    let known: Vec<&'static KnownModel> =
-        config.engine.models.iter().filter_map(|id| batchin_weights::find(id)).collect();
-    for model in &known {
+    let mut known: Vec<&'static KnownModel> = Vec::new();
+    for model in wiring::engine_weights(&config) {
+        // A program needs no weights.
+        if model.files.is_empty() {
+            known.push(model);
+            continue;
+        }
         let fetched = stop.run_until_cancelled(fetch(model, &config)).await;
         match fetched {
-            Some(Ok(())) => {}
+            Some(Ok(())) => known.push(model),
+            // Other models do not need it, and its source may have vanished.
+            Some(Err(cause)) if model.kind == Kind::Speech => warn!("voice {} is not served: {cause:#}", model.id),
             Some(Err(cause)) => {
                 error!("the engine does not start: {cause:#}");
                 return;

@@ -37,7 +37,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// For one file, however often it breaks.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 
-pub(super) async fn fetch(what: &Fetch<'_>, repo: &str, revision: &str) -> Result<(), FetchError> {
+/// `folder` is the one within the repository, none its root.
+pub(super) async fn fetch(what: &Fetch<'_>, (repo, revision, folder): (&str, &str, &str)) -> Result<(), FetchError> {
     let client = Client::builder()
         .user_agent(concat!("batchin/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(what.options.patience.answer)
@@ -45,9 +46,10 @@ pub(super) async fn fetch(what: &Fetch<'_>, repo: &str, revision: &str) -> Resul
         .build()
         .map_err(SourceError::Unreachable)?;
     let base = what.options.huggingface_url.trim_end_matches('/');
+    let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
     let mut before = 0;
     for file in what.files {
-        let url = format!("{base}/{repo}/resolve/{revision}/{}", file.name);
+        let url = format!("{base}/{repo}/resolve/{revision}/{folder}{}", file.name);
         let download = Download { what, file, client: &client, url, before, part: &what.workspace.part(file) };
         match timeout(TRANSFER_LIMIT, download.run()).await {
             Ok(result) => result?,

@@ -27,14 +27,14 @@ pub(super) async fn fetch(what: &Fetch<'_>, id: &str) -> Result<(), FetchError> 
 
 /// Whether there is any place to look in at all.
 pub(crate) fn worth_trying(dir: &Path, search_dirs: &[PathBuf], id: &str, files: &[Artefact]) -> bool {
-    !search_dirs.is_empty() || files.iter().any(|file| has_length(&model_path(dir, id), file.size_bytes))
+    !search_dirs.is_empty() || files.iter().any(|file| has_length(&model_path(dir, id, false), file.size_bytes))
 }
 
 // An earlier pull without an engine installed the file as fetched; it need not be fetched again to be requantised.
 fn places(what: &Fetch<'_>, id: &str, file: &Artefact) -> Vec<PathBuf> {
     let dirs = what.options.search_dirs.iter();
     dirs.flat_map(|dir| [dir.join(id).join(&file.name), dir.join(&file.name)])
-        .chain([model_path(&what.options.dir, id)])
+        .chain([model_path(&what.options.dir, id, false)])
         .collect()
 }
 
