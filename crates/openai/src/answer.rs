@@ -1,6 +1,7 @@
 //! Holds: what is read from a model server's whole answer and what is changed in it.
 //!
-//! The public id and model name replace the server's; all else passes through byte for byte.
+//! The public id and model name replace the server's, reasoning gets both of its names, and choices end as OpenAI's do; all
+//! else passes through byte for byte.
 
 use std::ops::ControlFlow;
 
@@ -10,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::{
     blank::says_something,
     embeddings,
+    ending::failed_choice,
     error::{UpstreamError, upstream_error_message},
     members::{each_member, quoted, range_in},
     ranking,
@@ -17,6 +19,7 @@ use crate::{
     said::choices_bytes,
     usage::{Usage, parse_usage, prompt_of_total},
     wanted::Wanted,
+    whole::choices_told,
 };
 
 /// A whole answer, ready for the client.
@@ -79,10 +82,14 @@ pub fn read_wanted(
     }
     let none = AnswerError::NotAnAnswer;
     let body = match (wanted, facts.data, facts.results) {
-        (Wanted::Choices, ..) => told(body, (text, &members), (id, model), None),
+        (Wanted::Choices, ..) => {
+            let choices = choices_told(facts.choices.unwrap_or_default());
+            let choices = choices.map_err(|_| AnswerError::Refused(failed_choice()))?;
+            told(body, (text, &members), (id, model), choices.map(|choices| ("choices", choices)))
+        }
         (Wanted::Vectors(vectors), Some(data), _) => {
             let data = embeddings::in_form(data, vectors).map_err(|_| none)?;
-            told(body, (text, &members), (id, model), data)
+            told(body, (text, &members), (id, model), data.map(|data| ("data", data)))
         }
         (Wanted::Ranking(ranking), data, results) => {
             let list = results.or(data.map(RawValue::get)).ok_or(none.clone())?;
@@ -143,19 +150,19 @@ struct Facts<'a> {
     has_error: bool,
 }
 
-/// With these names, and the last `data` in this form where it has another.
+/// With these names, and the last member of this name in this form.
 fn told(
     body: &Bytes,
     (text, members): (&str, &[Member<'_>]),
     (id, model): (&str, &str),
-    mut data: Option<String>,
+    mut list: Option<(&str, String)>,
 ) -> Bytes {
-    let last = members.iter().rposition(|member| member.key == "data");
+    let last = list.as_ref().and_then(|(key, _)| members.iter().rposition(|member| member.key == *key));
     let changes: Vec<Change> = members
         .iter()
         .enumerate()
         .map(|(at, member)| match member.key.as_ref() {
-            "data" if Some(at) == last => data.take().map_or(Change::Keep, Change::Set),
+            _ if Some(at) == last => list.take().map_or(Change::Keep, |(_, value)| Change::Set(value)),
             "id" => Change::to_text(member, id),
             "model" => Change::to_text(member, model),
             _ => Change::Keep,

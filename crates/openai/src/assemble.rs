@@ -26,8 +26,10 @@ use crate::{
     answer::read_answer,
     blank::says_something,
     closing::{streams_deltas, usage_json},
+    ending::{Ending, failed_choice},
     error::upstream_error_message,
     members::{Key, quoted},
+    thought::is_thought,
     usage::{Usage, parse_usage},
 };
 use choice::{Choice, RawChoice};
@@ -128,7 +130,7 @@ impl Assembler {
         self.choices[at].grow(key, text)?;
         let facts = facts_of(text);
         self.text_bytes = self.text_bytes.saturating_add(facts.text_bytes);
-        self.size += text.len();
+        self.size += text.len() * if is_thought(key) { 2 } else { 1 };
         Some(facts)
     }
 
@@ -231,6 +233,9 @@ impl Assembler {
         let choice = self.choice(raw.index);
         let ends = raw.ends() && !choice.is_finished();
         facts.has_choices = true;
+        if raw.ends() && raw.finish_reason.is_some_and(|reason| Ending::of(reason.get()) == Ending::Failed) {
+            facts.error = Some(failed_choice());
+        }
         let said = choice.take(raw, chat, &mut grown)?;
         facts.deltas = facts.deltas.saturating_add(u32::from(said.content));
         facts.text_bytes = facts.text_bytes.saturating_add(said.bytes());

@@ -1,8 +1,8 @@
 //! Holds: what a stream chunk says, and the frame that carries it on to the client.
 //!
 //! A borrowing pass and an allocation per chunk, and no pass for one that is alike the one before (`alike.rs`); the text of
-//! a delta is measured, not decoded. Bytes change only where they must: names, numbers of tool calls, usage that nobody
-//! asked for.
+//! a delta is measured, not decoded. Bytes change only where they must: names, numbers of tool calls, ends by a word that
+//! OpenAI does not have, reasoning without its second name, usage that nobody asked for.
 
 mod read;
 #[cfg(test)]
@@ -63,8 +63,40 @@ pub struct Relay {
     hides_counts: bool,
     choices: Choices,
     alike: Alike,
-    /// What is sent around the text of a chunk that is alike.
-    around: (Box<[u8]>, Box<[u8]>),
+    around: Around,
+}
+
+/// What is sent around the text of a chunk that is alike.
+#[derive(Clone, Debug, Default)]
+struct Around {
+    before: Box<[u8]>,
+    /// Between the text and the text once more: reasoning has two names.
+    between: Option<Box<[u8]>>,
+    behind: Box<[u8]>,
+}
+
+impl Around {
+    /// Of a frame in which the text stands at these places, in any order.
+    fn cut(frame: &[u8], said: &[u8], at: usize, again: Option<usize>) -> Option<Self> {
+        let first = again.map_or(at, |again| at.min(again));
+        let (before, rest) = frame.split_at_checked(first)?;
+        let mut behind = rest.strip_prefix(said)?;
+        let mut between = None;
+        if let Some(again) = again {
+            let (piece, rest) = behind.split_at_checked(at.max(again).checked_sub(first + said.len())?)?;
+            behind = rest.strip_prefix(said)?;
+            between = Some(piece.into());
+        }
+        Some(Self { before: before.into(), between, behind: behind.into() })
+    }
+
+    fn framed(&self, text: &[u8]) -> Bytes {
+        match &self.between {
+            None => [&self.before, text, &self.behind].concat(),
+            Some(between) => [&self.before, text, between, text, &self.behind].concat(),
+        }
+        .into()
+    }
 }
 
 /// A chunk ready to be sent on.
@@ -95,7 +127,7 @@ impl Relay {
             hides_counts: false,
             choices: Choices::default(),
             alike: Alike::default(),
-            around: Default::default(),
+            around: Around::default(),
         }
     }
 
@@ -108,9 +140,7 @@ impl Relay {
     /// Reads the data of the next event and frames it.
     pub fn frame(&mut self, data: &[u8]) -> Result<FramedChunk, ChunkError> {
         if let Some(text) = self.alike.text_of(data) {
-            let (before, behind) = &self.around;
-            let frame = [before, text.as_bytes(), behind].concat();
-            return Ok(FramedChunk { frame: frame.into(), facts: facts_of(text) });
+            return Ok(FramedChunk { frame: self.around.framed(text.as_bytes()), facts: facts_of(text) });
         }
         let text = std::str::from_utf8(data).map_err(|_| ChunkError::NotAChunk)?;
         let mut found = read(text, Form::Chunk, &mut self.choices)?;
@@ -166,13 +196,20 @@ impl Relay {
         let Some(only) = self.alike.learn(text, &found.facts) else { return };
         let usage = found.usage.as_ref().filter(|_| !shows_usage).map(|(member, _)| (member, 0));
         let named = [(&found.id, self.id.len()), (&found.model, self.model.len())];
-        let replaced = named.into_iter().filter_map(|(place, len)| Some((place.as_ref()?, len))).chain(usage);
-        let before = replaced.filter(|(place, _)| place.end <= only.at.start);
-        let (put, taken) = before.fold((0, 0), |(put, taken), (place, len)| (put + len, taken + place.len()));
-        let start = DATA.len() + only.at.start + put - taken;
+        let twin = found.twin.as_ref();
+        let named = named.into_iter().filter_map(|(place, len)| Some((place.as_ref()?, len)));
+        let replaced = named.chain(usage).chain(twin.map(|twin| (&twin.at, twin.value.len())));
+        // Where in the frame a place of the chunk is.
+        let sent = |at: usize| {
+            let before = replaced.clone().filter(|(place, _)| place.start < at && place.end <= at);
+            let (put, taken) = before.fold((0, 0), |(put, taken), (place, len)| (put + len, taken + place.len()));
+            DATA.len() + at + put - taken
+        };
+        let start = sent(only.at.start);
+        let again = twin.map(|twin| sent(twin.at.start) + twin.told_at + "\"".len());
         let said = text.get(only.at).unwrap_or_default();
-        match frame.get(start..).and_then(|rest| rest.strip_prefix(said.as_bytes())) {
-            Some(behind) => self.around = (frame[..start].into(), behind.into()),
+        match Around::cut(frame, said.as_bytes(), start, again) {
+            Some(around) => self.around = around,
             None => self.alike.forget(),
         }
     }
@@ -203,6 +240,7 @@ impl Relay {
             (found.id.clone().unwrap_or(NOWHERE), self.id.as_str()),
             (found.model.clone().unwrap_or(NOWHERE), self.model.as_str()),
             (usage.unwrap_or(NOWHERE), ""),
+            found.twin.as_ref().map_or((NOWHERE, ""), |twin| (twin.at.clone(), twin.value.as_str())),
         ];
         fixed.sort_unstable_by_key(|(place, _)| place.start);
         let fixed = fixed.iter().filter(|(place, _)| *place != NOWHERE);

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     blank::is_reason,
+    ending::Ending,
     members::{each_item, each_member},
     usage::{Usage, count, parse_usage},
 };
@@ -74,14 +75,14 @@ pub enum Finish {
     ContentFilter,
 }
 
-impl Finish {
-    /// By OpenAI's names and those that servers use beside them.
-    fn named(reason: &str) -> Self {
-        match reason {
-            "length" | "max_tokens" | "repetition" => Self::Length,
-            "tool_calls" | "function_call" | "tool_use" => Self::ToolCalls,
-            "content_filter" => Self::ContentFilter,
-            _ => Self::Stop,
+impl From<Ending> for Finish {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Length => Self::Length,
+            Ending::ToolCalls | Ending::FunctionCall => Self::ToolCalls,
+            Ending::ContentFilter => Self::ContentFilter,
+            // Answers that failed were judged when they came.
+            Ending::Stop | Ending::Failed => Self::Stop,
         }
     }
 }
@@ -112,7 +113,7 @@ fn hear_choice(json: &str) -> HeardChoice<'_> {
             // Of a text completion.
             "text" => choice.take_content(value.get(), 0),
             "finish_reason" if is_reason(value.get()) => {
-                choice.finish = text_of(value.get()).map(|reason| Finish::named(&reason));
+                choice.finish = Some(Ending::of(value.get()).into());
             }
             // vLLM's name, and SGLang's. A number is a token, which no client asked for.
             "stop_reason" | "matched_stop" => choice.stopped_by = text_of(value.get()),

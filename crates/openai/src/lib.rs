@@ -15,6 +15,7 @@ mod cl100k;
 mod closing;
 mod code;
 mod embeddings;
+mod ending;
 mod error;
 mod fim;
 mod fim_calls;
@@ -34,8 +35,10 @@ mod scan;
 mod speech;
 pub mod sse;
 mod steering;
+mod thought;
 mod usage;
 mod wanted;
+mod whole;
 
 pub use answer::{AnswerError, WholeAnswer, read_answer, read_wanted, rewrite_answer};
 pub use assemble::{AssembleError, Assembler, NoAnswer};

@@ -33,7 +33,8 @@ fn chat_choice() -> impl Strategy<Value = Value> {
         |(content, reasoning, calls, logprobs, reason, stop)| {
             let mut message = json!({"role": "assistant", "content": content});
             if let Some(reasoning) = reasoning {
-                message["reasoning_content"] = reasoning.into();
+                // The answer tells it under both names, whichever of them the chunks have.
+                (message["reasoning_content"], message["reasoning"]) = (reasoning.clone().into(), reasoning.into());
             }
             if !calls.is_empty() {
                 message["tool_calls"] = calls.into();

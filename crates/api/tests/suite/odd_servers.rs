@@ -210,6 +210,53 @@ both! {
         server.stop().await;
     }
 
+    async fn reasoning_has_both_names_and_ends_are_openai_s(backend) {
+        let server = TestServer::start().on(backend).with_worker().await;
+        for (name, reason, expected) in [("reasoning", "abort", "stop"), ("reasoning_content", "repetition", "length")] {
+            let thinks = |text: &str| json!({"id": "x", "choices": [{"index": 0, "delta": {name: text}, "finish_reason": null}]});
+            let usage = json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 3}});
+            let chunks = [thinks("let me"), thinks(" see"), said("there", json!(reason)), usage];
+            server.sim.script_all(streamed(&chunks));
+            let (told, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
+            let thought = |name: &str| told.iter().filter_map(|chunk| chunk["choices"][0]["delta"][name].as_str()).collect::<String>();
+            assert!(done && thought("reasoning") == "let me see" && thought("reasoning_content") == "let me see", "{told:?}");
+            assert_eq!(told.last().unwrap()["choices"][0]["finish_reason"], expected);
+            let line = run_task(&server).await;
+            let message = json!({"role": "assistant", "content": "there", "reasoning": "let me see", "reasoning_content": "let me see"});
+            assert_eq!(line["result"]["choices"][0]["message"], message);
+            assert_eq!(line["result"]["choices"][0]["finish_reason"], expected);
+            let message = json!({"role": "assistant", "content": "there", name: "let me see"});
+            let whole = json!({"id": "x", "object": "chat.completion", "created": 1, "model": "other",
+                "choices": [{"index": 0, "message": message, "finish_reason": reason}], "usage": {"prompt_tokens": 10, "completion_tokens": 3}});
+            server.sim.script_all(raw(JSON, &whole.to_string()));
+            let answer = server.chat("chat-model").max_tokens(50).await.ok();
+            let choice = &answer["choices"][0];
+            assert_eq!((&choice["message"]["reasoning"], &choice["message"]["reasoning_content"]), (&json!("let me see"), &json!("let me see")));
+            assert_eq!(choice["finish_reason"], expected);
+        }
+        server.stop().await;
+    }
+
+    async fn an_answer_that_ends_by_an_error_has_failed(backend) {
+        let server = TestServer::start().on(backend).with_worker().with_second_sim().await;
+        let message = json!({"role": "assistant", "content": "hel"});
+        let failed = json!({"id": "x", "object": "chat.completion", "created": 1, "model": "other",
+            "choices": [{"index": 0, "message": message, "finish_reason": "error"}], "usage": {"prompt_tokens": 10, "completion_tokens": 1}});
+        server.sim.script_all(raw(JSON, &failed.to_string()));
+        for _ in 0..4 {
+            let answer = server.chat("chat-model").max_tokens(3).await.ok();
+            assert_eq!(answer["choices"][0]["finish_reason"], "length", "the other server's");
+        }
+        assert!(server.sim.calls() > 0, "equals are asked in turn");
+        for sim in std::iter::once(&server.sim).chain(&server.other_sim) {
+            sim.script_all(streamed(&[said("hel", Value::Null), said("", json!("error"))]));
+        }
+        let (chunks, done) = events(&server.chat("chat-model").max_tokens(50).stream().await);
+        assert!(!done && text_of(&chunks) == "hel", "{chunks:?}");
+        assert_eq!(chunks.last().unwrap()["error"]["code"], "upstream_error");
+        server.stop().await;
+    }
+
     async fn a_batch_counts_reasoning(backend) {
         let server = TestServer::start().on(backend).with_worker().await;
         let usage = json!({"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}});

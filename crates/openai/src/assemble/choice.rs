@@ -11,8 +11,10 @@ use super::{
 use crate::{
     calls::{Calls, Part},
     choice,
+    ending::Ending,
     members::{each_item, each_member},
     said::Said,
+    thought::{is_thought, other_name},
 };
 
 /// A choice as it lies in a chunk, with all that stands in it.
@@ -30,7 +32,8 @@ pub(super) struct Choice {
     function_call: Members,
     logprobs: Members,
     has_logprobs: bool,
-    finish_reason: Option<String>,
+    /// As JSON, in OpenAI's words.
+    finish_reason: Option<&'static str>,
     rest: Members,
 }
 
@@ -62,7 +65,7 @@ impl Choice {
     }
 
     pub fn end_by_length(&mut self) {
-        self.finish_reason.get_or_insert_with(|| "\"length\"".to_owned());
+        self.finish_reason.get_or_insert("\"length\"");
     }
 
     /// Takes in what a chunk adds, and adds its bytes to `grown`. What it says; `None` when it fits nothing.
@@ -76,7 +79,9 @@ impl Choice {
             *grown += self.said.take("text", text.get(), Rule::Join)?;
         }
         if raw.ends() {
-            self.finish_reason = raw.finish_reason.map(|reason| reason.get().to_owned());
+            // Of one that failed nothing is told.
+            let word = |json: &str| Ending::of(json).word(chat).unwrap_or("null");
+            self.finish_reason = raw.finish_reason.map(|reason| word(reason.get()));
         }
         for (key, value) in &raw.beside {
             *grown += match (key.as_ref(), value.get()) {
@@ -106,6 +111,8 @@ impl Choice {
                 "function_call" if json != "null" => joined(&mut self.function_call, json, first_of_name),
                 "tool_calls" | "function_call" => Some(0),
                 "role" => self.said.take("role", json, Rule::First),
+                // It will be told under both of its names.
+                key if is_thought(key) => self.said.take(key, json, Rule::Join).map(|added| 2 * added),
                 key => self.said.take(key, json, Rule::Join),
             };
             match added {
@@ -173,7 +180,7 @@ impl Choice {
             out.push_str("null");
         }
         out.push_str(",\"finish_reason\":");
-        out.push_str(self.finish_reason.as_deref().unwrap_or("null"));
+        out.push_str(self.finish_reason.unwrap_or("null"));
         self.rest.write_all(&[], out);
         out.push('}');
     }
@@ -196,7 +203,7 @@ impl Choice {
         } else {
             out.push_str(",\"content\":\"\"");
         }
-        self.said.write_all(&["role", "content"], out);
+        self.write_rest(out);
         if calls {
             out.push_str(",\"tool_calls\":[");
             for (at, call) in self.calls.iter().enumerate() {
@@ -210,6 +217,20 @@ impl Choice {
             self.function_call.write_object(out);
         }
         close_object(start, out);
+    }
+
+    /// What else the message says, and reasoning also under the name that says nothing.
+    fn write_rest(&self, out: &mut String) {
+        let one_name = |name: &&str| {
+            let is_silent = |other| !self.said.says(other);
+            self.said.says(name) && other_name(name).is_some_and(is_silent)
+        };
+        let thought = ["reasoning", "reasoning_content"].into_iter().find(one_name);
+        let second = thought.and_then(|name| Some((name, other_name(name)?)));
+        self.said.write_all(&["role", "content", second.map_or("role", |(_, other)| other)], out);
+        if let Some((name, other)) = second {
+            self.said.write_as(name, other, out);
+        }
     }
 }
 

@@ -147,8 +147,13 @@ impl Members {
 
     /// Writes `,"key":value`, if the member is there.
     pub fn write_one(&self, key: &str, out: &mut String) {
+        self.write_as(key, key, out);
+    }
+
+    /// The same under another name.
+    pub fn write_as(&self, key: &str, name: &str, out: &mut String) {
         if let Some(value) = self.value(key) {
-            write_key(key, out);
+            write_key(name, out);
             value.write(out);
         }
     }

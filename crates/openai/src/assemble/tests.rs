@@ -90,6 +90,23 @@ fn tool_calls_are_told_apart_by_index_and_by_id() {
 }
 
 #[test]
+fn an_odd_end_is_told_in_openai_s_words() {
+    let end = |call, said: Value, reason: &str| {
+        let mut choice = json!({"index": 0, "finish_reason": reason});
+        choice.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+        assembled(call, &[json!({"choices": [choice]})])["choices"][0]["finish_reason"].clone()
+    };
+    for (reason, chat, completion) in
+        [("abort", "stop", "stop"), ("repetition", "length", "length"), ("tool_calls", "tool_calls", "stop")]
+    {
+        assert_eq!(end(CallKind::Chat, json!({"delta": {"content": "a"}}), reason), chat);
+        assert_eq!(end(CallKind::Completions, json!({"text": "a"}), reason), completion);
+    }
+    let failed = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]}).to_string();
+    assert!(assembler(CallKind::Chat).take(failed.as_bytes()).unwrap().error.is_some());
+}
+
+#[test]
 fn reasoning_refusals_and_old_functions_are_kept() {
     let message = |deltas: &[Value]| {
         let chunks: Vec<Value> = deltas.iter().map(delta).collect();
@@ -102,7 +119,7 @@ fn reasoning_refusals_and_old_functions_are_kept() {
             json!({"reasoning_content": "ink"}),
             json!({"content": "a", "reasoning_content": null}),
         ]),
-        json!({"role": "assistant", "content": "a", "reasoning_content": "think"})
+        json!({"role": "assistant", "content": "a", "reasoning_content": "think", "reasoning": "think"})
     );
     assert_eq!(
         message(&[json!({"content": "", "refusal": null}), json!({"refusal": "n"}), json!({"refusal": "o"})]),

@@ -9,10 +9,12 @@ use crate::{
     blank::says_something,
     calls::{Calls, Part},
     choice,
+    ending::{Ending, failed_choice},
     error::upstream_error_message,
     members::{each_item, each_member, range_in},
     passing::Choices,
     said::Said,
+    thought::{Thought, Twin},
     usage::parse_usage,
 };
 
@@ -38,8 +40,20 @@ pub(super) struct Found<'a> {
     pub(super) usage: Option<(Range<usize>, &'a RawValue)>,
     /// Members in all.
     pub(super) members: usize,
+    /// A choice ended by a failure.
+    pub(super) has_failed: bool,
     /// What else takes the place of bytes, in no order.
     pub(super) edits: Vec<(Range<usize>, Cow<'static, str>)>,
+    /// The only other change, where there is one: reasoning gets its second name.
+    pub(super) twin: Option<Twin>,
+}
+
+impl Found<'_> {
+    /// Of several twins, all but the last are edits like others.
+    fn name_twice(&mut self, twin: Option<Twin>) {
+        let earlier = twin.and_then(|twin| self.twin.replace(twin));
+        self.edits.extend(earlier.map(Into::into));
+    }
 }
 
 /// Reads a chunk of a stream whose choices so far are these.
@@ -92,6 +106,8 @@ pub(super) fn read<'a>(text: &'a str, form: Form, choices: &mut Choices) -> Resu
     // A whole answer may tell of an error beside what it says; a stream that does has broken off.
     if (failed && (is_empty || form == Form::Chunk)) || (flat && is_empty && !found.facts.has_usage) {
         found.facts.error = Some(upstream_error_message(500, text.as_bytes()));
+    } else if found.has_failed {
+        found.facts.error = Some(failed_choice());
     }
     Ok(found)
 }
@@ -134,8 +150,9 @@ impl<'a> Reader<'a, '_> {
         let calls = &mut self.known.at(choice.index).ok_or(ChunkError::TooMuch)?.calls;
         let mut kept = 0;
         if let Some(delta) = choice.said() {
-            let edits = &mut self.found.edits;
-            kept = read_delta(self.text, delta.get(), calls, &mut said, edits)?;
+            let (edits, mut thought) = (&mut self.found.edits, Thought::default());
+            kept = read_delta((self.text, delta), (calls, edits), &mut said, &mut thought)?;
+            self.found.name_twice(thought.twin(self.text));
         }
         self.known.keep(kept).ok_or(ChunkError::TooMuch)?;
         if let Some(message) = message {
@@ -161,7 +178,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Notes the choice's end. A reason that is none becomes null.
+    /// Notes the choice's end. A reason that is none becomes null, one by another name OpenAI's.
     fn end(&mut self, choice: &RawChoice<'a>) {
         let is_real = choice.ends();
         if is_real || self.form == Form::Whole {
@@ -169,7 +186,14 @@ impl<'a> Reader<'a, '_> {
             self.found.facts.ends = self.found.facts.ends.saturating_add(u32::from(is_new));
         }
         let edit = match (choice.finish_reason, self.form) {
-            (Some(_), _) if is_real => return,
+            (Some(reason), _) if is_real => match Ending::of(reason.get()).word(choice.text.is_none()) {
+                Some(word) if word == reason.get() => return,
+                Some(word) => (range_in(self.text, reason.get()), Cow::Borrowed(word)),
+                None => {
+                    self.found.has_failed = true;
+                    return;
+                }
+            },
             (Some(reason), Form::Whole) => (range_in(self.text, reason.get()), Cow::Borrowed("\"stop\"")),
             (Some(reason), Form::Chunk) if reason.get() != "null" => {
                 (range_in(self.text, reason.get()), Cow::Borrowed("null"))
@@ -188,16 +212,16 @@ impl<'a> Reader<'a, '_> {
 type Edits = Vec<(Range<usize>, Cow<'static, str>)>;
 
 /// Reads a delta, numbers its tool calls, and returns how many bytes more are kept of them.
-fn read_delta(
-    text: &str,
-    delta: &str,
-    calls: &mut Calls,
+fn read_delta<'a>(
+    (text, delta): (&str, &'a RawValue),
+    (calls, edits): (&mut Calls, &mut Edits),
     said: &mut Said,
-    edits: &mut Edits,
+    thought: &mut Thought<'a>,
 ) -> Result<usize, ChunkError> {
     let (mut kept, mut fault) = (0, None);
-    each_member(delta, |key, value| {
+    each_member(delta.get(), |key, value| {
         said.member(&key, value);
+        thought.take(&key, value);
         if key == "tool_calls" && value.get().starts_with('[') {
             // It is valid JSON, and an array.
             let _listed = each_item(value.get(), |part: &RawValue| match read_call(text, part, calls, edits) {

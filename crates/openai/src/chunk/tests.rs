@@ -343,3 +343,100 @@ fn chunks_that_are_alike_come_out_as_if_each_were_read() {
         assert_eq!((alike.seen(), alike.has_ended(0)), (3, true));
     }
 }
+
+/// A choice of a chat's chunk, as it comes and as it leaves.
+#[track_caller]
+fn told(choice: &str, expected: &str) {
+    let chunk = |choice: &str| format!(r#"{{"choices":[{{"index":0,{choice}}}]}}"#);
+    assert_eq!(relayed(false, &[&chunk(choice)]), [chunk(expected)]);
+}
+
+#[test]
+fn reasoning_leaves_under_both_of_its_names() {
+    for (delta, expected) in [
+        (r#"{"reasoning":"a"}"#, r#"{"reasoning":"a","reasoning_content":"a"}"#),
+        (
+            r#"{"role":"assistant","reasoning_content":"a"}"#,
+            r#"{"role":"assistant","reasoning_content":"a","reasoning":"a"}"#,
+        ),
+        (r#"{"reasoning":null,"reasoning_content":"a"}"#, r#"{"reasoning":"a","reasoning_content":"a"}"#),
+        (
+            r#"{"content":null,"reasoning":"a","reasoning_content":"b"}"#,
+            r#"{"content":null,"reasoning":"a","reasoning_content":"b"}"#,
+        ),
+        (r#"{"content":"a","reasoning_content":null}"#, r#"{"content":"a","reasoning_content":null}"#),
+    ] {
+        told(&format!("\"delta\":{delta}"), &format!("\"delta\":{expected}"));
+    }
+    let two = r#"{"choices":[{"index":0,"delta":{"reasoning":"a"}},{"index":1,"delta":{"reasoning":"b"}}]}"#;
+    let expected = two.replace(r#""a""#, r#""a","reasoning_content":"a""#);
+    let expected = expected.replace(r#""b""#, r#""b","reasoning_content":"b""#);
+    assert_eq!(relayed(false, &[two]), [expected]);
+    let whole = r#"{"choices":[{"message":{"reasoning":"a","content":"b"},"finish_reason":"stop"}]}"#;
+    let chunks = Relay::new("i", "m", false).frame_whole(whole.as_bytes()).unwrap();
+    let expected =
+        r#"{"choices":[{"delta":{"reasoning":"a","reasoning_content":"a","content":"b"},"finish_reason":"stop"}]}"#;
+    assert_eq!(data(&chunks[0].frame), expected);
+}
+
+#[test]
+fn choices_end_by_openai_s_words() {
+    for (reason, chat, completion) in [
+        ("stop", "stop", "stop"),
+        ("abort", "stop", "stop"),
+        ("repetition", "length", "length"),
+        ("content_filter", "content_filter", "content_filter"),
+        ("tool_calls", "tool_calls", "stop"),
+    ] {
+        let choice = |said: &str, reason: &str| format!(r#"{said},"finish_reason":"{reason}""#);
+        for (said, expected) in [(r#""delta":{"content":"a"}"#, chat), (r#""text":"a""#, completion)] {
+            told(&choice(said, reason), &choice(said, expected));
+        }
+    }
+    let failed = r#"{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"error"}]}"#;
+    assert!(facts(failed).error.is_some_and(|error| error.message.contains("error")));
+    let chunks = Relay::new("i", "m", true).frame_whole(failed.as_bytes()).unwrap();
+    assert!(chunks[0].facts.error.is_some());
+}
+
+/// The second name costs no reading either: of such chunks only the first is read.
+#[test]
+fn reasoning_that_is_alike_comes_out_as_if_each_were_read() {
+    let shapes: [fn(&str) -> String; 4] = [
+        |text| {
+            format!(
+                r#"{{"id":"up","model":"up","choices":[{{"index":0,"delta":{{"reasoning":"{text}"}}}}],"usage":null}}"#
+            )
+        },
+        |text| {
+            format!(
+                r#"{{"choices":[{{"delta":{{"content":null,"reasoning_content":"{text}","x":null}},"index":0}}],"model":"up"}}"#
+            )
+        },
+        |text| {
+            format!(
+                r#"{{"id":"up","choices":[{{"index":1,"delta":{{"reasoning":null,"reasoning_content":"{text}"}}}}]}}"#
+            )
+        },
+        |text| {
+            format!(
+                r#"{{"usage":null,"choices":[{{"index":1,"delta":{{"reasoning":"{text}","reasoning_content":""}}}}]}}"#
+            )
+        },
+    ];
+    for shape in shapes {
+        let relay = || Relay::new("i", "a longer name", false);
+        let (mut alike, mut each) = (relay(), relay());
+        for (at, text) in ["a", "bc", "d", "e\\n", "é"].into_iter().enumerate() {
+            let chunk = shape(text);
+            let known = alike.alike.clone().text_of(chunk.as_bytes()).is_some();
+            assert_eq!(known, at > 0, "{chunk}");
+            let other = format!("{chunk}{}", " ".repeat(at));
+            let framed = alike.frame(chunk.as_bytes()).unwrap();
+            assert_eq!(Ok(framed.clone()), each.frame(other.as_bytes()), "{chunk}");
+            let sent: serde_json::Value = serde_json::from_str(&data(&framed.frame)).unwrap();
+            let delta = &sent["choices"][0]["delta"];
+            assert!(delta["reasoning"].is_string() && delta["reasoning"] == delta["reasoning_content"], "{delta}");
+        }
+    }
+}
