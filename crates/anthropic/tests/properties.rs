@@ -10,7 +10,7 @@ use batchin_openai::{Names, Retelling};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-const NAMES: Names<'static> = Names { id: "msg_1", model: "m", created: 7 };
+const NAMES: Names<'static> = Names { id: "msg_1", model: "m", created: 7, tier: None };
 
 fn retelling() -> Box<dyn Retelling> {
     let body = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;

@@ -10,7 +10,7 @@ use batchin_openai::{Code, Names, Retelling};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-const NAMES: Names<'static> = Names { id: "msg_1", model: "m", created: 7 };
+const NAMES: Names<'static> = Names { id: "msg_1", model: "m", created: 7, tier: None };
 
 fn retelling() -> Box<dyn Retelling> {
     let body = r#"{"model":"m","max_tokens":9,"stop_sequences":["END"],"messages":[{"role":"user","content":"hi"}]}"#;

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
-use batchin_domain::{CallKind, Capability, ClassPrices, Measure, Rate, Tariff};
+use batchin_domain::{CallKind, Capability, Class, ClassPrices, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit, TokenInput};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
 use batchin_upstream::{Fim, Kind as Server, UpstreamConfig};
@@ -81,6 +81,13 @@ settings! {
         kind: Kind::TextList,
         preset: Preset::List(&[]),
         doc: "Voices of speech, each NAME, or NAME=what its servers call it, as in \"alloy=af_heart\"; the first speaks where none is asked for. Empty: any name goes to the servers as it is.",
+    };
+    const FLEX_CLASS: Setting = Setting {
+        path: "flex_class",
+        kind: Kind::OneOf(&["low", "fill"]),
+        preset: Preset::Text("low"),
+        doc: "How requests with service_tier flex are scheduled and priced while their clients wait: as batches of low, or of \
+              fill, which only use what is idle.",
     };
     const STATUS: Setting = Setting {
         path: "status",
@@ -240,6 +247,7 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
         voices: voices(scope),
         token_input: TokenInput::named(&scope.text(&TOKEN_INPUT)).unwrap_or_default(),
         availability,
+        flex_class: if scope.text(&FLEX_CLASS) == "fill" { Class::Fill } else { Class::Low },
         license: scope.optional_text(&LICENSE),
         owned_by: scope.text(&OWNED_BY),
         prices: prices?,

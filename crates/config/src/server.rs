@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use batchin_gateway::GatewayOptions;
+use batchin_gateway::{FLEX_PATIENCE, GatewayOptions};
 use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting, settings};
 use batchin_webhooks::{MIN_KEY_CHARS, MasterKey, ShortKey};
 use ipnet::IpNet;
@@ -205,6 +205,7 @@ impl Server {
             gateway: GatewayOptions {
                 max_in_flight: scope.size(&MAX_IN_FLIGHT),
                 max_account_percent: scope.integer(&MAX_ACCOUNT_PERCENT),
+                flex_patience: FLEX_PATIENCE,
             },
             max_connections: scope.integer(&MAX_CONNECTIONS),
             max_address_percent: scope.integer(&MAX_ADDRESS_PERCENT),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{BatchId, CallKind, Capability, Class, Counts, Makes, Measure, RequestId, Tariff, TaskId};
-use batchin_openai::{InvalidRequest, Peek, SoundFormat, Wanted, peek, tokens_as_texts};
+use batchin_openai::{InvalidRequest, Peek, SoundFormat, Tier, Wanted, peek, tokens_as_texts};
 use batchin_upstream::{Speech, Voice};
 use bytes::Bytes;
 
@@ -35,7 +35,7 @@ pub struct Inbound {
     pub body: Bytes,
     /// Names the request, its usage row and its charges.
     pub request: RequestId,
-    /// How urgent it is, and the price that follows.
+    /// How urgent it is where it says nothing of it itself, and the price that follows.
     pub class: Class,
     /// The batch task that it runs for; its answer is never streamed.
     pub task: Option<(BatchId, TaskId)>,
@@ -87,7 +87,9 @@ pub struct Admitted {
     pub peek: Peek,
     /// The model.
     pub model: Arc<Model>,
-    /// In the request's class.
+    /// How urgent it is.
+    pub class: Class,
+    /// In that class.
     pub tariff: Tariff,
     /// The most that it can cost.
     pub ceiling: Ceiling,
@@ -105,6 +107,11 @@ pub struct Admitted {
 const USUAL_OUTPUT: u64 = 256;
 
 impl Admitted {
+    /// The tier that the answer names: where a client who waits asked for one.
+    pub(crate) fn tier(&self, inbound: &Inbound) -> Option<Tier> {
+        self.peek.tier.filter(|_| inbound.task.is_none())
+    }
+
     /// How many choices the client gets, over all prompts.
     pub fn given(&self) -> u32 {
         self.peek.given.max(1).saturating_mul(self.peek.bound.items.max(1))
@@ -164,12 +171,13 @@ pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitErro
         asked: over,
         limit,
     })?;
-    let tariff = model.prices.in_class(inbound.class);
+    let class = class_of(inbound, &peek, model);
+    let tariff = model.prices.in_class(class);
     let most = Counts::of_tokens(input, most.saturating_mul(answers)).plus(peek.bound.made);
     let ceiling = Ceiling { cost: tariff.highest_cost(most), tariff, most, answers };
     let prompt_guess = if reads_tokens(inbound.call) { prompt_guess(&peek, &asked.body) } else { 0 };
     let speech = speech(&peek, model, tariff).map_err(AdmitError::Invalid)?;
-    Ok(Admitted { speech, model: Arc::clone(model), tariff, ceiling, prompt_guess, max_tokens, peek, asked })
+    Ok(Admitted { speech, model: Arc::clone(model), class, tariff, ceiling, prompt_guess, max_tokens, peek, asked })
 }
 
 /// Who speaks, by the name that the model's servers know, and in what.
@@ -191,6 +199,14 @@ fn speech(peek: &Peek, model: &Model, tariff: Tariff) -> Result<Option<Speech>, 
     // What is counted by the second must be heard here.
     let format = if is_priced_by_time(tariff) { SoundFormat::Wav } else { spoken.format };
     Ok(Some(Speech { voice, format }))
+}
+
+/// A client that waits may ask for a slower tier. A batch's tasks have the class of their batch.
+fn class_of(inbound: &Inbound, peek: &Peek, model: &Model) -> Class {
+    match (peek.tier, inbound.task) {
+        (Some(Tier::Flex), None) => model.flex_class,
+        _ => inbound.class,
+    }
 }
 
 /// Token ids as the input of embeddings, as the model's settings have them. As texts they are held for and counted as texts.

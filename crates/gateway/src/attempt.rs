@@ -51,6 +51,22 @@ pub enum DispatchError {
     /// The upstreams took too long.
     #[error("the model server did not answer in time")]
     TimedOut,
+    /// Nobody had room for work that gives way to others, for as long as it may wait.
+    #[error("the upstreams had no room for work that waits")]
+    NotFree {
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+}
+
+impl DispatchError {
+    /// As it is told to who asked for this class: one that waits for room has found none.
+    pub(crate) fn in_class(self, class: Class) -> Self {
+        match self {
+            Self::NoRoom(NoRoom::Busy { retry_after }) if class != Class::Interactive => Self::NotFree { retry_after },
+            other => other,
+        }
+    }
 }
 
 /// Counts and logs a failure of a server; what the request is to blame for is none. Tasks are tried again, and fail by
@@ -80,8 +96,9 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &R
         continuous_usage: admitted.peek.continuous_usage,
         answers: choices_of(admitted, running.replica.kind()),
         wanted: admitted.peek.wanted,
+        tier: admitted.tier(inbound),
         request_id: inbound.request.to_string(),
-        class_priority: i32::try_from(inbound.class.index()).ok().filter(|_| inbound.class != Class::Interactive),
+        class_priority: i32::try_from(admitted.class.index()).ok().filter(|_| admitted.class != Class::Interactive),
         max_tokens: admitted.max_tokens,
         held: admitted.most_of_each(),
         fim: admitted.peek.has_suffix.then_some(model.fim),

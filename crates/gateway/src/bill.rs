@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{Amount, Measure, Timestamp, TransferId};
-use batchin_openai::{ChunkHead, Names, SoundFormat, Telling, Usage, Wanted, with_usage};
+use batchin_openai::{ChunkHead, Names, SoundFormat, Telling, Usage, Wanted, with_tier, with_usage};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::Kind;
 use bytes::Bytes;
@@ -109,7 +109,7 @@ impl Bill {
                 request: self.inbound.request,
                 model: self.admitted.model.id.clone(),
                 call: self.inbound.call,
-                class: self.inbound.class,
+                class: self.admitted.class,
                 task: self.inbound.task,
                 counts: self.meter.counts(),
                 cost,
@@ -133,12 +133,13 @@ impl Bill {
         if let Wanted::Sound(spoken) = self.admitted.peek.wanted { Some(spoken.format) } else { None }
     }
 
-    /// The answer with the usage that is billed, in the protocol of the request.
+    /// The answer with the usage that is billed and the tier that was asked for, in the protocol of the request.
     pub(crate) fn told(&self, body: Bytes) -> Bytes {
         let body = self.corrected(body);
-        match &self.admitted.asked.retelling {
-            Some(retelling) => retelling.whole(&body, self.names(&self.public_id())),
-            None => body,
+        match (&self.admitted.asked.retelling, self.admitted.tier(&self.inbound)) {
+            (Some(retelling), _) => retelling.whole(&body, self.names(&self.public_id())),
+            (None, Some(tier)) => with_tier(&body, tier),
+            (None, None) => body,
         }
     }
 
@@ -149,7 +150,8 @@ impl Bill {
     }
 
     fn names<'a>(&'a self, id: &'a str) -> Names<'a> {
-        Names { id, model: &self.admitted.model.id, created: self.created() }
+        let tier = self.admitted.tier(&self.inbound);
+        Names { id, model: &self.admitted.model.id, created: self.created(), tier }
     }
 
     /// Seconds since 1970.
@@ -184,12 +186,12 @@ impl Bill {
     /// What chunks begin with that are added to a stream here.
     pub(crate) fn chunk_head<'a>(&'a self, id: &'a str) -> ChunkHead<'a> {
         let (call, model) = (self.inbound.call, self.admitted.model.id.as_str());
-        ChunkHead { call, id, model, created: self.created() }
+        ChunkHead { call, id, model, created: self.created(), tier: self.admitted.tier(&self.inbound) }
     }
 
     /// Counts the request in the metrics, and logs it without content.
     pub(crate) fn note(&self, outcome: Outcome) {
-        let (counts, elapsed, class) = (self.meter.counts(), self.began.elapsed(), self.inbound.class);
+        let (counts, elapsed, class) = (self.meter.counts(), self.began.elapsed(), self.admitted.class);
         let ended = meters::Ended { class, outcome, counts, elapsed, ttft: self.ttft };
         self.gateway.meters().note(&self.admitted.model.id, &ended);
         // The usage log has every request durably; a second line for each is for whoever looks for a fault.
@@ -220,7 +222,7 @@ pub(crate) fn take_whole(meter: &mut Meter, kind: Kind, usage: Option<Usage>, te
 /// A whole answer that has been metered.
 pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: Running) -> Unsettled {
     bill.note_marks(running.replica.name());
-    running.finish_whole(bill.meter.counts().of(Measure::CompletionTokens), bill.began.elapsed());
+    running.finish_whole(bill.meter.counts().of(Measure::CompletionTokens));
     let body = bill.told(body);
     let sound = bill.sound();
     Unsettled { bill, reservation, body, sound }

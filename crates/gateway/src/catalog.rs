@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use batchin_domain::{Capability, ClassPrices, PriceVersion};
+use batchin_domain::{Capability, Class, ClassPrices, PriceVersion};
 use batchin_openai::Fim;
 
 /// Whether a model is there all the time.
@@ -98,6 +98,8 @@ pub struct Model {
     pub license: Option<String>,
     /// Who is said to own it.
     pub owned_by: String,
+    /// The class of requests that ask for the tier `flex`: low, or fill.
+    pub flex_class: Class,
     /// What it costs in each class.
     pub prices: ClassPrices,
 }

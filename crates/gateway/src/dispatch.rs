@@ -10,10 +10,10 @@ use batchin_domain::{AccountId, Class, Clock, TaskId, Timestamp};
 use batchin_scheduler::{Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Asker, Fleet, Replica, Standing};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::pace::Step;
+use crate::{line::Lines, pace::Step};
 
 /// The scheduler is asked for its next deadline at least this often, so that a reload or a lost wake-up heals itself.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
@@ -30,6 +30,8 @@ pub struct Dispatcher {
     clock: Arc<dyn Clock>,
     /// A gate may have opened.
     room: Notify,
+    /// Who waits for one while a client waits.
+    lines: Arc<Lines>,
 }
 
 struct State {
@@ -80,11 +82,12 @@ pub struct Running {
     dispatcher: Arc<Dispatcher>,
     ticket: Ticket,
     done: bool,
+    began: Instant,
     /// Where it runs.
     pub replica: Arc<Replica>,
     /// Whose it is, to the model server's breaker.
     pub(crate) asker: Asker,
-    /// Fires when interactive work needs its place; only a task's can be needed.
+    /// Fires when interactive work needs its place; only that of work which waits can be needed.
     preempted: Option<CancellationToken>,
 }
 
@@ -109,7 +112,13 @@ impl Dispatcher {
             people: 0,
             refused: false,
         };
-        let dispatcher = Arc::new(Self { state: Mutex::new(state), most_percent, clock, room: Notify::new() });
+        let dispatcher = Arc::new(Self {
+            state: Mutex::new(state),
+            most_percent,
+            clock,
+            room: Notify::new(),
+            lines: Arc::default(),
+        });
         dispatcher.set_replicas(fleet);
         let ticking = Arc::clone(&dispatcher);
         tasks.spawn("scheduler_ticks", move |stop| async move { ticking.tick(stop).await });
@@ -147,7 +156,7 @@ impl Dispatcher {
         let replica = replica.map(Arc::clone).ok_or(Gate::Unavailable)?;
         let ticket = Ticket(state.next_ticket);
         state.next_ticket += 1;
-        let preempted = task.map(|_| CancellationToken::new());
+        let preempted = (task.is_some() || class == Class::Fill).then(CancellationToken::new);
         if let Some(preempted) = &preempted {
             state.cancels.insert(ticket, preempted.clone());
         }
@@ -161,12 +170,35 @@ impl Dispatcher {
         }
         drop(state);
         let asker = work.asker(last_resort);
-        Ok(Running { dispatcher: Arc::clone(self), ticket, done: false, replica, asker, preempted })
+        Ok(Running {
+            dispatcher: Arc::clone(self),
+            ticket,
+            done: false,
+            began: Instant::now(),
+            replica,
+            asker,
+            preempted,
+        })
     }
 
     /// When the first of these upstreams may take it, as far as they say.
     pub(crate) fn pause(candidates: &[Arc<Replica>], work: Work) -> Option<Duration> {
         candidates.iter().filter_map(|replica| replica.pause(work.asker(true))).min()
+    }
+
+    /// Whether one of these upstreams is there for it, however busy.
+    pub(crate) fn is_one_up(candidates: &[Arc<Replica>], work: Work) -> bool {
+        candidates.iter().any(|replica| replica.standing(work.asker(false)) != Standing::Refuses)
+    }
+
+    /// Who waits for a gate to open while a client waits.
+    pub(crate) fn lines(&self) -> &Arc<Lines> {
+        &self.lines
+    }
+
+    /// How many requests stand in line while their clients wait.
+    pub fn waiting(&self) -> usize {
+        self.lines.waiting()
     }
 
     /// How many interactive requests began on this node, ever, and whether one is in flight.
@@ -194,8 +226,12 @@ impl Dispatcher {
         }
         // Requests in flight make thousands of events a second; who was not refused is not to look at any of them.
         let matters = |event: &Event| !matches!(event, Event::Chunk { .. });
-        let may_open = events.iter().any(matters) && std::mem::take(&mut state.refused);
+        let matters = events.iter().any(matters);
+        let may_open = matters && std::mem::take(&mut state.refused);
         drop(state);
+        if matters {
+            self.lines.wake();
+        }
         if may_open {
             self.room.notify_one();
         }
@@ -324,10 +360,10 @@ impl Running {
 
     /// It ended well, with an answer that was not streamed. The time between its tokens is told as its mean: enough
     /// evidence for one control decision.
-    pub(crate) fn finish_whole(mut self, tokens: u64, elapsed: Duration) {
+    pub(crate) fn finish_whole(mut self, tokens: u64) {
         const EVIDENCE: u32 = 3;
         self.done = true;
-        let ticket = self.ticket;
+        let (ticket, elapsed) = (self.ticket, self.began.elapsed());
         let done = Event::Done { ticket, outcome: Outcome::Ok };
         match u32::try_from(tokens) {
             Ok(count) if count >= EVIDENCE => {

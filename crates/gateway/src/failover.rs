@@ -2,10 +2,11 @@
 //!
 //! Whether another is asked follows from the failure alone; who has room for it is the scheduler's.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use batchin_scheduler::Gate;
 use batchin_upstream::{CallError, CallErrorKind, Replica, Retry};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     DispatchError, Dispatcher, NoRoom,
@@ -17,10 +18,15 @@ use crate::{
 /// does not go round them all.
 const MAX_ATTEMPTS: usize = 3;
 
+/// What waited in vain for so long may as well wait some more.
+const FLEX_RETRY: Duration = Duration::from_secs(30);
+
 /// Why nobody answered.
 pub(crate) enum NoAnswer {
     /// Nobody takes it now.
     NoRoom(NoRoom),
+    /// Nobody took it for as long as it may wait.
+    NotFree,
     /// Those that were asked failed.
     Failed {
         /// What is to be told of it.
@@ -84,11 +90,33 @@ impl Failover {
 
     /// Begins on the next one.
     pub(crate) fn begin(&mut self, dispatcher: &Arc<Dispatcher>) -> Result<Running, NoAnswer> {
+        self.try_begin(dispatcher).map_err(|gate| self.end(gate))
+    }
+
+    /// The same once a gate opens for it. Where none of the servers is there, nobody waits for one.
+    pub(crate) async fn begin_in_turn(
+        &mut self,
+        dispatcher: &Arc<Dispatcher>,
+        model: &str,
+        until: Instant,
+    ) -> Result<Running, NoAnswer> {
+        let place = dispatcher.lines().stand(model);
+        while timeout_at(until, place.turn()).await.is_ok() {
+            match self.try_begin(dispatcher) {
+                Ok(running) => return Ok(running),
+                Err(gate) if !Dispatcher::is_one_up(&self.candidates, self.work) => return Err(self.end(gate)),
+                Err(_) => {}
+            }
+        }
+        Err(NoAnswer::NotFree)
+    }
+
+    fn try_begin(&mut self, dispatcher: &Arc<Dispatcher>) -> Result<Running, Gate> {
         loop {
             match dispatcher.begin(&self.candidates, self.work) {
                 Ok(running) => return Ok(running),
                 Err(_) if !self.spare.is_empty() => self.candidates.append(&mut self.spare),
-                Err(gate) => return Err(self.end(gate)),
+                Err(gate) => return Err(gate),
             }
         }
     }
@@ -157,6 +185,7 @@ impl From<NoAnswer> for DispatchError {
     fn from(none: NoAnswer) -> Self {
         match none {
             NoAnswer::NoRoom(none) => none.into(),
+            NoAnswer::NotFree => Self::NotFree { retry_after: FLEX_RETRY },
             NoAnswer::Failed { error, .. } => final_error(error),
         }
     }
@@ -164,8 +193,6 @@ impl From<NoAnswer> for DispatchError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use batchin_domain::{AccountId, Class};
 
     use super::*;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{Availability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters, waiters::Waiters};
 use arc_swap::ArcSwap;
-use batchin_domain::{AccountId, CallKind, Clock, IdSource};
+use batchin_domain::{AccountId, CallKind, Class, Clock, IdSource};
 use batchin_media::Programs;
 use batchin_shares::{ShareLimits, Shares};
 use batchin_store::Answers;
@@ -13,6 +13,9 @@ use batchin_upstream::{Fleet, Replica};
 
 /// How long the answer to an Idempotency-Key is kept.
 const IDEMPOTENCY_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a request of the tier `flex` waits for room: OpenAI's clients are told to wait as long.
+pub const FLEX_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the gateway works with.
 pub struct GatewayParts {
@@ -43,12 +46,17 @@ pub struct GatewayOptions {
     pub max_in_flight: usize,
     /// What one account may have of them while it is alone, in percent, 1 to 100; see [`ShareLimits`].
     pub max_account_percent: u64,
+    /// How long a request of the tier `flex` waits for room; [`FLEX_PATIENCE`] outside of tests.
+    pub flex_patience: Duration,
 }
 
 struct Inner {
     parts: GatewayParts,
     catalog: ArcSwap<Catalog>,
     in_flight: Arc<Shares<AccountId>>,
+    /// As many again for requests of the tier `flex`, which would wait in the places of others.
+    flex: Arc<Shares<AccountId>>,
+    flex_patience: Duration,
     waiters: Arc<Waiters>,
     meters: Meters,
 }
@@ -64,9 +72,18 @@ impl Gateway {
     pub fn new(parts: GatewayParts, options: GatewayOptions) -> Self {
         let catalog = ArcSwap::from_pointee(parts.catalog.clone());
         let most_percent = options.max_account_percent;
-        let in_flight = Shares::new(ShareLimits { capacity: options.max_in_flight as u64, most_percent });
-        let waiters = Waiters::new(most_percent);
-        Self { inner: Arc::new(Inner { parts, catalog, in_flight, waiters, meters: Meters::default() }) }
+        let [in_flight, flex] =
+            [(); 2].map(|()| Shares::new(ShareLimits { capacity: options.max_in_flight as u64, most_percent }));
+        let inner = Inner {
+            parts,
+            catalog,
+            in_flight,
+            flex,
+            flex_patience: options.flex_patience,
+            waiters: Waiters::new(most_percent),
+            meters: Meters::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The models in force.
@@ -166,8 +183,13 @@ impl Gateway {
         &self.inner.meters
     }
 
-    pub(crate) fn in_flight(&self) -> &Arc<Shares<AccountId>> {
-        &self.inner.in_flight
+    /// The places of requests of this class whose clients wait.
+    pub(crate) fn in_flight(&self, class: Class) -> &Arc<Shares<AccountId>> {
+        if class == Class::Interactive { &self.inner.in_flight } else { &self.inner.flex }
+    }
+
+    pub(crate) fn flex_patience(&self) -> Duration {
+        self.inner.flex_patience
     }
 
     pub(crate) fn waiters(&self) -> &Arc<Waiters> {

@@ -35,6 +35,11 @@ impl Client {
     pub(crate) fn is_called_for(&self, kind: Kind) {
         self.is_owed.store(!kind.stops_when_left, Ordering::Release);
     }
+
+    /// No server works for it now.
+    pub(crate) fn waits(&self) {
+        self.is_owed.store(false, Ordering::Release);
+    }
 }
 
 /// Work that goes on as a task when its waiter leaves while the work is at a server that does not stop. Elsewhere it is

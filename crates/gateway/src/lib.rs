@@ -15,6 +15,7 @@ mod failover;
 mod gateway;
 mod idempotent;
 mod leaving;
+mod line;
 mod meter;
 mod meters;
 mod pace;
@@ -35,7 +36,7 @@ pub use catalog::{Availability, Catalog, CatalogError, Model, OverLimit, TokenIn
 pub use dispatch::{Dispatcher, Running, Work};
 pub use epoch::{Books, Epoch, Fenced, Keeper, KeeperOptions};
 pub use escrow::{Escrow, EscrowError};
-pub use gateway::{Gateway, GatewayOptions, GatewayParts};
+pub use gateway::{FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts};
 pub use idempotent::{IdempotencyGuard, IdempotencyKey, Keyed, KeyedError, Turn};
 pub use reserve::{CapError, PurseError, RateInfo, ReserveError, TakeError};
 pub use run::{AnswerError, Checked, Promise, Reply, ReplyBody};

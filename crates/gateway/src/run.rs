@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{AccountId, Amount, Counts, Measure, TransferId};
+use batchin_domain::{AccountId, Amount, Class, Counts, Measure, TransferId};
 use batchin_openai::Wanted;
 use batchin_shares::{NoShare, Share};
 use batchin_store::{IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish};
@@ -149,7 +149,7 @@ impl Gateway {
         };
         let reservation = reserve(&epoch, caller, admitted.ceiling, came_in).await?;
         // After the money: who cannot pay, and who waits for another's answer, takes nobody's place.
-        let place = self.in_flight().take(caller.account, 1).map_err(|why| match why {
+        let place = self.in_flight(admitted.class).take(caller.account, 1).map_err(|why| match why {
             NoShare::Full => DispatchError::from(NoRoom::Busy { retry_after: RETRY_AFTER }).into(),
             NoShare::OverPart => AnswerError::OverShare { retry_after: RETRY_AFTER },
         })?;
@@ -162,7 +162,8 @@ impl Gateway {
     /// Has the answer made, and charges for it.
     async fn give(self, one: One, client: Arc<Client>) -> Result<ReplyBody, AnswerError> {
         let One { arrival, caller, inbound, admitted, reservation, guard, place } = one;
-        let dispatched = self.dispatch(caller.account, &inbound, &admitted, &client).await?;
+        let dispatched = self.dispatch(caller.account, &inbound, &admitted, &client).await;
+        let dispatched = dispatched.map_err(|cause| cause.in_class(admitted.class))?;
         let bill = Bill::open(self, arrival, &caller, (inbound, admitted), reservation.amount());
         match dispatched.answer {
             Answer::Events(events) => {
@@ -262,19 +263,31 @@ impl Gateway {
     ) -> Result<Dispatched, DispatchError> {
         let unseen = !admitted.peek.stream && inbound.call.generates();
         let work = Work {
-            class: inbound.class,
+            class: admitted.class,
             prompt_bound: admitted.ceiling.most.of(Measure::PromptTokens),
             task: None,
             unseen,
             account,
         };
         let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call.asks()), work);
+        let until = Instant::now() + self.flex_patience();
         loop {
-            let running = failover.begin(self.dispatcher())?;
+            let running = if work.class == Class::Interactive {
+                failover.begin(self.dispatcher())?
+            } else {
+                client.waits();
+                let begun = failover.begin_in_turn(self.dispatcher(), &admitted.model.id, until);
+                Box::pin(begun).await?
+            };
             let call = call_of(inbound, admitted, &running);
             client.is_called_for(running.replica.kind());
             batchin_faults::point("upstream.calling");
-            match running.replica.call(call).await {
+            let called = tokio::select! {
+                called = running.replica.call(call) => called,
+                // Nothing of an answer is there yet: it waits for its turn again.
+                () = running.preempted() => continue,
+            };
+            match called {
                 Ok(answer) => {
                     batchin_faults::point("upstream.answered");
                     if !unseen {

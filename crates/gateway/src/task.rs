@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     AdmitError, Caller, CapError, Fenced, Gateway, Inbound, NoRoom, ReserveError,
     admit::{Admitted, admit},
-    attempt::{call_of, choices_of},
+    attempt::{RETRY_AFTER, call_of, choices_of},
     bill::{Bill, Unsettled, take_whole, whole},
     dispatch::{Running, Work},
     failover::{Failover, NoAnswer},
@@ -136,7 +136,7 @@ impl Gateway {
         let admitted = one.admitted;
         let task = inbound.task.map(|(_, task)| task);
         let prompt_bound = admitted.ceiling.most.of(Measure::PromptTokens);
-        let work = Work { class: inbound.class, prompt_bound, task, unseen: false, account };
+        let work = Work { class: admitted.class, prompt_bound, task, unseen: false, account };
         let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call.asks()), work);
         let mut running = place;
         loop {
@@ -158,6 +158,8 @@ impl From<NoAnswer> for TaskError {
     fn from(none: NoAnswer) -> Self {
         match none {
             NoAnswer::NoRoom(none) => none.into(),
+            // Tasks do not wait here.
+            NoAnswer::NotFree => NoRoom::Busy { retry_after: RETRY_AFTER }.into(),
             NoAnswer::Failed { error, alike } => failure(error, alike),
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     error::UpstreamError,
     members::{quoted, range_in},
     passing::Choices,
+    tier::Tier,
     usage::Usage,
 };
 use read::{Form, Found, read};
@@ -61,6 +62,7 @@ pub struct Relay {
     model: String,
     include_usage: bool,
     hides_counts: bool,
+    tier: Option<Tier>,
     choices: Choices,
     alike: Alike,
     around: Around,
@@ -125,6 +127,7 @@ impl Relay {
             model: quoted(model),
             include_usage,
             hides_counts: false,
+            tier: None,
             choices: Choices::default(),
             alike: Alike::default(),
             around: Around::default(),
@@ -135,6 +138,12 @@ impl Relay {
     #[must_use]
     pub fn hiding_counts(self, hides_counts: bool) -> Self {
         Self { hides_counts, ..self }
+    }
+
+    /// The same where every chunk names the tier that it is served in.
+    #[must_use]
+    pub fn in_tier(self, tier: Option<Tier>) -> Self {
+        Self { tier, ..self }
     }
 
     /// Reads the data of the next event and frames it.
@@ -196,9 +205,10 @@ impl Relay {
         let Some(only) = self.alike.learn(text, &found.facts) else { return };
         let usage = found.usage.as_ref().filter(|_| !shows_usage).map(|(member, _)| (member, 0));
         let named = [(&found.id, self.id.len()), (&found.model, self.model.len())];
-        let twin = found.twin.as_ref();
+        let (twin, tier) = (found.twin.as_ref(), self.tier.map_or("", Tier::json).len());
+        let tier = found.tier.as_ref().filter(|_| self.tier.is_some()).map(|place| (place, tier));
         let named = named.into_iter().filter_map(|(place, len)| Some((place.as_ref()?, len)));
-        let replaced = named.chain(usage).chain(twin.map(|twin| (&twin.at, twin.value.len())));
+        let replaced = named.chain(usage).chain(tier).chain(twin.map(|twin| (&twin.at, twin.value.len())));
         // Where in the frame a place of the chunk is.
         let sent = |at: usize| {
             let before = replaced.clone().filter(|(place, _)| place.start < at && place.end <= at);
@@ -225,14 +235,18 @@ impl Relay {
                 text.push_str(&format!(",\"{key}\":{value}"));
             }
         }
-        text.push_str(&format!(",\"model\":{},\"choices\":[],\"usage\":{}}}", self.model, usage.get()));
+        text.push_str(&format!(",\"model\":{},\"choices\":[],\"usage\":{}", self.model, usage.get()));
+        if let Some(tier) = self.tier {
+            text.push_str(&format!(",\"service_tier\":{}", tier.json()));
+        }
+        text.push('}');
         let text = text.replace(['\n', '\r'], " ");
         let facts = ChunkFacts { usage: found.facts.usage, has_usage: true, ..ChunkFacts::default() };
         Some(FramedChunk { frame: crate::sse::frame(text.as_bytes()), facts })
     }
 
     fn written(&self, text: &str, found: &Found<'_>, keep_usage: bool) -> Bytes {
-        const AROUND: usize = "data: ,\"id\":,\"model\":,\"choices\":[]\n\n".len();
+        const AROUND: usize = "data: ,\"id\":,\"model\":,\"choices\":[],\"service_tier\":\"default\"\n\n".len();
         const NOWHERE: Range<usize> = usize::MAX..usize::MAX;
         let usage = found.usage.as_ref().filter(|_| !keep_usage).map(|(member, _)| member.clone());
         let mut empty = found.members == usize::from(usage.is_some());
@@ -241,6 +255,7 @@ impl Relay {
             (found.model.clone().unwrap_or(NOWHERE), self.model.as_str()),
             (usage.unwrap_or(NOWHERE), ""),
             found.twin.as_ref().map_or((NOWHERE, ""), |twin| (twin.at.clone(), twin.value.as_str())),
+            self.tier.zip(found.tier.clone()).map_or((NOWHERE, ""), |(tier, place)| (place, tier.json())),
         ];
         fixed.sort_unstable_by_key(|(place, _)| place.start);
         let fixed = fixed.iter().filter(|(place, _)| *place != NOWHERE);
@@ -259,6 +274,7 @@ impl Relay {
             (found.id.is_none(), "\"id\":", self.id.as_str()),
             (found.model.is_none(), "\"model\":", self.model.as_str()),
             (found.choices.is_none(), "\"choices\":", "[]"),
+            (self.tier.is_some() && found.tier.is_none(), "\"service_tier\":", self.tier.map_or("", Tier::json)),
         ];
         for (_, key, value) in added.into_iter().filter(|(is_missing, ..)| *is_missing) {
             out.extend_from_slice(if empty { b"" } else { b"," });

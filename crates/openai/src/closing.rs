@@ -9,6 +9,7 @@ use crate::{
     members::quoted,
     rewrite::{Change, Member, members_of, splice},
     sse,
+    tier::Tier,
     usage::Usage,
 };
 
@@ -33,6 +34,8 @@ pub struct ChunkHead<'a> {
     pub model: &'a str,
     /// Seconds since 1970.
     pub created: i64,
+    /// The tier that it is served in, where one was asked for.
+    pub tier: Option<Tier>,
 }
 
 impl ChunkHead<'_> {
@@ -55,9 +58,13 @@ impl ChunkHead<'_> {
     fn frame(self, choices: &str) -> Bytes {
         let object = if streams_deltas(self.call) { "chat.completion.chunk" } else { "text_completion" };
         let (id, model, created) = (quoted(self.id), quoted(self.model), self.created);
-        let chunk = format!(
-            "{{\"id\":{id},\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":{choices}}}"
+        let mut chunk = format!(
+            "{{\"id\":{id},\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":{choices}"
         );
+        if let Some(tier) = self.tier {
+            let _ = write!(chunk, ",\"service_tier\":{}", tier.json());
+        }
+        chunk.push('}');
         sse::frame(chunk.as_bytes())
     }
 }
@@ -65,15 +72,25 @@ impl ChunkHead<'_> {
 /// The answer with these counts as its `usage`, in place of whatever stood there. `generates` is whether its call
 /// produces tokens.
 pub fn with_usage(body: &Bytes, usage: &Usage, generates: bool) -> Bytes {
+    with_member(body, "usage", usage_json(usage, generates))
+}
+
+/// The answer with the tier that it was served in, in place of what its server says.
+pub fn with_tier(body: &Bytes, tier: Tier) -> Bytes {
+    with_member(body, "service_tier", tier.json().to_owned())
+}
+
+/// The answer with this member once, in place of whatever stood there.
+fn with_member(body: &Bytes, key: &str, json: String) -> Bytes {
     let Some((text, members)) = members_of(body) else { return body.clone() };
     let mut told = false;
     let change = |member: &Member<'_>| match member.key.as_ref() {
-        "usage" if !std::mem::replace(&mut told, true) => Change::to(member, usage_json(usage, generates)),
-        "usage" => Change::Remove,
-        _ => Change::Keep,
+        known if known != key => Change::Keep,
+        _ if !std::mem::replace(&mut told, true) => Change::to(member, json.clone()),
+        _ => Change::Remove,
     };
     let changes: Vec<Change> = members.iter().map(change).collect();
-    let added = if told { Vec::new() } else { vec![("usage", usage_json(usage, generates))] };
+    let added = if told { Vec::new() } else { vec![(key, json)] };
     splice(text, &members, &changes, &added)
 }
 
@@ -130,13 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn the_tier_served_takes_the_place_of_what_the_server_says() {
+        let told = |body: &'static str| with_tier(&Bytes::from_static(body.as_bytes()), Tier::Flex);
+        assert_eq!(told(r#"{"service_tier":null,"a":1}"#), r#"{"service_tier":"flex","a":1}"#);
+        assert_eq!(told(r#"{"a":1}"#), r#"{"a":1,"service_tier":"flex"}"#);
+        assert_eq!(told(r#"{"service_tier":"x","service_tier":1}"#), r#"{"service_tier":"flex"}"#);
+    }
+
+    #[test]
     fn a_cut_stream_ends_as_any_other() {
-        let head = ChunkHead { call: CallKind::Chat, id: "chatcmpl_1", model: "m", created: 7 };
+        let head = ChunkHead { call: CallKind::Chat, id: "chatcmpl_1", model: "m", created: 7, tier: None };
         assert_eq!(
             head.end_by_length([1]),
             "data: {\"id\":\"chatcmpl_1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"m\",\"choices\":\
              [{\"index\":1,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"length\"}]}\n\n"
         );
+        let flex = ChunkHead { tier: Some(Tier::Flex), ..head }.end_by_length([]);
+        assert!(flex.ends_with(b"\"choices\":[],\"service_tier\":\"flex\"}\n\n"), "{flex:?}");
         let head = ChunkHead { call: CallKind::Completions, ..head };
         let frame = head.usage(&Usage::of(2, 1));
         let frame = std::str::from_utf8(&frame).unwrap();

@@ -44,6 +44,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405, "invalid_request_error";
     /// Too many requests.
     RateLimitExceeded = "rate_limit_exceeded", 429, "rate_limit_error";
+    /// Nobody has room for work that waits.
+    ResourceUnavailable = "resource_unavailable", 429, "rate_limit_error";
     /// No such model.
     ModelNotFound = "model_not_found", 404, "invalid_request_error";
     /// The model server failed.

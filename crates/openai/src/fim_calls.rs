@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::peek;
 
-    const NAMES: Names<'static> = Names { id: "cmpl_1", model: "m", created: 7 };
+    const NAMES: Names<'static> = Names { id: "cmpl_1", model: "m", created: 7, tier: None };
 
     fn asked(body: &str) -> String {
         let asked = fim_as_completion(&Bytes::copy_from_slice(body.as_bytes())).unwrap();

@@ -24,6 +24,7 @@ use serde_json::value::RawValue;
 use crate::{
     members::{InvalidJson, MAX_DEPTH, each_member, too_deep},
     steering::{folds_to, folds_to_steering},
+    tier::Tier,
     wanted::{Vectors, Wanted},
 };
 
@@ -73,6 +74,8 @@ pub struct Peek {
     pub streams_less: bool,
     /// The voice that is to speak, where one is named.
     pub voice: Option<String>,
+    /// The tier of service that is asked for: `service_tier`. `None` where none is, and for calls that have none.
+    pub tier: Option<Tier>,
     /// What the answer must have in it.
     pub wanted: Wanted,
     /// What bounds the number of tokens read.
@@ -222,6 +225,7 @@ struct Found<'a> {
     voice: Option<&'a RawValue>,
     speed: Option<&'a RawValue>,
     ref_audio: Option<&'a RawValue>,
+    service_tier: Option<&'a RawValue>,
     /// Bytes of further members that chat templates put into the prompt.
     other_prompt_bytes: u64,
     /// Bytes of a template's arguments that it may put into every message.
@@ -263,6 +267,8 @@ impl<'a> Found<'a> {
             "voice" => (28, &mut self.voice),
             "speed" => (29, &mut self.speed),
             "ref_audio" => (30, &mut self.ref_audio),
+            // It steers, and goes to no server.
+            "service_tier" => (31, &mut self.service_tier),
             "tool_choice" | "structured_outputs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
                 return Ok(());
@@ -368,6 +374,7 @@ impl<'a> Found<'a> {
             has_suffix,
             // Only when all are there is it known which are the best.
             streams_less: self.streams_less || best_of > n,
+            tier: scalar::tier(self.service_tier.filter(|_| call.generates()))?,
             voice: if let Wanted::Sound(_) = wanted { speech::voice_name(self.voice)? } else { None },
             wanted,
             bound,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::Code;
+use crate::{Code, Tier};
 
 /// A request of another protocol, asked as a chat or as a text completion.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Names<'a> {
     pub model: &'a str,
     /// Seconds since 1970.
     pub created: i64,
+    /// The tier that it was served in, where one was asked for.
+    pub tier: Option<Tier>,
 }
 
 /// How one request's answer is told in its protocol.

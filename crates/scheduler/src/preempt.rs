@@ -50,6 +50,8 @@ pub(crate) fn preempt(
         .flights
         .iter()
         .filter(|(_, flight)| flight.class == Class::Fill)
+        // Where a client waits, what has begun to leave cannot begin anew.
+        .filter(|(_, flight)| flight.task.is_some() || !flight.first_byte)
         .filter(|(_, flight)| flight.task.is_none_or(|task| preemptions.of(task) < policy.max_preemptions))
         .map(|(ticket, flight)| (flight.first_byte, flight.tokens, *ticket))
         .collect();

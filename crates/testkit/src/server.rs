@@ -12,13 +12,13 @@ use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, Secret, password, router};
 use batchin_batch::{Batches, Worker, WorkerOptions, WorkerParts};
 use batchin_domain::{
-    AccountId, Amount, Balance, Capability, ClassPrices, Clock, IdSource, KeyId, Measure, NodeId, Rate, Tariff,
+    AccountId, Amount, Balance, Capability, Class, ClassPrices, Clock, IdSource, KeyId, Measure, NodeId, Rate, Tariff,
     Timestamp, TransferId, price::Factor, webhook::TargetPolicy,
 };
 use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
-    Availability, Books, Catalog, Dispatcher, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Model,
-    OverLimit, TokenInput,
+    Availability, Books, Catalog, Dispatcher, FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts, Keeper,
+    KeeperOptions, Model, OverLimit, TokenInput,
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
@@ -60,6 +60,7 @@ pub struct ServerBuilder {
     max_file_bytes: u64,
     files: FilesOptions,
     max_in_flight: usize,
+    flex_patience: Duration,
     worker: bool,
     second_sim: bool,
     targets: TargetPolicy,
@@ -165,6 +166,12 @@ impl ServerBuilder {
         self
     }
 
+    /// How long requests of the tier `flex` wait for room.
+    pub fn with_flex_patience(mut self, patience: Duration) -> Self {
+        self.flex_patience = patience;
+        self
+    }
+
     /// Lets webhooks go to receivers on this machine, over plain HTTP.
     pub fn with_local_webhooks(mut self) -> Self {
         self.targets = TargetPolicy { allow_http: true, allow: vec!["127.0.0.0/8".parse().unwrap()], own: Vec::new() };
@@ -230,6 +237,7 @@ impl TestServer {
             max_file_bytes: MAX_FILE_BYTES,
             files: FilesOptions::default(),
             max_in_flight: 512,
+            flex_patience: FLEX_PATIENCE,
             worker: false,
             second_sim: false,
             targets: TargetPolicy::default(),
@@ -254,7 +262,12 @@ impl TestServer {
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
         let served =
             Served { sims: &sims, kind: builder.kind, slots: builder.slots, cache: builder.cache, fim: builder.fim };
-        let gateway = start_gateway(&store, served, builder.max_in_flight, (&clock, &groups)).await;
+        let options = GatewayOptions {
+            max_in_flight: builder.max_in_flight,
+            max_account_percent: 90,
+            flex_patience: builder.flex_patience,
+        };
+        let gateway = start_gateway(&store, served, options, (&clock, &groups)).await;
         let blobs = Blobs::open(&BlobsPlace::Folder(folder.path().join("blobs"))).unwrap();
         let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
         let parts = FilesParts {
@@ -460,7 +473,7 @@ struct Served<'a> {
 async fn start_gateway(
     store: &Store,
     served: Served<'_>,
-    max_in_flight: usize,
+    bounds: GatewayOptions,
     (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
 ) -> Gateway {
     let Served { sims, kind, slots, cache, fim } = served;
@@ -495,7 +508,7 @@ async fn start_gateway(
         tasks,
         programs: Arc::new(batchin_media::Programs::find()),
     };
-    Gateway::new(parts, GatewayOptions { max_in_flight, max_account_percent: 90 })
+    Gateway::new(parts, bounds)
 }
 
 fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {
@@ -534,6 +547,7 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
         availability: Availability::AlwaysOn,
         license: Some("apache-2.0".to_owned()),
         owned_by: "batchin".to_owned(),
+        flex_class: Class::Low,
         prices: prices("0.02", "0.08"),
     };
     vec![

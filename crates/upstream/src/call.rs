@@ -3,7 +3,7 @@
 use std::fmt;
 
 use batchin_domain::CallKind;
-use batchin_openai::{Fim, SoundFormat, Wanted};
+use batchin_openai::{Fim, SoundFormat, Tier, Wanted};
 use bytes::Bytes;
 
 use crate::{adapters::Kind, breaker::Asker};
@@ -34,6 +34,8 @@ pub struct Call<'a> {
     pub answers: u32,
     /// What a whole answer must have in it.
     pub wanted: Wanted,
+    /// The tier that each chunk of its stream names; `None` where what the server says of one is passed on.
+    pub tier: Option<Tier>,
     /// Passed on as `x-request-id`.
     pub request_id: String,
     /// Lower is sooner. Sent to servers that were started with priority scheduling, in their own order.
@@ -133,6 +135,7 @@ pub(crate) mod tests {
             continuous_usage: false,
             answers: 1,
             wanted: Wanted::Choices,
+            tier: None,
             request_id: "r".into(),
             class_priority: Some(5),
             max_tokens: None,

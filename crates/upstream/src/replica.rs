@@ -230,7 +230,8 @@ impl Replica {
             return Box::pin(self.speak(&call, speech)).await.map(|sound| Answer::Sound(Box::new(sound)));
         }
         let hides = counts_all_along(&call, self.kind()) && !call.continuous_usage;
-        let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage).hiding_counts(hides);
+        let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage);
+        let relay = || relay().hiding_counts(hides).in_tier(call.tier);
         self.send(&call, || Reader::PassOn(Box::new(relay()))).await
     }
 

@@ -130,6 +130,11 @@ impl From<DispatchError> for ApiError {
             DispatchError::NoRoom(cause) => cause.into(),
             DispatchError::Refused { status, error } => refused(status, *error),
             DispatchError::Failed => Self::new(Code::UpstreamError, "The model server failed."),
+            DispatchError::NotFree { retry_after } => {
+                let message = "The model servers had no room for a request of the tier flex; try again later, or without \
+                               service_tier.";
+                Self::new(Code::ResourceUnavailable, message).retry_after(retry_after)
+            }
             DispatchError::TimedOut => Self::new(Code::UpstreamTimeout, "The model server did not answer in time."),
         }
     }

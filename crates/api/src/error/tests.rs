@@ -137,6 +137,10 @@ async fn every_failure_of_a_request_has_its_answer() {
             r#"502 [] "The model server failed.","type":"server_error","param":null,"code":"upstream_error""#,
         ),
         (
+            DispatchError::NotFree { retry_after: PAUSE }.into(),
+            r#"429 [retry-after-ms: 2500, retry-after: 3] "The model servers had no room for a request of the tier flex; try again later, or without service_tier.","type":"rate_limit_error","param":null,"code":"resource_unavailable""#,
+        ),
+        (
             DispatchError::TimedOut.into(),
             r#"504 [] "The model server did not answer in time.","type":"server_error","param":null,"code":"upstream_timeout""#,
         ),

@@ -177,6 +177,7 @@ fn passed_through(required: &[&str], mut properties: Value, stream: bool) -> Val
     }
     if stream {
         properties["temperature"] = json!({ "type": ["number", "null"], "minimum": 0, "maximum": 2 });
+        properties["service_tier"] = service_tier();
         let described = "Whether the answer comes as server-sent events.";
         properties["stream"] = json!({ "type": ["boolean", "null"], "description": described });
         properties["stream_options"] = json!({ "type": ["object", "null"],
@@ -184,6 +185,11 @@ fn passed_through(required: &[&str], mut properties: Value, stream: bool) -> Val
     }
     json!({ "type": "object", "required": required, "properties": properties,
         "description": "Every other member of OpenAI's API for this call is passed through." })
+}
+
+fn service_tier() -> Value {
+    json!({ "enum": ["auto", "default", "flex", "priority", "scale", "fast", null],
+        "description": "flex: for less, when the model servers have room; any other: at once." })
 }
 
 fn chat() -> Value {
@@ -290,6 +296,7 @@ fn response() -> Value {
                             calls, their outputs and reasoning." },
         "instructions": text("What the model is to do, before the conversation."),
         "max_output_tokens": limit,
+        "service_tier": service_tier(),
         "temperature": { "type": ["number", "null"], "minimum": 0, "maximum": 2 },
         "stream": { "type": ["boolean", "null"], "description": "Whether the answer comes as server-sent events." },
         "store": { "enum": [false, null], "description": "Nothing is kept here: send the whole conversation each time." },

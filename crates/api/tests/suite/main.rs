@@ -23,6 +23,7 @@ mod openai_batches;
 mod rerank;
 mod retold;
 mod speech;
+mod tiers;
 mod usage;
 mod users;
 mod webhooks;

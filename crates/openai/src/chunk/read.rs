@@ -33,6 +33,7 @@ pub(super) struct Found<'a> {
     pub(super) facts: ChunkFacts,
     pub(super) id: Option<Range<usize>>,
     pub(super) model: Option<Range<usize>>,
+    pub(super) tier: Option<Range<usize>>,
     pub(super) object: Option<&'a RawValue>,
     pub(super) created: Option<&'a RawValue>,
     pub(super) choices: Option<&'a RawValue>,
@@ -71,6 +72,7 @@ pub(super) fn read<'a>(text: &'a str, form: Form, choices: &mut Choices) -> Resu
         match key.as_ref() {
             "id" => found.id = Some(at),
             "model" => found.model = Some(at),
+            "service_tier" => found.tier = Some(at),
             "created" => found.created = Some(value),
             "object" => {
                 flat |= value.get() == "\"error\"";

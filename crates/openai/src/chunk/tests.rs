@@ -440,3 +440,27 @@ fn reasoning_that_is_alike_comes_out_as_if_each_were_read() {
         }
     }
 }
+
+#[test]
+fn every_chunk_names_the_tier_that_it_is_served_in() {
+    let chunk = |tier: &str, text: &str| {
+        format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{text}"}}}}],"usage":null{tier}}}"#)
+    };
+    for tier in ["", r#","service_tier":null"#, r#","service_tier":"priority""#] {
+        let mut relay = Relay::new("i", "m", true).in_tier(Some(Tier::Flex));
+        for text in ["a", "bc", "d"] {
+            let frame = relay.frame(chunk(tier, text).as_bytes()).unwrap().frame;
+            let told: serde_json::Value = serde_json::from_slice(frame.strip_prefix(b"data: ").unwrap()).unwrap();
+            assert_eq!(
+                (&told["service_tier"], &told["choices"][0]["delta"]["content"]),
+                (&"flex".into(), &text.into())
+            );
+        }
+        let frame = Relay::new("i", "m", true).frame(chunk(tier, "a").as_bytes()).unwrap().frame;
+        assert_eq!(data(&frame), chunk(tier, "a"), "who did not ask is told what its server says");
+    }
+    let whole =
+        r#"{"choices":[{"text":"a","finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+    let chunks = Relay::new("i", "m", true).in_tier(Some(Tier::Default)).frame_whole(whole.as_bytes()).unwrap();
+    assert!(chunks.len() == 2 && chunks.iter().all(|chunk| data(&chunk.frame).contains(r#""service_tier":"default""#)));
+}

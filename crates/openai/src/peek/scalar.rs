@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::InvalidRequest;
-use crate::{members::each_member, steering::folds_to, wanted::Encoding};
+use crate::{members::each_member, steering::folds_to, tier::Tier, wanted::Encoding};
 
 /// Longest accepted model name in bytes. Registry names are far shorter; the bound keeps labels and rows small.
 const MAX_MODEL_BYTES: usize = 256;
@@ -48,6 +48,17 @@ pub(super) fn flag(name: &str, raw: Option<&RawValue>) -> Result<bool, InvalidRe
         Some("true") => Ok(true),
         Some(_) => Err(InvalidRequest::at(name, format!("`{name}` must be true or false"))),
     }
+}
+
+/// The tier of service that is asked for.
+pub(super) fn tier(raw: Option<&RawValue>) -> Result<Option<Tier>, InvalidRequest> {
+    let Some(raw) = raw else { return Ok(None) };
+    let tier = Tier::asked(raw.get());
+    let unknown = || {
+        let message = format!("`service_tier` must be one of {}; or leave it out", Tier::words());
+        InvalidRequest::at("service_tier", message)
+    };
+    tier.map(Some).ok_or_else(unknown)
 }
 
 /// A whole number of this range.

@@ -29,6 +29,7 @@ fn chat_is_read() {
         found,
         Peek {
             voice: None,
+            tier: None,
             model: "qwen".into(),
             stream: true,
             include_usage: true,

@@ -38,9 +38,6 @@ impl Echo {
         for (name, value, absent) in repeated {
             echo.set(name, &compact(value.map_or(absent, RawValue::get)));
         }
-        if let Some(tier) = body.service_tier {
-            echo.set("service_tier", &compact(tier.get()));
-        }
         echo.set("background", "false");
         echo.set("previous_response_id", "null");
         echo.set("store", "false");

@@ -76,6 +76,9 @@ impl Response<'_> {
         }
         out.extend_from_slice(b"],");
         out.extend_from_slice(&self.echo.members);
+        if let Some(tier) = self.names.tier {
+            let _ = write!(out, ",\"service_tier\":\"{}\"", tier.name());
+        }
         out.extend_from_slice(b",\"usage\":");
         self.write_usage(out);
         out.push(b'}');

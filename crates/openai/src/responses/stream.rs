@@ -14,7 +14,7 @@ use super::{
     lived::{self, Piece},
     response::{Response, State},
 };
-use crate::{Code, Finish, HeardCall, HeardChoice, Names, Telling, Usage, hear};
+use crate::{Code, Finish, HeardCall, HeardChoice, Names, Telling, Tier, Usage, hear};
 
 /// A response that is being told.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct Stream {
     id: String,
     model: String,
     created: i64,
+    tier: Option<Tier>,
     stage: Stage,
     events: Events,
     items: Vec<Item>,
@@ -87,6 +88,7 @@ impl Stream {
             id: names.id.to_owned(),
             model: names.model.to_owned(),
             created: names.created,
+            tier: names.tier,
             stage: Stage::Silent,
             events: Events::default(),
             items: Vec::new(),
@@ -118,7 +120,7 @@ impl Stream {
     }
 
     fn tell_response(&mut self, name: &str, state: State<'_>) {
-        let names = Names { id: &self.id, model: &self.model, created: self.created };
+        let names = Names { id: &self.id, model: &self.model, created: self.created, tier: self.tier };
         let response = Response { echo: &self.echo, names, state, items: &self.items, usage: self.usage };
         self.events.event(name).with("response", |out| response.write(out)).end();
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::ask_as_chat;
 use crate::{Code, Names, Retelling};
 
-const NAMES: Names<'static> = Names { id: "resp_1", model: "org/model", created: 1_700_000_000 };
+const NAMES: Names<'static> = Names { id: "resp_1", model: "org/model", created: 1_700_000_000, tier: None };
 
 /// The chat that a request is asked as.
 #[track_caller]

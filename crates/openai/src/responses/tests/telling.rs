@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{End, NAMES, check_events, events, retelling};
-use crate::Code;
+use crate::{Code, Names, Tier};
 
 const USAGE: &str = r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":1}}}"#;
 
@@ -19,7 +19,8 @@ fn a_whole_response_has_every_member() {
         "tools": [{"type": "function", "name": "f", "parameters": {"a": 1}}],
     }));
     let chat = r#"{"choices":[{"index":1,"message":{"content":"no"}},{"index":0,"message":{"content":"hé"},"finish_reason":"stop"}]}"#;
-    let response: Value = serde_json::from_slice(&told.whole(chat.as_bytes(), NAMES)).unwrap();
+    let names = Names { tier: Some(Tier::Flex), ..NAMES };
+    let response: Value = serde_json::from_slice(&told.whole(chat.as_bytes(), names)).unwrap();
     let expected = json!({
         "id": "resp_1", "object": "response", "created_at": 1_700_000_000, "status": "completed", "error": null,
         "incomplete_details": null, "model": "org/model", "background": false, "previous_response_id": null, "store": false,
