@@ -14,7 +14,7 @@ const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
 /// What a page may read of an answer beside what browsers always show.
 const EXPOSED: &str = "x-request-id, x-batchin-request-id, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
                        x-ratelimit-reset-requests, retry-after, retry-after-ms, x-should-retry, idempotent-replayed, \
-                       openai-processing-ms, content-disposition, content-range, etag";
+                       openai-processing-ms, x-batchin-model-served, content-disposition, content-range, etag";
 /// Headers that a page may send where it does not name them.
 const HEADERS: &str = "authorization, content-type, x-api-key, idempotency-key, x-request-id";
 /// How long a browser may remember, in seconds: browsers cap it at two hours.

@@ -31,6 +31,7 @@ const ANSWER_HEADERS: usize = 8;
 
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const MODEL_SERVED: HeaderName = HeaderName::from_static("x-batchin-model-served");
 const OPENAI_PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 
 /// How an inference call can be refused, for the description of the API.
@@ -118,8 +119,8 @@ fn in_cohere_s_shape(mut reply: Reply) -> Reply {
 }
 
 fn render(app: &App, reply: Reply) -> Response {
-    let Reply { rate, body } = reply;
-    match body {
+    let Reply { rate, served, body } = reply;
+    let mut response = match body {
         ReplyBody::Whole(bytes) => {
             let mut response = Response::new(Body::from(bytes));
             response.headers_mut().reserve(ANSWER_HEADERS);
@@ -144,7 +145,11 @@ fn render(app: &App, reply: Reply) -> Response {
             response
         }
         ReplyBody::Replay(stored) => with_rate(replay(stored), rate),
+    };
+    if let Some(served) = served.and_then(|model| HeaderValue::try_from(model).ok()) {
+        response.headers_mut().insert(MODEL_SERVED, served);
     }
+    response
 }
 
 /// The answer that a stream begins with.

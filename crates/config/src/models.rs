@@ -82,6 +82,13 @@ settings! {
         preset: Preset::List(&[]),
         doc: "Voices of speech, each NAME, or NAME=what its servers call it, as in \"alloy=af_heart\"; the first speaks where none is asked for. Empty: any name goes to the servers as it is.",
     };
+    const FALLBACK: Setting = Setting {
+        path: "fallback",
+        kind: Kind::Text,
+        preset: Preset::Absent { example: "\"qwen3-8b\"" },
+        doc: "The id of the model that answers where none of its upstreams does, at its own price. It must have the same \
+              capabilities.",
+    };
     const FLEX_CLASS: Setting = Setting {
         path: "flex_class",
         kind: Kind::OneOf(&["low", "fill"]),
@@ -215,6 +222,7 @@ pub(super) fn read_all(root: &Scope<'_>, upstreams: &[String], servers: &[Upstre
         check_servers(&scope, servers);
         models.extend(read(&scope));
     }
+    root.entries("models").iter().for_each(|scope| check_fallback(scope, &models));
     models
 }
 
@@ -247,6 +255,7 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
         voices: voices(scope),
         token_input: TokenInput::named(&scope.text(&TOKEN_INPUT)).unwrap_or_default(),
         availability,
+        fallback: scope.optional_text(&FALLBACK),
         flex_class: if scope.text(&FLEX_CLASS) == "fill" { Class::Fill } else { Class::Low },
         license: scope.optional_text(&LICENSE),
         owned_by: scope.text(&OWNED_BY),
@@ -331,6 +340,31 @@ fn check_servers(scope: &Scope<'_>, servers: &[UpstreamConfig]) {
                 scope.faults.add(place, FaultKind::Value, message);
             }
         }
+    }
+}
+
+/// A fallback is another model that can do all that this one can, and none leads back to where it began.
+fn check_fallback(scope: &Scope<'_>, models: &[Model]) {
+    let Some((name, id)) = scope.peek_text(&FALLBACK).zip(scope.peek_text(&ID)) else { return };
+    let find = |id: &str| models.iter().find(|model| model.id == id);
+    let reference = |message: String| scope.fault(&FALLBACK, FaultKind::Reference, message);
+    let Some(fallback) = find(&name) else {
+        let ids = models.iter().map(|model| model.id.as_str());
+        let advice = nearest(&name, ids).map(|known| format!("; did you mean \"{known}\"?")).unwrap_or_default();
+        return reference(format!("\"{name}\" is the id of no model{advice}"));
+    };
+    // A circle that this model is not in is a fault of those that are.
+    let mut next = Some(fallback);
+    for _ in models {
+        match next {
+            Some(model) if model.id == id => return reference(format!("\"{name}\" leads back to \"{id}\"")),
+            Some(model) => next = model.fallback.as_deref().and_then(find),
+            None => break,
+        }
+    }
+    let lacks = |needed: &&Capability| !fallback.capabilities.contains(needed);
+    if let Some(missing) = find(&id).and_then(|model| model.capabilities.iter().find(lacks)) {
+        reference(format!("\"{name}\" lacks the capability \"{}\"", missing.name()));
     }
 }
 

@@ -553,3 +553,35 @@ fn how_a_model_fills_in_the_middle_is_said_or_told_by_its_name() {
     assert_eq!(fim(&format!("{qwen}\nfim = \"none\"")), Fim::Off);
     assert_snapshot!(faults(&model("fim = \"qwem\"")), @r#"batchin.toml:10:7: models[0].fim "qwem" is none of qwen, starcoder, codellama, deepseek, codestral, granite, seed, codegemma, server, none"#);
 }
+
+/// Models with these fallbacks.
+fn with_fallbacks(models: &[(&str, &str, &str)]) -> String {
+    let model = |(id, capabilities, fallback): &(&str, &str, &str)| {
+        format!(
+            "[[models]]\nid = \"{id}\"\nupstreams = [\"gpu-1\"]\ncapabilities = [{capabilities}]\ncontext_length = 100\n{fallback}\n\
+             [models.pricing]\nstd_input = 0.02\nstd_output = 0.08\n"
+        )
+    };
+    let upstream = "[[upstreams]]\nname = \"gpu-1\"\nkind = \"vllm\"\nbase_url = \"http://10.0.0.5\"\n".to_owned();
+    std::iter::once(upstream).chain(models.iter().map(model)).collect()
+}
+
+#[test]
+fn a_fallback_is_another_model_that_can_do_as_much() {
+    let chat = "\"chat\"";
+    let circle = [("a", chat, "fallback = \"b\""), ("b", chat, "fallback = \"c\""), ("c", chat, "fallback = \"b\"")];
+    assert_snapshot!(faults(&with_fallbacks(&circle)), @r#"
+    batchin.toml:19:12: models[1].fallback "c" leads back to "b"
+    batchin.toml:28:12: models[2].fallback "b" leads back to "c"
+    "#);
+    let alone = [("alpha", chat, "fallback = \"alpha\""), ("beta", chat, "fallback = \"alpa\"")];
+    assert_snapshot!(faults(&with_fallbacks(&alone)), @r#"
+    batchin.toml:10:12: models[0].fallback "alpha" leads back to "alpha"
+    batchin.toml:19:12: models[1].fallback "alpa" is the id of no model; did you mean "alpha"?
+    "#);
+    let less = [("a", "\"chat\", \"completions\"", "fallback = \"b\""), ("b", chat, "")];
+    assert_snapshot!(faults(&with_fallbacks(&less)), @r#"batchin.toml:10:12: models[0].fallback "b" lacks the capability "completions""#);
+    let fine = [("a", chat, "fallback = \"b\""), ("b", "\"chat\", \"completions\"", "fallback = \"c\""), ("c", "\"completions\", \"chat\"", "")];
+    let config = load(&with_fallbacks(&fine)).unwrap();
+    assert_eq!(config.models[0].fallback.as_deref(), Some("b"));
+}

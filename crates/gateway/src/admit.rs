@@ -146,16 +146,30 @@ const fn reads_tokens(call: CallKind) -> bool {
     }
 }
 
-/// Checks a request against the catalogue.
+/// Checks a request against the catalogue. Where its model is out of service, its fallback takes it.
 pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitError> {
-    let asked = asked(inbound.call, &inbound.body).map_err(AdmitError::Invalid)?;
-    let peek = peek(inbound.call.asks(), &asked.body).map_err(|fault| AdmitError::Invalid(asked.renamed(fault)))?;
-    let Some(model) = catalog.find(&peek.model) else {
+    let (asked, peek) = read(inbound)?;
+    let Some(mut model) = catalog.find(&peek.model) else {
         return Err(AdmitError::ModelNotFound { model: peek.model });
     };
     if model.availability == Availability::Offline {
-        return Err(AdmitError::Offline { retry_after: OFFLINE_RETRY });
+        model = catalog.fallback_of(model).ok_or(AdmitError::Offline { retry_after: OFFLINE_RETRY })?;
     }
+    checked(model, inbound, (asked, peek))
+}
+
+/// Checks a request against another model than the one that it names.
+pub(crate) fn admit_on(model: &Arc<Model>, inbound: &Inbound) -> Result<Admitted, AdmitError> {
+    checked(model, inbound, read(inbound)?)
+}
+
+fn read(inbound: &Inbound) -> Result<(Asked, Peek), AdmitError> {
+    let asked = asked(inbound.call, &inbound.body).map_err(AdmitError::Invalid)?;
+    let peek = peek(inbound.call.asks(), &asked.body).map_err(|fault| AdmitError::Invalid(asked.renamed(fault)))?;
+    Ok((asked, peek))
+}
+
+fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek): (Asked, Peek)) -> Result<Admitted, AdmitError> {
     let needs = inbound.call.needs();
     if !model.capabilities.contains(&needs) {
         return Err(AdmitError::NotCapable { model: model.id.clone(), needs });

@@ -98,6 +98,8 @@ pub struct Model {
     pub license: Option<String>,
     /// Who is said to own it.
     pub owned_by: String,
+    /// The id of the model that answers where none of its servers does.
+    pub fallback: Option<String>,
     /// The class of requests that ask for the tier `flex`: low, or fill.
     pub flex_class: Class,
     /// What it costs in each class.

@@ -13,7 +13,7 @@ use batchin_upstream::{Asker, Fleet, Replica, Standing};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{line::Lines, pace::Step};
+use crate::{Model, line::Lines, pace::Step};
 
 /// The scheduler is asked for its next deadline at least this often, so that a reload or a lost wake-up heals itself.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
@@ -85,6 +85,8 @@ pub struct Running {
     began: Instant,
     /// Where it runs.
     pub replica: Arc<Replica>,
+    /// The model that a task runs on there, where that is not the one that it asks for.
+    pub(crate) instead: Option<Arc<Model>>,
     /// Whose it is, to the model server's breaker.
     pub(crate) asker: Asker,
     /// Fires when interactive work needs its place; only that of work which waits can be needed.
@@ -175,6 +177,7 @@ impl Dispatcher {
             ticket,
             done: false,
             began: Instant::now(),
+            instead: None,
             replica,
             asker,
             preempted,

@@ -12,6 +12,7 @@ mod dispatch;
 mod epoch;
 mod escrow;
 mod failover;
+mod fallback;
 mod gateway;
 mod idempotent;
 mod leaving;

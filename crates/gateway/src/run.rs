@@ -19,6 +19,7 @@ use crate::{
     bill::{Arrival, Bill, take_whole, whole},
     dispatch::{Running, Work},
     failover::Failover,
+    fallback::{MAX_FALLBACKS, served_instead},
     idempotent::{IdempotencyGuard, Keyed, Turn},
     leaving::{Client, SeenThrough},
     reserve::{Reservation, reserve, take_request},
@@ -41,6 +42,8 @@ pub struct Promise {
 pub struct Reply {
     /// For the `x-ratelimit-*` headers.
     pub rate: Option<RateInfo>,
+    /// The model that answered, where it is not the one that was asked for.
+    pub served: Option<String>,
     /// The answer.
     pub body: ReplyBody,
 }
@@ -141,7 +144,9 @@ impl Gateway {
                 let route = inbound.call.path();
                 let keyed = Keyed { scope, route, body: &inbound.body, patience: IDEMPOTENT_PATIENCE };
                 match Box::pin(self.begin_idempotent(|| epoch.identity, keyed)).await? {
-                    Turn::Replay(answer) => return Ok(Reply { rate, body: ReplyBody::Replay(answer) }),
+                    Turn::Replay(answer) => {
+                        return Ok(Reply { rate, served: None, body: ReplyBody::Replay(answer) });
+                    }
                     Turn::First(guard) => Some(guard),
                 }
             }
@@ -155,28 +160,45 @@ impl Gateway {
         })?;
         let one = One { arrival, caller: caller.clone(), inbound, admitted, reservation, guard, place };
         // A stream that nobody takes any more settles as one whose client left.
-        let body = SeenThrough::new(self.tasks(), |client| Box::pin(self.clone().give(one, client))).await?;
-        Ok(Reply { rate, body })
+        let (body, served) = SeenThrough::new(self.tasks(), |client| Box::pin(self.clone().give(one, client))).await?;
+        Ok(Reply { rate, served, body })
     }
 
     /// Has the answer made, and charges for it.
-    async fn give(self, one: One, client: Arc<Client>) -> Result<ReplyBody, AnswerError> {
-        let One { arrival, caller, inbound, admitted, reservation, guard, place } = one;
-        let dispatched = self.dispatch(caller.account, &inbound, &admitted, &client).await;
-        let dispatched = dispatched.map_err(|cause| cause.in_class(admitted.class))?;
+    async fn give(self, one: One, client: Arc<Client>) -> Result<(ReplyBody, Option<String>), AnswerError> {
+        let One { arrival, caller, inbound, mut admitted, mut reservation, guard, place } = one;
+        let mut fallbacks = 0;
+        let dispatched = loop {
+            let cause = match self.dispatch(caller.account, &inbound, &admitted, &client).await {
+                Ok(dispatched) => break dispatched,
+                Err(cause) => cause.in_class(admitted.class),
+            };
+            if fallbacks == MAX_FALLBACKS || client.is_gone() {
+                return Err(cause.into());
+            }
+            fallbacks += 1;
+            client.waits();
+            let next = self.fall_back(&arrival, (&caller, &inbound), (&admitted, reservation), &cause);
+            (admitted, reservation) = Box::pin(next).await.ok_or(cause)?;
+        };
+        let served = served_instead(&arrival.catalog, &admitted);
         let bill = Bill::open(self, arrival, &caller, (inbound, admitted), reservation.amount());
         match dispatched.answer {
             Answer::Events(events) => {
                 let stream = open(bill, reservation, (events, dispatched.running), guard, place);
-                Ok(ReplyBody::Stream(Box::new(stream)))
+                Ok((ReplyBody::Stream(Box::new(stream)), served))
             }
-            Answer::Sound(sound) => Self::speak((bill, reservation), *sound, dispatched.running, (guard, place)).await,
+            Answer::Sound(sound) => {
+                let speaking = Self::speak((bill, reservation), *sound, dispatched.running, (guard, place));
+                Ok((Box::pin(speaking).await?, served))
+            }
             Answer::Whole { body, usage, text_bytes, .. } => {
                 let mut bill = bill;
                 take_whole(&mut bill.meter, dispatched.running.replica.kind(), usage, text_bytes);
                 let unsettled = whole(bill, reservation, body, dispatched.running);
                 let outcome = if client.is_gone() { Outcome::ClientGone } else { Outcome::Completed };
-                Ok(ReplyBody::Whole(unsettled.settle(outcome, guard.map(IdempotencyGuard::keep), None).await?))
+                let body = unsettled.settle(outcome, guard.map(IdempotencyGuard::keep), None).await?;
+                Ok((ReplyBody::Whole(body), served))
             }
         }
     }

@@ -17,14 +17,14 @@ use tokio::time::Instant;
 
 use crate::{
     AdmitError, Caller, CapError, Fenced, Gateway, Inbound, NoRoom, ReserveError,
-    admit::{Admitted, admit},
+    admit::{Admitted, admit, admit_on},
     attempt::{RETRY_AFTER, call_of, choices_of},
     bill::{Bill, Unsettled, take_whole, whole},
     dispatch::{Running, Work},
     failover::{Failover, NoAnswer},
+    fallback::{MAX_FALLBACKS, reserve_task},
     meter::Meter,
     pace::Pace,
-    reserve::{reserve, reserve_cap},
     spoken::{Pipe, SoundError, count, is_priced_by_time},
 };
 
@@ -103,15 +103,24 @@ impl Gateway {
     /// [`Unsettled::settle_task`] makes it durable.
     pub async fn run_task(&self, caller: &Caller, inbound: Inbound, running: Running) -> Result<Unsettled, TaskError> {
         let arrival = self.arrival()?;
-        let admitted = admit(&arrival.catalog, &inbound)?;
-        let cap = match caller.capped_by {
-            Some(batch) => Some(reserve_cap(&arrival.epoch, batch, admitted.ceiling.cost).await?),
-            None => None,
+        let mut admitted = match &running.instead {
+            Some(model) => admit_on(model, &inbound)?,
+            None => admit(&arrival.catalog, &inbound)?,
         };
-        let reservation = reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?.within(cap);
-        let meter = Meter::new(&admitted, reservation.amount());
-        let one = Try { admitted: &admitted, meter, began: Instant::now(), programs: self.programs() };
-        let (given, running) = self.dispatch_task(caller.account, &inbound, one, running).await?;
+        let mut reservation = reserve_task(&arrival, caller, &admitted).await?;
+        let (mut place, mut fallbacks) = (Some(running), 0);
+        let (given, running) = loop {
+            let meter = Meter::new(&admitted, reservation.amount());
+            let one = Try { admitted: &admitted, meter, began: Instant::now(), programs: self.programs() };
+            let cause = match self.dispatch_task(caller.account, &inbound, one, place.take()).await {
+                Ok(done) => break done,
+                Err(cause) if fallbacks == MAX_FALLBACKS => return Err(cause),
+                Err(cause) => cause,
+            };
+            fallbacks += 1;
+            let next = self.task_falls_back(&arrival, (caller, &inbound), (&admitted, reservation), &cause).await;
+            (admitted, reservation) = next.ok_or(cause)?;
+        };
         let mut bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
         bill.meter = given.meter;
         bill.ttft = given.ttft;
@@ -125,20 +134,23 @@ impl Gateway {
         Ok(Unsettled { bill, reservation, body, sound })
     }
 
-    /// Tries one upstream after another until one has answered to the end; first where the task has its place.
+    /// Tries one upstream after another until one has answered to the end; first where the task has its place, if it has one.
     async fn dispatch_task(
         &self,
         account: AccountId,
         inbound: &Inbound,
         one: Try<'_>,
-        place: Running,
+        place: Option<Running>,
     ) -> Result<(Given, Running), TaskError> {
         let admitted = one.admitted;
         let task = inbound.task.map(|(_, task)| task);
         let prompt_bound = admitted.ceiling.most.of(Measure::PromptTokens);
         let work = Work { class: admitted.class, prompt_bound, task, unseen: false, account };
         let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call.asks()), work);
-        let mut running = place;
+        let mut running = match place {
+            Some(running) => running,
+            None => failover.begin(self.dispatcher())?,
+        };
         loop {
             let call = call_of(inbound, admitted, &running);
             let tried = tokio::select! {

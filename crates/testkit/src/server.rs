@@ -547,6 +547,7 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
         availability: Availability::AlwaysOn,
         license: Some("apache-2.0".to_owned()),
         owned_by: "batchin".to_owned(),
+        fallback: None,
         flex_class: Class::Low,
         prices: prices("0.02", "0.08"),
     };

@@ -9,6 +9,7 @@ mod cache_prices;
 mod counting;
 mod edges;
 mod embeddings;
+mod fallbacks;
 mod files;
 mod fim;
 mod front;

@@ -82,7 +82,6 @@ impl Worker {
         let (all, models) = (self.lateness.limit(), catalog.models().len());
         for (id, queue) in queues.each_mut() {
             let Some(model) = catalog.find(id) else { continue };
-            let replicas = self.gateway.replicas_of(model);
             loop {
                 let (of_model, of_all) = self.lock().running(id);
                 if !has_room((of_model, of_all), all, models) {
@@ -94,7 +93,7 @@ impl Worker {
                     let task = Some(ready.task.claim.task);
                     let (prompt_bound, account) = (ready.prompt_bound, ready.task.account);
                     let work = Work { class, prompt_bound, task, unseen: false, account };
-                    match self.gateway.dispatcher().begin(&replicas, work) {
+                    match self.gateway.begin_task(model, work) {
                         Ok(running) => {
                             place = Some(running);
                             Verdict::Start

@@ -13,6 +13,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("batchin_config_reloads_total", "Changed configurations, by outcome: taken_over or refused."),
     ("batchin_connections_refused_total", "Connections that found no place, by reason: full or address."),
     ("batchin_database_write_failures_total", "Writes that the database refused, by reason."),
+    ("batchin_fallbacks_total", "Requests and tasks that went from one model to another, by the ids of both."),
     ("batchin_http2_unread_total", "Answers over HTTP/2 that ended because their clients took nothing of them."),
     ("batchin_http_errors_total", "Errors given to clients, by HTTP status."),
     ("batchin_late_usage_total", "Usage that came too late to be charged: the operator's loss."),
