@@ -6,7 +6,7 @@ use batchin_domain::Class;
 use batchin_gateway::Catalog;
 use batchin_testkit::{
     Call, TestServer, both,
-    sim::{Answer, Behaviour},
+    sim::Behaviour,
     usd,
 };
 use http::StatusCode;
@@ -171,16 +171,21 @@ both! {
         server.sim.queue(Behaviour::Hang);
         let waiting = tokio::spawn(flex(&server).send());
         server.sim.until_calls(1).await;
-        // The person waits behind it for a moment; then it gives way.
-        let answer = Answer { first_byte: Duration::from_millis(300), ..Answer::of(3) };
-        server.sim.queue(Behaviour::Answer(answer));
-        let person = server.chat("chat-model").max_tokens(3).await;
-        person.ok();
+        // Somebody waits behind it for a moment; then it gives way.
+        let person = occupy(&server).await;
+        let gave_way = async {
+            while server.sim.aborted() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gave_way).await.expect("it gives way");
+        until_waiting(&server, 1).await;
+        person.abort();
         let answer = tokio::time::timeout(PATIENCE, waiting).await.expect("it goes on").unwrap().ok();
         assert_eq!((&answer["service_tier"], server.sim.calls()), (&json!("flex"), 3));
-        let rows = server.get("/v1/usage/logs").await.ok();
-        let classes: Vec<&Value> = rows.as_array().unwrap().iter().map(|row| &row["class"]).collect();
-        assert!(classes.contains(&&json!("fill")) && classes.contains(&&json!("interactive")), "{rows}");
+        let usage = &answer["usage"];
+        assert_eq!(4 * (usd("1").nanos() - server.balance().await.nanos()), cost(usage), "a quarter of the price");
+        assert_eq!(server.get("/v1/usage/logs").await.ok()[0]["class"], "fill");
         server.stop().await;
     }
 
