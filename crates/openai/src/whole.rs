@@ -14,13 +14,14 @@ use crate::{
 pub(crate) struct Failed;
 
 type RawChoice<'a> = choice::RawChoice<'a, ()>;
-type Edits = Vec<(Range<usize>, Cow<'static, str>)>;
+/// What takes the place of bytes.
+type Edit = (Range<usize>, Cow<'static, str>);
 
 /// The JSON of `choices` with an end that OpenAI knows in each, and with both names of reasoning; `None` where it says all
 /// of that already. Choices that say nothing that is known pass as they are, and so does what is no list of them.
 pub(crate) fn choices_told(json: &str) -> Result<Option<String>, Failed> {
     let thinks = may_think(json);
-    let (mut edits, mut failed) = (Edits::new(), false);
+    let (mut edits, mut failed) = (Vec::<Edit>::new(), false);
     let listed = each_item(json, |choice: RawChoice<'_>| {
         if choice.said().is_none() && choice.text.is_none() {
             return;
@@ -60,7 +61,7 @@ pub(crate) fn choices_told(json: &str) -> Result<Option<String>, Failed> {
 }
 
 /// What has to change for the choice to end in OpenAI's words. One that tells no end has stopped.
-fn ended(json: &str, choice: &RawChoice<'_>) -> Result<Option<(Range<usize>, Cow<'static, str>)>, Failed> {
+fn ended(json: &str, choice: &RawChoice<'_>) -> Result<Option<Edit>, Failed> {
     let Some(reason) = choice.finish_reason else {
         let end = choice.last.map(|last| range_in(json, last.get()).end);
         return Ok(end.map(|end| (end..end, Cow::Borrowed(",\"finish_reason\":\"stop\""))));
