@@ -581,7 +581,11 @@ fn a_fallback_is_another_model_that_can_do_as_much() {
     "#);
     let less = [("a", "\"chat\", \"completions\"", "fallback = \"b\""), ("b", chat, "")];
     assert_snapshot!(faults(&with_fallbacks(&less)), @r#"batchin.toml:10:12: models[0].fallback "b" lacks the capability "completions""#);
-    let fine = [("a", chat, "fallback = \"b\""), ("b", "\"chat\", \"completions\"", "fallback = \"c\""), ("c", "\"completions\", \"chat\"", "")];
+    let fine = [
+        ("a", chat, "fallback = \"b\""),
+        ("b", "\"chat\", \"completions\"", "fallback = \"c\""),
+        ("c", "\"completions\", \"chat\"", ""),
+    ];
     let config = load(&with_fallbacks(&fine)).unwrap();
     assert_eq!(config.models[0].fallback.as_deref(), Some("b"));
 }

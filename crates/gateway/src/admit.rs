@@ -1,14 +1,20 @@
 //! Holds: what a request asks for, checked against the model, and the most that it can cost.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
 
-use batchin_domain::{BatchId, CallKind, Capability, Class, Counts, Makes, Measure, RequestId, Tariff, TaskId};
+use batchin_domain::{
+    AccountId, BatchId, CallKind, Capability, Class, Counts, Makes, Measure, RequestId, Tariff, TaskId,
+};
 use batchin_openai::{InvalidRequest, Peek, SoundFormat, Tier, Wanted, peek, tokens_as_texts};
 use batchin_upstream::{Speech, Voice};
 use bytes::Bytes;
 
 use crate::{
-    Availability, Catalog, IdempotencyKey, Model, OverLimit, TokenInput,
+    Availability, Catalog, IdempotencyKey, Model, OverLimit, TokenInput, Work,
     reserve::Ceiling,
     retell::{Asked, asked},
     spoken::is_priced_by_time,
@@ -103,10 +109,38 @@ pub struct Admitted {
     pub(crate) asked: Asked,
 }
 
+/// Bytes by which prompts are told to begin alike: some hundred tokens, below which a server reads a prompt faster than it
+/// is worth to look for.
+const LONG_PROMPT: usize = 2_048;
+
 /// Completion tokens of an answer, roughly, where the body allows as many.
 const USUAL_OUTPUT: u64 = 256;
 
 impl Admitted {
+    /// What the request is to the scheduler.
+    pub(crate) fn work(&self, inbound: &Inbound, account: AccountId) -> Work {
+        Work {
+            class: self.class,
+            prompt_bound: self.ceiling.most.of(Measure::PromptTokens),
+            expected: tokens_of(self.expected(inbound.call)),
+            beginning: self.beginning(),
+            task: inbound.task.map(|(_, task)| task),
+            unseen: false,
+            account,
+        }
+    }
+
+    /// How the prompt begins, where it may matter which of the model's servers has read that before.
+    pub(crate) fn beginning(&self) -> Option<u64> {
+        if self.model.upstreams.len() < 2 || self.peek.prompt.len() < LONG_PROMPT {
+            return None;
+        }
+        let prompt = self.asked.body.get(self.peek.prompt.clone())?;
+        let mut hasher = DefaultHasher::new();
+        (&self.model.id, prompt.get(..LONG_PROMPT)?).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
     /// The tier that the answer names: where a client who waits asked for one.
     pub(crate) fn tier(&self, inbound: &Inbound) -> Option<Tier> {
         self.peek.tier.filter(|_| inbound.task.is_none())
@@ -144,6 +178,11 @@ const fn reads_tokens(call: CallKind) -> bool {
         Makes::Text | Makes::Values => true,
         Makes::Sound => false,
     }
+}
+
+/// Tokens of prompt and answer together.
+fn tokens_of(counts: Counts) -> u64 {
+    counts.of(Measure::PromptTokens).saturating_add(counts.of(Measure::CompletionTokens))
 }
 
 /// Checks a request against the catalogue. Where its model is out of service, its fallback takes it.

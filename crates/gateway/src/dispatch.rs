@@ -7,7 +7,9 @@ use std::{
 };
 
 use batchin_domain::{AccountId, Class, Clock, TaskId, Timestamp};
-use batchin_scheduler::{Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
+use batchin_scheduler::{
+    Action, Affinity, Event, Gate, Near, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket,
+};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Asker, Fleet, Replica, Standing};
 use tokio::{sync::Notify, time::Instant};
@@ -36,6 +38,7 @@ pub struct Dispatcher {
 
 struct State {
     scheduler: Scheduler,
+    affinity: Affinity,
     ids: HashMap<String, ReplicaId>,
     cancels: HashMap<Ticket, CancellationToken>,
     /// Interactive requests in flight.
@@ -59,6 +62,10 @@ pub struct Work {
     pub class: Class,
     /// Upper bound of its prompt's tokens.
     pub prompt_bound: u64,
+    /// Tokens of prompt and answer that it will take, roughly.
+    pub expected: u64,
+    /// How its prompt begins, where that is long enough for a server's cache to matter.
+    pub beginning: Option<u64>,
     /// The batch task that it is an attempt of.
     pub task: Option<TaskId>,
     /// Whether its first byte will not be seen: see [`Running::unseen`].
@@ -106,6 +113,7 @@ impl Dispatcher {
     ) -> Arc<Self> {
         let state = State {
             scheduler: Scheduler::new(policy),
+            affinity: Affinity::default(),
             ids: HashMap::new(),
             cancels: HashMap::new(),
             holders: HashMap::new(),
@@ -147,7 +155,7 @@ impl Dispatcher {
 
     /// Picks a replica and starts on it, in one step.
     pub fn begin(self: &Arc<Self>, candidates: &[Arc<Replica>], work: Work) -> Result<Running, Gate> {
-        let Work { class, prompt_bound, task, unseen, account } = work;
+        let Work { class, prompt_bound, expected, beginning, task, unseen, account } = work;
         let mut state = self.lock();
         let now = self.clock.now();
         let prompt_bound = u32::try_from(prompt_bound).unwrap_or(u32::MAX);
@@ -165,7 +173,11 @@ impl Dispatcher {
         if class == Class::Interactive {
             state.hold(ticket, (chosen, account));
         }
-        let start = Start { ticket, replica: chosen, class, prompt_bound, task };
+        let expected = u32::try_from(expected).unwrap_or(u32::MAX);
+        let start = Start { ticket, replica: chosen, class, prompt_bound, expected, task };
+        if let Some(beginning) = beginning {
+            state.affinity.note(beginning, chosen);
+        }
         for event in std::iter::once(Event::Started(start)).chain(unseen.then_some(Event::Unseen(ticket))) {
             let actions = state.scheduler.apply(event, now);
             carry_out(&state, &actions);
@@ -270,6 +282,9 @@ impl State {
         now: Timestamp,
     ) -> Result<(ReplicaId, bool), Gate> {
         let asker = work.asker(false);
+        let expected = u32::try_from(work.expected).unwrap_or(u32::MAX);
+        let near = work.beginning.and_then(|beginning| self.affinity.of(beginning));
+        let near = near.map(|replica| Near { replica, expected });
         let known: Vec<(ReplicaId, Standing)> = candidates
             .iter()
             .filter_map(|replica| Some((*self.ids.get(replica.name())?, replica.standing(asker))))
@@ -285,7 +300,7 @@ impl State {
             let has_part =
                 |id: &ReplicaId| work.class == Class::Interactive && self.has_part((*id, work.account), most_percent);
             let open = known.iter().map(|(id, _)| *id).filter(|id| !has_part(id));
-            match self.scheduler.pick(open, work.class, prompt_bound, now) {
+            match self.scheduler.pick_near(open, (work.class, prompt_bound), near, now) {
                 Ok(chosen) => return Ok((chosen, level == Standing::LastResort)),
                 Err(Gate::Unavailable) if known.iter().any(|(id, at)| *at == level && has_part(id)) => {
                     closed = Gate::Slots;

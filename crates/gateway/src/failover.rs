@@ -237,7 +237,15 @@ mod tests {
     #[test]
     fn a_request_is_at_fault_only_where_none_of_the_servers_can_do_it() {
         let account = AccountId::new(Default::default());
-        let work = Work { class: Class::Low, prompt_bound: 1, task: None, unseen: false, account };
+        let work = Work {
+            class: Class::Low,
+            prompt_bound: 1,
+            expected: 1,
+            beginning: None,
+            task: None,
+            unseen: false,
+            account,
+        };
         let ended = |unfit, servers, gate| {
             let mut failover = Failover::new([Vec::new(), Vec::new()], work);
             (failover.unfit, failover.servers) = (unfit, servers);

@@ -100,6 +100,8 @@ pub struct Checked {
     pub streams: bool,
     /// The most prompt tokens it can have.
     pub prompt_bound: u64,
+    /// How its prompt begins: see [`Work::beginning`].
+    pub beginning: Option<u64>,
     /// The most it can cost.
     pub cost: Amount,
     /// What it will consume, roughly: see [`Admitted::expected`].
@@ -258,6 +260,7 @@ impl Gateway {
         Ok(Checked {
             streams: admitted.peek.stream,
             prompt_bound: admitted.ceiling.most.of(Measure::PromptTokens),
+            beginning: admitted.beginning(),
             expected,
             expected_cost: admitted.tariff.cost(expected).min(cost),
             cost,
@@ -284,13 +287,7 @@ impl Gateway {
         client: &Client,
     ) -> Result<Dispatched, DispatchError> {
         let unseen = !admitted.peek.stream && inbound.call.generates();
-        let work = Work {
-            class: admitted.class,
-            prompt_bound: admitted.ceiling.most.of(Measure::PromptTokens),
-            task: None,
-            unseen,
-            account,
-        };
+        let work = Work { unseen, ..admitted.work(inbound, account) };
         let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call.asks()), work);
         let until = Instant::now() + self.flex_patience();
         loop {

@@ -20,7 +20,7 @@ use crate::{
     admit::{Admitted, admit, admit_on},
     attempt::{RETRY_AFTER, call_of, choices_of},
     bill::{Bill, Unsettled, take_whole, whole},
-    dispatch::{Running, Work},
+    dispatch::Running,
     failover::{Failover, NoAnswer},
     fallback::{MAX_FALLBACKS, reserve_task},
     meter::Meter,
@@ -143,9 +143,7 @@ impl Gateway {
         place: Option<Running>,
     ) -> Result<(Given, Running), TaskError> {
         let admitted = one.admitted;
-        let task = inbound.task.map(|(_, task)| task);
-        let prompt_bound = admitted.ceiling.most.of(Measure::PromptTokens);
-        let work = Work { class: admitted.class, prompt_bound, task, unseen: false, account };
+        let work = admitted.work(inbound, account);
         let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call.asks()), work);
         let mut running = match place {
             Some(running) => running,

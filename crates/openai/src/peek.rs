@@ -16,13 +16,13 @@ pub(crate) use completions::one_text;
 pub(crate) use scalar::whole_number;
 pub use speech::MAX_SPEECH_CHARACTERS;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use batchin_domain::{CallKind, Counts};
 use serde_json::value::RawValue;
 
 use crate::{
-    members::{InvalidJson, MAX_DEPTH, each_member, too_deep},
+    members::{InvalidJson, MAX_DEPTH, each_member, range_in, too_deep},
     steering::{folds_to, folds_to_steering},
     tier::Tier,
     wanted::{Vectors, Wanted},
@@ -76,6 +76,8 @@ pub struct Peek {
     pub voice: Option<String>,
     /// The tier of service that is asked for: `service_tier`. `None` where none is, and for calls that have none.
     pub tier: Option<Tier>,
+    /// Where the prompt lies in the body: the member that bears it, empty where there is none.
+    pub prompt: Range<usize>,
     /// What the answer must have in it.
     pub wanted: Wanted,
     /// What bounds the number of tokens read.
@@ -168,7 +170,8 @@ pub fn peek(call: CallKind, body: &[u8]) -> Result<Peek, InvalidRequest> {
     if too_deep(text) {
         return Err(InvalidJson::TooDeep.into());
     }
-    found.check(call)
+    let prompt = found.prompt_of(call).map_or(0..0, |raw| range_in(text, raw.get()));
+    Ok(Peek { prompt, ..found.check(call)? })
 }
 
 /// What the bodies of one kind of call say in their own way.
@@ -336,6 +339,16 @@ impl<'a> Found<'a> {
         self.suffix.is_some_and(|suffix| suffix.get() != "\"\"")
     }
 
+    /// The member that bears the prompt of this call.
+    fn prompt_of(&self, call: CallKind) -> Option<&'a RawValue> {
+        match call.prompt() {
+            "messages" => self.messages,
+            "prompt" => self.prompt,
+            "input" => self.input,
+            _ => None,
+        }
+    }
+
     fn note_media(&mut self, parts: u32) {
         self.media = self.media.saturating_add(parts);
     }
@@ -374,6 +387,7 @@ impl<'a> Found<'a> {
             has_suffix,
             // Only when all are there is it known which are the best.
             streams_less: self.streams_less || best_of > n,
+            prompt: 0..0,
             tier: scalar::tier(self.service_tier.filter(|_| call.generates()))?,
             voice: if let Wanted::Sound(_) = wanted { speech::voice_name(self.voice)? } else { None },
             wanted,

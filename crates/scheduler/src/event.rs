@@ -36,6 +36,8 @@ pub struct Start {
     pub class: Class,
     /// Upper bound of its prompt's tokens.
     pub prompt_bound: u32,
+    /// Tokens of prompt and answer that it will take, roughly: what a replica still has to do is compared by them.
+    pub expected: u32,
     /// The batch task that it is an attempt of; preemptions are counted by it, and without one they have no bound.
     pub task: Option<TaskId>,
 }

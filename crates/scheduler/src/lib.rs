@@ -6,6 +6,7 @@
 //! [`Scheduler`] owns one state per upstream replica: who is in flight, which gates are open for batch work, how much of
 //! it the replica bears, and whom to cancel for a waiting person. [`Queue`] orders the batch work of one model.
 
+mod affinity;
 mod baseline;
 mod cool_down;
 mod deadline;
@@ -21,11 +22,12 @@ mod scheduler;
 mod share;
 mod window;
 
+pub use affinity::Affinity;
 pub use deadline::must_hurry;
 pub use event::{Action, Event, Outcome, ReplicaId, ReplicaSpec, Start, Ticket};
 pub use gate::Gate;
 pub use policy::Policy;
 pub use queue::{Entry, MAX_PASSED_OVER, MAX_QUEUED, Place, Popped, QUANTUM, Queue, QueueFull, Verdict, cost_units};
 pub use replica::ReplicaView;
-pub use scheduler::Scheduler;
+pub use scheduler::{Near, Scheduler};
 pub use share::{Shares, Waiting, shares};

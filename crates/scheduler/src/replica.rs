@@ -46,6 +46,7 @@ pub(crate) struct Flight {
     /// Its cancellation was asked for and has not been confirmed.
     pub cancelling: bool,
     prompt_bound: u32,
+    expected: u32,
     /// Its first byte will not be seen; from here on it counts as had.
     unseen_until: Option<Timestamp>,
     /// A stream's first gap holds the rest of its prefill and does not count.
@@ -61,6 +62,8 @@ pub(crate) struct Replica {
     pub flights: BTreeMap<Ticket, Flight>,
     /// Interactive requests without a first byte, oldest first.
     pub impatient: BTreeSet<(Timestamp, Ticket)>,
+    /// Tokens that are expected of what is in flight, each request at least one.
+    pub outstanding: u64,
     /// Requests to cancel that have not ended.
     pub cancelling: u32,
     /// When it last began something, in the scheduler's count of starts: rotates among equals.
@@ -101,6 +104,7 @@ impl Replica {
             listed: true,
             flights: BTreeMap::new(),
             impatient: BTreeSet::new(),
+            outstanding: 0,
             cancelling: 0,
             last_start: 0,
             in_flight: [0; 4],
@@ -170,9 +174,11 @@ impl Replica {
             tokens: 0,
             cancelling: false,
             prompt_bound: start.prompt_bound,
+            expected: start.expected.max(1),
             unseen_until: None,
             past_first_gap: false,
         };
+        self.outstanding += u64::from(flight.expected);
         self.flights.insert(start.ticket, flight);
     }
 
@@ -223,6 +229,7 @@ impl Replica {
         }
         let flight = self.flights.remove(&ticket)?;
         self.in_flight[flight.class.index()] -= 1;
+        self.outstanding -= u64::from(flight.expected);
         self.cancelling -= u32::from(flight.cancelling);
         if flight.class == Class::Interactive {
             self.last_interactive = Some(now);

@@ -52,7 +52,7 @@ impl Scheduler {
         }
     }
 
-    /// The replica for an interactive request: the least outstanding relative to slots, equals in turn. `None` means
+    /// The replica for an interactive request: the fewest outstanding tokens relative to slots, equals in turn. `None` means
     /// that every candidate is out of service or at its cap, and the request is refused. Interactive requests never
     /// queue here, and a replica that asked for a pause is only used when all did.
     pub fn route(&self, candidates: impl IntoIterator<Item = ReplicaId>, now: Timestamp) -> Option<ReplicaId> {
@@ -69,8 +69,21 @@ impl Scheduler {
         prompt_bound: u32,
         now: Timestamp,
     ) -> Result<ReplicaId, Gate> {
+        self.pick_near(candidates, (class, prompt_bound), None, now)
+    }
+
+    /// The same, where prompts that begin alike ran on one of the candidates last: it is chosen as long as it is not clearly
+    /// more loaded than the others.
+    pub fn pick_near(
+        &self,
+        candidates: impl IntoIterator<Item = ReplicaId>,
+        (class, prompt_bound): (Class, u32),
+        near: Option<Near>,
+        now: Timestamp,
+    ) -> Result<ReplicaId, Gate> {
         let mut closed = Gate::Unavailable;
         let mut best: Option<(Rank, ReplicaId)> = None;
+        let mut known: Option<Rank> = None;
         for id in candidates {
             let Some(replica) = self.replicas.get(&id) else { continue };
             match replica.gate(class, prompt_bound, &self.policy, now) {
@@ -78,13 +91,20 @@ impl Scheduler {
                 Err(_) => {}
                 Ok(()) => {
                     let rank = self.rank(replica, now);
+                    if near.is_some_and(|near| near.replica == id) {
+                        known = Some(rank);
+                    }
                     if best.is_none_or(|(other, _)| rank.before(&other)) {
                         best = Some((rank, id));
                     }
                 }
             }
         }
-        best.map(|(_, id)| id).ok_or(closed)
+        let (best, id) = best.ok_or(closed)?;
+        match near.zip(known) {
+            Some((near, known)) if known.is_near(&best, near.expected) => Ok(near.replica),
+            _ => Ok(id),
+        }
     }
 
     /// Whether a request of `class` may start on this replica now.
@@ -167,25 +187,46 @@ impl Scheduler {
     fn rank(&self, replica: &Replica, now: Timestamp) -> Rank {
         Rank {
             cooling: replica.cooling(now),
-            outstanding: replica.total(),
+            outstanding: replica.outstanding,
             slots: replica.spec.slots.unwrap_or(self.policy.assumed_slots).max(1),
             last_start: replica.last_start,
         }
     }
 }
 
+/// Where a prompt with the same beginning ran last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Near {
+    /// There.
+    pub replica: ReplicaId,
+    /// Tokens that the request will take, roughly.
+    pub expected: u32,
+}
+
+/// So many requests like the one that is to begin may a replica have to do more than others, and still be chosen for what it
+/// has in its cache: the prompt need not be read there, which is most of the work of a long one.
+const NEAR_AHEAD: u64 = 2;
+
 /// What replicas are compared by.
 #[derive(Clone, Copy)]
 struct Rank {
     cooling: bool,
-    outstanding: u32,
+    outstanding: u64,
     slots: u32,
     last_start: u64,
 }
 
 impl Rank {
+    /// Whether this one has hardly more to do than the best.
+    fn is_near(&self, best: &Self, expected: u32) -> bool {
+        let ahead = NEAR_AHEAD * u64::from(expected.max(1));
+        let own = u128::from(self.outstanding) * u128::from(best.slots);
+        let most = u128::from(best.outstanding.saturating_add(ahead)) * u128::from(self.slots);
+        self.cooling <= best.cooling && own <= most
+    }
+
     fn before(&self, other: &Self) -> bool {
-        let load = |one: &Self, two: &Self| u64::from(one.outstanding) * u64::from(two.slots);
+        let load = |one: &Self, two: &Self| u128::from(one.outstanding) * u128::from(two.slots);
         (self.cooling, load(self, other), self.last_start) < (other.cooling, load(other, self), other.last_start)
     }
 }

@@ -134,7 +134,14 @@ impl World {
         self.running
             .insert(ticket, Running { replica, class, prompt, first_byte: false, unseen: false, cancelled: false });
         let task = Some(TaskId::new(uuid::Uuid::from_u128(u128::from(ticket % 7))));
-        self.apply(Event::Started(Start { ticket: Ticket(ticket), replica: id, class, prompt_bound: prompt, task }))
+        self.apply(Event::Started(Start {
+            ticket: Ticket(ticket),
+            replica: id,
+            class,
+            prompt_bound: prompt,
+            expected: 1,
+            task,
+        }))
     }
 
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchin_domain::{Class, TaskId, Timestamp};
-use batchin_scheduler::{Action, Event, Gate, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
+use batchin_scheduler::{Action, Event, Gate, Near, Outcome, Policy, ReplicaId, ReplicaSpec, Scheduler, Start, Ticket};
 
 const A: ReplicaId = ReplicaId(1);
 const B: ReplicaId = ReplicaId(2);
@@ -24,7 +24,7 @@ fn scheduler(specs: impl IntoIterator<Item = ReplicaSpec>) -> Scheduler {
 
 fn start(scheduler: &mut Scheduler, ticket: u64, replica: ReplicaId, class: Class, ms: u64) -> Vec<Action> {
     let task = Some(TaskId::new(uuid::Uuid::from_u128(u128::from(ticket))));
-    let start = Start { ticket: Ticket(ticket), replica, class, prompt_bound: 100, task };
+    let start = Start { ticket: Ticket(ticket), replica, class, prompt_bound: 100, expected: 1, task };
     scheduler.apply(Event::Started(start), at(ms))
 }
 
@@ -281,7 +281,9 @@ fn a_task_is_cancelled_for_others_five_times_at_most() {
     let mut cancelled = 0;
     for round in 0..8u64 {
         let (fill, person, ms) = (Ticket(round * 2), Ticket(round * 2 + 1), round * 1_000);
-        let start = |ticket, class, task| Event::Started(Start { ticket, replica: A, class, prompt_bound: 1, task });
+        let start = |ticket, class, task| {
+            Event::Started(Start { ticket, replica: A, class, prompt_bound: 1, expected: 1, task })
+        };
         let _ = s.apply(start(fill, Class::Fill, task), at(ms));
         let _ = s.apply(start(person, Class::Interactive, None), at(ms));
         cancelled += s.apply(Event::Tick, at(ms + 100)).len();
@@ -375,4 +377,46 @@ fn where_slots_are_unknown_even_high_work_feels_its_way() {
         }
     }
     assert!((64..=1_024).contains(&most), "{most} at once after ten seconds without a refusal");
+}
+
+fn start_of(scheduler: &mut Scheduler, ticket: u64, replica: ReplicaId, expected: u32) {
+    let (class, task) = (Class::Interactive, None);
+    let start = Start { ticket: Ticket(ticket), replica, class, prompt_bound: 100, expected, task };
+    assert!(scheduler.apply(Event::Started(start), at(0)).is_empty());
+}
+
+#[test]
+fn load_is_counted_in_tokens_that_are_still_to_come() {
+    let mut s = scheduler([spec(A, 8), spec(B, 8)]);
+    start_of(&mut s, 1, A, 30_000);
+    for ticket in 2..7 {
+        assert_eq!(s.route([A, B], at(0)), Some(B), "five short ones are less than a long one");
+        start_of(&mut s, ticket, B, 500);
+    }
+    done(&mut s, 1, Outcome::Ok, 1);
+    assert_eq!(s.route([A, B], at(1)), Some(A), "what has ended is no load");
+    let mut unequal = scheduler([spec(A, 2), spec(B, 8)]);
+    start_of(&mut unequal, 1, A, 1_000);
+    start_of(&mut unequal, 2, B, 3_000);
+    assert_eq!(unequal.route([A, B], at(0)), Some(B), "relative to the slots");
+}
+
+#[test]
+fn a_prompt_goes_where_its_beginning_is_unless_that_has_clearly_more_to_do() {
+    let near = |s: &Scheduler, expected| {
+        let near = Some(Near { replica: A, expected });
+        s.pick_near([A, B], (Class::Interactive, 100), near, at(0)).unwrap()
+    };
+    let mut s = scheduler([spec(A, 8), spec(B, 8)]);
+    start_of(&mut s, 1, A, 1_000);
+    assert_eq!((near(&s, 1_000), s.route([A, B], at(0))), (A, Some(B)));
+    start_of(&mut s, 2, A, 1_000);
+    assert_eq!((near(&s, 1_000), near(&s, 999)), (A, B), "two like it ahead are the most");
+    start_of(&mut s, 3, B, 1_000);
+    assert_eq!(near(&s, 500), A, "compared with the others' load");
+    s.set_available(A, false);
+    assert_eq!(near(&s, 1_000), B, "one that takes nothing is not chosen");
+    s.set_available(A, true);
+    done(&mut s, 1, Outcome::Overloaded { retry_after: None }, 0);
+    assert_eq!(near(&s, 1_000), B, "nor one that asked for a pause");
 }

@@ -81,7 +81,7 @@ impl Run {
         self.next += 1;
         self.engine.push(ticket, class, PROMPT, OUTPUT);
         let task = Some(TaskId::new(uuid::Uuid::from_u128(u128::from(ticket))));
-        let start = Start { ticket: Ticket(ticket), replica: REPLICA, class, prompt_bound: PROMPT, task };
+        let start = Start { ticket: Ticket(ticket), replica: REPLICA, class, prompt_bound: PROMPT, expected: 1, task };
         self.apply(Event::Started(start));
         if class == Class::Interactive {
             self.people.push((ticket, self.now));

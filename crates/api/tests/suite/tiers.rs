@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use batchin_domain::Class;
 use batchin_gateway::Catalog;
-use batchin_testkit::{
-    Call, TestServer, both,
-    sim::Behaviour,
-    usd,
-};
+use batchin_testkit::{Call, TestServer, both, sim::Behaviour, usd};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;

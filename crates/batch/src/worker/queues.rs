@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use batchin_gateway::Inbound;
+use batchin_gateway::{Inbound, Work};
 use batchin_scheduler::{Entry, Queue};
 use batchin_store::{Claim, ClaimedTask};
 
@@ -12,7 +12,8 @@ use batchin_store::{Claim, ClaimedTask};
 pub(super) struct Ready {
     pub task: ClaimedTask,
     pub inbound: Inbound,
-    pub prompt_bound: u64,
+    /// What it is to the scheduler.
+    pub work: Work,
     /// The model's id.
     pub model: String,
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use batchin_domain::RequestId;
+use batchin_domain::{Measure, RequestId};
 use batchin_gateway::{Inbound, Running, Work};
 use batchin_scheduler::{Entry, Verdict};
 use batchin_store::{Claim, ClaimedTask};
@@ -61,12 +61,22 @@ impl Worker {
                 }
             };
             let prompt_bound = checked.prompt_bound;
+            let tokens = [Measure::PromptTokens, Measure::CompletionTokens].map(|measure| checked.expected.of(measure));
+            let work = Work {
+                class: inbound.class,
+                prompt_bound,
+                expected: tokens.into_iter().fold(0, u64::saturating_add),
+                beginning: checked.beginning,
+                task: Some(task.claim.task),
+                unseen: false,
+                account: task.account,
+            };
             let cost = batchin_scheduler::cost_units(u32::try_from(prompt_bound).unwrap_or(u32::MAX), ASSUMED_OUTPUT);
             // A promoted task runs with those of its rank, at its own price.
             let entry = Entry { account: task.account, weight: 1, priority: task.rank, cost, latest_start: None };
             let model = checked.model.id.clone();
             found.insert(model.clone());
-            if let Some(left) = queues.push(entry, Ready { task, inbound, prompt_bound, model }) {
+            if let Some(left) = queues.push(entry, Ready { task, inbound, work, model }) {
                 over.push((left.task, Came::NoPlace));
             }
         }
@@ -90,10 +100,7 @@ impl Worker {
                 let now = self.gateway.clock().now();
                 let mut place = None;
                 let popped = queue.pop_where(now, |ready, class| {
-                    let task = Some(ready.task.claim.task);
-                    let (prompt_bound, account) = (ready.prompt_bound, ready.task.account);
-                    let work = Work { class, prompt_bound, task, unseen: false, account };
-                    match self.gateway.begin_task(model, work) {
+                    match self.gateway.begin_task(model, Work { class, ..ready.work }) {
                         Ok(running) => {
                             place = Some(running);
                             Verdict::Start
