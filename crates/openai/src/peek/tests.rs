@@ -25,11 +25,13 @@ fn chat_is_read() {
     let found = peek(CallKind::Chat, body).unwrap();
     let messages = r#"[{"role":"system","content":"be"},{"role":"user","content":"hi"}]"#;
     let bound = InputBound { text_bytes: messages.len() as u64, messages: 2, items: 1, ..InputBound::default() };
+    let at = str::from_utf8(body).unwrap().find(messages).unwrap();
     assert_eq!(
         found,
         Peek {
             voice: None,
             tier: None,
+            prompt: at..at + messages.len(),
             model: "qwen".into(),
             stream: true,
             include_usage: true,
