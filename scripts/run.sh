@@ -48,9 +48,21 @@ until curl -fsS "$BATCHIN_BASE_URL/v1/models/smollm2-135m-instruct" 2>/dev/null 
   sleep 0.1
 done
 
+# Who speaks, if anybody does.
+voice=""
+if command -v espeak-ng >/dev/null 2>&1; then
+  voice=espeak-ng
+  ! "$batchin" --data "$DATA" models list --json | grep '"piper-en-us-joe"' | grep -q '"installed":true' || voice=piper-en-us-joe
+fi
+{
+  cat examples/sample.jsonl
+  [ -z "$voice" ] || sed "s/VOICE/$voice/" examples/spoken.jsonl
+} >"$folder/sample.jsonl"
+
 echo
-echo "A sample batch on the real model (examples/sample.jsonl):"
-"$batchin" batch run examples/sample.jsonl
+echo "A sample batch on the real models (examples/sample.jsonl${voice:+ and examples/spoken.jsonl}):"
+"$batchin" batch run "$folder/sample.jsonl"
+[ -n "$voice" ] || echo "Nothing was spoken: espeak-ng is not here (apt-get install espeak-ng)."
 
 cat <<TEXT
 
@@ -62,7 +74,11 @@ Serving on $BATCHIN_BASE_URL until Ctrl-C. The log is $folder/log. To try it fro
     -H 'content-type: application/json' \\
     -d '{"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Name three colours."}]}'
 
-  curl \$BATCHIN_BASE_URL/v1/usage/summary -H "Authorization: Bearer \$BATCHIN_API_KEY"
+${voice:+  curl \$BATCHIN_BASE_URL/v1/audio/speech -H "Authorization: Bearer \$BATCHIN_API_KEY" \\
+    -H 'content-type: application/json' -o hello.wav \\
+    -d '{"model": "$voice", "input": "Hello. I am running on your own machine.", "response_format": "wav"}'
+
+}  curl \$BATCHIN_BASE_URL/v1/usage/summary -H "Authorization: Bearer \$BATCHIN_API_KEY"
 
   $batchin batch run examples/sample.jsonl --priority fill
   $batchin --data $DATA ledger check

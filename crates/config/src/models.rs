@@ -210,6 +210,24 @@ license = "apache-2.0"
 owned_by = "sentence-transformers"
 [models.pricing]
 std_input = 0.01
+
+[[models]]
+id = "piper-en-us-joe"
+upstreams = ["engine"]
+capabilities = ["speech"]
+license = "CC0-1.0"
+owned_by = "rhasspy"
+[models.pricing]
+characters = 4.0
+
+[[models]]
+id = "espeak-ng"
+upstreams = ["engine"]
+capabilities = ["speech"]
+license = "GPL-3.0-or-later"
+owned_by = "espeak-ng"
+[models.pricing]
+characters = 1.0
 "#;
 
 /// All models, in the order of the file. `upstreams` are the names that a model may refer to.

@@ -332,3 +332,24 @@ async fn what_cannot_be_spoken_is_refused_for_free() {
     poor.stop().await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_packages_that_clients_use_hear_it() {
+    use crate::odd_servers::{prepared, told_by};
+    let server = TestServer::start().await;
+    let expected = sha256_hex(&samples(20 * MS_PER_CHARACTER));
+    let python = told_by(&server, prepared("BATCHIN_TEST_PYTHON"), "speech_python.py").await;
+    let events = json!(["speech.audio.delta", "speech.audio.done"]);
+    assert_eq!(
+        python,
+        json!({ "whole": expected, "streamed": expected, "kind": "audio/pcm", "events": events, "refused": "voice" })
+    );
+    let node = told_by(&server, "node".into(), "speech_node.mjs").await;
+    assert_eq!(node, json!({ "whole": expected, "ai": expected, "refused": "voice" }));
+    server.stop().await;
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

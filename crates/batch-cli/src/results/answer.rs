@@ -38,6 +38,11 @@ fn answer(body: &Value) -> String {
     if let Some(choices) = body.get("choices").and_then(Value::as_array) {
         return texts(choices);
     }
+    if body.get("object").and_then(Value::as_str) == Some("audio.speech") {
+        let said = |member: &str| body.get(member).and_then(Value::as_str).unwrap_or("?");
+        let kilobytes = body.get("bytes").and_then(Value::as_u64).unwrap_or(0).div_ceil(1_000);
+        return format!("spoken, {kilobytes} kB of {} in {}", said("content_type"), said("file_id"));
+    }
     match body.get("data").and_then(Value::as_array) {
         Some(vectors) => counted(vectors.len(), "embedding"),
         None => body.to_string(),
@@ -60,6 +65,10 @@ mod tests {
                 "b:\nx\ny",
             ),
             (r#"{"custom_id":"c","result":{"data":[{"embedding":[0.1]}]}}"#, "c: 1 embedding"),
+            (
+                r#"{"custom_id":"s","result":{"object":"audio.speech","file_id":"file-1","content_type":"audio/wav","bytes":1001}}"#,
+                "s: spoken, 2 kB of audio/wav in file-1",
+            ),
             (r#"{"custom_id":"d","status":"failed","error":{"code":"x","message":"too long"}}"#, "d: failed: too long"),
             (r#"{"custom_id":"e","status":"cancelled"}"#, "e: cancelled"),
             (

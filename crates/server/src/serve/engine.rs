@@ -50,6 +50,10 @@ async fn bring_up(config: Config, fleet: Fleet, tasks: Tasks, stop: Cancellation
         }
     }
     let options = wiring::engine_options(&config, &known);
+    if options.models.is_empty() {
+        warn!("the engine does not start: none of its models is here");
+        return;
+    }
     match supervisor_options(&options) {
         Ok(options) => {
             let supervisor = Supervisor::start(options, &tasks);
