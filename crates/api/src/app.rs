@@ -7,7 +7,7 @@ use batchin_batch::Batches;
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
 use batchin_gateway::Gateway;
-use batchin_store::{Accounts, Balances, BatchRows, DeliveryLog, Keys, Pulse, Usage};
+use batchin_store::{Accounts, Balances, BatchRows, DeliveryLog, Keys, Pulse, Usage, Voices};
 use batchin_tasks::Tasks;
 use batchin_webhooks::Webhooks;
 use ipnet::IpNet;
@@ -78,6 +78,8 @@ pub struct ApiParts {
     pub balances: Balances,
     /// What requests consumed.
     pub usage: Usage,
+    /// Voices that accounts have made.
+    pub voices: Voices,
     /// Batches as they stand.
     pub batch_rows: BatchRows,
     /// What became of deliveries.
@@ -112,6 +114,7 @@ pub(crate) struct Inner {
     pub(crate) accounts: Accounts,
     pub(crate) balances: Balances,
     pub(crate) usage: Usage,
+    pub(crate) voices: Voices,
     pub(crate) batch_rows: BatchRows,
     pub(crate) delivery_log: DeliveryLog,
     pub(crate) pulse: Pulse,
@@ -148,6 +151,7 @@ impl App {
             accounts: parts.accounts,
             balances: parts.balances,
             usage: parts.usage,
+            voices: parts.voices,
             batch_rows: parts.batch_rows,
             delivery_log: parts.delivery_log,
             pulse: parts.pulse,

@@ -22,7 +22,7 @@ use crate::{
     health, metrics,
     openai::{batches as openai_batches, files},
     openapi::{self as description},
-    v1::{batches, keys, messages, models, topup, usage, users, webhooks},
+    v1::{batches, keys, messages, models, topup, usage, users, voices, webhooks},
 };
 
 /// Every route that is documented below `/v1`.
@@ -48,6 +48,8 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(usage::by_model::by_model),
         routes!(usage::timeseries::timeseries),
         routes!(topup::history::history),
+        routes!(voices::create::create, voices::list::list),
+        routes!(voices::delete::delete),
         routes!(webhooks::secret::rotate),
         routes!(webhooks::list::list),
         routes!(webhooks::replay::replay),

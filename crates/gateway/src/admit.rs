@@ -10,6 +10,7 @@ use batchin_domain::{
     AccountId, BatchId, CallKind, Capability, Class, Counts, Makes, Measure, RequestId, Tariff, TaskId,
 };
 use batchin_openai::{InvalidRequest, Peek, SoundFormat, Tier, Wanted, peek, tokens_as_texts};
+use batchin_store::VoiceSound;
 use batchin_upstream::{Speech, Voice};
 use bytes::Bytes;
 
@@ -229,29 +230,59 @@ fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek): (Asked, Peek)) 
     let most = Counts::of_tokens(input, most.saturating_mul(answers)).plus(peek.bound.made);
     let ceiling = Ceiling { cost: tariff.highest_cost(most), tariff, most, answers };
     let prompt_guess = if reads_tokens(inbound.call) { prompt_guess(&peek, &asked.body) } else { 0 };
-    let speech = speech(&peek, model, tariff).map_err(AdmitError::Invalid)?;
+    let speech = speech(&peek, model, tariff);
     Ok(Admitted { speech, model: Arc::clone(model), class, tariff, ceiling, prompt_guess, max_tokens, peek, asked })
 }
 
-/// Who speaks, by the name that the model's servers know, and in what.
-fn speech(peek: &Peek, model: &Model, tariff: Tariff) -> Result<Option<Speech>, InvalidRequest> {
-    let Wanted::Sound(spoken) = peek.wanted else { return Ok(None) };
+/// Who speaks, by the name that the model's servers know, and in what. A name that is none of the model's may be one that the
+/// account has made.
+fn speech(peek: &Peek, model: &Model, tariff: Tariff) -> Option<Speech> {
+    let Wanted::Sound(spoken) = peek.wanted else { return None };
+    let own = |name: &String| model.voices.iter().find(|(known, _)| known == name).map(|(_, own)| own);
     let voice = match (&peek.voice, model.voices.first()) {
         (None, None) => Voice::Unsaid,
         (None, Some((_, first))) => Voice::Named(first.clone()),
-        (Some(name), None) => Voice::Named(name.clone()),
-        (Some(name), Some(_)) => match model.voices.iter().find(|(known, _)| known == name) {
-            Some((_, own)) => Voice::Named(own.clone()),
-            None => {
-                let known: Vec<_> = model.voices.iter().map(|(known, _)| known.as_str()).collect();
-                let message = format!("`voice` must be one of {} for this model", known.join(", "));
-                return Err(InvalidRequest::at("voice", message));
-            }
-        },
+        (Some(name), _) => Voice::Named(own(name).unwrap_or(name).clone()),
     };
     // What is counted by the second must be heard here.
     let format = if is_priced_by_time(tariff) { SoundFormat::Wav } else { spoken.format };
-    Ok(Some(Speech { voice, format }))
+    Some(Speech { voice, format })
+}
+
+impl Admitted {
+    /// The voice that is asked for and is none of the model's, so that it may be one of the account's.
+    pub(crate) fn own_voice(&self) -> Option<&str> {
+        let name = self.peek.voice.as_ref()?;
+        let is_known = self.model.voices.iter().any(|(known, _)| known == name);
+        (!is_known).then_some(name.as_str())
+    }
+
+    /// The same with the voice of what it takes the place of, where the account has made that.
+    pub(crate) fn speaking_as(mut self, first: &Self) -> Self {
+        let made = first.speech.as_ref().filter(|speech| matches!(speech.voice, Voice::Like { .. }));
+        if let (Some(speech), Some(made)) = (&mut self.speech, made) {
+            speech.voice = made.voice.clone();
+        }
+        self
+    }
+
+    /// The account has made it.
+    pub(crate) fn speak_like(&mut self, made: VoiceSound) {
+        if let Some(speech) = &mut self.speech {
+            let VoiceSound { sound, content_type, words } = made;
+            speech.voice = Voice::Like { sound: sound.into(), content_type, words };
+        }
+    }
+
+    /// What is said of a voice that nobody knows. Where the model's are not listed, its servers may.
+    pub(crate) fn no_such_voice(&self) -> Result<(), AdmitError> {
+        if self.model.voices.is_empty() {
+            return Ok(());
+        }
+        let known: Vec<_> = self.model.voices.iter().map(|(known, _)| known.as_str()).collect();
+        let message = format!("`voice` must be one of {} for this model, or one of yours", known.join(", "));
+        Err(AdmitError::Invalid(InvalidRequest::at("voice", message)))
+    }
 }
 
 /// A client that waits may ask for a slower tier. A batch's tasks have the class of their batch.

@@ -70,7 +70,7 @@ impl Gateway {
         cause: &DispatchError,
     ) -> Option<(Admitted, Reservation)> {
         let model = arrival.catalog.fallback_of(&admitted.model).filter(|_| cause.is_of_servers())?;
-        let next = admit_on(model, inbound).ok()?;
+        let next = admit_on(model, inbound).ok()?.speaking_as(admitted);
         // The rest of a balance may cover one of them and not both.
         drop(reservation);
         let reservation = reserve(&arrival.epoch, caller, next.ceiling, arrival.came_in).await.ok()?;
@@ -87,7 +87,7 @@ impl Gateway {
         cause: &TaskError,
     ) -> Option<(Admitted, Reservation)> {
         let model = arrival.catalog.fallback_of(&admitted.model).filter(|_| cause.is_of_servers())?;
-        let next = admit_on(model, inbound).ok()?;
+        let next = admit_on(model, inbound).ok()?.speaking_as(admitted);
         drop(reservation);
         let reservation = reserve_task(arrival, caller, &next).await.ok()?;
         note(&admitted.model, model);

@@ -11,7 +11,7 @@ use batchin_domain::{AccountId, CallKind, Class, Clock, IdSource};
 use batchin_media::Programs;
 use batchin_scheduler::Gate;
 use batchin_shares::{ShareLimits, Shares};
-use batchin_store::Answers;
+use batchin_store::{Answers, Voices};
 use batchin_tasks::{Sweeps, Tasks};
 use batchin_upstream::{Fleet, Replica};
 
@@ -25,6 +25,8 @@ pub const FLEX_PATIENCE: Duration = Duration::from_secs(600);
 pub struct GatewayParts {
     /// What was answered under an Idempotency-Key.
     pub answers: Answers,
+    /// Voices that accounts have made.
+    pub voices: Voices,
     /// The model servers.
     pub fleet: Fleet,
     /// The models.
@@ -195,6 +197,10 @@ impl Gateway {
     /// Work beside requests.
     pub fn tasks(&self) -> &Tasks {
         &self.inner.parts.tasks
+    }
+
+    pub(crate) fn voices(&self) -> &Voices {
+        &self.inner.parts.voices
     }
 
     pub(crate) fn programs(&self) -> &Arc<Programs> {

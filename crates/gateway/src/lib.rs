@@ -41,7 +41,7 @@ pub use gateway::{FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts};
 pub use idempotent::{IdempotencyGuard, IdempotencyKey, Keyed, KeyedError, Turn};
 pub use reserve::{CapError, PurseError, RateInfo, ReserveError, TakeError};
 pub use run::{AnswerError, Checked, Promise, Reply, ReplyBody};
-pub use spoken::{SoundError, SpokenStream};
+pub use spoken::{Recording, RecordingError, SoundError, SpokenStream, recording};
 pub use stream::MeteredStream;
 pub use task::{Again, TaskError, UpstreamFailure};
 pub use told::Reader;

@@ -138,7 +138,11 @@ impl Gateway {
         let arrival = self.arrival()?;
         let (epoch, came_in) = (Arc::clone(&arrival.epoch), arrival.came_in);
         let rate = take_request(&epoch, caller, came_in).await?;
-        let admitted = admit(&arrival.catalog, &inbound)?;
+        let mut admitted = admit(&arrival.catalog, &inbound)?;
+        if admitted.own_voice().is_some() {
+            // Boxed: other requests need no room for it.
+            Box::pin(self.find_voice(caller.account, &mut admitted)).await??;
+        }
         promised(Promise { streams: admitted.peek.stream, rate });
         let guard = match &inbound.idempotency {
             Some(key) => {

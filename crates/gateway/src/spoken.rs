@@ -6,12 +6,14 @@
 use std::{
     collections::VecDeque,
     future::Future,
+    io::Cursor,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use batchin_domain::{AccountId, Measure, Rate, Tariff};
@@ -29,6 +31,8 @@ use futures::Stream;
 use tracing::warn;
 
 use crate::{
+    AdmitError, Fenced, Gateway,
+    admit::Admitted,
     bill::{Bill, MAX_KEPT_ANSWER},
     dispatch::Running,
     idempotent::IdempotencyGuard,
@@ -255,6 +259,65 @@ fn encoding(from: PcmSpec, to: SoundFormat) -> Encoding {
 fn milliseconds(bytes: u64, spec: PcmSpec) -> u64 {
     let moments = bytes / spec.frame_bytes().max(1) as u64;
     moments.saturating_mul(1_000).div_ceil(u64::from(spec.rate.max(1)))
+}
+
+/// A recording that a voice is made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recording {
+    /// How long it is.
+    pub duration: Duration,
+    /// Its media type.
+    pub content_type: &'static str,
+}
+
+/// Why a recording cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// It is no sound, or one in a format that is not read.
+    #[error(transparent)]
+    Sound(#[from] batchin_media::SoundError),
+    /// The work was given up.
+    #[error("the server is ending")]
+    GivenUp,
+}
+
+const fn content_type_of(container: Container) -> &'static str {
+    match container {
+        Container::Wav => "audio/wav",
+        Container::Mp3 => "audio/mpeg",
+        Container::Aac => "audio/aac",
+        Container::Ogg => "audio/ogg",
+        Container::Flac => "audio/flac",
+        Container::Mp4 => "audio/mp4",
+        Container::Matroska => "audio/webm",
+    }
+}
+
+/// What a recording is, by what is in it.
+pub async fn recording(bytes: Bytes) -> Result<Recording, RecordingError> {
+    let probed = tokio::task::spawn_blocking(move || probe_sound(Cursor::new(bytes))).await;
+    let facts = probed.map_err(|_| RecordingError::GivenUp)??;
+    Ok(Recording { duration: facts.duration, content_type: content_type_of(facts.format) })
+}
+
+impl Gateway {
+    /// Has the account's own voice speak, if it has one of that name.
+    pub(crate) async fn find_voice(
+        &self,
+        account: AccountId,
+        admitted: &mut Admitted,
+    ) -> Result<Result<(), AdmitError>, Fenced> {
+        let Some(name) = admitted.own_voice() else { return Ok(Ok(())) };
+        let made = self.voices().voice(account, name).await.map_err(|cause| {
+            warn!(error = &cause as &dyn std::error::Error, "a voice could not be looked up");
+            Fenced
+        })?;
+        match made {
+            Some(made) => admitted.speak_like(made),
+            None => return Ok(admitted.no_such_voice()),
+        }
+        Ok(Ok(()))
+    }
 }
 
 /// What is needed to settle; taken exactly once.

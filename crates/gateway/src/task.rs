@@ -107,6 +107,9 @@ impl Gateway {
             Some(model) => admit_on(model, &inbound)?,
             None => admit(&arrival.catalog, &inbound)?,
         };
+        if admitted.own_voice().is_some() {
+            self.find_voice(caller.account, &mut admitted).await??;
+        }
         let mut reservation = reserve_task(&arrival, caller, &admitted).await?;
         let (mut place, mut fallbacks) = (Some(running), 0);
         let (given, running) = loop {

@@ -132,6 +132,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
     let dispatcher = Dispatcher::start(&fleet, sharing, Arc::clone(&clock), &groups.beside);
     let parts = GatewayParts {
         answers: store.answers(),
+        voices: store.voices(),
         fleet,
         catalog,
         keeper,
@@ -176,6 +177,7 @@ fn api_parts(
         keys: store.keys(),
         balances: store.balances(),
         usage: store.usage(),
+        voices: store.voices(),
         batch_rows: store.batch_rows(),
         delivery_log: store.delivery_log(),
         pulse: store.pulse(),

@@ -6,7 +6,7 @@ use batchin_db::{Db, OpenError, Options, Outage};
 
 use crate::{
     Accounts, Agreement, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Endings, FileRows, Keys,
-    Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError, Usage, schema::MIGRATIONS,
+    Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError, Usage, Voices, schema::MIGRATIONS,
 };
 
 /// All that is remembered. Held by the server, which gives each part the handles that it needs; they are cheap to clone.
@@ -45,6 +45,7 @@ handles! {
     delivery_log: DeliveryLog,
     usage: Usage,
     answers: Answers,
+    voices: Voices,
     file_rows: FileRows,
     batch_rows: BatchRows,
     openings: Openings,

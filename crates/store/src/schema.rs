@@ -17,4 +17,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0011_nodes.sql"),
     include_str!("schema/0012_cache_writes.sql"),
     include_str!("schema/0013_made.sql"),
+    include_str!("schema/0014_voices.sql"),
 ];

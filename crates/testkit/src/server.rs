@@ -293,6 +293,7 @@ impl TestServer {
             keys: store.keys(),
             balances: store.balances(),
             usage: store.usage(),
+        voices: store.voices(),
             batch_rows: store.batch_rows(),
             delivery_log: store.delivery_log(),
             pulse: store.pulse(),
@@ -499,6 +500,7 @@ async fn start_gateway(
     let tasks = beside.clone();
     let parts = GatewayParts {
         answers: store.answers(),
+        voices: store.voices(),
         fleet,
         catalog,
         keeper,

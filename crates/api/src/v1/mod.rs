@@ -7,4 +7,5 @@ pub(crate) mod models;
 pub(crate) mod topup;
 pub(crate) mod usage;
 pub(crate) mod users;
+pub(crate) mod voices;
 pub(crate) mod webhooks;

@@ -353,3 +353,113 @@ fn sha256_hex(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// A recording of so many milliseconds, with true lengths.
+fn wav(ms: u32) -> Vec<u8> {
+    let sound = samples(ms);
+    let mut wav = wav_head();
+    wav[4..8].copy_from_slice(&(36 + sound.len() as u32).to_le_bytes());
+    wav[40..44].copy_from_slice(&(sound.len() as u32).to_le_bytes());
+    wav.extend_from_slice(&sound);
+    wav
+}
+
+fn made_of(sound: &[u8]) -> Value {
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sound);
+    json!({ "name": "ada", "ref_text": "What I say.", "consent": "form 7", "audio_sample": format!("data:audio/wav;base64,{encoded}") })
+}
+
+const VOICES: &str = "/v1/audio/voices";
+
+both! {
+    async fn a_voice_of_the_account_speaks_where_servers_can_sound_like_it(backend) {
+        let server = TestServer::start().on(backend).with_kind(Kind::VLLM_OMNI).await;
+        let made = server.post(VOICES, made_of(&wav(1_500))).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+        let voice = made.json();
+        assert_eq!((&voice["name"], &voice["duration_seconds"], &voice["content_type"]), (&json!("ada"), &json!(1.5), &json!("audio/wav")));
+        server.post(VOICES, made_of(&wav(1_500))).await.error(StatusCode::CONFLICT, "conflict");
+        assert_eq!(server.get(VOICES).await.ok()["data"], json!([voice]));
+
+        let mut asked = asking("wav");
+        asked["voice"] = json!("ada");
+        assert_eq!(server.post(PATH, asked.clone()).await.status, StatusCode::OK);
+        let sent: Value = serde_json::from_slice(&server.sim.requests()[0].body).unwrap();
+        let reference = sent["ref_audio"].as_str().unwrap().strip_prefix("data:audio/wav;base64,").unwrap();
+        let reference = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, reference).unwrap();
+        assert!(reference == wav(1_500) && sent["ref_text"] == "What I say." && sent["voice"].is_null());
+
+        let bob = server.account("bob@example.com").await;
+        assert_eq!(server.get(VOICES).key(&bob.key).await.ok()["data"], json!([]));
+        server.post(PATH, asked.clone()).key(&bob.key).await.error(StatusCode::BAD_REQUEST, "invalid_request");
+        server.call(Method::DELETE, &format!("{VOICES}/ada")).key(&bob.key).await.error(StatusCode::NOT_FOUND, "not_found");
+        let gone = server.call(Method::DELETE, &format!("{VOICES}/ada")).await;
+        assert_eq!(gone.status, StatusCode::NO_CONTENT);
+        let error = server.post(PATH, asked).await.error(StatusCode::BAD_REQUEST, "invalid_request");
+        assert_eq!(error["param"], "voice");
+        for (method, path) in [(Method::GET, VOICES), (Method::POST, VOICES), (Method::DELETE, "/v1/audio/voices/ada")] {
+            server.anonymous(method, path).await.error(StatusCode::UNAUTHORIZED, "unauthorized");
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_voice_comes_as_a_form_too_and_goes_to_each_kind_in_its_words() {
+    let server = TestServer::start().with_kind(Kind::COSYVOICE).await;
+    let form = |sound: &[u8]| {
+        let mut body = Vec::new();
+        for (name, value) in [("name", "ada"), ("ref_text", "What I say."), ("consent", "yes"), ("more", "x")] {
+            body.extend(format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+        }
+        let head = "--b\r\nContent-Disposition: form-data; name=\"audio_sample\"; filename=\"a.wav\"\r\n\r\n";
+        body.extend(head.bytes());
+        body.extend_from_slice(sound);
+        body.extend(b"\r\n--b--\r\n");
+        server.call(Method::POST, VOICES).header("content-type", "multipart/form-data; boundary=b").body(body)
+    };
+    assert_eq!(form(&wav(2_000)).await.status, StatusCode::CREATED);
+    let mut asked = asking("wav");
+    asked["voice"] = json!({ "id": "ada" });
+    assert_eq!(server.post(PATH, asked.clone()).await.status, StatusCode::OK);
+    let sent = &server.sim.requests()[0];
+    assert_eq!(sent.path, "/inference_zero_shot");
+    let has = |part: &[u8]| sent.body.windows(part.len()).any(|window| window == part);
+    assert!(has(b"name=\"tts_text\"\r\n\r\nTwenty letters here.") && has(b"name=\"prompt_text\"\r\n\r\nWhat I say."));
+    assert!(has(&wav(2_000)));
+    server.stop().await;
+
+    let others = TestServer::start().with_kind(Kind::OPENAI).await;
+    others.post(VOICES, made_of(&wav(1_000))).await;
+    let error = others.post(PATH, asked).await.error(StatusCode::BAD_REQUEST, "invalid_request");
+    assert_eq!((error["param"].as_str(), others.sim.calls()), (Some("voice"), 0));
+    others.stop().await;
+}
+
+#[tokio::test]
+async fn a_voice_that_cannot_be_made_is_refused_by_its_member() {
+    let server = TestServer::start().await;
+    for (member, value, param) in [
+        ("name", json!(""), "name"),
+        ("name", json!("a/b"), "name"),
+        ("name", json!("x".repeat(129)), "name"),
+        ("ref_text", json!(" "), "ref_text"),
+        ("ref_text", json!("a\0"), "ref_text"),
+        ("consent", json!(""), "consent"),
+        ("audio_sample", json!(""), "audio_sample"),
+        ("audio_sample", json!("https://example.com/a.wav"), "audio_sample"),
+        ("audio_sample", json!("data:audio/wav;base64,AAAA"), "audio_sample"),
+        ("audio_sample", made_of(&wav(900))["audio_sample"].clone(), "audio_sample"),
+        ("audio_sample", made_of(&wav(61_000))["audio_sample"].clone(), "audio_sample"),
+    ] {
+        let mut body = made_of(&wav(1_000));
+        body[member] = value;
+        let error = server.post(VOICES, body).await.error(StatusCode::BAD_REQUEST, "invalid_request");
+        assert_eq!(error["param"], param, "{member}");
+    }
+    let large = made_of(&vec![0; 4_000_001]);
+    server.post(VOICES, large).await.error(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
+    server.post(VOICES, json!({ "nome": "ada" })).await.error(StatusCode::BAD_REQUEST, "invalid_request");
+    assert_eq!(server.get(VOICES).await.ok()["data"], json!([]));
+    server.stop().await;
+}

@@ -23,5 +23,6 @@ mod prices;
 mod random;
 mod support;
 mod usage;
+mod voices;
 mod waiting;
 mod webhooks;

@@ -118,6 +118,9 @@ impl Replica {
         match &speech.voice {
             Voice::Unsaid => {}
             Voice::Named(name) => set.push(("voice", text(name))),
+            Voice::Like { .. } if self.kind().speech == Speaking::AsAsked => {
+                return Err(unfit("voice", "`voice` is one of yours, and this model's servers have their own alone"));
+            }
             Voice::Like { sound, content_type, words } => {
                 set.push(("ref_audio", text(&data_uri(content_type, sound))));
                 set.push(("ref_text", text(words)));
