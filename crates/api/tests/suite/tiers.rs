@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use batchin_domain::Class;
 use batchin_gateway::Catalog;
-use batchin_testkit::{Call, TestServer, both, sim::Behaviour, usd};
+use batchin_testkit::{Call, Reply, TestServer, both, sim::Behaviour, usd};
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::inference::cost;
 
@@ -22,12 +22,23 @@ fn events(text: &str) -> Vec<Value> {
     data.map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
+/// A request under way; dropped, its client leaves.
+fn sent(call: Call) -> JoinSet<Reply> {
+    let mut requests = JoinSet::new();
+    requests.spawn(call.send());
+    requests
+}
+
+async fn answer_of(mut request: JoinSet<Reply>) -> Value {
+    let reply = tokio::time::timeout(PATIENCE, request.join_next()).await.expect("it is answered");
+    reply.unwrap().unwrap().ok()
+}
+
 /// Has a person wait for an answer that never comes.
-async fn occupy(server: &TestServer) -> JoinHandle<()> {
+async fn occupy(server: &TestServer) -> JoinSet<Reply> {
     let calls = server.sim.calls();
     server.sim.queue(Behaviour::Hang);
-    let call = server.chat("chat-model").max_tokens(3);
-    let person = tokio::spawn(async move { drop(call.send().await) });
+    let person = sent(server.chat("chat-model").max_tokens(3));
     server.sim.until_calls(calls + 1).await;
     person
 }
@@ -98,17 +109,16 @@ both! {
         let ask = |text: &str| {
             let messages = json!([{ "role": "user", "content": text }]);
             let call = flex(&server).with("messages", messages);
-            tokio::spawn(call.send())
+            sent(call)
         };
         let first = ask("first");
         until_waiting(&server, 1).await;
         let second = ask("second");
         until_waiting(&server, 2).await;
         assert_eq!(server.sim.calls(), 1, "people come first");
-        person.abort();
+        drop(person);
         for waiting in [first, second] {
-            let answer = tokio::time::timeout(PATIENCE, waiting).await.expect("a gate opens").unwrap().ok();
-            assert_eq!(answer["service_tier"], "flex");
+            assert_eq!(answer_of(waiting).await["service_tier"], "flex");
         }
         let sent = server.sim.requests();
         let texts = sent.iter().skip(1).map(|sent| String::from_utf8_lossy(&sent.body).contains("first"));
@@ -123,7 +133,7 @@ both! {
         let reply = flex(&server).await;
         reply.error(StatusCode::TOO_MANY_REQUESTS, "resource_unavailable");
         assert_eq!(reply.header("retry-after"), "30");
-        person.abort();
+        drop(person);
         until_nothing_is_held(&server).await;
         assert_eq!(server.balance().await.nanos(), usd("1").nanos());
         // Nobody waits for a server that is not there.
@@ -138,12 +148,12 @@ both! {
         let person = occupy(&server).await;
         for streams in [false, true] {
             let call = if streams { flex(&server).stream() } else { flex(&server) };
-            let waiting = tokio::spawn(call.header("idempotency-key", &format!("k{streams}")).send());
+            let waiting = sent(call.header("idempotency-key", &format!("k{streams}")));
             until_waiting(&server, 1).await;
-            waiting.abort();
+            drop(waiting);
             until_waiting(&server, 0).await;
         }
-        person.abort();
+        drop(person);
         until_nothing_is_held(&server).await;
         assert_eq!((server.sim.calls(), server.balance().await.nanos()), (1, usd("1").nanos()));
         // Its key is free for the next try, and answers once.
@@ -165,7 +175,7 @@ both! {
         });
         server.gateway.reload(Catalog::new(catalog.version(), models.collect()).unwrap());
         server.sim.queue(Behaviour::Hang);
-        let waiting = tokio::spawn(flex(&server).send());
+        let waiting = sent(flex(&server));
         server.sim.until_calls(1).await;
         // Somebody waits behind it for a moment; then it gives way.
         let person = occupy(&server).await;
@@ -176,8 +186,8 @@ both! {
         };
         tokio::time::timeout(PATIENCE, gave_way).await.expect("it gives way");
         until_waiting(&server, 1).await;
-        person.abort();
-        let answer = tokio::time::timeout(PATIENCE, waiting).await.expect("it goes on").unwrap().ok();
+        drop(person);
+        let answer = answer_of(waiting).await;
         assert_eq!((&answer["service_tier"], server.sim.calls()), (&json!("flex"), 3));
         let usage = &answer["usage"];
         assert_eq!(4 * (usd("1").nanos() - server.balance().await.nanos()), cost(usage), "a quarter of the price");

@@ -43,6 +43,7 @@ fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
         continuous_usage: false,
         answers: 1,
         wanted: peeked.wanted,
+        tier: None,
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,

@@ -80,6 +80,7 @@ pub(crate) fn chat(body: &'static str) -> Call<'static> {
         continuous_usage: false,
         answers: 1,
         wanted: peeked.wanted,
+        tier: None,
         request_id: "req-1".to_owned(),
         class_priority: None,
         max_tokens: None,
