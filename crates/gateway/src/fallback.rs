@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
+use batchin_scheduler::Gate;
 use metrics::counter;
 
 use crate::{
-    Availability, Caller, Catalog, DispatchError, Gateway, Inbound, Model, NoRoom, TaskError,
+    Availability, Caller, Catalog, DispatchError, Dispatcher, Gateway, Inbound, Model, Running, Work,
     admit::{Admitted, admit_on},
     bill::Arrival,
-    reserve::{Reservation, reserve, reserve_cap},
-    task::Again,
+    reserve::{Reservation, reserve},
 };
 
 /// Models that are asked after the first at most: each has its own tries, and a client waits for all of them.
@@ -43,23 +43,29 @@ impl DispatchError {
     }
 }
 
-impl TaskError {
-    /// The same of a task, which waits where servers are busy.
-    fn is_of_servers(&self) -> bool {
-        match self {
-            Self::NoRoom(NoRoom::NoUpstream { .. }) => true,
-            Self::Upstream(failure) => failure.again != Again::Never && !matches!(failure.status, Some(429 | 503)),
-            Self::NoRoom(NoRoom::Busy { .. })
-            | Self::Preempted
-            | Self::Fenced(_)
-            | Self::Admit(_)
-            | Self::Cap(_)
-            | Self::Reserve(_) => false,
-        }
-    }
-}
-
 impl Gateway {
+    /// Begins a task of a model on one of its servers, or, where none of them is there, on one of its fallback's.
+    pub fn begin_task(&self, model: &Model, work: Work) -> Result<Running, Gate> {
+        let replicas = self.replicas_of(model);
+        let refused = match self.dispatcher().begin(&replicas, work) {
+            Err(Gate::Unavailable) if !Dispatcher::is_one_up(&replicas, work) => Gate::Unavailable,
+            begun => return begun,
+        };
+        let catalog = self.catalog();
+        let mut next = catalog.fallback_of(model);
+        for _ in 0..MAX_FALLBACKS {
+            let Some(other) = next else { break };
+            let replicas = self.replicas_of(other);
+            if Dispatcher::is_one_up(&replicas, work) {
+                let mut running = self.dispatcher().begin(&replicas, work)?;
+                running.instead = Some(Arc::clone(other));
+                return Ok(running);
+            }
+            next = catalog.fallback_of(other);
+        }
+        Err(refused)
+    }
+
     /// What another model would do for a request whose servers failed so, and what is set aside for it. What was set aside
     /// before is free. `None` where none may, can, or can be paid for: then the failure stands.
     pub(crate) async fn fall_back(
@@ -77,35 +83,6 @@ impl Gateway {
         note(&admitted.model, model);
         Some((next, reservation))
     }
-
-    /// The same of a batch's task.
-    pub(crate) async fn task_falls_back(
-        &self,
-        arrival: &Arrival,
-        (caller, inbound): (&Caller, &Inbound),
-        (admitted, reservation): (&Admitted, Reservation),
-        cause: &TaskError,
-    ) -> Option<(Admitted, Reservation)> {
-        let model = arrival.catalog.fallback_of(&admitted.model).filter(|_| cause.is_of_servers())?;
-        let next = admit_on(model, inbound).ok()?.speaking_as(admitted);
-        drop(reservation);
-        let reservation = reserve_task(arrival, caller, &next).await.ok()?;
-        note(&admitted.model, model);
-        Some((next, reservation))
-    }
-}
-
-/// Sets a task's highest possible cost aside, also on what its batch may cost.
-pub(crate) async fn reserve_task(
-    arrival: &Arrival,
-    caller: &Caller,
-    admitted: &Admitted,
-) -> Result<Reservation, TaskError> {
-    let cap = match caller.capped_by {
-        Some(batch) => Some(reserve_cap(&arrival.epoch, batch, admitted.ceiling.cost).await?),
-        None => None,
-    };
-    Ok(reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?.within(cap))
 }
 
 /// The model that answers a request, where it is not the one that it names.
@@ -114,6 +91,6 @@ pub(crate) fn served_instead(catalog: &Catalog, admitted: &Admitted) -> Option<S
     (asked.id != admitted.model.id).then(|| admitted.model.id.clone())
 }
 
-fn note(from: &Model, to: &Model) {
+pub(crate) fn note(from: &Model, to: &Model) {
     counter!("batchin_fallbacks_total", "from" => from.id.clone(), "to" => to.id.clone()).increment(1);
 }

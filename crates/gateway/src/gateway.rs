@@ -2,14 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    Availability, Catalog, Dispatcher, Epoch, Keeper, Model, Running, Work, fallback::MAX_FALLBACKS, meters::Meters,
-    waiters::Waiters,
-};
+use crate::{Availability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters, waiters::Waiters};
 use arc_swap::ArcSwap;
 use batchin_domain::{AccountId, CallKind, Class, Clock, IdSource};
 use batchin_media::Programs;
-use batchin_scheduler::Gate;
 use batchin_shares::{ShareLimits, Shares};
 use batchin_store::{Answers, Voices};
 use batchin_tasks::{Sweeps, Tasks};
@@ -155,28 +151,6 @@ impl Gateway {
     pub(crate) fn replicas_for(&self, model: &Model, call: CallKind) -> [Vec<Arc<Replica>>; 2] {
         let (spare, first) = self.replicas_of(model).into_iter().partition(|replica| replica.avoids(&model.id, call));
         [first, spare]
-    }
-
-    /// Begins a task of a model on one of its servers, or, where none of them is there, on one of its fallback's.
-    pub fn begin_task(&self, model: &Model, work: Work) -> Result<Running, Gate> {
-        let replicas = self.replicas_of(model);
-        let refused = match self.dispatcher().begin(&replicas, work) {
-            Err(Gate::Unavailable) if !Dispatcher::is_one_up(&replicas, work) => Gate::Unavailable,
-            begun => return begun,
-        };
-        let catalog = self.catalog();
-        let mut next = catalog.fallback_of(model);
-        for _ in 0..MAX_FALLBACKS {
-            let Some(other) = next else { break };
-            let replicas = self.replicas_of(other);
-            if Dispatcher::is_one_up(&replicas, work) {
-                let mut running = self.dispatcher().begin(&replicas, work)?;
-                running.instead = Some(Arc::clone(other));
-                return Ok(running);
-            }
-            next = catalog.fallback_of(other);
-        }
-        Err(refused)
     }
 
     /// Has the windows of minutes that are over and old answers removed.

@@ -19,12 +19,13 @@ use crate::{
     AdmitError, Caller, CapError, Fenced, Gateway, Inbound, NoRoom, ReserveError,
     admit::{Admitted, admit, admit_on},
     attempt::{RETRY_AFTER, call_of, choices_of},
-    bill::{Bill, Unsettled, take_whole, whole},
+    bill::{Arrival, Bill, Unsettled, take_whole, whole},
     dispatch::Running,
     failover::{Failover, NoAnswer},
-    fallback::{MAX_FALLBACKS, reserve_task},
+    fallback::{MAX_FALLBACKS, note},
     meter::Meter,
     pace::Pace,
+    reserve::{Reservation, reserve, reserve_cap},
     spoken::{Pipe, SoundError, count, is_priced_by_time},
 };
 
@@ -137,6 +138,22 @@ impl Gateway {
         Ok(Unsettled { bill, reservation, body, sound })
     }
 
+    /// What another model would do for a task whose servers failed so: see [`Gateway::fall_back`].
+    pub(crate) async fn task_falls_back(
+        &self,
+        arrival: &Arrival,
+        (caller, inbound): (&Caller, &Inbound),
+        (admitted, reservation): (&Admitted, Reservation),
+        cause: &TaskError,
+    ) -> Option<(Admitted, Reservation)> {
+        let model = arrival.catalog.fallback_of(&admitted.model).filter(|_| cause.is_of_servers())?;
+        let next = admit_on(model, inbound).ok()?.speaking_as(admitted);
+        drop(reservation);
+        let reservation = reserve_task(arrival, caller, &next).await.ok()?;
+        note(&admitted.model, model);
+        Some((next, reservation))
+    }
+
     /// Tries one upstream after another until one has answered to the end; first where the task has its place, if it has one.
     async fn dispatch_task(
         &self,
@@ -167,6 +184,22 @@ impl Gateway {
     }
 }
 
+impl TaskError {
+    /// Whether another model's servers may do better. Where servers are busy, a task waits.
+    fn is_of_servers(&self) -> bool {
+        match self {
+            Self::NoRoom(NoRoom::NoUpstream { .. }) => true,
+            Self::Upstream(failure) => failure.again != Again::Never && !matches!(failure.status, Some(429 | 503)),
+            Self::NoRoom(NoRoom::Busy { .. })
+            | Self::Preempted
+            | Self::Fenced(_)
+            | Self::Admit(_)
+            | Self::Cap(_)
+            | Self::Reserve(_) => false,
+        }
+    }
+}
+
 impl From<NoAnswer> for TaskError {
     fn from(none: NoAnswer) -> Self {
         match none {
@@ -176,6 +209,15 @@ impl From<NoAnswer> for TaskError {
             NoAnswer::Failed { error, alike } => failure(error, alike),
         }
     }
+}
+
+/// Sets a task's highest possible cost aside, also on what its batch may cost.
+async fn reserve_task(arrival: &Arrival, caller: &Caller, admitted: &Admitted) -> Result<Reservation, TaskError> {
+    let cap = match caller.capped_by {
+        Some(batch) => Some(reserve_cap(&arrival.epoch, batch, admitted.ceiling.cost).await?),
+        None => None,
+    };
+    Ok(reserve(&arrival.epoch, caller, admitted.ceiling, arrival.came_in).await?.within(cap))
 }
 
 /// One try on one upstream.
