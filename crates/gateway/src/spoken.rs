@@ -18,7 +18,8 @@ use std::{
 
 use batchin_domain::{AccountId, Measure, Rate, Tariff};
 use batchin_media::{
-    EncodeWholeError, Encoder, Encoding, PcmSpec, Programs, StartError, WavReader, decode_to_pcm, encode_whole,
+    Container, EncodeWholeError, Encoder, Encoding, PcmSpec, Programs, StartError, WavReader, decode_to_pcm,
+    encode_whole, probe_sound,
 };
 use batchin_openai::{Code, ErrorBody, InvalidRequest, SoundFormat, Spoken, sound_done_event, sound_event, sse};
 use batchin_scheduler::Outcome as Ended;

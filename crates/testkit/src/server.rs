@@ -293,7 +293,7 @@ impl TestServer {
             keys: store.keys(),
             balances: store.balances(),
             usage: store.usage(),
-        voices: store.voices(),
+            voices: store.voices(),
             batch_rows: store.batch_rows(),
             delivery_log: store.delivery_log(),
             pulse: store.pulse(),

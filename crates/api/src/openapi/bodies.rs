@@ -138,13 +138,16 @@ fn key_fields(is_change: bool) -> Value {
 fn create_voice() -> Value {
     let text = |most: usize| json!({ "type": "string", "minLength": 1, "maxLength": most, "pattern": NAME });
     let mut name = text(128);
-    name["pattern"] = r"^[^/\u0000-\u001f\u007f-\u009f]*[^\s/\u0000-\u001f\u007f-\u009f][^/\u0000-\u001f\u007f-\u009f]*$".into();
+    name["pattern"] =
+        r"^[^/\u0000-\u001f\u007f-\u009f]*[^\s/\u0000-\u001f\u007f-\u009f][^/\u0000-\u001f\u007f-\u009f]*$".into();
     let (mut words, mut consent, mut sample) = (text(4_096), text(1_024), json!({ "type": "string" }));
     words["description"] = "What is said in the recording.".into();
     consent["description"] = "That the speaker agrees, or the form in which they do.".into();
     sample["description"] = "A recording of 1 to 60 s: a file in a form, a data URI in JSON.".into();
-    closed(&["name", "ref_text", "consent", "audio_sample"],
-        json!({ "name": name, "ref_text": words, "consent": consent, "audio_sample": sample }))
+    closed(
+        &["name", "ref_text", "consent", "audio_sample"],
+        json!({ "name": name, "ref_text": words, "consent": consent, "audio_sample": sample }),
+    )
 }
 
 fn speech() -> Value {

@@ -50,7 +50,6 @@ fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
         held: None,
         fim: None,
         speech: None,
-        tier: None,
         created: 7,
         asker: Asker::default(),
     }

@@ -87,7 +87,6 @@ pub(crate) fn chat(body: &'static str) -> Call<'static> {
         held: None,
         fim: None,
         speech: None,
-        tier: None,
         created: 7,
         asker: ADA,
     }

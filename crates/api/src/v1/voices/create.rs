@@ -1,6 +1,6 @@
 //! Holds: making a voice of a recording.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     Json,
@@ -93,11 +93,8 @@ pub(crate) async fn create(
         );
         return Err(at("audio_sample", message));
     }
-    let recording = VoiceSound {
-        sound: said.sound.to_vec(),
-        content_type: facts.content_type.to_owned(),
-        words: said.ref_text,
-    };
+    let recording =
+        VoiceSound { sound: said.sound.to_vec(), content_type: facts.content_type.to_owned(), words: said.ref_text };
     let new = NewVoice {
         account: caller.account,
         name: said.name,
@@ -133,7 +130,8 @@ async fn of_form(body: Bytes, boundary: String) -> Result<Said, ApiError> {
 
 fn of_json(body: &[u8]) -> Result<Said, ApiError> {
     let said: Said = serde_json::from_slice(body).map_err(|cause| {
-        let message = format!("The body must be a form, or JSON with name, ref_text, consent and audio_sample: {cause}.");
+        let message =
+            format!("The body must be a form, or JSON with name, ref_text, consent and audio_sample: {cause}.");
         ApiError::new(Code::InvalidRequest, message)
     })?;
     let encoded = said.audio_sample.split_once(";base64,").filter(|(head, _)| head.starts_with("data:audio/"));
@@ -161,7 +159,8 @@ fn check(said: &Said) -> Result<(), ApiError> {
             return Err(at(member, format!("`{member}` must have at most {most} bytes.")));
         }
         // No database stores U+0000, and a name stands in paths.
-        if text.contains('\0') || (member == "name" && text.chars().any(|symbol| symbol.is_control() || symbol == '/')) {
+        if text.contains('\0') || (member == "name" && text.chars().any(|symbol| symbol.is_control() || symbol == '/'))
+        {
             return Err(at(member, format!("`{member}` must not have control characters, nor a name a slash.")));
         }
     }
@@ -172,8 +171,8 @@ fn check(said: &Said) -> Result<(), ApiError> {
     }
 }
 
-fn at(member: &str, message: impl Into<String>) -> ApiError {
-    ApiError::new(Code::InvalidRequest, message).param(member.to_owned())
+fn at(member: &str, message: impl Into<Cow<'static, str>>) -> ApiError {
+    ApiError::invalid(member.to_owned(), message)
 }
 
 fn unreadable(cause: &RecordingError) -> ApiError {
