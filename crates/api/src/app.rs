@@ -42,6 +42,8 @@ pub struct ApiSettings {
     pub default_rate_limit_rpm: u32,
     /// Largest body of an inference call, in bytes.
     pub max_body_bytes: usize,
+    /// Largest file of sound in a call, in bytes.
+    pub max_sound_bytes: u64,
     /// Largest inline batch, in bytes.
     pub max_inline_batch_bytes: usize,
     /// Whether `/metrics` answers.

@@ -21,9 +21,9 @@ use crate::{
     auth::InferenceCaller,
     body,
     error::{ApiError, rate_headers},
-    idempotent,
+    idempotent, multipart,
     readers::EventBody,
-    told,
+    sound, told,
 };
 
 /// Headers of an answer, room for which is made at once.
@@ -87,8 +87,19 @@ pub(crate) async fn answer(
     let caller = InferenceCaller::from_request_parts(&mut parts, app).await?;
     let began = Instant::now();
     let idempotency = idempotent::key(&parts.headers)?.map(IdempotencyKey);
-    let body = body::read(&app.bodies.of(caller.0.account), &parts.headers, body, app.settings.max_body_bytes).await?;
-    let inbound = Inbound { call: kind, body, request, class: Class::Interactive, task: None, idempotency };
+    let (body, sound, _place) = match multipart::boundary(&parts.headers).filter(|_| kind.hears()) {
+        Some(boundary) => {
+            let received = sound::receive((app, caller.0.account), &parts.headers, body, boundary);
+            // Boxed: most calls need no room for it in their futures.
+            let sound::Brought { members, sound, place } = Box::pin(received).await?;
+            (members, Some(sound), Some(place))
+        }
+        None => {
+            let memory = app.bodies.of(caller.0.account);
+            (body::read(&memory, &parts.headers, body, app.settings.max_body_bytes).await?, None, None)
+        }
+    };
+    let inbound = Inbound { call: kind, body, request, class: Class::Interactive, task: None, sound, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound, promised).await?;
     let reply = if of_cohere(parts.uri.path()) { in_cohere_s_shape(reply) } else { reply };
     let mut response = render(app, reply);
@@ -109,7 +120,7 @@ fn of_cohere(path: &str) -> bool {
 
 fn in_cohere_s_shape(mut reply: Reply) -> Reply {
     match &mut reply.body {
-        ReplyBody::Whole(body) => *body = with_meta(body),
+        ReplyBody::Whole(body, _) => *body = with_meta(body),
         ReplyBody::Replay(stored) => {
             stored.body = stored.body.take().map(|body| with_meta(&body.into()).into());
         }
@@ -121,10 +132,10 @@ fn in_cohere_s_shape(mut reply: Reply) -> Reply {
 fn render(app: &App, reply: Reply) -> Response {
     let Reply { rate, served, body } = reply;
     let mut response = match body {
-        ReplyBody::Whole(bytes) => {
+        ReplyBody::Whole(bytes, content_type) => {
             let mut response = Response::new(Body::from(bytes));
             response.headers_mut().reserve(ANSWER_HEADERS);
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             with_rate(response, rate)
         }
         ReplyBody::Stream(stream) => {
@@ -180,14 +191,14 @@ fn stream_headers(headers: &mut HeaderMap) {
 /// The first answer again.
 fn replay(stored: StoredAnswer) -> Response {
     let is_stream = stored.content_type.starts_with("text/event-stream");
+    let content_type = HeaderValue::from_str(&stored.content_type);
     let mut response = Body::from(stored.body.unwrap_or_default()).into_response();
     *response.status_mut() = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
     if is_stream {
         stream_headers(headers);
     } else {
-        let kind = HeaderValue::from_str(&stored.content_type);
-        headers.insert(CONTENT_TYPE, kind.unwrap_or(HeaderValue::from_static("application/json")));
+        headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/json")));
     }
     headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     response

@@ -22,7 +22,9 @@ pub(crate) fn refusal(error: ApiError, call: Option<CallKind>, request: RequestI
             | CallKind::Responses
             | CallKind::Fim
             | CallKind::Rerank
-            | CallKind::Speech,
+            | CallKind::Speech
+            | CallKind::Transcriptions
+            | CallKind::Translations,
         )
         | None => error.into_response(),
     }
@@ -53,7 +55,9 @@ pub(crate) fn as_event(call: CallKind, refusal: &[u8]) -> Bytes {
         | CallKind::Embeddings
         | CallKind::Fim
         | CallKind::Rerank
-        | CallKind::Speech => sse::frame(refusal),
+        | CallKind::Speech
+        | CallKind::Transcriptions
+        | CallKind::Translations => sse::frame(refusal),
         CallKind::Messages => named_error(refusal),
         CallKind::Responses => {
             let mut event: Value = serde_json::from_slice(refusal).unwrap_or_default();

@@ -55,8 +55,13 @@ settings! {
     };
 }
 
-/// `folders` are those of whose disks some is left alone; of uploads, one account may have `max_account_percent`.
-pub(super) fn read(scope: &Scope<'_>, folders: Vec<PathBuf>, max_account_percent: u64) -> FilesOptions {
+/// `folders` are those of whose disks some is left alone, `spool` is for what requests bring; of uploads, one account may have
+/// `max_account_percent`.
+pub(super) fn read(
+    scope: &Scope<'_>,
+    (folders, spool): (Vec<PathBuf>, PathBuf),
+    max_account_percent: u64,
+) -> FilesOptions {
     FilesOptions {
         max_bytes: scope.integer(&MAX_BYTES),
         max_uploads: scope.integer(&MAX_UPLOADS),
@@ -69,5 +74,6 @@ pub(super) fn read(scope: &Scope<'_>, folders: Vec<PathBuf>, max_account_percent
             },
         },
         reserve: DiskReserve { folders, bytes: scope.integer(&MIN_FREE_DISK_BYTES) },
+        spool,
     }
 }

@@ -3,6 +3,7 @@
 //! A component receives its checked section and never a key, a text or an environment variable. Every fault is found
 //! in one pass and names its line; nothing starts with a wrong configuration.
 
+mod audio;
 mod batches;
 mod database;
 mod engine;
@@ -22,6 +23,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+pub use audio::Audio;
 pub use batches::Batches;
 use batchin_files::{BlobsPlace, FilesOptions};
 use batchin_gateway::Model;
@@ -66,6 +68,8 @@ pub struct Config {
     pub batches: Batches,
     /// `[files]`
     pub files: FilesOptions,
+    /// `[audio]`
+    pub audio: Audio,
     /// `[webhooks]`
     pub webhooks: Webhooks,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
@@ -214,9 +218,11 @@ impl Config {
             BlobsPlace::Folder(folder) => Some(folder.clone()),
             BlobsPlace::S3 { .. } => None,
         };
-        let folders = folder.into_iter().chain(database.url.folder()).collect();
+        let spool = server.data_dir.join("uploads");
+        let folders = folder.into_iter().chain(database.url.folder()).chain([server.data_dir.clone()]).collect();
         Self {
-            files: files::read(&scope, folders, server.gateway.max_account_percent),
+            files: files::read(&scope, (folders, spool), server.gateway.max_account_percent),
+            audio: Audio::read(&scope),
             webhooks: Webhooks::read(&scope, server.listen.ip()),
             database,
             blobs,

@@ -439,6 +439,7 @@ const fn priced_by(capability: Capability) -> PricedBy {
         Capability::Embeddings => &[&[Measure::PromptTokens]],
         Capability::Rerank => &[&[Measure::PromptTokens, Measure::Searches]],
         Capability::Speech => &[&[Measure::Characters, Measure::AudioMs]],
+        Capability::Transcription => &[&[Measure::AudioMs]],
     }
 }
 
@@ -446,7 +447,7 @@ const fn priced_by(capability: Capability) -> PricedBy {
 const fn reads_tokens(capability: Capability) -> bool {
     match capability {
         Capability::Chat | Capability::Completions | Capability::Embeddings | Capability::Rerank => true,
-        Capability::Speech => false,
+        Capability::Speech | Capability::Transcription => false,
     }
 }
 

@@ -2,7 +2,9 @@
 
 use batchin_settings::{Schema, Section};
 
-use super::{batches, database, engine, files, models, observability, server, shutdown, upstreams, users, webhooks};
+use super::{
+    audio, batches, database, engine, files, models, observability, server, shutdown, upstreams, users, webhooks,
+};
 
 /// What the names of our variables begin with.
 pub const PREFIX: &str = "BATCHIN_";
@@ -20,6 +22,7 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "keys", settings: users::KEYS_SETTINGS },
         Section { name: "batches", settings: batches::SETTINGS },
         Section { name: "files", settings: files::SETTINGS },
+        Section { name: "audio", settings: audio::SETTINGS },
         Section { name: "webhooks", settings: webhooks::SETTINGS },
         Section { name: "engine", settings: engine::SETTINGS },
         Section { name: "log", settings: observability::LOG_SETTINGS },

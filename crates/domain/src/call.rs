@@ -18,6 +18,8 @@ listed! {
         Rerank => "rerank",
         /// Speaking a text.
         Speech => "speech",
+        /// Writing down or translating what is said.
+        Transcription => "transcription",
     }
 }
 
@@ -30,6 +32,8 @@ pub enum Makes {
     Values,
     /// Sound, as bytes of one of its formats.
     Sound,
+    /// What is said in a sound: text that costs by the sound's length, whole or as a stream of events.
+    Transcript,
 }
 
 macro_rules! call_kinds {
@@ -97,6 +101,8 @@ call_kinds! {
     Fim = 5, "fim" at "/fim/completions", prompt "prompt", ids "fim_", asks Completions, needs Completions, makes Text;
     Rerank = 6, "rerank" at "/rerank", prompt "query", ids "rerank_", asks Rerank, needs Rerank, makes Values;
     Speech = 7, "speech" at "/audio/speech", prompt "input", ids "speech_", asks Speech, needs Speech, makes Sound;
+    Transcriptions = 8, "transcriptions" at "/audio/transcriptions", prompt "file", ids "transcr_", asks Transcriptions, needs Transcription, makes Transcript;
+    Translations = 9, "translations" at "/audio/translations", prompt "file", ids "transl_", asks Translations, needs Transcription, makes Transcript;
 }
 
 impl CallKind {
@@ -124,6 +130,16 @@ impl CallKind {
     /// Whether the call produces completion tokens, whose text can be streamed.
     pub const fn generates(self) -> bool {
         matches!(self.makes(), Makes::Text)
+    }
+
+    /// Whether it reads a sound, which a request brings as a file beside its members.
+    pub const fn hears(self) -> bool {
+        matches!(self.makes(), Makes::Transcript)
+    }
+
+    /// Whether its answer is a stream of events where a request says `stream`.
+    pub const fn tells_events(self) -> bool {
+        matches!(self.makes(), Makes::Text | Makes::Transcript)
     }
 
     /// Whether it is asked of model servers as another kind of call.
@@ -204,7 +220,10 @@ mod tests {
             [3, 4, 5, 6].map(CallKind::from_code),
             [Some(CallKind::Responses), Some(CallKind::Messages), Some(CallKind::Fim), Some(CallKind::Rerank)]
         );
-        assert_eq!([7].map(CallKind::from_code), [Some(CallKind::Speech)]);
+        assert_eq!(
+            [7, 8, 9].map(CallKind::from_code),
+            [Some(CallKind::Speech), Some(CallKind::Transcriptions), Some(CallKind::Translations)]
+        );
     }
 
     #[test]

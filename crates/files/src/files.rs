@@ -1,6 +1,6 @@
 //! Holds: an account's files: what the operator may set, and finding, listing and deleting one.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use batchin_domain::{AccountId, Clock, FileId, IdSource, Timestamp};
 use batchin_shares::{ShareLimits, Shares};
@@ -34,6 +34,8 @@ pub struct FilesOptions {
     pub bounds: FileBounds,
     /// Free space that is left alone.
     pub reserve: DiskReserve,
+    /// The folder for what requests bring and nobody keeps; made when it is first needed.
+    pub spool: PathBuf,
 }
 
 impl Default for FilesOptions {
@@ -45,6 +47,7 @@ impl Default for FilesOptions {
             max_account_percent: MAX_ACCOUNT_PERCENT,
             bounds: FileBounds { room: ROOM, without_credit: ROOM_WITHOUT_CREDIT },
             reserve: DiskReserve::default(),
+            spool: std::env::temp_dir(),
         }
     }
 }

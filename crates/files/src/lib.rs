@@ -9,6 +9,7 @@ mod disk;
 mod files;
 mod manifest;
 mod room;
+mod spool;
 mod sweep;
 mod write;
 
@@ -18,4 +19,5 @@ pub use content::ContentError;
 pub use disk::DiskReserve;
 pub use files::{DeleteError, Files, FilesOptions, FilesParts};
 pub use manifest::{ManifestWriter, NewOutput};
+pub use spool::{Spool, Spooled};
 pub use write::{Upload, WriteFileError};

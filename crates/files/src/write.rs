@@ -47,6 +47,9 @@ pub enum WriteFileError {
     /// Its bytes could not be stored.
     #[error("the file's bytes could not be stored")]
     Blob(#[source] BlobError),
+    /// What a request brings could not be put on the disk.
+    #[error("the upload could not be put on the disk")]
+    Spool(#[source] std::io::Error),
     /// The list of its parts could not be written.
     #[error("a line of the file's list of parts could not be written")]
     Line(#[source] std::io::Error),

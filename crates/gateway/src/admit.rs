@@ -15,7 +15,7 @@ use batchin_upstream::{Speech, Voice};
 use bytes::Bytes;
 
 use crate::{
-    Availability, Catalog, IdempotencyKey, Model, OverLimit, TokenInput, Work,
+    Availability, Catalog, IdempotencyKey, Model, OverLimit, Sound, TokenInput, Work,
     reserve::Ceiling,
     retell::{Asked, asked},
     spoken::is_priced_by_time,
@@ -46,6 +46,8 @@ pub struct Inbound {
     pub class: Class,
     /// The batch task that it runs for; its answer is never streamed.
     pub task: Option<(BatchId, TaskId)>,
+    /// What it is to hear, where that came beside its body.
+    pub sound: Option<Sound>,
     /// The client's own name for it.
     pub idempotency: Option<IdempotencyKey>,
 }
@@ -106,6 +108,8 @@ pub struct Admitted {
     pub(crate) speech: Option<Speech>,
     /// Sent to the upstream where the client states no limit, or a larger one.
     pub max_tokens: Option<u32>,
+    /// What it is to hear.
+    pub(crate) sound: Option<Sound>,
     /// What model servers are asked.
     pub(crate) asked: Asked,
 }
@@ -177,7 +181,7 @@ impl Admitted {
 const fn reads_tokens(call: CallKind) -> bool {
     match call.makes() {
         Makes::Text | Makes::Values => true,
-        Makes::Sound => false,
+        Makes::Sound | Makes::Transcript => false,
     }
 }
 
@@ -188,14 +192,14 @@ fn tokens_of(counts: Counts) -> u64 {
 
 /// Checks a request against the catalogue. Where its model is out of service, its fallback takes it.
 pub fn admit(catalog: &Catalog, inbound: &Inbound) -> Result<Admitted, AdmitError> {
-    let (asked, peek) = read(inbound)?;
-    let Some(mut model) = catalog.find(&peek.model) else {
-        return Err(AdmitError::ModelNotFound { model: peek.model });
+    let read = read(inbound)?;
+    let Some(mut model) = catalog.find(&read.1.model) else {
+        return Err(AdmitError::ModelNotFound { model: read.1.model });
     };
     if model.availability == Availability::Offline {
         model = catalog.fallback_of(model).ok_or(AdmitError::Offline { retry_after: OFFLINE_RETRY })?;
     }
-    checked(model, inbound, (asked, peek))
+    checked(model, inbound, read)
 }
 
 /// Checks a request against another model than the one that it names.
@@ -203,13 +207,20 @@ pub(crate) fn admit_on(model: &Arc<Model>, inbound: &Inbound) -> Result<Admitted
     checked(model, inbound, read(inbound)?)
 }
 
-fn read(inbound: &Inbound) -> Result<(Asked, Peek), AdmitError> {
-    let asked = asked(inbound.call, &inbound.body).map_err(AdmitError::Invalid)?;
-    let peek = peek(inbound.call.asks(), &asked.body).map_err(|fault| AdmitError::Invalid(asked.renamed(fault)))?;
-    Ok((asked, peek))
+/// What model servers are asked, what that says, and what is to be heard.
+type Read = (Asked, Peek, Option<Sound>);
+
+fn read(inbound: &Inbound) -> Result<Read, AdmitError> {
+    let sound = sound_of(inbound).map_err(AdmitError::Invalid)?;
+    let asked = asked(inbound, sound.as_ref()).map_err(AdmitError::Invalid)?;
+    let mut peek = peek(inbound.call.asks(), &asked.body).map_err(|fault| AdmitError::Invalid(asked.renamed(fault)))?;
+    if let Some(sound) = &sound {
+        peek.bound.made = peek.bound.made.with(Measure::AudioMs, sound.ms);
+    }
+    Ok((asked, peek, sound))
 }
 
-fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek): (Asked, Peek)) -> Result<Admitted, AdmitError> {
+fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek, sound): Read) -> Result<Admitted, AdmitError> {
     let needs = inbound.call.needs();
     if !model.capabilities.contains(&needs) {
         return Err(AdmitError::NotCapable { model: model.id.clone(), needs });
@@ -231,7 +242,8 @@ fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek): (Asked, Peek)) 
     let ceiling = Ceiling { cost: tariff.highest_cost(most), tariff, most, answers };
     let prompt_guess = if reads_tokens(inbound.call) { prompt_guess(&peek, &asked.body) } else { 0 };
     let speech = speech(&peek, model, tariff);
-    Ok(Admitted { speech, model: Arc::clone(model), class, tariff, ceiling, prompt_guess, max_tokens, peek, asked })
+    let model = Arc::clone(model);
+    Ok(Admitted { speech, sound, model, class, tariff, ceiling, prompt_guess, max_tokens, peek, asked })
 }
 
 /// Who speaks, by the name that the model's servers know, and in what. A name that is none of the model's may be one that the
@@ -290,6 +302,25 @@ fn class_of(inbound: &Inbound, peek: &Peek, model: &Model) -> Class {
     match (peek.tier, inbound.task) {
         (Some(Tier::Flex), None) => model.flex_class,
         _ => inbound.class,
+    }
+}
+
+/// What a request is to hear: read before, or in its body.
+fn sound_of(inbound: &Inbound) -> Result<Option<Sound>, InvalidRequest> {
+    match &inbound.sound {
+        _ if !inbound.call.hears() => Ok(None),
+        Some(sound) => Ok(Some(sound.clone())),
+        None => Sound::of_body(&inbound.body).map(Some),
+    }
+}
+
+impl Inbound {
+    /// The same with the sound that its body has in it read, which takes a while.
+    pub(crate) async fn heard(mut self) -> Result<Self, AdmitError> {
+        if self.call.hears() && self.sound.is_none() {
+            self.sound = Some(Sound::in_body(self.body.clone()).await.map_err(AdmitError::Invalid)?);
+        }
+        Ok(self)
     }
 }
 

@@ -159,12 +159,19 @@ impl Bill {
         self.came_in.micros() / 1_000_000
     }
 
+    /// What a whole answer is, in the protocol of the request.
+    pub(crate) fn content_type(&self) -> &'static str {
+        self.admitted.asked.retelling.as_ref().map_or("application/json", |retelling| retelling.content_type())
+    }
+
     /// The answer with the usage that is billed, where the upstream says something else or nothing.
     fn corrected(&self, body: Bytes) -> Bytes {
         if self.sound().is_some() {
             return body;
         }
         match self.meter.corrected() {
+            // Its usage is no tokens.
+            _ if self.inbound.call.hears() => body,
             Some(usage) => with_usage(&body, &usage, self.inbound.call.generates()),
             None => body,
         }
@@ -245,7 +252,7 @@ impl Unsettled {
         settlement.task = task;
         settlement.answer = scope.map(|scope| {
             let body = (self.body.len() <= MAX_KEPT_ANSWER).then(|| self.body.to_vec());
-            (scope, StoredAnswer { status: 200, content_type: "application/json".to_owned(), body })
+            (scope, StoredAnswer { status: 200, content_type: self.bill.content_type().to_owned(), body })
         });
         let charge = settlement.charge;
         // From here on the charge stands whether or not anybody waits for it.

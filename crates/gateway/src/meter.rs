@@ -47,6 +47,10 @@ impl Said {
     }
 }
 
+/// What is said in a sound has at most so many bytes of text a millisecond, many times what anybody says, and so many more.
+const SAID_BYTES_PER_MS: u64 = 1;
+const SPARE_SAID_BYTES: u64 = 64 * 1024;
+
 /// One request's counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meter {
@@ -63,6 +67,8 @@ pub(crate) struct Meter {
     echoed: u64,
     /// What was made, and was counted here.
     made: Counts,
+    /// Whether text is told that does not cost by its tokens.
+    hears: bool,
     said: Said,
     /// Of that, what came since the upstream last told its count.
     uncounted: Said,
@@ -86,7 +92,10 @@ impl Meter {
             guessed_input: admitted.prompt_guess,
             echoed: if peek.echo { echo_bytes(bound).saturating_mul(u64::from(peek.choices.max(1))) } else { 0 },
             // However much of them is told.
-            made: Counts::NONE.with(Measure::Searches, bound.made.of(Measure::Searches)),
+            made: Counts::NONE
+                .with(Measure::Searches, bound.made.of(Measure::Searches))
+                .with(Measure::AudioMs, admitted.sound.as_ref().map_or(0, |sound| sound.ms)),
+            hears: admitted.sound.is_some(),
             said: Said::default(),
             uncounted: Said::default(),
             told: None,
@@ -147,6 +156,10 @@ impl Meter {
     /// No honest answer does. One whose pieces are whole tokens has no more pieces than tokens, and no token is longer than
     /// [`LONGEST_TOKEN`]. Only an answer in pieces smaller than tokens is judged by [`LARGE_TOKEN`], twice what tokens have.
     pub fn is_over(&self) -> bool {
+        if self.hears {
+            let most = self.bound.of(Measure::AudioMs).saturating_mul(SAID_BYTES_PER_MS);
+            return self.said.bytes > most.saturating_add(SPARE_SAID_BYTES);
+        }
         let most = self.bound.of(Measure::CompletionTokens);
         let counted = self.told.and_then(|usage| usage.completion_tokens).unwrap_or(0);
         let in_small_pieces = self.said.pieces > most.saturating_add(self.answers);
@@ -168,7 +181,7 @@ impl Meter {
     pub fn marks(&self) -> UsageMarks {
         // That the prompt comes back is nothing odd.
         let counted = self.counted(self.echoed);
-        let told = self.told.and_then(|usage| usage.completion_tokens);
+        let told = self.told.and_then(|usage| usage.completion_tokens).filter(|_| !self.hears);
         let in_it = self.said.pieces.saturating_sub(self.uncounted.pieces);
         UsageMarks {
             capped: counted.is_over(self.bound),
@@ -211,6 +224,9 @@ impl Meter {
     /// The counts, without so many bytes that may be the prompt's echo. Nobody knows which text is: what is billed has all
     /// of it, as a server that ignores `echo` would work for nothing otherwise.
     fn counted(&self, echoed: u64) -> Counts {
+        if self.hears {
+            return self.made;
+        }
         let told = self.told.unwrap_or_default();
         // It stands at the beginning, before any count that came on the way.
         let echoed = if told.completion_tokens.unwrap_or(0) > 0 { 0 } else { echoed };
@@ -242,6 +258,7 @@ mod tests {
             guessed_input: 10,
             echoed: 0,
             made: Counts::NONE,
+            hears: false,
             said: Said::default(),
             uncounted: Said::default(),
             told: None,

@@ -1,8 +1,12 @@
 //! Holds: which kinds of call are answered by asking another one, and through what their requests and answers go.
 
-use batchin_domain::CallKind;
-use batchin_openai::{AskedAs, InvalidRequest, Retelling, documents_as_texts, fim_as_completion, responses};
+use batchin_domain::{CallKind, Class};
+use batchin_openai::{
+    AskedAs, InvalidRequest, Retelling, documents_as_texts, fim_as_completion, responses, transcript_asked,
+};
 use bytes::Bytes;
+
+use crate::{Inbound, Sound};
 
 /// What model servers are asked for a request.
 pub(crate) struct Asked {
@@ -13,8 +17,9 @@ pub(crate) struct Asked {
 }
 
 /// A request in the protocol in which model servers are asked.
-pub(crate) fn asked(call: CallKind, body: &Bytes) -> Result<Asked, InvalidRequest> {
-    let AskedAs { body, retelling } = match call {
+pub(crate) fn asked(inbound: &Inbound, sound: Option<&Sound>) -> Result<Asked, InvalidRequest> {
+    let body = &inbound.body;
+    let AskedAs { body, retelling } = match inbound.call {
         CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Speech => {
             return Ok(Asked { body: body.clone(), retelling: None });
         }
@@ -22,6 +27,9 @@ pub(crate) fn asked(call: CallKind, body: &Bytes) -> Result<Asked, InvalidReques
         CallKind::Responses => responses::ask_as_chat(body)?,
         CallKind::Messages => batchin_anthropic::ask_as_chat(body)?,
         CallKind::Fim => fim_as_completion(body)?,
+        CallKind::Transcriptions | CallKind::Translations => {
+            transcript_asked(body, sound.map_or(0, |sound| sound.ms), inbound.class != Class::Interactive)?
+        }
     };
     Ok(Asked { body, retelling: Some(retelling) })
 }

@@ -50,8 +50,8 @@ pub struct Reply {
 
 /// An answer.
 pub enum ReplyBody {
-    /// Whole, as JSON; its charge is durable.
-    Whole(Bytes),
+    /// Whole, with its content type; its charge is durable.
+    Whole(Bytes, &'static str),
     /// Server-sent events; the last of them wait until the charge is durable.
     Stream(Box<MeteredStream>),
     /// Sound, whose end waits until the charge is durable.
@@ -138,6 +138,7 @@ impl Gateway {
         let arrival = self.arrival()?;
         let (epoch, came_in) = (Arc::clone(&arrival.epoch), arrival.came_in);
         let rate = take_request(&epoch, caller, came_in).await?;
+        let inbound = if inbound.call.hears() { Box::pin(inbound.heard()).await? } else { inbound };
         let mut admitted = admit(&arrival.catalog, &inbound)?;
         if admitted.own_voice().is_some() {
             // Boxed: other requests need no room for it.
@@ -203,8 +204,9 @@ impl Gateway {
                 take_whole(&mut bill.meter, dispatched.running.replica.kind(), usage, text_bytes);
                 let unsettled = whole(bill, reservation, body, dispatched.running);
                 let outcome = if client.is_gone() { Outcome::ClientGone } else { Outcome::Completed };
+                let content_type = unsettled.bill.content_type();
                 let body = unsettled.settle(outcome, guard.map(IdempotencyGuard::keep), None).await?;
-                Ok((ReplyBody::Whole(body), served))
+                Ok((ReplyBody::Whole(body, content_type), served))
             }
         }
     }

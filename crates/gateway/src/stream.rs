@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::AccountId;
+use batchin_domain::{AccountId, Measure};
 use batchin_openai::{Code, ErrorBody, Telling, sse};
 use batchin_scheduler::Outcome as Ended;
 use batchin_shares::Share;
@@ -298,6 +298,12 @@ impl MeteredStream {
 
     /// Hands the final charge in; the tail is sent once it is durable.
     fn end(&mut self, outcome: Outcome) {
+        if let (Outcome::UpstreamFailed, Some(Open { bill, .. })) = (outcome, &mut self.open)
+            && bill.inbound.call.hears()
+        {
+            // A sound of which the rest is missing is not paid for.
+            bill.meter.made(Measure::AudioMs, 0);
+        }
         for last in std::mem::take(&mut self.tail) {
             let frame = self.told(last);
             self.left.push_back(frame);

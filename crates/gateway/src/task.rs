@@ -104,6 +104,7 @@ impl Gateway {
     /// [`Unsettled::settle_task`] makes it durable.
     pub async fn run_task(&self, caller: &Caller, inbound: Inbound, running: Running) -> Result<Unsettled, TaskError> {
         let arrival = self.arrival()?;
+        let inbound = if inbound.call.hears() { inbound.heard().await? } else { inbound };
         let mut admitted = match &running.instead {
             Some(model) => admit_on(model, &inbound)?,
             None => admit(&arrival.catalog, &inbound)?,

@@ -59,7 +59,8 @@ pub fn read_wanted(
 ) -> Result<WholeAnswer, AnswerError> {
     let text = std::str::from_utf8(body).map_err(|_| AnswerError::NotAnAnswer)?;
     let mut members = Vec::with_capacity(16);
-    let mut facts = Facts { ranks: matches!(wanted, Wanted::Ranking(_)), ..Facts::default() };
+    let ranks = matches!(wanted, Wanted::Ranking(_));
+    let mut facts = Facts { ranks, hears: wanted == Wanted::Transcript, ..Facts::default() };
     // SGLang's.
     let is_bare_list = facts.ranks && text.trim_ascii_start().starts_with('[');
     if is_bare_list {
@@ -82,6 +83,8 @@ pub fn read_wanted(
     }
     let none = AnswerError::NotAnAnswer;
     let body = match (wanted, facts.data, facts.results) {
+        // It has no names in it.
+        (Wanted::Transcript, ..) => body.clone(),
         (Wanted::Choices, ..) => {
             let choices = choices_told(facts.choices.unwrap_or_default());
             let choices = choices.map_err(|_| AnswerError::Refused(failed_choice()))?;
@@ -110,6 +113,7 @@ impl<'a> Facts<'a> {
             "usage" => (self.usage, self.counts) = (parse_usage(value), Some(value)),
             "choices" => (self.has_result, self.choices) = (json.starts_with('['), Some(json)),
             "data" => (self.has_result, self.data) = (json.starts_with('['), Some(value)),
+            "text" if self.hears => self.has_result = json.starts_with('"'),
             "results" if self.ranks => (self.has_result, self.results) = (json.starts_with('['), Some(json)),
             "error" => self.has_error |= says_something(json),
             // Errors that have no member around them.
@@ -146,6 +150,8 @@ struct Facts<'a> {
     results: Option<&'a str>,
     /// Whether a ranking is wanted.
     ranks: bool,
+    /// Whether what is said is wanted.
+    hears: bool,
     has_result: bool,
     has_error: bool,
 }

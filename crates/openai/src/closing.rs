@@ -19,7 +19,13 @@ pub(crate) const fn streams_deltas(call: CallKind) -> bool {
     match call.asks() {
         CallKind::Chat | CallKind::Responses | CallKind::Messages => true,
         // Of the others there are no chunks.
-        CallKind::Completions | CallKind::Fim | CallKind::Embeddings | CallKind::Rerank | CallKind::Speech => false,
+        CallKind::Completions
+        | CallKind::Fim
+        | CallKind::Embeddings
+        | CallKind::Rerank
+        | CallKind::Speech
+        | CallKind::Transcriptions
+        | CallKind::Translations => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Holds: Mistral's calls for the middle of a text, asked as text completions, and the answers in its shape.
 
-use std::{fmt::Write, ops::ControlFlow};
+use std::fmt::Write;
 
 use bytes::Bytes;
 
@@ -8,7 +8,8 @@ use crate::{
     AskedAs, Code, ErrorBody, InvalidRequest, Names, Retelling, Telling,
     closing::usage_json,
     heard::{Finish, Heard, hear},
-    members::{InvalidJson, each_member, quoted},
+    members::quoted,
+    peek::unreadable,
     rewrite::{Change, Member, members_of, splice},
     sse,
     usage::Usage,
@@ -47,16 +48,6 @@ pub fn fim_as_completion(body: &Bytes) -> Result<AskedAs, InvalidRequest> {
         added.push(("stream_options", "{\"include_usage\":true}".to_owned()));
     }
     Ok(AskedAs { body: splice(text, &members, &changes, &added), retelling: Box::new(Middle) })
-}
-
-/// The fault by which a body has no members.
-fn unreadable(body: &[u8]) -> InvalidRequest {
-    match std::str::from_utf8(body) {
-        Err(error) => InvalidJson::Utf8 { at: error.valid_up_to() }.into(),
-        Ok(text) => {
-            each_member(text, |_, _| ControlFlow::Continue(())).err().unwrap_or(InvalidJson::NotAnObject).into()
-        }
-    }
 }
 
 /// Tells text completions as Mistral's chats.

@@ -37,6 +37,7 @@ pub mod sse;
 mod steering;
 mod thought;
 mod tier;
+mod transcript;
 mod usage;
 mod wanted;
 mod whole;
@@ -65,5 +66,6 @@ pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit}
 pub use speech::{SpeechAsked, sound_done_event, sound_event, speech_asked};
 pub use steering::{STEERING, Steering};
 pub use tier::Tier;
+pub use transcript::{TranscriptFormat, transcript_as_chunk, transcript_asked};
 pub use usage::{Usage, usage_of};
 pub use wanted::{Encoding, Ranking, SoundFormat, Spoken, Vectors, Wanted};

@@ -10,6 +10,7 @@ mod embeddings;
 mod rerank;
 mod scalar;
 mod speech;
+mod transcript;
 
 pub use completions::COMPLETIONS_DEFAULT_MAX_TOKENS;
 pub(crate) use completions::one_text;
@@ -174,6 +175,16 @@ pub fn peek(call: CallKind, body: &[u8]) -> Result<Peek, InvalidRequest> {
     Ok(Peek { prompt, ..found.check(call)? })
 }
 
+/// The fault by which a body has no members.
+pub(crate) fn unreadable(body: &[u8]) -> InvalidRequest {
+    match std::str::from_utf8(body) {
+        Err(error) => InvalidJson::Utf8 { at: error.valid_up_to() }.into(),
+        Ok(text) => {
+            each_member(text, |_, _| ControlFlow::Continue(())).err().unwrap_or(InvalidJson::NotAnObject).into()
+        }
+    }
+}
+
 /// What the bodies of one kind of call say in their own way.
 struct Ways {
     /// What its prompt bounds.
@@ -195,6 +206,7 @@ const fn ways_of(call: CallKind) -> &'static Ways {
         CallKind::Embeddings => &embeddings::WAYS,
         CallKind::Rerank => &rerank::WAYS,
         CallKind::Speech => &speech::WAYS,
+        CallKind::Transcriptions | CallKind::Translations => &transcript::WAYS,
     }
 }
 
@@ -403,6 +415,7 @@ impl<'a> Found<'a> {
             }
             CallKind::Rerank => rerank::wanted(self).map(Wanted::Ranking),
             CallKind::Speech => speech::wanted(self).map(Wanted::Sound),
+            CallKind::Transcriptions | CallKind::Translations => Ok(Wanted::Transcript),
             CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages | CallKind::Fim => {
                 Ok(Wanted::Choices)
             }

@@ -39,6 +39,11 @@ pub trait Retelling: fmt::Debug + Send + Sync {
     /// A stream, from its beginning.
     fn stream(&self, names: Names<'_>) -> Box<dyn Telling>;
 
+    /// The content type of a whole answer.
+    fn content_type(&self) -> &'static str {
+        "application/json"
+    }
+
     /// What a member of the chat's body is called in the request, for messages about it.
     fn member<'a>(&self, chat_member: &'a str) -> &'a str;
 }

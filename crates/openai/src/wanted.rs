@@ -14,6 +14,8 @@ pub enum Wanted {
     Ranking(Ranking),
     /// A text, spoken.
     Sound(Spoken),
+    /// What is said in a sound, as JSON.
+    Transcript,
 }
 
 /// The vectors of an embeddings call.

@@ -159,6 +159,7 @@ fn api_parts(
         registration_open: config.users.registration_open,
         default_rate_limit_rpm: config.keys.default_rate_limit_rpm,
         max_body_bytes: config.server.max_body_bytes,
+        max_sound_bytes: config.audio.max_upload_bytes,
         max_inline_batch_bytes: config.batches.max_inline_bytes,
         metrics_enabled: config.metrics.enabled,
         metrics_token: config.metrics.token.clone(),

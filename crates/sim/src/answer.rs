@@ -98,6 +98,9 @@ impl Job<'_> {
             let results = Value::from(self.ranked());
             return format!(r#"{{"id":"sim-1","model":{model},"usage":{usage},"results":{results}}}"#).into();
         }
+        if self.call.hears() {
+            return self.transcript().into();
+        }
         // The words need no escapes.
         let text: String = (0..self.tokens()).map(token_text).collect();
         let (object, reason) = (self.object(""), self.finish_reason());
@@ -110,6 +113,23 @@ impl Job<'_> {
         });
         let head = format!(r#"{{"id":"sim-1","object":"{object}","created":1700000000,"model":{model}"#);
         format!(r#"{head},"choices":[{choices}],"usage":{usage}}}"#).into()
+    }
+
+    /// In the form that was asked for, of the two that vLLM has.
+    fn transcript(&self) -> String {
+        let text: String = (0..self.tokens()).map(token_text).collect();
+        let body: Value = serde_json::from_slice(self.body).unwrap_or_default();
+        let told = match body["response_format"].as_str() {
+            Some("verbose_json") => json!({ "task": "transcribe", "language": "en", "duration": 2.0, "text": text,
+                "segments": [{ "id": 0, "start": 0.0, "end": 0.5, "text": text }] }),
+            _ => json!({ "text": text, "usage": { "type": "duration", "seconds": 9 } }),
+        };
+        told.to_string()
+    }
+
+    /// Whether its chunks have deltas.
+    fn has_deltas(&self) -> bool {
+        self.call == CallKind::Chat || self.call.hears()
     }
 
     /// As vLLM tells it: the best first, each with its text.
@@ -133,9 +153,9 @@ impl Job<'_> {
         }
         for token in 0..self.tokens() {
             let text = token_text(token);
-            let delta = match self.call {
-                CallKind::Chat => format!(r#""delta":{{"content":"{text}"}},"finish_reason":null"#),
-                _ => format!(r#""text":"{text}","finish_reason":null"#),
+            let delta = match self.has_deltas() {
+                true => format!(r#""delta":{{"content":"{text}"}},"finish_reason":null"#),
+                false => format!(r#""text":"{text}","finish_reason":null"#),
             };
             deltas.push(self.chunk(&delta, None));
         }
@@ -155,9 +175,9 @@ impl Job<'_> {
     fn finish_events(&self) -> Vec<Bytes> {
         let mode = self.answer.usage;
         let reason = self.finish_reason();
-        let finish = match self.call {
-            CallKind::Chat => format!(r#""delta":{{}},"finish_reason":"{reason}""#),
-            _ => format!(r#""text":"","finish_reason":"{reason}""#),
+        let finish = match self.has_deltas() {
+            true => format!(r#""delta":{{}},"finish_reason":"{reason}""#),
+            false => format!(r#""text":"","finish_reason":"{reason}""#),
         };
         let on_finish = (mode == UsageMode::OnLastChunk).then(|| self.usage());
         let mut events = vec![self.chunk(&finish, on_finish)];
@@ -183,6 +203,9 @@ impl Job<'_> {
     }
 
     fn object(&self, chunk: &str) -> String {
+        if self.call.hears() {
+            return format!("transcription{chunk}");
+        }
         if self.call == CallKind::Chat { format!("chat.completion{chunk}") } else { "text_completion".to_owned() }
     }
 }

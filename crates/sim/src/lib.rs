@@ -6,9 +6,11 @@
 
 mod answer;
 mod behaviour;
+mod form;
 mod server;
 pub mod voice;
 
 pub use answer::{prompt_tokens, token_text};
 pub use behaviour::{Answer, Behaviour, End, Refusal, UsageMode};
+pub use form::ReceivedForm;
 pub use server::{ReceivedRequest, SimServer};

@@ -33,6 +33,7 @@ use tokio::{
 use crate::{
     answer::Job,
     behaviour::{Answer, Behaviour, End, Refusal},
+    form::ReceivedForm,
     voice,
 };
 
@@ -51,6 +52,13 @@ pub struct ReceivedRequest {
     pub headers: HeaderMap,
     /// The body's bytes.
     pub body: Bytes,
+}
+
+impl ReceivedRequest {
+    /// The body as a form, where it is one.
+    pub async fn form(&self) -> Option<ReceivedForm> {
+        ReceivedForm::of(&self.headers, self.body.clone()).await
+    }
 }
 
 /// A running simulated server. It ends when [`stop`](Self::stop) is called or the runtime ends.
@@ -311,6 +319,10 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     };
     let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
     let mut abandon = Abandon { shared: Arc::clone(&shared), done: false };
+    let members = match call.hears() {
+        true => ReceivedForm::of(&head.headers, body.clone()).await.unwrap_or_default().members(),
+        false => body.clone(),
+    };
     if shared.records {
         shared.record(ReceivedRequest { path: head.uri.path().to_owned(), headers: head.headers, body: body.clone() });
     }
@@ -318,7 +330,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     if call == CallKind::Speech {
         return speak(&shared, head.uri.path(), &body, abandon).await;
     }
-    let peeked = match peek(call, &body) {
+    let peeked = match peek(call, &members) {
         Ok(peeked) => peeked,
         Err(fault) => {
             abandon.done = true;
@@ -330,7 +342,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             if !answer.first_byte.is_zero() {
                 tokio::time::sleep(answer.first_byte).await;
             }
-            let job = Job { call, peek: &peeked, body: &body, answer: &answer };
+            let job = Job { call, peek: &peeked, body: &members, answer: &answer };
             Ok(answered(&job, abandon))
         }
         Behaviour::Refuse(scripted) => {

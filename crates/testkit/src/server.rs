@@ -269,7 +269,8 @@ impl TestServer {
         };
         let gateway = start_gateway(&store, served, options, (&clock, &groups)).await;
         let blobs = Blobs::open(&BlobsPlace::Folder(folder.path().join("blobs"))).unwrap();
-        let files_options = FilesOptions { max_bytes: builder.max_file_bytes, ..builder.files };
+        let spool = folder.path().join("uploads");
+        let files_options = FilesOptions { max_bytes: builder.max_file_bytes, spool, ..builder.files };
         let parts = FilesParts {
             rows: store.file_rows(),
             blobs: blobs.clone(),
@@ -447,6 +448,7 @@ fn nothing_configured() -> ApiSettings {
         registration_open: true,
         default_rate_limit_rpm: 600,
         max_body_bytes: 16 * 1024 * 1024,
+        max_sound_bytes: 1_000_000,
         max_inline_batch_bytes: 2_000_000,
         metrics_enabled: true,
         metrics_token: None,
@@ -521,8 +523,8 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
 }
 
 /// `chat-model` with the alias `gpt-x`, `embed-model`, `org/offline-model`, which nobody serves, `embed-ids-model`, which
-/// takes token ids for OpenAI's, `rank-model`, `voice-model`, whose characters have a price, and `timed-voice-model`, whose
-/// seconds have one.
+/// takes token ids for OpenAI's, `rank-model`, `voice-model`, whose characters have a price, `timed-voice-model`, whose
+/// seconds have one, and `hear-model`, a second of which costs a hundredth of a cent.
 fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model> {
     let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
     let factor = |text| Factor::parse(text).unwrap();
@@ -575,6 +577,10 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
         Model {
             prices: in_classes(Tariff::FREE.with(Measure::AudioMs, Rate::parse_dollars("0.0001").unwrap())),
             ..model("timed-voice-model", &[Capability::Speech])
+        },
+        Model {
+            prices: in_classes(of_tokens("0", "0").with(Measure::AudioMs, Rate::parse_dollars("0.0001").unwrap())),
+            ..model("hear-model", &[Capability::Transcription])
         },
     ]
 }

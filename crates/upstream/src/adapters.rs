@@ -138,7 +138,8 @@ pub struct Adapter {
 }
 
 /// What servers of language models can do.
-const READERS: &[Capability] = &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Rerank];
+const READERS: &[Capability] =
+    &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Rerank, Capability::Transcription];
 
 /// What may be said of any server with OpenAI's API.
 const ANY: Adapter = Adapter {

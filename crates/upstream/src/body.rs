@@ -69,7 +69,7 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
     }
     let edit = Rewrite {
         model: call.upstream_model,
-        stream: generates.then_some(call.stream),
+        stream: call.kind.tells_events().then_some(call.stream),
         include_usage: is_counted && manner.stream_options,
         continuous_usage: is_counted && manner.stream_options && counts_all_along(call, kind),
         limit: generates.then_some(Limit { name: manner.limit, most: call.most(kind), least: kind.least_limit }),

@@ -1,12 +1,12 @@
 //! Holds: one request for a model server.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use batchin_domain::CallKind;
 use batchin_openai::{Fim, SoundFormat, Tier, Wanted};
 use bytes::Bytes;
 
-use crate::{adapters::Kind, breaker::Asker};
+use crate::{adapters::Kind, breaker::Asker, upload::Upload};
 
 /// Most bytes of an answer that is not streamed: 2048 embeddings of 4096 numbers as text stay below.
 pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
@@ -18,6 +18,8 @@ pub struct Call<'a> {
     pub kind: CallKind,
     /// The client's body; it is copied only where it must be changed.
     pub body: Bytes,
+    /// The sound that goes along; the call is a form then, with the body's members as its fields.
+    pub upload: Option<Arc<Upload>>,
     /// The server's own name of the model, where it differs from the client's.
     pub upstream_model: Option<&'a str>,
     /// The id that the client sees, such as `chatcmpl_…`.
@@ -127,6 +129,7 @@ pub(crate) mod tests {
         Call {
             kind: CallKind::Chat,
             body: Bytes::from_static(body.as_bytes()),
+            upload: None,
             upstream_model: None,
             public_id: "chatcmpl_1".into(),
             public_model: "m",

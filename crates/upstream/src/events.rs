@@ -14,6 +14,7 @@ use std::{
 use batchin_openai::{
     AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, Relay, UpstreamError, Usage, infill_as_completion,
     sse::{self, Decoder, Item, SseEvent},
+    transcript_as_chunk,
 };
 use bytes::Bytes;
 use http_body::Body;
@@ -82,8 +83,7 @@ pub(crate) struct Feed {
     /// What may follow `[DONE]`: the end of the body, after which the connection can be used again.
     tail: Option<AnswerBody>,
     form: Form,
-    /// Of answers of `/infill`, when they are said to be made.
-    native: Option<i64>,
+    native: Native,
     decoder: Decoder,
     reader: Reader,
     /// What a whole answer that came in place of a stream still has to say.
@@ -95,6 +95,31 @@ pub(crate) struct Feed {
     idle: Duration,
     last_byte: Instant,
     alarm: Pin<Box<Sleep>>,
+}
+
+/// In what form chunks come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Native {
+    /// As chunks.
+    None,
+    /// As `/infill` has them.
+    Infill {
+        /// When they are said to be made, in seconds since 1970.
+        created: i64,
+    },
+    /// As events of what is said in a sound, or as chunks.
+    Transcript,
+}
+
+impl Native {
+    /// The data as a chunk, or the whole answer as that of a chat or a completion.
+    fn told(self, data: &Bytes) -> Option<Bytes> {
+        match self {
+            Self::None => None,
+            Self::Infill { created } => Some(infill_as_completion(data, created)),
+            Self::Transcript => Some(transcript_as_chunk(data)),
+        }
+    }
 }
 
 /// What becomes of each chunk.
@@ -223,7 +248,7 @@ impl Feed {
     /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
     pub(crate) async fn open(
         body: AnswerBody,
-        (call, native): (&Call<'_>, Option<i64>),
+        (call, native): (&Call<'_>, Native),
         reader: Reader,
         idle: Duration,
         deadline: Instant,
@@ -333,8 +358,8 @@ impl Feed {
             return Ok(Some(self.failure(batchin_openai::upstream_error_message(500, data))));
         }
         let unreadable = if self.at_end { StreamError::Truncated } else { StreamError::BadEvent };
-        let (frame, facts) = match self.native {
-            Some(created) => self.reader.read(&infill_as_completion(&event.data, created), unreadable)?,
+        let (frame, facts) = match self.native.told(&event.data) {
+            Some(told) => self.reader.read(&told, unreadable)?,
             None => self.reader.read(data, unreadable)?,
         };
         Ok(Some(self.passed(frame, facts)))
@@ -357,7 +382,7 @@ impl Feed {
 
     /// The body was a whole answer, and is at its end.
     fn whole(&mut self, body: &Bytes) -> Result<(), StreamError> {
-        let told = self.native.map(|created| infill_as_completion(body, created));
+        let told = self.native.told(body);
         let chunks = self.reader.read_whole(told.as_ref().unwrap_or(body))?;
         self.waiting = chunks.into_iter().map(|(frame, facts)| self.passed(frame, facts)).collect();
         if !matches!(self.waiting.back(), Some(Event { kind: EventKind::Error(_), .. })) {

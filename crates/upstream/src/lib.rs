@@ -28,6 +28,7 @@ mod refusal;
 mod replica;
 mod sound;
 mod transport;
+mod upload;
 
 pub use adapters::{Adapter, Kind};
 pub use assembly::{Assembly, Progress};
@@ -43,3 +44,4 @@ pub use gathered::Gathered;
 pub use health::{HEALTH_INTERVAL, Health};
 pub use replica::{Answer, Check, Replica, ReplicaStatus, Standing};
 pub use sound::{Carried, MAX_SOUND_BYTES, Sound};
+pub use upload::{Content, Upload, UploadReader};

@@ -13,7 +13,6 @@ use batchin_openai::{AnswerError, Assembler, Relay, Usage, WholeAnswer, infill_a
 use batchin_tasks::Tasks;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
@@ -27,7 +26,7 @@ use crate::{
     breaker::{Asker, BreakerState, Trouble, Whose},
     call::{Call, MAX_ANSWER_BYTES},
     config::{FleetError, UpstreamConfig},
-    events::{Events, Feed, Reader},
+    events::{Events, Feed, Native, Reader},
     failure::{CallError, CallErrorKind, Unanswered},
     health::Health,
     learnt::{Lessons, Tries},
@@ -37,6 +36,7 @@ use crate::{
     record::Record,
     sound::Sound,
     transport::{AnswerBody, MAX_REFUSAL_BYTES, SendError, Targets, Transport, collect},
+    upload::SentBody,
 };
 
 /// Headers of a call, room for which is made at once.
@@ -265,7 +265,13 @@ impl Replica {
                 }
                 Ok(Reply::Head(response)) => {
                     let (idle, deadline) = (self.config.idle_timeout, started + self.config.first_byte_timeout);
-                    let native = middle.is_infill.then_some(call.created);
+                    let native = if middle.is_infill {
+                        Native::Infill { created: call.created }
+                    } else if call.kind.hears() {
+                        Native::Transcript
+                    } else {
+                        Native::None
+                    };
                     let feed = Feed::open(response.into_body(), (call, native), reader(), idle, deadline);
                     // Boxed: whole answers, which are most, need no room for it in their futures.
                     match Box::pin(feed).await {
@@ -334,7 +340,7 @@ impl Replica {
                 }
                 return Err(refusal.renamed(call));
             }
-            if call.stream && call.kind.generates() {
+            if call.stream && call.kind.tells_events() {
                 return Ok(Reply::Head(response));
             }
             match self.whole((call, middle), response).await {
@@ -369,7 +375,7 @@ impl Replica {
     }
 
     /// Sends a call once; returns with the head of its answer.
-    async fn sent(&self, request: Request<Full<Bytes>>, started: Instant) -> Result<Response<AnswerBody>, CallError> {
+    async fn sent(&self, request: Request<SentBody>, started: Instant) -> Result<Response<AnswerBody>, CallError> {
         let sent = self.transport.send(request, started);
         let timed_out = |_| CallError::other_replica(CallErrorKind::Timeout);
         let deadline = started + self.config.first_byte_timeout;
@@ -385,17 +391,19 @@ impl Replica {
         CallError::refused(head.status, &head.headers, &text)
     }
 
-    fn request(&self, call: &Call<'_>, manner: Manner, middle: &Middle) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(request_body(call, &self.config, manner, middle)));
+    fn request(&self, call: &Call<'_>, manner: Manner, middle: &Middle) -> Request<SentBody> {
+        let body = request_body(call, &self.config, manner, middle);
+        let (body, content_type) = sent(call, body);
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = if middle.is_infill { self.targets.infill.clone() } else { self.targets.call(call.kind) };
-        self.set_headers(request.headers_mut(), call);
+        self.set_headers(request.headers_mut(), call, content_type);
         request
     }
 
-    fn set_headers(&self, headers: &mut HeaderMap, call: &Call<'_>) {
+    fn set_headers(&self, headers: &mut HeaderMap, call: &Call<'_>, content_type: HeaderValue) {
         headers.reserve(CALL_HEADERS);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, content_type);
         headers.insert(header::ACCEPT_ENCODING, PLAIN);
         if let Ok(id) = HeaderValue::try_from(call.request_id.as_str()) {
             headers.insert(X_REQUEST_ID, id);
@@ -403,6 +411,19 @@ impl Replica {
         if let Some(authorization) = &self.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
+    }
+}
+
+/// The body as it is sent, and its content type.
+fn sent(call: &Call<'_>, body: Bytes) -> (SentBody, HeaderValue) {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    let Some(upload) = &call.upload else { return (SentBody::of(body), JSON) };
+    // A client learns the request's id with the answer: its file cannot have it in it on purpose.
+    let boundary = format!("batchin-{}", call.request_id);
+    match HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}")) {
+        Ok(content_type) => (SentBody::form(&body, upload, &boundary), content_type),
+        // Ids have nothing in them that a header may not have.
+        Err(_) => (SentBody::of(body), JSON),
     }
 }
 

@@ -25,7 +25,7 @@ use futures::{
 };
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, header::HOST, uri::PathAndQuery, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::{
     body::Incoming,
     client::conn::{
@@ -49,6 +49,7 @@ use crate::{
     decoding::{Coding, UnknownCoding},
     failure::{CallError, CallErrorKind, Retry},
     gathered::Gathered,
+    upload::SentBody,
 };
 
 /// Idle connections kept to one server; as many as calls at once on a large replica.
@@ -114,7 +115,7 @@ impl Transport {
     /// Sends a request to a path of the server; returns with the head of its answer.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<SentBody>,
         now: Instant,
     ) -> Result<Response<AnswerBody>, SendError> {
         request.headers_mut().insert(HOST, self.host.clone());
@@ -159,7 +160,7 @@ impl Connector {
 
 /// One connection. Dropped, it closes.
 struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<SentBody>,
     /// Reads and writes; `None` once the connection has ended, of which `sender` and the answer know why.
     driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -190,10 +191,7 @@ impl Connection {
     }
 
     /// Sends a request; returns with the head of its answer.
-    async fn ask(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+    async fn ask(&mut self, request: Request<SentBody>) -> Result<Response<Incoming>, TrySendError<Request<SentBody>>> {
         // What the answer comes through is filled by the driver, in this task, so that it need not wake it; and it must not
         // count as work of the task, which would then have to be woken to go on.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
@@ -568,7 +566,7 @@ mod tests {
         let transport = Transport::new(&UpstreamConfig::new("a", Kind::OPENAI, &base).unwrap()).unwrap();
         let client = async {
             for _ in 0..CALLS {
-                let request = Request::post("/v1/x").body(Full::new(Bytes::from_static(b"question"))).unwrap();
+                let request = Request::post("/v1/x").body(SentBody::of(Bytes::from_static(b"question"))).unwrap();
                 let answer = transport.send(request, Instant::now()).await.unwrap();
                 assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "answer");
             }

@@ -37,7 +37,7 @@ impl From<WriteFileError> for ApiError {
             WriteFileError::Interrupted => Self::internal(),
             WriteFileError::TooLate => Self::new(Code::RequestTimeout, "The file did not arrive in time."),
             WriteFileError::Blob(cause) => Self::blob(&cause),
-            WriteFileError::Line(cause) => Self::blob(&cause),
+            WriteFileError::Line(cause) | WriteFileError::Spool(cause) => Self::blob(&cause),
             WriteFileError::Store(cause) => cause.into(),
         }
     }

@@ -4,7 +4,7 @@
 //! clients refuse what works, and a looser one would have them send what does not.
 
 use batchin_domain::CallKind;
-use batchin_openai::{MAX_SPEECH_CHARACTERS, SoundFormat};
+use batchin_openai::{MAX_SPEECH_CHARACTERS, SoundFormat, TranscriptFormat};
 use serde_json::{Value, json};
 
 /// Something on both sides of one `@`, blanks around it aside.
@@ -46,6 +46,10 @@ pub(super) const fn inference(call: CallKind) -> Inference {
             ("Continue a conversation, as Anthropic's API does", "MessagesRequest", "smollm2-135m-instruct", messages)
         }
         CallKind::Speech => ("Speak a text", "SpeechRequest", "espeak-ng", speech),
+        CallKind::Transcriptions => ("Write down what is said", "TranscriptionRequest", "whisper-tiny.en", transcript),
+        CallKind::Translations => {
+            ("Translate what is said into English", "TranslationRequest", "whisper-1", transcript)
+        }
         CallKind::Fim => ("Fill in the middle, as Mistral's API does", "FimRequest", "smollm2-135m-instruct", fim),
     };
     Inference { summary, schema, model, body }
@@ -170,6 +174,37 @@ fn speech() -> Value {
         }),
         false,
     )
+}
+
+fn transcript() -> Value {
+    let formats = TranscriptFormat::ALL.map(TranscriptFormat::name);
+    let described = "The sound as a data URI; in a form, the file.";
+    json!({ "type": "object", "required": ["file"], "properties": {
+        "file": { "type": "string", "pattern": "^data:[a-z0-9/.+-]*;base64,", "description": described },
+        "language": { "type": ["string", "null"], "description": "What is spoken, as `en`.", "examples": ["en"] },
+        "prompt": { "type": ["string", "null"], "description": "What was said before, or names that are said." },
+        "response_format": { "enum": formats.iter().map(|name| json!(name)).chain([Value::Null]).collect::<Vec<_>>(),
+            "description": "`json` without it. A stream has `json`, `text` or `diarized_json`." },
+        "temperature": { "type": ["number", "null"], "minimum": 0, "maximum": 2 },
+        "stream": { "type": ["boolean", "null"], "description": "Whether the answer comes as server-sent events." },
+    }, "description": "Every other member of OpenAI's API for this call is passed through." })
+}
+
+/// A body that comes as a form, whose file is one.
+pub(super) fn as_form(call: CallKind) -> Value {
+    let Inference { body, model, .. } = inference(call);
+    let mut form = of_model(body(), model);
+    form["properties"]["file"] = json!({ "type": "string", "format": "binary", "minLength": 1,
+        "description": "Wav, mp3, aac, ogg (opus or vorbis), flac, mp4, m4a or webm." });
+    for (name, kind) in [("language", "string"), ("prompt", "string"), ("temperature", "number"), ("stream", "boolean")]
+    {
+        form["properties"][name]["type"] = kind.into();
+    }
+    form["properties"]["response_format"]["enum"] = TranscriptFormat::ALL.map(TranscriptFormat::name).as_slice().into();
+    let times = json!({ "type": "array", "items": { "enum": ["word", "segment"] },
+        "description": "What `verbose_json` has the times of." });
+    form["properties"]["timestamp_granularities[]"] = times;
+    form
 }
 
 /// Text that can be stored.

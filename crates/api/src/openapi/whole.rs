@@ -59,6 +59,9 @@ fn inference(call: CallKind) -> Value {
         CallKind::Rerank => ("Cohere", ""),
         CallKind::Embeddings => ("OpenAI", ""),
         CallKind::Speech => ("OpenAI", "events `speech.audio.delta`, the last of which is `speech.audio.done`"),
+        CallKind::Transcriptions | CallKind::Translations => {
+            ("OpenAI", "events `transcript.text.delta`, the last of which is `transcript.text.done`")
+        }
         CallKind::Chat | CallKind::Completions => ("OpenAI", "events that close with `data: [DONE]`"),
     };
     let passed = format!(
@@ -66,7 +69,7 @@ fn inference(call: CallKind) -> Value {
     );
     let mut content = json!({ "application/json": { "schema": { "type": "object" } } });
     let mut description = format!("{passed}.");
-    if call.generates() {
+    if call.tells_events() {
         description = format!("{passed}; with `stream: true` the answer is server-sent\n{stream}.");
         content["text/event-stream"] = json!({ "schema": {
             "type": "object", "required": ["data"], "properties": { "data": { "type": "string" } },
@@ -79,19 +82,28 @@ fn inference(call: CallKind) -> Value {
         content["text/event-stream"] = json!({ "schema": { "type": "string" } });
         description = format!("{passed}; with `stream_format: sse` the answer is server-sent\n{stream}.");
     }
+    let mut bodies = json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } });
+    if call.hears() {
+        bodies["multipart/form-data"] = json!({ "schema": bodies::as_form(call) });
+        content["text/plain"] = json!({ "schema": { "type": "string" } });
+        content["text/vtt"] = json!({ "schema": { "type": "string" } });
+    }
     let mut responses = json!(Refusals::responses());
     if call == CallKind::Messages {
         for refusal in responses.as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
             refusal["content"]["application/json"]["schema"] = json!({ "$ref": "#/components/schemas/MessagesError" });
         }
     }
+    if call.hears() {
+        responses["507"] = responses["503"].clone();
+        responses["507"]["description"] = "The server's disk is nearly full".into();
+    }
     responses["200"] = json!({ "description": format!("{whose}'s answer for this call"), "content": content });
     json!({
         "tags": ["Inference"], "summary": summary, "description": description,
         "parameters": [{ "name": "Idempotency-Key", "in": "header", "required": false,
             "description": "Same key, same body: the first answer again", "schema": { "type": "string" } }],
-        "requestBody": { "required": true, "content": { "application/json": {
-            "schema": { "$ref": format!("#/components/schemas/{schema}") } } } },
+        "requestBody": { "required": true, "content": bodies },
         "responses": responses,
     })
 }

@@ -25,6 +25,7 @@ mod rerank;
 mod retold;
 mod speech;
 mod tiers;
+mod transcripts;
 mod usage;
 mod users;
 mod webhooks;

@@ -51,6 +51,7 @@ impl Worker {
                 request: RequestId::new(self.gateway.ids().uuid()),
                 class: task.priority.class(),
                 task: Some((task.batch, task.claim.task)),
+                sound: None,
                 idempotency: None,
             };
             let checked = match self.gateway.check(&inbound) {

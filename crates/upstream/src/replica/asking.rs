@@ -4,7 +4,6 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
-use http_body_util::Full;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
@@ -13,6 +12,7 @@ use crate::{
     failure::CallErrorKind,
     health::{self, Health, Probed},
     transport::{MAX_REFUSAL_BYTES, collect},
+    upload::SentBody,
 };
 
 /// Most bytes of a list of models: a hosted server with a thousand of them, each with its description.
@@ -96,7 +96,7 @@ impl Replica {
 
     /// Asks with our key. `None` without an answer.
     async fn ask(&self, what: &Uri, most: usize) -> Option<(StatusCode, Result<Bytes, CallErrorKind>)> {
-        let mut request = Request::new(Full::new(Bytes::new()));
+        let mut request = Request::new(SentBody::of(Bytes::new()));
         *request.uri_mut() = what.clone();
         request.headers_mut().insert(header::ACCEPT_ENCODING, PLAIN);
         if let Some(authorization) = &self.authorization {

@@ -4,7 +4,6 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use batchin_openai::{InvalidRequest, Rewrite, SoundFormat, SpeechAsked, rewrite, speech_asked};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use tokio::time::Instant;
 
 use super::Replica;
@@ -16,6 +15,7 @@ use crate::{
     lease::Lease,
     sound::{Carried, Opening, Sound, told_by},
     transport::{AnswerBody, MAX_REFUSAL_BYTES, collect},
+    upload::SentBody,
 };
 
 /// What OpenAI's `pcm` has, and so what servers that follow it mean.
@@ -89,15 +89,14 @@ impl Replica {
         CallError { retry: Retry::OtherReplica, client_error: None, ..said }
     }
 
-    fn speech_request(&self, call: &Call<'_>, asking: &Asking) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(asking.body.clone()));
+    fn speech_request(&self, call: &Call<'_>, asking: &Asking) -> Request<SentBody> {
+        let mut request = Request::new(SentBody::of(asking.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = match asking.path {
             Some(path) => self.targets.at_root(path).unwrap_or_else(|| self.targets.call(call.kind)),
             None => self.targets.call(call.kind),
         };
-        self.set_headers(request.headers_mut(), call);
-        request.headers_mut().insert(header::CONTENT_TYPE, asking.content_type.clone());
+        self.set_headers(request.headers_mut(), call, asking.content_type.clone());
         request
     }
 

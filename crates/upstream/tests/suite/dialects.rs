@@ -50,6 +50,7 @@ fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
         held: None,
         fim: None,
         speech: None,
+        upload: None,
         created: 7,
         asker: Asker::default(),
     }

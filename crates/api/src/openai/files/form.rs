@@ -2,27 +2,20 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use batchin_domain::{AccountId, FilePurpose, text::echo};
 use batchin_files::Upload;
 use batchin_openai::Code;
-use bytes::Bytes;
-use http::{
-    HeaderMap,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
-};
+use http::HeaderMap;
 use multer::{Field, Multipart};
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
 
-use crate::{app::App, error::ApiError};
+use crate::{
+    app::App,
+    error::ApiError,
+    multipart::{self, at, chunk, next_field, text},
+};
 
-/// A client that sends nothing for longer is not sending any more.
-const SILENCE: Duration = Duration::from_secs(60);
-/// The longest upload: a gigabyte at 50 kB/s.
-const WHOLE: Duration = Duration::from_secs(6 * 3_600);
-/// What frames a file: the other fields, headers and boundaries.
-const FRAME_BYTES: u64 = 64 * 1024;
 /// Longest field beside the file, in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
 /// Longest field that is passed over because it is not known, in bytes.
@@ -64,19 +57,12 @@ impl Form {
 
 /// Receives an upload. Its bytes are durable only when it is finished.
 pub(super) async fn receive(app: &App, account: AccountId, headers: &HeaderMap, body: Body) -> Result<Form, ApiError> {
-    let boundary = headers.get(CONTENT_TYPE).and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok());
-    let stated = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let limit = app.files.max_bytes();
-    let Some(boundary) = boundary else {
+    let Some(boundary) = multipart::boundary(headers) else {
         let message = "The body must be multipart/form-data with the fields `file` and `purpose`.";
         return Err(ApiError::new(Code::InvalidRequest, message));
     };
-    if stated.is_some_and(|length| length > limit.saturating_add(FRAME_BYTES)) {
-        return Err(ApiError::file_too_large(limit));
-    }
-    let mut stream = body.into_data_stream();
-    let fields = timeout(WHOLE, fields(app, account, &mut stream, boundary)).await;
-    fields.unwrap_or_else(|_| Err(late())).and_then(Fields::check)
+    let form = multipart::form(headers, body, (boundary, app.files.max_bytes()))?;
+    multipart::within(fields(app, account, form)).await.and_then(Fields::check)
 }
 
 /// What has come of an upload.
@@ -88,22 +74,16 @@ struct Fields {
     seconds: Option<u64>,
 }
 
-async fn fields(
-    app: &App,
-    account: AccountId,
-    stream: &mut BodyDataStream,
-    boundary: String,
-) -> Result<Fields, ApiError> {
-    let mut form = Multipart::new(stream, boundary);
+async fn fields(app: &App, account: AccountId, mut form: Multipart<'_>) -> Result<Fields, ApiError> {
     let mut fields = Fields::default();
     for _ in 0..MAX_FIELDS {
-        let Some(field) = arrived(form.next_field()).await? else { return Ok(fields) };
+        let Some(field) = next_field(&mut form).await? else { return Ok(fields) };
         let name = field.name().unwrap_or_default().to_owned();
         let is_again = match name.as_str() {
             FILE => fields.file.replace(file(app, account, field).await?).is_some(),
-            PURPOSE => fields.purpose.replace(purpose(&text(PURPOSE, field).await?)?).is_some(),
-            ANCHOR => fields.anchor.replace(anchor(&text(ANCHOR, field).await?)?).is_some(),
-            SECONDS => fields.seconds.replace(seconds(&text(SECONDS, field).await?)?).is_some(),
+            PURPOSE => fields.purpose.replace(purpose(&text(field, PURPOSE, MAX_TEXT_BYTES).await?)?).is_some(),
+            ANCHOR => fields.anchor.replace(anchor(&text(field, ANCHOR, MAX_TEXT_BYTES).await?)?).is_some(),
+            SECONDS => fields.seconds.replace(seconds(&text(field, SECONDS, MAX_TEXT_BYTES).await?)?).is_some(),
             // Clients of other services say more than we take in; the answer shows what was taken.
             _ => {
                 pass_over(field).await?;
@@ -148,17 +128,6 @@ async fn file(app: &App, account: AccountId, mut field: Field<'_>) -> Result<(Up
     Ok((upload, filename, digest.finalize().into()))
 }
 
-async fn text(name: &'static str, mut field: Field<'_>) -> Result<String, ApiError> {
-    let mut text = Vec::new();
-    while let Some(bytes) = chunk(&mut field).await? {
-        text.extend_from_slice(&bytes);
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(at(name, &format!("has more than {MAX_TEXT_BYTES} bytes")));
-        }
-    }
-    String::from_utf8(text).map_err(|_| at(name, "is not UTF-8"))
-}
-
 /// Reads a field that means nothing here, and keeps nothing of it.
 async fn pass_over(mut field: Field<'_>) -> Result<(), ApiError> {
     let mut seen = 0;
@@ -170,18 +139,6 @@ async fn pass_over(mut field: Field<'_>) -> Result<(), ApiError> {
         }
     }
     Ok(())
-}
-
-async fn chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, ApiError> {
-    arrived(field.chunk()).await
-}
-
-async fn arrived<T>(next: impl Future<Output = multer::Result<T>>) -> Result<T, ApiError> {
-    match timeout(SILENCE, next).await {
-        Ok(Ok(next)) => Ok(next),
-        Ok(Err(cause)) => Err(broken(&cause)),
-        Err(_) => Err(late()),
-    }
 }
 
 fn purpose(name: &str) -> Result<FilePurpose, ApiError> {
@@ -212,26 +169,6 @@ fn cleaned(name: &str) -> String {
     }
     let cleaned = cleaned.trim();
     if cleaned.is_empty() { FILE.to_owned() } else { cleaned.to_owned() }
-}
-
-fn at(field: impl Into<String>, message: &str) -> ApiError {
-    let field = field.into();
-    ApiError::new(Code::InvalidRequest, format!("The field `{field}` {message}.")).at(field)
-}
-
-fn broken(cause: &multer::Error) -> ApiError {
-    let message = match cause {
-        multer::Error::IncompleteFieldData { .. }
-        | multer::Error::IncompleteHeaders
-        | multer::Error::IncompleteStream
-        | multer::Error::StreamReadFailed(_) => "The body broke off.",
-        _ => "The body is not multipart/form-data as its content-type says.",
-    };
-    ApiError::new(Code::InvalidRequest, message)
-}
-
-fn late() -> ApiError {
-    ApiError::new(Code::RequestTimeout, "The body did not arrive in time.")
 }
 
 #[cfg(test)]

@@ -54,7 +54,8 @@ async fn counted(app: &App, request: RequestId, call: Request<Body>) -> Result<T
     let body = body::read(&app.bodies.of(caller.0.account), &parts.headers, body, app.settings.max_body_bytes).await?;
     let body = with_limit(body);
     let (call, class) = (CallKind::Messages, Class::Interactive);
-    let checked = app.gateway.check(&Inbound { call, body, request, class, task: None, idempotency: None })?;
+    let checked =
+        app.gateway.check(&Inbound { call, body, request, class, task: None, sound: None, idempotency: None })?;
     Ok(TokenCount { input_tokens: checked.expected.of(Measure::PromptTokens) })
 }
 
