@@ -68,6 +68,7 @@ pub struct ServerBuilder {
     slots: Option<u32>,
     cache: Option<CachePrices>,
     fim: Fim,
+    real: Option<String>,
 }
 
 /// What `chat-model`'s tokens cost that are found in a cache and written to one, in dollars per million.
@@ -209,6 +210,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Serves every model on a real model server at this address, and none on the simulated one.
+    pub fn with_model_server(mut self, base_url: String) -> Self {
+        self.real = Some(base_url);
+        self
+    }
+
     /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -245,6 +252,7 @@ impl TestServer {
             slots: None,
             cache: None,
             fim: Fim::Usual(None),
+            real: None,
         }
     }
 
@@ -260,8 +268,13 @@ impl TestServer {
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
-        let served =
-            Served { sims: &sims, kind: builder.kind, slots: builder.slots, cache: builder.cache, fim: builder.fim };
+        let served = Served {
+            addresses: builder.real.map_or_else(|| sims.iter().map(|sim| sim.base_url()).collect(), |real| vec![real]),
+            kind: builder.kind,
+            slots: builder.slots,
+            cache: builder.cache,
+            fim: builder.fim,
+        };
         let options = GatewayOptions {
             max_in_flight: builder.max_in_flight,
             max_account_percent: 90,
@@ -465,8 +478,8 @@ fn nothing_configured() -> ApiSettings {
 }
 
 /// The model servers, and how they are used.
-struct Served<'a> {
-    sims: &'a [&'a SimServer],
+struct Served {
+    addresses: Vec<String>,
     kind: Kind,
     slots: Option<u32>,
     cache: Option<CachePrices>,
@@ -475,28 +488,28 @@ struct Served<'a> {
 
 async fn start_gateway(
     store: &Store,
-    served: Served<'_>,
+    served: Served,
     bounds: GatewayOptions,
     (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
 ) -> Gateway {
-    let Served { sims, kind, slots, cache, fim } = served;
+    let Served { addresses, kind, slots, cache, fim } = served;
     let [_, beside, writers] = groups;
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
     let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
     let world = (Arc::clone(&clock), Arc::clone(&ids));
     let books = Books { nodes: store.nodes(), purses: store.purses(), ledger: store.ledger() };
     let keeper = Keeper::start(books, world, options, beside, writers).await.unwrap();
-    let names = &["sim", "sim-2"][..sims.len()];
+    let names = &["sim", "sim-2"][..addresses.len()];
     let models = models(names, cache, fim);
     let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
     let version = store.prices().publish_prices("test", &body, clock.now()).await.unwrap();
     let catalog = Catalog::new(version, models).unwrap();
-    let upstream = |(name, sim): (&&str, &&SimServer)| {
-        let mut config = UpstreamConfig::new(name, kind, &sim.base_url()).unwrap();
+    let upstream = |(name, address): (&&str, &String)| {
+        let mut config = UpstreamConfig::new(name, kind, address).unwrap();
         config.slots = slots;
         config
     };
-    let upstreams = names.iter().zip(sims).map(upstream).collect();
+    let upstreams = names.iter().zip(&addresses).map(upstream).collect();
     let fleet = Fleet::new(upstreams, beside, 1).unwrap();
     let dispatcher = Dispatcher::start(&fleet, (Policy::default(), 90), Arc::clone(&clock), beside);
     let tasks = beside.clone();

@@ -13,6 +13,7 @@ mod fallbacks;
 mod files;
 mod fim;
 mod front;
+mod hearing;
 mod inference;
 mod keys;
 mod leaving;

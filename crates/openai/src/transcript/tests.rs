@@ -1,6 +1,6 @@
 use super::*;
 
-const NAMES: Names<'static> = Names { id: "transcr_1", model: "m", created: 7 };
+const NAMES: Names<'static> = Names { id: "transcr_1", model: "m", created: 7, tier: None };
 
 fn asked(members: &str) -> Result<AskedAs, InvalidRequest> {
     transcript_asked(&Bytes::from(format!("{{\"model\":\"m\"{members}}}")), 2_500, false)
