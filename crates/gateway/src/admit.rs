@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::{
     Availability, Catalog, IdempotencyKey, Model, OverLimit, Sound, TokenInput, Work,
     reserve::Ceiling,
-    retell::{Asked, asked},
+    retell::{Asked, Beside, asked},
     spoken::is_priced_by_time,
 };
 
@@ -212,7 +212,9 @@ type Read = (Asked, Peek, Option<Sound>);
 
 fn read(inbound: &Inbound) -> Result<Read, AdmitError> {
     let sound = sound_of(inbound).map_err(AdmitError::Invalid)?;
-    let asked = asked(inbound, sound.as_ref()).map_err(AdmitError::Invalid)?;
+    let beside =
+        Beside { sound_ms: sound.as_ref().map_or(0, |sound| sound.ms), is_kept: inbound.class != Class::Interactive };
+    let asked = asked(inbound.call, &inbound.body, beside).map_err(AdmitError::Invalid)?;
     let mut peek = peek(inbound.call.asks(), &asked.body).map_err(|fault| AdmitError::Invalid(asked.renamed(fault)))?;
     if let Some(sound) = &sound {
         peek.bound.made = peek.bound.made.with(Measure::AudioMs, sound.ms);

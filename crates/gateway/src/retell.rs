@@ -1,12 +1,10 @@
 //! Holds: which kinds of call are answered by asking another one, and through what their requests and answers go.
 
-use batchin_domain::{CallKind, Class};
+use batchin_domain::CallKind;
 use batchin_openai::{
     AskedAs, InvalidRequest, Retelling, documents_as_texts, fim_as_completion, responses, transcript_asked,
 };
 use bytes::Bytes;
-
-use crate::{Inbound, Sound};
 
 /// What model servers are asked for a request.
 pub(crate) struct Asked {
@@ -16,10 +14,18 @@ pub(crate) struct Asked {
     pub(crate) retelling: Option<Box<dyn Retelling>>,
 }
 
+/// What is known of a request beside its body.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside {
+    /// How long the sound lasts that it brings, in milliseconds.
+    pub(crate) sound_ms: u64,
+    /// Its answer is kept in a batch.
+    pub(crate) is_kept: bool,
+}
+
 /// A request in the protocol in which model servers are asked.
-pub(crate) fn asked(inbound: &Inbound, sound: Option<&Sound>) -> Result<Asked, InvalidRequest> {
-    let body = &inbound.body;
-    let AskedAs { body, retelling } = match inbound.call {
+pub(crate) fn asked(call: CallKind, body: &Bytes, beside: Beside) -> Result<Asked, InvalidRequest> {
+    let AskedAs { body, retelling } = match call {
         CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Speech => {
             return Ok(Asked { body: body.clone(), retelling: None });
         }
@@ -27,9 +33,7 @@ pub(crate) fn asked(inbound: &Inbound, sound: Option<&Sound>) -> Result<Asked, I
         CallKind::Responses => responses::ask_as_chat(body)?,
         CallKind::Messages => batchin_anthropic::ask_as_chat(body)?,
         CallKind::Fim => fim_as_completion(body)?,
-        CallKind::Transcriptions | CallKind::Translations => {
-            transcript_asked(body, sound.map_or(0, |sound| sound.ms), inbound.class != Class::Interactive)?
-        }
+        CallKind::Transcriptions | CallKind::Translations => transcript_asked(body, beside.sound_ms, beside.is_kept)?,
     };
     Ok(Asked { body, retelling: Some(retelling) })
 }

@@ -97,7 +97,8 @@ async fn a_real_recogniser_hears_what_is_said() {
     assert!(spoke.expect("scripts/setup.sh test brings espeak-ng").success());
     let python = prepared("BATCHIN_TEST_PYTHON");
     let recogniser = Recogniser::start(&python).await;
-    let server = TestServer::start().with_kind(Kind::OPENAI).with_model_server(format!("{}/v1", recogniser.base_url)).await;
+    let server =
+        TestServer::start().with_kind(Kind::OPENAI).with_model_server(format!("{}/v1", recogniser.base_url)).await;
 
     let bytes = std::fs::read(&sound).unwrap();
     let head = "--b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nhear-model\r\n--b\r\ncontent-disposition: \
@@ -105,7 +106,8 @@ async fn a_real_recogniser_hears_what_is_said() {
                 name=\"file\"; filename=\"said.wav\"\r\n\r\n";
     let whole = [head.as_bytes(), &bytes, b"\r\n--b--\r\n"].concat();
     let pieces: Vec<_> = whole.chunks(10_000).map(|piece| Ok(piece.to_vec())).collect();
-    let call = server.call(Method::POST, "/v1/audio/transcriptions").header("content-type", "multipart/form-data; boundary=b");
+    let call =
+        server.call(Method::POST, "/v1/audio/transcriptions").header("content-type", "multipart/form-data; boundary=b");
     let answer = call.body(streamed(stream::iter(pieces))).await.ok();
     assert_eq!(words(answer["text"].as_str().unwrap()), words(SAID), "{answer}");
     // It measures too, and by what it decodes.

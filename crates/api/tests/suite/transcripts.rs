@@ -12,7 +12,11 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::timeout,
+};
 
 use crate::{
     batches::until_final,
@@ -376,5 +380,64 @@ async fn an_upload_that_drips_is_told_so() {
     let reply = timeout(PATIENCE, call.send()).await.expect("it does not wait for ever");
     reply.error(StatusCode::REQUEST_TIMEOUT, "request_timeout");
     until_gone(&server).await;
+    server.stop().await;
+}
+
+/// Takes one call of any size, keeps nothing of it, and answers.
+async fn forgetful(listener: TcpListener) {
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let (mut head, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    let begins = loop {
+        let read = socket.read(&mut piece).await.unwrap();
+        head.extend_from_slice(&piece[..read]);
+        if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+    };
+    let text = String::from_utf8_lossy(&head[..begins]).to_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("its length is known");
+    let mut left = length.parse::<usize>().unwrap() - (head.len() - begins);
+    while left > 0 {
+        left -= socket.read(&mut piece).await.unwrap();
+    }
+    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"text\":\"long\"}").await.unwrap();
+}
+
+/// A line of what the kernel says of this process, in bytes.
+fn memory(line: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let told = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+    told.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+}
+
+#[tokio::test]
+async fn a_large_file_is_never_in_memory() {
+    const MEGABYTE: usize = 1_000_000;
+    const MEGABYTES: usize = 95;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/v1", listener.local_addr().unwrap());
+    let model_server = tokio::spawn(forgetful(listener));
+    let large = |settings: &mut batchin_api::ApiSettings| settings.max_sound_bytes = 100_000_000;
+    let server = TestServer::start().with_settings(large).with_model_server(address).await;
+    let head = framed("b", None, &[("model", "hear-model")]);
+    let head = head.strip_suffix(b"--b--\r\n").unwrap();
+    let file = b"--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\n";
+    // As from a pipe: its length is not known in its head.
+    let mut sound = wav(0);
+    sound.splice(40..44, [0xff; 4]);
+    let begins = [head, file, &*sound].concat();
+    let pieces = stream::once(async { Ok(begins) })
+        .chain(stream::iter((0..MEGABYTES).map(|_| Ok(vec![0; MEGABYTE]))))
+        .chain(stream::once(async { Ok(b"\r\n--b--\r\n".to_vec()) }));
+    // The peak from here on.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = memory("VmRSS:");
+    let call = server.call(Method::POST, PATH).header("content-type", &form("b")).body(streamed(pieces.boxed()));
+    let answer = call.await.ok();
+    let seconds = (MEGABYTES * MEGABYTE) as f64 / 16_000.0;
+    assert_eq!(answer, json!({ "text": "long", "usage": { "type": "duration", "seconds": seconds } }));
+    let grown = memory("VmHWM:").saturating_sub(before);
+    assert!(grown < 30 * MEGABYTE as u64, "{grown} bytes");
+    model_server.await.unwrap();
     server.stop().await;
 }
