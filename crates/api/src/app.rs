@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
-use batchin_batch::Batches;
+use batchin_batch::{Batches, Films};
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
 use batchin_gateway::Gateway;
@@ -66,6 +66,8 @@ pub struct ApiSettings {
     pub max_address_percent: u64,
     /// Origins whose pages may call, each exactly as browsers send it, or `*` for all.
     pub cors_origins: Vec<String>,
+    /// How clients reach this server, without a slash at its end: links begin with it.
+    pub public_url: String,
     /// Whether requests are answered at all; a node that only runs batch tasks still tells of its health.
     pub serves: bool,
 }
@@ -92,6 +94,8 @@ pub struct ApiParts {
     pub gateway: Gateway,
     /// Answers them later.
     pub batches: Batches,
+    /// Answers with films, later still.
+    pub films: Films,
     /// Files, of clients and of batches.
     pub files: Files,
     /// Tells customers of what has ended.
@@ -122,6 +126,7 @@ pub(crate) struct Inner {
     pub(crate) pulse: Pulse,
     pub(crate) gateway: Gateway,
     pub(crate) batches: Batches,
+    pub(crate) films: Films,
     pub(crate) files: Files,
     pub(crate) webhooks: Webhooks,
     pub(crate) ids: Arc<dyn IdSource>,
@@ -159,6 +164,7 @@ impl App {
             pulse: parts.pulse,
             gateway: parts.gateway,
             batches: parts.batches,
+            films: parts.films,
             files: parts.files,
             webhooks: parts.webhooks,
             ids: parts.ids,

@@ -12,6 +12,7 @@ mod cors;
 mod decode;
 mod error;
 mod fields;
+mod films;
 mod flavour;
 mod front;
 mod health;

@@ -20,9 +20,9 @@ use crate::{
     flavour,
     front::Api,
     health, metrics,
-    openai::{batches as openai_batches, files},
+    openai::{batches as openai_batches, files, videos},
     openapi::{self as description},
-    v1::{batches, keys, messages, models, topup, usage, users, voices, webhooks},
+    v1::{batches, keys, messages, models, topup, usage, users, video, voices, webhooks},
 };
 
 /// Every route that is documented below `/v1`.
@@ -50,18 +50,25 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(topup::history::history),
         routes!(voices::create::create, voices::list::list),
         routes!(voices::delete::delete),
+        routes!(video::generate::generate),
+        routes!(video::list::list),
+        routes!(video::show::show, video::delete::delete),
+        routes!(video::content::content),
         routes!(webhooks::secret::rotate),
         routes!(webhooks::list::list),
         routes!(webhooks::replay::replay),
     ]
 }
 
-/// Files, which have one shape and are the same under every base URL.
+/// Files and films, which have one shape there and are the same under every base URL.
 fn openai_file_routes() -> Vec<UtoipaMethodRouter<App>> {
     vec![
         routes!(files::create::create, files::list::list),
         routes!(files::show::show, files::delete::delete),
         routes!(files::content::content),
+        routes!(videos::create::create, videos::list::list),
+        routes!(videos::show::show, videos::delete::delete),
+        routes!(videos::content::content),
     ]
 }
 
@@ -100,6 +107,10 @@ pub fn router(parts: ApiParts) -> Api {
             let whole = paths.paths.keys().map(String::as_str);
             let bare = whole.clone().filter_map(|path| path.strip_prefix("/v1"));
             router = at_each(router, whole.chain(bare), &methods);
+            // As the other inference calls, which `front` answers.
+            for path in paths.paths.keys().filter(|path| path.starts_with("/v1/video")) {
+                router = router.route(&format!("/openai{path}"), methods.clone());
+            }
         }
         for (_, paths, methods) in openai_file_routes() {
             router = at_each(router, paths.paths.keys().flat_map(|path| every_base(path)), &methods);
@@ -108,7 +119,7 @@ pub fn router(parts: ApiParts) -> Api {
             router = at_each(router, paths.paths.keys().map(String::as_str), &methods);
         }
         // `front` answers these calls, in the same shapes in both flavours.
-        for path in CallKind::ALL.map(|call| format!("/openai{}", call.path())) {
+        for path in CallKind::answered().map(|call| format!("/openai{}", call.path())) {
             router = at_each(router, every_base(&path), &MethodRouter::new().fallback(other_than_post));
         }
         let beside = CallKind::BESIDE.iter().map(|(path, _)| *path);

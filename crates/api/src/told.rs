@@ -24,7 +24,8 @@ pub(crate) fn refusal(error: ApiError, call: Option<CallKind>, request: RequestI
             | CallKind::Rerank
             | CallKind::Speech
             | CallKind::Transcriptions
-            | CallKind::Translations,
+            | CallKind::Translations
+            | CallKind::Video,
         )
         | None => error.into_response(),
     }
@@ -57,7 +58,8 @@ pub(crate) fn as_event(call: CallKind, refusal: &[u8]) -> Bytes {
         | CallKind::Rerank
         | CallKind::Speech
         | CallKind::Transcriptions
-        | CallKind::Translations => sse::frame(refusal),
+        | CallKind::Translations
+        | CallKind::Video => sse::frame(refusal),
         CallKind::Messages => named_error(refusal),
         CallKind::Responses => {
             let mut event: Value = serde_json::from_slice(refusal).unwrap_or_default();

@@ -17,6 +17,7 @@ mod shutdown;
 mod sources;
 mod upstreams;
 mod users;
+mod video;
 mod webhooks;
 
 use std::fs::File;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use audio::Audio;
 pub use batches::Batches;
+use batchin_batch::FilmsOptions;
 use batchin_files::{BlobsPlace, FilesOptions};
 use batchin_gateway::Model;
 use batchin_settings::{Collector, Document, Faults, Scope, Written};
@@ -70,6 +72,8 @@ pub struct Config {
     pub files: FilesOptions,
     /// `[audio]`
     pub audio: Audio,
+    /// `[video]`
+    pub films: FilmsOptions,
     /// `[webhooks]`
     pub webhooks: Webhooks,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
@@ -223,6 +227,7 @@ impl Config {
         Self {
             files: files::read(&scope, (folders, spool), server.gateway.max_account_percent),
             audio: Audio::read(&scope),
+            films: video::read(&scope),
             webhooks: Webhooks::read(&scope, server.listen.ip()),
             database,
             blobs,

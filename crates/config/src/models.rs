@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
-use batchin_domain::{CallKind, Capability, Class, ClassPrices, Measure, Rate, Tariff};
+use batchin_domain::{CallKind, Capability, Class, ClassPrices, FilmStyle, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit, TokenInput};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
 use batchin_upstream::{Fim, Kind as Server, UpstreamConfig};
@@ -43,7 +43,7 @@ settings! {
         path: "capabilities",
         kind: Kind::TextList,
         preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
-        doc: "What it can do: chat, completions, embeddings, rerank, speech.",
+        doc: "What it can do: chat, completions, embeddings, rerank, speech, video.",
     };
     const CONTEXT_LENGTH: Setting = Setting {
         path: "context_length",
@@ -95,6 +95,18 @@ settings! {
         preset: Preset::Text("low"),
         doc: "How requests with service_tier flex are scheduled and priced while their clients wait: as batches of low, or of \
               fill, which only use what is idle.",
+    };
+    const VIDEO_FPS: Setting = Setting {
+        path: "video.fps",
+        kind: Kind::Integer { min: 1, max: 120 },
+        preset: Preset::Integer(24),
+        doc: "Frames of a film a second, as the model makes them.",
+    };
+    const VIDEO_SHORT_EDGE: Setting = Setting {
+        path: "video.short_edge",
+        kind: Kind::Integer { min: 64, max: 2_160 },
+        preset: Preset::Integer(480),
+        doc: "Pixels of the shorter side of a film; the longer one follows from the ratio. No larger film is made.",
     };
     const STATUS: Setting = Setting {
         path: "status",
@@ -272,6 +284,7 @@ fn read(scope: &Scope<'_>) -> Option<Model> {
         over_limit: if scope.text(&OVER_LIMIT) == "refuse" { OverLimit::Refuse } else { OverLimit::Clamp },
         voices: voices(scope),
         token_input: TokenInput::named(&scope.text(&TOKEN_INPUT)).unwrap_or_default(),
+        film: FilmStyle { fps: scope.count(&VIDEO_FPS), short_edge: scope.count(&VIDEO_SHORT_EDGE) },
         availability,
         fallback: scope.optional_text(&FALLBACK),
         flex_class: if scope.text(&FLEX_CLASS) == "fill" { Class::Fill } else { Class::Low },
@@ -440,6 +453,7 @@ const fn priced_by(capability: Capability) -> PricedBy {
         Capability::Rerank => &[&[Measure::PromptTokens, Measure::Searches]],
         Capability::Speech => &[&[Measure::Characters, Measure::AudioMs]],
         Capability::Transcription => &[&[Measure::AudioMs]],
+        Capability::Video => &[&[Measure::VideoMs]],
     }
 }
 
@@ -447,7 +461,7 @@ const fn priced_by(capability: Capability) -> PricedBy {
 const fn reads_tokens(capability: Capability) -> bool {
     match capability {
         Capability::Chat | Capability::Completions | Capability::Embeddings | Capability::Rerank => true,
-        Capability::Speech | Capability::Transcription => false,
+        Capability::Speech | Capability::Transcription | Capability::Video => false,
     }
 }
 

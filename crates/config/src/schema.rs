@@ -3,7 +3,7 @@
 use batchin_settings::{Schema, Section};
 
 use super::{
-    audio, batches, database, engine, files, models, observability, server, shutdown, upstreams, users, webhooks,
+    audio, batches, database, engine, files, models, observability, server, shutdown, upstreams, users, video, webhooks,
 };
 
 /// What the names of our variables begin with.
@@ -23,6 +23,7 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "batches", settings: batches::SETTINGS },
         Section { name: "files", settings: files::SETTINGS },
         Section { name: "audio", settings: audio::SETTINGS },
+        Section { name: "video", settings: video::SETTINGS },
         Section { name: "webhooks", settings: webhooks::SETTINGS },
         Section { name: "engine", settings: engine::SETTINGS },
         Section { name: "log", settings: observability::LOG_SETTINGS },

@@ -20,6 +20,8 @@ listed! {
         Speech => "speech",
         /// Writing down or translating what is said.
         Transcription => "transcription",
+        /// Making a film.
+        Video => "video",
     }
 }
 
@@ -34,6 +36,8 @@ pub enum Makes {
     Sound,
     /// What is said in a sound: text that costs by the sound's length, whole or as a stream of events.
     Transcript,
+    /// A film, by a job that goes on without whoever asked.
+    Film,
 }
 
 macro_rules! call_kinds {
@@ -103,11 +107,12 @@ call_kinds! {
     Speech = 7, "speech" at "/audio/speech", prompt "input", ids "speech_", asks Speech, needs Speech, makes Sound;
     Transcriptions = 8, "transcriptions" at "/audio/transcriptions", prompt "file", ids "transcr_", asks Transcriptions, needs Transcription, makes Transcript;
     Translations = 9, "translations" at "/audio/translations", prompt "file", ids "transl_", asks Translations, needs Transcription, makes Transcript;
+    Video = 12, "video" at "/video/generate", prompt "prompt", ids "video_", asks Video, needs Video, makes Film;
 }
 
 impl CallKind {
     /// What the documentation promises and no line of the table answers yet: what a model is asked for, and the path.
-    pub const LATER: [(&str, &str); 2] = [("images", "/v1/images/generations"), ("video", "/v1/video/generate")];
+    pub const LATER: [(&str, &str); 1] = [("images", "/v1/images/generations")];
 
     /// Paths beside the documented ones under which clients of other APIs make a call. Batches take the documented ones alone.
     pub const BESIDE: [(&str, Self); 1] = [("/v2/rerank", Self::Rerank)];
@@ -117,14 +122,24 @@ impl CallKind {
         self as usize
     }
 
-    /// The kind of a call to this path, with or without `/v1`.
+    /// The kind of a call to this path that is answered at once, with or without `/v1`.
     pub fn from_url(url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| url == kind.path() || url == kind.path_below_v1())
+        Self::answered().find(|kind| url == kind.path() || url == kind.path_below_v1())
     }
 
-    /// The paths of all of them, for whoever named another.
+    /// The paths of those that are answered at once, for whoever named another.
     pub fn paths() -> String {
-        Self::ALL.map(Self::path).join(", ")
+        Self::answered().map(Self::path).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether it begins a job, whose answer says no more than that. A batch has none of these: they are jobs already.
+    pub const fn is_job(self) -> bool {
+        matches!(self.makes(), Makes::Film)
+    }
+
+    /// Those that are answered at once.
+    pub fn answered() -> impl Iterator<Item = Self> + Clone {
+        Self::ALL.into_iter().filter(|kind| !kind.is_job())
     }
 
     /// Whether the call produces completion tokens, whose text can be streamed.
@@ -173,8 +188,9 @@ mod tests {
     #[test]
     fn url_is_known_with_and_without_version() {
         for kind in CallKind::ALL {
-            assert_eq!(CallKind::from_url(kind.path()), Some(kind));
-            assert_eq!(CallKind::from_url(kind.path_below_v1()), Some(kind));
+            let answered = (!kind.is_job()).then_some(kind);
+            assert_eq!(CallKind::from_url(kind.path()), answered);
+            assert_eq!(CallKind::from_url(kind.path_below_v1()), answered);
         }
         assert_eq!(CallKind::from_url("/v1/images/generations"), None);
         assert_eq!(CallKind::from_url("/v1/chat/completions/"), None);
@@ -224,6 +240,7 @@ mod tests {
             [7, 8, 9].map(CallKind::from_code),
             [Some(CallKind::Speech), Some(CallKind::Transcriptions), Some(CallKind::Translations)]
         );
+        assert_eq!([12].map(CallKind::from_code), [Some(CallKind::Video)]);
     }
 
     #[test]

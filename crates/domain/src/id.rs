@@ -121,6 +121,10 @@ id!(
     /// A file that a client uploaded, or that a batch wrote.
     FileId, "file-"
 );
+id!(
+    /// A job that makes a film.
+    VideoId, "video_"
+);
 
 #[cfg(test)]
 mod tests {

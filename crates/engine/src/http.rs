@@ -111,9 +111,11 @@ impl Service {
                 CallKind::Completions | CallKind::Fim => generation::completion(self, request).await,
                 CallKind::Embeddings => embeddings::embed(self, request).await,
                 // No model that it loads ranks documents.
-                CallKind::Rerank | CallKind::Speech | CallKind::Transcriptions | CallKind::Translations => {
-                    Err(ApiError::not_found())
-                }
+                CallKind::Rerank
+                | CallKind::Speech
+                | CallKind::Transcriptions
+                | CallKind::Translations
+                | CallKind::Video => Err(ApiError::not_found()),
             };
         }
         let answer: fn(&Self) -> Response<AnswerBody> = match path {
@@ -188,7 +190,14 @@ impl ServedModel {
             (CallKind::Chat | CallKind::Responses | CallKind::Messages, _) => template.is_some(),
             (CallKind::Completions | CallKind::Fim, role) => matches!(role, Role::Generate { .. }),
             (CallKind::Embeddings, role) => matches!(role, Role::Embed { .. }),
-            (CallKind::Rerank | CallKind::Speech | CallKind::Transcriptions | CallKind::Translations, _) => false,
+            (
+                CallKind::Rerank
+                | CallKind::Speech
+                | CallKind::Transcriptions
+                | CallKind::Translations
+                | CallKind::Video,
+                _,
+            ) => false,
         };
         let served = CallKind::asked().filter(serves).map(|call| call.needs().name());
         let tools = template.filter(|template| template.takes_tools()).map(|_| "tools");

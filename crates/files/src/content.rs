@@ -55,7 +55,10 @@ impl Files {
 impl Blobs {
     /// What lies in these ranges, one after the other, as a stream of bounded pieces. Ranges of one blob stand together,
     /// in order.
-    pub fn content(&self, ranges: &[BlobRange]) -> impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static {
+    pub fn content(
+        &self,
+        ranges: &[BlobRange],
+    ) -> impl Stream<Item = Result<Bytes, ContentError>> + Send + use<> + 'static {
         let (blobs, mut reads, mut left) = (self.clone(), Vec::new(), u64::MAX);
         for same in ranges.chunk_by(|one, next| one.blob == next.blob) {
             let ranges = same.iter().map(|range| (range.offset, range.len)).collect();

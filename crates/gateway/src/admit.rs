@@ -181,7 +181,7 @@ impl Admitted {
 const fn reads_tokens(call: CallKind) -> bool {
     match call.makes() {
         Makes::Text | Makes::Values => true,
-        Makes::Sound | Makes::Transcript => false,
+        Makes::Sound | Makes::Transcript | Makes::Film => false,
     }
 }
 

@@ -122,6 +122,7 @@ impl Bill {
                 ttft: self.ttft,
             }),
             task: None,
+            film: None,
             cap_held: month_of.on_cap(),
             answer: None,
             now,

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use batchin_domain::{Capability, Class, ClassPrices, PriceVersion};
+use batchin_domain::{Capability, Class, ClassPrices, FilmStyle, PriceVersion};
 use batchin_openai::Fim;
 
 /// Whether a model is there all the time.
@@ -92,6 +92,8 @@ pub struct Model {
     /// Names of voices, each with the one by which its servers know it; the first speaks where none is named. Empty: any name
     /// goes to the servers as it is.
     pub voices: Vec<(String, String)>,
+    /// How it films.
+    pub film: FilmStyle,
     /// As configured; what is really served follows from the upstreams' health.
     pub availability: Availability,
     /// An SPDX name or whatever the operator calls it.

@@ -78,6 +78,8 @@ struct Failed {
 impl Failed {
     fn note(&self, settlement: &Settlement, cause: CommitError) {
         match cause {
+            // Who goes on with a film charges for it.
+            CommitError::Fenced if settlement.film.is_some() => {}
             CommitError::Fenced => self.book_late(settlement),
             CommitError::Unavailable | CommitError::Refused => self.escrow.note_unsure(),
             CommitError::StaleTask => {}

@@ -26,7 +26,7 @@ pub(crate) struct Beside {
 /// A request in the protocol in which model servers are asked.
 pub(crate) fn asked(call: CallKind, body: &Bytes, beside: Beside) -> Result<Asked, InvalidRequest> {
     let AskedAs { body, retelling } = match call {
-        CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Speech => {
+        CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Speech | CallKind::Video => {
             return Ok(Asked { body: body.clone(), retelling: None });
         }
         CallKind::Rerank => return Ok(Asked { body: documents_as_texts(body), retelling: None }),

@@ -251,6 +251,7 @@ impl Gateway {
             given_back: Amount::ZERO,
             usage: None,
             task: Some(finish),
+            film: None,
             cap_held: false,
             answer: None,
             now,

@@ -25,7 +25,8 @@ pub(crate) const fn streams_deltas(call: CallKind) -> bool {
         | CallKind::Rerank
         | CallKind::Speech
         | CallKind::Transcriptions
-        | CallKind::Translations => false,
+        | CallKind::Translations
+        | CallKind::Video => false,
     }
 }
 

@@ -7,6 +7,7 @@ mod chat;
 mod completions;
 mod content;
 mod embeddings;
+mod film;
 mod rerank;
 mod scalar;
 mod speech;
@@ -207,6 +208,7 @@ const fn ways_of(call: CallKind) -> &'static Ways {
         CallKind::Rerank => &rerank::WAYS,
         CallKind::Speech => &speech::WAYS,
         CallKind::Transcriptions | CallKind::Translations => &transcript::WAYS,
+        CallKind::Video => &film::WAYS,
     }
 }
 
@@ -241,6 +243,7 @@ struct Found<'a> {
     speed: Option<&'a RawValue>,
     ref_audio: Option<&'a RawValue>,
     service_tier: Option<&'a RawValue>,
+    duration_seconds: Option<&'a RawValue>,
     /// Bytes of further members that chat templates put into the prompt.
     other_prompt_bytes: u64,
     /// Bytes of a template's arguments that it may put into every message.
@@ -284,6 +287,7 @@ impl<'a> Found<'a> {
             "ref_audio" => (30, &mut self.ref_audio),
             // It steers, and goes to no server.
             "service_tier" => (31, &mut self.service_tier),
+            "duration_seconds" => (50, &mut self.duration_seconds),
             "tool_choice" | "structured_outputs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
                 return Ok(());
@@ -416,6 +420,8 @@ impl<'a> Found<'a> {
             CallKind::Rerank => rerank::wanted(self).map(Wanted::Ranking),
             CallKind::Speech => speech::wanted(self).map(Wanted::Sound),
             CallKind::Transcriptions | CallKind::Translations => Ok(Wanted::Transcript),
+            // Of a film there is no whole answer.
+            CallKind::Video => Ok(Wanted::Choices),
             CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages | CallKind::Fim => {
                 Ok(Wanted::Choices)
             }
@@ -443,7 +449,7 @@ impl<'a> Found<'a> {
 }
 
 /// The names that are read above: from these none may differ by case alone.
-const READ: [&str; 42] = [
+const READ: [&str; 43] = [
     "model",
     "messages",
     "prompt",
@@ -486,6 +492,7 @@ const READ: [&str; 42] = [
     "voice",
     "speed",
     "ref_audio",
+    "duration_seconds",
 ];
 
 fn by_case(key: &str, known: &str) -> InvalidRequest {

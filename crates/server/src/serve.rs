@@ -16,7 +16,7 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
-use batchin_batch::{Batches, Worker, WorkerParts};
+use batchin_batch::{Batches, FilmParts, Films, Maker, Worker, WorkerParts};
 use batchin_config::{Config, Sources};
 use batchin_domain::{Clock, IdSource};
 use batchin_files::{Blobs, Files, FilesParts};
@@ -79,6 +79,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
         .with_webhook_targets(config.webhooks.targets.clone())
         .with_open_limits(config.batches.open);
+    let films = Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), config.films);
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);
@@ -90,17 +91,19 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
             keys: store.keys(),
             chores: store.chores(),
             rows: store.batch_rows(),
-            blobs,
+            blobs: blobs.clone(),
             files: files.clone(),
         };
         Worker::start(parts, &batches, config.batches.worker, &groups.workers);
         files.add_sweep(&mut sweeps);
+        let parts = FilmParts { gateway: gateway.clone(), claims: store.film_claims(), keys: store.keys(), blobs };
+        Maker::start(parts, &films, &groups.workers);
         webhooks::start(&config, &webhooks, &gateway, (&groups.workers, &mut sweeps))?;
     }
     sweeps.start(&groups.beside);
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
-    let parts = api_parts(&config, (&gateway, &store), (batches, files, webhooks), (metrics, stopping.clone()));
+    let parts = api_parts(&config, (&gateway, &store), (batches, films, files, webhooks), (metrics, stopping.clone()));
     let listener = listen::bind(&config.server)?;
     let (started, tls) = (config.clone(), listener.tls());
     reload::watch(Reloader { sources, started, prices: store.prices(), gateway: gateway.clone(), tls }, &groups.beside);
@@ -148,10 +151,10 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
 fn api_parts(
     config: &Config,
     (gateway, store): (&Gateway, &Store),
-    later: (Batches, Files, Webhooks),
+    later: (Batches, Films, Files, Webhooks),
     rest: (PrometheusHandle, CancellationToken),
 ) -> ApiParts {
-    let ((batches, files, webhooks), (metrics, stopping)) = (later, rest);
+    let ((batches, films, files, webhooks), (metrics, stopping)) = (later, rest);
     let settings = ApiSettings {
         internal_token: config.users.internal_token.clone(),
         public_lookup: config.is_lookup_open(),
@@ -171,6 +174,7 @@ fn api_parts(
         max_account_percent: config.server.gateway.max_account_percent,
         max_address_percent: config.server.max_address_percent,
         cors_origins: config.server.cors_origins.clone(),
+        public_url: config.server.public_url.as_str().trim_end_matches('/').to_owned(),
         serves: config.server.roles.api,
     };
     ApiParts {
@@ -184,6 +188,7 @@ fn api_parts(
         pulse: store.pulse(),
         gateway: gateway.clone(),
         batches,
+        films,
         files,
         webhooks,
         clock: Arc::new(World),

@@ -6,11 +6,13 @@
 
 mod answer;
 mod behaviour;
+mod films;
 mod form;
 mod server;
 pub mod voice;
 
 pub use answer::{prompt_tokens, token_text};
 pub use behaviour::{Answer, Behaviour, End, Refusal, UsageMode};
+pub use films::{FILM, FilmFormat, FilmJob, FilmScript};
 pub use form::ReceivedForm;
 pub use server::{ReceivedRequest, SimServer};

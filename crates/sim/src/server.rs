@@ -33,6 +33,7 @@ use tokio::{
 use crate::{
     answer::Job,
     behaviour::{Answer, Behaviour, End, Refusal},
+    films::{FilmJob, FilmScript, Films, Told, pieces, status_of},
     form::ReceivedForm,
     voice,
 };
@@ -93,6 +94,7 @@ struct Shared {
     connections: AtomicU64,
     aborted: AtomicU64,
     changed: Notify,
+    films: Films,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +189,42 @@ impl SimServer {
     /// What happens to the next request, before any other script; several calls line up.
     pub fn queue(&self, behaviour: Behaviour) {
         self.shared.script().next.push_back(behaviour);
+    }
+
+    /// What becomes of films that are asked for from now on.
+    pub fn script_films(&self, script: FilmScript) {
+        self.shared.films.script(script);
+    }
+
+    /// Knows nothing of any film any more, as after a restart.
+    pub fn forget_films(&self) {
+        self.shared.films.forget();
+    }
+
+    /// Is done with every film that was asked for.
+    pub fn finish_films(&self) {
+        self.shared.films.finish();
+    }
+
+    /// Every film that was asked for.
+    pub fn films(&self) -> Vec<FilmJob> {
+        self.shared.films.jobs()
+    }
+
+    /// Waits until so many films have been asked for.
+    pub async fn until_films(&self, count: u64) {
+        self.shared.until(&self.shared.films.begun, count).await;
+    }
+
+    /// Waits until so many of them have been deleted.
+    pub async fn until_films_deleted(&self, count: usize) {
+        loop {
+            let changed = self.shared.changed.notified();
+            if self.films().iter().filter(|film| film.deleted).count() >= count {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// The status that `/health` and its like answer with.
@@ -314,6 +352,12 @@ fn asked_at(path: &str) -> Option<CallKind> {
 
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<SimBody>, CutError> {
     let (head, body) = request.into_parts();
+    if let Some(below) = head.uri.path().strip_prefix("/v1/videos") {
+        let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
+        let told = shared.films.answer((&head.method, below), &head.headers, body);
+        shared.changed.notify_waiters();
+        return Ok(film_told(told));
+    }
     let Some(call) = asked_at(head.uri.path()) else {
         return Ok(housekeeping(&shared, head.uri.path()));
     };
@@ -394,6 +438,20 @@ async fn speak(shared: &Shared, path: &str, body: &[u8], mut abandon: Abandon) -
             Ok(respond(content_type, streamed(Pieces { pieces: pieces.into(), gap, end, abandon })))
         }
         Behaviour::Hang => std::future::pending().await,
+    }
+}
+
+fn film_told(told: Told) -> Response<SimBody> {
+    match told {
+        Told::Json(status, body) => {
+            let mut response = respond("application/json", whole(body.to_string().into()));
+            *response.status_mut() = status_of(status);
+            response
+        }
+        Told::Film(padding) => {
+            let frames = stream::iter(pieces(padding).map(|piece| Ok(Frame::data(piece))));
+            respond("video/mp4", BodyExt::boxed_unsync(StreamBody::new(frames)))
+        }
     }
 }
 

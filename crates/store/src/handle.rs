@@ -5,8 +5,9 @@ use std::path::Path;
 use batchin_db::{Db, OpenError, Options, Outage};
 
 use crate::{
-    Accounts, Agreement, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Endings, FileRows, Keys,
-    Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError, Usage, Voices, schema::MIGRATIONS,
+    Accounts, Agreement, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Endings, FileRows,
+    FilmClaims, FilmRows, Keys, Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError, Usage, Voices,
+    schema::MIGRATIONS,
 };
 
 /// All that is remembered. Held by the server, which gives each part the handles that it needs; they are cheap to clone.
@@ -52,6 +53,8 @@ handles! {
     claims: Claims,
     chores: Chores,
     endings: Endings,
+    film_rows: FilmRows,
+    film_claims: FilmClaims,
     ledger: Ledger,
     nodes: Nodes,
     agreement: Agreement,

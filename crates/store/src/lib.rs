@@ -3,11 +3,11 @@
 //! The only crate that knows the tables. One implementation serves SQLite and PostgreSQL; what differs stands in `db`.
 //! No verb awaits the network with a transaction open, none reads a clock: time and ids are arguments.
 //!
-//! Rows are locked in one order, so that no two verbs wait for each other: node, file, task, batch, webhook_delivery,
+//! Rows are locked in one order, so that no two verbs wait for each other: node, file, task, video_job, batch, webhook_delivery,
 //! account, purse, lease; rows of one table in the order of their keys.
 //!
 //! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `money`,
-//! `outbox`, `inference`, `files`, `file_claims`, `queue`, `commit`, `nodes`, `check`. Rows of several parts meet in
+//! `outbox`, `inference`, `files`, `file_claims`, `queue`, `films`, `commit`, `nodes`, `check`. Rows of several parts meet in
 //! `commit` and above.
 
 mod accounts;
@@ -17,6 +17,7 @@ mod commit;
 mod fence;
 mod file_claims;
 mod files;
+mod films;
 mod handle;
 mod inference;
 mod money;
@@ -43,6 +44,9 @@ pub use files::{
     DeleteFileError, DueFile, FileContent, FileDetails, FileOrder, FilePage, FileRow, FileRows, FinishFileError,
     NewFile,
 };
+pub use films::claims::{ClaimedFilm, FilmClaim, FilmReturn, LeftFilm};
+pub use films::rows::{FilmPage, NewFilm};
+pub use films::{FilmClaims, FilmError, FilmFinish, FilmOrder, FilmPlace, FilmRow, FilmRows, StoredFilm};
 pub use handle::{Pulse, Store};
 pub use inference::idempotency::{Begun, IdempotencyScope, StoredAnswer};
 pub use inference::record::{Outcome, UsageMarks, UsageRecord};

@@ -197,6 +197,7 @@ async fn take_back(tx: &WriteTx, node: NodeId) -> Result<u64, StoreError> {
             [node.uuid().into(), TaskStatus::Pending.code().into()],
         )
         .await?;
+    crate::films::take_back(tx, node).await?;
     tx.run("UPDATE batch SET steward = NULL WHERE chore <> 0 AND steward = $1", [node.uuid().into()]).await?;
     crate::outbox::deliveries::take_back(tx, node).await?;
     let leases =

@@ -18,4 +18,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0012_cache_writes.sql"),
     include_str!("schema/0013_made.sql"),
     include_str!("schema/0014_voices.sql"),
+    include_str!("schema/0015_films.sql"),
 ];

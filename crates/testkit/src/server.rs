@@ -10,7 +10,7 @@ use std::{
 
 use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, Secret, password, router};
-use batchin_batch::{Batches, Worker, WorkerOptions, WorkerParts};
+use batchin_batch::{Batches, FilmParts, Films, FilmsOptions, Maker, Worker, WorkerOptions, WorkerParts};
 use batchin_domain::{
     AccountId, Amount, Balance, Capability, Class, ClassPrices, Clock, IdSource, KeyId, Measure, NodeId, Rate, Tariff,
     Timestamp, TransferId, price::Factor, webhook::TargetPolicy,
@@ -296,7 +296,10 @@ impl TestServer {
             .with_webhook_targets(builder.targets.clone());
         let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
         let webhooks = Webhooks::open(store.outbox(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
+        let films =
+            Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), FilmsOptions::default());
         if builder.worker {
+            Maker::start(film_parts(&store, &gateway, &blobs), &films, &groups[0]);
             let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: RETENTION };
             Worker::start(worker_parts(&store, &gateway, (&blobs, &files)), &batches, options, &groups[0]);
             deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
@@ -313,6 +316,7 @@ impl TestServer {
             pulse: store.pulse(),
             gateway: gateway.clone(),
             batches,
+            films,
             files: files.clone(),
             webhooks,
             clock: clock.clone(),
@@ -452,6 +456,11 @@ pub fn worker_parts(store: &Store, gateway: &Gateway, (blobs, files): (&Blobs, &
     }
 }
 
+/// What a maker of films works with.
+pub fn film_parts(store: &Store, gateway: &Gateway, blobs: &Blobs) -> FilmParts {
+    FilmParts { gateway: gateway.clone(), claims: store.film_claims(), keys: store.keys(), blobs: blobs.clone() }
+}
+
 /// As on loopback with nothing configured.
 fn nothing_configured() -> ApiSettings {
     ApiSettings {
@@ -473,6 +482,7 @@ fn nothing_configured() -> ApiSettings {
         max_account_percent: 90,
         max_address_percent: 50,
         cors_origins: Vec::new(),
+        public_url: "http://batchin.test".to_owned(),
         serves: true,
     }
 }
@@ -500,7 +510,10 @@ async fn start_gateway(
     let books = Books { nodes: store.nodes(), purses: store.purses(), ledger: store.ledger() };
     let keeper = Keeper::start(books, world, options, beside, writers).await.unwrap();
     let names = &["sim", "sim-2"][..addresses.len()];
-    let models = models(names, cache, fim);
+    let mut models = models(names, cache, fim);
+    if kind != Kind::VLLM && kind.can.contains(&Capability::Video) {
+        models.push(film_model(names));
+    }
     let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
     let version = store.prices().publish_prices("test", &body, clock.now()).await.unwrap();
     let catalog = Catalog::new(version, models).unwrap();
@@ -561,6 +574,7 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
         fim,
         token_input: TokenInput::Refuse,
         voices: Vec::new(),
+        film: batchin_domain::FilmStyle::default(),
         availability: Availability::AlwaysOn,
         license: Some("apache-2.0".to_owned()),
         owned_by: "batchin".to_owned(),
@@ -596,6 +610,32 @@ fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model
             ..model("hear-model", &[Capability::Transcription])
         },
     ]
+}
+
+/// `film-model`, on servers that make films, at five cents a second.
+fn film_model(upstreams: &[&str]) -> Model {
+    let factor = |text| Factor::parse(text).unwrap();
+    let price = Tariff::FREE.with(Measure::VideoMs, Rate::parse_dollars("0.05").unwrap());
+    Model {
+        fallback: None,
+        flex_class: Class::Low,
+        voices: Vec::new(),
+        id: "film-model".to_owned(),
+        aliases: Vec::new(),
+        upstreams: upstreams.iter().map(|name| (*name).to_owned()).collect(),
+        upstream_model: None,
+        capabilities: vec![Capability::Video],
+        context_length: 1,
+        max_output_tokens: None,
+        over_limit: OverLimit::Clamp,
+        fim: Fim::Usual(None),
+        token_input: TokenInput::Refuse,
+        film: batchin_domain::FilmStyle::default(),
+        availability: Availability::AlwaysOn,
+        license: None,
+        owned_by: "batchin".to_owned(),
+        prices: ClassPrices::new(price, factor("1"), factor("0.5"), factor("0.25")),
+    }
 }
 
 async fn listen(router: batchin_api::Api, tasks: &Tasks) -> String {

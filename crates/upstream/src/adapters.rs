@@ -135,6 +135,8 @@ pub struct Adapter {
     pub(crate) most_stops: usize,
     /// How it is asked to speak.
     pub(crate) speech: Speaking,
+    /// How it is asked for films, where it makes any.
+    pub(crate) film: Option<FilmManner>,
 }
 
 /// What servers of language models can do.
@@ -165,6 +167,7 @@ const ANY: Adapter = Adapter {
     suffix: Suffix::Filled,
     most_stops: usize::MAX,
     speech: Speaking::AsAsked,
+    film: None,
 };
 
 /// How a server is asked for what stands between a prompt and a `suffix`.
@@ -189,6 +192,17 @@ pub(crate) enum Speaking {
     InWav(&'static [(&'static str, &'static str)]),
     /// By CosyVoice's forms, which are answered with samples that have no head.
     ByForm,
+}
+
+/// In whose words a kind of server takes films; `film.rs` has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FilmManner {
+    /// OpenAI's, as JSON.
+    OpenAi,
+    /// OpenAI's with frames and their rate, as a form alone.
+    Form,
+    /// The same as JSON; a number of seconds is one.
+    Frames,
 }
 
 /// What a server counts in every chunk when asked to.

@@ -3,6 +3,7 @@
 //! It sends a call and classifies what comes back; it never picks a server and never retries by itself.
 
 mod asking;
+mod filming;
 mod parts;
 mod speaking;
 
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 pub use asking::Check;
+pub use filming::FilmBytes;
 
 use crate::{
     absent::Absent,

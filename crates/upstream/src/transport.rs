@@ -435,8 +435,8 @@ pub(crate) struct Targets {
     pub(crate) guarded: Uri,
     /// Where llama.cpp fills in the middle.
     pub(crate) infill: Uri,
-    /// What paths begin with that do not lie below OpenAI's.
-    root: String,
+    /// What stands before all paths below the base, and before those at the root.
+    prefixes: [String; 2],
 }
 
 impl Targets {
@@ -452,19 +452,26 @@ impl Targets {
             Path::AtRoot(path) => format!("{}{path}", prefix.strip_suffix(DEFAULT_PREFIX).unwrap_or(prefix)),
             Path::BelowBase(path) => format!("{prefix}{path}"),
         };
+        let root = prefix.strip_suffix(DEFAULT_PREFIX).unwrap_or(prefix);
         Some(Self {
+            prefixes: [prefix.to_owned(), root.to_owned()],
             calls: CallKind::ALL.into_iter().map(call).collect::<Option<_>>()?,
             health: at(plain(config.kind.health_path))?,
             models: at(plain(MODELS_PATH))?,
             guarded: at(plain(config.kind.guarded_path))?,
             infill: at(plain(INFILL_PATH))?,
-            root: plain(Path::AtRoot("")),
         })
     }
 
-    /// A path that is not one of OpenAI's; `None` where it makes no address.
-    pub(crate) fn at_root(&self, path: &str) -> Option<Uri> {
-        PathAndQuery::try_from(format!("{}{path}", self.root)).ok().map(Uri::from)
+    /// A path with something behind it, which was checked to be no path itself.
+    pub(crate) fn at(&self, path: Path, behind: &str) -> Result<Uri, CallError> {
+        let [base, root] = &self.prefixes;
+        let whole = match path {
+            Path::AtRoot(path) => format!("{root}{path}{behind}"),
+            Path::BelowBase(path) => format!("{base}{path}{behind}"),
+        };
+        let parsed = PathAndQuery::try_from(whole).map(Uri::from);
+        parsed.map_err(|_| CallError::other_replica(CallErrorKind::BadAnswer))
     }
 
     pub(crate) fn call(&self, kind: CallKind) -> Uri {

@@ -28,6 +28,7 @@ const ORDERS: &[(&str, &[&str])] = &[(
         "files",
         "file_claims",
         "queue",
+        "films",
         "commit",
         "nodes",
         "check",

@@ -4,6 +4,7 @@
 
 mod batches;
 mod files;
+mod films;
 mod object;
 mod requests;
 mod stored;

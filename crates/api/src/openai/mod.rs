@@ -2,3 +2,4 @@
 
 pub(crate) mod batches;
 pub(crate) mod files;
+pub(crate) mod videos;

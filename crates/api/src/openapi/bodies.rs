@@ -3,7 +3,10 @@
 //! What a model server may judge otherwise is described in words: a schema that is stricter than the server would have
 //! clients refuse what works, and a looser one would have them send what does not.
 
-use batchin_domain::CallKind;
+use batchin_domain::{
+    AspectRatio, CallKind,
+    film::{MAX_FILM_PROMPT, MAX_FILM_SECONDS},
+};
 use batchin_openai::{MAX_SPEECH_CHARACTERS, SoundFormat, TranscriptFormat};
 use serde_json::{Value, json};
 
@@ -50,6 +53,7 @@ pub(super) const fn inference(call: CallKind) -> Inference {
         CallKind::Translations => {
             ("Translate what is said into English", "TranslationRequest", "whisper-1", transcript)
         }
+        CallKind::Video => ("Have a film made", "VideoRequest", "wan2.2-t2v", video),
         CallKind::Fim => ("Fill in the middle, as Mistral's API does", "FimRequest", "smollm2-135m-instruct", fim),
     };
     Inference { summary, schema, model, body }
@@ -73,6 +77,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("EstimateOfFile", closed(&["input_file_id"], json!({ "input_file_id": file_id(), "priority": priority() }))),
         ("UploadFile", upload()),
         ("CreateVoice", create_voice()),
+        ("CreateVideo", of_model(openai_video(), inference(CallKind::Video).model)),
         ("CountTokensRequest", of_model(counted(), inference(CallKind::Messages).model)),
     ];
     schemas.extend(calls);
@@ -205,6 +210,39 @@ pub(super) fn as_form(call: CallKind) -> Value {
         "description": "What `verbose_json` has the times of." });
     form["properties"]["timestamp_granularities[]"] = times;
     form
+}
+
+fn video() -> Value {
+    let ratios = AspectRatio::ALL.map(AspectRatio::name);
+    closed(
+        &["prompt"],
+        json!({
+            "prompt": film_prompt(),
+            "duration_seconds": { "type": ["integer", "null"], "minimum": 1, "maximum": MAX_FILM_SECONDS,
+                "description": "4 without it. A server may be set up for less." },
+            "aspect_ratio": { "enum": ratios.iter().map(|name| json!(name)).chain([Value::Null]).collect::<Vec<_>>(),
+                "description": "`16:9` without it." },
+        }),
+    )
+}
+
+fn film_prompt() -> Value {
+    json!({ "type": "string", "minLength": 1, "maxLength": MAX_FILM_PROMPT, "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+        "examples": ["A red kite over the sea."] })
+}
+
+/// A film in OpenAI's shape.
+fn openai_video() -> Value {
+    let seconds = (1..=MAX_FILM_SECONDS).map(|seconds| json!(seconds.to_string())).chain([Value::Null]);
+    closed(
+        &["prompt"],
+        json!({
+            "prompt": film_prompt(),
+            "seconds": { "enum": seconds.collect::<Vec<_>>(), "description": "`4` without it." },
+            "size": { "type": ["string", "null"], "pattern": "^[0-9]{2,4}x[0-9]{2,4}$", "examples": ["848x480"],
+                "description": "Width and height in steps of 16 pixels, no larger than the model's films." },
+        }),
+    )
 }
 
 /// Text that can be stored.
@@ -444,7 +482,7 @@ fn create_batch_of_file() -> Value {
     let mut properties = terms();
     properties["input_file_id"] = file_id();
     properties["completion_window"]["type"] = "string".into();
-    let paths = CallKind::ALL.map(CallKind::path).into_iter().chain(CallKind::ALL.map(CallKind::path_below_v1));
+    let paths = CallKind::answered().map(CallKind::path).chain(CallKind::answered().map(CallKind::path_below_v1));
     properties["endpoint"] = json!({
         "enum": paths.map(Value::from).chain([Value::Null]).collect::<Vec<_>>(),
         "description": "The kind of call of every line. Ours: without it, lines may differ." });

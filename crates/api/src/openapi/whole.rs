@@ -22,7 +22,7 @@ pub(crate) fn complete(mut whole: Value) -> Value {
         whole["components"]["schemas"][name] = schema;
     }
     let mut described = whole["paths"].take();
-    for call in CallKind::ALL {
+    for call in CallKind::answered() {
         described[call.path()] = json!({ "post": inference(call) });
     }
     for (path, call) in CallKind::BESIDE {
@@ -62,6 +62,7 @@ fn inference(call: CallKind) -> Value {
         CallKind::Transcriptions | CallKind::Translations => {
             ("OpenAI", "events `transcript.text.delta`, the last of which is `transcript.text.done`")
         }
+        CallKind::Video => ("", ""),
         CallKind::Chat | CallKind::Completions => ("OpenAI", "events that close with `data: [DONE]`"),
     };
     let passed = format!(
@@ -117,10 +118,15 @@ fn calls(item: &mut Value) -> Vec<(String, &mut Value)> {
 fn other_bases(path: &str) -> Vec<Option<String>> {
     let bare = |path: &str| path.strip_prefix("/v1").map(str::to_owned);
     match path.strip_prefix("/openai") {
-        // Files have one shape.
-        Some(below) if below.starts_with("/v1/files") => vec![Some(below.to_owned()), bare(below)],
+        // Files and films have one shape.
+        Some(below) if below.starts_with("/v1/files") || below.starts_with("/v1/videos") => {
+            vec![Some(below.to_owned()), bare(below)]
+        }
         Some(_) => Vec::new(),
-        None => vec![bare(path), CallKind::from_url(path).map(|_| format!("/openai{path}"))],
+        None => {
+            let is_inference = CallKind::from_url(path).is_some() || path.starts_with("/v1/video");
+            vec![bare(path), is_inference.then(|| format!("/openai{path}"))]
+        }
     }
 }
 
@@ -176,6 +182,8 @@ fn complete_parameter(path: &str, parameter: &mut Value) {
     let bounds = match (path, name.as_str()) {
         (_, "offset") => json!({ "minimum": 0, "maximum": 1_000_000 }),
         ("/v1/batches/{id}" | "/v1/batches/{id}/results", "after") => json!({ "minimum": 0, "maximum": u32::MAX }),
+        ("/v1/video" | "/openai/v1/videos", "after") => json!({ "pattern": "^video_[0-9a-f]{32}$" }),
+        ("/openai/v1/videos/{id}/content", "variant") => json!({ "enum": ["video"] }),
         ("/openai/v1/files", "after") => json!({ "pattern": "^file-[0-9a-f]{32}$" }),
         ("/openai/v1/batches", "after") => json!({ "pattern": format!("^(batch_[0-9a-f]{{32}}|{UUID})$") }),
         ("/v1/webhooks/deliveries", "after") => json!({ "pattern": "^evt_[0-9a-f]{32}$" }),

@@ -7,5 +7,6 @@ pub(crate) mod models;
 pub(crate) mod topup;
 pub(crate) mod usage;
 pub(crate) mod users;
+pub(crate) mod video;
 pub(crate) mod voices;
 pub(crate) mod webhooks;

@@ -11,6 +11,7 @@ mod edges;
 mod embeddings;
 mod fallbacks;
 mod files;
+mod films;
 mod fim;
 mod front;
 mod hearing;

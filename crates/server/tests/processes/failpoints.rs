@@ -81,6 +81,22 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("task.failed", 1, Scene::FailingTask),
     ("batch.blocked", 1, Scene::PoorBatch),
     ("batch.unblocked", 1, Scene::PoorBatch),
+    ("film.created", 1, Scene::Film),
+    ("film.claimed", 1, Scene::Film),
+    ("film.submitting", 1, Scene::Film),
+    ("film.submitted", 1, Scene::Film),
+    ("film.noted", 1, Scene::Film),
+    ("film.stored", 1, Scene::Film),
+    ("commit.written", 1, Scene::Film),
+    ("commit.durable", 1, Scene::Film),
+    ("film.finished", 1, Scene::Film),
+    ("film.lost", 1, Scene::LostFilm),
+    ("film.submitted", 2, Scene::LostFilm),
+    ("film.failing", 1, Scene::FailingFilm),
+    ("film.failed", 1, Scene::FailingFilm),
+    ("film.left", 1, Scene::CancelledFilm),
+    ("film.removed", 1, Scene::RemovedFilm),
+    ("film.returned", 1, Scene::StoppedFilm),
     ("blobs.named", 1, Scene::Start),
     ("node.joined", 1, Scene::Start),
     ("prices.published", 1, Scene::Start),
@@ -123,6 +139,10 @@ on_both! {
 
     async fn while_batches_run_with_blobs_in_a_bucket(backend) {
         die_at_each(backend, Play::Buckets).await;
+    }
+
+    async fn while_films_are_made(backend) {
+        die_at_each(backend, Play::Films).await;
     }
 
     async fn while_the_server_comes_and_goes(backend) {

@@ -2,7 +2,7 @@
 
 use batchin_domain::{AccountId, Amount, KeyId, Month, Timestamp, TransferId};
 
-use crate::{IdempotencyScope, StoredAnswer, TaskFinish, UsageRecord};
+use crate::{FilmFinish, IdempotencyScope, StoredAnswer, TaskFinish, UsageRecord};
 
 /// One request's charge and everything that must be durable with it.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Settlement {
     pub usage: Option<UsageRecord>,
     /// The task that ends with it.
     pub task: Option<TaskFinish>,
+    /// The film whose job ends with it. Boxed: few requests make one.
+    pub film: Option<Box<FilmFinish>>,
     /// Whether the hold also lay on what the task's batch may cost.
     pub cap_held: bool,
     /// The answer to remember for the request's Idempotency-Key.

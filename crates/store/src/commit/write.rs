@@ -6,7 +6,7 @@ use std::{
 };
 
 use batchin_db::{Db, Dialect, Source, Target, Value, WriteTx, both, columns_of, exactly};
-use batchin_domain::{AccountId, Measure, Purse, PurseKind, TaskStatus, ledger::Movement};
+use batchin_domain::{AccountId, Amount, Measure, Purse, PurseKind, TaskStatus, ledger::Movement};
 use futures::join;
 use uuid::Uuid;
 
@@ -43,6 +43,7 @@ async fn group_in(
         Before::Perhaps => known_charges(&tx, settlements).await?,
     };
     let mut current = current_claims(&tx, settlements).await?;
+    let mut films = HashSet::new();
     let mut results = Vec::with_capacity(settlements.len());
     let mut fresh = Vec::with_capacity(settlements.len());
     for settlement in settlements {
@@ -50,6 +51,10 @@ async fn group_in(
             results.push(Ok(()));
         // A claim ends once, in this group too.
         } else if settlement.task.as_ref().is_some_and(|t| !current.remove(&(t.task.uuid(), t.epoch))) {
+            results.push(Err(CommitError::StaleTask));
+        } else if let Some(film) = &settlement.film
+            && !(films.insert(film.video) && crate::films::is_current(&tx, film).await?)
+        {
             results.push(Err(CommitError::StaleTask));
         } else {
             results.push(Ok(()));
@@ -62,6 +67,7 @@ async fn group_in(
     let (ends, charges) = (Ends::lock(&tx, &fresh).await?, Charges::of(&fresh));
     let (ended, posted) = join!(ends.write(&tx), post_to_accounts(&tx, &charges.accounts));
     let ((), next_seq) = both(ended, posted)?;
+    end_films(&tx, &fresh).await?;
     let balances = charges.balances();
     // Their order does not matter: whoever changes a lease has its purse or its account locked, and purses go in order.
     let (leases, purses, transfers, usage, answers) = join!(
@@ -82,6 +88,13 @@ async fn known_charges(tx: &WriteTx, settlements: &[Box<Settlement>]) -> Result<
     let mut known = HashSet::new();
     for settlement in settlements {
         let id = settlement.charge_id.uuid();
+        if let Some(film) = &settlement.film {
+            // A film may cost nothing; that its job has ended under this claim tells.
+            if crate::films::is_finished(tx, film).await? {
+                known.insert(id);
+            }
+            continue;
+        }
         let written = match &settlement.task {
             // Without a charge the task tells: a claim's epoch stays on it when that claim ends it.
             Some(task) if settlement.charge.is_zero() && settlement.given_back.is_zero() => tx.one(
@@ -110,6 +123,17 @@ async fn current_claims(tx: &WriteTx, settlements: &[Box<Settlement>]) -> Result
     let sql = |these: &str| format!("SELECT id, epoch FROM task WHERE state = $1 AND id {these} ORDER BY id{lock}");
     let rows = tx.all_of(ids, vec![TaskStatus::Running.code().into()], sql).await?;
     rows.iter().map(|row| Ok((row.get("id")?, row.get("epoch")?))).collect()
+}
+
+/// Ends the jobs of films whose charges are in this group.
+async fn end_films(tx: &WriteTx, fresh: &[&Settlement]) -> Result<(), StoreError> {
+    for settlement in fresh {
+        if let Some(film) = &settlement.film {
+            let cost = settlement.usage.as_ref().map_or(Amount::ZERO, |usage| usage.cost);
+            crate::films::finish(tx, film, cost, settlement.now).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What a group charges and gives back.

@@ -12,6 +12,7 @@ mod chores;
 mod commits;
 mod conservation;
 mod files;
+mod films;
 mod idempotency;
 mod leases;
 mod ledger;

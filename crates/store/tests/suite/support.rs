@@ -260,6 +260,7 @@ impl Db {
             given_back: Amount::ZERO,
             usage: Some(self.usage(charge)),
             task: None,
+            film: None,
             answer: None,
             now: now(),
         }

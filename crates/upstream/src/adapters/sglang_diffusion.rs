@@ -1,6 +1,13 @@
 //! Holds: SGLang Diffusion.
 
-use super::{ANY, Adapter, Path};
+use batchin_domain::Capability;
 
-pub(super) const ADAPTER: Adapter =
-    Adapter { name: "sglang-diffusion", can: &[], health_path: Path::AtRoot("/liveness"), ..ANY };
+use super::{ANY, Adapter, FilmManner, Path};
+
+pub(super) const ADAPTER: Adapter = Adapter {
+    name: "sglang-diffusion",
+    can: &[Capability::Video],
+    health_path: Path::AtRoot("/liveness"),
+    film: Some(FilmManner::Frames),
+    ..ANY
+};

@@ -2,11 +2,11 @@
 
 use batchin_domain::Capability;
 
-use super::{ANY, Adapter, Counts, Path, PriorityOrder, Speaking};
+use super::{ANY, Adapter, Counts, FilmManner, Path, PriorityOrder, Speaking};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "vllm-omni",
-    can: &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Speech],
+    can: &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Speech, Capability::Video],
     streams_token_by_token: true,
     stops_when_left: true,
     counts: Counts::OfEachAnswer,
@@ -14,5 +14,6 @@ pub(super) const ADAPTER: Adapter = Adapter {
     priority_order: PriorityOrder::LowerFirst,
     // Without it nothing comes before all of it is spoken; and in other formats it does not stream.
     speech: Speaking::InWav(&[("stream_format", "\"audio\"")]),
+    film: Some(FilmManner::Form),
     ..ANY
 };

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Replica;
 use crate::{
-    adapters::Speaking,
+    adapters::{Path, Speaking},
     call::{Call, Speech, Voice},
     failure::{CallError, CallErrorKind, Retry},
     form::Form,
@@ -42,7 +42,7 @@ impl Replica {
         let mut failed = CallError::other_replica(CallErrorKind::BadAnswer);
         for format in formats {
             let asking = self.asking((call, speech), *format)?;
-            match self.asked(call, asking, started).await {
+            match self.sound_of(call, asking, started).await {
                 Ok((opening, carried, first)) => {
                     self.absent.answered(call.public_model, call.kind);
                     return Ok(opening.into_sound(carried, first, lease));
@@ -60,13 +60,13 @@ impl Replica {
         Err(failed)
     }
 
-    async fn asked(
+    async fn sound_of(
         &self,
         call: &Call<'_>,
         asking: Asking,
         started: Instant,
     ) -> Result<(Opening, Carried, Bytes), CallError> {
-        let response = self.sent(self.speech_request(call, &asking), started).await?;
+        let response = self.sent(self.speech_request(call, &asking)?, started).await?;
         if !response.status().is_success() {
             return Err(Box::pin(self.refusal(response)).await);
         }
@@ -89,15 +89,15 @@ impl Replica {
         CallError { retry: Retry::OtherReplica, client_error: None, ..said }
     }
 
-    fn speech_request(&self, call: &Call<'_>, asking: &Asking) -> Request<SentBody> {
+    fn speech_request(&self, call: &Call<'_>, asking: &Asking) -> Result<Request<SentBody>, CallError> {
         let mut request = Request::new(SentBody::of(asking.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = match asking.path {
-            Some(path) => self.targets.at_root(path).unwrap_or_else(|| self.targets.call(call.kind)),
+            Some(path) => self.targets.at(Path::AtRoot(path), "")?,
             None => self.targets.call(call.kind),
         };
         self.set_headers(request.headers_mut(), call, asking.content_type.clone());
-        request
+        Ok(request)
     }
 
     fn asking(&self, (call, speech): (&Call<'_>, &Speech), format: SoundFormat) -> Result<Asking, CallError> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::HeaderValue;
 
 /// `attachment` with this name: as it is where that is safe, and beside an ASCII likeness where it is not.
-pub(super) fn attachment(filename: &str) -> HeaderValue {
+pub(crate) fn attachment(filename: &str) -> HeaderValue {
     let is_plain = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | '%');
     let likeness: String = filename.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
     let mut text = format!("attachment; filename=\"{likeness}\"");

@@ -6,7 +6,7 @@ pub(crate) mod delete;
 pub(crate) mod disposition;
 mod form;
 pub(crate) mod list;
-mod part;
+pub(crate) mod part;
 pub(crate) mod show;
 
 use batchin_store::FileRow;

@@ -9,7 +9,7 @@ use http::{
 
 /// What is to be sent of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// All of it.
     Whole,
     /// These bytes.
@@ -20,7 +20,7 @@ pub(super) enum Part {
 
 /// The part that is asked for of a file of `length` bytes that `etag` names. Several ranges at once, other units and
 /// what is no range are answered with the whole, as the standard allows.
-pub(super) fn asked(headers: &HeaderMap, etag: &str, length: u64) -> Part {
+pub(crate) fn asked(headers: &HeaderMap, etag: &str, length: u64) -> Part {
     let Some(ranges) = headers.get(RANGE).and_then(|value| value.to_str().ok()?.trim().strip_prefix("bytes=")) else {
         return Part::Whole;
     };

@@ -29,6 +29,18 @@ pub enum Scene {
     FailingTask,
     /// A batch of somebody who has no money.
     PoorBatch,
+    /// A film.
+    Film,
+    /// A film whose server forgets it.
+    LostFilm,
+    /// A film that its server fails at.
+    FailingFilm,
+    /// A film that is cancelled while it is made.
+    CancelledFilm,
+    /// A film that is removed once it is made.
+    RemovedFilm,
+    /// The server is told to stop while a film is made.
+    StoppedFilm,
     /// The server starts.
     Start,
     /// A batch made from a file.
@@ -55,6 +67,7 @@ pub enum Play {
     Requests,
     Batches,
     Buckets,
+    Films,
     Server,
     Servers,
 }
@@ -78,6 +91,12 @@ impl Scene {
             | Self::FailingTask
             | Self::PoorBatch => Play::Batches,
             Self::BucketBatch => Play::Buckets,
+            Self::Film
+            | Self::LostFilm
+            | Self::FailingFilm
+            | Self::CancelledFilm
+            | Self::RemovedFilm
+            | Self::StoppedFilm => Play::Films,
             Self::Start | Self::Quiet | Self::Stop => Play::Server,
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,
         }

@@ -1,6 +1,11 @@
 //! Holds: a server that dies in the middle of a scene, and what must hold once it has started again.
 
-use batchin_testkit::Backend;
+use std::time::Duration;
+
+use batchin_testkit::{
+    Backend,
+    sim::{FilmFormat, FilmScript},
+};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
@@ -14,6 +19,13 @@ const CENTS: u32 = 600;
 /// Tokens of a stream that goes on for longer than the gateway waits before it flushes usage.
 const LONG: i64 = 56;
 
+/// Nano-dollars of the simulated server's film of four seconds, at the price below.
+const FILM: i64 = 4_000_000;
+/// Dollars of a second of film.
+const FILM_SECOND: &str = "0.001";
+/// Longer than any test.
+const HOUR: Duration = Duration::from_secs(3_600);
+
 /// One server, which dies again and again, on one database.
 pub struct Stage {
     world: World,
@@ -25,8 +37,8 @@ pub struct Stage {
     acknowledged: Vec<String>,
     /// What the model servers may have produced beyond ten tokens a call, in nano-dollars.
     beyond: i64,
-    /// Rows of usage and batches at the last look.
-    known: (usize, usize),
+    /// Rows of usage, batches and charged films at the last look.
+    known: (usize, usize, usize),
     scenes: usize,
 }
 
@@ -43,6 +55,11 @@ enum After {
     BatchOnce(String),
     /// A batch of this account ends.
     PoorBatch(Account),
+    /// Every film comes to this, and the last of them was asked of servers so many times at most.
+    Films {
+        status: &'static str,
+        asked: usize,
+    },
 }
 
 fn tasks(models: &[&str]) -> Vec<Value> {
@@ -71,7 +88,8 @@ impl Stage {
             .model("slow", "sim:tokens=10,first_ms=300")
             .model_on(1, "broken", "sim:status=500")
             .speaking_model_on(1, "voice", "sim:gap_ms=2")
-            .model_on(1, "hosted", "sim:tokens=10,first_ms=300");
+            .model_on(1, "hosted", "sim:tokens=10,first_ms=300")
+            .film_model_on(1, "film", FILM_SECOND);
         let mut world = World::with_sims(backend, 2, settings).await;
         if let Some(bucket) = &bucket {
             world = world.with_bucket(bucket);
@@ -80,7 +98,7 @@ impl Stage {
         let budget = world.key(&account.email, &["--rpm", "10000000", "--budget-cents", "100000"]).await;
         let account = account.with_key(&budget);
         let node = world.new_node();
-        Self { world, _bucket: bucket, node, account, acknowledged: Vec::new(), beyond: 0, known: (0, 0), scenes: 0 }
+        Self { world, _bucket: bucket, node, account, acknowledged: Vec::new(), beyond: 0, known: (0, 0, 0), scenes: 0 }
     }
 
     /// Plays the scene to its death, starts the server again and looks whether anything was lost or doubled.
@@ -174,6 +192,12 @@ impl Stage {
                 timeout(PATIENCE, self.world.sim().until_calls(calls + 1)).await.expect("tasks run");
                 self.node.stop();
             }
+            Scene::Film
+            | Scene::LostFilm
+            | Scene::FailingFilm
+            | Scene::CancelledFilm
+            | Scene::RemovedFilm
+            | Scene::StoppedFilm => after = self.film(scene).await,
             Scene::AskOther | Scene::GiveOther | Scene::DeadOther => self.beside_another(scene, point).await,
             Scene::Stalled => self.stall(point).await,
         }
@@ -198,6 +222,63 @@ impl Stage {
             self.world.grant(&poor.email, 1).await;
         }
         After::PoorBatch(poor)
+    }
+
+    /// A film, and what happens to it. The world's second server makes it, or does not.
+    async fn film(&mut self, scene: Scene) -> After {
+        let (account, at) = (self.account.clone(), self.node.address.clone());
+        let sim = &self.world.sims[1];
+        let before = sim.films().len();
+        let plain = FilmScript { format: FilmFormat::OpenAi, ..FilmScript::default() };
+        let lasting = FilmScript { takes: HOUR, ..plain.clone() };
+        let script = match scene {
+            Scene::Film | Scene::RemovedFilm => plain.clone(),
+            Scene::FailingFilm => FilmScript { fails: Some((500, "out of memory".to_owned())), ..plain.clone() },
+            _ => lasting,
+        };
+        sim.script_films(script);
+        let wish = json!({"model": "film", "prompt": "a kite"});
+        let begun = account.try_post(&at, "/v1/video/generate", &wish).await;
+        let films = u64::try_from(before).unwrap() + 1;
+        let mut after = After::Films { status: "completed", asked: before + 2 };
+        match scene {
+            // Its charge is not known to be refused: the film is made whatever happens.
+            Scene::Film => self.beyond += FILM,
+            Scene::LostFilm => {
+                self.beyond += FILM;
+                timeout(PATIENCE, sim.until_films(films)).await.expect("it is asked for");
+                sim.script_films(plain);
+                sim.forget_films();
+                after = After::Films { status: "completed", asked: before + 3 };
+            }
+            Scene::FailingFilm => after = After::Films { status: "failed", asked: before + 1 },
+            Scene::CancelledFilm | Scene::RemovedFilm => {
+                let id = begun.expect("it lives").json()["id"].as_str().unwrap().to_owned();
+                let path = format!("/v1/video/{id}");
+                let (wanted, status) = match scene {
+                    Scene::CancelledFilm => ("in_progress", "cancelled"),
+                    _ => ("completed", ""),
+                };
+                until("the film goes on", async || {
+                    (account.get(&at, &path).await.json()["status"] == wanted).then_some(())
+                })
+                .await;
+                account.delete(&at, &path).await;
+                if scene == Scene::RemovedFilm {
+                    self.beyond += FILM;
+                }
+                after = After::Films { status, asked: before + 1 };
+            }
+            _ => {
+                self.beyond += FILM;
+                timeout(PATIENCE, sim.until_films(films)).await.expect("it is asked for");
+                self.node.stop();
+                self.node.wait_for_death().await;
+                self.world.sims[1].finish_films();
+                after = After::Films { status: "completed", asked: before + 2 };
+            }
+        }
+        after
     }
 
     /// Two servers want the same money, or one is dead.
@@ -276,6 +357,29 @@ impl Stage {
                 assert_eq!((third.header("idempotent-replayed"), &third.body), (Some("true"), &again.body));
                 assert_eq!(account.batches(at).await.len(), self.known.1 + 1, "it is one batch");
             }
+            After::Films { status, asked } => {
+                let over = async || {
+                    let films: Vec<Value> = serde_json::from_slice(&account.get(at, "/v1/video").await.body).unwrap();
+                    let is_over = |film: &Value| !film["completed_at"].is_null() || film["expires_at"].is_string();
+                    films.iter().all(is_over).then_some(films)
+                };
+                let films = until("every film is over", over).await;
+                let last = films.first().map_or("", |film| film["status"].as_str().unwrap());
+                assert!(status.is_empty() || last == status, "{films:?}");
+                assert!(self.world.sims[1].films().len() <= asked, "it is asked for again only where it may be lost");
+                let rows = account.usage(at).await;
+                let charged = rows.iter().filter(|row| row["endpoint"] == "video").count();
+                assert_eq!(
+                    charged,
+                    self.known.2 + usize::from(matches!(status, "completed" | "")),
+                    "one film, one charge"
+                );
+                if status == "completed" {
+                    let id = films[0]["id"].as_str().unwrap();
+                    let film = account.get(at, &format!("/v1/video/{id}/content")).await;
+                    assert_eq!((film.status, &film.body[..]), (200, batchin_testkit::sim::FILM));
+                }
+            }
             After::PoorBatch(poor) => {
                 self.batches_end(&poor).await;
                 // One cent is ten answers.
@@ -314,8 +418,9 @@ impl Stage {
         let all = account.chat(at, &chat("fixed", left)).await;
         assert_eq!(all.status, 200, "something is stuck: {all:?}");
         self.acknowledged.push(all.json()["id"].as_str().unwrap().to_owned());
-        let rows = account.usage(at).await.len();
+        let rows = account.usage(at).await;
+        let films = rows.iter().filter(|row| row["endpoint"] == "video").count();
         self.world.ledger().await;
-        self.known = (rows, batches);
+        self.known = (rows.len(), batches, films);
     }
 }

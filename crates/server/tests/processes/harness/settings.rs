@@ -9,6 +9,9 @@ pub const CENT: i64 = 10_000_000;
 /// Dollars per million tokens.
 const PRICE: &str = "100";
 
+/// What a model of films can do.
+const FILMS: &str = "\"video\"";
+
 /// What the servers of a test are told.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -94,6 +97,16 @@ impl Settings {
         self.model_for("\"rerank\"", id, script)
     }
 
+    /// Also a model that makes films, at so many dollars a second, on the test's `upstream`th simulated server.
+    pub fn film_model_on(self, upstream: usize, id: &str, price: &str) -> Self {
+        let mut settings = self.model_on(upstream, id, id);
+        if let Some(model) = settings.models.last_mut() {
+            model.capabilities = FILMS;
+            price.clone_into(&mut model.price);
+        }
+        settings
+    }
+
     fn model_for(self, capabilities: &'static str, id: &str, script: &str) -> Self {
         let mut settings = self.model(id, script);
         if let Some(model) = settings.models.last_mut() {
@@ -129,11 +142,15 @@ impl Settings {
             writeln!(text, "base_url = \"{url}\"\nslots = {slots}").unwrap();
         }
         for Model { id, script, price, upstream, capabilities } in &self.models {
+            let priced = match *capabilities {
+                FILMS => format!("video_second = {price}"),
+                _ => format!("std_input = 0\nstd_output = {price}\ncharacters = {price}"),
+            };
             writeln!(
                 text,
                 "[[models]]\nid = \"{id}\"\nupstreams = [\"sim-{upstream}\"]\nupstream_model = \"{script}\"\n\
                  capabilities = [{capabilities}]\ntoken_input = \"pass\"\ncontext_length = 131072\nmax_output_tokens = 65536\n\
-                 [models.pricing]\nstd_input = 0\nstd_output = {price}\ncharacters = {price}"
+                 [models.pricing]\n{priced}"
             )
             .unwrap();
         }
