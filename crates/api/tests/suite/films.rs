@@ -71,7 +71,7 @@ both! {
             assert_eq!((film.status, film.header("content-type"), &film.body[..]), (200, "video/mp4", FILM));
             assert_eq!(spent(&server, DOLLAR).await, PRICE, "{kind}");
             let rows = server.get("/v1/usage/logs").await.ok();
-            assert_eq!((&rows[0]["endpoint"], rows[0]["estimated"].as_bool()), (&json!("video"), Some(false)), "{rows}");
+            assert_eq!((&rows[0]["endpoint"], rows[0]["estimated"].as_bool()), (&json!("/v1/video/generate"), Some(false)), "{rows}");
             let sent = server.sim.films().remove(0);
             let body = String::from_utf8(sent.body.to_vec()).unwrap();
             assert!(body.contains("480x848") && body.contains("a kite"), "{body}");

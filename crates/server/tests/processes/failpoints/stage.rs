@@ -368,7 +368,7 @@ impl Stage {
                 assert!(status.is_empty() || last == status, "{films:?}");
                 assert!(self.world.sims[1].films().len() <= asked, "it is asked for again only where it may be lost");
                 let rows = account.usage(at).await;
-                let charged = rows.iter().filter(|row| row["endpoint"] == "video").count();
+                let charged = rows.iter().filter(|row| row["endpoint"] == "/v1/video/generate").count();
                 assert_eq!(
                     charged,
                     self.known.2 + usize::from(matches!(status, "completed" | "")),
@@ -419,7 +419,7 @@ impl Stage {
         assert_eq!(all.status, 200, "something is stuck: {all:?}");
         self.acknowledged.push(all.json()["id"].as_str().unwrap().to_owned());
         let rows = account.usage(at).await;
-        let films = rows.iter().filter(|row| row["endpoint"] == "video").count();
+        let films = rows.iter().filter(|row| row["endpoint"] == "/v1/video/generate").count();
         self.world.ledger().await;
         self.known = (rows.len(), batches, films);
     }
