@@ -131,7 +131,7 @@ both! {
         assert_eq!(server.sim.requests()[3].path, "/v1/audio/translations");
         let row = &server.get("/v1/usage/logs").await.ok()[0];
         assert_eq!((&row["audio_seconds"], &row["input_tokens"], &row["output_tokens"]), (&json!(2.5), &json!(0), &json!(0)), "{row}");
-        assert_eq!((&row["estimated"], &row["outcome"]), (&json!(false), &json!("completed")), "{row}");
+        assert_eq!((&row["estimated"], &row["status"]), (&json!(false), &json!("completed")), "{row}");
         until_gone(&server).await;
         server.stop().await;
     }
@@ -383,16 +383,23 @@ async fn an_upload_that_drips_is_told_so() {
     server.stop().await;
 }
 
-/// Takes one call of any size, keeps nothing of it, and answers.
+/// Says that it is well until one call of any size comes, of which it keeps nothing, and answers that.
 async fn forgetful(listener: TcpListener) {
-    let (mut socket, _) = listener.accept().await.unwrap();
-    let (mut head, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
-    let begins = loop {
+    let mut piece = vec![0; 64 * 1024];
+    let (mut socket, mut head) = loop {
+        let (mut socket, _) = listener.accept().await.unwrap();
         let read = socket.read(&mut piece).await.unwrap();
-        head.extend_from_slice(&piece[..read]);
+        if piece.starts_with(b"POST") {
+            break (socket, piece[..read].to_vec());
+        }
+        socket.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+    };
+    let begins = loop {
         if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
         }
+        let read = socket.read(&mut piece).await.unwrap();
+        head.extend_from_slice(&piece[..read]);
     };
     let text = String::from_utf8_lossy(&head[..begins]).to_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("its length is known");
