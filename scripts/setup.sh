@@ -29,6 +29,7 @@ for what in "$@"; do
       python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("pip") is None)' 2>/dev/null || packages+=(python3-pip)
       need curl curl
       want espeak-ng espeak-ng
+      want lame lame
       ;;
     test)
       need_file '/usr/lib/postgresql/*/bin/initdb' postgresql

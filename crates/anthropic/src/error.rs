@@ -21,9 +21,9 @@ pub(crate) const fn kind(code: Code) -> &'static str {
         Code::Forbidden => "permission_error",
         Code::NotFound | Code::ModelNotFound => "not_found_error",
         Code::PayloadTooLarge => "request_too_large",
-        Code::RateLimitExceeded => "rate_limit_error",
+        Code::RateLimitExceeded | Code::ResourceUnavailable => "rate_limit_error",
         Code::UpstreamTimeout => "timeout_error",
-        Code::ServiceUnavailable | Code::ResourceUnavailable => "overloaded_error",
+        Code::ServiceUnavailable => "overloaded_error",
         Code::UpstreamError | Code::InsufficientStorage | Code::Internal => "api_error",
         Code::InvalidRequest
         | Code::Conflict

@@ -130,6 +130,11 @@ impl Tariff {
         self
     }
 
+    /// Whether a measure costs anything.
+    pub fn charges_for(self, measure: Measure) -> bool {
+        self.rate(measure) != Rate::FREE
+    }
+
     /// What one of a measure costs.
     pub const fn rate(self, measure: Measure) -> Rate {
         self.0[measure as usize]

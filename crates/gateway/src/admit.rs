@@ -18,7 +18,6 @@ use crate::{
     Availability, Catalog, IdempotencyKey, Model, OverLimit, Sound, TokenInput, Work,
     reserve::Ceiling,
     retell::{Asked, Beside, asked},
-    spoken::is_priced_by_time,
 };
 
 /// Tokens that a chat template may add around one message.
@@ -207,6 +206,13 @@ pub(crate) fn admit_on(model: &Arc<Model>, inbound: &Inbound) -> Result<Admitted
     checked(model, inbound, read(inbound)?)
 }
 
+/// Checks a request against the model that stands in for its own, whose servers are away. What only that one cannot do waits
+/// for them.
+pub(crate) fn admit_instead(catalog: &Catalog, model: &Arc<Model>, inbound: &Inbound) -> Result<Admitted, AdmitError> {
+    admit(catalog, inbound)?;
+    admit_on(model, inbound).map_err(|_| AdmitError::Offline { retry_after: OFFLINE_RETRY })
+}
+
 /// What model servers are asked, what that says, and what is to be heard.
 type Read = (Asked, Peek, Option<Sound>);
 
@@ -259,7 +265,7 @@ fn speech(peek: &Peek, model: &Model, tariff: Tariff) -> Option<Speech> {
         (Some(name), _) => Voice::Named(own(name).unwrap_or(name).clone()),
     };
     // What is counted by the second must be heard here.
-    let format = if is_priced_by_time(tariff) { SoundFormat::Wav } else { spoken.format };
+    let format = if tariff.charges_for(Measure::AudioMs) { SoundFormat::Wav } else { spoken.format };
     Some(Speech { voice, format })
 }
 

@@ -255,10 +255,9 @@ impl Unsettled {
             let body = (self.body.len() <= MAX_KEPT_ANSWER).then(|| self.body.to_vec());
             (scope, StoredAnswer { status: 200, content_type: self.bill.content_type().to_owned(), body })
         });
-        let charge = settlement.charge;
         // From here on the charge stands whether or not anybody waits for it.
-        self.reservation.settle(charge);
-        self.bill.epoch.committer.commit(settlement).await?;
+        let charging = self.reservation.charging(settlement.charge);
+        charging.end(self.bill.epoch.committer.commit(settlement).await)?;
         batchin_faults::point("answer.charged");
         self.bill.note(outcome);
         Ok(self.body)

@@ -146,9 +146,8 @@ impl HeldFilm {
         if let Some(usage) = &mut settlement.usage {
             usage.estimated |= estimated;
         }
-        let charge = settlement.charge;
-        reservation.settle(charge);
-        bill.epoch.committer.commit(settlement).await?;
+        let charging = reservation.charging(settlement.charge);
+        charging.end(bill.epoch.committer.commit(settlement).await)?;
         bill.note(Outcome::Completed);
         Ok(())
     }

@@ -21,6 +21,7 @@ mod line;
 mod meter;
 mod meters;
 mod pace;
+mod probing;
 mod reserve;
 mod retell;
 mod run;

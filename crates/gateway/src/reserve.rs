@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use batchin_domain::{Amount, BatchId, Counts, Measure, Month, Purse, Quantity, Tariff, Timestamp};
-use batchin_store::StoreError;
+use batchin_store::{CommitError, StoreError};
 
 use crate::{
     Caller, Epoch, Fenced,
@@ -124,12 +124,43 @@ impl Reservation {
         }
     }
 
+    /// The same as soon as it is known that the ledger took it: see [`Charging`].
+    pub(crate) fn charging(self, charge: Amount) -> Charging {
+        Charging { reservation: Some(self), charge }
+    }
+
     /// `used` goes to the ledger, the rest stays set aside.
     pub fn settle_part(&mut self, used: Amount) {
         let used = used.into();
         self.balance.settle_part(used);
         for hold in [&mut self.budget, &mut self.cap].into_iter().flatten() {
             hold.settle_part(used);
+        }
+    }
+}
+
+/// A reservation whose charge is on its way to the ledger. Dropped, the charge counts as made: nobody may know any more.
+#[must_use = "a dropped charge counts as made"]
+pub(crate) struct Charging {
+    reservation: Option<Reservation>,
+    charge: Amount,
+}
+
+impl Charging {
+    /// What came of it. Where the claim that it belongs to was no longer current, nothing was written and nothing will be:
+    /// all of it is free again. Of everything else that may be said the charge may stand.
+    pub(crate) fn end(mut self, committed: Result<(), CommitError>) -> Result<(), CommitError> {
+        if matches!(committed, Err(CommitError::StaleTask)) {
+            drop(self.reservation.take());
+        }
+        committed
+    }
+}
+
+impl Drop for Charging {
+    fn drop(&mut self) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(self.charge);
         }
     }
 }

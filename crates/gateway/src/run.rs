@@ -23,7 +23,7 @@ use crate::{
     idempotent::{IdempotencyGuard, Keyed, Turn},
     leaving::{Client, SeenThrough},
     reserve::{Reservation, reserve, take_request},
-    spoken::{Pipe, SpokenStream, is_priced_by_time},
+    spoken::{Pipe, SpokenStream},
 };
 
 /// How long a request under an Idempotency-Key waits for the first one's answer: as long as clients wait.
@@ -220,7 +220,7 @@ impl Gateway {
     ) -> Result<ReplyBody, AnswerError> {
         let Wanted::Sound(spoken) = bill.admitted.peek.wanted else { return Err(DispatchError::Failed.into()) };
         bill.ttft = Some(bill.began.elapsed());
-        let counts = is_priced_by_time(bill.admitted.tariff);
+        let counts = bill.admitted.tariff.charges_for(Measure::AudioMs);
         let mut pipe = Pipe::new(sound, spoken.format, (counts, false), Arc::clone(bill.gateway.programs()));
         match pipe.next().await {
             Ok(Some(first)) => {

@@ -8,8 +8,9 @@ use batchin_openai::{InvalidRequest, each_member};
 use batchin_upstream::{Content, Upload};
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::task::spawn_blocking;
 use tracing::warn;
+
+use crate::probing::apart;
 
 /// The member of a body, or the field of a form, that is the sound.
 const FILE: &str = "file";
@@ -29,12 +30,12 @@ impl Sound {
     ///
     /// The file is none that is read here; the message lists those that are.
     pub async fn read(content: Content) -> Result<Self, InvalidRequest> {
-        spawn_blocking(|| Self::of(content)).await.unwrap_or_else(|_| Err(unread()))
+        apart(|| Self::of(content)).await.unwrap_or_else(|| Err(unread()))
     }
 
     /// Reads the sound that a JSON body has in it, without keeping others waiting.
     pub(crate) async fn in_body(body: Bytes) -> Result<Self, InvalidRequest> {
-        spawn_blocking(move || Self::of_body(&body)).await.unwrap_or_else(|_| Err(unread()))
+        apart(move || Self::of_body(&body)).await.unwrap_or_else(|| Err(unread()))
     }
 
     /// The same, at once.

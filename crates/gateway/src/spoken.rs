@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::{AccountId, Measure, Rate, Tariff};
+use batchin_domain::{AccountId, Measure};
 use batchin_media::{
     Container, EncodeWholeError, Encoder, Encoding, PcmSpec, Programs, StartError, WavReader, decode_to_pcm,
     encode_whole, probe_sound,
@@ -38,6 +38,7 @@ use crate::{
     dispatch::Running,
     idempotent::IdempotencyGuard,
     meter::Meter,
+    probing::apart,
     reserve::Reservation,
 };
 
@@ -54,8 +55,11 @@ pub enum SoundError {
     #[error(transparent)]
     Upstream(#[from] StreamError),
     /// What it sent is not what it says, or could not be made into another format.
-    #[error("the sound could not be made into the format that was asked for: {0}")]
-    Unreadable(String),
+    #[error("the sound could not be made into the format that was asked for: {why}")]
+    Unreadable {
+        /// In words.
+        why: String,
+    },
     /// The format cannot be made here.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -74,7 +78,7 @@ impl SoundError {
     }
 
     fn unreadable(cause: &dyn std::fmt::Display) -> Self {
-        Self::Unreadable(cause.to_string())
+        Self::Unreadable { why: cause.to_string() }
     }
 }
 
@@ -231,11 +235,6 @@ async fn encoded(
     })
 }
 
-/// Whether how long a sound is has a price.
-pub(crate) fn is_priced_by_time(tariff: Tariff) -> bool {
-    tariff.rate(Measure::AudioMs) != Rate::FREE
-}
-
 /// Counts a sound that was made to its end, or left by its client.
 pub(crate) fn count(meter: &mut Meter, characters: u64, heard: &AtomicU64) {
     meter.made(Measure::Characters, characters);
@@ -296,8 +295,7 @@ const fn content_type_of(container: Container) -> &'static str {
 
 /// What a recording is, by what is in it.
 pub async fn recording(bytes: Bytes) -> Result<Recording, RecordingError> {
-    let probed = tokio::task::spawn_blocking(move || probe_sound(Cursor::new(bytes))).await;
-    let facts = probed.map_err(|_| RecordingError::GivenUp)??;
+    let facts = apart(move || probe_sound(Cursor::new(bytes))).await.ok_or(RecordingError::GivenUp)??;
     Ok(Recording { duration: facts.duration, content_type: content_type_of(facts.format) })
 }
 
@@ -441,7 +439,7 @@ impl SpokenStream {
             SoundError::Uncharged => {
                 ("The ledger cannot be reached; what was sent is all there is.", Code::ServiceUnavailable)
             }
-            SoundError::Upstream(_) | SoundError::Unreadable(_) | SoundError::Start(_) => {
+            SoundError::Upstream(_) | SoundError::Unreadable { .. } | SoundError::Start(_) => {
                 ("The model server failed in the middle of the sound.", Code::UpstreamError)
             }
         };

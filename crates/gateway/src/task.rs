@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     AdmitError, Caller, CapError, Fenced, Gateway, Inbound, NoRoom, ReserveError,
-    admit::{Admitted, admit, admit_on},
+    admit::{Admitted, admit, admit_instead, admit_on},
     attempt::{RETRY_AFTER, call_of, choices_of},
     bill::{Arrival, Bill, Unsettled, take_whole, whole},
     dispatch::Running,
@@ -26,7 +26,7 @@ use crate::{
     meter::Meter,
     pace::Pace,
     reserve::{Reservation, reserve, reserve_cap},
-    spoken::{Pipe, SoundError, count, is_priced_by_time},
+    spoken::{Pipe, SoundError, count},
 };
 
 /// Why a try of a task brought no result. Nothing was charged.
@@ -106,7 +106,7 @@ impl Gateway {
         let arrival = self.arrival()?;
         let inbound = if inbound.call.hears() { inbound.heard().await? } else { inbound };
         let mut admitted = match &running.instead {
-            Some(model) => admit_on(model, &inbound)?,
+            Some(model) => admit_instead(&arrival.catalog, model, &inbound)?,
             None => admit(&arrival.catalog, &inbound)?,
         };
         if admitted.own_voice().is_some() {
@@ -300,7 +300,7 @@ async fn watched(running: &Running, mut assembly: Assembly, one: Try<'_>) -> Res
 /// Takes a sound to its end.
 async fn spoken(sound: Sound, one: Try<'_>) -> Result<Given, CallError> {
     let Wanted::Sound(spoken) = one.admitted.peek.wanted else { return Err(bad_answer()) };
-    let counts = is_priced_by_time(one.admitted.tariff);
+    let counts = one.admitted.tariff.charges_for(Measure::AudioMs);
     let mut pipe = Pipe::new(sound, spoken.format, (counts, true), Arc::clone(one.programs));
     let (mut all, mut meter) = (BytesMut::new(), one.meter);
     while let Some(piece) = pipe.next().await.map_err(broken_sound)? {
@@ -321,7 +321,7 @@ fn broken_sound(cause: SoundError) -> CallError {
     let kind = match cause {
         SoundError::Upstream(StreamError::Stalled) => CallErrorKind::Timeout,
         SoundError::Upstream(StreamError::Broken(_)) => CallErrorKind::Reset,
-        SoundError::Upstream(_) | SoundError::Unreadable(_) | SoundError::Start(_) | SoundError::Uncharged => {
+        SoundError::Upstream(_) | SoundError::Unreadable { .. } | SoundError::Start(_) | SoundError::Uncharged => {
             CallErrorKind::BadAnswer
         }
     };

@@ -258,6 +258,18 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn note(&mut self, key: &str, value: &'a RawValue) -> Result<(), InvalidRequest> {
+        let seen = self.seen;
+        let Some((bit, slot)) = self.slot(key) else { return self.note_other(key, value) };
+        if seen & (1 << bit) != 0 {
+            return Err(InvalidRequest::at(key, format!("`{key}` stands in the body more than once; send it once")));
+        }
+        *slot = (value.get() != "null").then_some(value);
+        self.seen |= 1 << bit;
+        Ok(())
+    }
+
+    /// Where a member is kept that is read, and its bit among those that have come.
+    fn slot(&mut self, key: &str) -> Option<(u32, &mut Option<&'a RawValue>)> {
         let slot = match key {
             "model" => (0, &mut self.model),
             "messages" => (1, &mut self.messages),
@@ -288,34 +300,36 @@ impl<'a> Found<'a> {
             // It steers, and goes to no server.
             "service_tier" => (31, &mut self.service_tier),
             "duration_seconds" => (50, &mut self.duration_seconds),
+            _ => return None,
+        };
+        Some(slot)
+    }
+
+    /// Members that count or are refused, and are not kept.
+    fn note_other(&mut self, key: &str, value: &RawValue) -> Result<(), InvalidRequest> {
+        match key {
             "tool_choice" | "structured_outputs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
-                return Ok(());
             }
             // Servers that rank by a model for chats put it before each document.
             "instruct" | "instruction" => {
                 self.template_bytes += value.get().len() as u64;
-                return Ok(());
             }
             "chat_template" if value.get() != "null" => return Err(own_template()),
             "chat_template_kwargs" => {
                 self.other_prompt_bytes += value.get().len() as u64;
                 self.template_bytes += template_arguments(value)?;
-                return Ok(());
             }
             // Extensions of vLLM and SGLang.
             "prompt_embeds" => {
                 self.has_embeds |= value.get() != "null";
                 self.note_media(u32::from(value.get() != "null"));
-                return Ok(());
             }
             "input_embeds" | "input_ids" => {
                 self.note_media(u32::from(value.get() != "null"));
-                return Ok(());
             }
             "image_data" | "audio_data" | "video_data" => {
                 self.note_media(content::listed_media(value, 0));
-                return Ok(());
             }
             // Refused in streams (beams, prompt logprobs), in other places there (token ids, hidden states, citations,
             // transfer of caches), there alone (progress), or in pieces that cannot be joined (audio).
@@ -333,20 +347,12 @@ impl<'a> Found<'a> {
                 let is_set = !matches!(value.get(), "null" | "false");
                 self.streams_less |= is_set;
                 self.echo |= key == "echo" && value.get() == "true";
-                return Ok(());
             }
             _ => {
-                return folds_to(key, &READ)
-                    .or_else(|| folds_to_steering(key))
-                    .map_or(Ok(()), |known| Err(by_case(key, known)));
+                let known = folds_to(key, &READ).or_else(|| folds_to_steering(key));
+                return known.map_or(Ok(()), |known| Err(by_case(key, known)));
             }
-        };
-        let (bit, slot) = slot;
-        if self.seen & (1 << bit) != 0 {
-            return Err(InvalidRequest::at(key, format!("`{key}` stands in the body more than once; send it once")));
         }
-        self.seen |= 1 << bit;
-        *slot = (value.get() != "null").then_some(value);
         Ok(())
     }
 

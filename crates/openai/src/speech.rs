@@ -2,28 +2,30 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::sse;
 
 /// What a speech call says.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SpeechAsked {
     /// The text.
-    #[serde(default)]
     pub input: String,
     /// How it is to be spoken.
-    #[serde(default)]
     pub instructions: Option<String>,
     /// How fast, where that is said.
-    #[serde(default)]
     pub speed: Option<f64>,
 }
 
 /// Reads a body that [`peek`](crate::peek()) accepted; what it cannot read is not asked for.
 pub fn speech_asked(body: &[u8]) -> SpeechAsked {
-    serde_json::from_slice(body).unwrap_or_default()
+    let said: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |member: &str| said[member].as_str().map(str::to_owned);
+    SpeechAsked {
+        input: text("input").unwrap_or_default(),
+        instructions: text("instructions"),
+        speed: said["speed"].as_f64(),
+    }
 }
 
 /// The event with some of a sound's bytes.
@@ -43,4 +45,17 @@ pub fn sound_done_event(characters: u64, audio_seconds: Option<f64>) -> Bytes {
 
 fn named(name: &str, event: &serde_json::Value) -> Bytes {
     [b"event: ", name.as_bytes(), b"\n", sse::frame(event.to_string().as_bytes()).as_ref()].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_takes_nothing_else_with_it() {
+        let asked = speech_asked(br#"{"input":"Hello","instructions":["whisper"],"speed":"2"}"#);
+        assert_eq!(asked, SpeechAsked { input: "Hello".to_owned(), instructions: None, speed: None });
+        let asked = speech_asked(br#"{"input":"Hello","instructions":"whisper","speed":2}"#);
+        assert_eq!((asked.instructions.as_deref(), asked.speed), (Some("whisper"), Some(2.0)));
+    }
 }

@@ -7,12 +7,13 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// Four seconds of dark blue, 24 frames each, written once by ffmpeg.
 pub const FILM: &[u8] = include_bytes!("films/film.mp4");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use serde_json::Value;
 
 /// A body whose length is not stated.
@@ -40,9 +40,10 @@ impl Call {
         Self { request, json: None }
     }
 
-    /// Authenticates with this key or session.
+    /// Authenticates with this key or session, and no longer with the one before.
     pub fn key(mut self, secret: &str) -> Self {
-        self.request = self.request.bearer_auth(secret);
+        let bearer = format!("Bearer {secret}").parse().expect("secrets are made of visible ASCII");
+        self.request = self.request.headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]));
         self
     }
 

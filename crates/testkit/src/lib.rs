@@ -5,6 +5,8 @@
 
 mod call;
 mod database;
+mod models;
+mod parts;
 mod server;
 mod world;
 
@@ -12,7 +14,8 @@ pub use batchin_sim as sim;
 pub use batchin_upstream::Kind;
 pub use call::{Call, Reply, streamed};
 pub use database::{Backend, Cluster, Database};
-pub use server::{Account, RETENTION, ServerBuilder, TestServer, worker_parts};
+pub use parts::worker_parts;
+pub use server::{Account, RETENTION, ServerBuilder, TestServer};
 pub use world::TestClock;
 
 /// Decimal dollars as money: `usd("1.00")`.

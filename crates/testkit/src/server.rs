@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::{Future, IntoFuture, ready},
+    path::Path,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -10,15 +11,14 @@ use std::{
 
 use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, Secret, password, router};
-use batchin_batch::{Batches, FilmParts, Films, FilmsOptions, Maker, Worker, WorkerOptions, WorkerParts};
+use batchin_batch::{Batches, Films, FilmsOptions, Maker, Worker, WorkerOptions};
 use batchin_domain::{
-    AccountId, Amount, Balance, Capability, Class, ClassPrices, Clock, IdSource, KeyId, Measure, NodeId, Rate, Tariff,
-    Timestamp, TransferId, price::Factor, webhook::TargetPolicy,
+    AccountId, Amount, Balance, Capability, Clock, IdSource, KeyId, NodeId, Timestamp, TransferId,
+    webhook::TargetPolicy,
 };
 use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
-    Availability, Books, Catalog, Dispatcher, FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts, Keeper,
-    KeeperOptions, Model, OverLimit, TokenInput,
+    Books, Catalog, Dispatcher, FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions,
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
@@ -32,7 +32,14 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Call, TestClock, database::Database, usd, world::RealIds};
+use crate::{
+    Backend, Call, TestClock,
+    database::Database,
+    models::{CachePrices, film_model, models},
+    parts::{film_parts, worker_parts},
+    usd,
+    world::RealIds,
+};
 
 /// Longer than any test pauses, so that a busy machine does not fence its own node.
 const LEASE: Duration = Duration::from_secs(20);
@@ -70,9 +77,6 @@ pub struct ServerBuilder {
     fim: Fim,
     real: Option<String>,
 }
-
-/// What `chat-model`'s tokens cost that are found in a cache and written to one, in dollars per million.
-type CachePrices = [&'static str; 2];
 
 /// A user with one key.
 #[derive(Clone, Debug)]
@@ -267,31 +271,14 @@ impl TestServer {
         let store = Store::connect(options, true).await.unwrap();
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
-        let sims: Vec<&SimServer> = [Some(&sim), other_sim.as_ref()].into_iter().flatten().collect();
-        let served = Served {
-            addresses: builder.real.map_or_else(|| sims.iter().map(|sim| sim.base_url()).collect(), |real| vec![real]),
-            kind: builder.kind,
-            slots: builder.slots,
-            cache: builder.cache,
-            fim: builder.fim,
-        };
         let options = GatewayOptions {
             max_in_flight: builder.max_in_flight,
             max_account_percent: 90,
             flex_patience: builder.flex_patience,
         };
+        let served = served(&builder, &sim, other_sim.as_ref());
         let gateway = start_gateway(&store, served, options, (&clock, &groups)).await;
-        let blobs = Blobs::open(&BlobsPlace::Folder(folder.path().join("blobs"))).unwrap();
-        let spool = folder.path().join("uploads");
-        let files_options = FilesOptions { max_bytes: builder.max_file_bytes, spool, ..builder.files };
-        let parts = FilesParts {
-            rows: store.file_rows(),
-            blobs: blobs.clone(),
-            clock: clock.clone(),
-            ids: Arc::new(RealIds),
-            tasks: groups[1].clone(),
-        };
-        let files = Files::new(parts, files_options);
+        let (blobs, files) = open_files(&store, &builder, folder.path(), (&clock, &groups[1]));
         let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
             .with_webhook_targets(builder.targets.clone());
         let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
@@ -442,25 +429,6 @@ impl TestServer {
     }
 }
 
-/// What a worker works with.
-pub fn worker_parts(store: &Store, gateway: &Gateway, (blobs, files): (&Blobs, &Files)) -> WorkerParts {
-    WorkerParts {
-        gateway: gateway.clone(),
-        claims: store.claims(),
-        endings: store.endings(),
-        keys: store.keys(),
-        chores: store.chores(),
-        rows: store.batch_rows(),
-        blobs: blobs.clone(),
-        files: files.clone(),
-    }
-}
-
-/// What a maker of films works with.
-pub fn film_parts(store: &Store, gateway: &Gateway, blobs: &Blobs) -> FilmParts {
-    FilmParts { gateway: gateway.clone(), claims: store.film_claims(), keys: store.keys(), blobs: blobs.clone() }
-}
-
 /// As on loopback with nothing configured.
 fn nothing_configured() -> ApiSettings {
     ApiSettings {
@@ -494,6 +462,36 @@ struct Served {
     slots: Option<u32>,
     cache: Option<CachePrices>,
     fim: Fim,
+}
+
+fn served(builder: &ServerBuilder, sim: &SimServer, other: Option<&SimServer>) -> Served {
+    let sims = || [Some(sim), other].into_iter().flatten().map(SimServer::base_url).collect();
+    Served {
+        addresses: builder.real.clone().map_or_else(sims, |real| vec![real]),
+        kind: builder.kind,
+        slots: builder.slots,
+        cache: builder.cache,
+        fim: builder.fim,
+    }
+}
+
+fn open_files(
+    store: &Store,
+    builder: &ServerBuilder,
+    folder: &Path,
+    (clock, tasks): (&Arc<TestClock>, &Tasks),
+) -> (Blobs, Files) {
+    let blobs = Blobs::open(&BlobsPlace::Folder(folder.join("blobs"))).unwrap();
+    let options =
+        FilesOptions { max_bytes: builder.max_file_bytes, spool: folder.join("uploads"), ..builder.files.clone() };
+    let parts = FilesParts {
+        rows: store.file_rows(),
+        blobs: blobs.clone(),
+        clock: clock.clone(),
+        ids: Arc::new(RealIds),
+        tasks: tasks.clone(),
+    };
+    (blobs, Files::new(parts, options))
 }
 
 async fn start_gateway(
@@ -546,96 +544,6 @@ fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks:
     let identity = Arc::new(move || Some(keeper.epoch()).filter(|epoch| epoch.holds()).map(|epoch| epoch.identity));
     let sender = Sender::new(targets, Arc::new(SystemLookup)).unwrap();
     Deliverer::start(DelivererParts { webhooks, sender, identity }, tasks);
-}
-
-/// `chat-model` with the alias `gpt-x`, `embed-model`, `org/offline-model`, which nobody serves, `embed-ids-model`, which
-/// takes token ids for OpenAI's, `rank-model`, `voice-model`, whose characters have a price, `timed-voice-model`, whose
-/// seconds have one, and `hear-model`, a second of which costs a hundredth of a cent.
-fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -> Vec<Model> {
-    let rate = |text| Rate::parse_dollars_per_million(text).unwrap();
-    let factor = |text| Factor::parse(text).unwrap();
-    let of_tokens = |input, output| Tariff::of_tokens(rate(input), rate(output));
-    let in_classes = |standard| ClassPrices::new(standard, factor("1"), factor("0.5"), factor("0.25"));
-    let prices = |input, output| in_classes(of_tokens(input, output));
-    let with_cache = |tariff: Tariff, [cached, written]: CachePrices| {
-        tariff.with(Measure::CachedTokens, rate(cached)).with(Measure::CacheWriteTokens, rate(written))
-    };
-    let chat = of_tokens("0.02", "0.08");
-    let chat = cache.map_or(chat, |cache| with_cache(chat, cache));
-    let model = |id: &str, capabilities: &[Capability]| Model {
-        id: id.to_owned(),
-        aliases: Vec::new(),
-        upstreams: upstreams.iter().map(|name| (*name).to_owned()).collect(),
-        upstream_model: None,
-        capabilities: capabilities.to_vec(),
-        context_length: 8_192,
-        max_output_tokens: Some(2_048),
-        over_limit: OverLimit::Clamp,
-        fim,
-        token_input: TokenInput::Refuse,
-        voices: Vec::new(),
-        film: batchin_domain::FilmStyle::default(),
-        availability: Availability::AlwaysOn,
-        license: Some("apache-2.0".to_owned()),
-        owned_by: "batchin".to_owned(),
-        fallback: None,
-        flex_class: Class::Low,
-        prices: prices("0.02", "0.08"),
-    };
-    vec![
-        Model {
-            prices: in_classes(chat),
-            aliases: vec!["gpt-x".to_owned()],
-            ..model("chat-model", &[Capability::Chat, Capability::Completions])
-        },
-        Model { prices: prices("0.01", "0"), ..model("embed-model", &[Capability::Embeddings]) },
-        Model { availability: Availability::Offline, ..model("org/offline-model", &[Capability::Chat]) },
-        Model {
-            prices: prices("0.01", "0"),
-            token_input: TokenInput::Cl100k,
-            ..model("embed-ids-model", &[Capability::Embeddings])
-        },
-        Model { prices: prices("0.03", "0"), ..model("rank-model", &[Capability::Rerank]) },
-        Model {
-            prices: in_classes(Tariff::FREE.with(Measure::Characters, rate("15"))),
-            voices: vec![("alloy".to_owned(), "af_heart".to_owned()), ("nova".to_owned(), "nova".to_owned())],
-            ..model("voice-model", &[Capability::Speech])
-        },
-        Model {
-            prices: in_classes(Tariff::FREE.with(Measure::AudioMs, Rate::parse_dollars("0.0001").unwrap())),
-            ..model("timed-voice-model", &[Capability::Speech])
-        },
-        Model {
-            prices: in_classes(of_tokens("0", "0").with(Measure::AudioMs, Rate::parse_dollars("0.0001").unwrap())),
-            ..model("hear-model", &[Capability::Transcription])
-        },
-    ]
-}
-
-/// `film-model`, on servers that make films, at five cents a second.
-fn film_model(upstreams: &[&str]) -> Model {
-    let factor = |text| Factor::parse(text).unwrap();
-    let price = Tariff::FREE.with(Measure::VideoMs, Rate::parse_dollars("0.05").unwrap());
-    Model {
-        fallback: None,
-        flex_class: Class::Low,
-        voices: Vec::new(),
-        id: "film-model".to_owned(),
-        aliases: Vec::new(),
-        upstreams: upstreams.iter().map(|name| (*name).to_owned()).collect(),
-        upstream_model: None,
-        capabilities: vec![Capability::Video],
-        context_length: 1,
-        max_output_tokens: None,
-        over_limit: OverLimit::Clamp,
-        fim: Fim::Usual(None),
-        token_input: TokenInput::Refuse,
-        film: batchin_domain::FilmStyle::default(),
-        availability: Availability::AlwaysOn,
-        license: None,
-        owned_by: "batchin".to_owned(),
-        prices: ClassPrices::new(price, factor("1"), factor("0.5"), factor("0.25")),
-    }
 }
 
 async fn listen(router: batchin_api::Api, tasks: &Tasks) -> String {

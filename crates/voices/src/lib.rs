@@ -5,6 +5,7 @@
 //! words are pronounced for Piper's voices, and is a voice of its own in about a hundred languages.
 
 mod child;
+mod chunk;
 mod ids;
 mod piper;
 mod program;
@@ -14,8 +15,9 @@ mod voice;
 mod wav;
 
 pub use child::RunError;
+pub use chunk::Chunk;
 pub use piper::LoadError;
 pub use program::{ESPEAK_NG, Espeak, ProgramError};
 pub use text::MAX_CHARS;
-pub use voice::{Ask, AskError, Chunk, MAX_SPEED, MIN_SPEED, Speech, SpeechError, Voice};
+pub use voice::{Ask, AskError, MAX_SPEED, MIN_SPEED, Speech, SpeechError, Voice};
 pub use wav::{STREAMED_HEADER_BYTES, streamed_header};

@@ -14,11 +14,11 @@ use rten_tensor::{NdTensor, Tensor, prelude::*};
 use serde::Deserialize;
 
 use crate::{
+    chunk::Chunk,
     ids::{self, PhonemeIds},
     program::{Espeak, ProgramError},
     stretch::stretch,
     text::Clause,
-    voice::Chunk,
 };
 
 /// Bytes of a description; they have about five thousand, and a hundred thousand with many speakers.

@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     child::{self, Bounds, RunError},
+    chunk::Chunk,
     stretch::stretch,
-    voice::Chunk,
     wav,
 };
 

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use crate::{
+    chunk::Chunk,
     piper::{LoadError, Piper},
     program::{Espeak, ProgramError},
     text::{self, Clause, MAX_CHARS},
@@ -63,15 +64,6 @@ pub enum SpeechError {
     /// The network could not be computed.
     #[error("the network of the voice could not be computed")]
     Network(#[from] rten::RunError),
-}
-
-/// A piece of sound.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// Samples a second; the same for all pieces of a speech.
-    pub sample_rate: u32,
-    /// One channel of 16-bit samples, little-endian.
-    pub pcm: Vec<u8>,
 }
 
 /// Something that speaks. Computes only while its [`Speech`] is asked for more.

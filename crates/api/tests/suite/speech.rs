@@ -48,12 +48,12 @@ async fn probed(sound: &[u8], as_format: &[&str]) -> (String, u64, u64) {
             .unwrap_or_else(|cause| panic!("{program}: {cause}; `make test` installs it"));
         let mut stdin = child.stdin.take().unwrap();
         let sound = sound.to_vec();
-        let writing = tokio::spawn(async move {
+        let writing = async move {
             // It may have heard enough before the end.
             let _ = stdin.write_all(&sound).await;
-        });
-        let out = child.wait_with_output().await.unwrap();
-        writing.await.unwrap();
+        };
+        let ((), out) = tokio::join!(writing, child.wait_with_output());
+        let out = out.unwrap();
         assert!(out.status.success() && out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
         out.stdout
     };

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -338,7 +339,8 @@ async fn a_client_that_leaves_leaves_nothing_behind() {
         std::future::pending().await
     }));
     let call = server.call(Method::POST, PATH).header("content-type", &form("b")).body(streamed(never.boxed()));
-    let upload = tokio::spawn(call.send());
+    let mut clients = JoinSet::new();
+    clients.spawn(call.send());
     told.await.unwrap();
     let begun = async {
         while spooled(&server).is_empty() {
@@ -348,13 +350,13 @@ async fn a_client_that_leaves_leaves_nothing_behind() {
     timeout(PATIENCE, begun).await.expect("it is on the disk");
     let second = asked(&server, PATH, &wav(10), &[]).await;
     second.error(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable");
-    upload.abort();
+    clients.abort_all();
     until_gone(&server).await;
     server.sim.script_all(Behaviour::Hang);
-    let waiting = tokio::spawn(asked(&server, PATH, &wav(10), &[]).send());
+    clients.spawn(asked(&server, PATH, &wav(10), &[]).send());
     timeout(PATIENCE, server.sim.until_calls(1)).await.unwrap();
     assert_eq!(spooled(&server).len(), 1);
-    waiting.abort();
+    clients.abort_all();
     timeout(PATIENCE, server.sim.until_aborted(1)).await.unwrap();
     until_gone(&server).await;
     assert_eq!(spent(&server).await, 0);
@@ -423,7 +425,8 @@ async fn a_large_file_is_never_in_memory() {
     const MEGABYTES: usize = 95;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/v1", listener.local_addr().unwrap());
-    let model_server = tokio::spawn(forgetful(listener));
+    let mut model_server = JoinSet::new();
+    model_server.spawn(forgetful(listener));
     let large = |settings: &mut batchin_api::ApiSettings| settings.max_sound_bytes = 100_000_000;
     let server = TestServer::start().with_settings(large).with_model_server(address).await;
     let head = framed("b", None, &[("model", "hear-model")]);
@@ -445,6 +448,6 @@ async fn a_large_file_is_never_in_memory() {
     assert_eq!(answer, json!({ "text": "long", "usage": { "type": "duration", "seconds": seconds } }));
     let grown = memory("VmHWM:").saturating_sub(before);
     assert!(grown < 30 * MEGABYTE as u64, "{grown} bytes");
-    model_server.await.unwrap();
+    model_server.join_next().await.unwrap().unwrap();
     server.stop().await;
 }

@@ -162,7 +162,7 @@ fn kind_of(body: &RawValue, url: Option<&'static str>) -> Result<&'static str, S
         return Err("stream must not be true: a task's answer is stored whole".to_owned());
     }
     let inferred = || CallKind::meant_by(|prompt| probe.get(prompt).is_some()).map(CallKind::path);
-    let prompts = || CallKind::asked().map(CallKind::prompt).collect::<Vec<_>>().join(", ");
+    let prompts = || CallKind::by_meaning().map(CallKind::prompt).collect::<Vec<_>>().join(", ");
     let none = || format!("the request body has none of {}", prompts());
     url.or_else(inferred).ok_or_else(none)
 }

@@ -11,6 +11,8 @@ use batchin_store::{FilmError, WAITS_FOR_BALANCE, WAITS_FOR_BUDGET};
 pub(crate) const MAX_TRIES: u32 = 3;
 /// Before a job is looked at again for which there is no room, or whose node is out of touch.
 const SOON: Duration = Duration::from_secs(1);
+/// Before a film is fetched again that there was no room for, or that the store did not take.
+const NOT_STORED: Duration = Duration::from_secs(30);
 /// Before it is tried again on a server that failed; doubles with each try.
 const AGAIN: Duration = Duration::from_secs(2);
 /// The longest pause that a server may ask for.
@@ -69,7 +71,8 @@ pub(crate) fn next(came: Came, tries: u32) -> Next {
     match came {
         Came::Finished | Came::Lost => Next::Leave,
         Came::Stopping => again(Duration::ZERO),
-        Came::NotNoted | Came::NotStored => again(SOON),
+        Came::NotNoted => again(SOON),
+        Came::NotStored => again(NOT_STORED),
         Came::NotBegun(cause) => not_begun(cause, tries),
         Came::LostTooOften => {
             fail(Code::UpstreamError, "The model servers lost the film each time they were asked for it.")
@@ -80,7 +83,7 @@ pub(crate) fn next(came: Came, tries: u32) -> Next {
         Came::NotSettled(SettleError::Stopped) => Next::Leave,
         Came::NotSettled(SettleError::Fenced(_)) => again(SOON),
         // What the store refuses it refuses again.
-        Came::NotSettled(SettleError::NotStorable) => counted(tries, AGAIN, || internal()),
+        Came::NotSettled(SettleError::NotStorable) => counted(tries, AGAIN, internal),
     }
 }
 

@@ -81,7 +81,7 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(example(&mut out).unwrap(), Outcome::Done);
         let (outcome, said) = checked(&String::from_utf8(out).unwrap(), false);
-        assert_eq!((outcome, said.as_str()), (Outcome::Done, "batchin.toml: fine (2 models, 1 upstream)\n"));
+        assert_eq!((outcome, said.as_str()), (Outcome::Done, "batchin.toml: fine (4 models, 1 upstream)\n"));
         let (outcome, said) = checked("[log]\nlevel = 3\n", false);
         assert_eq!(outcome, Outcome::Failed);
         assert_eq!(said, "batchin.toml:2:9: log.level must be a text in quotes, not a number\n1 fault\n");

@@ -159,9 +159,11 @@ fn check(said: &Said) -> Result<(), ApiError> {
             return Err(at(member, format!("`{member}` must have at most {most} bytes.")));
         }
         // No database stores U+0000, and a name stands in paths.
-        if text.contains('\0') || (member == "name" && text.chars().any(|symbol| symbol.is_control() || symbol == '/'))
-        {
-            return Err(at(member, format!("`{member}` must not have control characters, nor a name a slash.")));
+        let is_odd =
+            text.chars().any(|symbol| symbol.is_control() || symbol == '/') || matches!(text.as_str(), "." | "..");
+        if text.contains('\0') || (member == "name" && is_odd) {
+            let rule = "must not have control characters, and a name no slash, nor be one dot or two";
+            return Err(at(member, format!("`{member}` {rule}.")));
         }
     }
     match said.sound.len() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchin_domain::AccountId;
 use batchin_gateway::{Caller, FilmSeat, FilmState, HeldFilm};
-use batchin_store::{ClaimedFilm, FilmFinish, FilmPlace, FilmReturn, StoreError};
+use batchin_store::{ClaimedFilm, FilmClaim, FilmFinish, FilmPlace, FilmReturn, StoreError};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -18,6 +18,8 @@ use crate::films::{
 /// First pause between two looks at a job; grows by half each time, up to [`LOOK_MAX`].
 const LOOK: Duration = Duration::from_millis(200);
 const LOOK_MAX: Duration = Duration::from_secs(5);
+/// Before what came of a job is noted again.
+const NOTE_AGAIN: Duration = Duration::from_secs(1);
 /// How long a server may be out of reach before it counts as having lost what it was doing: servers start again in minutes,
 /// and know nothing then.
 const AWAY: Duration = Duration::from_secs(120);
@@ -34,24 +36,28 @@ impl Maker {
     pub(super) async fn make(&self, mut job: ClaimedFilm, stop: CancellationToken) {
         let came = stop.run_until_cancelled(Box::pin(self.made(&mut job))).await.unwrap_or(Came::Stopping);
         debug!(video.id = %job.claim.video, "film {} came to {came:?}", job.claim.video);
-        if let Err(cause) = self.conclude(&job, came).await {
-            // Its claim ends with this node's epoch at the latest.
+        let next = next(came, job.tries);
+        while let Err(cause) = self.conclude(job.claim, &next).await {
             warn!(error = &cause as &dyn std::error::Error, "what came of a film could not be noted");
+            // With the node, its claims end.
+            if stop.run_until_cancelled(sleep(NOTE_AGAIN)).await.is_none() {
+                return;
+            }
         }
     }
 
-    async fn conclude(&self, job: &ClaimedFilm, came: Came) -> Result<(), StoreError> {
+    async fn conclude(&self, claim: FilmClaim, next: &Next) -> Result<(), StoreError> {
         let now = self.gateway.clock().now();
-        match next(came, job.tries) {
+        match *next {
             Next::Leave => {}
             Next::Again { pause, blocked, counts } => {
                 let not_before = now.after(pause);
-                self.claims.return_film(&FilmReturn { claim: job.claim, not_before, blocked, counts }).await?;
+                self.claims.return_film(&FilmReturn { claim, not_before, blocked, counts }).await?;
                 batchin_faults::point("film.returned");
             }
-            Next::Fail(error) => {
+            Next::Fail(ref error) => {
                 batchin_faults::point("film.failing");
-                self.claims.fail_film(job.claim, &error, (now, now.after(self.options.keep))).await?;
+                self.claims.fail_film(claim, error, (now, now.after(self.options.keep))).await?;
                 batchin_faults::point("film.failed");
             }
         }
@@ -142,7 +148,11 @@ impl Maker {
                 let _ = seat.leave(&place.remote).await;
                 return Err(Came::Lost);
             }
-            Err(cause) => return Err(not_noted(&cause)),
+            Err(cause) => {
+                // Where it was noted all the same, the server has forgotten it, and another one is asked.
+                let _ = seat.leave(&place.remote).await;
+                return Err(not_noted(&cause));
+            }
         }
         batchin_faults::point("film.noted");
         job.place = Some(place);
@@ -186,14 +196,14 @@ impl Maker {
                 }
                 Err(_) if heard.elapsed() > AWAY => return Waited::Lost,
                 Err(cause) => {
-                    debug!(error = &cause as &dyn std::error::Error, "a server does not say how a film stands")
+                    debug!(error = &cause as &dyn std::error::Error, "a server does not say how a film stands");
                 }
             }
             if self.is_over_time(place) {
                 return Waited::Came(Came::TimedOut);
             }
             if !held.holds(&self.gateway) {
-                return Waited::Came(Came::Lost);
+                return Waited::Came(Came::NotNoted);
             }
             match self.claims.holds_film(job.claim).await {
                 Ok(true) => {}

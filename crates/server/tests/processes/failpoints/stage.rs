@@ -138,20 +138,8 @@ impl Stage {
                     called = timeout(PATIENCE, self.world.sims[1].until_calls(calls + 1)) => called.expect("it is called"),
                 }
             }
-            Scene::Speech => {
-                self.beyond += ANSWER;
-                let heard = account.try_post(&at, "/v1/audio/speech", &spoken("voice")).await;
-                assert!(heard.is_err(), "it died before the end: {heard:?}");
-            }
-            Scene::SpeechBatch => {
-                self.beyond += 4 * ANSWER;
-                let task = |index: usize| {
-                    json!({"custom_id": format!("task-{index}"), "model": "voice",
-                    "url": "/v1/audio/speech", "request_body": spoken("voice")})
-                };
-                let body = json!({"priority": "high", "tasks": (0..4).map(task).collect::<Vec<_>>()});
-                drop(account.try_post(&at, "/v1/batches", &body).await);
-            }
+            Scene::Speech => self.speak().await,
+            Scene::SpeechBatch => self.speak_in_batch().await,
             Scene::LeftStream => {
                 let mut events = account.stream(&at, chat("dripping", 10)).await;
                 for _ in 0..3 {
@@ -206,6 +194,22 @@ impl Stage {
             self.world.grant(&poor.email, 1).await;
         }
         after
+    }
+
+    async fn speak(&mut self) {
+        self.beyond += ANSWER;
+        let heard = self.account.try_post(&self.node.address, "/v1/audio/speech", &spoken("voice")).await;
+        assert!(heard.is_err(), "it died before the end: {heard:?}");
+    }
+
+    async fn speak_in_batch(&mut self) {
+        self.beyond += 4 * ANSWER;
+        let task = |index: usize| {
+            json!({"custom_id": format!("task-{index}"), "model": "voice",
+                "url": "/v1/audio/speech", "request_body": spoken("voice")})
+        };
+        let body = json!({"priority": "high", "tasks": (0..4).map(task).collect::<Vec<_>>()});
+        drop(self.account.try_post(&self.node.address, "/v1/batches", &body).await);
     }
 
     /// A batch that waits for money, and gets it unless the server is to die before that.
