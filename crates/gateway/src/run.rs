@@ -18,7 +18,7 @@ use crate::{
     attempt::{RETRY_AFTER, call_of},
     bill::{Arrival, Bill, take_whole, whole},
     dispatch::{Running, Work},
-    failover::Failover,
+    failover::{Failover, NoAnswer},
     fallback::{MAX_FALLBACKS, served_instead},
     idempotent::{IdempotencyGuard, Keyed, Turn},
     leaving::{Client, SeenThrough},
@@ -310,8 +310,11 @@ impl Gateway {
             batchin_faults::point("upstream.calling");
             let called = tokio::select! {
                 called = running.replica.call(call) => called,
-                // Nothing of an answer is there yet: it waits for its turn again.
-                () = running.preempted() => continue,
+                // Nothing of an answer is there yet: it waits for its turn again, as long as it may wait at all.
+                () = running.preempted() => match Instant::now() < until {
+                    true => continue,
+                    false => return Err(NoAnswer::NotFree.into()),
+                },
             };
             match called {
                 Ok(answer) => {

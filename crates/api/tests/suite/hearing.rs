@@ -57,9 +57,10 @@ impl Recogniser {
             .spawn()
             .unwrap();
         let base_url = format!("http://127.0.0.1:{port}");
-        let recogniser = Self { process, base_url };
+        let mut recogniser = Self { process, base_url };
         let listens = async {
             while tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await.is_err() {
+                assert!(recogniser.process.try_wait().unwrap().is_none(), "it does not start");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };

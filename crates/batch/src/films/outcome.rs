@@ -20,6 +20,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(120);
 /// Before a job without money is asked again. Jobs are few.
 const MONEY: Duration = Duration::from_secs(5);
 
+/// Codes by which servers of films say that they failed themselves.
+const SERVER_FAULTS: [&str; 3] = ["server_error", "internal_error", "internal_server_error"];
+
 /// What came of a job.
 #[derive(Debug)]
 pub(crate) enum Came {
@@ -132,7 +135,9 @@ fn counted(tries: u32, pause: Duration, end: impl FnOnce() -> Next) -> Next {
 
 /// What a server says of a job that it did not make: its own words where the request is at fault.
 fn failed(said: UpstreamError) -> Next {
-    let is_of_request = said.status.is_none_or(|status| status < 500) && (said.status.is_some() || said.code.is_some());
+    let is_of_server = said.code.as_deref().is_some_and(|code| SERVER_FAULTS.contains(&code));
+    let is_told = said.status.is_some() || said.code.is_some();
+    let is_of_request = said.status.is_none_or(|status| status < 500) && is_told && !is_of_server;
     if !is_of_request {
         return fail(Code::UpstreamError, "The model server failed at the film.");
     }
@@ -195,7 +200,9 @@ mod tests {
         };
         assert_eq!(code(next(said(Some(400), None), 0)), "invalid_request");
         assert_eq!(code(next(said(None, Some("moderation_blocked")), 0)), "moderation_blocked");
-        for hidden in [said(Some(500), None), said(Some(503), Some("oom")), said(None, None)] {
+        for hidden in
+            [said(Some(500), None), said(Some(503), Some("oom")), said(None, None), said(None, Some("server_error"))]
+        {
             let Next::Fail(error) = next(hidden, 0) else { panic!("no end") };
             assert_eq!((error.code.as_str(), error.message.contains("unsafe")), ("upstream_error", false));
         }
