@@ -276,6 +276,8 @@ impl Stage {
             _ => {
                 self.beyond += FILM;
                 timeout(PATIENCE, sim.until_films(films)).await.expect("it is asked for");
+                // A node that had no time to note where it is made asks again.
+                sim.script_films(plain);
                 self.node.stop();
                 self.node.wait_for_death().await;
                 self.world.sims[1].finish_films();
