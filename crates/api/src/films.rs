@@ -1,33 +1,13 @@
 //! Holds: what both flavours of films have in common: what is asked for, finding a job, and its film as a download.
 
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
+use axum::response::Response;
 use batchin_batch::{FilmShape, FilmWish};
 use batchin_domain::{AspectRatio, Frame, VideoId, film::MAX_FILM_SECONDS};
 use batchin_openai::Code;
 use batchin_store::FilmRow;
-use futures::TryStreamExt;
-use http::{
-    HeaderMap, HeaderValue, StatusCode,
-    header::{
-        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-        X_CONTENT_TYPE_OPTIONS,
-    },
-};
-use tracing::warn;
+use http::HeaderMap;
 
-use crate::{
-    app::App,
-    auth::AccountCaller,
-    error::ApiError,
-    openai::files::{
-        disposition::attachment,
-        part::{Part, asked},
-    },
-    path::PathText,
-};
+use crate::{app::App, auth::AccountCaller, download::Download, error::ApiError, path::PathText};
 
 /// Largest body that asks for a film, in bytes: a prompt of 32,000 characters, each escaped.
 pub(crate) const MAX_BODY_BYTES: usize = 512 * 1024;
@@ -97,32 +77,7 @@ pub(crate) fn content(app: &App, row: &FilmRow, headers: &HeaderMap) -> Result<R
         let message = format!("There is no film yet: its job is {}.", row.status.name());
         return Err(ApiError::new(Code::NotFound, message));
     };
-    // A film never changes, so its id names its content.
-    let etag = format!("\"{}\"", row.id);
-    let (status, range) = match asked(headers, &etag, film.bytes) {
-        Part::Whole => (StatusCode::OK, 0..film.bytes),
-        Part::Bytes(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Part::Outside => return Err(ApiError::outside(film.bytes)),
-    };
-    let pieces = app.films.content(film, range.clone()).inspect_err(|cause| {
-        // The client sees a connection that ends early.
-        warn!(error = cause as &dyn std::error::Error, "a film could not be read to its end");
-    });
-    let mut response = (status, Body::from_stream(pieces)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-    headers.insert(CONTENT_DISPOSITION, attachment(&format!("{}.mp4", row.id)));
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Ok(etag) = HeaderValue::try_from(etag) {
-        headers.insert(ETAG, etag);
-    }
-    if status == StatusCode::PARTIAL_CONTENT
-        && let Ok(part) = HeaderValue::try_from(format!("bytes {}-{}/{}", range.start, range.end - 1, film.bytes))
-    {
-        headers.insert(CONTENT_RANGE, part);
-    }
-    Ok(response)
+    let (id, filename) = (row.id.to_string(), format!("{}.mp4", row.id));
+    let download = Download { id, bytes: film.bytes, content_type: "video/mp4", filename: &filename };
+    download.answer(headers, |range| app.films.content(film, range))
 }

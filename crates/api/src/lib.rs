@@ -10,6 +10,7 @@ mod cents;
 pub mod contact;
 mod cors;
 mod decode;
+mod download;
 mod error;
 mod fields;
 mod films;

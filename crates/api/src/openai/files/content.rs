@@ -1,27 +1,11 @@
 //! Holds: a file's content as a download that can be taken up again.
 
-use axum::{
-    body::Body,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use batchin_files::Files;
-use futures::TryStreamExt;
-use http::{
-    HeaderMap, HeaderValue, StatusCode,
-    header::{
-        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-        X_CONTENT_TYPE_OPTIONS,
-    },
-};
-use tracing::warn;
+use http::HeaderMap;
 
-use super::{
-    disposition::attachment,
-    part::{Part, asked},
-    show::named,
-};
-use crate::{auth::AccountCaller, error::ApiError, path::PathText};
+use super::show::named;
+use crate::{auth::AccountCaller, download::Download, error::ApiError, path::PathText};
 
 /// A file's content
 ///
@@ -41,32 +25,7 @@ pub(crate) async fn content(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let file = named(&files, &caller, &id).await?;
-    // A file never changes, so its id names its content.
-    let etag = format!("\"{}\"", file.id);
-    let (status, range) = match asked(&headers, &etag, file.bytes) {
-        Part::Whole => (StatusCode::OK, 0..file.bytes),
-        Part::Bytes(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Part::Outside => return Err(ApiError::outside(file.bytes)),
-    };
-    let pieces = files.content(&file, range.clone()).inspect_err(|cause| {
-        // The client sees a connection that ends early.
-        warn!(error = cause as &dyn std::error::Error, "a file could not be read to its end");
-    });
-    let mut response = (status, Body::from_stream(pieces)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-    headers.insert(CONTENT_DISPOSITION, attachment(&file.filename));
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Ok(etag) = HeaderValue::try_from(etag) {
-        headers.insert(ETAG, etag);
-    }
-    if status == StatusCode::PARTIAL_CONTENT
-        && let Ok(part) = HeaderValue::try_from(format!("bytes {}-{}/{}", range.start, range.end - 1, file.bytes))
-    {
-        headers.insert(CONTENT_RANGE, part);
-    }
-    Ok(response)
+    let (id, content_type) = (file.id.to_string(), "application/octet-stream");
+    let download = Download { id, bytes: file.bytes, content_type, filename: &file.filename };
+    download.answer(&headers, |range| files.content(&file, range))
 }

@@ -3,10 +3,8 @@
 pub(crate) mod content;
 pub(crate) mod create;
 pub(crate) mod delete;
-pub(crate) mod disposition;
 mod form;
 pub(crate) mod list;
-pub(crate) mod part;
 pub(crate) mod show;
 
 use batchin_store::FileRow;
