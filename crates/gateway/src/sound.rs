@@ -3,7 +3,7 @@
 use std::{borrow::Cow, ops::ControlFlow, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use batchin_media::{Container, SoundError, SoundFacts, probe_sound};
+use batchin_media::{SoundError, SoundFacts, probe_sound};
 use batchin_openai::{InvalidRequest, each_member};
 use batchin_upstream::{Content, Upload};
 use bytes::Bytes;
@@ -53,21 +53,9 @@ impl Sound {
         let SoundFacts { format, duration, .. } = probe_sound(bare.reader()).map_err(|cause| refused(&cause))?;
         upload = Arc::into_inner(bare).ok_or_else(unread)?;
         upload.name = format!("sound.{}", format.name());
-        content_type(format).clone_into(&mut upload.content_type);
+        format.media_type().clone_into(&mut upload.content_type);
         let ms = u64::try_from(duration.as_micros().saturating_add(500) / 1_000).unwrap_or(u64::MAX);
         Ok(Self { upload: Arc::new(upload), ms })
-    }
-}
-
-const fn content_type(container: Container) -> &'static str {
-    match container {
-        Container::Wav => "audio/wav",
-        Container::Mp3 => "audio/mpeg",
-        Container::Aac => "audio/aac",
-        Container::Ogg => "audio/ogg",
-        Container::Flac => "audio/flac",
-        Container::Mp4 => "audio/mp4",
-        Container::Matroska => "audio/webm",
     }
 }
 

@@ -18,8 +18,8 @@ use std::{
 
 use batchin_domain::{AccountId, Measure};
 use batchin_media::{
-    Container, EncodeWholeError, Encoder, Encoding, PcmSpec, Programs, StartError, WavReader, decode_to_pcm,
-    encode_whole, probe_sound,
+    EncodeWholeError, Encoder, Encoding, PcmSpec, Programs, StartError, WavReader, decode_to_pcm, encode_whole,
+    probe_sound,
 };
 use batchin_openai::{Code, ErrorBody, InvalidRequest, SoundFormat, Spoken, sound_done_event, sound_event, sse};
 use batchin_scheduler::Outcome as Ended;
@@ -281,22 +281,10 @@ pub enum RecordingError {
     GivenUp,
 }
 
-const fn content_type_of(container: Container) -> &'static str {
-    match container {
-        Container::Wav => "audio/wav",
-        Container::Mp3 => "audio/mpeg",
-        Container::Aac => "audio/aac",
-        Container::Ogg => "audio/ogg",
-        Container::Flac => "audio/flac",
-        Container::Mp4 => "audio/mp4",
-        Container::Matroska => "audio/webm",
-    }
-}
-
 /// What a recording is, by what is in it.
 pub async fn recording(bytes: Bytes) -> Result<Recording, RecordingError> {
     let facts = apart(move || probe_sound(Cursor::new(bytes))).await.ok_or(RecordingError::GivenUp)??;
-    Ok(Recording { duration: facts.duration, content_type: content_type_of(facts.format) })
+    Ok(Recording { duration: facts.duration, content_type: facts.format.media_type() })
 }
 
 impl Gateway {

@@ -50,6 +50,19 @@ impl Container {
             Self::Matroska => "webm",
         }
     }
+
+    /// The media type of sound in it.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Wav => "audio/wav",
+            Self::Mp3 => "audio/mpeg",
+            Self::Aac => "audio/aac",
+            Self::Ogg => "audio/ogg",
+            Self::Flac => "audio/flac",
+            Self::Mp4 => "audio/mp4",
+            Self::Matroska => "audio/webm",
+        }
+    }
 }
 
 /// Packets that are read of one file: days of sound in packets of 20 ms.

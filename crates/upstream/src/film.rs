@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     adapters::{FilmManner, Path},
     breaker::Asker,
+    form::Form,
 };
 
 /// Longest name that a server may have for a job, in bytes.
@@ -147,13 +148,9 @@ fn json_body(value: &Value) -> FilmBody {
 
 /// A form. Its boundary has the request's id in it, which nobody knew who wrote the texts.
 fn form_body(request_id: &str, fields: &[(&str, &str)]) -> FilmBody {
-    let boundary = format!("batchin-{request_id}");
-    let mut form = String::new();
-    for (name, value) in fields {
-        form.push_str(&format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
-    }
-    form.push_str(&format!("--{boundary}--\r\n"));
-    FilmBody { content_type: format!("multipart/form-data; boundary={boundary}"), bytes: form.into() }
+    let form = fields.iter().fold(Form::new(request_id), |form, (name, value)| form.field(name, value));
+    let (content_type, bytes) = form.end();
+    FilmBody { content_type, bytes: bytes.into() }
 }
 
 #[cfg(test)]
