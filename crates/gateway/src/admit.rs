@@ -126,7 +126,7 @@ impl Admitted {
         Work {
             class: self.class,
             prompt_bound: self.ceiling.most.of(Measure::PromptTokens),
-            expected: tokens_of(self.expected(inbound.call)),
+            expected: self.expected(inbound.call).tokens(),
             beginning: self.beginning(),
             task: inbound.task.map(|(_, task)| task),
             unseen: false,
@@ -182,11 +182,6 @@ const fn reads_tokens(call: CallKind) -> bool {
         Makes::Text | Makes::Values => true,
         Makes::Sound | Makes::Transcript | Makes::Film => false,
     }
-}
-
-/// Tokens of prompt and answer together.
-fn tokens_of(counts: Counts) -> u64 {
-    counts.of(Measure::PromptTokens).saturating_add(counts.of(Measure::CompletionTokens))
 }
 
 /// Checks a request against the catalogue. Where its model is out of service, its fallback takes it.

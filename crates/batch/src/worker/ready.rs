@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use batchin_domain::{Measure, RequestId};
+use batchin_domain::RequestId;
 use batchin_gateway::{Inbound, Running, Work};
 use batchin_scheduler::{Entry, Verdict};
 use batchin_store::{Claim, ClaimedTask};
@@ -62,11 +62,10 @@ impl Worker {
                 }
             };
             let prompt_bound = checked.prompt_bound;
-            let tokens = [Measure::PromptTokens, Measure::CompletionTokens].map(|measure| checked.expected.of(measure));
             let work = Work {
                 class: inbound.class,
                 prompt_bound,
-                expected: tokens.into_iter().fold(0, u64::saturating_add),
+                expected: checked.expected.tokens(),
                 beginning: checked.beginning,
                 task: Some(task.claim.task),
                 unseen: false,

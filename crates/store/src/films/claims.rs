@@ -7,7 +7,7 @@ use batchin_domain::{AccountId, FilmStatus, KeyId, Timestamp, VideoId, text::sto
 use uuid::Uuid;
 
 use super::{FilmClaims, FilmError, FilmOrder, FilmPlace, OPEN, order, payer, time};
-use crate::{FencedError, NodeIdentity, StoreError, fence::still, stored::unsigned};
+use crate::{FencedError, NodeIdentity, StoreError, fence::still};
 
 /// How long a job stays that has gone, while its server is out of reach and still at it.
 const TELL_FOR: Duration = Duration::from_secs(3_600);
@@ -220,12 +220,6 @@ impl FilmClaims {
     pub async fn forget_film(&self, video: VideoId, now: Timestamp) -> Result<(), StoreError> {
         let sql = "DELETE FROM video_job WHERE id = $1 AND expires_at IS NOT NULL AND expires_at <= $2";
         self.run(sql, vec![video.uuid().into(), now.micros().into()]).await
-    }
-
-    /// How many jobs are not over: a gauge.
-    pub async fn film_depth(&self) -> Result<u64, StoreError> {
-        let row = self.db.one(format!("SELECT count(*) AS n FROM video_job WHERE {OPEN}"), []).await?;
-        row.map_or(Ok(0), |row| unsigned(&row, "video_job", "n"))
     }
 
     async fn run(&self, sql: &'static str, values: Vec<Value>) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use batchin_batch::{FilmWish, RememberFilm};
 use batchin_gateway::Caller;
 use batchin_store::{FilmRow, IdempotencyScope};
 use bytes::Bytes;
-use http::{HeaderMap, header::CONTENT_TYPE};
+use http::HeaderMap;
 use serde_json::json;
 use utoipa::ToSchema;
 
@@ -24,6 +24,7 @@ use crate::{
     fields::Fields,
     films::{Asked, MAX_BODY_BYTES, seconds},
     idempotent::{Creation, Keep, once, remembered},
+    multipart::boundary,
 };
 
 /// What is to be made; `openapi/bodies.rs` has its members.
@@ -77,8 +78,7 @@ async fn begin(
 }
 
 async fn asked(headers: &HeaderMap, body: Bytes) -> Result<Asked, ApiError> {
-    let boundary = headers.get(CONTENT_TYPE).and_then(|value| multer::parse_boundary(value.to_str().ok()?).ok());
-    match boundary {
+    match boundary(headers) {
         Some(boundary) => form::read(body, boundary).await,
         None => of_json(&body),
     }

@@ -12,13 +12,13 @@ use batchin_gateway::{RecordingError, recording};
 use batchin_openai::Code;
 use batchin_store::{KeepVoiceError, MAX_VOICES, NewVoice, VoiceSound};
 use bytes::Bytes;
-use http::{StatusCode, header::CONTENT_TYPE};
+use http::StatusCode;
 use multer::{Constraints, Multipart, SizeLimit};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::VoiceObject;
-use crate::{app::App, auth::AccountCaller, body, error::ApiError};
+use crate::{app::App, auth::AccountCaller, body, error::ApiError, multipart::boundary};
 
 /// Half a minute in any format, and a few seconds of the largest.
 const MAX_RECORDING_BYTES: usize = 4_000_000;
@@ -77,10 +77,9 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<VoiceObject>), ApiError> {
     let (parts, body) = request.into_parts();
     let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
-    let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let said = match multer::parse_boundary(kind) {
-        Ok(boundary) => of_form(body, boundary).await?,
-        Err(_) => of_json(&body)?,
+    let said = match boundary(&parts.headers) {
+        Some(boundary) => of_form(body, boundary).await?,
+        None => of_json(&body)?,
     };
     check(&said)?;
     let facts = recording(said.sound.clone()).await.map_err(|cause| unreadable(&cause))?;
