@@ -2,7 +2,7 @@
 
 use std::{io::Cursor, sync::LazyLock};
 
-use batchin_media::{WavReader, decode_to_pcm, probe_sound, probe_video};
+use batchin_media::{ImageFormat, WavReader, convert_image, decode_to_pcm, probe_image, probe_sound, probe_video};
 use proptest::prelude::*;
 
 use crate::outside::{ffmpeg, place};
@@ -15,9 +15,13 @@ static REAL: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         ffmpeg(&["-f", "lavfi", "-i", "sine=duration=0.3", file.file.to_str().unwrap()]);
         std::fs::read(&file.file).unwrap()
     });
+    let pictures = ["png", "mjpeg", "libwebp"].map(|codec| {
+        let source = ["-f", "lavfi", "-i", "testsrc=size=32x32", "-frames:v", "1", "-c:v", codec];
+        ffmpeg(&[source.as_slice(), &["-f", "image2pipe", "-"]].concat())
+    });
     let fragments = ["-f", "lavfi", "-i", "testsrc=size=32x32:duration=1", "-movflags", "empty_moov+frag_keyframe"];
     let video = ffmpeg(&[fragments.as_slice(), &["-f", "mp4", "-"]].concat());
-    sounds.into_iter().chain([video]).collect()
+    sounds.into_iter().chain(pictures).chain([video]).collect()
 });
 
 /// Nothing to assert but that they return: an error is as good as facts.
@@ -25,6 +29,8 @@ fn read(bytes: &[u8]) {
     drop(probe_sound(Cursor::new(bytes)));
     drop(probe_video(Cursor::new(bytes)));
     drop(decode_to_pcm(bytes));
+    drop(probe_image(bytes));
+    drop(convert_image(bytes, ImageFormat::Png, 80));
     drop(WavReader::new().push(bytes, &mut Vec::new()));
 }
 
