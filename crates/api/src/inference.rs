@@ -99,7 +99,10 @@ pub(crate) async fn answer(
             (body::read(&memory, &parts.headers, body, app.settings.max_body_bytes).await?, None, None)
         }
     };
-    let inbound = Inbound { call: kind, body, request, class: Class::Interactive, task: None, sound, idempotency };
+    // Clients of OpenAI's read a member of theirs, whichever it is.
+    let pictures_in_both = parts.uri.path().starts_with("/openai/");
+    let (class, task) = (Class::Interactive, None);
+    let inbound = Inbound { call: kind, body, request, class, task, sound, pictures_in_both, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound, promised).await?;
     let reply = if of_cohere(parts.uri.path()) { in_cohere_s_shape(reply) } else { reply };
     let mut response = render(app, reply);

@@ -22,7 +22,7 @@ use crate::{
     health, metrics,
     openai::{batches as openai_batches, files, videos},
     openapi::{self as description},
-    v1::{batches, keys, messages, models, topup, usage, users, video, voices, webhooks},
+    v1::{batches, images, keys, messages, models, topup, usage, users, video, voices, webhooks},
 };
 
 /// Every route that is documented below `/v1`.
@@ -54,6 +54,7 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(video::list::list),
         routes!(video::show::show, video::delete::delete),
         routes!(video::content::content),
+        routes!(images::content::content),
         routes!(webhooks::secret::rotate),
         routes!(webhooks::list::list),
         routes!(webhooks::replay::replay),

@@ -25,6 +25,7 @@ pub(crate) fn refusal(error: ApiError, call: Option<CallKind>, request: RequestI
             | CallKind::Speech
             | CallKind::Transcriptions
             | CallKind::Translations
+            | CallKind::Images
             | CallKind::Video,
         )
         | None => error.into_response(),
@@ -59,6 +60,7 @@ pub(crate) fn as_event(call: CallKind, refusal: &[u8]) -> Bytes {
         | CallKind::Speech
         | CallKind::Transcriptions
         | CallKind::Translations
+        | CallKind::Images
         | CallKind::Video => sse::frame(refusal),
         CallKind::Messages => named_error(refusal),
         CallKind::Responses => {

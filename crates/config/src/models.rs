@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
-use batchin_domain::{CallKind, Capability, Class, ClassPrices, FilmStyle, Measure, Rate, Tariff};
+use batchin_domain::{Capability, Class, ClassPrices, FilmStyle, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit, TokenInput};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
 use batchin_upstream::{Fim, Kind as Server, UpstreamConfig};
@@ -43,7 +43,7 @@ settings! {
         path: "capabilities",
         kind: Kind::TextList,
         preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
-        doc: "What it can do: chat, completions, embeddings, rerank, speech, transcription, video.",
+        doc: "What it can do: chat, completions, embeddings, rerank, speech, transcription, images, video.",
     };
     const CONTEXT_LENGTH: Setting = Setting {
         path: "context_length",
@@ -426,12 +426,7 @@ fn capabilities(scope: &Scope<'_>) -> Vec<Capability> {
 }
 
 fn wrong_capability(scope: &Scope<'_>, name: &str, place: &Place) {
-    let message = if CallKind::LATER.iter().any(|(later, _)| *later == name) {
-        format!("capability \"{name}\" is not in this version")
-    } else {
-        format!("capability \"{name}\" is none of {}", known())
-    };
-    scope.faults.add(place, FaultKind::Value, message);
+    scope.faults.add(place, FaultKind::Value, format!("capability \"{name}\" is none of {}", known()));
 }
 
 /// The names of all capabilities.
@@ -454,6 +449,7 @@ const fn priced_by(capability: Capability) -> PricedBy {
         Capability::Rerank => &[&[Measure::PromptTokens, Measure::Searches]],
         Capability::Speech => &[&[Measure::Characters, Measure::AudioMs]],
         Capability::Transcription => &[&[Measure::AudioMs]],
+        Capability::Images => &[&[Measure::Pixels]],
         Capability::Video => &[&[Measure::VideoMs]],
     }
 }
@@ -462,7 +458,7 @@ const fn priced_by(capability: Capability) -> PricedBy {
 const fn reads_tokens(capability: Capability) -> bool {
     match capability {
         Capability::Chat | Capability::Completions | Capability::Embeddings | Capability::Rerank => true,
-        Capability::Speech | Capability::Transcription | Capability::Video => false,
+        Capability::Speech | Capability::Transcription | Capability::Images | Capability::Video => false,
     }
 }
 

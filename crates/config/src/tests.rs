@@ -142,9 +142,9 @@ fil = 0.2
     batchin.toml:18:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file
     batchin.toml:21:8: upstreams[1].name "gpu-1" is the name of another upstream
     batchin.toml:25:1: models[0].pricing.characters is missing; speech needs a price, such as 15.0 (or pricing.audio_second)
+    batchin.toml:25:1: models[0].pricing.image is missing; images needs a price, such as 0.003
     batchin.toml:25:1: models[0].pricing.std_output is missing; chat needs a price, such as 0.08
     batchin.toml:28:14: there is no upstream "gpu-2"; did you mean "gpu-1"?
-    batchin.toml:29:25: capability "images" is not in this version
     batchin.toml:31:21: models[0].max_output_tokens is above context_length (100)
     batchin.toml:36:6: "b" already names the model "a"
     batchin.toml:38:17: upstream "gpu-1" is of kind comfyui, which cannot do "embeddings"; kinds that can: openai, vllm, sglang, llamacpp, ollama, vllm-omni, embedded

@@ -20,6 +20,8 @@ listed! {
         Speech => "speech",
         /// Writing down or translating what is said.
         Transcription => "transcription",
+        /// Making pictures.
+        Images => "images",
         /// Making a film.
         Video => "video",
     }
@@ -36,6 +38,8 @@ pub enum Makes {
     Sound,
     /// What is said in a sound: text that costs by the sound's length, whole or as a stream of events.
     Transcript,
+    /// Pictures, which are kept and named by addresses.
+    Pictures,
     /// A film, by a job that goes on without whoever asked.
     Film,
 }
@@ -107,13 +111,11 @@ call_kinds! {
     Speech = 7, "speech" at "/audio/speech", prompt "input", ids "speech_", asks Speech, needs Speech, makes Sound;
     Transcriptions = 8, "transcriptions" at "/audio/transcriptions", prompt "file", ids "transcr_", asks Transcriptions, needs Transcription, makes Transcript;
     Translations = 9, "translations" at "/audio/translations", prompt "file", ids "transl_", asks Translations, needs Transcription, makes Transcript;
+    Images = 10, "images" at "/images/generations", prompt "prompt", ids "img_", asks Images, needs Images, makes Pictures;
     Video = 12, "video" at "/video/generate", prompt "prompt", ids "video_", asks Video, needs Video, makes Film;
 }
 
 impl CallKind {
-    /// What the documentation promises and no line of the table answers yet: what a model is asked for, and the path.
-    pub const LATER: [(&str, &str); 1] = [("images", "/v1/images/generations")];
-
     /// Paths beside the documented ones under which clients of other APIs make a call. Batches take the documented ones alone.
     pub const BESIDE: [(&str, Self); 1] = [("/v2/rerank", Self::Rerank)];
 
@@ -192,7 +194,7 @@ mod tests {
             assert_eq!(CallKind::from_url(kind.path()), answered);
             assert_eq!(CallKind::from_url(kind.path_below_v1()), answered);
         }
-        assert_eq!(CallKind::from_url("/v1/images/generations"), None);
+        assert_eq!(CallKind::from_url("/v1/images/variations"), None);
         assert_eq!(CallKind::from_url("/v1/chat/completions/"), None);
     }
 
@@ -210,14 +212,6 @@ mod tests {
             assert_eq!(CallKind::meant_by(|name| members.contains(&name)), kind, "{members:?}");
         }
         assert!(CallKind::by_meaning().all(|kind| CallKind::meant_by(|name| name == kind.prompt()) == Some(kind)));
-    }
-
-    #[test]
-    fn what_is_served_is_not_for_later() {
-        for (capability, path) in CallKind::LATER {
-            assert_eq!(CallKind::from_url(path), None);
-            assert!(Capability::ALL.into_iter().all(|known| known.name() != capability), "{capability}");
-        }
     }
 
     #[test]
@@ -240,7 +234,7 @@ mod tests {
             [7, 8, 9].map(CallKind::from_code),
             [Some(CallKind::Speech), Some(CallKind::Transcriptions), Some(CallKind::Translations)]
         );
-        assert_eq!([12].map(CallKind::from_code), [Some(CallKind::Video)]);
+        assert_eq!([10, 12].map(CallKind::from_code), [Some(CallKind::Images), Some(CallKind::Video)]);
     }
 
     #[test]

@@ -115,6 +115,7 @@ impl Service {
                 | CallKind::Speech
                 | CallKind::Transcriptions
                 | CallKind::Translations
+                | CallKind::Images
                 | CallKind::Video => Err(ApiError::not_found()),
             };
         }
@@ -195,6 +196,7 @@ impl ServedModel {
                 | CallKind::Speech
                 | CallKind::Transcriptions
                 | CallKind::Translations
+                | CallKind::Images
                 | CallKind::Video,
                 _,
             ) => false,

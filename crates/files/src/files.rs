@@ -94,6 +94,11 @@ impl Files {
         self.rows().file(account, id, self.now()).await
     }
 
+    /// A file, whosever it is: for who has proven to be allowed to see it.
+    pub async fn show_to_anybody(&self, id: FileId) -> Result<Option<FileRow>, StoreError> {
+        self.rows().file_of_anybody(id, self.now()).await
+    }
+
     /// Part of an account's files.
     pub async fn list(&self, account: AccountId, page: FilePage) -> Result<Vec<FileRow>, StoreError> {
         self.rows().files(account, page, self.now()).await

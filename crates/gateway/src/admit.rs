@@ -47,6 +47,8 @@ pub struct Inbound {
     pub task: Option<(BatchId, TaskId)>,
     /// What it is to hear, where that came beside its body.
     pub sound: Option<Sound>,
+    /// Whether pictures are told both by their addresses and as they are, where its body does not say how.
+    pub pictures_in_both: bool,
     /// The client's own name for it.
     pub idempotency: Option<IdempotencyKey>,
 }
@@ -180,7 +182,7 @@ impl Admitted {
 const fn reads_tokens(call: CallKind) -> bool {
     match call.makes() {
         Makes::Text | Makes::Values => true,
-        Makes::Sound | Makes::Transcript | Makes::Film => false,
+        Makes::Sound | Makes::Transcript | Makes::Pictures | Makes::Film => false,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{Amount, Measure, Timestamp, TransferId};
+use batchin_files::WriteFileError;
 use batchin_openai::{ChunkHead, Names, SoundFormat, Telling, Usage, Wanted, with_tier, with_usage};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::Kind;
@@ -12,8 +13,14 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    Caller, Catalog, Epoch, Fenced, Gateway, Inbound, admit::Admitted, dispatch::Running, meter::Meter, meters,
+    Caller, Catalog, Epoch, Fenced, Gateway, Inbound,
+    admit::Admitted,
+    dispatch::Running,
+    meter::Meter,
+    meters,
+    picture::{Made, Order},
     reserve::Reservation,
+    shelf::Kept,
 };
 
 /// The largest answer that is kept for an Idempotency-Key.
@@ -43,6 +50,10 @@ pub struct Unsettled {
     pub body: Bytes,
     /// The format of a sound; `None` of an answer in JSON.
     pub sound: Option<SoundFormat>,
+    /// Pictures that are not kept yet; the answer is made when they are.
+    pub(crate) made: Option<Made>,
+    /// Those that are. They go again unless this is charged for.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// Why a request's end is not in the ledger. Nothing was charged.
@@ -233,10 +244,40 @@ pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: 
     running.finish_whole(bill.meter.counts().of(Measure::CompletionTokens));
     let body = bill.told(body);
     let sound = bill.sound();
-    Unsettled { bill, reservation, body, sound }
+    Unsettled { bill, reservation, body, sound, made: None, kept: None }
+}
+
+/// Pictures that have been metered.
+pub(crate) fn pictured(mut bill: Bill, reservation: Reservation, made: Made, running: Running) -> Unsettled {
+    bill.meter.made_all(made.counts());
+    running.finish_whole(0);
+    Unsettled { bill, reservation, body: Bytes::new(), sound: None, made: Some(made), kept: None }
 }
 
 impl Unsettled {
+    /// Keeps the pictures that it brings, if any, and makes its answer of them.
+    pub async fn keep_pictures(&mut self) -> Result<(), WriteFileError> {
+        let (Some(made), Wanted::Pictures(wanted)) = (self.made.take(), self.bill.admitted.peek.wanted) else {
+            return Ok(());
+        };
+        let order = Order {
+            account: self.bill.caller.account,
+            wanted,
+            name: &self.bill.public_id(),
+            of_batch: self.bill.inbound.task.is_some(),
+            in_both: self.bill.inbound.pictures_in_both,
+            created: self.bill.created(),
+        };
+        let (body, kept) = made.keep(&self.bill.gateway, order).await?;
+        (self.body, self.kept) = (body, Some(kept));
+        Ok(())
+    }
+
+    /// Bytes that it keeps in memory.
+    pub fn bytes(&self) -> usize {
+        self.body.len() + self.made.as_ref().map_or(0, Made::bytes)
+    }
+
     /// Completion tokens of what was consumed that were hidden reasoning.
     pub fn reasoning_tokens(&self) -> u64 {
         self.bill.meter.usage().reasoning_tokens
@@ -258,6 +299,9 @@ impl Unsettled {
         // From here on the charge stands whether or not anybody waits for it.
         let charging = self.reservation.charging(settlement.charge);
         charging.end(self.bill.epoch.committer.commit(settlement).await)?;
+        if let Some(kept) = self.kept {
+            kept.paid();
+        }
         batchin_faults::point("answer.charged");
         self.bill.note(outcome);
         Ok(self.body)

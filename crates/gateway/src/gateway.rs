@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Availability, Catalog, Dispatcher, Epoch, Keeper, Model, meters::Meters, waiters::Waiters};
+use crate::{Availability, Catalog, Dispatcher, Epoch, Keeper, Model, Shelf, meters::Meters, waiters::Waiters};
 use arc_swap::ArcSwap;
 use batchin_domain::{AccountId, CallKind, Class, Clock, IdSource};
 use batchin_media::Programs;
@@ -37,6 +37,8 @@ pub struct GatewayParts {
     pub ids: Arc<dyn IdSource>,
     /// Work beside requests.
     pub tasks: Tasks,
+    /// Where pictures are kept.
+    pub shelf: Shelf,
     /// What makes sound into the formats that are asked for.
     pub programs: Arc<Programs>,
 }
@@ -171,6 +173,11 @@ impl Gateway {
     /// Work beside requests.
     pub fn tasks(&self) -> &Tasks {
         &self.inner.parts.tasks
+    }
+
+    /// Where pictures are kept.
+    pub fn shelf(&self) -> &Shelf {
+        &self.inner.parts.shelf
     }
 
     pub(crate) fn voices(&self) -> &Voices {

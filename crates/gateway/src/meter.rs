@@ -110,6 +110,11 @@ impl Meter {
         self.made = self.made.with(measure, count);
     }
 
+    /// So much of everything was made.
+    pub fn made_all(&mut self, counts: Counts) {
+        self.made = Measure::made().fold(self.made, |made, measure| made.with(measure, counts.of(measure)));
+    }
+
     /// Such a server answers.
     pub fn comes_from(&mut self, kind: Kind) {
         if !kind.echoes {

@@ -26,9 +26,12 @@ pub(crate) struct Beside {
 /// A request in the protocol in which model servers are asked.
 pub(crate) fn asked(call: CallKind, body: &Bytes, beside: Beside) -> Result<Asked, InvalidRequest> {
     let AskedAs { body, retelling } = match call {
-        CallKind::Chat | CallKind::Completions | CallKind::Embeddings | CallKind::Speech | CallKind::Video => {
-            return Ok(Asked { body: body.clone(), retelling: None });
-        }
+        CallKind::Chat
+        | CallKind::Completions
+        | CallKind::Embeddings
+        | CallKind::Speech
+        | CallKind::Images
+        | CallKind::Video => return Ok(Asked { body: body.clone(), retelling: None }),
         CallKind::Rerank => return Ok(Asked { body: documents_as_texts(body), retelling: None }),
         CallKind::Responses => responses::ask_as_chat(body)?,
         CallKind::Messages => batchin_anthropic::ask_as_chat(body)?,

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_domain::{AccountId, Amount, Class, Counts, Measure, TransferId};
+use batchin_domain::{AccountId, Amount, Class, Counts, Makes, Measure, TransferId};
+use batchin_files::WriteFileError;
 use batchin_openai::Wanted;
 use batchin_shares::{NoShare, Share};
 use batchin_store::{IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish};
@@ -16,12 +17,13 @@ use crate::{
     ReserveError, SettleError, TakeError,
     admit::{Admitted, admit},
     attempt::{RETRY_AFTER, call_of},
-    bill::{Arrival, Bill, take_whole, whole},
+    bill::{Arrival, Bill, Unsettled, pictured, take_whole, whole},
     dispatch::{Running, Work},
     failover::{Failover, NoAnswer},
     fallback::{MAX_FALLBACKS, served_instead},
     idempotent::{IdempotencyGuard, Keyed, Turn},
     leaving::{Client, SeenThrough},
+    picture::{Made, made},
     reserve::{Reservation, reserve, take_request},
     spoken::{Pipe, SpokenStream},
 };
@@ -87,6 +89,9 @@ pub enum AnswerError {
     /// No model server answered.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
+    /// What was made for it could not be kept.
+    #[error("what was made could not be kept")]
+    Kept(#[source] WriteFileError),
     /// Its charge is not in the ledger.
     #[error(transparent)]
     Settle(#[from] SettleError),
@@ -123,8 +128,14 @@ struct One {
 
 /// What the upstream gave, with everything that belongs to the request.
 struct Dispatched {
-    answer: Answer,
+    answer: Given,
     running: Running,
+}
+
+/// An answer, of which pictures have been looked at.
+enum Given {
+    Pictures(Made),
+    Other(Answer),
 }
 
 impl Gateway {
@@ -143,6 +154,9 @@ impl Gateway {
         if admitted.own_voice().is_some() {
             // Boxed: other requests need no room for it.
             Box::pin(self.find_voice(caller.account, &mut admitted)).await??;
+        }
+        if inbound.call.makes() == Makes::Pictures {
+            self.shelf().files.check_disk().map_err(AnswerError::Kept)?;
         }
         promised(Promise { streams: admitted.peek.stream, rate });
         let guard = match &inbound.idempotency {
@@ -190,7 +204,15 @@ impl Gateway {
         };
         let served = served_instead(&arrival.catalog, &admitted);
         let bill = Bill::open(self, arrival, &caller, (inbound, admitted), reservation.amount());
-        match dispatched.answer {
+        let answer = match dispatched.answer {
+            Given::Pictures(made) => {
+                let mut unsettled = pictured(bill, reservation, made, dispatched.running);
+                unsettled.keep_pictures().await.map_err(AnswerError::Kept)?;
+                return Ok((settled(unsettled, &client, guard).await?, served));
+            }
+            Given::Other(answer) => answer,
+        };
+        match answer {
             Answer::Events(events) => {
                 let stream = open(bill, reservation, (events, dispatched.running), guard, place);
                 Ok((ReplyBody::Stream(Box::new(stream)), served))
@@ -203,11 +225,10 @@ impl Gateway {
                 let mut bill = bill;
                 take_whole(&mut bill.meter, dispatched.running.replica.kind(), usage, text_bytes);
                 let unsettled = whole(bill, reservation, body, dispatched.running);
-                let outcome = if client.is_gone() { Outcome::ClientGone } else { Outcome::Completed };
-                let content_type = unsettled.bill.content_type();
-                let body = unsettled.settle(outcome, guard.map(IdempotencyGuard::keep), None).await?;
-                Ok((ReplyBody::Whole(body, content_type), served))
+                Ok((settled(unsettled, &client, guard).await?, served))
             }
+            // They have been looked at.
+            Answer::Pictures(_) => Err(DispatchError::Failed.into()),
         }
     }
 
@@ -316,7 +337,13 @@ impl Gateway {
                     false => return Err(NoAnswer::NotFree.into()),
                 },
             };
-            match called {
+            let given = match called {
+                // Boxed: most answers are no pictures.
+                Ok(Answer::Pictures(given)) => Box::pin(made(*given, admitted.peek.wanted)).await.map(Given::Pictures),
+                Ok(answer) => Ok(Given::Other(answer)),
+                Err(error) => Err(error),
+            };
+            match given {
                 Ok(answer) => {
                     batchin_faults::point("upstream.answered");
                     if !unseen {
@@ -328,6 +355,18 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Charges for a whole answer and hands it over.
+async fn settled(
+    unsettled: Unsettled,
+    client: &Client,
+    guard: Option<IdempotencyGuard>,
+) -> Result<ReplyBody, AnswerError> {
+    let outcome = if client.is_gone() { Outcome::ClientGone } else { Outcome::Completed };
+    let content_type = unsettled.bill.content_type();
+    let body = unsettled.settle(outcome, guard.map(IdempotencyGuard::keep), None).await?;
+    Ok(ReplyBody::Whole(body, content_type))
 }
 
 /// Meters a stream.

@@ -19,12 +19,13 @@ use crate::{
     AdmitError, Caller, CapError, Fenced, Gateway, Inbound, NoRoom, ReserveError,
     admit::{Admitted, admit, admit_instead, admit_on},
     attempt::{RETRY_AFTER, call_of, choices_of},
-    bill::{Arrival, Bill, Unsettled, take_whole, whole},
+    bill::{Arrival, Bill, Unsettled, pictured, take_whole, whole},
     dispatch::Running,
     failover::{Failover, NoAnswer},
     fallback::{MAX_FALLBACKS, note},
     meter::Meter,
     pace::Pace,
+    picture::{Made, made},
     reserve::{Reservation, reserve, reserve_cap},
     spoken::{Pipe, SoundError, count},
 };
@@ -84,6 +85,7 @@ pub enum Again {
 /// An answer, however it came.
 struct Given {
     body: Bytes,
+    made: Option<Made>,
     meter: Meter,
     /// When a stream's first byte came.
     ttft: Option<Duration>,
@@ -129,6 +131,9 @@ impl Gateway {
         let mut bill = Bill::open(self.clone(), arrival, caller, (inbound, admitted), reservation.amount());
         bill.meter = given.meter;
         bill.ttft = given.ttft;
+        if let Some(made) = given.made {
+            return Ok(pictured(bill, reservation, made, running));
+        }
         if bill.ttft.is_none() {
             return Ok(whole(bill, reservation, given.body, running));
         }
@@ -136,7 +141,7 @@ impl Gateway {
         running.finish(Ended::Ok);
         let body = bill.told(given.body);
         let sound = bill.sound();
-        Ok(Unsettled { bill, reservation, body, sound })
+        Ok(Unsettled { bill, reservation, body, sound, made: None, kept: None })
     }
 
     /// What another model would do for a task whose servers failed so: see [`Gateway::fall_back`].
@@ -239,7 +244,11 @@ async fn answer(running: &Running, mut call: Call<'_>, one: Try<'_>) -> Result<G
         Answer::Whole { body, usage, text_bytes, .. } => {
             let mut meter = one.meter;
             take_whole(&mut meter, replica.kind(), usage, text_bytes);
-            Ok(Given { body, meter, ttft: None })
+            Ok(Given { body, made: None, meter, ttft: None })
+        }
+        Answer::Pictures(given) => {
+            let made = Some(made(*given, one.admitted.peek.wanted).await?);
+            Ok(Given { body: Bytes::new(), made, meter: one.meter, ttft: None })
         }
         Answer::Sound(sound) => {
             running.first_byte();
@@ -284,14 +293,14 @@ async fn watched(running: &Running, mut assembly: Assembly, one: Try<'_>) -> Res
                     meter.cut();
                     running.paced_by(pace.waits());
                     let answer = assembly.cut().ok_or_else(bad_answer)?;
-                    return Ok(Given { body: answer.body, meter, ttft });
+                    return Ok(Given { body: answer.body, made: None, meter, ttft });
                 }
             }
             // A choice is missing.
             Progress::Whole(_) if left > 0 => return Err(bad_answer()),
             Progress::Whole(answer) => {
                 running.paced_by(pace.waits());
-                return Ok(Given { body: answer.body, meter, ttft });
+                return Ok(Given { body: answer.body, made: None, meter, ttft });
             }
         }
     }
@@ -310,7 +319,7 @@ async fn spoken(sound: Sound, one: Try<'_>) -> Result<Given, CallError> {
         all.extend_from_slice(&piece);
     }
     count(&mut meter, one.admitted.peek.bound.made.of(Measure::Characters), &pipe.heard());
-    Ok(Given { body: all.freeze(), meter, ttft: None })
+    Ok(Given { body: all.freeze(), made: None, meter, ttft: None })
 }
 
 fn broken_sound(cause: SoundError) -> CallError {

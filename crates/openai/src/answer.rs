@@ -98,8 +98,8 @@ pub fn read_wanted(
             let list = results.or(data.map(RawValue::get)).ok_or(none.clone())?;
             ranking::told(list, ranking, (id, model), (facts.usage, request)).map_err(|_| none)?
         }
-        // Sound is no JSON.
-        (Wanted::Vectors(_), None, _) | (Wanted::Sound(_), ..) => return Err(none),
+        // Sound is no JSON, and pictures are read by their own.
+        (Wanted::Vectors(_), None, _) | (Wanted::Sound(_) | Wanted::Pictures(_), ..) => return Err(none),
     };
     let is_counted = facts.usage.is_some_and(|usage| usage.counts_completion());
     let text_bytes = facts.choices.filter(|_| !is_counted).map_or(0, choices_bytes);

@@ -26,6 +26,7 @@ pub(crate) const fn streams_deltas(call: CallKind) -> bool {
         | CallKind::Speech
         | CallKind::Transcriptions
         | CallKind::Translations
+        | CallKind::Images
         | CallKind::Video => false,
     }
 }

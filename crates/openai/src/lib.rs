@@ -26,6 +26,7 @@ mod members;
 mod parts;
 mod passing;
 mod peek;
+mod picture;
 mod ranking;
 pub mod responses;
 mod retold;
@@ -57,9 +58,10 @@ pub use meant::meant_for;
 pub use members::{InvalidJson, MAX_DEPTH, compact, each_member};
 pub use parts::{Part, Parts, join_vectors, parts_of_input};
 pub use peek::{
-    COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, MAX_SPEECH_CHARACTERS, Peek,
-    Position, peek,
+    COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, MAX_PICTURE_PROMPT,
+    MAX_PICTURES, MAX_SPEECH_CHARACTERS, Peek, Position, peek,
 };
+pub use picture::{GivenPicture, GivenPictures, ToldPicture, read_pictures, tell_pictures};
 pub use ranking::{documents_as_texts, with_meta};
 pub use retold::{AskedAs, Names, Retelling, Telling};
 pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit};
@@ -68,4 +70,4 @@ pub use steering::{STEERING, Steering};
 pub use tier::Tier;
 pub use transcript::{TranscriptFormat, transcript_as_chunk, transcript_asked};
 pub use usage::{Usage, usage_of};
-pub use wanted::{Encoding, Ranking, SoundFormat, Spoken, Vectors, Wanted};
+pub use wanted::{Encoding, PictureFormat, PictureTold, Pictures, Ranking, SoundFormat, Spoken, Vectors, Wanted};

@@ -8,6 +8,7 @@ mod completions;
 mod content;
 mod embeddings;
 mod film;
+mod picture;
 mod rerank;
 mod scalar;
 mod speech;
@@ -15,6 +16,7 @@ mod transcript;
 
 pub use completions::COMPLETIONS_DEFAULT_MAX_TOKENS;
 pub(crate) use completions::one_text;
+pub use picture::{MAX_PICTURE_PROMPT, MAX_PICTURES};
 pub(crate) use scalar::whole_number;
 pub use speech::MAX_SPEECH_CHARACTERS;
 
@@ -208,6 +210,7 @@ const fn ways_of(call: CallKind) -> &'static Ways {
         CallKind::Rerank => &rerank::WAYS,
         CallKind::Speech => &speech::WAYS,
         CallKind::Transcriptions | CallKind::Translations => &transcript::WAYS,
+        CallKind::Images => &picture::WAYS,
         CallKind::Video => &film::WAYS,
     }
 }
@@ -244,6 +247,12 @@ struct Found<'a> {
     ref_audio: Option<&'a RawValue>,
     service_tier: Option<&'a RawValue>,
     duration_seconds: Option<&'a RawValue>,
+    size: Option<&'a RawValue>,
+    output_format: Option<&'a RawValue>,
+    output_compression: Option<&'a RawValue>,
+    width: Option<&'a RawValue>,
+    height: Option<&'a RawValue>,
+    num_inference_steps: Option<&'a RawValue>,
     /// Bytes of further members that chat templates put into the prompt.
     other_prompt_bytes: u64,
     /// Bytes of a template's arguments that it may put into every message.
@@ -299,6 +308,12 @@ impl<'a> Found<'a> {
             "ref_audio" => (30, &mut self.ref_audio),
             // It steers, and goes to no server.
             "service_tier" => (31, &mut self.service_tier),
+            "size" => (40, &mut self.size),
+            "output_format" => (41, &mut self.output_format),
+            "output_compression" => (42, &mut self.output_compression),
+            "width" => (43, &mut self.width),
+            "height" => (44, &mut self.height),
+            "num_inference_steps" => (45, &mut self.num_inference_steps),
             "duration_seconds" => (50, &mut self.duration_seconds),
             _ => return None,
         };
@@ -426,6 +441,7 @@ impl<'a> Found<'a> {
             CallKind::Rerank => rerank::wanted(self).map(Wanted::Ranking),
             CallKind::Speech => speech::wanted(self).map(Wanted::Sound),
             CallKind::Transcriptions | CallKind::Translations => Ok(Wanted::Transcript),
+            CallKind::Images => picture::wanted(self).map(Wanted::Pictures),
             // Of a film there is no whole answer.
             CallKind::Video => Ok(Wanted::Choices),
             CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages | CallKind::Fim => {
@@ -455,7 +471,7 @@ impl<'a> Found<'a> {
 }
 
 /// The names that are read above: from these none may differ by case alone.
-const READ: [&str; 43] = [
+const READ: [&str; 49] = [
     "model",
     "messages",
     "prompt",
@@ -499,6 +515,12 @@ const READ: [&str; 43] = [
     "speed",
     "ref_audio",
     "duration_seconds",
+    "size",
+    "output_format",
+    "output_compression",
+    "width",
+    "height",
+    "num_inference_steps",
 ];
 
 fn by_case(key: &str, known: &str) -> InvalidRequest {

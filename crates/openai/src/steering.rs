@@ -105,6 +105,22 @@ pub const STEERING: &[Steering] = &[
             "_debug_render_only",
         ],
     },
+    Steering {
+        readers: "vLLM-Omni, SGLang Diffusion",
+        effect: "more pictures than are held, members within members, files on the server's disk",
+        names: &[
+            "layers",
+            "num_outputs_per_prompt",
+            "extra_params",
+            "extra_args",
+            "extra_json",
+            "output_path",
+            "output_file_name",
+            "save_output",
+            "return_file_paths_only",
+            "image_path",
+        ],
+    },
     Steering { readers: "the embedded engine", effect: "the class", names: &["x-batchin-class"] },
     Steering {
         readers: "hosted servers",

@@ -16,6 +16,8 @@ pub enum Wanted {
     Sound(Spoken),
     /// What is said in a sound, as JSON.
     Transcript,
+    /// Pictures.
+    Pictures(Pictures),
 }
 
 /// The vectors of an embeddings call.
@@ -45,6 +47,54 @@ pub struct Spoken {
     pub format: SoundFormat,
     /// Whether it comes as server-sent events, with the sound in base64, and not as it is.
     pub as_events: bool,
+}
+
+/// The pictures of a call that makes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pictures {
+    /// How many, 1 to 10.
+    pub most: u32,
+    /// Each one's width and height, in pixels.
+    pub size: (u32, u32),
+    /// The format that they are to be in; as the server makes them without one.
+    pub format: Option<PictureFormat>,
+    /// How much of them is to be kept where a format loses anything, 1 to 100.
+    pub quality: u8,
+    /// How they are told, where the body says.
+    pub told: Option<PictureTold>,
+}
+
+listed! {
+    /// A format of pictures, by its name in OpenAI's API.
+    pub enum PictureFormat {
+        /// PNG.
+        Png => "png",
+        /// JPEG.
+        Jpeg => "jpeg",
+        /// WebP.
+        Webp => "webp",
+    }
+}
+
+listed! {
+    /// How a picture is told.
+    pub enum PictureTold {
+        /// By an address from which it can be fetched for a while.
+        Url => "url",
+        /// As it is, in base64.
+        Base64 => "b64_json",
+    }
+}
+
+impl PictureFormat {
+    /// The media type of its bytes.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+            Self::Webp => "image/webp",
+        }
+    }
 }
 
 listed! {

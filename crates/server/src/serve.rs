@@ -20,7 +20,9 @@ use batchin_batch::{Batches, FilmParts, Films, Maker, Worker, WorkerParts};
 use batchin_config::{Config, Sources};
 use batchin_domain::{Clock, IdSource};
 use batchin_files::{Blobs, Files, FilesParts};
-use batchin_gateway::{Books, Catalog, Dispatcher, Gateway, GatewayParts, Keeper, KeeperOptions};
+use batchin_gateway::{
+    Books, Catalog, Dispatcher, Gateway, GatewayParts, Keeper, KeeperOptions, Links, PICTURES_KEPT, Shelf,
+};
 use batchin_scheduler::Policy;
 use batchin_store::Store;
 use batchin_tasks::{Sweeps, Tasks};
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    secret_key,
     wiring::{self, NodeFolder},
     world::World,
 };
@@ -65,9 +68,6 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let store = wiring::connect(&config, migrate).await?;
     let blobs = Blobs::open(&config.blobs).context("blobs")?;
     agreement::check_blobs(&store.agreement(), &blobs, &config.blobs).await?;
-    let gateway = start_gateway(&config, &store, &node, &groups).await?;
-    agreement::watch(gateway.clone(), (store.agreement(), store.prices()), &groups.beside);
-    let webhooks = webhooks::open(&config, &store).await?;
     let parts = FilesParts {
         rows: store.file_rows(),
         blobs: blobs.clone(),
@@ -76,6 +76,16 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         tasks: groups.beside.clone(),
     };
     let files = Files::new(parts, config.files.clone());
+    let key = secret_key::find_or_make(&config, &World)?;
+    let shelf = Shelf {
+        files: files.clone(),
+        links: Links::new(&key.derive("addresses of pictures"), config.server.public_url.as_str()),
+        kept: PICTURES_KEPT,
+        kept_of_batches: config.batches.worker.retention,
+    };
+    let gateway = start_gateway(&config, &store, (&node, &groups), shelf).await?;
+    agreement::watch(gateway.clone(), (store.agreement(), store.prices()), &groups.beside);
+    let webhooks = webhooks::open(&key, &store).await?;
     let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
         .with_webhook_targets(config.webhooks.targets.clone())
         .with_open_limits(config.batches.open);
@@ -115,7 +125,12 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     end(gateway, store, groups).await
 }
 
-async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups: &Groups) -> Result<Gateway> {
+async fn start_gateway(
+    config: &Config,
+    store: &Store,
+    (node, groups): (&NodeFolder, &Groups),
+    shelf: Shelf,
+) -> Result<Gateway> {
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (Arc::new(World), Arc::new(World));
     // Half a lease more than a group commit that was under way when the lease ended may take.
     let lease = config.server.node_lease;
@@ -143,6 +158,7 @@ async fn start_gateway(config: &Config, store: &Store, node: &NodeFolder, groups
         clock,
         ids,
         tasks: groups.beside.clone(),
+        shelf,
         programs: Arc::new(batchin_media::Programs::find()),
     };
     Ok(Gateway::new(parts, config.server.gateway))

@@ -117,6 +117,13 @@ impl Answer {
 }
 
 impl Refusal {
+    /// OpenAI's shape, of a member that it does not know.
+    pub fn openai(status: u16, message: &str, param: &str) -> Self {
+        let error = serde_json::json!({"message": message, "type": "invalid_request_error", "param": param,
+            "code": "unknown_parameter"});
+        Self::json(status, &serde_json::json!({ "error": error }))
+    }
+
     /// vLLM's shape: nested, with the status as the code.
     pub fn vllm(status: u16, message: &str) -> Self {
         let error = serde_json::json!({"message": message, "type": "BadRequestError", "param": null, "code": status});

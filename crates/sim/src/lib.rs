@@ -8,6 +8,7 @@ mod answer;
 mod behaviour;
 mod films;
 mod form;
+pub mod pictures;
 mod server;
 pub mod voice;
 

@@ -35,6 +35,7 @@ use crate::{
     behaviour::{Answer, Behaviour, End, Refusal},
     films::{FilmJob, FilmScript, Films, Told, pieces, status_of},
     form::ReceivedForm,
+    pictures::{self, PictureScript},
     voice,
 };
 
@@ -103,6 +104,7 @@ struct Script {
     by_model: HashMap<String, Behaviour>,
     by_text: Vec<(String, Behaviour)>,
     default: Behaviour,
+    pictures: PictureScript,
     received: Vec<ReceivedRequest>,
 }
 
@@ -189,6 +191,11 @@ impl SimServer {
     /// What happens to the next request, before any other script; several calls line up.
     pub fn queue(&self, behaviour: Behaviour) {
         self.shared.script().next.push_back(behaviour);
+    }
+
+    /// How pictures are given from now on.
+    pub fn script_pictures(&self, script: PictureScript) {
+        self.shared.script().pictures = script;
     }
 
     /// What becomes of films that are asked for from now on.
@@ -385,6 +392,14 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Behaviour::Answer(answer) => {
             if !answer.first_byte.is_zero() {
                 tokio::time::sleep(answer.first_byte).await;
+            }
+            if call == CallKind::Images {
+                abandon.done = true;
+                let script = shared.script().pictures.clone();
+                return Ok(match pictures::answered(&script, &peeked, &body) {
+                    Ok(told) => respond("application/json", whole(told.to_string().into())),
+                    Err(refused) => refusal(&refused),
+                });
             }
             let job = Job { call, peek: &peeked, body: &members, answer: &answer };
             Ok(answered(&job, abandon))

@@ -73,17 +73,26 @@ pub(crate) fn models(upstreams: &[&str], cache: Option<CachePrices>, fim: Fim) -
 
 /// `film-model`, on servers that make films, at five cents a second.
 pub(crate) fn film_model(upstreams: &[&str]) -> Model {
+    maker("film-model", Capability::Video, (Measure::VideoMs, "0.05"), upstreams)
+}
+
+/// `draw-model`, on servers that make pictures, at three tenths of a cent for one of 1024 by 1024.
+pub(crate) fn picture_model(upstreams: &[&str]) -> Model {
+    maker("draw-model", Capability::Images, (Measure::Pixels, "0.003"), upstreams)
+}
+
+fn maker(id: &str, makes: Capability, (measure, dollars): (Measure, &str), upstreams: &[&str]) -> Model {
     let factor = |text| Factor::parse(text).unwrap();
-    let price = Tariff::FREE.with(Measure::VideoMs, Rate::parse_dollars("0.05").unwrap());
+    let price = Tariff::FREE.with(measure, Rate::parse_dollars(dollars).unwrap());
     Model {
         fallback: None,
         flex_class: Class::Low,
         voices: Vec::new(),
-        id: "film-model".to_owned(),
+        id: id.to_owned(),
         aliases: Vec::new(),
         upstreams: upstreams.iter().map(|name| (*name).to_owned()).collect(),
         upstream_model: None,
-        capabilities: vec![Capability::Video],
+        capabilities: vec![makes],
         context_length: 1,
         max_output_tokens: None,
         over_limit: OverLimit::Clamp,

@@ -18,7 +18,8 @@ use batchin_domain::{
 };
 use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
-    Books, Catalog, Dispatcher, FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions,
+    Books, Catalog, Dispatcher, FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Links,
+    PICTURES_KEPT, Shelf,
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Backend, Call, TestClock,
     database::Database,
-    models::{CachePrices, film_model, models},
+    models::{CachePrices, film_model, models, picture_model},
     parts::{film_parts, worker_parts},
     usd,
     world::RealIds,
@@ -277,8 +278,14 @@ impl TestServer {
             flex_patience: builder.flex_patience,
         };
         let served = served(&builder, &sim, other_sim.as_ref());
-        let gateway = start_gateway(&store, served, options, (&clock, &groups)).await;
         let (blobs, files) = open_files(&store, &builder, folder.path(), (&clock, &groups[1]));
+        let shelf = Shelf {
+            files: files.clone(),
+            links: Links::new(&[7; 32], &builder.settings.public_url),
+            kept: PICTURES_KEPT,
+            kept_of_batches: RETENTION,
+        };
+        let gateway = start_gateway(&store, (served, shelf), options, (&clock, &groups)).await;
         let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
             .with_webhook_targets(builder.targets.clone());
         let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
@@ -496,7 +503,7 @@ fn open_files(
 
 async fn start_gateway(
     store: &Store,
-    served: Served,
+    (served, shelf): (Served, Shelf),
     bounds: GatewayOptions,
     (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
 ) -> Gateway {
@@ -511,6 +518,9 @@ async fn start_gateway(
     let mut models = models(names, cache, fim);
     if kind != Kind::VLLM && kind.can.contains(&Capability::Video) {
         models.push(film_model(names));
+    }
+    if kind != Kind::VLLM && kind.can.contains(&Capability::Images) {
+        models.push(picture_model(names));
     }
     let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
     let version = store.prices().publish_prices("test", &body, clock.now()).await.unwrap();
@@ -534,6 +544,7 @@ async fn start_gateway(
         clock,
         ids,
         tasks,
+        shelf,
         programs: Arc::new(batchin_media::Programs::find()),
     };
     Gateway::new(parts, bounds)

@@ -135,6 +135,8 @@ pub struct Adapter {
     pub(crate) most_stops: usize,
     /// How it is asked to speak.
     pub(crate) speech: Speaking,
+    /// Whether it is told how pictures are to come: a server of another kind sends them in base64 whatever it is told.
+    pub(crate) told_how_pictures_come: bool,
     /// How it is asked for films, where it makes any.
     pub(crate) film: Option<FilmManner>,
 }
@@ -167,6 +169,7 @@ const ANY: Adapter = Adapter {
     suffix: Suffix::Filled,
     most_stops: usize::MAX,
     speech: Speaking::AsAsked,
+    told_how_pictures_come: true,
     film: None,
 };
 

@@ -1,7 +1,7 @@
 //! Holds: a call's body as one server wants it.
 
 use batchin_domain::CallKind;
-use batchin_openai::{Limit, LimitName, Rewrite, rewrite};
+use batchin_openai::{Limit, LimitName, Pictures, Rewrite, Wanted, rewrite};
 use bytes::Bytes;
 
 use crate::{
@@ -24,6 +24,10 @@ pub(crate) struct Manner {
     pub(crate) defaults: bool,
     /// Whether it is told how vectors are to be written, which can be done here too.
     pub(crate) encoding_format: bool,
+    /// Whether it is told that pictures are to come in base64.
+    pub(crate) response_format: bool,
+    /// Whether it is told in which format pictures are to be, which can be done here too.
+    pub(crate) output_format: bool,
 }
 
 impl Manner {
@@ -40,6 +44,8 @@ impl Manner {
             priority: config.priority_enabled,
             defaults: true,
             encoding_format: true,
+            response_format: config.kind.told_how_pictures_come,
+            output_format: true,
         }
     }
 }
@@ -67,6 +73,7 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
     if !manner.encoding_format {
         remove.push("encoding_format");
     }
+    let of_pictures = picture_members(call, manner, &mut remove);
     let edit = Rewrite {
         model: call.upstream_model,
         stream: call.kind.tells_events().then_some(call.stream),
@@ -79,12 +86,29 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
             PriorityOrder::None => None,
         }),
         defaults: if adds && !middle.is_infill { kind.completion_defaults } else { &[] },
-        set: &middle.set,
+        set: if of_pictures.is_empty() { &middle.set } else { &of_pictures },
         remove: &remove,
         tidy: true,
         drop_nulls: kind.drops_nulls,
     };
     rewrite(&call.body, &edit)
+}
+
+/// What a call for pictures says whatever its body does: the size that is held for, and that they are to come in the answer.
+/// An address of the server's own would be of no use to whoever asked.
+fn picture_members(call: &Call<'_>, manner: Manner, remove: &mut Vec<&'static str>) -> Vec<(&'static str, String)> {
+    let Wanted::Pictures(Pictures { size: (width, height), .. }) = call.wanted else { return Vec::new() };
+    let mut set = vec![("size", format!("\"{width}x{height}\""))];
+    if manner.response_format {
+        set.push(("response_format", "\"b64_json\"".to_owned()));
+    } else {
+        remove.push("response_format");
+    }
+    if !manner.output_format {
+        remove.extend(["output_format", "output_compression"]);
+    }
+    remove.push("stream");
+    set
 }
 
 #[cfg(test)]

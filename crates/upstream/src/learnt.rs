@@ -103,6 +103,8 @@ struct Refused {
     priority: bool,
     suffix: bool,
     encoding_format: bool,
+    response_format: bool,
+    output_format: bool,
 }
 
 impl Refused {
@@ -114,6 +116,8 @@ impl Refused {
             ("priority", self.priority),
             ("suffix", self.suffix),
             ("encoding_format", self.encoding_format),
+            ("response_format", self.response_format),
+            ("output_format", self.output_format),
         ];
         let refused: Vec<_> = all.into_iter().filter(|(_, refused)| *refused).map(|(name, _)| name).collect();
         refused.join(", ")
@@ -175,6 +179,14 @@ impl Tries {
         {
             // It is the client's own, but what comes without it is turned into what it asks for.
             (self.manner.encoding_format, self.refused.encoding_format) = (false, true);
+        } else if self.manner.response_format && call.kind == CallKind::Images && said.names("response_format") {
+            (self.manner.response_format, self.refused.response_format) = (false, true);
+        } else if self.manner.output_format
+            && call.kind == CallKind::Images
+            && (said.names("output_format") || said.names("output_compression"))
+        {
+            // Pictures are made into the format here too.
+            (self.manner.output_format, self.refused.output_format) = (false, true);
         } else {
             return false;
         }

@@ -10,7 +10,10 @@ mod speaking;
 use std::{fmt, sync::Arc, time::Duration};
 
 use batchin_domain::CallKind;
-use batchin_openai::{AnswerError, Assembler, Relay, Usage, WholeAnswer, infill_as_completion, read_wanted};
+use batchin_openai::{
+    AnswerError, Assembler, GivenPictures, Pictures, Relay, Usage, Wanted, WholeAnswer, infill_as_completion,
+    read_pictures, read_wanted,
+};
 use batchin_tasks::Tasks;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -81,6 +84,8 @@ pub enum Answer {
     Events(Box<Events>),
     /// Sound whose first bytes have arrived.
     Sound(Box<Sound>),
+    /// Pictures, all of them. Whether they are any is not looked at.
+    Pictures(Box<GivenPictures>),
 }
 
 /// A replica at one moment.
@@ -244,7 +249,9 @@ impl Replica {
         let answer = || Assembler::new(call.kind, &call.public_id, call.public_model, MAX_ANSWER_BYTES);
         match self.send(&call, || Reader::Assemble(Box::new(answer()))).await? {
             Answer::Events(events) => Ok(Assembly::new(*events)),
-            Answer::Whole { .. } | Answer::Sound(_) => Err(CallError::other_replica(CallErrorKind::BadAnswer)),
+            Answer::Whole { .. } | Answer::Sound(_) | Answer::Pictures(_) => {
+                Err(CallError::other_replica(CallErrorKind::BadAnswer))
+            }
         }
     }
 
@@ -363,6 +370,13 @@ impl Replica {
         let mut body = collect(response.into_body(), MAX_ANSWER_BYTES, self.config.idle_timeout).await?;
         if middle.is_infill {
             body = infill_as_completion(&body, call.created);
+        }
+        if let Wanted::Pictures(Pictures { most, .. }) = call.wanted {
+            return match read_pictures(&body, most) {
+                Ok(given) => Ok(Answer::Pictures(Box::new(given))),
+                Err(AnswerError::Refused(said)) => Err(Unanswered::Said(said)),
+                Err(AnswerError::NotAnAnswer) => Err(CallError::other_replica(CallErrorKind::BadAnswer).into()),
+            };
         }
         let read = read_wanted(&body, (&call.public_id, call.public_model), (call.wanted, &call.body));
         let WholeAnswer { body, usage, text_bytes } = match read {

@@ -37,6 +37,19 @@ impl MasterKey {
     pub fn new(text: SecretString) -> Result<Self, ShortKey> {
         if text.expose_secret().chars().count() < MIN_KEY_CHARS { Err(ShortKey) } else { Ok(Self(text)) }
     }
+
+    /// A secret of its own for one purpose (HKDF, RFC 5869): none tells anything of another, or of the key.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"batchin");
+        let random = salt.extract(self.0.expose_secret().as_bytes());
+        let mut secret = [0; 32];
+        #[expect(clippy::expect_used, reason = "HKDF gives any length up to 255 hashes")]
+        random
+            .expand(&[purpose.as_bytes()], &CHACHA20_POLY1305)
+            .and_then(|derived| derived.fill(&mut secret))
+            .expect("a key has 32 bytes");
+        secret
+    }
 }
 
 impl fmt::Debug for MasterKey {
@@ -89,11 +102,9 @@ impl Vault {
     }
 
     fn of(key: &MasterKey) -> Self {
-        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"batchin");
-        let random = salt.extract(key.0.expose_secret().as_bytes());
-        #[expect(clippy::expect_used, reason = "HKDF gives any length up to 255 hashes")]
-        let derived = random.expand(&[b"webhook secrets"], &CHACHA20_POLY1305).expect("a key has 32 bytes");
-        Self(Arc::new(LessSafeKey::new(UnboundKey::from(derived))))
+        #[expect(clippy::expect_used, reason = "the cipher's keys have as many bytes")]
+        let derived = UnboundKey::new(&CHACHA20_POLY1305, &key.derive("webhook secrets")).expect("a key has 32 bytes");
+        Self(Arc::new(LessSafeKey::new(derived)))
     }
 
     fn check(&self, proof: &[u8]) -> Result<(), VaultError> {

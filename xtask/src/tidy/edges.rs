@@ -34,6 +34,7 @@ const EDGES: &[Edges] = &[
         may_import: &[
             "upstream",
             "scheduler",
+            "files",
             "store",
             "media",
             "anthropic",

@@ -19,6 +19,7 @@ impl From<AnswerError> for ApiError {
             AnswerError::Take(cause) => cause.into(),
             AnswerError::Admit(cause) => cause.into(),
             AnswerError::Keyed(cause) => cause.into(),
+            AnswerError::Kept(cause) => cause.into(),
             AnswerError::Reserve(cause) => cause.into(),
             AnswerError::OverShare { retry_after } => {
                 let message = "This account has as many requests under way as the server gives to one account now; \

@@ -7,7 +7,7 @@ use batchin_domain::{
     AspectRatio, CallKind,
     film::{MAX_FILM_PROMPT, MAX_FILM_SECONDS},
 };
-use batchin_openai::{MAX_SPEECH_CHARACTERS, SoundFormat, TranscriptFormat};
+use batchin_openai::{MAX_PICTURES, MAX_SPEECH_CHARACTERS, PictureFormat, SoundFormat, TranscriptFormat};
 use serde_json::{Value, json};
 
 /// Something on both sides of one `@`, blanks around it aside.
@@ -53,6 +53,7 @@ pub(super) const fn inference(call: CallKind) -> Inference {
         CallKind::Translations => {
             ("Translate what is said into English", "TranslationRequest", "whisper-1", transcript)
         }
+        CallKind::Images => ("Make pictures", "ImageRequest", "qwen-image", picture),
         CallKind::Video => ("Have a film made", "VideoRequest", "wan2.2-t2v", video),
         CallKind::Fim => ("Fill in the middle, as Mistral's API does", "FimRequest", "smollm2-135m-instruct", fim),
     };
@@ -210,6 +211,26 @@ pub(super) fn as_form(call: CallKind) -> Value {
         "description": "What `verbose_json` has the times of." });
     form["properties"]["timestamp_granularities[]"] = times;
     form
+}
+
+fn picture() -> Value {
+    let formats = PictureFormat::ALL.map(PictureFormat::name);
+    passed_through(
+        &["prompt"],
+        json!({
+            "prompt": film_prompt(),
+            "n": { "type": ["integer", "null"], "minimum": 1, "maximum": MAX_PICTURES },
+            "size": { "type": ["string", "null"], "pattern": r"^(auto|([1-9][0-9]{2}|[1-3][0-9]{3})x([1-9][0-9]{2}|[1-3][0-9]{3}))$",
+                "examples": ["1024x1024"],
+                "description": "Width and height in pixels, each from 64 to 4096; `1024x1024` without it." },
+            "response_format": { "enum": ["url", "b64_json", null],
+                "description": "An address that works for a day without a key, or the picture itself." },
+            "output_format": { "enum": formats.iter().map(|name| json!(name)).chain([Value::Null]).collect::<Vec<_>>(),
+                "description": "Made here where the model server cannot; its own without it." },
+            "output_compression": { "type": ["integer", "null"], "minimum": 0, "maximum": 100 },
+        }),
+        false,
+    )
 }
 
 fn video() -> Value {

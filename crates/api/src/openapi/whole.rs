@@ -57,7 +57,7 @@ fn inference(call: CallKind) -> Value {
         CallKind::Fim => ("Mistral", "events that close with `data: [DONE]`"),
         // Of these there are no streams.
         CallKind::Rerank => ("Cohere", ""),
-        CallKind::Embeddings => ("OpenAI", ""),
+        CallKind::Embeddings | CallKind::Images => ("OpenAI", ""),
         CallKind::Speech => ("OpenAI", "events `speech.audio.delta`, the last of which is `speech.audio.done`"),
         CallKind::Transcriptions | CallKind::Translations => {
             ("OpenAI", "events `transcript.text.delta`, the last of which is `transcript.text.done`")
@@ -95,7 +95,7 @@ fn inference(call: CallKind) -> Value {
             refusal["content"]["application/json"]["schema"] = json!({ "$ref": "#/components/schemas/MessagesError" });
         }
     }
-    if call.hears() {
+    if call.hears() || call.makes() == Makes::Pictures {
         responses["507"] = responses["503"].clone();
         responses["507"]["description"] = "The server's disk is nearly full".into();
     }

@@ -1,6 +1,7 @@
 //! Holds: the calls below `/v1`, one file each, by noun and verb.
 
 pub(crate) mod batches;
+pub(crate) mod images;
 pub(crate) mod keys;
 pub(crate) mod messages;
 pub(crate) mod models;

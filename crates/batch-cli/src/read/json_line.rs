@@ -145,7 +145,7 @@ fn refuse_others(members: &Members, known: &str) -> Result<(), String> {
 
 /// With or without `/v1`, as the API takes it.
 fn known_url(url: &str) -> Result<&'static str, String> {
-    let urls = CallKind::answered().map(CallKind::path).chain(CallKind::LATER.map(|(_, path)| path));
+    let urls = CallKind::answered().map(CallKind::path);
     let found = urls.clone().find(|known| *known == url || known.strip_prefix("/v1") == Some(url));
     found.ok_or_else(|| format!("url \"{url}\" is none of {}", Vec::from_iter(urls).join(", ")))
 }

@@ -50,10 +50,14 @@ impl Worker {
     }
 
     /// Sees to it that a task's answer is durable and settled. Its place goes to another meanwhile, as far as there is room.
-    pub(super) async fn keep(&self, ready: &Ready, unsettled: Unsettled, slot: &mut Option<Slot>) -> Came {
+    pub(super) async fn keep(&self, ready: &Ready, mut unsettled: Unsettled, slot: &mut Option<Slot>) -> Came {
         let task = &ready.task;
-        let _room = self.results.room(ready.inbound.body.len() + unsettled.body.len()).await;
+        let _room = self.results.room(ready.inbound.body.len() + unsettled.bytes()).await;
         *slot = None;
+        if let Err(cause) = unsettled.keep_pictures().await {
+            warn!(error = &cause as &dyn std::error::Error, "a task's pictures could not be stored");
+            return Came::NoResult;
+        }
         let body = match unsettled.sound {
             None => unsettled.body.clone(),
             Some(format) => match self.as_file(task, format, unsettled.body.clone()).await {

@@ -7,14 +7,13 @@ use batchin_config::Config;
 use batchin_gateway::Gateway;
 use batchin_store::Store;
 use batchin_tasks::{Sweeps, Tasks};
-use batchin_webhooks::{Deliverer, DelivererParts, Sender, SystemLookup, Webhooks};
+use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
 
-use crate::{secret_key, world::World};
+use crate::world::World;
 
 /// Opens the accounts' secrets.
-pub(super) async fn open(config: &Config, store: &Store) -> Result<Webhooks> {
-    let key = secret_key::find_or_make(config, &World)?;
-    Webhooks::open(store.outbox(), &key, Arc::new(World), Arc::new(World)).await.context("webhook secrets")
+pub(super) async fn open(key: &MasterKey, store: &Store) -> Result<Webhooks> {
+    Webhooks::open(store.outbox(), key, Arc::new(World), Arc::new(World)).await.context("webhook secrets")
 }
 
 /// Starts to deliver, and to forget what was, if this node can sign.

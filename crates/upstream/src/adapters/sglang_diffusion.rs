@@ -6,7 +6,7 @@ use super::{ANY, Adapter, FilmManner, Path};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "sglang-diffusion",
-    can: &[Capability::Video],
+    can: &[Capability::Images, Capability::Video],
     health_path: Path::AtRoot("/liveness"),
     film: Some(FilmManner::Frames),
     ..ANY

@@ -6,7 +6,14 @@ use super::{ANY, Adapter, Counts, FilmManner, Path, PriorityOrder, Speaking};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "vllm-omni",
-    can: &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Speech, Capability::Video],
+    can: &[
+        Capability::Chat,
+        Capability::Completions,
+        Capability::Embeddings,
+        Capability::Speech,
+        Capability::Images,
+        Capability::Video,
+    ],
     streams_token_by_token: true,
     stops_when_left: true,
     counts: Counts::OfEachAnswer,

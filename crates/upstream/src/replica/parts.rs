@@ -18,7 +18,12 @@ impl Replica {
         let most = self.config.max_embedding_inputs?;
         match call.wanted {
             Wanted::Vectors(vectors) if vectors.inputs > most => Some((vectors, parts_of_input(&call.body, most)?)),
-            Wanted::Vectors(_) | Wanted::Choices | Wanted::Ranking(_) | Wanted::Sound(_) | Wanted::Transcript => None,
+            Wanted::Vectors(_)
+            | Wanted::Choices
+            | Wanted::Ranking(_)
+            | Wanted::Sound(_)
+            | Wanted::Transcript
+            | Wanted::Pictures(_) => None,
         }
     }
 

@@ -67,7 +67,7 @@ async fn answered(fleet: &Fleet, call: Call<'_>) -> Result<String, CallError> {
     let answer = async {
         match fleet.replica("gpu-1").unwrap().call(call).await? {
             Answer::Whole { body, .. } => Ok(String::from_utf8(body.to_vec()).unwrap()),
-            Answer::Sound(_) => panic!("nothing was to be spoken"),
+            Answer::Sound(_) | Answer::Pictures(_) => panic!("nothing was to be made"),
             Answer::Events(mut events) => {
                 let mut all = String::new();
                 while let Some(event) = events.next().await {

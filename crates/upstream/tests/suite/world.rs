@@ -126,7 +126,7 @@ pub(crate) fn raw_as(content_type: &'static str, pieces: &[&'static str], end: E
 pub(crate) fn events(answer: Answer) -> Events {
     match answer {
         Answer::Events(events) => *events,
-        Answer::Whole { .. } | Answer::Sound(_) => panic!("not a stream"),
+        Answer::Whole { .. } | Answer::Sound(_) | Answer::Pictures(_) => panic!("not a stream"),
     }
 }
 

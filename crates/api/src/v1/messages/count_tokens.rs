@@ -54,8 +54,16 @@ async fn counted(app: &App, request: RequestId, call: Request<Body>) -> Result<T
     let body = body::read(&app.bodies.of(caller.0.account), &parts.headers, body, app.settings.max_body_bytes).await?;
     let body = with_limit(body);
     let (call, class) = (CallKind::Messages, Class::Interactive);
-    let checked =
-        app.gateway.check(&Inbound { call, body, request, class, task: None, sound: None, idempotency: None })?;
+    let checked = app.gateway.check(&Inbound {
+        call,
+        body,
+        request,
+        class,
+        task: None,
+        sound: None,
+        pictures_in_both: false,
+        idempotency: None,
+    })?;
     Ok(TokenCount { input_tokens: checked.expected.of(Measure::PromptTokens) })
 }
 

@@ -15,6 +15,10 @@ pub enum Scene {
     Speech,
     /// A batch of texts that are spoken.
     SpeechBatch,
+    /// A picture.
+    Picture,
+    /// A batch of pictures.
+    PictureBatch,
     /// A stream whose client goes away.
     LeftStream,
     /// A request that carries an Idempotency-Key.
@@ -82,10 +86,12 @@ impl Scene {
             | Self::LeftStream
             | Self::LeftWhole
             | Self::Speech
+            | Self::Picture
             | Self::Once
             | Self::RefusedOnce => Play::Requests,
             Self::Batch
             | Self::SpeechBatch
+            | Self::PictureBatch
             | Self::FileBatch
             | Self::BatchOnce
             | Self::FailingTask

@@ -23,6 +23,8 @@ const LONG: i64 = 56;
 const FILM: i64 = 4_000_000;
 /// Dollars of a second of film.
 const FILM_SECOND: &str = "0.001";
+/// Dollars of a picture: as much as of an answer.
+const PICTURE: &str = "0.001";
 /// Longer than any test.
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -72,6 +74,10 @@ fn spoken(model: &str) -> Value {
     json!({"model": model, "input": "Ten of it.", "response_format": "wav"})
 }
 
+fn picture() -> Value {
+    json!({"model": "picture", "prompt": "A kite."})
+}
+
 fn batch(models: &[&str]) -> Value {
     json!({"priority": "high", "tasks": tasks(models)})
 }
@@ -89,6 +95,7 @@ impl Stage {
             .model_on(1, "broken", "sim:status=500")
             .speaking_model_on(1, "voice", "sim:gap_ms=2")
             .model_on(1, "hosted", "sim:tokens=10,first_ms=300")
+            .picture_model_on(1, "picture", PICTURE)
             .film_model_on(1, "film", FILM_SECOND);
         let mut world = World::with_sims(backend, 2, settings).await;
         if let Some(bucket) = &bucket {
@@ -138,8 +145,10 @@ impl Stage {
                     called = timeout(PATIENCE, self.world.sims[1].until_calls(calls + 1)) => called.expect("it is called"),
                 }
             }
-            Scene::Speech => self.speak().await,
-            Scene::SpeechBatch => self.speak_in_batch().await,
+            Scene::Speech => self.make("/v1/audio/speech", &spoken("voice")).await,
+            Scene::SpeechBatch => self.make_in_batch("/v1/audio/speech", &spoken("voice")).await,
+            Scene::Picture => self.make("/v1/images/generations", &picture()).await,
+            Scene::PictureBatch => self.make_in_batch("/v1/images/generations", &picture()).await,
             Scene::LeftStream => {
                 let mut events = account.stream(&at, chat("dripping", 10)).await;
                 for _ in 0..3 {
@@ -196,18 +205,15 @@ impl Stage {
         after
     }
 
-    async fn speak(&mut self) {
+    async fn make(&mut self, url: &str, body: &Value) {
         self.beyond += ANSWER;
-        let heard = self.account.try_post(&self.node.address, "/v1/audio/speech", &spoken("voice")).await;
-        assert!(heard.is_err(), "it died before the end: {heard:?}");
+        let made = self.account.try_post(&self.node.address, url, body).await;
+        assert!(made.is_err(), "it died before the end: {made:?}");
     }
 
-    async fn speak_in_batch(&mut self) {
+    async fn make_in_batch(&mut self, url: &str, body: &Value) {
         self.beyond += 4 * ANSWER;
-        let task = |index: usize| {
-            json!({"custom_id": format!("task-{index}"), "model": "voice",
-                "url": "/v1/audio/speech", "request_body": spoken("voice")})
-        };
+        let task = |index: usize| json!({"custom_id": format!("task-{index}"), "model": body["model"], "url": url, "request_body": body});
         let body = json!({"priority": "high", "tasks": (0..4).map(task).collect::<Vec<_>>()});
         drop(self.account.try_post(&self.node.address, "/v1/batches", &body).await);
     }

@@ -11,6 +11,8 @@ const PRICE: &str = "100";
 
 /// What a model of films can do.
 const FILMS: &str = "\"video\"";
+/// What a model of pictures can do.
+const PICTURES: &str = "\"images\"";
 
 /// What the servers of a test are told.
 #[derive(Clone, Debug)]
@@ -107,6 +109,15 @@ impl Settings {
         settings
     }
 
+    /// Also a model that makes pictures, at so many dollars for one of 1024 by 1024.
+    pub fn picture_model_on(self, upstream: usize, id: &str, price: &str) -> Self {
+        let mut settings = self.film_model_on(upstream, id, price);
+        if let Some(model) = settings.models.last_mut() {
+            model.capabilities = PICTURES;
+        }
+        settings
+    }
+
     fn model_for(self, capabilities: &'static str, id: &str, script: &str) -> Self {
         let mut settings = self.model(id, script);
         if let Some(model) = settings.models.last_mut() {
@@ -144,6 +155,7 @@ impl Settings {
         for Model { id, script, price, upstream, capabilities } in &self.models {
             let priced = match *capabilities {
                 FILMS => format!("video_second = {price}"),
+                PICTURES => format!("image = {price}"),
                 _ => format!("std_input = 0\nstd_output = {price}\ncharacters = {price}"),
             };
             writeln!(

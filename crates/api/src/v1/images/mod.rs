@@ -1,0 +1,3 @@
+//! Holds: pictures that were made.
+
+pub(crate) mod content;

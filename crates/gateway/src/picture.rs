@@ -1,0 +1,141 @@
+//! Holds: pictures that a server gave, looked at, in the format that was asked for, and kept.
+//!
+//! What is charged are the pictures that are here and their own pixels, at most what was held for.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use batchin_domain::{AccountId, Counts, FileId, FilePurpose, Measure};
+use batchin_files::WriteFileError;
+use batchin_media::{ImageError, ImageFacts, ImageFormat, convert_image, probe_image};
+use batchin_openai::{GivenPictures, PictureFormat, PictureTold, Pictures, ToldPicture, Wanted, tell_pictures};
+use batchin_upstream::{CallError, CallErrorKind, Retry};
+use bytes::Bytes;
+use futures::future::try_join_all;
+use tracing::warn;
+
+use crate::{Gateway, probing::apart, shelf::Kept};
+
+/// Pictures that are here, and not kept yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pictures: Vec<Picture>,
+    usage: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Picture {
+    bytes: Bytes,
+    format: PictureFormat,
+    size: (u32, u32),
+    revised_prompt: Option<String>,
+}
+
+/// For whom pictures are kept.
+pub(crate) struct Order<'a> {
+    pub(crate) account: AccountId,
+    pub(crate) wanted: Pictures,
+    /// What files are called, an ending and a number aside.
+    pub(crate) name: &'a str,
+    /// They are a task's.
+    pub(crate) of_batch: bool,
+    /// Where the body does not say how they are told, they are told in both ways, and not by their addresses alone.
+    pub(crate) in_both: bool,
+    /// Seconds since 1970.
+    pub(crate) created: i64,
+}
+
+/// Looks at what a server gave, so that another one can be asked where it is no pictures.
+pub(crate) async fn made(given: GivenPictures, wanted: Wanted) -> Result<Made, CallError> {
+    let bad = || CallError { kind: CallErrorKind::BadAnswer, retry: Retry::OtherReplica, client_error: None };
+    let Wanted::Pictures(wanted) = wanted else { return Err(bad()) };
+    Made::of(given, wanted).await.map_err(|cause| {
+        warn!(error = &cause as &dyn std::error::Error, "what a server gave for a picture is none");
+        bad()
+    })
+}
+
+impl Made {
+    /// Looks at what a server gave, and makes it into what was asked for.
+    async fn of(given: GivenPictures, wanted: Pictures) -> Result<Self, ImageError> {
+        let GivenPictures { pictures, usage } = given;
+        let work = move || {
+            let each = pictures.into_iter().map(|given| picture(&given.bytes, wanted, given.revised_prompt));
+            each.collect::<Result<Vec<_>, _>>()
+        };
+        let pictures = apart(work).await.unwrap_or(Err(ImageError::NotRead))?;
+        Ok(Self { pictures, usage })
+    }
+
+    /// How many, and of how many pixels.
+    pub(crate) fn counts(&self) -> Counts {
+        let pixels = self.pictures.iter().map(|picture| u64::from(picture.size.0) * u64::from(picture.size.1)).sum();
+        Counts::NONE.with(Measure::Images, self.pictures.len() as u64).with(Measure::Pixels, pixels)
+    }
+
+    /// All of them together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pictures.iter().map(|picture| picture.bytes.len()).sum()
+    }
+
+    /// Keeps them; the answer that tells of them.
+    pub(crate) async fn keep(self, gateway: &Gateway, order: Order<'_>) -> Result<(Bytes, Kept), WriteFileError> {
+        let shelf = gateway.shelf();
+        let (purpose, lasts) = match order.of_batch {
+            true => (FilePurpose::BatchOutput, shelf.kept_of_batches),
+            false => (FilePurpose::Vision, shelf.kept),
+        };
+        let ids: Vec<_> = self.pictures.iter().map(|_| FileId::new(gateway.ids().uuid())).collect();
+        let tasks = gateway.tasks().clone();
+        let kept = Kept { files: shelf.files.clone(), tasks, account: order.account, ids };
+        let now = gateway.clock().now();
+        let writing = self.pictures.iter().zip(&kept.ids).enumerate().map(|(index, (picture, id))| async move {
+            let mut file = shelf.files.begin_output(order.account, *id).await?;
+            file.write(picture.bytes.clone()).await?;
+            let name = format!("{}-{}.{}", order.name, index + 1, picture.format.name());
+            file.finish(purpose, name, Some(lasts)).await
+        });
+        try_join_all(writing).await?;
+        batchin_faults::point("pictures.stored");
+        let told = order.wanted.told;
+        let (by_address, as_is) = match told {
+            Some(told) => (told == PictureTold::Url, told == PictureTold::Base64),
+            None => (true, order.in_both),
+        };
+        let pictures = self.pictures.iter().zip(&kept.ids).map(|(picture, id)| ToldPicture {
+            url: by_address.then(|| shelf.links.address(*id, now, lasts)),
+            b64_json: as_is.then(|| STANDARD.encode(&picture.bytes)),
+            revised_prompt: picture.revised_prompt.clone(),
+        });
+        let first = self.pictures.first();
+        let (size, format) = first.map_or((order.wanted.size, ""), |first| (first.size, first.format.name()));
+        let told: Vec<_> = pictures.collect();
+        Ok((tell_pictures(order.created, &told, size, format, self.usage.as_deref()), kept))
+    }
+}
+
+fn picture(bytes: &Bytes, wanted: Pictures, revised_prompt: Option<String>) -> Result<Picture, ImageError> {
+    let ImageFacts { format, width, height } = probe_image(bytes)?;
+    let size = (width, height);
+    match wanted.format.map(as_made).filter(|asked| *asked != format) {
+        None => Ok(Picture { bytes: bytes.clone(), format: as_told(format), size, revised_prompt }),
+        Some(asked) => {
+            let bytes = convert_image(bytes, asked, wanted.quality)?;
+            Ok(Picture { bytes, format: as_told(asked), size, revised_prompt })
+        }
+    }
+}
+
+const fn as_made(format: PictureFormat) -> ImageFormat {
+    match format {
+        PictureFormat::Png => ImageFormat::Png,
+        PictureFormat::Jpeg => ImageFormat::Jpeg,
+        PictureFormat::Webp => ImageFormat::Webp,
+    }
+}
+
+const fn as_told(format: ImageFormat) -> PictureFormat {
+    match format {
+        ImageFormat::Png => PictureFormat::Png,
+        ImageFormat::Jpeg => PictureFormat::Jpeg,
+        ImageFormat::Webp => PictureFormat::Webp,
+    }
+}

@@ -1,0 +1,135 @@
+//! Holds: what the body of a call for pictures says in its own way.
+
+use batchin_domain::{Counts, Measure, text::is_storable};
+use serde_json::value::RawValue;
+
+use super::{Found, InputBound, InvalidRequest, Ways, scalar};
+use crate::wanted::{PictureFormat, PictureTold, Pictures};
+
+/// OpenAI's limit on the pictures of one call.
+pub const MAX_PICTURES: u32 = 10;
+/// OpenAI's limit on the prompt of one, in Unicode scalars.
+pub const MAX_PICTURE_PROMPT: usize = 32_000;
+/// The shortest side of a picture, in pixels: no model makes a smaller one.
+const MIN_SIDE: u32 = 64;
+/// The longest, in pixels.
+const MAX_SIDE: u32 = 4_096;
+
+/// What is made where nobody says a size, or `auto`: what a picture is priced by.
+const USUAL_SIZE: (u32, u32) = (1_024, 1_024);
+/// The most steps towards a picture; servers take some minutes for so many.
+const MAX_STEPS: u32 = 200;
+/// What OpenAI's `output_compression` is without one.
+const USUAL_QUALITY: u32 = 100;
+
+/// What stable-diffusion.cpp reads settings from, in the middle of a prompt: files on its disk, and how long it computes.
+const SETTINGS_IN_A_PROMPT: &str = "<sd_cpp_extra_args>";
+
+pub(super) const WAYS: Ways = Ways {
+    bound,
+    check: |_, stream| {
+        let message = "`stream` is not supported for pictures, which come when they are done; leave it out";
+        if stream { Err(InvalidRequest::at("stream", message)) } else { Ok(()) }
+    },
+    least_output: 1,
+    max_output: |_| None,
+    echoes: false,
+};
+
+/// No tokens: so many pictures, and all their pixels.
+fn bound(found: &Found<'_>) -> Result<InputBound, InvalidRequest> {
+    check_prompt(found.prompt)?;
+    let pictures = u64::from(count(found)?);
+    let (width, height) = size(found)?;
+    let pixels = pictures * u64::from(width) * u64::from(height);
+    scalar::count("num_inference_steps", found.num_inference_steps, 1..=MAX_STEPS)?;
+    let made = Counts::NONE.with(Measure::Images, pictures).with(Measure::Pixels, pixels);
+    Ok(InputBound { items: 1, made, ..InputBound::default() })
+}
+
+pub(super) fn wanted(found: &Found<'_>) -> Result<Pictures, InvalidRequest> {
+    let quality = scalar::count("output_compression", found.output_compression, 0..=100)?.unwrap_or(USUAL_QUALITY);
+    Ok(Pictures {
+        most: count(found)?,
+        size: size(found)?,
+        format: word("output_format", found.output_format, &PictureFormat::ALL, PictureFormat::name)?,
+        quality: u8::try_from(quality.max(1)).unwrap_or(100),
+        told: word("response_format", found.response_format, &PictureTold::ALL, PictureTold::name)?,
+    })
+}
+
+fn count(found: &Found<'_>) -> Result<u32, InvalidRequest> {
+    Ok(scalar::count("n", found.n, 1..=MAX_PICTURES)?.unwrap_or(1))
+}
+
+fn check_prompt(raw: Option<&RawValue>) -> Result<(), InvalidRequest> {
+    const NAME: &str = "prompt";
+    scalar::unread_text(NAME, raw)?;
+    let wrong = |message: String| Err(InvalidRequest::at(NAME, message));
+    let Some(raw) = raw else { return wrong("`prompt` is required: say what is to be seen, as a string".to_owned()) };
+    let Ok(text) = serde_json::from_str::<String>(raw.get()) else {
+        return wrong("`prompt` has a \\u escape that is half a character; send whole characters".to_owned());
+    };
+    let length = text.chars().count();
+    if text.trim().is_empty() {
+        return wrong("`prompt` must say what is to be seen".to_owned());
+    }
+    if !is_storable(&text) {
+        return wrong("`prompt` must not contain U+0000".to_owned());
+    }
+    if length > MAX_PICTURE_PROMPT {
+        return wrong(format!("`prompt` has {length} characters; at most {MAX_PICTURE_PROMPT}"));
+    }
+    if text.to_ascii_lowercase().contains(SETTINGS_IN_A_PROMPT) {
+        return wrong(format!(
+            "`prompt` must not contain {SETTINGS_IN_A_PROMPT}, which a model server takes for settings"
+        ));
+    }
+    Ok(())
+}
+
+/// Width and height. Some servers take them as members of their own too, which would be another size than is paid for.
+fn size(found: &Found<'_>) -> Result<(u32, u32), InvalidRequest> {
+    const NAME: &str = "size";
+    for (name, raw) in [("width", found.width), ("height", found.height)] {
+        if raw.is_some() {
+            return Err(InvalidRequest::at(
+                name,
+                format!("`{name}` is not taken; give both sides in `size`, as \"1024x768\""),
+            ));
+        }
+    }
+    let wrong = || {
+        let message = format!(
+            "`size` must be \"WIDTHxHEIGHT\" in pixels, each from {MIN_SIDE} to {MAX_SIDE}, or \"auto\" for {}x{}",
+            USUAL_SIZE.0, USUAL_SIZE.1
+        );
+        InvalidRequest::at(NAME, message)
+    };
+    let Some(raw) = found.size else { return Ok(USUAL_SIZE) };
+    let text = serde_json::from_str::<&str>(raw.get()).map_err(|_| wrong())?;
+    if text == "auto" {
+        return Ok(USUAL_SIZE);
+    }
+    let side = |digits: &str| {
+        let is_plain = (2..=4).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|side| is_plain && (MIN_SIDE..=MAX_SIDE).contains(side))
+    };
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    sides.ok_or_else(wrong)
+}
+
+fn word<T: Copy>(
+    name: &str,
+    raw: Option<&RawValue>,
+    all: &[T],
+    named: impl Fn(T) -> &'static str,
+) -> Result<Option<T>, InvalidRequest> {
+    let Some(raw) = raw else { return Ok(None) };
+    let said = serde_json::from_str::<&str>(raw.get()).ok();
+    let found = all.iter().copied().find(|known| said == Some(named(*known)));
+    found.map(Some).ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|known| format!("\"{}\"", named(*known))).collect();
+        InvalidRequest::at(name, format!("`{name}` must be one of {}", known.join(", ")))
+    })
+}
