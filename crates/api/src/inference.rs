@@ -23,7 +23,8 @@ use crate::{
     error::{ApiError, rate_headers},
     idempotent, multipart,
     readers::EventBody,
-    sound, told,
+    received::{Received, receive},
+    told,
 };
 
 /// Headers of an answer, room for which is made at once.
@@ -87,22 +88,24 @@ pub(crate) async fn answer(
     let caller = InferenceCaller::from_request_parts(&mut parts, app).await?;
     let began = Instant::now();
     let idempotency = idempotent::key(&parts.headers)?.map(IdempotencyKey);
-    let (body, sound, _place) = match multipart::boundary(&parts.headers).filter(|_| kind.hears()) {
+    let brings = kind.hears() || kind.shows();
+    let (body, (sound, shown), _places) = match multipart::boundary(&parts.headers).filter(|_| brings) {
         Some(boundary) => {
-            let received = sound::receive((app, caller.0.account), &parts.headers, body, boundary);
+            let received = receive((app, caller.0.account, kind), &parts.headers, body, boundary);
             // Boxed: most calls need no room for it in their futures.
-            let sound::Brought { members, sound, place } = Box::pin(received).await?;
-            (members, Some(sound), Some(place))
+            let Received { members, sound, shown, places } = Box::pin(received).await?;
+            (members, (sound, shown), places)
         }
         None => {
             let memory = app.bodies.of(caller.0.account);
-            (body::read(&memory, &parts.headers, body, app.settings.max_body_bytes).await?, None, None)
+            let body = body::read(&memory, &parts.headers, body, app.settings.max_body_bytes).await?;
+            (body, (None, None), Vec::new())
         }
     };
     // Clients of OpenAI's read a member of theirs, whichever it is.
     let pictures_in_both = parts.uri.path().starts_with("/openai/");
     let (class, task) = (Class::Interactive, None);
-    let inbound = Inbound { call: kind, body, request, class, task, sound, pictures_in_both, idempotency };
+    let inbound = Inbound { call: kind, body, request, class, task, sound, shown, pictures_in_both, idempotency };
     let reply = app.gateway.answer(&caller.0, inbound, promised).await?;
     let reply = if of_cohere(parts.uri.path()) { in_cohere_s_shape(reply) } else { reply };
     let mut response = render(app, reply);

@@ -26,6 +26,7 @@ pub(crate) fn refusal(error: ApiError, call: Option<CallKind>, request: RequestI
             | CallKind::Transcriptions
             | CallKind::Translations
             | CallKind::Images
+            | CallKind::ImageEdits
             | CallKind::Video,
         )
         | None => error.into_response(),
@@ -61,6 +62,7 @@ pub(crate) fn as_event(call: CallKind, refusal: &[u8]) -> Bytes {
         | CallKind::Transcriptions
         | CallKind::Translations
         | CallKind::Images
+        | CallKind::ImageEdits
         | CallKind::Video => sse::frame(refusal),
         CallKind::Messages => named_error(refusal),
         CallKind::Responses => {

@@ -123,8 +123,8 @@ pub(crate) fn check_body(
 ) -> Result<Checked, LineFault> {
     // Nothing is run, so nothing is ever called by this id.
     let request = RequestId::new(gateway.ids().uuid());
-    let (task, sound, idempotency) = (None, None, None);
-    let inbound = Inbound { call, body, request, class, task, sound, pictures_in_both: false, idempotency };
+    let (task, sound, shown, idempotency) = (None, None, None, None);
+    let inbound = Inbound { call, body, request, class, task, sound, shown, pictures_in_both: false, idempotency };
     let checked = gateway.check(&inbound).map_err(|cause| body_fault(&cause))?;
     if checked.streams {
         let message = "must not be true: the answer of a batched request is stored whole";

@@ -112,6 +112,7 @@ call_kinds! {
     Transcriptions = 8, "transcriptions" at "/audio/transcriptions", prompt "file", ids "transcr_", asks Transcriptions, needs Transcription, makes Transcript;
     Translations = 9, "translations" at "/audio/translations", prompt "file", ids "transl_", asks Translations, needs Transcription, makes Transcript;
     Images = 10, "images" at "/images/generations", prompt "prompt", ids "img_", asks Images, needs Images, makes Pictures;
+    ImageEdits = 11, "image_edits" at "/images/edits", prompt "prompt", ids "img_", asks ImageEdits, needs Images, makes Pictures;
     Video = 12, "video" at "/video/generate", prompt "prompt", ids "video_", asks Video, needs Video, makes Film;
 }
 
@@ -152,6 +153,11 @@ impl CallKind {
     /// Whether it reads a sound, which a request brings as a file beside its members.
     pub const fn hears(self) -> bool {
         matches!(self.makes(), Makes::Transcript)
+    }
+
+    /// Whether it changes pictures, which a request brings as files beside its members.
+    pub const fn shows(self) -> bool {
+        matches!(self, Self::ImageEdits)
     }
 
     /// Whether its answer is a stream of events where a request says `stream`.
@@ -234,7 +240,10 @@ mod tests {
             [7, 8, 9].map(CallKind::from_code),
             [Some(CallKind::Speech), Some(CallKind::Transcriptions), Some(CallKind::Translations)]
         );
-        assert_eq!([10, 12].map(CallKind::from_code), [Some(CallKind::Images), Some(CallKind::Video)]);
+        assert_eq!(
+            [10, 11, 12].map(CallKind::from_code),
+            [Some(CallKind::Images), Some(CallKind::ImageEdits), Some(CallKind::Video)]
+        );
     }
 
     #[test]

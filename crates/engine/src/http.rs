@@ -116,6 +116,7 @@ impl Service {
                 | CallKind::Transcriptions
                 | CallKind::Translations
                 | CallKind::Images
+                | CallKind::ImageEdits
                 | CallKind::Video => Err(ApiError::not_found()),
             };
         }
@@ -197,6 +198,7 @@ impl ServedModel {
                 | CallKind::Transcriptions
                 | CallKind::Translations
                 | CallKind::Images
+                | CallKind::ImageEdits
                 | CallKind::Video,
                 _,
             ) => false,

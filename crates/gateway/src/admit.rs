@@ -9,13 +9,15 @@ use std::{
 use batchin_domain::{
     AccountId, BatchId, CallKind, Capability, Class, Counts, Makes, Measure, RequestId, Tariff, TaskId,
 };
-use batchin_openai::{InvalidRequest, Peek, SoundFormat, Tier, Wanted, peek, tokens_as_texts};
+use batchin_openai::{
+    InvalidRequest, Peek, Pictures, SoundFormat, Tier, USUAL_EDIT_PIXELS, Wanted, peek, tokens_as_texts,
+};
 use batchin_store::VoiceSound;
-use batchin_upstream::{Speech, Voice};
+use batchin_upstream::{Speech, Upload, Voice};
 use bytes::Bytes;
 
 use crate::{
-    Availability, Catalog, IdempotencyKey, Model, OverLimit, Sound, TokenInput, Work,
+    Availability, Catalog, IdempotencyKey, Model, OverLimit, Shown, Sound, TokenInput, Work,
     reserve::Ceiling,
     retell::{Asked, Beside, asked},
 };
@@ -47,6 +49,8 @@ pub struct Inbound {
     pub task: Option<(BatchId, TaskId)>,
     /// What it is to hear, where that came beside its body.
     pub sound: Option<Sound>,
+    /// What it is to change, where that came beside its body.
+    pub shown: Option<Shown>,
     /// Whether pictures are told both by their addresses and as they are, where its body does not say how.
     pub pictures_in_both: bool,
     /// The client's own name for it.
@@ -111,6 +115,8 @@ pub struct Admitted {
     pub max_tokens: Option<u32>,
     /// What it is to hear.
     pub(crate) sound: Option<Sound>,
+    /// What it is to change.
+    pub(crate) shown: Option<Shown>,
     /// What model servers are asked.
     pub(crate) asked: Asked,
 }
@@ -145,6 +151,12 @@ impl Admitted {
         let mut hasher = DefaultHasher::new();
         (&self.model.id, prompt.get(..LONG_PROMPT)?).hash(&mut hasher);
         Some(hasher.finish())
+    }
+
+    /// The files that go along.
+    pub(crate) fn uploads(&self) -> Vec<Arc<Upload>> {
+        let shown = self.shown.iter().flat_map(|shown| &shown.uploads);
+        self.sound.iter().map(|sound| &sound.upload).chain(shown).cloned().collect()
     }
 
     /// The tier that the answer names: where a client who waits asked for one.
@@ -210,8 +222,8 @@ pub(crate) fn admit_instead(catalog: &Catalog, model: &Arc<Model>, inbound: &Inb
     admit_on(model, inbound).map_err(|_| AdmitError::Offline { retry_after: OFFLINE_RETRY })
 }
 
-/// What model servers are asked, what that says, and what is to be heard.
-type Read = (Asked, Peek, Option<Sound>);
+/// What model servers are asked, what that says, and what is to be heard or changed.
+type Read = (Asked, Peek, (Option<Sound>, Option<Shown>));
 
 fn read(inbound: &Inbound) -> Result<Read, AdmitError> {
     let sound = sound_of(inbound).map_err(AdmitError::Invalid)?;
@@ -222,10 +234,15 @@ fn read(inbound: &Inbound) -> Result<Read, AdmitError> {
     if let Some(sound) = &sound {
         peek.bound.made = peek.bound.made.with(Measure::AudioMs, sound.ms);
     }
-    Ok((asked, peek, sound))
+    let shown = shown_in(inbound).map_err(AdmitError::Invalid)?;
+    if let (Some(shown), Wanted::Pictures(Pictures { most, size: None, .. })) = (&shown, peek.wanted) {
+        let pixels = shown.pixels.max(USUAL_EDIT_PIXELS).saturating_mul(most.into());
+        peek.bound.made = peek.bound.made.with(Measure::Pixels, pixels);
+    }
+    Ok((asked, peek, (sound, shown)))
 }
 
-fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek, sound): Read) -> Result<Admitted, AdmitError> {
+fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek, (sound, shown)): Read) -> Result<Admitted, AdmitError> {
     let needs = inbound.call.needs();
     if !model.capabilities.contains(&needs) {
         return Err(AdmitError::NotCapable { model: model.id.clone(), needs });
@@ -248,7 +265,7 @@ fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek, sound): Read) ->
     let prompt_guess = if reads_tokens(inbound.call) { prompt_guess(&peek, &asked.body) } else { 0 };
     let speech = speech(&peek, model, tariff);
     let model = Arc::clone(model);
-    Ok(Admitted { speech, sound, model, class, tariff, ceiling, prompt_guess, max_tokens, peek, asked })
+    Ok(Admitted { speech, sound, shown, model, class, tariff, ceiling, prompt_guess, max_tokens, peek, asked })
 }
 
 /// Who speaks, by the name that the model's servers know, and in what. A name that is none of the model's may be one that the
@@ -319,11 +336,28 @@ fn sound_of(inbound: &Inbound) -> Result<Option<Sound>, InvalidRequest> {
     }
 }
 
+/// What a request is to change: looked at before, or in its body.
+fn shown_in(inbound: &Inbound) -> Result<Option<Shown>, InvalidRequest> {
+    match &inbound.shown {
+        _ if !inbound.call.shows() => Ok(None),
+        Some(shown) => Ok(Some(shown.clone())),
+        None => Shown::of_body(&inbound.body).map(Some),
+    }
+}
+
 impl Inbound {
-    /// The same with the sound that its body has in it read, which takes a while.
-    pub(crate) async fn heard(mut self) -> Result<Self, AdmitError> {
+    /// Whether it brings files.
+    pub(crate) const fn brings(&self) -> bool {
+        self.call.hears() || self.call.shows()
+    }
+
+    /// The same with the files that its body has in it read, which takes a while.
+    pub(crate) async fn opened(mut self) -> Result<Self, AdmitError> {
         if self.call.hears() && self.sound.is_none() {
             self.sound = Some(Sound::in_body(self.body.clone()).await.map_err(AdmitError::Invalid)?);
+        }
+        if self.call.shows() && self.shown.is_none() {
+            self.shown = Some(Shown::in_body(self.body.clone()).await.map_err(AdmitError::Invalid)?);
         }
         Ok(self)
     }

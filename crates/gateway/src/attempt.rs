@@ -1,6 +1,6 @@
 //! Holds: one call to one model server: what it is asked for, and what its failure means.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use batchin_domain::Class;
 use batchin_openai::UpstreamError;
@@ -88,7 +88,7 @@ pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &R
     Call {
         kind: inbound.call.asks(),
         body: admitted.asked.body.clone(),
-        upload: admitted.sound.as_ref().map(|sound| Arc::clone(&sound.upload)),
+        uploads: admitted.uploads(),
         upstream_model: Some(model.upstream_name()),
         public_id: public_id(inbound),
         public_model: &model.id,

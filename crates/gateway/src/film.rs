@@ -204,6 +204,7 @@ fn inbound((model, prompt, duration_seconds): (&str, &str, u32), request: Reques
         request,
         class: Class::Interactive,
         task: None,
+        shown: None,
         pictures_in_both: false,
         idempotency: None,
         sound: None,

@@ -106,7 +106,7 @@ impl Made {
             revised_prompt: picture.revised_prompt.clone(),
         });
         let first = self.pictures.first();
-        let (size, format) = first.map_or((order.wanted.size, ""), |first| (first.size, first.format.name()));
+        let (size, format) = first.map_or(((0, 0), ""), |first| (first.size, first.format.name()));
         let told: Vec<_> = pictures.collect();
         Ok((tell_pictures(order.created, &told, size, format, self.usage.as_deref()), kept))
     }

@@ -31,6 +31,7 @@ pub(crate) fn asked(call: CallKind, body: &Bytes, beside: Beside) -> Result<Aske
         | CallKind::Embeddings
         | CallKind::Speech
         | CallKind::Images
+        | CallKind::ImageEdits
         | CallKind::Video => return Ok(Asked { body: body.clone(), retelling: None }),
         CallKind::Rerank => return Ok(Asked { body: documents_as_texts(body), retelling: None }),
         CallKind::Responses => responses::ask_as_chat(body)?,

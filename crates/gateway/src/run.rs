@@ -149,7 +149,7 @@ impl Gateway {
         let arrival = self.arrival()?;
         let (epoch, came_in) = (Arc::clone(&arrival.epoch), arrival.came_in);
         let rate = take_request(&epoch, caller, came_in).await?;
-        let inbound = if inbound.call.hears() { Box::pin(inbound.heard()).await? } else { inbound };
+        let inbound = if inbound.brings() { Box::pin(inbound.opened()).await? } else { inbound };
         let mut admitted = admit(&arrival.catalog, &inbound)?;
         if admitted.own_voice().is_some() {
             // Boxed: other requests need no room for it.

@@ -45,7 +45,7 @@ impl Sound {
 
     fn of(content: Content) -> Result<Self, InvalidRequest> {
         // What servers are told of a file is what was found in it, not what a client says.
-        let mut upload = Upload { content, name: String::new(), content_type: String::new() };
+        let mut upload = Upload { field: FILE, content, name: String::new(), content_type: String::new() };
         if upload.bytes() == 0 {
             return Err(InvalidRequest::at(FILE, "`file` is empty; send a file of sound"));
         }

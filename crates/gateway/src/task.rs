@@ -106,7 +106,7 @@ impl Gateway {
     /// [`Unsettled::settle_task`] makes it durable.
     pub async fn run_task(&self, caller: &Caller, inbound: Inbound, running: Running) -> Result<Unsettled, TaskError> {
         let arrival = self.arrival()?;
-        let inbound = if inbound.call.hears() { inbound.heard().await? } else { inbound };
+        let inbound = if inbound.brings() { inbound.opened().await? } else { inbound };
         let mut admitted = match &running.instead {
             Some(model) => admit_instead(&arrival.catalog, model, &inbound)?,
             None => admit(&arrival.catalog, &inbound)?,

@@ -26,7 +26,7 @@ pub use self::{
     },
     format::{HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, PcmSpec, SAMPLE_BYTES, SoundFormat},
     mp4::Mp4Error,
-    picture::{ImageError, ImageFacts, ImageFormat, MOST_PIXELS, convert_image, probe_image},
+    picture::{ImageError, ImageFacts, ImageFormat, MOST_PIXELS, convert_image, probe_image, probe_image_in},
     probe::{SoundFacts, probe_sound},
     programs::{Programs, formats},
     video::{VideoError, VideoFacts, probe_video},

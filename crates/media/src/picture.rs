@@ -1,6 +1,6 @@
 //! Holds: pictures: what they are, by their headers, and one format made into another.
 
-use std::io::Cursor;
+use std::io::{BufRead, Cursor, Seek};
 
 use bytes::Bytes;
 use image::{DynamicImage, ImageEncoder as _, ImageReader, Limits, codecs};
@@ -98,13 +98,19 @@ impl ImageFormat {
 
 /// What a picture is, by its headers alone.
 pub fn probe_image(bytes: &[u8]) -> Result<ImageFacts, ImageError> {
-    let format = match imagesize::image_type(bytes) {
+    probe_image_in(Cursor::new(bytes))
+}
+
+/// The same of one that is read from its beginning, as far as its headers go.
+pub fn probe_image_in(mut reader: impl BufRead + Seek) -> Result<ImageFacts, ImageError> {
+    let format = match imagesize::reader_type(&mut reader) {
         Ok(imagesize::ImageType::Png) => ImageFormat::Png,
         Ok(imagesize::ImageType::Jpeg) => ImageFormat::Jpeg,
         Ok(imagesize::ImageType::Webp) => ImageFormat::Webp,
         _ => return Err(ImageError::NotRead),
     };
-    let size = imagesize::blob_size(bytes).map_err(|_| ImageError::NotRead)?;
+    reader.rewind().map_err(|_| ImageError::NotRead)?;
+    let size = imagesize::reader_size(&mut reader).map_err(|_| ImageError::NotRead)?;
     let pixels = |size| u32::try_from(size).ok().filter(|size| *size > 0).ok_or(ImageError::NotRead);
     Ok(ImageFacts { format, width: pixels(size.width)?, height: pixels(size.height)? })
 }

@@ -27,6 +27,7 @@ pub(crate) const fn streams_deltas(call: CallKind) -> bool {
         | CallKind::Transcriptions
         | CallKind::Translations
         | CallKind::Images
+        | CallKind::ImageEdits
         | CallKind::Video => false,
     }
 }

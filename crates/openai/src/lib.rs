@@ -59,7 +59,7 @@ pub use members::{InvalidJson, MAX_DEPTH, compact, each_member};
 pub use parts::{Part, Parts, join_vectors, parts_of_input};
 pub use peek::{
     COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, MAX_PICTURE_PROMPT,
-    MAX_PICTURES, MAX_SPEECH_CHARACTERS, Peek, Position, peek,
+    MAX_PICTURES, MAX_SPEECH_CHARACTERS, Peek, Position, USUAL_EDIT_PIXELS, peek,
 };
 pub use picture::{GivenPicture, GivenPictures, ToldPicture, read_pictures, tell_pictures};
 pub use ranking::{documents_as_texts, with_meta};

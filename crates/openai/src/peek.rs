@@ -16,7 +16,7 @@ mod transcript;
 
 pub use completions::COMPLETIONS_DEFAULT_MAX_TOKENS;
 pub(crate) use completions::one_text;
-pub use picture::{MAX_PICTURE_PROMPT, MAX_PICTURES};
+pub use picture::{MAX_PICTURE_PROMPT, MAX_PICTURES, USUAL_EDIT_PIXELS};
 pub(crate) use scalar::whole_number;
 pub use speech::MAX_SPEECH_CHARACTERS;
 
@@ -211,6 +211,7 @@ const fn ways_of(call: CallKind) -> &'static Ways {
         CallKind::Speech => &speech::WAYS,
         CallKind::Transcriptions | CallKind::Translations => &transcript::WAYS,
         CallKind::Images => &picture::WAYS,
+        CallKind::ImageEdits => &picture::EDIT_WAYS,
         CallKind::Video => &film::WAYS,
     }
 }
@@ -441,7 +442,8 @@ impl<'a> Found<'a> {
             CallKind::Rerank => rerank::wanted(self).map(Wanted::Ranking),
             CallKind::Speech => speech::wanted(self).map(Wanted::Sound),
             CallKind::Transcriptions | CallKind::Translations => Ok(Wanted::Transcript),
-            CallKind::Images => picture::wanted(self).map(Wanted::Pictures),
+            CallKind::Images => picture::wanted(self, false).map(Wanted::Pictures),
+            CallKind::ImageEdits => picture::wanted(self, true).map(Wanted::Pictures),
             // Of a film there is no whole answer.
             CallKind::Video => Ok(Wanted::Choices),
             CallKind::Chat | CallKind::Completions | CallKind::Responses | CallKind::Messages | CallKind::Fim => {

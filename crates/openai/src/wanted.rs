@@ -54,8 +54,8 @@ pub struct Spoken {
 pub struct Pictures {
     /// How many, 1 to 10.
     pub most: u32,
-    /// Each one's width and height, in pixels.
-    pub size: (u32, u32),
+    /// Each one's width and height, in pixels; `None`: as the server makes of the picture that it changes.
+    pub size: Option<(u32, u32)>,
     /// The format that they are to be in; as the server makes them without one.
     pub format: Option<PictureFormat>,
     /// How much of them is to be kept where a format loses anything, 1 to 100.

@@ -17,6 +17,8 @@ pub struct ReceivedForm {
     pub filename: String,
     /// The file's media type.
     pub content_type: String,
+    /// Files under other names: the name, the media type, the bytes.
+    pub pictures: Vec<(String, String, Bytes)>,
 }
 
 impl ReceivedForm {
@@ -27,7 +29,10 @@ impl ReceivedForm {
         let (mut form, mut found) = (Multipart::new(whole, boundary), Self::default());
         while let Some(field) = form.next_field().await.ok()? {
             let name = field.name()?.to_owned();
-            if name == "file" {
+            if field.file_name().is_some() && name != "file" {
+                let content_type = field.content_type()?.to_string();
+                found.pictures.push((name, content_type, field.bytes().await.ok()?));
+            } else if name == "file" {
                 found.filename = field.file_name()?.to_owned();
                 found.content_type = field.content_type()?.to_string();
                 found.file = field.bytes().await.ok()?;
@@ -41,11 +46,16 @@ impl ReceivedForm {
     /// Its fields as members, as far as a simulated model reads them.
     pub(crate) fn members(&self) -> Bytes {
         let member = |(name, text): &(String, String)| {
-            let value = if name == "stream" { Value::Bool(text == "true") } else { text.as_str().into() };
+            let value = match name.as_str() {
+                "stream" => Value::Bool(text == "true"),
+                "n" => text.parse::<u32>().map_or(Value::Null, Value::from),
+                _ => text.as_str().into(),
+            };
             (name.clone(), value)
         };
-        let read =
-            self.fields.iter().filter(|(name, _)| ["model", "stream", "response_format"].contains(&name.as_str()));
+        let is_read =
+            |name: &str| ["model", "stream", "response_format", "prompt", "n", "size", "output_format"].contains(&name);
+        let read = self.fields.iter().filter(|(name, _)| is_read(name));
         Value::Object(read.map(member).collect::<Map<_, _>>()).to_string().into()
     }
 }

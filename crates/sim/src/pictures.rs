@@ -17,6 +17,9 @@ pub const JPEG: &[u8] = include_bytes!("pictures/picture.jpg");
 /// 96 by 64 pixels.
 pub const WEBP: &[u8] = include_bytes!("pictures/picture.webp");
 
+/// What a picture that is changed becomes where nobody says a size.
+const EDITED: (u32, u32) = (768, 512);
+
 /// In whose format pictures are given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PictureMaker {
@@ -92,7 +95,7 @@ pub(crate) fn answered(script: &PictureScript, peek: &Peek, body: &[u8]) -> Resu
     let format = wanted.format.filter(|_| !keeps_to_png).unwrap_or(PictureFormat::Png);
     let picture = match (&script.bytes, format) {
         (Some(bytes), _) => bytes.to_vec(),
-        (None, PictureFormat::Png) => png(script.size.unwrap_or(wanted.size)),
+        (None, PictureFormat::Png) => png(script.size.or(wanted.size).unwrap_or(EDITED)),
         (None, PictureFormat::Jpeg) => JPEG.to_vec(),
         (None, PictureFormat::Webp) => WEBP.to_vec(),
     };
@@ -114,7 +117,8 @@ pub(crate) fn answered(script: &PictureScript, peek: &Peek, body: &[u8]) -> Resu
         }
         PictureMaker::VllmOmni => {
             told["output_format"] = format.name().into();
-            told["size"] = format!("{}x{}", wanted.size.0, wanted.size.1).into();
+            let (width, height) = wanted.size.unwrap_or(EDITED);
+            told["size"] = format!("{width}x{height}").into();
             told["cot_output"] = Value::Null;
             told["metrics"] = json!({ "stage_durations": { "diffusion": 1.5 }, "peak_memory_mb": 20_000.0 });
         }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_domain::CallKind;
+use batchin_domain::{CallKind, Makes};
 use batchin_openai::peek;
 use batchin_tasks::Tasks;
 use bytes::Bytes;
@@ -370,7 +370,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     };
     let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
     let mut abandon = Abandon { shared: Arc::clone(&shared), done: false };
-    let members = match call.hears() {
+    let members = match call.hears() || call.shows() {
         true => ReceivedForm::of(&head.headers, body.clone()).await.unwrap_or_default().members(),
         false => body.clone(),
     };
@@ -393,10 +393,10 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             if !answer.first_byte.is_zero() {
                 tokio::time::sleep(answer.first_byte).await;
             }
-            if call == CallKind::Images {
+            if call.makes() == Makes::Pictures {
                 abandon.done = true;
                 let script = shared.script().pictures.clone();
-                return Ok(match pictures::answered(&script, &peeked, &body) {
+                return Ok(match pictures::answered(&script, &peeked, &members) {
                     Ok(told) => respond("application/json", whole(told.to_string().into())),
                     Err(refused) => refusal(&refused),
                 });

@@ -1,6 +1,6 @@
 //! Holds: a call's body as one server wants it.
 
-use batchin_domain::CallKind;
+use batchin_domain::{CallKind, Capability};
 use batchin_openai::{Limit, LimitName, Pictures, Rewrite, Wanted, rewrite};
 use bytes::Bytes;
 
@@ -86,7 +86,7 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
             PriorityOrder::None => None,
         }),
         defaults: if adds && !middle.is_infill { kind.completion_defaults } else { &[] },
-        set: if of_pictures.is_empty() { &middle.set } else { &of_pictures },
+        set: if call.kind.needs() == Capability::Images { &of_pictures } else { &middle.set },
         remove: &remove,
         tidy: true,
         drop_nulls: kind.drops_nulls,
@@ -94,11 +94,15 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
     rewrite(&call.body, &edit)
 }
 
+/// The members that are pictures.
+const SHOWN: [&str; 4] = ["image", "image[]", "images", "mask"];
+
 /// What a call for pictures says whatever its body does: the size that is held for, and that they are to come in the answer.
 /// An address of the server's own would be of no use to whoever asked.
 fn picture_members(call: &Call<'_>, manner: Manner, remove: &mut Vec<&'static str>) -> Vec<(&'static str, String)> {
-    let Wanted::Pictures(Pictures { size: (width, height), .. }) = call.wanted else { return Vec::new() };
-    let mut set = vec![("size", format!("\"{width}x{height}\""))];
+    let Wanted::Pictures(Pictures { size, .. }) = call.wanted else { return Vec::new() };
+    let sized = |(width, height)| ("size", format!("\"{width}x{height}\""));
+    let mut set: Vec<_> = size.map(sized).into_iter().collect();
     if manner.response_format {
         set.push(("response_format", "\"b64_json\"".to_owned()));
     } else {
@@ -108,12 +112,15 @@ fn picture_members(call: &Call<'_>, manner: Manner, remove: &mut Vec<&'static st
         remove.extend(["output_format", "output_compression"]);
     }
     remove.push("stream");
+    if call.kind.shows() {
+        // They go as files.
+        remove.extend(SHOWN);
+    }
     set
 }
 
 #[cfg(test)]
 mod tests {
-    use batchin_domain::Capability;
     use batchin_openai::Fim;
 
     use super::*;

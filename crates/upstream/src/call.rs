@@ -18,8 +18,8 @@ pub struct Call<'a> {
     pub kind: CallKind,
     /// The client's body; it is copied only where it must be changed.
     pub body: Bytes,
-    /// The sound that goes along; the call is a form then, with the body's members as its fields.
-    pub upload: Option<Arc<Upload>>,
+    /// The files that go along; the call is a form then, with the body's members as its fields.
+    pub uploads: Vec<Arc<Upload>>,
     /// The server's own name of the model, where it differs from the client's.
     pub upstream_model: Option<&'a str>,
     /// The id that the client sees, such as `chatcmpl_…`.
@@ -129,7 +129,7 @@ pub(crate) mod tests {
         Call {
             kind: CallKind::Chat,
             body: Bytes::from_static(body.as_bytes()),
-            upload: None,
+            uploads: Vec::new(),
             upstream_model: None,
             public_id: "chatcmpl_1".into(),
             public_model: "m",

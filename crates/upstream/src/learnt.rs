@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use batchin_domain::CallKind;
+use batchin_domain::{CallKind, Makes};
 use batchin_openai::{LimitName, UpstreamError, added_alone, stated_limit};
 use tracing::warn;
 
@@ -179,10 +179,10 @@ impl Tries {
         {
             // It is the client's own, but what comes without it is turned into what it asks for.
             (self.manner.encoding_format, self.refused.encoding_format) = (false, true);
-        } else if self.manner.response_format && call.kind == CallKind::Images && said.names("response_format") {
+        } else if self.manner.response_format && call.kind.makes() == Makes::Pictures && said.names("response_format") {
             (self.manner.response_format, self.refused.response_format) = (false, true);
         } else if self.manner.output_format
-            && call.kind == CallKind::Images
+            && call.kind.makes() == Makes::Pictures
             && (said.names("output_format") || said.names("output_compression"))
         {
             // Pictures are made into the format here too.

@@ -433,11 +433,13 @@ impl Replica {
 /// The body as it is sent, and its content type.
 fn sent(call: &Call<'_>, body: Bytes) -> (SentBody, HeaderValue) {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
-    let Some(upload) = &call.upload else { return (SentBody::of(body), JSON) };
+    if call.uploads.is_empty() {
+        return (SentBody::of(body), JSON);
+    }
     // A client learns the request's id with the answer: its file cannot have it in it on purpose.
     let boundary = format!("batchin-{}", call.request_id);
     match HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}")) {
-        Ok(content_type) => (SentBody::form(&body, upload, &boundary), content_type),
+        Ok(content_type) => (SentBody::form(&body, &call.uploads, &boundary), content_type),
         // Ids have nothing in them that a header may not have.
         Err(_) => (SentBody::of(body), JSON),
     }

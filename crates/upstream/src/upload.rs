@@ -4,6 +4,7 @@
 //! as often as servers are asked.
 
 use std::{
+    collections::VecDeque,
     fmt, fs, io,
     ops::ControlFlow,
     os::unix::fs::FileExt as _,
@@ -24,6 +25,8 @@ const PIECE_BYTES: usize = 256 * 1024;
 
 /// A file that goes along with a call.
 pub struct Upload {
+    /// The field of a form that it is.
+    pub field: &'static str,
     /// Its bytes.
     pub content: Content,
     /// Its name, without a folder and without characters that are not seen.
@@ -106,23 +109,22 @@ impl io::Seek for UploadReader {
     }
 }
 
-/// What is sent to a server: the bytes of a body, or a form with a file.
+/// What is sent to a server: the bytes of a body, or a form with files.
 pub(crate) enum SentBody {
     /// As nearly all are.
     Whole(Full<Bytes>),
-    /// Members and a file.
+    /// Members and files.
     Form(Box<Form>),
 }
 
 /// A form on its way.
 pub(crate) struct Form {
-    upload: Arc<Upload>,
-    /// What stands before the file, until it is sent.
-    head: Bytes,
-    /// Where in the file the next piece begins.
+    /// What is to be sent, in order: a file behind what stands before it.
+    files: VecDeque<(Bytes, Arc<Upload>)>,
+    /// Where in the first of them the next piece begins.
     at: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
-    /// What stands behind it, until it is sent.
+    /// What stands behind the last, until it is sent.
     tail: Bytes,
 }
 
@@ -131,16 +133,21 @@ impl SentBody {
         Self::Whole(Full::new(bytes))
     }
 
-    /// The members of a JSON body as fields of a form, the file behind them. No line of the file is `boundary`.
-    pub(crate) fn form(members: &[u8], upload: &Arc<Upload>, boundary: &str) -> Self {
-        let mut head = fields(members, boundary);
-        let (name, content_type) = (escaped(&upload.name), &upload.content_type);
-        head.push_str(&format!(
-            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
-             Content-Type: {content_type}\r\n\r\n"
-        ));
-        let tail = format!("\r\n--{boundary}--\r\n").into();
-        Self::Form(Box::new(Form { upload: Arc::clone(upload), head: head.into(), at: 0, reading: None, tail }))
+    /// The members of a JSON body as fields of a form, the files behind them. No line of a file is `boundary`.
+    pub(crate) fn form(members: &[u8], uploads: &[Arc<Upload>], boundary: &str) -> Self {
+        let mut before = fields(members, boundary);
+        let files = uploads.iter().map(|upload| {
+            let (field, name, content_type) = (upload.field, escaped(&upload.name), &upload.content_type);
+            let mut head = std::mem::replace(&mut before, "\r\n".to_owned());
+            head.push_str(&format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\n\
+                 Content-Type: {content_type}\r\n\r\n"
+            ));
+            (head.into(), Arc::clone(upload))
+        });
+        let files = files.collect();
+        let tail = format!("{before}--{boundary}--\r\n").into();
+        Self::Form(Box::new(Form { files, at: 0, reading: None, tail }))
     }
 }
 
@@ -180,24 +187,28 @@ fn escaped(name: &str) -> String {
 
 impl Form {
     fn left(&self) -> u64 {
-        let frame = (self.head.len() + self.tail.len()) as u64;
-        self.upload.bytes().saturating_sub(self.at).saturating_add(frame)
+        let each = |(head, upload): &(Bytes, Arc<Upload>)| (head.len() as u64).saturating_add(upload.bytes());
+        let files: u64 = self.files.iter().map(each).sum();
+        files.saturating_sub(self.at).saturating_add(self.tail.len() as u64)
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if !self.head.is_empty() {
-            return Poll::Ready(Some(Ok(std::mem::take(&mut self.head))));
+        while self.files.front().is_some_and(|(head, upload)| head.is_empty() && self.at >= upload.bytes()) {
+            self.files.pop_front();
+            self.at = 0;
         }
-        let bytes = self.upload.bytes();
-        if self.at >= bytes {
+        let Some((head, upload)) = self.files.front_mut() else {
             let tail = std::mem::take(&mut self.tail);
             return Poll::Ready((!tail.is_empty()).then_some(Ok(tail)));
+        };
+        if !head.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(head))));
         }
-        if let Content::Memory(bytes) = &self.upload.content {
+        if let Content::Memory(bytes) = &upload.content {
             self.at = bytes.len() as u64;
             return Poll::Ready(Some(Ok(bytes.clone())));
         }
-        let (upload, at) = (&self.upload, self.at);
+        let at = self.at;
         let reading = self.reading.get_or_insert_with(|| {
             let upload = Arc::clone(upload);
             spawn_blocking(move || piece(&upload, at))
@@ -253,7 +264,7 @@ mod tests {
     use super::*;
 
     fn upload(content: Content) -> Arc<Upload> {
-        Arc::new(Upload { content, name: "a \"b\".wav".into(), content_type: "audio/wav".into() })
+        Arc::new(Upload { field: "file", content, name: "a \"b\".wav".into(), content_type: "audio/wav".into() })
     }
 
     fn on_disk(bytes: &[u8]) -> Content {
@@ -281,10 +292,31 @@ mod tests {
         let mut expected = fields.map(|(name, value)| field(name, value)).concat();
         expected.push_str("--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a %22b%22.wav\"\r\nContent-Type: audio/wav\r\n\r\nsound\r\n--B--\r\n");
         for content in [on_disk(b"sound"), Content::Memory(Bytes::from_static(b"sound"))] {
-            let form = SentBody::form(members, &upload(content), "B");
+            let form = SentBody::form(members, &[upload(content)], "B");
             assert_eq!(form.size_hint().exact(), Some(expected.len() as u64));
             assert_eq!(form.collect().await.unwrap().to_bytes(), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn several_files_are_fields_one_behind_another() {
+        let file =
+            |field, content| Arc::new(Upload { field, content, name: "a".into(), content_type: "image/png".into() });
+        let files = [
+            file("image[]", on_disk(b"one")),
+            file("image[]", Content::Memory(Bytes::from_static(b"two"))),
+            file("mask", Content::Memory(Bytes::new())),
+        ];
+        let field = |name: &str, bytes: &str| {
+            format!(
+                "--B\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"a\"\r\nContent-Type: image/png\r\n\r\n{bytes}\r\n"
+            )
+        };
+        let expected =
+            [field("image[]", "one"), field("image[]", "two"), field("mask", ""), "--B--\r\n".to_owned()].concat();
+        let form = SentBody::form(b"{}", &files, "B");
+        assert_eq!(form.size_hint().exact(), Some(expected.len() as u64));
+        assert_eq!(form.collect().await.unwrap().to_bytes(), expected);
     }
 
     #[tokio::test]
@@ -292,7 +324,7 @@ mod tests {
         let bytes: Vec<u8> = (0..PIECE_BYTES * 2 + 5).map(|at| (at % 251) as u8).collect();
         let file = upload(on_disk(&bytes));
         for _ in 0..2 {
-            let mut form = SentBody::form(b"{}", &file, "B");
+            let mut form = SentBody::form(b"{}", std::slice::from_ref(&file), "B");
             let mut sizes = Vec::new();
             while let Some(frame) = form.frame().await {
                 sizes.push(frame.unwrap().into_data().unwrap().len());
@@ -305,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_became_shorter_breaks_the_call() {
         let Content::File { file, .. } = on_disk(b"short") else { unreachable!() };
-        let form = SentBody::form(b"{}", &upload(Content::File { file, bytes: 6 }), "B");
+        let form = SentBody::form(b"{}", &[upload(Content::File { file, bytes: 6 })], "B");
         assert!(form.collect().await.is_err());
     }
 

@@ -54,6 +54,7 @@ pub(super) const fn inference(call: CallKind) -> Inference {
             ("Translate what is said into English", "TranslationRequest", "whisper-1", transcript)
         }
         CallKind::Images => ("Make pictures", "ImageRequest", "qwen-image", picture),
+        CallKind::ImageEdits => ("Change pictures", "ImageEditRequest", "qwen-image-edit", edited),
         CallKind::Video => ("Have a film made", "VideoRequest", "wan2.2-t2v", video),
         CallKind::Fim => ("Fill in the middle, as Mistral's API does", "FimRequest", "smollm2-135m-instruct", fim),
     };
@@ -199,6 +200,9 @@ fn transcript() -> Value {
 /// A body that comes as a form, whose file is one.
 pub(super) fn as_form(call: CallKind) -> Value {
     let Inference { body, model, .. } = inference(call);
+    if call.shows() {
+        return of_model(edited_as_form(), model);
+    }
     let mut form = of_model(body(), model);
     form["properties"]["file"] = json!({ "type": "string", "format": "binary", "minLength": 1,
         "description": "Wav, mp3, aac, ogg (opus or vorbis), flac, mp4, m4a or webm." });
@@ -231,6 +235,36 @@ fn picture() -> Value {
         }),
         false,
     )
+}
+
+fn edited() -> Value {
+    let uri = |description: &str| json!({ "type": "string", "pattern": "^data:[a-z0-9/.+-]*;base64,", "description": description });
+    let mut body = picture();
+    body["required"] = json!(["prompt", "image"]);
+    body["properties"]["image"] = json!({ "anyOf": [
+        uri("The picture as a data URI; in a form, the file."),
+        { "type": "array", "minItems": 1, "maxItems": 16, "items": uri("Each of several.") } ] });
+    body["properties"]["mask"] = uri("Where it is to be changed: a data URI; in a form, a file.");
+    body["properties"]["mask"]["type"] = json!(["string", "null"]);
+    body["properties"]["size"]["description"] =
+        "Width and height in pixels; what the model server makes of the picture without it.".into();
+    body
+}
+
+/// The same as a form.
+fn edited_as_form() -> Value {
+    let mut form = edited();
+    let file = json!({ "type": "string", "format": "binary", "minLength": 1, "description": "PNG, JPEG or WebP." });
+    for name in ["image", "mask"] {
+        form["properties"][name] = file.clone();
+    }
+    form["properties"]["image[]"] = json!({ "type": "array", "maxItems": 16, "items": file });
+    for (name, kind) in [("n", "integer"), ("size", "string"), ("output_compression", "integer")] {
+        form["properties"][name]["type"] = kind.into();
+    }
+    form["properties"]["response_format"]["enum"] = json!(["url", "b64_json"]);
+    form["properties"]["output_format"]["enum"] = PictureFormat::ALL.map(PictureFormat::name).as_slice().into();
+    form
 }
 
 fn video() -> Value {

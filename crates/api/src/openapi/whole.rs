@@ -57,7 +57,7 @@ fn inference(call: CallKind) -> Value {
         CallKind::Fim => ("Mistral", "events that close with `data: [DONE]`"),
         // Of these there are no streams.
         CallKind::Rerank => ("Cohere", ""),
-        CallKind::Embeddings | CallKind::Images => ("OpenAI", ""),
+        CallKind::Embeddings | CallKind::Images | CallKind::ImageEdits => ("OpenAI", ""),
         CallKind::Speech => ("OpenAI", "events `speech.audio.delta`, the last of which is `speech.audio.done`"),
         CallKind::Transcriptions | CallKind::Translations => {
             ("OpenAI", "events `transcript.text.delta`, the last of which is `transcript.text.done`")
@@ -84,8 +84,10 @@ fn inference(call: CallKind) -> Value {
         description = format!("{passed}; with `stream_format: sse` the answer is server-sent\n{stream}.");
     }
     let mut bodies = json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } });
-    if call.hears() {
+    if call.hears() || call.shows() {
         bodies["multipart/form-data"] = json!({ "schema": bodies::as_form(call) });
+    }
+    if call.hears() {
         content["text/plain"] = json!({ "schema": { "type": "string" } });
         content["text/vtt"] = json!({ "schema": { "type": "string" } });
     }

@@ -23,6 +23,7 @@ mod models;
 mod nul;
 mod odd_servers;
 mod openai_batches;
+mod picture_edits;
 mod pictures;
 mod rerank;
 mod retold;

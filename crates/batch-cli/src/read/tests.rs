@@ -89,7 +89,7 @@ fn every_fault_has_its_line() {
     3! is not valid JSON at column 10: EOF while parsing a value
     4! custom_id must be a text
     5! the request body must be an object
-    6! url "/v1/nowhere" is none of /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages, /v1/fim/completions, /v1/rerank, /v1/audio/speech, /v1/audio/transcriptions, /v1/audio/translations, /v1/images/generations
+    6! url "/v1/nowhere" is none of /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages, /v1/fim/completions, /v1/rerank, /v1/audio/speech, /v1/audio/transcriptions, /v1/audio/translations, /v1/images/generations, /v1/images/edits
     7! the request body has none of messages, input, query, prompt
     8! unknown field "priority"; known are custom_id, model, request_body, url
     9! method must be "POST"

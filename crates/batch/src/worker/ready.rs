@@ -52,6 +52,7 @@ impl Worker {
                 class: task.priority.class(),
                 task: Some((task.batch, task.claim.task)),
                 sound: None,
+                shown: None,
                 pictures_in_both: false,
                 idempotency: None,
             };

@@ -50,7 +50,7 @@ fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
         held: None,
         fim: None,
         speech: None,
-        upload: None,
+        uploads: Vec::new(),
         created: 7,
         asker: Asker::default(),
     }

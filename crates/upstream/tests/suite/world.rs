@@ -87,7 +87,7 @@ pub(crate) fn chat(body: &'static str) -> Call<'static> {
         held: None,
         fim: None,
         speech: None,
-        upload: None,
+        uploads: Vec::new(),
         created: 7,
         asker: ADA,
     }

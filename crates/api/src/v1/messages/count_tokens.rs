@@ -61,6 +61,7 @@ async fn counted(app: &App, request: RequestId, call: Request<Body>) -> Result<T
         class,
         task: None,
         sound: None,
+        shown: None,
         pictures_in_both: false,
         idempotency: None,
     })?;

@@ -70,12 +70,14 @@ fn tasks(models: &[&str]) -> Vec<Value> {
 }
 
 /// Of ten characters, which cost what ten tokens do.
-fn spoken(model: &str) -> Value {
-    json!({"model": model, "input": "Ten of it.", "response_format": "wav"})
-}
-
-fn picture() -> Value {
-    json!({"model": "picture", "prompt": "A kite."})
+/// A call that makes a sound, or a picture.
+fn asked(scene: Scene) -> (&'static str, Value) {
+    match scene {
+        Scene::Speech | Scene::SpeechBatch => {
+            ("/v1/audio/speech", json!({"model": "voice", "input": "Ten of it.", "response_format": "wav"}))
+        }
+        _ => ("/v1/images/generations", json!({"model": "picture", "prompt": "A kite."})),
+    }
 }
 
 fn batch(models: &[&str]) -> Value {
@@ -145,10 +147,8 @@ impl Stage {
                     called = timeout(PATIENCE, self.world.sims[1].until_calls(calls + 1)) => called.expect("it is called"),
                 }
             }
-            Scene::Speech => self.make("/v1/audio/speech", &spoken("voice")).await,
-            Scene::SpeechBatch => self.make_in_batch("/v1/audio/speech", &spoken("voice")).await,
-            Scene::Picture => self.make("/v1/images/generations", &picture()).await,
-            Scene::PictureBatch => self.make_in_batch("/v1/images/generations", &picture()).await,
+            Scene::Speech | Scene::Picture => self.make(scene).await,
+            Scene::SpeechBatch | Scene::PictureBatch => self.make_in_batch(scene).await,
             Scene::LeftStream => {
                 let mut events = account.stream(&at, chat("dripping", 10)).await;
                 for _ in 0..3 {
@@ -205,14 +205,16 @@ impl Stage {
         after
     }
 
-    async fn make(&mut self, url: &str, body: &Value) {
+    async fn make(&mut self, scene: Scene) {
         self.beyond += ANSWER;
-        let made = self.account.try_post(&self.node.address, url, body).await;
+        let (url, body) = asked(scene);
+        let made = self.account.try_post(&self.node.address, url, &body).await;
         assert!(made.is_err(), "it died before the end: {made:?}");
     }
 
-    async fn make_in_batch(&mut self, url: &str, body: &Value) {
+    async fn make_in_batch(&mut self, scene: Scene) {
         self.beyond += 4 * ANSWER;
+        let (url, body) = asked(scene);
         let task = |index: usize| json!({"custom_id": format!("task-{index}"), "model": body["model"], "url": url, "request_body": body});
         let body = json!({"priority": "high", "tasks": (0..4).map(task).collect::<Vec<_>>()});
         drop(self.account.try_post(&self.node.address, "/v1/batches", &body).await);
