@@ -247,6 +247,39 @@ async fn the_official_node_package_works() {
     check_package(Path::new("node"), "openai_node.mjs").await;
 }
 
+/// The engine's voice, made into mp3, as a recogniser that we did not write hears it. Without the network's voice, whose source
+/// may vanish, the program's.
+#[tokio::test]
+async fn what_is_spoken_is_heard() {
+    const SAID: &str = "Good morning. Please open the window and close the door.";
+    let server = Server::with_models().await;
+    let models = server.get("/v1/models").await;
+    let has = |id: &str| models["data"].as_array().unwrap().iter().any(|model| model["id"] == id);
+    let voice = if has("piper-en-us-joe") { "piper-en-us-joe" } else { "espeak-ng" };
+    let body = json!({ "model": voice, "input": SAID, "response_format": "mp3" });
+    let spoken = server.http.post(format!("{}/v1/audio/speech", server.url)).bearer_auth(&server.key).json(&body);
+    let spoken = spoken.send().await.unwrap();
+    assert_eq!(spoken.status(), StatusCode::OK, "{voice}");
+    let sound = server.folder.path().join("spoken.mp3");
+    std::fs::write(&sound, spoken.bytes().await.unwrap()).unwrap();
+    let hearing = tokio::process::Command::new(prepared("BATCHIN_TEST_PYTHON"))
+        .arg(root().join("tests/sdk/heard_python.py"))
+        .env("SDK_SOUND", &sound)
+        .kill_on_drop(true)
+        .output();
+    let heard = timeout(SCRIPT_PATIENCE, hearing).await.expect("hearing takes too long").unwrap();
+    assert!(heard.status.success(), "{}", text(&heard.stderr));
+    let words = |text: &str| {
+        text.to_lowercase()
+            .split(|c: char| !c.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(words(&text(&heard.stdout)), words(SAID), "{voice}");
+    server.settles().await;
+}
+
 #[tokio::test]
 async fn responses_work_in_python() {
     check_package(&prepared("BATCHIN_TEST_PYTHON"), "responses_python.py").await;
