@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod commands;
 pub mod faults;
+mod memory;
 mod secret_key;
 mod serve;
 pub mod telemetry;

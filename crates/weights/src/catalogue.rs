@@ -27,6 +27,9 @@ pub struct KnownModel {
     pub context_length: u32,
     /// Length of an embedding vector; present exactly for models that embed.
     pub dimensions: Option<u32>,
+    /// Whether it was trained for code above all.
+    #[serde(default)]
+    pub for_code: bool,
     /// SPDX identifier.
     pub license: String,
     /// What turns the fetched files into the one that is served.
@@ -47,6 +50,25 @@ impl KnownModel {
     pub fn download_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size_bytes).sum()
     }
+
+    /// Bytes of memory that it takes while it is served, roughly: its weights, and as much again as an eighth of them, or half a
+    /// gigabyte, for what is computed and for the context.
+    pub fn memory_bytes(&self) -> u64 {
+        let weights = self.download_bytes();
+        weights.saturating_add((weights / 8).max(SPARE_BYTES))
+    }
+}
+
+/// What a small model takes beside its weights.
+const SPARE_BYTES: u64 = 512 * 1024 * 1024;
+
+/// The largest known model that generates text, or code above all, and takes at most half of a machine's memory, in bytes: the
+/// rest is for what else runs there. `None` where none does.
+pub fn best(for_code: bool, memory: u64) -> Option<&'static KnownModel> {
+    let fits = |model: &&KnownModel| {
+        model.kind == Kind::Generate && model.for_code == for_code && model.memory_bytes() <= memory / 2
+    };
+    known().iter().filter(fits).max_by_key(|model| model.memory_bytes())
 }
 
 /// What a model does.
@@ -239,6 +261,21 @@ mod tests {
         assert_eq!(nearest("smollm-135m"), Some("smollm2-135m-instruct"));
         assert_eq!(nearest("qwen2.5-coder-1.5b"), Some("qwen2.5-coder-1.5b-instruct"));
         assert_eq!(nearest("gpt-x"), None);
+    }
+
+    #[test]
+    fn the_best_is_the_largest_that_leaves_half_of_the_memory() {
+        let of = |for_code, gigabytes: u64| best(for_code, gigabytes << 30).map(|model| model.id.as_str());
+        for (gigabytes, chat, code) in [
+            (1, None, None),
+            (2, Some("smollm2-135m-instruct"), Some("qwen2.5-coder-0.5b-instruct")),
+            (4, Some("qwen3-0.6b"), Some("qwen2.5-coder-1.5b-instruct")),
+            (8, Some("qwen3-4b"), Some("qwen2.5-coder-1.5b-instruct")),
+            (16, Some("qwen3-8b"), Some("qwen2.5-coder-7b-instruct")),
+            (512, Some("qwen3-8b"), Some("qwen2.5-coder-7b-instruct")),
+        ] {
+            assert_eq!((of(false, gigabytes), of(true, gigabytes)), (chat, code), "{gigabytes} GB");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod source;
 mod workspace;
 
 pub use bert::ConvertError;
-pub use catalogue::{Artefact, Capability, Finish, Kind, KnownModel, Source, find, known, nearest};
+pub use catalogue::{Artefact, Capability, Finish, Kind, KnownModel, Source, best, find, known, nearest};
 pub use digest::{ParseSha256Error, Sha256};
 pub use disk::DiskError;
 pub use manifest::{Applied, FetchedFile, Manifest, VerifyError, forget, installed, path, verify};

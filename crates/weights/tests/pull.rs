@@ -41,6 +41,7 @@ fn model(files: &[(&str, &[u8])], sources: Vec<Source>) -> KnownModel {
         capabilities: vec![Capability::Chat],
         context_length: 16,
         dimensions: None,
+        for_code: false,
         license: "Apache-2.0".to_owned(),
         finish: Finish::None,
         program: None,

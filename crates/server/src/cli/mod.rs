@@ -313,9 +313,12 @@ pub enum Models {
     #[command(after_help = "Examples:\n  batchin models list\n  batchin models list --json")]
     List(Report),
     /// Fetch the weights of a known model
-    #[command(after_help = "Examples:\n  batchin models pull smollm2-135m-instruct")]
+    #[command(
+        after_help = "Examples:\n  batchin models pull smollm2-135m-instruct\n  batchin models pull best\n  batchin models pull best-coder"
+    )]
     Pull {
-        /// Name of the model, as `models list` shows it
+        /// Name of the model, as `models list` shows it; `best` or `best-coder` for the largest that fits into half of this
+        /// machine's memory
         name: String,
     },
     /// Probe every upstream

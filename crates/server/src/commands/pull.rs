@@ -9,21 +9,61 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use batchin_batch_cli::Outcome;
 use batchin_config::Config;
-use batchin_weights::{KnownModel, Progress, PullOptions, SourceFailure, Stage, find, nearest, pull};
+use batchin_weights::{Kind, KnownModel, Progress, PullOptions, SourceFailure, Stage, best, find, nearest, pull};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::wiring;
+use crate::{memory, wiring};
 
 /// `batchin models pull NAME`
 pub(super) async fn run(name: &str, config: &Config, out: &mut impl Write) -> Result<Outcome> {
-    let Some(model) = find(name) else {
-        let hint = nearest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-        bail!("no weights are known as {name}{hint}");
-    };
+    let memory = memory::total();
+    let model = named(name, memory)?;
     super::expect_folder(&config.server.data_dir)?;
+    if let Some(memory) = memory.filter(|memory| *memory < model.memory_bytes()) {
+        let (needs, has) = (gigabytes(model.memory_bytes()), gigabytes(memory));
+        warn(&format!("{} takes some {needs} of memory while it is served, and this machine has {has}", model.id));
+    }
     let path = fetch(model, config, Arc::new(Bar::new(&model.id))).await?;
     writeln!(out, "{}", path.display())?;
+    if model.kind == Kind::Generate && !config.models.iter().any(|known| known.id == model.id) {
+        warn(&how_to_serve(model));
+    }
     Ok(Outcome::Done)
+}
+
+fn named(name: &str, memory: Option<u64>) -> Result<&'static KnownModel> {
+    let for_code = match name {
+        "best" => false,
+        "best-coder" => true,
+        name => {
+            let hint = || nearest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            return find(name).with_context(|| format!("no weights are known as {name}{}", hint()));
+        }
+    };
+    let Some(memory) = memory else { bail!("this machine does not say how much memory it has; name a model") };
+    best(for_code, memory).with_context(|| {
+        format!("no known model fits into half of this machine's memory ({}); name one", gigabytes(memory))
+    })
+}
+
+/// What belongs into the configuration, with prices of nothing for whoever tries it alone.
+fn how_to_serve(model: &KnownModel) -> String {
+    let KnownModel { id, context_length, license, .. } = model;
+    let capabilities: Vec<_> = model.capabilities.iter().map(|can| format!("\"{}\"", can.as_str())).collect();
+    format!(
+        "to serve it, add to the configuration:\n\n[[models]]\nid = \"{id}\"\nupstreams = [\"engine\"]\ncapabilities = [{}]\n\
+         context_length = {context_length}\nlicense = \"{license}\"\n[models.pricing]\nstd_input = 0\nstd_output = 0",
+        capabilities.join(", ")
+    )
+}
+
+fn warn(text: &str) {
+    // Nothing is left to do when standard error is closed.
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
 /// Fetches a model's weights unless they are here.
