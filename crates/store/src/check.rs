@@ -117,7 +117,7 @@ const RULES: &[(&str, &str)] = &[
          count(CASE WHEN state = {failed} THEN 1 END) AS failed, \
          count(CASE WHEN state = {cancelled} THEN 1 END) AS cancelled, \
          count(CASE WHEN state = {expired} THEN 1 END) AS expired FROM task GROUP BY batch_id) t \
-         ON t.batch_id = b.id WHERE (b.finished_at IS NULL OR b.sweep_at IS NOT NULL) AND \
+         ON t.batch_id = b.id WHERE (b.finished_at IS NULL OR b.sweep_at > 0) AND \
          (b.completed <> coalesce(t.completed, 0) OR b.failed <> coalesce(t.failed, 0) \
          OR b.cancelled <> coalesce(t.cancelled, 0) OR b.expired <> coalesce(t.expired, 0) \
          OR b.loaded <> coalesce(t.total, 0))",
@@ -138,14 +138,14 @@ const RULES: &[(&str, &str)] = &[
         "SELECT b.id AS subject, coalesce(t.top, 0) AS expected, \
          b.completed + b.failed + b.cancelled + b.expired AS found FROM batch b LEFT JOIN (SELECT batch_id, \
          max(seq) AS top FROM task WHERE seq IS NOT NULL GROUP BY batch_id) t ON t.batch_id = b.id \
-         WHERE (b.finished_at IS NULL OR b.sweep_at IS NOT NULL) \
+         WHERE (b.finished_at IS NULL OR b.sweep_at > 0) \
          AND coalesce(t.top, 0) <> b.completed + b.failed + b.cancelled + b.expired",
     ),
     (
         "a batch costs what its tasks cost",
         "SELECT b.id AS subject, coalesce(t.sum, 0) AS expected, b.cost_nano AS found FROM batch b LEFT JOIN \
          (SELECT batch_id, CAST(sum(cost_nano) AS bigint) AS sum FROM task WHERE cost_nano IS NOT NULL \
-         GROUP BY batch_id) t ON t.batch_id = b.id WHERE (b.finished_at IS NULL OR b.sweep_at IS NOT NULL) \
+         GROUP BY batch_id) t ON t.batch_id = b.id WHERE (b.finished_at IS NULL OR b.sweep_at > 0) \
          AND b.cost_nano <> coalesce(t.sum, 0)",
     ),
     (

@@ -7,6 +7,9 @@ use batchin_domain::{BatchId, Purse, Timestamp};
 
 use crate::{Chores, StoreError, money::leases::parts};
 
+/// The time at which a batch is to be forgotten whose tasks are being forgotten: what is left of them adds up to nothing.
+const SWEEPING: i64 = 0;
+
 impl Chores {
     /// Ended batches whose tasks have been kept long enough.
     pub async fn batches_to_sweep(&self, limit: u32, now: Timestamp) -> Result<Vec<BatchId>, StoreError> {
@@ -25,6 +28,8 @@ impl Chores {
                      WHERE t.batch_id = $1 AND b.sweep_at IS NOT NULL ORDER BY t.idx LIMIT $2)",
                     [batch.uuid().into(), i64::from(limit).into()],
                 )
+                .await?;
+            tx.run("UPDATE batch SET sweep_at = $2 WHERE id = $1 AND sweep_at > $2", [batch.uuid().into(), SWEEPING.into()])
                 .await?;
             tx.commit().await?;
             Ok(swept)
