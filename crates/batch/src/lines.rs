@@ -234,7 +234,7 @@ mod tests {
             (r#":"a""#, r#":"""#, "invalid_custom_id", param("custom_id")),
             (r#":"a""#, r#":"a\u0000b""#, "invalid_custom_id", param("custom_id")),
             ("POST", "GET", "invalid_method", param("method")),
-            ("chat/completions", "images/edits", "invalid_url", param("url")),
+            ("chat/completions", "images/variations", "invalid_url", param("url")),
             ("chat/completions", "embeddings", "mismatched_endpoint", param("url")),
             (r#","body":{}"#, "", "missing_required_parameter", param("body")),
             ("{}", "[]", "invalid_type", param("body")),

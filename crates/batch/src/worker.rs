@@ -82,7 +82,6 @@ pub struct Worker {
     endings: Endings,
     keys: Keys,
     blobs: Blobs,
-    files: Files,
     results: ResultWriter,
     options: WorkerOptions,
     /// Its own group, shut down before the gateway's.
@@ -132,7 +131,7 @@ impl Worker {
             endings: endings.clone(),
             rows,
             blobs: blobs.clone(),
-            files: files.clone(),
+            files,
             results: results.clone(),
             retention: options.retention,
         };
@@ -143,7 +142,6 @@ impl Worker {
             endings,
             keys,
             blobs,
-            files,
             results,
             options,
             runs: tasks.clone(),

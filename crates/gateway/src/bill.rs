@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{Amount, Measure, Timestamp, TransferId};
 use batchin_files::WriteFileError;
-use batchin_openai::{ChunkHead, Names, SoundFormat, Telling, Usage, Wanted, with_tier, with_usage};
+use batchin_openai::{ChunkHead, Names, Telling, Usage, Wanted, with_tier, with_usage};
 use batchin_store::{CommitError, IdempotencyScope, Outcome, Settlement, StoredAnswer, TaskFinish, UsageRecord};
 use batchin_upstream::Kind;
 use bytes::Bytes;
@@ -16,11 +16,12 @@ use crate::{
     Caller, Catalog, Epoch, Fenced, Gateway, Inbound,
     admit::Admitted,
     dispatch::Running,
+    made::Made,
     meter::Meter,
     meters,
-    picture::{Made, Order},
+    picture::MadePictures,
     reserve::Reservation,
-    shelf::Kept,
+    shelf::{Kept, Order},
 };
 
 /// The largest answer that is kept for an Idempotency-Key.
@@ -48,9 +49,7 @@ pub struct Unsettled {
     pub(crate) reservation: Reservation,
     /// The answer, as the client is to get it.
     pub body: Bytes,
-    /// The format of a sound; `None` of an answer in JSON.
-    pub sound: Option<SoundFormat>,
-    /// Pictures that are not kept yet; the answer is made when they are.
+    /// What it brings as files that are not kept yet; the answer is made when they are.
     pub(crate) made: Option<Made>,
     /// Those that are. They go again unless this is charged for.
     pub(crate) kept: Option<Kept>,
@@ -140,11 +139,6 @@ impl Bill {
         }
     }
 
-    /// The format of the answer, where it is a sound.
-    pub(crate) fn sound(&self) -> Option<SoundFormat> {
-        if let Wanted::Sound(spoken) = self.admitted.peek.wanted { Some(spoken.format) } else { None }
-    }
-
     /// The answer with the usage that is billed and the tier that was asked for, in the protocol of the request.
     pub(crate) fn told(&self, body: Bytes) -> Bytes {
         let body = self.corrected(body);
@@ -178,9 +172,6 @@ impl Bill {
 
     /// The answer with the usage that is billed, where the upstream says something else or nothing.
     fn corrected(&self, body: Bytes) -> Bytes {
-        if self.sound().is_some() {
-            return body;
-        }
         match self.meter.corrected() {
             // Its usage is no tokens.
             _ if self.inbound.call.hears() => body,
@@ -243,34 +234,40 @@ pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: 
     bill.note_marks(running.replica.name());
     running.finish_whole(bill.meter.counts().of(Measure::CompletionTokens));
     let body = bill.told(body);
-    let sound = bill.sound();
-    Unsettled { bill, reservation, body, sound, made: None, kept: None }
+    Unsettled { bill, reservation, body, made: None, kept: None }
 }
 
 /// Pictures that have been metered.
-pub(crate) fn pictured(mut bill: Bill, reservation: Reservation, made: Made, running: Running) -> Unsettled {
+pub(crate) fn pictured(mut bill: Bill, reservation: Reservation, made: MadePictures, running: Running) -> Unsettled {
     bill.meter.made_all(made.counts());
     running.finish_whole(0);
-    Unsettled { bill, reservation, body: Bytes::new(), sound: None, made: Some(made), kept: None }
+    let Wanted::Pictures(wanted) = bill.admitted.peek.wanted else {
+        // Nothing else asks for any.
+        return Unsettled { bill, reservation, body: Bytes::new(), made: None, kept: None };
+    };
+    let made = Some(Made::Pictures(made, wanted));
+    Unsettled { bill, reservation, body: Bytes::new(), made, kept: None }
 }
 
 impl Unsettled {
-    /// Keeps the pictures that it brings, if any, and makes its answer of them.
-    pub async fn keep_pictures(&mut self) -> Result<(), WriteFileError> {
-        let (Some(made), Wanted::Pictures(wanted)) = (self.made.take(), self.bill.admitted.peek.wanted) else {
-            return Ok(());
-        };
+    /// Keeps the sound or the pictures that it brings, if any, as files that begin with this name, and makes its answer of them.
+    pub async fn keep(&mut self, name: &str) -> Result<(), WriteFileError> {
+        let Some(made) = self.made.take() else { return Ok(()) };
         let order = Order {
             account: self.bill.caller.account,
-            wanted,
-            name: &self.bill.public_id(),
+            name,
             of_batch: self.bill.inbound.task.is_some(),
             in_both: self.bill.inbound.pictures_in_both,
             created: self.bill.created(),
         };
-        let (body, kept) = made.keep(&self.bill.gateway, order).await?;
+        let (body, kept) = made.keep(&self.bill.gateway, &order).await?;
         (self.body, self.kept) = (body, Some(kept));
         Ok(())
+    }
+
+    /// What the client knows the answer by.
+    pub(crate) fn name(&self) -> String {
+        self.bill.public_id()
     }
 
     /// Bytes that it keeps in memory.
@@ -298,10 +295,14 @@ impl Unsettled {
         });
         // From here on the charge stands whether or not anybody waits for it.
         let charging = self.reservation.charging(settlement.charge);
-        charging.end(self.bill.epoch.committer.commit(settlement).await)?;
-        if let Some(kept) = self.kept {
-            kept.paid();
+        let committed = self.bill.epoch.committer.commit(settlement).await;
+        if let Some(kept) = self.kept
+            // What is not known to be refused may be in the ledger, and somebody may read of it.
+            && !matches!(committed, Err(CommitError::StaleTask | CommitError::Refused))
+        {
+            kept.stay();
         }
+        charging.end(committed)?;
         batchin_faults::point("answer.charged");
         self.bill.note(outcome);
         Ok(self.body)

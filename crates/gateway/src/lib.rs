@@ -19,6 +19,7 @@ mod idempotent;
 mod leaving;
 mod line;
 mod links;
+mod made;
 mod meter;
 mod meters;
 mod pace;

@@ -3,20 +3,23 @@
 //! What is charged are the pictures that are here and their own pixels, at most what was held for.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use batchin_domain::{AccountId, Counts, FileId, FilePurpose, Measure};
+use batchin_domain::{Counts, Measure};
 use batchin_files::WriteFileError;
 use batchin_media::{ImageError, ImageFacts, ImageFormat, convert_image, probe_image};
 use batchin_openai::{GivenPictures, PictureFormat, PictureTold, Pictures, ToldPicture, Wanted, tell_pictures};
 use batchin_upstream::{CallError, CallErrorKind, Retry};
 use bytes::Bytes;
-use futures::future::try_join_all;
 use tracing::warn;
 
-use crate::{Gateway, probing::apart, shelf::Kept};
+use crate::{
+    Gateway,
+    probing::apart,
+    shelf::{Kept, Order},
+};
 
 /// Pictures that are here, and not kept yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Made {
+pub(crate) struct MadePictures {
     pictures: Vec<Picture>,
     usage: Option<String>,
 }
@@ -29,31 +32,17 @@ struct Picture {
     revised_prompt: Option<String>,
 }
 
-/// For whom pictures are kept.
-pub(crate) struct Order<'a> {
-    pub(crate) account: AccountId,
-    pub(crate) wanted: Pictures,
-    /// What files are called, an ending and a number aside.
-    pub(crate) name: &'a str,
-    /// They are a task's.
-    pub(crate) of_batch: bool,
-    /// Where the body does not say how they are told, they are told in both ways, and not by their addresses alone.
-    pub(crate) in_both: bool,
-    /// Seconds since 1970.
-    pub(crate) created: i64,
-}
-
 /// Looks at what a server gave, so that another one can be asked where it is no pictures.
-pub(crate) async fn made(given: GivenPictures, wanted: Wanted) -> Result<Made, CallError> {
+pub(crate) async fn made(given: GivenPictures, wanted: Wanted) -> Result<MadePictures, CallError> {
     let bad = || CallError { kind: CallErrorKind::BadAnswer, retry: Retry::OtherReplica, client_error: None };
     let Wanted::Pictures(wanted) = wanted else { return Err(bad()) };
-    Made::of(given, wanted).await.map_err(|cause| {
+    MadePictures::of(given, wanted).await.map_err(|cause| {
         warn!(error = &cause as &dyn std::error::Error, "what a server gave for a picture is none");
         bad()
     })
 }
 
-impl Made {
+impl MadePictures {
     /// Looks at what a server gave, and makes it into what was asked for.
     async fn of(given: GivenPictures, wanted: Pictures) -> Result<Self, ImageError> {
         let GivenPictures { pictures, usage } = given;
@@ -77,31 +66,24 @@ impl Made {
     }
 
     /// Keeps them; the answer that tells of them.
-    pub(crate) async fn keep(self, gateway: &Gateway, order: Order<'_>) -> Result<(Bytes, Kept), WriteFileError> {
-        let shelf = gateway.shelf();
-        let (purpose, lasts) = match order.of_batch {
-            true => (FilePurpose::BatchOutput, shelf.kept_of_batches),
-            false => (FilePurpose::Vision, shelf.kept),
-        };
-        let ids: Vec<_> = self.pictures.iter().map(|_| FileId::new(gateway.ids().uuid())).collect();
-        let tasks = gateway.tasks().clone();
-        let kept = Kept { files: shelf.files.clone(), tasks, account: order.account, ids };
-        let now = gateway.clock().now();
-        let writing = self.pictures.iter().zip(&kept.ids).enumerate().map(|(index, (picture, id))| async move {
-            let mut file = shelf.files.begin_output(order.account, *id).await?;
-            file.write(picture.bytes.clone()).await?;
-            let name = format!("{}-{}.{}", order.name, index + 1, picture.format.name());
-            file.finish(purpose, name, Some(lasts)).await
-        });
-        try_join_all(writing).await?;
-        batchin_faults::point("pictures.stored");
-        let told = order.wanted.told;
-        let (by_address, as_is) = match told {
+    pub(crate) async fn keep(
+        self,
+        gateway: &Gateway,
+        order: &Order<'_>,
+        wanted: Pictures,
+    ) -> Result<(Bytes, Kept), WriteFileError> {
+        let (shelf, now) = (gateway.shelf(), gateway.clock().now());
+        let numbered = self.pictures.iter().enumerate();
+        let files: Vec<_> = numbered
+            .map(|(index, picture)| (format!("-{}.{}", index + 1, picture.format.name()), picture.bytes.clone()))
+            .collect();
+        let kept = shelf.keep((gateway.ids(), gateway.tasks()), order, &files).await?;
+        let (by_address, as_is) = match wanted.told {
             Some(told) => (told == PictureTold::Url, told == PictureTold::Base64),
             None => (true, order.in_both),
         };
         let pictures = self.pictures.iter().zip(&kept.ids).map(|(picture, id)| ToldPicture {
-            url: by_address.then(|| shelf.links.address(*id, now, lasts)),
+            url: by_address.then(|| shelf.links.address(*id, now, shelf.lasts(order))),
             b64_json: as_is.then(|| STANDARD.encode(&picture.bytes)),
             revised_prompt: picture.revised_prompt.clone(),
         });

@@ -23,7 +23,7 @@ use crate::{
     fallback::{MAX_FALLBACKS, served_instead},
     idempotent::{IdempotencyGuard, Keyed, Turn},
     leaving::{Client, SeenThrough},
-    picture::{Made, made},
+    picture::{MadePictures, made},
     reserve::{Reservation, reserve, take_request},
     spoken::{Pipe, SpokenStream},
 };
@@ -134,7 +134,7 @@ struct Dispatched {
 
 /// An answer, of which pictures have been looked at.
 enum Given {
-    Pictures(Made),
+    Pictures(MadePictures),
     Other(Answer),
 }
 
@@ -207,7 +207,8 @@ impl Gateway {
         let answer = match dispatched.answer {
             Given::Pictures(made) => {
                 let mut unsettled = pictured(bill, reservation, made, dispatched.running);
-                unsettled.keep_pictures().await.map_err(AnswerError::Kept)?;
+                let name = unsettled.name();
+                unsettled.keep(&name).await.map_err(AnswerError::Kept)?;
                 return Ok((settled(unsettled, &client, guard).await?, served));
             }
             Given::Other(answer) => answer,

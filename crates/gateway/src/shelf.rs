@@ -1,10 +1,12 @@
-//! Holds: where pictures are kept, and for how long.
+//! Holds: where pictures and sounds are kept that were made, and for how long.
 
 use std::time::Duration;
 
-use batchin_domain::{AccountId, FileId};
-use batchin_files::Files;
+use batchin_domain::{AccountId, FileId, FilePurpose, IdSource};
+use batchin_files::{Files, WriteFileError};
 use batchin_tasks::Tasks;
+use bytes::Bytes;
+use futures::future::try_join_all;
 use tracing::warn;
 
 use crate::Links;
@@ -12,7 +14,7 @@ use crate::Links;
 /// How long a picture is kept whose client waited for it.
 pub const PICTURES_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
-/// Where pictures are kept.
+/// Where what was made is kept.
 #[derive(Clone)]
 pub struct Shelf {
     /// As files of who asked.
@@ -25,17 +27,62 @@ pub struct Shelf {
     pub kept_of_batches: Duration,
 }
 
-/// Files that hold pictures. They go again where nobody says that they are paid for.
-pub(crate) struct Kept {
-    pub(crate) files: Files,
-    pub(crate) tasks: Tasks,
+/// For whom something is kept.
+pub(crate) struct Order<'a> {
     pub(crate) account: AccountId,
+    /// What its files are called, an ending and a number aside.
+    pub(crate) name: &'a str,
+    /// It is a task's.
+    pub(crate) of_batch: bool,
+    /// Where the body does not say how pictures are told, they are told in both ways, and not by their addresses alone.
+    pub(crate) in_both: bool,
+    /// Seconds since 1970.
+    pub(crate) created: i64,
+}
+
+/// Files that hold what was made. They go again where nobody says that they are paid for.
+pub(crate) struct Kept {
+    files: Files,
+    tasks: Tasks,
+    account: AccountId,
+    /// In the order in which they were made.
     pub(crate) ids: Vec<FileId>,
+}
+
+impl Shelf {
+    /// How long it keeps what is made for such a one.
+    pub(crate) fn lasts(&self, order: &Order<'_>) -> Duration {
+        if order.of_batch { self.kept_of_batches } else { self.kept }
+    }
+
+    /// Keeps files, each with what its name ends in. Every try of a task has files of its own, so that two that do not know of
+    /// each other never write the same one.
+    pub(crate) async fn keep(
+        &self,
+        (ids, tasks): (&dyn IdSource, &Tasks),
+        order: &Order<'_>,
+        made: &[(String, Bytes)],
+    ) -> Result<Kept, WriteFileError> {
+        let (purpose, lasts) = match order.of_batch {
+            true => (FilePurpose::BatchOutput, self.lasts(order)),
+            false => (FilePurpose::Vision, self.lasts(order)),
+        };
+        let ids = made.iter().map(|_| FileId::new(ids.uuid())).collect();
+        let kept = Kept { files: self.files.clone(), tasks: tasks.clone(), account: order.account, ids };
+        let writing = made.iter().zip(&kept.ids).map(|((ending, bytes), id)| async move {
+            let mut file = self.files.begin_output(order.account, *id).await?;
+            file.write(bytes.clone()).await?;
+            file.finish(purpose, format!("{}{ending}", order.name), Some(lasts)).await
+        });
+        try_join_all(writing).await?;
+        batchin_faults::point("files.kept");
+        Ok(kept)
+    }
 }
 
 impl Kept {
     /// They stay.
-    pub(crate) fn paid(mut self) {
+    pub(crate) fn stay(mut self) {
         self.ids.clear();
     }
 }
@@ -47,14 +94,11 @@ impl Drop for Kept {
             return;
         }
         let (files, account) = (self.files.clone(), self.account);
-        self.tasks.spawn("unpaid_pictures", move |_| async move {
+        self.tasks.spawn("unpaid_files", move |_| async move {
             for id in ids {
                 // What fails here goes when it expires.
                 if let Err(cause) = files.delete(account, id).await {
-                    warn!(
-                        error = &cause as &dyn std::error::Error,
-                        "a picture that nobody paid for could not be removed"
-                    );
+                    warn!(error = &cause as &dyn std::error::Error, "a file that nobody paid for could not be removed");
                 }
             }
         });

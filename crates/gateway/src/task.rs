@@ -23,9 +23,10 @@ use crate::{
     dispatch::Running,
     failover::{Failover, NoAnswer},
     fallback::{MAX_FALLBACKS, note},
+    made::Made,
     meter::Meter,
     pace::Pace,
-    picture::{Made, made},
+    picture::{MadePictures, made},
     reserve::{Reservation, reserve, reserve_cap},
     spoken::{Pipe, SoundError, count},
 };
@@ -85,7 +86,7 @@ pub enum Again {
 /// An answer, however it came.
 struct Given {
     body: Bytes,
-    made: Option<Made>,
+    made: Option<MadePictures>,
     meter: Meter,
     /// When a stream's first byte came.
     ttft: Option<Duration>,
@@ -134,14 +135,17 @@ impl Gateway {
         if let Some(made) = given.made {
             return Ok(pictured(bill, reservation, made, running));
         }
+        if let Some(made) = Made::sound(bill.admitted.peek.wanted, given.body.clone()) {
+            running.finish_whole(0);
+            return Ok(Unsettled { bill, reservation, body: Bytes::new(), made: Some(made), kept: None });
+        }
         if bill.ttft.is_none() {
             return Ok(whole(bill, reservation, given.body, running));
         }
         bill.note_marks(running.replica.name());
         running.finish(Ended::Ok);
         let body = bill.told(given.body);
-        let sound = bill.sound();
-        Ok(Unsettled { bill, reservation, body, sound, made: None, kept: None })
+        Ok(Unsettled { bill, reservation, body, made: None, kept: None })
     }
 
     /// What another model would do for a task whose servers failed so: see [`Gateway::fall_back`].

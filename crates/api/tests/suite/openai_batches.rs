@@ -224,7 +224,7 @@ both! {
             String::new(),
             chat("a", 1).to_string(),
             with(chat("f", 1), "/body/model", json!("none")).to_string(),
-            with(chat("g", 1), "/url", json!("/v1/images/edits")).to_string(),
+            with(chat("g", 1), "/url", json!("/v1/images/variations")).to_string(),
             embedding("h").to_string(),
             with(chat("i", 1), "/body/max_tokens", json!(-1)).to_string(),
             with(chat("j", 1), "/method", json!("GET")).to_string(),
@@ -271,7 +271,7 @@ both! {
         let server = TestServer::start().on(backend).await;
         let file = upload(&server, "batch", &text_of(&[chat("a", 1)])).await;
         for (param, change) in [
-            ("endpoint", json!({ "endpoint": "/v1/images/edits" })),
+            ("endpoint", json!({ "endpoint": "/v1/images/variations" })),
             ("endpoint", json!({ "endpoint": 1 })),
             ("completion_window", json!({ "completion_window": "30m" })),
             ("completion_window", json!({ "completion_window": "8d" })),

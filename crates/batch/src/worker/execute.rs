@@ -2,16 +2,12 @@
 
 use std::time::Duration;
 
-use batchin_domain::{Amount, Ending, FileId, FilePurpose};
-use batchin_files::WriteFileError;
+use batchin_domain::{Amount, Ending};
 use batchin_gateway::{Caller, Running, SettleError, Unsettled};
-use batchin_openai::SoundFormat;
 use batchin_store::{
     ClaimedTask, MoneyWait, StoreError, TaskEnd, TaskError as EndError, TaskFinish, Unpaid, WAITS_FOR_BALANCE,
     WAITS_FOR_BUDGET, WAITS_FOR_CAP,
 };
-use bytes::Bytes;
-use serde_json::json;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -28,7 +24,7 @@ const HELD_PAUSE: Duration = Duration::from_secs(5);
 const UNWOKEN_PAUSE: Duration = Duration::from_secs(600);
 /// Other batches of an account that go on when one of them could be paid for.
 const GO_ON: u32 = 32;
-/// Longest name of a sound's file, in characters, its ending aside.
+/// Longest name of a file that a task made, in characters, its ending aside.
 const MAX_STEM: usize = 64;
 /// How long a key's limits are remembered.
 const KEY_AGE: Duration = Duration::from_secs(1);
@@ -54,26 +50,16 @@ impl Worker {
         let task = &ready.task;
         let _room = self.results.room(ready.inbound.body.len() + unsettled.bytes()).await;
         *slot = None;
-        if let Err(cause) = unsettled.keep_pictures().await {
-            warn!(error = &cause as &dyn std::error::Error, "a task's pictures could not be stored");
+        if let Err(cause) = unsettled.keep(&file_stem(&task.custom_id)).await {
+            warn!(error = &cause as &dyn std::error::Error, "what a task made could not be stored");
             return Came::NoResult;
         }
-        let body = match unsettled.sound {
-            None => unsettled.body.clone(),
-            Some(format) => match self.as_file(task, format, unsettled.body.clone()).await {
-                Ok(named) => named,
-                Err(cause) => {
-                    warn!(error = &cause as &dyn std::error::Error, "a task's sound could not be stored");
-                    return Came::NoResult;
-                }
-            },
-        };
         let new = NewResult {
             batch: task.batch,
             task: task.claim.task,
             custom_id: task.custom_id.clone(),
             request: ready.inbound.request,
-            body,
+            body: unsettled.body.clone(),
         };
         let reasoning_tokens = unsettled.reasoning_tokens();
         let Some(result) = self.results.write(new).await else { return Came::NoResult };
@@ -84,19 +70,6 @@ impl Worker {
         }
         batchin_faults::point("task.finished");
         Came::Completed
-    }
-
-    /// Stores a sound as a file of the account; the answer that names it. A second try of the task writes the same file.
-    async fn as_file(&self, task: &ClaimedTask, format: SoundFormat, sound: Bytes) -> Result<Bytes, WriteFileError> {
-        let id = FileId::new(task.claim.task.uuid());
-        let mut file = self.files.begin_output(task.account, id).await?;
-        file.write(sound).await?;
-        let name = format!("{}.{}", file_stem(&task.custom_id), format.name());
-        let row = file.finish(FilePurpose::BatchOutput, name, Some(self.options.retention)).await?;
-        batchin_faults::point("sound.stored");
-        let answer = json!({ "object": "audio.speech", "file_id": row.id.to_string(), "filename": row.filename,
-            "content_type": format.content_type(), "bytes": row.bytes });
-        Ok(answer.to_string().into())
     }
 
     /// Carries out what follows from what came of a task.
