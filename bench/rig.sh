@@ -152,6 +152,7 @@ max_output_tokens = 9000000
 [models.pricing]
 std_input = 0.02
 std_output = 0.08
+${EXTRA_CONFIG:-}
 CONF
 }
 

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use batchin_sim::{Answer, Behaviour, SimServer};
+use batchin_sim::{Answer, Behaviour, FILM, FilmFormat, FilmScript, SimServer};
 use clap::Parser;
 
 #[global_allocator]
@@ -29,6 +29,9 @@ struct Arguments {
     /// Milliseconds before the first byte.
     #[arg(long, default_value_t = 0)]
     first_ms: u64,
+    /// Bytes of each film, about.
+    #[arg(long, default_value_t = 0)]
+    film_bytes: u64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,6 +44,8 @@ fn main() -> anyhow::Result<()> {
             gap: std::time::Duration::from_millis(arguments.gap_ms),
             ..Answer::of(arguments.tokens)
         }));
+        let padding = arguments.film_bytes.saturating_sub(FILM.len() as u64);
+        server.script_films(FilmScript { format: FilmFormat::OpenAi, padding, ..FilmScript::default() });
         tokio::signal::ctrl_c().await?;
         server.stop().await;
         Ok(())

@@ -29,8 +29,11 @@ impl Chores {
                     [batch.uuid().into(), i64::from(limit).into()],
                 )
                 .await?;
-            tx.run("UPDATE batch SET sweep_at = $2 WHERE id = $1 AND sweep_at > $2", [batch.uuid().into(), SWEEPING.into()])
-                .await?;
+            tx.run(
+                "UPDATE batch SET sweep_at = $2 WHERE id = $1 AND sweep_at > $2",
+                [batch.uuid().into(), SWEEPING.into()],
+            )
+            .await?;
             tx.commit().await?;
             Ok(swept)
         })
