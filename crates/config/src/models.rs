@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use batchin_domain::price::{Factor, ParsePriceError};
-use batchin_domain::{Capability, Class, ClassPrices, FilmStyle, Measure, Rate, Tariff};
+use batchin_domain::{CallKind, Capability, Class, ClassPrices, FilmStyle, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit, TokenInput};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
 use batchin_upstream::{Fim, Kind as Server, UpstreamConfig};
@@ -43,7 +43,8 @@ settings! {
         path: "capabilities",
         kind: Kind::TextList,
         preset: Preset::Required { example: "[\"chat\", \"completions\"]" },
-        doc: "What it can do: chat, completions, embeddings, rerank, speech, transcription, images, video.",
+        doc: "What it can do: chat, completions, embeddings, rerank, speech, transcription, images, video; responses and \
+              messages where its servers have these protocols themselves.",
     };
     const CONTEXT_LENGTH: Setting = Setting {
         path: "context_length",
@@ -394,7 +395,12 @@ fn check_fallback(scope: &Scope<'_>, models: &[Model]) {
             None => break,
         }
     }
-    let lacks = |needed: &&Capability| !fallback.capabilities.contains(needed);
+    // A protocol that its servers do not have is told in another one.
+    let is_told = |needed: Capability| {
+        let speaks = |call: &CallKind| call.native() == Some(needed);
+        CallKind::ALL.into_iter().filter(speaks).any(|call| call.asked_of(&fallback.capabilities).is_some())
+    };
+    let lacks = |needed: &&Capability| !fallback.capabilities.contains(needed) && !is_told(**needed);
     if let Some(missing) = find(&id).and_then(|model| model.capabilities.iter().find(lacks)) {
         reference(format!("\"{name}\" lacks the capability \"{}\"", missing.name()));
     }
@@ -444,7 +450,7 @@ type PricedBy = &'static [&'static [Measure]];
 const fn priced_by(capability: Capability) -> PricedBy {
     const TEXT: PricedBy = &[&[Measure::PromptTokens], &[Measure::CompletionTokens]];
     match capability {
-        Capability::Chat | Capability::Completions => TEXT,
+        Capability::Chat | Capability::Completions | Capability::Responses | Capability::Messages => TEXT,
         Capability::Embeddings => &[&[Measure::PromptTokens]],
         Capability::Rerank => &[&[Measure::PromptTokens, Measure::Searches]],
         Capability::Speech => &[&[Measure::Characters, Measure::AudioMs]],
@@ -457,7 +463,12 @@ const fn priced_by(capability: Capability) -> PricedBy {
 /// Whether it reads tokens, of which there is a limit.
 const fn reads_tokens(capability: Capability) -> bool {
     match capability {
-        Capability::Chat | Capability::Completions | Capability::Embeddings | Capability::Rerank => true,
+        Capability::Chat
+        | Capability::Completions
+        | Capability::Embeddings
+        | Capability::Rerank
+        | Capability::Responses
+        | Capability::Messages => true,
         Capability::Speech | Capability::Transcription | Capability::Images | Capability::Video => false,
     }
 }

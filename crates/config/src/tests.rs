@@ -591,7 +591,7 @@ fn a_fallback_is_another_model_that_can_do_as_much() {
     let less = [("a", "\"chat\", \"completions\"", "fallback = \"b\""), ("b", chat, "")];
     assert_snapshot!(faults(&with_fallbacks(&less)), @r#"batchin.toml:10:12: models[0].fallback "b" lacks the capability "completions""#);
     let fine = [
-        ("a", chat, "fallback = \"b\""),
+        ("a", "\"chat\", \"messages\"", "fallback = \"b\""),
         ("b", "\"chat\", \"completions\"", "fallback = \"c\""),
         ("c", "\"completions\", \"chat\"", ""),
     ];

@@ -24,6 +24,10 @@ listed! {
         Images => "images",
         /// Making a film.
         Video => "video",
+        /// OpenAI's Responses protocol, by its servers themselves.
+        Responses => "responses",
+        /// Anthropic's Messages protocol, by its servers themselves.
+        Messages => "messages",
     }
 }
 
@@ -170,7 +174,34 @@ impl CallKind {
         self.asks() != self
     }
 
-    /// Those that are asked of model servers.
+    /// What a model can do whose servers have the call's own protocol, of a call that is asked as another where they do not.
+    pub const fn native(self) -> Option<Capability> {
+        match self {
+            Self::Responses => Some(Capability::Responses),
+            Self::Messages => Some(Capability::Messages),
+            Self::Chat
+            | Self::Completions
+            | Self::Embeddings
+            | Self::Fim
+            | Self::Rerank
+            | Self::Speech
+            | Self::Transcriptions
+            | Self::Translations
+            | Self::Images
+            | Self::ImageEdits
+            | Self::Video => None,
+        }
+    }
+
+    /// The kind of call that servers of a model are asked for it, by what the model can do; `None` where that is not enough.
+    pub fn asked_of(self, capabilities: &[Capability]) -> Option<Self> {
+        if self.native().is_some_and(|native| capabilities.contains(&native)) {
+            return Some(self);
+        }
+        capabilities.contains(&self.needs()).then_some(self.asks())
+    }
+
+    /// Those that are asked of model servers, whatever a model says.
     pub fn asked() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|kind| !kind.is_retold())
     }
@@ -244,6 +275,24 @@ mod tests {
             [10, 11, 12].map(CallKind::from_code),
             [Some(CallKind::Images), Some(CallKind::ImageEdits), Some(CallKind::Video)]
         );
+    }
+
+    #[test]
+    fn what_a_model_says_tells_how_its_servers_are_asked() {
+        use Capability::{Chat, Embeddings, Messages};
+        for (call, capabilities, asked) in [
+            (CallKind::Messages, &[Chat][..], Some(CallKind::Chat)),
+            (CallKind::Messages, &[Chat, Messages], Some(CallKind::Messages)),
+            (CallKind::Messages, &[Messages], Some(CallKind::Messages)),
+            (CallKind::Responses, &[Chat, Messages], Some(CallKind::Chat)),
+            (CallKind::Responses, &[Messages], None),
+            (CallKind::Chat, &[Messages], None),
+            (CallKind::Chat, &[Chat, Messages], Some(CallKind::Chat)),
+            (CallKind::Fim, &[Embeddings], None),
+        ] {
+            assert_eq!(call.asked_of(capabilities), asked, "{call:?} of {capabilities:?}");
+        }
+        assert!(CallKind::ALL.iter().all(|kind| kind.native().is_none() || kind.is_retold()));
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Gateway {
 
     /// Whether some model server can serve it now.
     pub fn is_up(&self, model: &Model) -> bool {
-        let asked = || CallKind::asked().filter(|call| model.capabilities.contains(&call.needs()));
+        let asked = || CallKind::ALL.into_iter().filter_map(|call| call.asked_of(&model.capabilities));
         model.availability != Availability::Offline
             && self.replicas_of(model).iter().any(|replica| replica.serves(&model.id, asked()))
     }

@@ -142,8 +142,15 @@ pub struct Adapter {
 }
 
 /// What servers of language models can do.
-const READERS: &[Capability] =
-    &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Rerank, Capability::Transcription];
+const READERS: &[Capability] = &[
+    Capability::Chat,
+    Capability::Completions,
+    Capability::Embeddings,
+    Capability::Rerank,
+    Capability::Transcription,
+    Capability::Responses,
+    Capability::Messages,
+];
 
 /// What may be said of any server with OpenAI's API.
 const ANY: Adapter = Adapter {

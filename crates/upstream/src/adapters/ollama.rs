@@ -6,7 +6,14 @@ use super::{ANY, Adapter, Path, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "ollama",
-    can: &[Capability::Chat, Capability::Completions, Capability::Embeddings, Capability::Transcription],
+    can: &[
+        Capability::Chat,
+        Capability::Completions,
+        Capability::Embeddings,
+        Capability::Transcription,
+        Capability::Responses,
+        Capability::Messages,
+    ],
     streams_tool_calls_alike: true,
     streams_token_by_token: true,
     echoes: false,
