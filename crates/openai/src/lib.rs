@@ -23,6 +23,7 @@ mod heard;
 mod infill;
 mod meant;
 mod members;
+mod native;
 mod parts;
 mod passing;
 mod peek;
@@ -56,6 +57,7 @@ pub use heard::{Finish, Heard, HeardCall, HeardChoice, hear};
 pub use infill::infill_as_completion;
 pub use meant::meant_for;
 pub use members::{InvalidJson, MAX_DEPTH, compact, each_member};
+pub use native::{AskedNatively, Native, NativeEvents, named_frame, text_bytes};
 pub use parts::{Part, Parts, join_vectors, parts_of_input};
 pub use peek::{
     COMPLETIONS_DEFAULT_MAX_TOKENS, InputBound, InvalidRequest, MAX_CHOICES, MAX_INPUTS, MAX_PICTURE_PROMPT,

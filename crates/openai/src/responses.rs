@@ -1,4 +1,4 @@
-//! Holds: OpenAI's Responses protocol, answered by servers that have chats alone.
+//! Holds: OpenAI's Responses protocol, answered by servers that have chats alone, and by those that have it themselves.
 //!
 //! Nothing is stored: each request brings its whole conversation. Tools that a server would have to run are refused, as is
 //! whatever cannot be asked as a chat. An answer is told as OpenAI tells it, whole or event by event.
@@ -14,6 +14,8 @@ mod item;
 mod json;
 mod lived;
 mod logprobs;
+mod native;
+mod native_stream;
 mod reading;
 mod response;
 mod settings;
@@ -30,6 +32,8 @@ use echo::Echo;
 use json::Object;
 use settings::Settings;
 use told::Told;
+
+pub use native::ask_natively;
 
 use crate::{AskedAs, InvalidRequest};
 

@@ -22,11 +22,22 @@ pub enum LimitName {
     MaxTokens,
     /// `max_completion_tokens`
     MaxCompletionTokens,
+    /// `max_output_tokens`, of the Responses API alone.
+    MaxOutputTokens,
     /// None: it is told no limit.
     None,
 }
 
 impl LimitName {
+    /// Whether a body says its limit by this member.
+    fn is_stated_by(self, key: &str) -> bool {
+        match self {
+            // In other calls it steers.
+            LimitName::MaxOutputTokens => key == MAX_OUTPUT_TOKENS,
+            LimitName::MaxTokens | LimitName::MaxCompletionTokens | LimitName::None => is_limit(key),
+        }
+    }
+
     /// The words in the configuration.
     pub const NAMES: [&'static str; 3] = ["max_tokens", "max_completion_tokens", "none"];
 
@@ -45,6 +56,7 @@ impl LimitName {
         match self {
             LimitName::MaxTokens => Some(MAX_TOKENS),
             LimitName::MaxCompletionTokens => Some(MAX_COMPLETION_TOKENS),
+            LimitName::MaxOutputTokens => Some(MAX_OUTPUT_TOKENS),
             LimitName::None => None,
         }
     }
@@ -52,6 +64,7 @@ impl LimitName {
 
 const MAX_TOKENS: &str = "max_tokens";
 const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
+const MAX_OUTPUT_TOKENS: &str = "max_output_tokens";
 
 /// How a server is told the most tokens that an answer may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,7 +176,7 @@ impl Change {
 impl Limit {
     /// The limit that the server is told, given what the body says.
     fn among(self, members: &[Member<'_>]) -> Option<u32> {
-        let stated = members.iter().filter(|member| is_limit(&member.key));
+        let stated = members.iter().filter(|member| self.name.is_stated_by(&member.key));
         let told = stated.filter_map(|member| whole_number(member.value.get())).chain(self.most).min()?;
         Some(told.max(self.least))
     }
@@ -228,7 +241,9 @@ impl Rewrite<'_> {
             }
             "stream_options" if self.include_usage => return with_usage(member, self.wished()),
             "priority" if let Some(priority) = self.priority => return Change::to(member, priority.to_string()),
-            MAX_TOKENS | MAX_COMPLETION_TOKENS if let (Some(told), Some(limit)) = (self.limit, limit) => {
+            key if let (Some(told), Some(limit)) = (self.limit, limit)
+                && told.name.is_stated_by(key) =>
+            {
                 let is_read = told.name.member() == Some(key);
                 return if is_read { Change::to_number(member, limit) } else { Change::Remove };
             }

@@ -104,6 +104,24 @@ pub(crate) fn parse_usage(raw: &RawValue) -> Option<Usage> {
     told.usage()
 }
 
+/// Counts by the names of the Responses API.
+pub(crate) fn response_usage(raw: &RawValue) -> Option<Usage> {
+    let mut told = Told::default();
+    each_member(raw.get(), |key, value| {
+        let member = match key.as_ref() {
+            "input_tokens" => "prompt_tokens",
+            "output_tokens" => "completion_tokens",
+            "input_tokens_details" => "prompt_tokens_details",
+            "output_tokens_details" => "completion_tokens_details",
+            member => member,
+        };
+        told.take(member, value.get());
+        ControlFlow::Continue(())
+    })
+    .ok()?;
+    told.usage()
+}
+
 /// The total of a usage, which is the prompt where nothing is generated.
 pub(crate) fn prompt_of_total(raw: &RawValue) -> Option<u64> {
     let mut total = None;

@@ -96,15 +96,21 @@ impl Response<'_> {
     }
 
     fn write_usage(&self, out: &mut Vec<u8>) {
-        let Some(usage) = self.usage else { return out.extend_from_slice(b"null") };
-        let (input, output) = (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0));
-        let Usage { cached_tokens: cached, cache_write_tokens: written, reasoning_tokens: reasoning, .. } = usage;
-        let total = input.saturating_add(output);
-        let _ = write!(
-            out,
-            "{{\"input_tokens\":{input},\"input_tokens_details\":{{\"cached_tokens\":{cached},\"cache_write_tokens\":{written}}},\
-             \"output_tokens\":{output},\"output_tokens_details\":{{\"reasoning_tokens\":{reasoning}}},\
-             \"total_tokens\":{total}}}"
-        );
+        match &self.usage {
+            Some(usage) => out.extend_from_slice(usage_json(usage).as_bytes()),
+            None => out.extend_from_slice(b"null"),
+        }
     }
+}
+
+/// Counts, as a response tells them.
+pub(super) fn usage_json(usage: &Usage) -> String {
+    let (input, output) = (usage.prompt_tokens.unwrap_or(0), usage.completion_tokens.unwrap_or(0));
+    let Usage { cached_tokens: cached, cache_write_tokens: written, reasoning_tokens: reasoning, .. } = usage;
+    let total = input.saturating_add(output);
+    format!(
+        "{{\"input_tokens\":{input},\"input_tokens_details\":{{\"cached_tokens\":{cached},\"cache_write_tokens\":{written}}},\
+         \"output_tokens\":{output},\"output_tokens_details\":{{\"reasoning_tokens\":{reasoning}}},\
+         \"total_tokens\":{total}}}"
+    )
 }
