@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::{
     Availability, Catalog, IdempotencyKey, Model, OverLimit, Shown, Sound, TokenInput, Work,
     reserve::Ceiling,
-    retell::{Asked, Beside, asked},
+    retell::{Asked, Beside, asked, asked_natively},
 };
 
 /// Tokens that a chat template may add around one message.
@@ -243,11 +243,12 @@ fn read(inbound: &Inbound) -> Result<Read, AdmitError> {
 }
 
 fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek, (sound, shown)): Read) -> Result<Admitted, AdmitError> {
-    let needs = inbound.call.needs();
-    if !model.capabilities.contains(&needs) {
-        return Err(AdmitError::NotCapable { model: model.id.clone(), needs });
-    }
+    let Some(call) = inbound.call.asked_of(&model.capabilities) else {
+        return Err(AdmitError::NotCapable { model: model.id.clone(), needs: inbound.call.needs() });
+    };
     let (asked, peek) = in_texts((asked, peek), inbound.call, model.token_input).map_err(AdmitError::Invalid)?;
+    let prompt_guess = if reads_tokens(inbound.call) { prompt_guess(&peek, &asked.body) } else { 0 };
+    let (asked, peek) = if call == asked.call { (asked, peek) } else { in_its_own_protocol((asked, peek), inbound) };
     let context = u64::from(model.context_length);
     let input = if reads_tokens(inbound.call) { input_bound(&peek, context) } else { 0 };
     // Each prompt of a list is answered so many times.
@@ -262,7 +263,6 @@ fn checked(model: &Arc<Model>, inbound: &Inbound, (asked, peek, (sound, shown)):
     let tariff = model.prices.in_class(class);
     let most = Counts::of_tokens(input, most.saturating_mul(answers)).plus(peek.bound.made);
     let ceiling = Ceiling { cost: tariff.highest_cost(most), tariff, most, answers };
-    let prompt_guess = if reads_tokens(inbound.call) { prompt_guess(&peek, &asked.body) } else { 0 };
     let speech = speech(&peek, model, tariff);
     let model = Arc::clone(model);
     Ok(Admitted { speech, sound, shown, model, class, tariff, ceiling, prompt_guess, max_tokens, peek, asked })
@@ -385,6 +385,17 @@ fn in_texts(
             Err(InvalidRequest::at("input", message))
         }
     }
+}
+
+/// The request as it came, for servers that have its protocol. What it may cost follows from its own body, of which its
+/// servers may read more than is asked as a chat.
+fn in_its_own_protocol((asked, mut peek): (Asked, Peek), inbound: &Inbound) -> (Asked, Peek) {
+    let Some(own) = asked_natively(inbound.call, &inbound.body) else { return (asked, peek) };
+    peek.bound.text_bytes = peek.bound.text_bytes.max(inbound.body.len() as u64);
+    // One for what stands before the conversation.
+    peek.bound.messages = peek.bound.messages.max(own.items.saturating_add(1));
+    peek.prompt = own.prompt;
+    (Asked { call: inbound.call, body: own.body, native: Some(own.native), ..asked }, peek)
 }
 
 /// Bytes of text in one token where nobody has counted: the usual figure for English, and for most other languages within

@@ -86,7 +86,8 @@ pub(crate) fn note_failure(upstream: &str, class: Class, error: &CallError) {
 pub(crate) fn call_of<'a>(inbound: &Inbound, admitted: &'a Admitted, running: &Running) -> Call<'a> {
     let model = &*admitted.model;
     Call {
-        kind: inbound.call.asks(),
+        kind: admitted.asked.call,
+        native: admitted.asked.native.as_deref(),
         body: admitted.asked.body.clone(),
         uploads: admitted.uploads(),
         upstream_model: Some(model.upstream_name()),

@@ -141,6 +141,9 @@ impl Bill {
 
     /// The answer with the usage that is billed and the tier that was asked for, in the protocol of the request.
     pub(crate) fn told(&self, body: Bytes) -> Bytes {
+        if let Some(native) = &self.admitted.asked.native {
+            return native.whole(&body, self.names(&self.public_id()), self.meter.corrected());
+        }
         let body = self.corrected(body);
         match (&self.admitted.asked.retelling, self.admitted.tier(&self.inbound)) {
             (Some(retelling), _) => retelling.whole(&body, self.names(&self.public_id())),
@@ -149,10 +152,11 @@ impl Bill {
         }
     }
 
-    /// A stream in the protocol of the request, where that is another one.
+    /// A stream in the protocol of the request, where that is another one than OpenAI's chats have.
     pub(crate) fn telling(&self) -> Option<Box<dyn Telling>> {
-        let retelling = self.admitted.asked.retelling.as_ref()?;
-        Some(retelling.stream(self.names(&self.public_id())))
+        let (asked, id) = (&self.admitted.asked, self.public_id());
+        let native = asked.native.as_ref().map(|native| native.stream(self.names(&id)));
+        native.or_else(|| Some(asked.retelling.as_ref()?.stream(self.names(&id))))
     }
 
     fn names<'a>(&'a self, id: &'a str) -> Names<'a> {

@@ -2,16 +2,21 @@
 
 use batchin_domain::CallKind;
 use batchin_openai::{
-    AskedAs, InvalidRequest, Retelling, documents_as_texts, fim_as_completion, responses, transcript_asked,
+    AskedAs, AskedNatively, InvalidRequest, Native, Retelling, documents_as_texts, fim_as_completion, responses,
+    transcript_asked,
 };
 use bytes::Bytes;
 
 /// What model servers are asked for a request.
 pub(crate) struct Asked {
+    /// The kind of call that they are asked.
+    pub(crate) call: CallKind,
     /// The body: the client's own where nothing is retold.
     pub(crate) body: Bytes,
     /// How the answer is told, where it is not told as it comes.
     pub(crate) retelling: Option<Box<dyn Retelling>>,
+    /// How the answer is read and told where it comes in the request's own protocol, in place of that.
+    pub(crate) native: Option<Box<dyn Native>>,
 }
 
 /// What is known of a request beside its body.
@@ -25,6 +30,7 @@ pub(crate) struct Beside {
 
 /// A request in the protocol in which model servers are asked.
 pub(crate) fn asked(call: CallKind, body: &Bytes, beside: Beside) -> Result<Asked, InvalidRequest> {
+    let as_it_is = |body| Asked { call: call.asks(), body, retelling: None, native: None };
     let AskedAs { body, retelling } = match call {
         CallKind::Chat
         | CallKind::Completions
@@ -32,14 +38,32 @@ pub(crate) fn asked(call: CallKind, body: &Bytes, beside: Beside) -> Result<Aske
         | CallKind::Speech
         | CallKind::Images
         | CallKind::ImageEdits
-        | CallKind::Video => return Ok(Asked { body: body.clone(), retelling: None }),
-        CallKind::Rerank => return Ok(Asked { body: documents_as_texts(body), retelling: None }),
+        | CallKind::Video => return Ok(as_it_is(body.clone())),
+        CallKind::Rerank => return Ok(as_it_is(documents_as_texts(body))),
         CallKind::Responses => responses::ask_as_chat(body)?,
         CallKind::Messages => batchin_anthropic::ask_as_chat(body)?,
         CallKind::Fim => fim_as_completion(body)?,
         CallKind::Transcriptions | CallKind::Translations => transcript_asked(body, beside.sound_ms, beside.is_kept)?,
     };
-    Ok(Asked { body, retelling: Some(retelling) })
+    Ok(Asked { retelling: Some(retelling), ..as_it_is(body) })
+}
+
+/// A request that [`asked`] has taken, in its own protocol; `None` for calls that have none beside what they are asked as.
+pub(crate) fn asked_natively(call: CallKind, body: &Bytes) -> Option<AskedNatively> {
+    match call {
+        CallKind::Responses => Some(responses::ask_natively(body)),
+        CallKind::Messages => Some(batchin_anthropic::ask_natively(body)),
+        CallKind::Chat
+        | CallKind::Completions
+        | CallKind::Embeddings
+        | CallKind::Fim
+        | CallKind::Rerank
+        | CallKind::Speech
+        | CallKind::Transcriptions
+        | CallKind::Translations
+        | CallKind::Images
+        | CallKind::Video => None,
+    }
 }
 
 impl Asked {

@@ -317,7 +317,7 @@ impl Gateway {
     ) -> Result<Dispatched, DispatchError> {
         let unseen = !admitted.peek.stream && inbound.call.generates();
         let work = Work { unseen, ..admitted.work(inbound, account) };
-        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call.asks()), work);
+        let mut failover = Failover::new(self.replicas_for(&admitted.model, admitted.asked.call), work);
         let until = Instant::now() + self.flex_patience();
         loop {
             let running = if work.class == Class::Interactive {

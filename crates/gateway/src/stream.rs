@@ -88,7 +88,7 @@ pub struct MeteredStream {
     tail: Vec<Last>,
     /// What is left to send once the charge is durable.
     left: VecDeque<Bytes>,
-    /// The protocol of the request, where chunks are told in another one.
+    /// The protocol of the request, where that is not the one of chats.
     telling: Option<Box<dyn Telling>>,
     /// How fast the model server is; its stream is what tells.
     pace: Pace,
@@ -119,7 +119,10 @@ impl MeteredStream {
         let (peek, kind) = (&bill.admitted.peek, running.replica.kind());
         let choices = choices_of(&bill.admitted, kind);
         Self {
-            owes_usage: peek.include_usage && !peek.continuous_usage && kind.counts_all_along(),
+            owes_usage: peek.include_usage
+                && !peek.continuous_usage
+                && kind.counts_all_along()
+                && bill.admitted.asked.native.is_none(),
             state: State::Flowing(Box::new(events)),
             pace: Pace::new(choices),
             choices_left: choices,

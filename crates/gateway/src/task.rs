@@ -174,7 +174,7 @@ impl Gateway {
     ) -> Result<(Given, Running), TaskError> {
         let admitted = one.admitted;
         let work = admitted.work(inbound, account);
-        let mut failover = Failover::new(self.replicas_for(&admitted.model, inbound.call.asks()), work);
+        let mut failover = Failover::new(self.replicas_for(&admitted.model, admitted.asked.call), work);
         let mut running = match place {
             Some(running) => running,
             None => failover.begin(self.dispatcher())?,
@@ -266,7 +266,8 @@ async fn answer(running: &Running, mut call: Call<'_>, one: Try<'_>) -> Result<G
 /// Whether this body's stream from such a server says as much as its whole answer.
 fn streams_as_much(admitted: &Admitted, kind: Kind) -> bool {
     let peek = &admitted.peek;
-    !peek.streams_less && (!peek.bound.has_tools || kind.streams_tool_calls_alike)
+    // Events of other protocols are not put together here.
+    admitted.asked.native.is_none() && !peek.streams_less && (!peek.bound.has_tools || kind.streams_tool_calls_alike)
 }
 
 /// Takes a stream to its end, and tells the scheduler how fast it comes.

@@ -36,6 +36,9 @@ impl Manner {
         let limit = match (kind, config.limit_name) {
             // No server reads the newer name there.
             (CallKind::Completions, LimitName::MaxCompletionTokens) => LimitName::MaxTokens,
+            // Servers that have these protocols know the protocol's name, and demand one of a message.
+            (CallKind::Responses, LimitName::MaxTokens | LimitName::MaxCompletionTokens) => LimitName::MaxOutputTokens,
+            (CallKind::Messages, _) => LimitName::MaxTokens,
             (_, name) => name,
         };
         Self {
@@ -53,6 +56,7 @@ impl Manner {
 /// Whether counts are asked for in every chunk, so that an answer which breaks off is billed by its server's own count.
 pub(crate) fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
     match kind.counts {
+        _ if call.native.is_some() => false,
         Counts::AtTheEnd => false,
         Counts::OfEachAnswer => call.answers == 1,
         Counts::OfAllAnswers => true,
@@ -63,8 +67,8 @@ pub(crate) fn counts_all_along(call: &Call<'_>, kind: Kind) -> bool {
 pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Manner, middle: &Middle) -> Bytes {
     let kind = config.kind;
     let generates = call.kind.generates();
-    let priority = call.class_priority.filter(|_| manner.priority && generates);
-    let is_counted = call.stream && generates;
+    let priority = call.class_priority.filter(|_| manner.priority && generates && call.kind != CallKind::Messages);
+    let is_counted = call.stream && generates && call.native.is_none();
     let adds = manner.defaults && call.kind == CallKind::Completions;
     let mut remove = middle.remove.clone();
     if !manner.stream_options {
@@ -74,6 +78,8 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
         remove.push("encoding_format");
     }
     let of_pictures = picture_members(call, manner, &mut remove);
+    // A server that has a place to store answers does so unless it is told.
+    let unstored = [("store", "false".to_owned())];
     let edit = Rewrite {
         model: call.upstream_model,
         stream: call.kind.tells_events().then_some(call.stream),
@@ -86,7 +92,11 @@ pub(crate) fn request_body(call: &Call<'_>, config: &UpstreamConfig, manner: Man
             PriorityOrder::None => None,
         }),
         defaults: if adds && !middle.is_infill { kind.completion_defaults } else { &[] },
-        set: if call.kind.needs() == Capability::Images { &of_pictures } else { &middle.set },
+        set: match call.kind {
+            CallKind::Responses => &unstored,
+            kind if kind.needs() == Capability::Images => &of_pictures,
+            _ => &middle.set,
+        },
         remove: &remove,
         tidy: true,
         drop_nulls: kind.drops_nulls,

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use batchin_domain::CallKind;
-use batchin_openai::{Fim, SoundFormat, Tier, Wanted};
+use batchin_openai::{Fim, Native, SoundFormat, Tier, Wanted};
 use bytes::Bytes;
 
 use crate::{adapters::Kind, breaker::Asker, upload::Upload};
@@ -16,6 +16,8 @@ pub const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 pub struct Call<'a> {
     /// Which call.
     pub kind: CallKind,
+    /// How the answer is read, where the call is asked in a protocol of its own that is none of OpenAI's chats.
+    pub native: Option<&'a dyn Native>,
     /// The client's body; it is copied only where it must be changed.
     pub body: Bytes,
     /// The files that go along; the call is a form then, with the body's members as its fields.
@@ -128,6 +130,7 @@ pub(crate) mod tests {
     pub(crate) fn call(body: &'static str, stream: bool) -> Call<'static> {
         Call {
             kind: CallKind::Chat,
+            native: None,
             body: Bytes::from_static(body.as_bytes()),
             uploads: Vec::new(),
             upstream_model: None,

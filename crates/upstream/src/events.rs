@@ -12,7 +12,8 @@ use std::{
 };
 
 use batchin_openai::{
-    AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, Relay, UpstreamError, Usage, infill_as_completion,
+    AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, NativeEvents, Relay, UpstreamError, Usage,
+    infill_as_completion,
     sse::{self, Decoder, Item, SseEvent},
     transcript_as_chunk,
 };
@@ -27,6 +28,10 @@ use crate::{
     mixed::{Form, TooLarge},
     transport::{AnswerBody, BodyError, io_kind},
 };
+
+/// Events before the first text that wait for it, so that a failure before that can still be retried: a response that begins,
+/// runs, and opens an item and a part of it, or a few that stay empty.
+const MAX_PREAMBLE: usize = 16;
 
 /// What passes through while a server says nothing.
 const KEEP_ALIVE_FRAME: &[u8] = b": keep-alive\n\n";
@@ -128,6 +133,8 @@ pub(crate) enum Reader {
     PassOn(Box<Relay>),
     /// It is put together with the others.
     Assemble(Box<Assembler>),
+    /// It is an event of a protocol of its own, and passed on as it came.
+    Native(Box<dyn NativeEvents>),
 }
 
 impl Reader {
@@ -143,6 +150,11 @@ impl Reader {
                 Ok(facts) => Ok((Bytes::new(), facts)),
                 Err(AssembleError::NotAChunk) => Err(unreadable),
                 Err(AssembleError::TooLarge) => Err(StreamError::TooLarge),
+            },
+            Self::Native(events) => match events.facts(data) {
+                Ok(facts) => Ok((sse::frame(data), facts)),
+                Err(ChunkError::NotAChunk) => Err(unreadable),
+                Err(ChunkError::TooMuch) => Err(StreamError::TooLarge),
             },
         }
     }
@@ -162,6 +174,8 @@ impl Reader {
                 }
                 Err(AnswerError::NotAnAnswer) => Err(StreamError::BadEvent),
             },
+            // Of an answer without events none can be made that has the server's own.
+            Self::Native(_) => Err(StreamError::BadEvent),
         }
     }
 
@@ -170,6 +184,7 @@ impl Reader {
         match self {
             Self::PassOn(relay) => relay.is_finished(),
             Self::Assemble(answer) => answer.is_finished(),
+            Self::Native(events) => events.has_ended(),
         }
     }
 
@@ -178,6 +193,7 @@ impl Reader {
         match self {
             Self::PassOn(relay) => relay.seen(),
             Self::Assemble(answer) => answer.seen(),
+            Self::Native(events) => usize::from(events.has_begun()),
         }
     }
 }
@@ -202,7 +218,11 @@ impl Events {
 
     /// Whether this choice has ended; unknown where chunks are put together.
     pub fn has_ended(&self, index: u64) -> bool {
-        matches!(&self.feed.reader, Reader::PassOn(relay) if relay.has_ended(index))
+        match &self.feed.reader {
+            Reader::PassOn(relay) => relay.has_ended(index),
+            Reader::Assemble(_) => false,
+            Reader::Native(events) => events.has_ended(),
+        }
     }
 
     /// Whether each of the answers that were asked for has ended.
@@ -215,7 +235,7 @@ impl Events {
         let nothing = Reader::PassOn(Box::new(Relay::new("", "", false)));
         match std::mem::replace(&mut self.feed.reader, nothing) {
             Reader::Assemble(answer) => Some(*answer),
-            Reader::PassOn(_) => None,
+            Reader::PassOn(_) | Reader::Native(_) => None,
         }
     }
 
@@ -281,12 +301,28 @@ impl Feed {
     }
 
     async fn first_event(&mut self) -> Option<Result<Event, StreamError>> {
+        let mut before = VecDeque::new();
         loop {
             match std::future::poll_fn(|cx| self.poll_decoded(cx)).await {
                 Some(Ok(Event { kind: EventKind::KeepAlive, .. })) => {}
+                // Servers with protocols of their own tell that they have the call before they do anything about it.
+                Some(Ok(event)) if self.says_nothing_yet(&event) && before.len() < MAX_PREAMBLE => {
+                    before.push_back(event);
+                }
+                Some(Ok(event)) if !before.is_empty() && !matches!(event.kind, EventKind::Error(_)) => {
+                    before.push_back(event);
+                    let first = before.pop_front();
+                    before.append(&mut self.waiting);
+                    self.waiting = before;
+                    return first.map(Ok);
+                }
                 other => return other,
             }
         }
+    }
+
+    fn says_nothing_yet(&self, event: &Event) -> bool {
+        matches!(self.reader, Reader::Native(_)) && event.kind == EventKind::Delta && event.deltas == 0
     }
 
     /// Whether each of the answers that were asked for has ended.
@@ -368,7 +404,7 @@ impl Feed {
     fn passed(&self, frame: Bytes, facts: ChunkFacts) -> Event {
         let ChunkFacts { has_choices, deltas, text_bytes, ends, usage, has_usage, error } = facts;
         if let Some(error) = error {
-            return self.failure(error);
+            return Event { usage, ..self.failure(error) };
         }
         let kind = match (ends, has_choices, has_usage) {
             (1.., ..) => EventKind::Finish,

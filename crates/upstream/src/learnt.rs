@@ -150,13 +150,14 @@ impl Tries {
     fn drops_limit(&mut self, call: &Call<'_>, said: &UpstreamError) -> bool {
         let Some(name) = self.manner.limit.member().filter(|name| said.names(name)) else { return false };
         let is_told = call.kind.generates() && (call.most(self.kind).is_some() || stated_limit(&call.body).is_some());
-        if !is_told || !said.is_of_unknown_member() {
+        // A protocol has one name for it.
+        if !is_told || call.native.is_some() || !said.is_of_unknown_member() {
             return false;
         }
         match self.manner.limit {
             LimitName::MaxTokens => self.refused.max_tokens = true,
             LimitName::MaxCompletionTokens => self.refused.max_completion_tokens = true,
-            LimitName::None => {}
+            LimitName::MaxOutputTokens | LimitName::None => {}
         }
         let other = if name == "max_tokens" { LimitName::MaxCompletionTokens } else { LimitName::MaxTokens };
         let is_over = self.refused.max_tokens && self.refused.max_completion_tokens;

@@ -236,6 +236,9 @@ impl Replica {
             // Boxed: other calls need no room for it.
             return Box::pin(self.speak(&call, speech)).await.map(|sound| Answer::Sound(Box::new(sound)));
         }
+        if let Some(native) = call.native {
+            return self.send(&call, || Reader::Native(native.events())).await;
+        }
         let hides = counts_all_along(&call, self.kind()) && !call.continuous_usage;
         let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage);
         let relay = || relay().hiding_counts(hides).in_tier(call.tier);
@@ -305,8 +308,9 @@ impl Replica {
     /// What it does not have is told once, and so is that it has it again.
     fn not_served(&self, call: &Call<'_>, error: &CallError) {
         if error.is_not_served()
-            // A 501 may be about one request: it goes elsewhere, and says nothing about the next.
-            && error.kind != CallErrorKind::Status(501)
+            // A 501 may be about one request: it goes elsewhere, and says nothing about the next. A server without a whole
+            // protocol has it for none.
+            && (error.kind != CallErrorKind::Status(501) || call.native.is_some())
             && self.absent.refused(call.public_model, call.kind, Instant::now())
         {
             let (upstream, model, call) = (self.name(), call.public_model, call.kind.name());
@@ -378,11 +382,16 @@ impl Replica {
                 Err(AnswerError::NotAnAnswer) => Err(CallError::other_replica(CallErrorKind::BadAnswer).into()),
             };
         }
-        let read = read_wanted(&body, (&call.public_id, call.public_model), (call.wanted, &call.body));
+        let read = match call.native {
+            Some(native) => native.read(&body),
+            None => read_wanted(&body, (&call.public_id, call.public_model), (call.wanted, &call.body)),
+        };
         let WholeAnswer { body, usage, text_bytes } = match read {
             Ok(answer) => answer,
             Err(AnswerError::Refused(said)) => return Err(Unanswered::Said(said)),
-            Err(AnswerError::NotAnAnswer) if call.kind.generates() && mixed::is_events(&body) => {
+            Err(AnswerError::NotAnAnswer)
+                if call.kind.generates() && call.native.is_none() && mixed::is_events(&body) =>
+            {
                 mixed::put_together(body, call)?
             }
             Err(AnswerError::NotAnAnswer) => return Err(CallError::other_replica(CallErrorKind::BadAnswer).into()),

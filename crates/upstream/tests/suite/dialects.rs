@@ -34,6 +34,7 @@ fn call_of(kind: CallKind, body: &Value) -> Call<'static> {
     let peeked = peek(kind, &body).unwrap();
     Call {
         kind,
+        native: None,
         body,
         upstream_model: Some("up"),
         public_id: "id_1".to_owned(),

@@ -71,6 +71,7 @@ pub(crate) fn chat(body: &'static str) -> Call<'static> {
     let peeked = peek(CallKind::Chat, body.as_bytes()).unwrap();
     Call {
         kind: CallKind::Chat,
+        native: None,
         body: Bytes::from_static(body.as_bytes()),
         upstream_model: Some("Qwen/Qwen3"),
         public_id: "chatcmpl_1".to_owned(),
