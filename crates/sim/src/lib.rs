@@ -8,7 +8,9 @@ mod answer;
 mod behaviour;
 mod films;
 mod form;
+mod native;
 pub mod pictures;
+mod received;
 mod server;
 pub mod voice;
 
@@ -16,4 +18,5 @@ pub use answer::{prompt_tokens, token_text};
 pub use behaviour::{Answer, Behaviour, End, Refusal, UsageMode};
 pub use films::{FILM, FilmFormat, FilmJob, FilmScript};
 pub use form::ReceivedForm;
-pub use server::{ReceivedRequest, SimServer};
+pub use received::ReceivedRequest;
+pub use server::SimServer;

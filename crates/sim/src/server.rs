@@ -19,7 +19,7 @@ use batchin_openai::peek;
 use batchin_tasks::Tasks;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream};
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -31,11 +31,13 @@ use tokio::{
 };
 
 use crate::{
-    answer::Job,
+    answer::{Events, Job},
     behaviour::{Answer, Behaviour, End, Refusal},
     films::{FilmJob, FilmScript, Films, Told, pieces, status_of},
     form::ReceivedForm,
+    native::{Talk, model_of},
     pictures::{self, PictureScript},
+    received::ReceivedRequest,
     voice,
 };
 
@@ -44,24 +46,6 @@ const MAX_RECORDED: usize = 1000;
 
 /// How long a stopping server waits for its connections.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A request as it arrived.
-#[derive(Clone, Debug)]
-pub struct ReceivedRequest {
-    /// Path of the call.
-    pub path: String,
-    /// All headers.
-    pub headers: HeaderMap,
-    /// The body's bytes.
-    pub body: Bytes,
-}
-
-impl ReceivedRequest {
-    /// The body as a form, where it is one.
-    pub async fn form(&self) -> Option<ReceivedForm> {
-        ReceivedForm::of(&self.headers, self.body.clone()).await
-    }
-}
 
 /// A running simulated server. It ends when [`stop`](Self::stop) is called or the runtime ends.
 #[derive(Debug)]
@@ -96,6 +80,8 @@ struct Shared {
     aborted: AtomicU64,
     changed: Notify,
     films: Films,
+    /// Whether it has the Responses and the Messages protocol.
+    speaks_natively: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -191,6 +177,11 @@ impl SimServer {
     /// What happens to the next request, before any other script; several calls line up.
     pub fn queue(&self, behaviour: Behaviour) {
         self.shared.script().next.push_back(behaviour);
+    }
+
+    /// Whether it has the Responses and the Messages protocol itself; it does not unless it is told.
+    pub fn speak_natively(&self, speaks: bool) {
+        self.shared.speaks_natively.store(speaks, Ordering::Relaxed);
     }
 
     /// How pictures are given from now on.
@@ -335,7 +326,7 @@ fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + Asy
     connections.spawn("sim_connection", |stop| async move {
         let used = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
-            let infers = asked_at(request.uri().path()).is_some();
+            let infers = asked_at(&shared, request.uri().path()).is_some();
             if infers && !used.swap(true, Ordering::Relaxed) {
                 shared.count(&shared.connections);
             }
@@ -350,9 +341,11 @@ fn serve(connections: &Tasks, shared: &Arc<Shared>, socket: impl AsyncRead + Asy
     });
 }
 
-/// As most servers: what they can be asked by another protocol is not there.
-fn asked_at(path: &str) -> Option<CallKind> {
-    let known = CallKind::from_url(path).filter(|call| !call.is_retold());
+/// Which call is asked at this path. Protocols beside OpenAI's chats are there where the script says so.
+fn asked_at(shared: &Shared, path: &str) -> Option<CallKind> {
+    let speaks = shared.speaks_natively.load(Ordering::Relaxed);
+    let is_there = |call: &CallKind| !call.is_retold() || (speaks && call.native().is_some());
+    let known = CallKind::from_url(path).filter(is_there);
     // CosyVoice's forms.
     known.or_else(|| path.starts_with("/inference_").then_some(CallKind::Speech))
 }
@@ -365,7 +358,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         shared.changed.notify_waiters();
         return Ok(film_told(told));
     }
-    let Some(call) = asked_at(head.uri.path()) else {
+    let Some(call) = asked_at(&shared, head.uri.path()) else {
         return Ok(housekeeping(&shared, head.uri.path()));
     };
     let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
@@ -380,6 +373,9 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     shared.count(&shared.calls);
     if call == CallKind::Speech {
         return speak(&shared, head.uri.path(), &body, abandon).await;
+    }
+    if call.is_retold() {
+        return natively(&shared, call, &body, abandon).await;
     }
     let peeked = match peek(call, &members) {
         Ok(peeked) => peeked,
@@ -404,18 +400,33 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             let job = Job { call, peek: &peeked, body: &members, answer: &answer };
             Ok(answered(&job, abandon))
         }
-        Behaviour::Refuse(scripted) => {
+        other => scripted(other, abandon).await,
+    }
+}
+
+/// An answer in the request's own protocol, as the script for its model says.
+async fn natively(
+    shared: &Shared,
+    call: CallKind,
+    body: &[u8],
+    mut abandon: Abandon,
+) -> Result<Response<SimBody>, CutError> {
+    match shared.behaviour(&model_of(body), body) {
+        Behaviour::Answer(answer) => {
+            if !answer.first_byte.is_zero() {
+                tokio::time::sleep(answer.first_byte).await;
+            }
+            let talk = Talk::new(call, body, &answer);
+            if talk.is_streamed() {
+                let Events { deltas, end } = talk.events();
+                let pieces = deltas.into_iter().chain(end).collect();
+                let (gap, end) = (answer.gap, answer.end.clone());
+                return Ok(respond("text/event-stream", streamed(Pieces { pieces, gap, end, abandon })));
+            }
             abandon.done = true;
-            Ok(refusal(&scripted))
+            Ok(respond("application/json", whole(talk.whole())))
         }
-        Behaviour::Drop => {
-            abandon.done = true;
-            Err(CutError)
-        }
-        Behaviour::Raw { content_type, pieces, gap, end } => {
-            Ok(respond(content_type, streamed(Pieces { pieces: pieces.into(), gap, end, abandon })))
-        }
-        Behaviour::Hang => std::future::pending().await,
+        other => scripted(other, abandon).await,
     }
 }
 
@@ -441,11 +452,18 @@ async fn speak(shared: &Shared, path: &str, body: &[u8], mut abandon: Abandon) -
                 }
             }
         }
+        other => scripted(other, abandon).await,
+    }
+}
+
+/// What a script says whatever was asked; an answer is somebody else's.
+async fn scripted(behaviour: Behaviour, mut abandon: Abandon) -> Result<Response<SimBody>, CutError> {
+    match behaviour {
         Behaviour::Refuse(scripted) => {
             abandon.done = true;
             Ok(refusal(&scripted))
         }
-        Behaviour::Drop => {
+        Behaviour::Drop | Behaviour::Answer(_) => {
             abandon.done = true;
             Err(CutError)
         }

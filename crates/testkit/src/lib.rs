@@ -3,6 +3,7 @@
 //! A dev-dependency and nothing else. It fails loudly: a test harness that recovers hides what it is there to show.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something unexpected happens")]
 
+mod account;
 mod call;
 mod database;
 mod models;
@@ -10,12 +11,13 @@ mod parts;
 mod server;
 mod world;
 
+pub use account::Account;
 pub use batchin_sim as sim;
 pub use batchin_upstream::Kind;
 pub use call::{Call, Reply, streamed};
 pub use database::{Backend, Cluster, Database};
 pub use parts::worker_parts;
-pub use server::{Account, RETENTION, ServerBuilder, TestServer};
+pub use server::{RETENTION, ServerBuilder, TestServer};
 pub use world::TestClock;
 
 /// Decimal dollars as money: `usd("1.00")`.

@@ -10,11 +10,10 @@ use std::{
 };
 
 use axum::serve::IncomingStream;
-use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, Secret, password, router};
+use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, router};
 use batchin_batch::{Batches, Films, FilmsOptions, Maker, Worker, WorkerOptions};
 use batchin_domain::{
-    AccountId, Amount, Balance, Capability, Clock, IdSource, KeyId, NodeId, Timestamp, TransferId,
-    webhook::TargetPolicy,
+    Amount, Balance, Capability, Clock, IdSource, NodeId, Timestamp, TransferId, webhook::TargetPolicy,
 };
 use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
@@ -23,7 +22,7 @@ use batchin_gateway::{
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
-use batchin_store::{ConnectOptions, CreditGrant, NewKey, NewUser, PriceList, Role, Store};
+use batchin_store::{ConnectOptions, CreditGrant, PriceList, Store};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fim, Fleet, Kind, UpstreamConfig};
 use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
@@ -35,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Backend, Call, TestClock,
+    account::{Account, new_account},
     database::Database,
     models::{CachePrices, film_model, models, picture_model},
     parts::{film_parts, worker_parts},
@@ -55,9 +55,6 @@ pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// What webhook secrets are sealed with.
 const SECRET_KEY: &str = "the tests' own key, as good as any other";
 
-/// What everybody's password is.
-const PASSWORD: &str = "correct horse battery";
-
 /// How a server is to be.
 pub struct ServerBuilder {
     backend: Backend,
@@ -76,22 +73,8 @@ pub struct ServerBuilder {
     slots: Option<u32>,
     cache: Option<CachePrices>,
     fim: Fim,
+    natively: bool,
     real: Option<String>,
-}
-
-/// A user with one key.
-#[derive(Clone, Debug)]
-pub struct Account {
-    /// Also the user's id.
-    pub id: AccountId,
-    /// Their email.
-    pub email: String,
-    /// Their password.
-    pub password: &'static str,
-    /// Their key's id.
-    pub key_id: KeyId,
-    /// Their key.
-    pub key: String,
 }
 
 /// A running server with a simulated model server behind it.
@@ -215,6 +198,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Has `chat-model` asked for responses and messages in their own protocols, which the simulated servers then have.
+    pub fn natively(mut self) -> Self {
+        self.natively = true;
+        self
+    }
+
     /// Serves every model on a real model server at this address, and none on the simulated one.
     pub fn with_model_server(mut self, base_url: String) -> Self {
         self.real = Some(base_url);
@@ -257,6 +246,7 @@ impl TestServer {
             slots: None,
             cache: None,
             fim: Fim::Usual(None),
+            natively: false,
             real: None,
         }
     }
@@ -469,16 +459,19 @@ struct Served {
     slots: Option<u32>,
     cache: Option<CachePrices>,
     fim: Fim,
+    natively: bool,
 }
 
 fn served(builder: &ServerBuilder, sim: &SimServer, other: Option<&SimServer>) -> Served {
-    let sims = || [Some(sim), other].into_iter().flatten().map(SimServer::base_url).collect();
+    let sims = || [Some(sim), other].into_iter().flatten();
+    sims().for_each(|sim| sim.speak_natively(builder.natively));
     Served {
-        addresses: builder.real.clone().map_or_else(sims, |real| vec![real]),
+        addresses: builder.real.clone().map_or_else(|| sims().map(SimServer::base_url).collect(), |real| vec![real]),
         kind: builder.kind,
         slots: builder.slots,
         cache: builder.cache,
         fim: builder.fim,
+        natively: builder.natively,
     }
 }
 
@@ -507,7 +500,7 @@ async fn start_gateway(
     bounds: GatewayOptions,
     (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
 ) -> Gateway {
-    let Served { addresses, kind, slots, cache, fim } = served;
+    let Served { addresses, kind, slots, cache, fim, natively } = served;
     let [_, beside, writers] = groups;
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
     let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
@@ -516,6 +509,9 @@ async fn start_gateway(
     let keeper = Keeper::start(books, world, options, beside, writers).await.unwrap();
     let names = &["sim", "sim-2"][..addresses.len()];
     let mut models = models(names, cache, fim);
+    if natively && let Some(chats) = models.iter_mut().find(|model| model.id == "chat-model") {
+        chats.capabilities.extend([Capability::Responses, Capability::Messages]);
+    }
     if kind != Kind::VLLM && kind.can.contains(&Capability::Video) {
         models.push(film_model(names));
     }
@@ -568,30 +564,4 @@ async fn listen(router: batchin_api::Api, tasks: &Tasks) -> String {
         axum::serve(listener, service).with_graceful_shutdown(stopped).await.unwrap();
     });
     format!("http://{address}")
-}
-
-async fn new_account(store: &Store, clock: &TestClock, email: &str, rpm: u32, budget: Option<Amount>) -> Account {
-    let (id, key_id) = (AccountId::new(RealIds.uuid()), KeyId::new(RealIds.uuid()));
-    let user = NewUser {
-        id,
-        email: email.to_owned(),
-        name: "Ada".to_owned(),
-        password_hash: password::hash(PASSWORD, RealIds.secret()).unwrap(),
-        role: Role::User,
-        now: clock.now(),
-    };
-    store.accounts().create_user(user).await.unwrap();
-    let secret = Secret::api_key(RealIds.secret());
-    let key = NewKey {
-        id: key_id,
-        account: id,
-        hash: secret.hash,
-        last4: secret.last4(),
-        name: None,
-        rate_limit_rpm: rpm,
-        monthly_budget: budget,
-        now: clock.now(),
-    };
-    store.accounts().create_key(key).await.unwrap();
-    Account { id, email: email.to_owned(), password: PASSWORD, key_id, key: secret.text }
 }

@@ -20,6 +20,7 @@ mod keys;
 mod leaving;
 mod model_servers;
 mod models;
+mod native;
 mod nul;
 mod odd_servers;
 mod openai_batches;

@@ -16,27 +16,27 @@ use crate::{
     odd_servers::{prepared, told_by},
 };
 
-fn response(input: &str) -> Value {
+pub(crate) fn response(input: &str) -> Value {
     json!({ "model": "chat-model", "input": input, "max_output_tokens": 5 })
 }
 
-fn message(text: &str) -> Value {
+pub(crate) fn message(text: &str) -> Value {
     json!({ "model": "chat-model", "max_tokens": 5, "messages": [{ "role": "user", "content": text }] })
 }
 
 /// Both protocols: the path, and a body whose answer has five tokens.
-fn both_calls() -> [(&'static str, Value); 2] {
+pub(crate) fn both_calls() -> [(&'static str, Value); 2] {
     [("/v1/responses", response("a b c")), ("/v1/messages", message("a b c"))]
 }
 
-fn streamed(mut body: Value) -> Value {
+pub(crate) fn streamed(mut body: Value) -> Value {
     body["stream"] = true.into();
     body
 }
 
 /// Each event's name and data, which says the same name.
 #[track_caller]
-fn named_events(reply: &Reply) -> Vec<(String, Value)> {
+pub(crate) fn named_events(reply: &Reply) -> Vec<(String, Value)> {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let text = reply.text();
     let events = text.strip_suffix("\n\n").unwrap_or_else(|| panic!("{text}")).split("\n\n");
@@ -60,7 +60,7 @@ fn cost_told(answer: &Value) -> i64 {
 
 /// What is wrong, as Anthropic's clients read it.
 #[track_caller]
-fn messages_error(reply: &Reply, status: StatusCode, kind: &str) -> String {
+pub(crate) fn messages_error(reply: &Reply, status: StatusCode, kind: &str) -> String {
     let body = reply.json();
     assert_eq!((reply.status, &body["type"], &body["error"]["type"]), (status.as_u16(), &json!("error"), &json!(kind)));
     assert_eq!(
