@@ -62,6 +62,7 @@ pub(crate) fn asked_natively(call: CallKind, body: &Bytes) -> Option<AskedNative
         | CallKind::Transcriptions
         | CallKind::Translations
         | CallKind::Images
+        | CallKind::ImageEdits
         | CallKind::Video => None,
     }
 }

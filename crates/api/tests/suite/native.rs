@@ -1,7 +1,5 @@
 //! Holds: calls of other protocols, asked of model servers that have these themselves.
 
-use std::time::Duration;
-
 use batchin_testkit::{
     TestServer, both,
     sim::{Answer, Behaviour, End, Refusal, UsageMode},
@@ -289,19 +287,32 @@ async fn native_calls_are_refused_as_retold_ones_are() {
 }
 
 #[tokio::test]
-async fn a_server_without_the_protocol_or_that_breaks_off_before_a_word_is_left_for_another() {
+async fn a_server_without_the_protocol_is_left_for_another() {
     let server = TestServer::start().natively().with_second_sim().await;
     server.sim.speak_natively(false);
     for (path, body) in both_calls() {
-        for _ in 0..2 {
+        for _ in 0..3 {
             server.post(path, body.clone()).await.ok();
         }
     }
-    assert_eq!(spent(&server).await, 4 * COST);
-    server.sim.speak_natively(true);
+    assert_eq!(spent(&server).await, 6 * COST);
+    server.other_sim.as_ref().unwrap().speak_natively(false);
+    for (path, body) in both_calls() {
+        let reply = server.post(path, body).await;
+        match path {
+            "/v1/responses" => drop(reply.error(StatusCode::BAD_GATEWAY, "upstream_error")),
+            _ => drop(messages_error(&reply, StatusCode::BAD_GATEWAY, "api_error")),
+        }
+    }
+    assert_eq!(spent(&server).await, 6 * COST);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_off_before_a_word_is_left_for_another() {
+    let server = TestServer::start().natively().with_second_sim().await;
     server.sim.script_all(Behaviour::Answer(Answer { end: End::Cut, ..Answer::of(0) }));
-    let slow = Answer { gap: Duration::from_millis(1), ..Answer::of(5) };
-    server.other_sim.as_ref().unwrap().script_all(Behaviour::Answer(slow));
+    server.other_sim.as_ref().unwrap().script_all(Behaviour::Answer(Answer::of(5)));
     for (path, body) in both_calls() {
         for _ in 0..3 {
             let events = named_events(&server.post(path, streamed(body.clone())).await);
@@ -309,7 +320,7 @@ async fn a_server_without_the_protocol_or_that_breaks_off_before_a_word_is_left_
         }
     }
     assert!(server.sim.calls() > 0, "it was asked, and left");
-    assert_eq!(spent(&server).await, 10 * COST);
+    assert_eq!(spent(&server).await, 6 * COST);
     server.ledger_check().await;
     server.stop().await;
 }
