@@ -70,6 +70,8 @@ const UNIX_HOST: HeaderValue = HeaderValue::from_static("localhost");
 /// The connections to one server.
 pub(crate) struct Transport {
     connector: Connector,
+    /// Until a connection stands, TLS included.
+    patience: Duration,
     host: HeaderValue,
     idle: Arc<Idle>,
 }
@@ -109,7 +111,7 @@ impl Transport {
             }
             Address::Http(base) => (Connector::Tcp(http, base.clone()), host(base, 80)),
         };
-        Ok(Self { connector, host, idle: Arc::default() })
+        Ok(Self { connector, patience: config.connect_timeout, host, idle: Arc::default() })
     }
 
     /// Sends a request to a path of the server; returns with the head of its answer.
@@ -123,7 +125,7 @@ impl Transport {
             let (mut connection, used) = match self.idle.take(now) {
                 Some(connection) => (connection, true),
                 // Boxed: most calls need no room for it in their futures.
-                None => (Box::pin(self.connector.connect()).await.map_err(SendError::Connect)?, false),
+                None => (Box::pin(self.connect()).await.map_err(SendError::Connect)?, false),
             };
             match connection.ask(request).await {
                 Ok(response) => {
@@ -139,6 +141,10 @@ impl Transport {
                 },
             }
         }
+    }
+
+    async fn connect(&self) -> Result<Connection, io::ErrorKind> {
+        timeout(self.patience, self.connector.connect()).await.unwrap_or(Err(io::ErrorKind::TimedOut))
     }
 }
 
@@ -212,16 +218,21 @@ where
     connector.call(to.clone()).await.map_err(|error| kind_of(&*error.into()))
 }
 
-/// The machine's own fault behind an error, if there is one.
+/// The machine's own fault behind an error, if there is one. TLS wraps it in another that says nothing.
 pub(crate) fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
-    let mut cause = Some(error);
+    let (mut cause, mut found) = (Some(error), None);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Some(error.kind());
+        let io = error.downcast_ref::<io::Error>();
+        match io.map(io::Error::kind) {
+            Some(io::ErrorKind::Other) => found = Some(io::ErrorKind::Other),
+            Some(kind) => return Some(kind),
+            None => {}
         }
-        cause = error.source();
+        // The source of an error of this type is that of what it wraps.
+        let wrapped = io.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
+        cause = wrapped.or_else(|| error.source());
     }
-    None
+    found
 }
 
 fn kind_of(error: &(dyn Error + 'static)) -> io::ErrorKind {
