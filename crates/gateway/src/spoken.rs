@@ -421,7 +421,8 @@ impl SpokenStream {
     }
 
     fn broken(&mut self, cause: SoundError) {
-        warn!(error = %cause, "a sound broke off");
+        let upstream = self.open.as_ref().map(|open| open.running.replica.name());
+        warn!(upstream, error = %cause, "a sound broke off");
         let (message, code) = match &cause {
             SoundError::Upstream(StreamError::Stalled) => ("The model server stopped speaking.", Code::UpstreamTimeout),
             SoundError::Uncharged => {

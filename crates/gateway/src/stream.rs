@@ -17,7 +17,7 @@ use batchin_scheduler::Outcome as Ended;
 use batchin_shares::Share;
 use batchin_store::{CommitError, Outcome, Settlement, StoredAnswer};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Event, EventKind, Events, StreamError};
+use batchin_upstream::{Event, EventKind, Events, StreamError, is_about_server};
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use tokio::{sync::oneshot, time::Instant};
@@ -37,6 +37,9 @@ const MAX_TAIL_EVENTS: usize = 16;
 /// Pings that come later than this after the end of the last choice are not waited for: its end and the charge wait with
 /// them. Usage takes servers milliseconds.
 const TAIL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is told of a server that says nothing about it, or nothing that is for clients.
+const FAILED: &str = "The model server failed in the middle of the answer.";
 
 const DONE_FRAME: &[u8] = b"data: [DONE]\n\n";
 
@@ -189,7 +192,15 @@ impl MeteredStream {
                 return None;
             }
             EventKind::Error(said) => {
-                self.tail.push(Last::Broken(Code::UpstreamError, said.message, event.frame));
+                warn!(
+                    upstream = self.upstream(),
+                    status = said.status,
+                    "a stream ended with an error of the model server"
+                );
+                self.tail.push(match is_about_server(&said) {
+                    true => broken_off(FAILED, Code::UpstreamError),
+                    false => Last::Broken(Code::UpstreamError, said.message, event.frame),
+                });
                 self.end(Outcome::UpstreamFailed);
                 return None;
             }
@@ -256,17 +267,22 @@ impl MeteredStream {
         }
     }
 
+    /// Whose stream it is, until it has settled.
+    fn upstream(&self) -> Option<&str> {
+        self.open.as_ref().map(|open| open.running.replica.name())
+    }
+
     /// The upstream broke off.
     fn broken(&mut self, cause: StreamError) {
         if self.choices_left == 0 {
             // Nothing of the answer is missing.
             return self.complete();
         }
-        warn!(error = %cause, "a stream broke off");
+        warn!(upstream = self.upstream(), error = %cause, "a stream broke off");
         let (message, code) = match cause {
             StreamError::Stalled => ("The model server stopped answering.", Code::UpstreamTimeout),
             StreamError::Truncated | StreamError::Broken(_) | StreamError::TooLarge | StreamError::BadEvent => {
-                ("The model server failed in the middle of the answer.", Code::UpstreamError)
+                (FAILED, Code::UpstreamError)
             }
         };
         self.tail.push(broken_off(message, code));

@@ -12,8 +12,8 @@ use std::{
 };
 
 use batchin_openai::{
-    AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, NativeEvents, Relay, UpstreamError, Usage,
-    infill_as_completion,
+    AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, Code, ErrorBody, NativeEvents, Relay, UpstreamError,
+    Usage, infill_as_completion,
     sse::{self, Decoder, Item, SseEvent},
     transcript_as_chunk,
 };
@@ -432,7 +432,9 @@ impl Feed {
         if let Some((upstream, public)) = &self.models {
             error.rename_model(upstream, public);
         }
-        let frame = sse::frame(error.to_body().to_json().as_bytes());
+        let body = error.to_body();
+        let body = ErrorBody { code: body.code.or(Some(Code::UpstreamError.name())), ..body };
+        let frame = sse::frame(body.to_json().as_bytes());
         Event { frame, deltas: 0, text_bytes: 0, ends: 0, usage: None, kind: EventKind::Error(Box::new(error)) }
     }
 

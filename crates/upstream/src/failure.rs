@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode, header};
 use crate::{
     Call,
     breaker::Outcome,
-    refusal::{About, about, is_quota},
+    refusal::{About, UNSAID, about, is_quota},
 };
 
 /// The status of a server that wants to be paid.
@@ -32,7 +32,7 @@ pub struct CallError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallErrorKind {
     /// No connection.
-    #[error("no connection to the model server ({0})")]
+    #[error("no connection to the model server ({})", cause(*.0))]
     Connect(io::ErrorKind),
     /// The connection broke before the answer.
     #[error("the model server broke off before answering")]
@@ -58,6 +58,15 @@ pub enum CallErrorKind {
     /// Not asked at all: the breaker is open or cooling down.
     #[error("the model server is not being asked after failures")]
     Unavailable,
+}
+
+/// Why there is no connection, in an operator's words.
+fn cause(kind: io::ErrorKind) -> String {
+    match kind {
+        // As rustls says that a certificate or what came in place of one is not to be trusted.
+        io::ErrorKind::InvalidData => "TLS failed".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// What may be done after a failed call. None of the failures has produced anything that is charged.
@@ -144,10 +153,7 @@ impl CallError {
 
     /// An error that came with a good status or as an event of a stream.
     pub(crate) fn reported(error: UpstreamError) -> Self {
-        match error.status {
-            Some(status) => Self::of(status, error, None),
-            None => Self::other_replica(CallErrorKind::BadAnswer),
-        }
+        Self::of(error.status.unwrap_or(UNSAID), error, None)
     }
 
     fn of(status: u16, said: UpstreamError, pause: Option<Duration>) -> Self {

@@ -44,6 +44,7 @@ pub use film::{FilmAsk, FilmState};
 pub use fleet::Fleet;
 pub use gathered::Gathered;
 pub use health::{HEALTH_INTERVAL, Health};
+pub use refusal::is_about_server;
 pub use replica::{Answer, Check, FilmBytes, Replica, ReplicaStatus, Standing};
 pub use sound::{Carried, MAX_SOUND_BYTES, Sound};
 pub use upload::{Content, Upload, UploadReader};

@@ -41,6 +41,9 @@ const ABOUT_PATH: [&str; 6] = ["invalid url", "unknown url", "no route", "route 
 /// What a message about a model has in it.
 const ABOUT_MODEL: [&str; 4] = ["model", "lora", "adapter", "deployment"];
 
+/// The status of an error that comes without one, in an answer that had a good one.
+pub(crate) const UNSAID: u16 = 500;
+
 /// Whom a refusal with this status speaks of.
 pub(crate) fn about(status: u16, said: &UpstreamError) -> About {
     let code = said.code.as_deref().unwrap_or_default().to_ascii_lowercase();
@@ -60,6 +63,12 @@ pub(crate) fn about(status: u16, said: &UpstreamError) -> About {
         400..=499 => About::Request,
         _ => About::Passing,
     }
+}
+
+/// Whether an error that comes in the middle of a stream speaks of the server, or of our key or account there: its words are
+/// for the operator alone.
+pub fn is_about_server(said: &UpstreamError) -> bool {
+    about(said.status.unwrap_or(UNSAID), said) == About::Server
 }
 
 /// Whether it says that the operator's account there is used up.

@@ -99,7 +99,7 @@ async fn broken_connections_are_told_apart() {
 #[tokio::test]
 async fn nonsense_is_no_answer() {
     let world = World::of(Kind::OPENAI).await;
-    for body in ["<html>", "", "[]", "{\"id\":", "{\"error\":\"overloaded\"}"] {
+    for body in ["<html>", "", "[]", "{\"id\":"] {
         let error = world.refused(raw(&[body], End::Done), whole()).await;
         assert_eq!((error.kind, error.retry), (CallErrorKind::BadAnswer, Retry::OtherReplica), "{body}");
         world.fleet.reload(Vec::new()).unwrap();
