@@ -13,6 +13,7 @@ pub mod pictures;
 mod received;
 mod server;
 pub mod voice;
+mod wire;
 
 pub use answer::{prompt_tokens, token_text};
 pub use behaviour::{Answer, Behaviour, End, Refusal, UsageMode};
@@ -20,3 +21,4 @@ pub use films::{FILM, FilmFormat, FilmJob, FilmScript};
 pub use form::ReceivedForm;
 pub use received::ReceivedRequest;
 pub use server::SimServer;
+pub use wire::{Then, WireRequest, WireServer, Written};

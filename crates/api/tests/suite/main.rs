@@ -10,6 +10,7 @@ mod counting;
 mod edges;
 mod embeddings;
 mod fallbacks;
+mod faults;
 mod files;
 mod films;
 mod fim;

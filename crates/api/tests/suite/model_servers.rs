@@ -185,34 +185,6 @@ both! {
         server.stop().await;
     }
 
-    async fn what_speaks_of_one_server_goes_to_the_next(backend) {
-        let quota = Refusal {
-            body: r#"{"error":{"message":"You exceeded your quota","type":"insufficient_quota","code":"insufficient_quota"}}"#.into(),
-            ..Refusal::vllm(429, "")
-        };
-        for refusal in [
-            Refusal::vllm(404, "The model `chat-model` does not exist."),
-            Refusal::fast_api(404, "Not Found"),
-            Refusal::html(405),
-            Refusal::vllm(501, "not supported"),
-            Refusal::string(401, "Unauthorized"),
-            Refusal::vllm(402, "pay first"),
-            quota,
-        ] {
-            let server = TestServer::start().on(backend).with_worker().with_second_sim().await;
-            server.sim.script_all(Behaviour::Refuse(refusal.clone()));
-            for _ in 0..4 {
-                server.chat("chat-model").max_tokens(3).await.ok();
-                let stream = server.chat("chat-model").max_tokens(3).stream().await;
-                assert!(stream.text().ends_with("data: [DONE]\n\n"), "{refusal:?}: {}", stream.text());
-            }
-            let id = submit(&server, json!([task("a", "hi"), task("b", "hi")])).await;
-            assert_eq!(until_final(&server, &id).await["completed_tasks"], 2, "{refusal:?}");
-            assert!(server.sim.calls() > 0, "equals are asked in turn");
-            server.stop().await;
-        }
-    }
-
     async fn what_all_servers_say_of_themselves_is_not_told_as_the_clients_fault(backend) {
         let server = TestServer::start().on(backend).with_worker().with_second_sim().await;
         for refusal in [
@@ -242,17 +214,6 @@ both! {
         sims(&server).for_each(|sim| sim.script_all(refuse(404, "The image could not be fetched")));
         let reply = server.chat("chat-model").max_tokens(3).await;
         reply.error(StatusCode::BAD_REQUEST, "invalid_request");
-        server.stop().await;
-    }
-
-    async fn error_lines_show_the_statuses_that_direct_answers_have(backend) {
-        let server = TestServer::start().on(backend).with_worker().await;
-        for (status, shown) in [(401, 502), (402, 502), (403, 502), (404, 502), (422, 422)] {
-            server.sim.script_all(refuse(status, "The model says 401"));
-            let id = submit(&server, json!([task("a", "hi")])).await;
-            let batch = until_final(&server, &id).await;
-            assert_eq!(batch["tasks"][0]["error"]["status_code"], shown, "{status}: {batch}");
-        }
         server.stop().await;
     }
 
