@@ -20,6 +20,9 @@ pub(crate) enum About {
 /// Codes with which servers say that they don't have the model, whatever the status.
 const NO_MODEL: [&str; 4] = ["model_not_found", "invalid_model", "deploymentnotfound", "model_not_available"];
 
+/// How vLLM-Omni says with 400 that it has another model.
+const MISMATCH: &str = "Model mismatch";
+
 /// Codes with which hosted servers say that the operator's account is used up, whatever the status.
 const NO_QUOTA: [&str; 4] =
     ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_balance"];
@@ -48,7 +51,7 @@ pub(crate) const UNSAID: u16 = 500;
 pub(crate) fn about(status: u16, said: &UpstreamError) -> About {
     let code = said.code.as_deref().unwrap_or_default().to_ascii_lowercase();
     let kind = said.kind.as_deref().unwrap_or_default();
-    if NO_MODEL.contains(&code.as_str()) || is_quota(&code) || is_quota(kind) {
+    if NO_MODEL.contains(&code.as_str()) || is_quota(&code) || is_quota(kind) || said.message.starts_with(MISMATCH) {
         return About::Server;
     }
     match status {
@@ -146,5 +149,6 @@ mod tests {
         let quota = r#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}"#;
         check(429, quota, About::Server);
         check(400, r#"{"error":{"message":"m","code":"model_not_found"}}"#, About::Server);
+        check(400, r#"{"detail":"Model mismatch: request specifies 'a' but server is running 'b'."}"#, About::Server);
     }
 }
