@@ -505,12 +505,3 @@ async fn llama_cpp_s_own_answers_are_completions() {
     assert!(one.contains("\"finish_reason\":\"length\"") && one.ends_with("data: [DONE]\n\n"), "{one}");
     assert!(infilled("200 OK", &format!("{pieces}\n\n"), &more).await.is_err());
 }
-
-#[tokio::test]
-async fn a_model_whose_server_has_no_marks_is_said_to_have_none() {
-    let refusal = r#"{"error":{"code":501,"message":"Infill is not supported by this model: prefix token is missing. ","type":"not_supported_error"}}"#;
-    let error = infilled("501 Not Implemented", refusal, &json!({})).await.unwrap_err();
-    assert_eq!(error.kind, CallErrorKind::Unfit);
-    let said = error.client_error.unwrap();
-    assert!(said.param.as_deref() == Some("suffix") && said.message.contains("`fim`"), "{}", said.message);
-}

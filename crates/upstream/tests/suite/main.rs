@@ -5,5 +5,6 @@
 mod answers;
 mod dialects;
 mod failures;
+mod golden;
 mod health;
 mod world;
