@@ -331,10 +331,12 @@ fn astray(case: &Case, row: &Row, log: &[Line]) -> Vec<String> {
     let name = case.name();
     let expected = row.logged(case.form);
     let of_case: Vec<&Line> = log.iter().filter(|line| line.upstream == name).collect();
+    // On a slow machine the health check may have found out first, and said so: nobody asks that server then.
+    let is_down = of_case.iter().any(|line| line.text.contains("does not answer"));
     let is = |line: &Line, level: &str, text: &str| line.level == level && line.text.contains(text);
     let missing = expected.iter().filter(|(level, text)| {
         let level = if case.form == Form::Task && *level == "INFO" { "DEBUG" } else { level };
-        !of_case.iter().any(|line| is(line, level, text))
+        !is_down && !of_case.iter().any(|line| is(line, level, text))
     });
     let missing = missing.map(|(level, text)| format!("{name}: the log lacks {level} {text}"));
     let more = of_case.iter().filter(|line| {
@@ -408,6 +410,7 @@ async fn every_fault_is_told_charged_and_logged_as_the_table_says() {
         .filter_map(ready)
         .collect::<HashMap<_, _>>();
     let mut all = people.await;
+    let log_of_people = log.lines();
     find_the_lost(&server, &cases, &rows).await;
     let waits = |case: &&Case| case.form == Form::Task && !case.has_other && rows[case.row].told(Form::Task) == "waits";
     let waiting = cases.iter().filter(waits).count() as u64;
@@ -423,7 +426,8 @@ async fn every_fault_is_told_charged_and_logged_as_the_table_says() {
         .flat_map(|case| {
             let name = case.name();
             let told = all.get(&name).map_or("nothing in time", String::as_str);
-            differs(case, &rows[case.row], (told, cost_of(&name), &lines), &seen)
+            let lines = if case.form == Form::Task { &lines } else { &log_of_people };
+            differs(case, &rows[case.row], (told, cost_of(&name), lines), &seen)
         })
         .collect();
     assert_eq!(wrong, [""; 0], "{} of {} cases are not as docs/faults.md says", wrong.len(), cases.len());
