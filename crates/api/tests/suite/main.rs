@@ -19,6 +19,7 @@ mod hearing;
 mod inference;
 mod keys;
 mod leaving;
+mod makers;
 mod model_servers;
 mod models;
 mod native;
