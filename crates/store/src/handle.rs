@@ -5,7 +5,7 @@ use std::path::Path;
 use batchin_db::{Db, OpenError, Options, Outage};
 
 use crate::{
-    Accounts, Agreement, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Endings, FileRows,
+    Accounts, Agreement, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Drains, Endings, FileRows,
     FilmClaims, FilmRows, Keys, Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError, Usage, Voices,
     schema::MIGRATIONS,
 };
@@ -55,6 +55,7 @@ handles! {
     endings: Endings,
     film_rows: FilmRows,
     film_claims: FilmClaims,
+    drains: Drains,
     ledger: Ledger,
     nodes: Nodes,
     agreement: Agreement,

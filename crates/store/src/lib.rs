@@ -7,13 +7,14 @@
 //! account, purse, lease; rows of one table in the order of their keys.
 //!
 //! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `money`,
-//! `outbox`, `inference`, `files`, `file_claims`, `queue`, `films`, `commit`, `nodes`, `check`. Rows of several parts meet in
-//! `commit` and above.
+//! `outbox`, `inference`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of several
+//! parts meet in `commit` and above.
 
 mod accounts;
 mod agreement;
 mod check;
 mod commit;
+mod drains;
 mod fence;
 mod file_claims;
 mod files;
@@ -38,6 +39,7 @@ pub use agreement::Agreement;
 pub use check::{CheckReport, Fault};
 pub use commit::settlement::Settlement;
 pub use commit::{CommitError, Committer, CommitterOptions, Ledger, OnFailure};
+pub use drains::{Drain, Drains};
 pub use fence::{FencedError, NodeIdentity};
 pub use file_claims::{ClaimFileError, FileBounds, FileRoom};
 pub use files::{

@@ -29,6 +29,7 @@ const ORDERS: &[(&str, &[&str])] = &[(
         "file_claims",
         "queue",
         "films",
+        "drains",
         "commit",
         "nodes",
         "check",

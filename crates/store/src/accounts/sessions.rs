@@ -3,13 +3,15 @@
 use batchin_db::{Rerun, retried};
 use batchin_domain::{AccountId, Timestamp};
 
-use crate::{Accounts, StoreError};
+use crate::{Accounts, Role, StoreError, stored::stored};
 
 /// A session that has not ended.
 #[derive(Clone, Debug)]
 pub struct SessionRow {
     /// Whose.
     pub user: AccountId,
+    /// The user is an operator.
+    pub admin: bool,
     /// When it ends by itself.
     pub expires_at: Timestamp,
 }
@@ -45,7 +47,7 @@ impl Accounts {
         let row = self
             .db
             .one(
-                "SELECT s.user_id, s.expires_at FROM session s JOIN app_user u ON u.id = s.user_id \
+                "SELECT s.user_id, s.expires_at, u.role FROM session s JOIN app_user u ON u.id = s.user_id \
                  WHERE s.hash = $1 AND s.expires_at > $2 AND u.disabled = $3",
                 [hash.to_vec().into(), now.micros().into(), false.into()],
             )
@@ -53,6 +55,7 @@ impl Accounts {
         row.map(|row| {
             Ok(SessionRow {
                 user: AccountId::new(row.get("user_id")?),
+                admin: stored::<Role>(&row, "app_user", "role")? == Role::Admin,
                 expires_at: Timestamp::from_micros(row.get("expires_at")?),
             })
         })
