@@ -135,11 +135,11 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Takes over the upstreams after a reload.
+    /// Takes over the upstreams after a reload, and those that are leaving.
     pub fn set_replicas(&self, fleet: &Fleet) {
         let mut state = self.lock();
         let mut specs = Vec::new();
-        for replica in fleet.replicas() {
+        for replica in fleet.replicas().into_iter().chain(fleet.leaving()) {
             let next = ReplicaId(u32::try_from(state.ids.len()).unwrap_or(u32::MAX));
             let id = *state.ids.entry(replica.name().to_owned()).or_insert(next);
             specs.push(ReplicaSpec {
@@ -209,6 +209,14 @@ impl Dispatcher {
     /// Who waits for a gate to open while a client waits.
     pub(crate) fn lines(&self) -> &Arc<Lines> {
         &self.lines
+    }
+
+    /// How many requests are under way at an upstream of this name. Whatever began before this looks is counted, since a
+    /// request begins in one step with the look at whether its server takes it.
+    pub fn outstanding(&self, upstream: &str) -> u64 {
+        let state = self.lock();
+        let view = state.ids.get(upstream).and_then(|id| state.scheduler.view(*id, self.clock.now()));
+        view.map_or(0, |view| view.in_flight.into_iter().map(u64::from).sum())
     }
 
     /// How many requests stand in line while their clients wait.

@@ -93,15 +93,21 @@ impl Failover {
         self.try_begin(dispatcher).map_err(|gate| self.end(gate))
     }
 
-    /// The same once a gate opens for it. Where none of the servers is there, nobody waits for one.
+    /// The same once a gate opens for it, on one of the `servers` as they are then. Where none of them is there, nobody
+    /// waits for one.
     pub(crate) async fn begin_in_turn(
         &mut self,
         dispatcher: &Arc<Dispatcher>,
-        model: &str,
-        until: Instant,
+        (model, until): (&str, Instant),
+        servers: impl Fn() -> [Vec<Arc<Replica>>; 2],
     ) -> Result<Running, NoAnswer> {
         let place = dispatcher.lines().stand(model);
         while timeout_at(until, place.turn()).await.is_ok() {
+            // Those that failed are not to come back.
+            if self.asked == 0 {
+                [self.candidates, self.spare] = servers();
+                self.servers = self.candidates.len() + self.spare.len();
+            }
             match self.try_begin(dispatcher) {
                 Ok(running) => return Ok(running),
                 Err(gate) if !Dispatcher::is_one_up(&self.candidates, self.work) => return Err(self.end(gate)),

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Availability, Catalog, Dispatcher, Epoch, Keeper, Model, Shelf, meters::Meters, waiters::Waiters};
+use crate::{
+    Availability, Catalog, Dispatcher, Epoch, Keeper, Model, Shelf, looks::Looks, meters::Meters, waiters::Waiters,
+};
 use arc_swap::ArcSwap;
 use batchin_domain::{AccountId, CallKind, Class, Clock, IdSource};
 use batchin_media::Programs;
 use batchin_shares::{ShareLimits, Shares};
-use batchin_store::{Answers, Voices};
+use batchin_store::{Answers, Drains, Voices};
 use batchin_tasks::{Sweeps, Tasks};
 use batchin_upstream::{Fleet, Replica};
 
@@ -23,6 +25,8 @@ pub struct GatewayParts {
     pub answers: Answers,
     /// Voices that accounts have made.
     pub voices: Voices,
+    /// Which model servers get nothing new.
+    pub drains: Drains,
     /// The model servers.
     pub fleet: Fleet,
     /// The models.
@@ -56,6 +60,7 @@ pub struct GatewayOptions {
 
 struct Inner {
     parts: GatewayParts,
+    looks: Looks,
     catalog: ArcSwap<Catalog>,
     in_flight: Arc<Shares<AccountId>>,
     /// As many again for requests of the tier `flex`, which would wait in the places of others.
@@ -80,6 +85,7 @@ impl Gateway {
             [(); 2].map(|()| Shares::new(ShareLimits { capacity: options.max_in_flight as u64, most_percent }));
         let inner = Inner {
             parts,
+            looks: Looks::default(),
             catalog,
             in_flight,
             flex,
@@ -95,10 +101,12 @@ impl Gateway {
         self.inner.catalog.load_full()
     }
 
-    /// Takes over models and prices; requests under way keep those that they began with.
+    /// Takes over models, prices and what the fleet has taken over before; requests under way keep those that they began
+    /// with.
     pub fn reload(&self, catalog: Catalog) {
-        self.inner.catalog.store(Arc::new(catalog));
+        // In this order: nobody sees a model whose servers cannot be asked yet.
         self.inner.parts.dispatcher.set_replicas(&self.inner.parts.fleet);
+        self.inner.catalog.store(Arc::new(catalog));
     }
 
     /// The model servers.
@@ -136,9 +144,9 @@ impl Gateway {
         self.inner.parts.keeper.epoch()
     }
 
-    /// The upstreams of a model that are up.
+    /// The upstreams of a model, also where a reload has just taken them from it.
     pub fn replicas_of(&self, model: &Model) -> Vec<Arc<Replica>> {
-        model.upstreams.iter().filter_map(|name| self.inner.parts.fleet.replica(name)).collect()
+        model.upstreams.iter().filter_map(|name| self.inner.parts.fleet.known(name)).collect()
     }
 
     /// Whether some model server can serve it now.
@@ -153,6 +161,11 @@ impl Gateway {
     pub(crate) fn replicas_for(&self, model: &Model, call: CallKind) -> [Vec<Arc<Replica>>; 2] {
         let (spare, first) = self.replicas_of(model).into_iter().partition(|replica| replica.avoids(&model.id, call));
         [first, spare]
+    }
+
+    /// The same as the models in force have it, for who has waited.
+    pub(crate) fn replicas_now(&self, model: &Model, call: CallKind) -> [Vec<Arc<Replica>>; 2] {
+        self.replicas_for(self.catalog().find(&model.id).map_or(model, |model| model), call)
     }
 
     /// Has the windows of minutes that are over and old answers removed.
@@ -186,6 +199,14 @@ impl Gateway {
 
     pub(crate) fn programs(&self) -> &Arc<Programs> {
         &self.inner.parts.programs
+    }
+
+    pub(crate) fn looks(&self) -> &Looks {
+        &self.inner.looks
+    }
+
+    pub(crate) fn drains(&self) -> &Drains {
+        &self.inner.parts.drains
     }
 
     pub(crate) fn answers(&self) -> &Answers {

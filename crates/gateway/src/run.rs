@@ -324,7 +324,8 @@ impl Gateway {
                 failover.begin(self.dispatcher())?
             } else {
                 client.waits();
-                let begun = failover.begin_in_turn(self.dispatcher(), &admitted.model.id, until);
+                let servers = || self.replicas_now(&admitted.model, inbound.call.asks());
+                let begun = failover.begin_in_turn(self.dispatcher(), (&admitted.model.id, until), servers);
                 Box::pin(begun).await?
             };
             let call = call_of(inbound, admitted, &running);

@@ -151,6 +151,7 @@ async fn start_gateway(
     let parts = GatewayParts {
         answers: store.answers(),
         voices: store.voices(),
+        drains: store.drains(),
         fleet,
         catalog,
         keeper,
@@ -161,7 +162,9 @@ async fn start_gateway(
         shelf,
         programs: Arc::new(batchin_media::Programs::find()),
     };
-    Ok(Gateway::new(parts, config.server.gateway))
+    let gateway = Gateway::new(parts, config.server.gateway);
+    gateway.follow_drains().await.context("the drained model servers")?;
+    Ok(gateway)
 }
 
 fn api_parts(

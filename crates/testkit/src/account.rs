@@ -24,11 +24,10 @@ pub struct Account {
     pub key: String,
 }
 
-/// A user with this email, and a key of theirs.
+/// A user with this email and role, and a key of theirs.
 pub(crate) async fn new_account(
-    store: &Store,
-    clock: &TestClock,
-    email: &str,
+    (store, clock): (&Store, &TestClock),
+    (email, role): (&str, Role),
     rpm: u32,
     budget: Option<Amount>,
 ) -> Account {
@@ -38,7 +37,7 @@ pub(crate) async fn new_account(
         email: email.to_owned(),
         name: "Ada".to_owned(),
         password_hash: password::hash(PASSWORD, RealIds.secret()).unwrap(),
-        role: Role::User,
+        role,
         now: clock.now(),
     };
     store.accounts().create_user(user).await.unwrap();

@@ -22,7 +22,7 @@ use batchin_gateway::{
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
-use batchin_store::{ConnectOptions, CreditGrant, PriceList, Store};
+use batchin_store::{ConnectOptions, CreditGrant, PriceList, Role, Store};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fim, Fleet, Kind, UpstreamConfig};
 use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
@@ -311,7 +311,7 @@ impl TestServer {
         };
         let router = router(parts);
         let base = listen(router.clone(), &groups[1]).await;
-        let owner = new_account(&store, &clock, "ada@example.com", builder.rpm, builder.budget).await;
+        let owner = new_account((&store, &clock), ("ada@example.com", Role::User), builder.rpm, builder.budget).await;
         let server = Self {
             sim,
             other_sim,
@@ -335,7 +335,12 @@ impl TestServer {
 
     /// Another account with a key and no credit.
     pub async fn account(&self, email: &str) -> Account {
-        new_account(&self.store, &self.clock, email, 1_000_000, None).await
+        new_account((&self.store, &self.clock), (email, Role::User), 1_000_000, None).await
+    }
+
+    /// An account that may operate the platform.
+    pub async fn admin(&self, email: &str) -> Account {
+        new_account((&self.store, &self.clock), (email, Role::Admin), 1_000_000, None).await
     }
 
     /// Gives credit.
@@ -533,6 +538,7 @@ async fn start_gateway(
     let parts = GatewayParts {
         answers: store.answers(),
         voices: store.voices(),
+        drains: store.drains(),
         fleet,
         catalog,
         keeper,
@@ -543,7 +549,9 @@ async fn start_gateway(
         shelf,
         programs: Arc::new(batchin_media::Programs::find()),
     };
-    Gateway::new(parts, bounds)
+    let gateway = Gateway::new(parts, bounds);
+    gateway.follow_drains().await.unwrap();
+    gateway
 }
 
 fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {

@@ -7,7 +7,14 @@ mod filming;
 mod parts;
 mod speaking;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use batchin_domain::CallKind;
 use batchin_openai::{
@@ -64,6 +71,8 @@ pub struct Replica {
     record: Arc<Record>,
     lessons: Lessons,
     absent: Absent,
+    /// It gets nothing new.
+    drained: AtomicBool,
 }
 
 /// What a successful call brings.
@@ -139,6 +148,7 @@ impl Replica {
             authorization,
             lessons: Lessons::default(),
             absent: Absent::default(),
+            drained: AtomicBool::new(false),
             config,
         })
     }
@@ -163,9 +173,19 @@ impl Replica {
         self.record.outstanding()
     }
 
+    /// Whether an operator has taken it out: it gets nothing new, and what is under way goes on.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Returns what was so before.
+    pub(crate) fn set_drained(&self, drained: bool) -> bool {
+        self.drained.swap(drained, Ordering::Relaxed)
+    }
+
     /// Whether a call made now would be sent.
     pub fn standing(&self, asker: Asker) -> Standing {
-        if self.record.pulse.health() == Health::Ill {
+        if self.is_drained() || self.record.pulse.health() == Health::Ill {
             return Standing::Refuses;
         }
         let (now, breaker) = (Instant::now(), self.record.breaker());
@@ -188,11 +208,12 @@ impl Replica {
         self.absent.avoid(model, kind, Instant::now())
     }
 
-    /// Whether it passes its health check, works as far as is known, and has this model for one of these kinds of call.
-    /// Changes only with what is found out, not with time.
+    /// Whether it is in service, passes its health check, works as far as is known, and has this model for one of these
+    /// kinds of call. Changes only with what is found out, not with time.
     pub fn serves(&self, model: &str, mut kinds: impl Iterator<Item = CallKind>) -> bool {
         let (_, _, health) = self.record.state();
-        health != Health::Ill
+        !self.is_drained()
+            && health != Health::Ill
             && !self.record.breaker().shut().is_some_and(|shut| shut.whose == Whose::Everybody)
             && kinds.any(|kind| !self.absent.lacks(model, kind))
     }
