@@ -22,7 +22,7 @@ use crate::{
     health, metrics,
     openai::{batches as openai_batches, files, videos},
     openapi::{self as description},
-    v1::{batches, images, keys, messages, models, topup, usage, users, video, voices, webhooks},
+    v1::{batches, images, keys, messages, models, topup, upstreams, usage, users, video, voices, webhooks},
 };
 
 /// Every route that is documented below `/v1`.
@@ -58,6 +58,9 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(webhooks::secret::rotate),
         routes!(webhooks::list::list),
         routes!(webhooks::replay::replay),
+        routes!(upstreams::list::list),
+        routes!(upstreams::drain::drain),
+        routes!(upstreams::resume::resume),
     ]
 }
 

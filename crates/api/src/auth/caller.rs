@@ -20,6 +20,10 @@ const BUDGETED: &str = "This key has a monthly budget, and such a key may not ch
                         and deletes no keys, rotates no webhook secret and does not change its user. Use a session \
                         (POST /v1/users/login) or a key without a budget.";
 
+const NO_ADMIN: &str = "This call is for admins; `batchin user create EMAIL --admin` makes one.";
+const BUDGETED_ADMIN: &str = "This key has a monthly budget, and such a key operates nothing, whoever owns it. Use a \
+                              session (POST /v1/users/login) or a key without a budget.";
+
 /// A key that may spend.
 pub(crate) struct InferenceCaller(pub(crate) Caller);
 
@@ -35,6 +39,11 @@ pub(crate) struct AccountCaller {
 
 /// A session, or a key without a budget: whoever may change what the account's keys may do.
 pub(crate) struct ManagingCaller {
+    pub(crate) account: AccountId,
+}
+
+/// A session of an admin, or a key of one without a budget: whoever may operate the platform.
+pub(crate) struct AdminCaller {
     pub(crate) account: AccountId,
 }
 
@@ -115,6 +124,32 @@ impl FromRequestParts<App> for ManagingCaller {
         }
         let caller = AccountCaller::from_request_parts(parts, app).await?;
         Ok(Self { account: caller.account })
+    }
+}
+
+impl FromRequestParts<App> for AdminCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let secret = presented(&parts.headers).ok_or_else(|| ApiError::unauthorized(MISSING))?;
+        // Neither from memory: who was kept out a moment ago is out.
+        let (account, admin, budget) = match Presented::of(secret) {
+            Presented::Key(hash) => {
+                let key = app.keys.record(hash).await?.ok_or_else(|| ApiError::unauthorized(WRONG))?;
+                (key.account, key.admin, key.monthly_budget)
+            }
+            Presented::Session(hash) => {
+                let session = app.accounts.session(hash, app.now()).await?;
+                let session = session.ok_or_else(|| ApiError::unauthorized(ENDED))?;
+                (session.user, session.admin, None)
+            }
+            Presented::Neither => return Err(ApiError::unauthorized(WRONG)),
+        };
+        match (admin, budget) {
+            (true, None) => Ok(Self { account }),
+            (true, Some(_)) => Err(ApiError::new(Code::Forbidden, BUDGETED_ADMIN)),
+            (false, _) => Err(ApiError::new(Code::Forbidden, NO_ADMIN)),
+        }
     }
 }
 

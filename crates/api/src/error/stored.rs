@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use batchin_gateway::DrainError;
 use batchin_openai::Code;
 use batchin_store::{CreateUserError, DeliveryError, StoreError, UpdateKeyError};
 use batchin_webhooks::SecretError;
@@ -45,6 +46,15 @@ impl From<DeliveryError> for ApiError {
         match cause {
             DeliveryError::NotFound => Self::not_found("delivery"),
             DeliveryError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<DrainError> for ApiError {
+    fn from(cause: DrainError) -> Self {
+        match cause {
+            DrainError::Unknown => Self::not_found("model server in the configuration"),
+            DrainError::Store(cause) => cause.into(),
         }
     }
 }

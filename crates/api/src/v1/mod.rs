@@ -6,6 +6,7 @@ pub(crate) mod keys;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod topup;
+pub(crate) mod upstreams;
 pub(crate) mod usage;
 pub(crate) mod users;
 pub(crate) mod video;

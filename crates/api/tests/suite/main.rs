@@ -33,6 +33,7 @@ mod retold;
 mod speech;
 mod tiers;
 mod transcripts;
+mod upstreams;
 mod usage;
 mod users;
 mod webhooks;
