@@ -8,6 +8,7 @@ mod ledger;
 mod list_models;
 mod migrate;
 pub(crate) mod pull;
+mod upstreams;
 mod users;
 mod webhooks;
 
@@ -72,6 +73,7 @@ async fn with_config(command: &Configured, config: &Config, out: &mut impl Write
         Configured::Models(Models::List(report)) => list_models::run(config, report.json, out),
         Configured::Models(Models::Pull { name }) => pull::run(name, config, out).await,
         Configured::Models(Models::Check(report)) => check_models::run(config, report.json, out).await,
+        Configured::Upstreams(command) => upstreams::run(command, config, out).await,
         Configured::Ledger(Ledger::Check(report)) => ledger::run(config, report.json, out).await,
         Configured::Webhooks(command) => webhooks::run(command, config, out).await,
     }

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod doctor;
 pub mod manual;
+mod upstreams;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ use batchin_config::{Flags, Sources};
 use batchin_domain::{Amount, KeyId};
 use batchin_settings::Environment;
 use clap::{Args, Parser, Subcommand};
+
+pub use upstreams::Upstreams;
 
 /// Requests a minute that a key may be given, as the API has it.
 const RPM: std::ops::RangeInclusive<i64> = 1..=10_000_000;
@@ -113,6 +116,9 @@ pub enum Configured {
     /// What is served; fetch weights; probe upstreams
     #[command(subcommand)]
     Models(Models),
+    /// Take model servers out and back
+    #[command(subcommand)]
+    Upstreams(Upstreams),
     /// Recompute the ledger
     #[command(subcommand)]
     Ledger(Ledger),

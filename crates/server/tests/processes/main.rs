@@ -15,6 +15,7 @@ mod connections;
 mod database;
 mod description;
 mod disks;
+mod drains;
 mod expiry;
 mod failpoints;
 mod harness;

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::harness::{Account, Address, Settings, TOKEN, World, chat, nanos, on_both, until};
+use crate::harness::{Account, Address, Settings, TOKEN, World, chat, each_task_once, nanos, on_both, until};
 
 const ANSWER: i64 = 10 * TOKEN;
 const CLIENTS: usize = 8;
+/// Of a batch that runs meanwhile.
+const TASKS: usize = 200;
 /// Prices after the first: times this.
 const RELOADS: [i64; 3] = [2, 3, 4];
 
@@ -27,6 +29,15 @@ async fn ask(account: Account, at: Address, stop: watch::Receiver<bool>) -> u64 
         answered += 1;
     }
     answered
+}
+
+/// The configuration with one of two model servers alone, which serves all.
+fn served_by(text: &str, server: usize) -> String {
+    let (gone, kept) = (format!("sim-{}", 1 - server), format!("sim-{server}"));
+    let start = text.find(&format!("[[upstreams]]\nname = \"{gone}\"")).unwrap();
+    let end = start + 2 + text[start + 2..].find("[[").unwrap();
+    let rest = format!("{}{}", &text[..start], &text[end..]);
+    rest.replace(&format!("upstreams = [\"{gone}\"]"), &format!("upstreams = [\"{kept}\"]"))
 }
 
 async fn price_shown(account: &Account, at: &Address) -> Option<f64> {
@@ -76,6 +87,47 @@ on_both! {
         let mut prices: Vec<i64> = by_price.keys().copied().collect();
         prices.sort_unstable();
         assert_eq!(prices, [1, 2, 3, 4], "{by_price:?}");
+        world.settled().await;
+    }
+
+    async fn servers_come_and_go_without_a_lost_request(backend) {
+        let world = World::with_sims(backend, 2, settings(1)).await;
+        let text = world.configuration(&settings(1));
+        world.overwrite_configuration(&served_by(&text, 0));
+        let node = world.node().await;
+        let (account, at) = (world.account(100_000).await, &node.address);
+        let (stop, stopped) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            clients.spawn(ask(account.clone(), at.clone(), stopped.clone()));
+        }
+        let task = |n| json!({"custom_id": format!("task-{n}"), "model": "brief", "request_body": chat("brief", 10)});
+        let tasks: Vec<Value> = (0..TASKS).map(task).collect();
+        let batch = account.submit(at, "high", &tasks).await;
+        let slots = text.replace("slots = 512", "slots = 511");
+        // One removed and another one added; the same back, with a setting of the server that stays changed; and once more.
+        for (server, text) in [(1, &text), (0, &slots), (1, &slots)] {
+            let (here, gone) = (&world.sims[server], &world.sims[1 - server]);
+            // Under way on the server that goes, answered after it has gone.
+            let (asked, asking, slow_at) = (gone.calls(), account.clone(), at.clone());
+            let slow = JoinSet::from_iter([async move { asking.chat(&slow_at, &chat("slow", 10)).await.status }]);
+            until("more requests are under way", async || (gone.calls() > asked + 20).then_some(())).await;
+            let before = here.calls();
+            world.overwrite_configuration(&served_by(text, server));
+            node.reload();
+            until("the new server is asked", async || (here.calls() > before + 20).then_some(())).await;
+            assert_eq!(slow.join_all().await, [200]);
+            until("and it alone", async || {
+                let (calls, seen) = (gone.calls(), here.calls());
+                until("requests come", async || (here.calls() > seen + 50).then_some(())).await;
+                (gone.calls() == calls).then_some(())
+            })
+            .await;
+        }
+        stop.send(true).unwrap();
+        let answered: u64 = clients.join_all().await.into_iter().sum();
+        each_task_once(&account, at, &batch, TASKS).await;
+        assert_eq!(account.usage(at).await.len() as u64, answered + 3 + TASKS as u64);
         world.settled().await;
     }
 
