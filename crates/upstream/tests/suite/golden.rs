@@ -146,13 +146,14 @@ async fn call<'a>(replica: &Replica, path: &str, client: &Part, setting: &impl F
         Err(fault) => return told(&format!("400, and the server is not asked: {}", fault.message), "", None),
     };
     let number = |name: &str| setting(name).map(|text| text.parse().unwrap());
-    let upload = kind.hears().then(|| {
+    let sound = kind.hears().then(|| {
         let content = Content::Memory(Bytes::from_static(b"RIFF, a sound"));
-        Arc::new(Upload { content, name: "sound.wav".to_owned(), content_type: "audio/wav".to_owned() })
+        Arc::new(Upload { field: "file", content, name: "sound.wav".to_owned(), content_type: "audio/wav".to_owned() })
     });
     let call = Call {
         kind,
-        upload,
+        native: None,
+        uploads: sound.into_iter().collect(),
         upstream_model: Some(UPSTREAM_MODEL),
         public_id: "id_1".to_owned(),
         public_model: "m",
