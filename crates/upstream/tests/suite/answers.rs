@@ -400,6 +400,7 @@ async fn a_whole_answer_that_comes_as_a_stream_is_put_together() {
         let call = Call { answers, ..whole() };
         assert_eq!(world.refused(raw(pieces, End::Done), call).await.kind, kind, "{pieces:?}");
         world.fleet.reload(Vec::new()).unwrap();
+        world.fleet.let_go(Duration::ZERO, |_| true);
         world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OPENAI, &world.sim.base_url()).unwrap()]).unwrap();
     }
     world.end().await;

@@ -103,12 +103,14 @@ async fn nonsense_is_no_answer() {
         let error = world.refused(raw(&[body], End::Done), whole()).await;
         assert_eq!((error.kind, error.retry), (CallErrorKind::BadAnswer, Retry::OtherReplica), "{body}");
         world.fleet.reload(Vec::new()).unwrap();
+        world.fleet.let_go(Duration::ZERO, |_| true);
         world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OPENAI, &world.sim.base_url()).unwrap()]).unwrap();
     }
     for body in ["", "data: [DONE]\n\n", "data: nonsense\n\n", ": ping\n\n"] {
         let error = world.refused(raw(&[body], End::Done), streaming()).await;
         assert_eq!((error.kind, error.retry), (CallErrorKind::BadAnswer, Retry::OtherReplica), "{body}");
         world.fleet.reload(Vec::new()).unwrap();
+        world.fleet.let_go(Duration::ZERO, |_| true);
         world.fleet.reload(vec![UpstreamConfig::new("gpu-1", Kind::OPENAI, &world.sim.base_url()).unwrap()]).unwrap();
     }
     world.end().await;
