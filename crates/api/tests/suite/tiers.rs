@@ -195,6 +195,32 @@ both! {
         server.stop().await;
     }
 
+    async fn who_stands_in_line_goes_to_the_servers_of_a_reload(backend) {
+        let server = TestServer::start().on(backend).with_slots(1).with_second_sim().await;
+        let serve_on = |name: &str| {
+            let fleet = server.gateway.fleet();
+            let config = ["sim", "sim-2"].map(|name| fleet.known(name).unwrap().config().clone());
+            fleet.reload(config.into_iter().filter(|one| one.name() == name).collect()).unwrap();
+            let catalog = server.gateway.catalog();
+            let models = catalog.models().iter().map(|model| {
+                let mut model = (**model).clone();
+                model.upstreams = vec![name.to_owned()];
+                model
+            });
+            server.gateway.reload(Catalog::new(catalog.version(), models.collect()).unwrap());
+        };
+        serve_on("sim");
+        let person = occupy(&server).await;
+        let waiting = sent(flex(&server));
+        until_waiting(&server, 1).await;
+        serve_on("sim-2");
+        assert_eq!(answer_of(waiting).await["service_tier"], "flex");
+        let other = server.other_sim.as_ref().unwrap();
+        assert_eq!((server.sim.calls(), other.calls(), server.sim.aborted()), (1, 1, 0));
+        drop(person);
+        server.stop().await;
+    }
+
     async fn a_batch_s_tasks_have_their_batch_s_class(backend) {
         let server = TestServer::start().on(backend).with_worker().await;
         let messages = json!([{ "role": "user", "content": "hi" }]);

@@ -194,6 +194,41 @@ async fn reload_keeps_what_did_not_change() {
 }
 
 #[tokio::test]
+async fn a_drain_outlasts_reloads_and_who_is_removed_stays_known_for_a_while() {
+    let world = World::of(Kind::VLLM).await;
+    let config = world.replica().config().clone();
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let drained = world.fleet.set_drained(names(&["gpu-1", "nobody"]));
+    assert_eq!(drained, [("gpu-1".to_owned(), true)]);
+    assert_eq!(world.fleet.set_drained(names(&["gpu-1"])), []);
+    let serves = || world.replica().serves("qwen", [CallKind::Chat].into_iter());
+    let mut changed = config.clone();
+    changed.slots = Some(4);
+    for config in [config.clone(), changed] {
+        world.fleet.reload(vec![config]).unwrap();
+        assert_eq!((world.replica().standing(ADA), serves()), (Standing::Refuses, false));
+        assert!(world.replica().passes_health_check(), "its health is another matter");
+    }
+    let kept = UpstreamConfig::new("b", Kind::OPENAI, "http://127.0.0.1:9").unwrap();
+    let before = world.replica();
+    world.fleet.reload(vec![kept.clone()]).unwrap();
+    assert!(world.fleet.replica("gpu-1").is_none());
+    assert!(Arc::ptr_eq(&before, &world.fleet.known("gpu-1").unwrap()));
+    assert!(!world.fleet.let_go(Duration::from_secs(60), |_| true), "too soon");
+    assert!(!world.fleet.let_go(Duration::ZERO, |_| false), "something is under way");
+    world.fleet.reload(vec![kept.clone(), before.config().clone()]).unwrap();
+    assert!(Arc::ptr_eq(&before, &world.replica()) && world.fleet.leaving().is_empty(), "it has come back");
+    world.fleet.reload(vec![kept]).unwrap();
+    assert!(world.fleet.let_go(Duration::ZERO, |name| name == "gpu-1"));
+    assert!(world.fleet.known("gpu-1").is_none() && world.fleet.leaving().is_empty());
+    let again = world.fleet.reload(vec![config]);
+    assert!(again.is_ok() && world.replica().is_drained(), "it goes by its name");
+    assert_eq!(world.fleet.set_drained(names(&[])), [("gpu-1".to_owned(), false)]);
+    assert_eq!((world.replica().standing(ADA), serves()), (Standing::Takes, true));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn many_calls_at_once_are_counted_to_zero() {
     let world = World::of(Kind::VLLM).await;
     world.sim.script_all(Behaviour::Answer(of(10)));
