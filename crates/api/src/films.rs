@@ -72,12 +72,13 @@ pub(crate) async fn given_up(app: &App, caller: &AccountCaller, id: &PathText) -
 }
 
 /// A film, once it is there.
-pub(crate) fn content(app: &App, row: &FilmRow, headers: &HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn content(app: &App, row: &FilmRow, headers: &HeaderMap) -> Result<Response, ApiError> {
     let Some(film) = &row.film else {
         let message = format!("There is no film yet: its job is {}.", row.status.name());
         return Err(ApiError::new(Code::NotFound, message));
     };
-    let (id, filename) = (row.id.to_string(), format!("{}.mp4", row.id));
-    let download = Download { id, bytes: film.bytes, content_type: "video/mp4", filename: &filename };
+    let file = app.films.file(film).await;
+    let (id, filename) = (row.id.to_string(), format!("{}.{}", row.id, file.name()));
+    let download = Download { id, bytes: film.bytes, content_type: file.content_type(), filename: &filename };
     download.answer(headers, |range| app.films.content(film, range))
 }

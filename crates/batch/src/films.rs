@@ -10,7 +10,7 @@ pub(crate) mod outcome;
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use batchin_domain::{
-    AccountId, AspectRatio, Frame, RequestId, Timestamp, VideoId,
+    AccountId, AspectRatio, FilmFile, Frame, RequestId, Timestamp, VideoId,
     film::{DEFAULT_FILM_SECONDS, MAX_FILM_SECONDS},
 };
 use batchin_files::{Blobs, ContentError, Files, WriteFileError};
@@ -19,7 +19,7 @@ use batchin_store::{
     BlobRange, FilmOrder, FilmPage, FilmRow, FilmRows, IdempotencyScope, NewFilm, StoreError, StoredAnswer, StoredFilm,
 };
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tokio::sync::Notify;
 use tracing::info;
 
@@ -198,6 +198,16 @@ impl Films {
     ) -> impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static {
         let (offset, len) = (range.start, range.end.saturating_sub(range.start));
         self.blobs.content(&[BlobRange { blob: film.blob.clone(), offset, len }])
+    }
+
+    /// What a film's file is. One that is gone is told where it is read.
+    pub async fn file(&self, film: &StoredFilm) -> FilmFile {
+        let mut begins = Vec::with_capacity(FilmFile::HEAD);
+        let mut pieces = std::pin::pin!(self.content(film, 0..film.bytes.min(FilmFile::HEAD as u64)));
+        while let Some(Ok(piece)) = pieces.next().await {
+            begins.extend_from_slice(&piece);
+        }
+        FilmFile::told_by(&begins).unwrap_or(FilmFile::Mp4)
     }
 
     pub(crate) fn wake(&self) -> Arc<Notify> {

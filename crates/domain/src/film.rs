@@ -56,6 +56,50 @@ impl AspectRatio {
     }
 }
 
+listed! {
+    /// A file that holds a film, by the ending of its name.
+    pub enum FilmFile {
+        /// MP4, or `QuickTime`, of which it was made.
+        Mp4 => "mp4",
+        /// `WebM`, or Matroska, of which it is a part.
+        Webm => "webm",
+        /// AVI.
+        Avi => "avi",
+        /// Animated `WebP`.
+        Webp => "webp",
+        /// GIF.
+        Gif => "gif",
+    }
+}
+
+impl FilmFile {
+    /// Bytes that tell what a file is.
+    pub const HEAD: usize = 12;
+
+    /// What a file is that begins so: ISO/IEC 14496-12 (`ftyp`), EBML, RIFF with its form, GIF.
+    pub fn told_by(begins: &[u8]) -> Option<Self> {
+        const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
+        match (begins.get(..4)?, begins.get(4..8), begins.get(8..12)) {
+            (_, Some(b"ftyp"), _) => Some(Self::Mp4),
+            (b"RIFF", _, Some(b"AVI ")) => Some(Self::Avi),
+            (b"RIFF", _, Some(b"WEBP")) => Some(Self::Webp),
+            (b"GIF8", ..) => Some(Self::Gif),
+            (begins, ..) => (begins == EBML).then_some(Self::Webm),
+        }
+    }
+
+    /// The media type of its bytes.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Mp4 => "video/mp4",
+            Self::Webm => "video/webm",
+            Self::Avi => "video/x-msvideo",
+            Self::Webp => "image/webp",
+            Self::Gif => "image/gif",
+        }
+    }
+}
+
 /// A picture's size, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -187,6 +231,23 @@ mod tests {
         assert_eq!(film_ms(1, 29_970), Some(33));
         assert_eq!((film_ms(9, 0), film_ms(u64::MAX, 1)), (None, None));
         assert!(film_ms(97, 24_000).unwrap() <= most_film_ms(4));
+    }
+
+    #[test]
+    fn films_are_told_by_their_first_bytes() {
+        for (begins, file) in [
+            (&b"\0\0\0\x18ftypisom"[..], Some(FilmFile::Mp4)),
+            (b"\x1a\x45\xdf\xa3\x9f", Some(FilmFile::Webm)),
+            (b"RIFF\x10\0\0\0AVI LIST", Some(FilmFile::Avi)),
+            (b"RIFF\x10\0\0\0WEBPVP8X", Some(FilmFile::Webp)),
+            (b"GIF89a", Some(FilmFile::Gif)),
+            (b"RIFF\x10\0\0\0WAVE", None),
+            (b"RIFF", None),
+            (b"<html><body>", None),
+            (b"", None),
+        ] {
+            assert_eq!(FilmFile::told_by(begins), file);
+        }
     }
 
     #[test]

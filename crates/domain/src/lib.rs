@@ -27,7 +27,7 @@ pub use call::{CallKind, Capability, Makes};
 pub use class::{Class, Priority};
 pub use clock::{Clock, IdSource};
 pub use file::FilePurpose;
-pub use film::{AspectRatio, FilmStatus, FilmStyle, Frame};
+pub use film::{AspectRatio, FilmFile, FilmStatus, FilmStyle, Frame};
 pub use id::{AccountId, BatchId, FileId, KeyId, NodeId, RequestId, TaskId, TransferId, VideoId};
 pub use measure::{Counts, Measure};
 pub use money::{Amount, Balance};

@@ -1,6 +1,6 @@
 //! Holds: fetching a film from its server into our store, and measuring it there.
 
-use batchin_domain::film::film_ms;
+use batchin_domain::{FilmFile, film::film_ms};
 use batchin_files::Blobs;
 use batchin_gateway::{FilmSeat, FilmTrouble, Gateway};
 use batchin_store::{FilmClaim, StoredFilm};
@@ -10,9 +10,6 @@ use super::{folder_of, mp4};
 
 /// The largest film that is taken, in bytes: a minute of 4K has less.
 pub(crate) const MAX_FILM_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-
-/// Bytes that tell a film from what is none.
-const HEAD: usize = 8;
 
 /// A film that lies in our store.
 pub(crate) struct Fetched {
@@ -56,14 +53,14 @@ pub(crate) async fn fetch(
     let blob = format!("{}/{}", folder_of(claim.video), claim.epoch);
     let mut pieces = seat.content(remote).await.map_err(NotFetched::Broken)?.ok_or(NotFetched::Gone)?;
     let mut writer = blobs.writer(&blob).map_err(not_stored)?;
-    let (mut bytes, mut begins) = (0_u64, Vec::with_capacity(HEAD));
+    let (mut bytes, mut begins) = (0_u64, Vec::with_capacity(FilmFile::HEAD));
     let broken = loop {
         match pieces.next().await {
             Ok(None) => break None,
             Err(cause) => break Some(NotFetched::Broken(cause)),
             Ok(Some(piece)) => {
                 bytes = bytes.saturating_add(piece.len() as u64);
-                begins.extend(piece.iter().take(HEAD - begins.len()));
+                begins.extend(piece.iter().take(FilmFile::HEAD - begins.len()));
                 if bytes > MAX_FILM_BYTES {
                     break Some(NotFetched::TooLarge);
                 }
@@ -77,7 +74,7 @@ pub(crate) async fn fetch(
         }
     };
     // A page that says what is wrong is no film, whatever its status.
-    let broken = broken.or_else(|| (!is_film(&begins)).then_some(NotFetched::Gone));
+    let broken = broken.or_else(|| FilmFile::told_by(&begins).is_none().then_some(NotFetched::Gone));
     if let Some(broken) = broken {
         // What is left of it goes with the job.
         let _ = writer.abort().await;
@@ -91,15 +88,6 @@ pub(crate) async fn fetch(
     };
     let asked = u64::from(length.seconds) * 1_000;
     Ok(Fetched { film: StoredFilm { blob, bytes, ms: measured.unwrap_or(asked) }, estimated: measured.is_none() })
-}
-
-/// Whether a file begins as films do: MP4 (ISO/IEC 14496-12, `ftyp`), Matroska and WebM (EBML), AVI and WebP (RIFF), GIF.
-fn is_film(begins: &[u8]) -> bool {
-    const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
-    begins.get(4..8) == Some(b"ftyp")
-        || begins.starts_with(&EBML)
-        || begins.starts_with(b"RIFF")
-        || begins.starts_with(b"GIF8")
 }
 
 async fn measured(blobs: &Blobs, blob: &str, bytes: u64, fps: u32) -> Result<Option<u64>, NotFetched> {

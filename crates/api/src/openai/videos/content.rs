@@ -22,8 +22,12 @@ use crate::{
     ("id" = String, Path),
     ("variant" = Option<String>, Query, description = "`video`, which is all that there is"),
     ("Range" = Option<String>, Header, description = "One range of bytes")), responses(
-    (status = 200, description = "All of it", content_type = "video/mp4", body = Vec<u8>),
-    (status = 206, description = "The range", content_type = "video/mp4", body = Vec<u8>),
+    (status = 200, description = "All of it", content(
+        (Vec<u8> = "video/mp4"), (Vec<u8> = "video/webm"), (Vec<u8> = "video/x-msvideo"), (Vec<u8> = "image/webp"),
+        (Vec<u8> = "image/gif"))),
+    (status = 206, description = "The range", content(
+        (Vec<u8> = "video/mp4"), (Vec<u8> = "video/webm"), (Vec<u8> = "video/x-msvideo"), (Vec<u8> = "image/webp"),
+        (Vec<u8> = "image/gif"))),
     (status = 400, description = "There is no such variant", body = ApiError),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError),
     (status = 404, description = "No such film in this account, or not yet", body = ApiError),
@@ -40,5 +44,5 @@ pub(crate) async fn content(
         return Err(invalid("variant", "must be `video`: no pictures are made of films here"));
     }
     let row = named(&app, &caller, &id).await?;
-    films::content(&app, &row, &headers)
+    films::content(&app, &row, &headers).await
 }
