@@ -21,7 +21,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(120);
 const MONEY: Duration = Duration::from_secs(5);
 
 /// Codes by which servers of films say that they failed themselves.
-const SERVER_FAULTS: [&str; 3] = ["server_error", "internal_error", "internal_server_error"];
+const SERVER_FAULTS: [&str; 4] = ["server_error", "internal_error", "internal_server_error", "generation_failed"];
 
 /// What came of a job.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ fn after_upstream(failure: UpstreamFailure, tries: u32) -> Next {
                 fail(Code::UpstreamError, "The model servers failed.")
             }
         }),
-        (Again::Never, Some(said)) => failed(*said),
+        (Again::Never, Some(said)) => told(*said),
         (Again::Never, None) => fail(Code::UpstreamError, "The model server failed."),
     }
 }
@@ -141,6 +141,11 @@ fn failed(said: UpstreamError) -> Next {
     if !is_of_request {
         return fail(Code::UpstreamError, "The model server failed at the film.");
     }
+    told(said)
+}
+
+/// In a server's own words, or in ours where no server can be asked: the request is at fault.
+fn told(said: UpstreamError) -> Next {
     let code = said.code.unwrap_or_else(|| Code::InvalidRequest.name().to_owned());
     Next::Fail(FilmError { code, message: said.message })
 }
@@ -200,12 +205,36 @@ mod tests {
         };
         assert_eq!(code(next(said(Some(400), None), 0)), "invalid_request");
         assert_eq!(code(next(said(None, Some("moderation_blocked")), 0)), "moderation_blocked");
-        for hidden in
-            [said(Some(500), None), said(Some(503), Some("oom")), said(None, None), said(None, Some("server_error"))]
-        {
+        for hidden in [
+            said(Some(500), None),
+            said(Some(503), Some("oom")),
+            said(None, None),
+            said(None, Some("server_error")),
+            said(None, Some("generation_failed")),
+        ] {
             let Next::Fail(error) = next(hidden, 0) else { panic!("no end") };
             assert_eq!((error.code.as_str(), error.message.contains("unsafe")), ("upstream_error", false));
         }
+    }
+
+    #[test]
+    fn what_no_server_takes_is_told() {
+        let said = UpstreamError {
+            message: "`prompt` must not".to_owned(),
+            param: None,
+            code: None,
+            kind: None,
+            status: None,
+        };
+        let failure = UpstreamFailure {
+            status: None,
+            timed_out: false,
+            again: Again::Never,
+            said: Some(Box::new(said)),
+            alike: false,
+        };
+        let Next::Fail(error) = next(Came::NotBegun(TaskError::Upstream(failure)), 0) else { panic!("no end") };
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("invalid_request", "`prompt` must not"));
     }
 
     #[test]
