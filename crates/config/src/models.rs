@@ -3,12 +3,13 @@
 //! A model without a price for something it can do is a fault: nothing is served for free by accident.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{CallKind, Capability, Class, ClassPrices, FilmStyle, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit, TokenInput};
 use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
-use batchin_upstream::{Fim, Kind as Server, UpstreamConfig};
+use batchin_upstream::{Fim, Kind as Server, Mark, UpstreamConfig, Workflow};
 
 use super::upstreams::ENGINE_UPSTREAM;
 
@@ -359,7 +360,9 @@ fn check_references(scope: &Scope<'_>, upstreams: &[String]) {
 fn check_servers(scope: &Scope<'_>, servers: &[UpstreamConfig]) {
     let capabilities = scope.list(&CAPABILITIES);
     for (name, _) in scope.list(&UPSTREAMS) {
-        let written = servers.iter().find(|server| server.name() == name).map(UpstreamConfig::kind);
+        let written = servers.iter().find(|server| server.name() == name);
+        let workflow = written.and_then(|server| server.workflow.as_ref());
+        let written = written.map(UpstreamConfig::kind);
         // The name is kept for it.
         let Some(kind) = (name == ENGINE_UPSTREAM).then_some(Server::EMBEDDED).or(written) else { continue };
         for (word, place) in &capabilities {
@@ -369,6 +372,14 @@ fn check_servers(scope: &Scope<'_>, servers: &[UpstreamConfig]) {
                 let able = able.join(", ");
                 let message = format!(
                     "upstream \"{name}\" is of kind {kind}, which cannot do \"{word}\"; kinds that can: {able}"
+                );
+                scope.faults.add(place, FaultKind::Value, message);
+            }
+            let takes_no_length =
+                |workflow: &Arc<Workflow>| ![Mark::Frames, Mark::Seconds].into_iter().any(|mark| workflow.takes(mark));
+            if word == Capability::Video.name() && workflow.is_some_and(takes_no_length) {
+                let message = format!(
+                    "the workflow of upstream \"{name}\" has neither {{{{frames}}}} nor {{{{seconds}}}}: every film would have the same length"
                 );
                 scope.faults.add(place, FaultKind::Value, message);
             }

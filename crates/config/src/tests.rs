@@ -7,6 +7,8 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 
+mod workflows;
+
 /// Reads `text` as a file named `batchin.toml`, with these variables.
 fn load_with(text: &str, variables: &[(&str, &str)], flags: Flags) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -107,7 +109,7 @@ api_key_file = "/nonexistent/key"
 
 [[upstreams]]
 name = "gpu-1"
-kind = "comfyui"
+kind = "cosyvoice"
 base_url = "http://10.0.0.6"
 
 [[models]]
@@ -147,7 +149,7 @@ fil = 0.2
     batchin.toml:28:14: there is no upstream "gpu-2"; did you mean "gpu-1"?
     batchin.toml:31:21: models[0].max_output_tokens is above context_length (100)
     batchin.toml:36:6: "b" already names the model "a"
-    batchin.toml:38:17: upstream "gpu-1" is of kind comfyui, which cannot do "embeddings"; kinds that can: openai, vllm, sglang, llamacpp, ollama, vllm-omni, embedded
+    batchin.toml:38:17: upstream "gpu-1" is of kind cosyvoice, which cannot do "embeddings"; kinds that can: openai, vllm, sglang, llamacpp, ollama, vllm-omni, embedded
     batchin.toml:41:13: models[1].pricing.std_input must have at most 6 decimals
     batchin.toml:43:7: models[1].pricing.batch.low must be above 0; nothing is served for free
     batchin.toml:44:1: unknown key pricing.batch.fil; did you mean fill?

@@ -1,10 +1,17 @@
 //! Holds: `[[upstreams]]`: the model servers.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use batchin_settings::{Collector, Document, FaultKind, Kind, Preset, Scope, Setting, settings};
-use batchin_upstream::{ConfigError, Kind as Server, LimitName, MAX_NAME_BYTES, UpstreamConfig, is_name};
+use batchin_upstream::{
+    ConfigError, Kind as Server, LimitName, MAX_NAME_BYTES, MAX_WORKFLOW_BYTES, UpstreamConfig, Workflow,
+    WorkflowError, is_name,
+};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
@@ -88,6 +95,18 @@ settings! {
         preset: Preset::Integer(24_000),
         doc: "Samples a second of sound that it sends without a head: 22050 for CosyVoice's first version (cosyvoice alone).",
     };
+    const WORKFLOW_FILE: Setting = Setting {
+        path: "workflow_file",
+        kind: Kind::Path,
+        preset: Preset::Absent { example: "\"/etc/batchin/flux.json\"" },
+        doc: "The workflow that it runs, as ComfyUI exports it for its API, with marks such as {{prompt}} (comfyui alone, which needs it).",
+    };
+    const OUTPUT_NODE: Setting = Setting {
+        path: "output_node",
+        kind: Kind::Text,
+        preset: Preset::Absent { example: "\"9\"" },
+        doc: "The node of the workflow that saves what was made (comfyui alone, which needs it).",
+    };
     const STREAM_OPTIONS: Setting = Setting {
         path: "stream_options",
         kind: Kind::Flag,
@@ -147,6 +166,7 @@ fn build(
     let (priority_enabled, stream_options) = (scope.flag(&PRIORITY_ENABLED), scope.flag(&STREAM_OPTIONS));
     let limit_name = LimitName::named(&scope.text(&LIMIT_NAME)).unwrap_or_default();
     let (kind, address) = server?;
+    let workflow = workflow(scope, kind);
     let mut built = match UpstreamConfig::new(name, kind, &address) {
         Ok(built) => built,
         Err(ConfigError::BaseUrl) => {
@@ -155,7 +175,7 @@ fn build(
             return None;
         }
         // Told already.
-        Err(ConfigError::Name | ConfigError::ApiKey | ConfigError::Zero(_)) => return None,
+        Err(ConfigError::Name | ConfigError::ApiKey | ConfigError::Zero(_) | ConfigError::Workflow) => return None,
     };
     (built.connect_timeout, built.first_byte_timeout, built.idle_timeout) = timeouts;
     built.api_key = api_key;
@@ -165,7 +185,43 @@ fn build(
     built.priority_enabled = priority_enabled;
     built.limit_name = limit_name;
     built.stream_options = stream_options;
+    built.workflow = workflow;
     Some(built)
+}
+
+/// What a server runs that does nothing else.
+fn workflow(scope: &Scope<'_>, kind: Server) -> Option<Arc<Workflow>> {
+    let settings = [&WORKFLOW_FILE, &OUTPUT_NODE];
+    if !kind.needs_workflow {
+        for setting in settings.into_iter().filter(|setting| scope.is_set(setting)) {
+            scope.fault(setting, FaultKind::Value, format!("does not go with kind \"{kind}\""));
+        }
+        return None;
+    }
+    for (setting, example) in settings.into_iter().zip(["\"/etc/batchin/flux.json\"", "\"9\""]) {
+        if !scope.is_set(setting) {
+            let message = format!("is missing; kind \"{kind}\" needs it, for example {example}");
+            scope.fault(setting, FaultKind::Missing, message);
+        }
+    }
+    let (path, output) = (scope.readable_file(&WORKFLOW_FILE)?, scope.optional_text(&OUTPUT_NODE)?);
+    // That it cannot be opened was told.
+    let text = read_workflow(&path)?;
+    match Workflow::parse(&text, &output) {
+        Ok(workflow) => Some(Arc::new(workflow)),
+        Err(cause) => {
+            let setting = if matches!(cause, WorkflowError::NoOutput { .. }) { &OUTPUT_NODE } else { &WORKFLOW_FILE };
+            scope.fault(setting, FaultKind::Value, format!("{} {cause}", path.display()));
+            None
+        }
+    }
+}
+
+/// A file's text, up to where it is too long to be a workflow.
+fn read_workflow(path: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(MAX_WORKFLOW_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn api_key(scope: &Scope<'_>) -> Option<SecretString> {

@@ -137,8 +137,12 @@ pub struct Adapter {
     pub(crate) speech: Speaking,
     /// Whether it is told how pictures are to come: a server of another kind sends them in base64 whatever it is told.
     pub(crate) told_how_pictures_come: bool,
+    /// Whether it takes names of files out of prompts, and reads those files.
+    pub(crate) reads_files_by_prompt: bool,
     /// How it is asked for films, where it makes any.
     pub(crate) film: Option<FilmManner>,
+    /// Whether it does nothing but what stands in a workflow that the operator wrote.
+    pub needs_workflow: bool,
 }
 
 /// What servers of language models can do.
@@ -177,7 +181,9 @@ const ANY: Adapter = Adapter {
     most_stops: usize::MAX,
     speech: Speaking::AsAsked,
     told_how_pictures_come: true,
+    reads_files_by_prompt: false,
     film: None,
+    needs_workflow: false,
 };
 
 /// How a server is asked for what stands between a prompt and a `suffix`.
@@ -204,15 +210,26 @@ pub(crate) enum Speaking {
     ByForm,
 }
 
-/// In whose words a kind of server takes films; `film.rs` has them.
+/// How a kind of server is had to make films.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FilmManner {
+    /// By jobs of its own.
+    Jobs(FilmJobs),
+    /// By the operator's workflow.
+    Workflow,
+}
+
+/// In whose words a kind of server takes jobs that make films; `film.rs` has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FilmJobs {
     /// OpenAI's, as JSON.
     OpenAi,
     /// OpenAI's with frames and their rate, as a form alone.
     Form,
     /// The same as JSON; a number of seconds is one.
     Frames,
+    /// stable-diffusion.cpp's own.
+    Sdcpp,
 }
 
 /// What a server counts in every chunk when asked to.

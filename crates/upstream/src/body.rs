@@ -1,13 +1,16 @@
 //! Holds: a call's body as one server wants it.
 
 use batchin_domain::{CallKind, Capability};
-use batchin_openai::{Limit, LimitName, Pictures, Rewrite, Wanted, rewrite};
+use batchin_openai::{
+    InvalidRequest, Limit, LimitName, PictureAsked, Pictures, Rewrite, Wanted, picture_asked, rewrite,
+};
 use bytes::Bytes;
 
 use crate::{
     adapters::{Counts, Kind, PriorityOrder},
     call::Call,
     config::UpstreamConfig,
+    failure::CallError,
     middle::Middle,
 };
 
@@ -127,6 +130,27 @@ fn picture_members(call: &Call<'_>, manner: Manner, remove: &mut Vec<&'static st
         remove.extend(SHOWN);
     }
     set
+}
+
+/// What stable-diffusion.cpp reads a file for, by a name that follows.
+const FILE_IN_A_PROMPT: &str = "<lora:";
+
+/// Whether a server of this kind may be given what is to be seen on pictures.
+pub(crate) fn check_pictured(call: &Call<'_>, kind: Kind) -> Result<(), CallError> {
+    if !kind.reads_files_by_prompt || call.kind.needs() != Capability::Images {
+        return Ok(());
+    }
+    let PictureAsked { prompt, .. } = picture_asked(&call.body);
+    check_prompt(&prompt)
+}
+
+/// Refuses a prompt that would have a server read files of its own.
+pub(crate) fn check_prompt(prompt: &str) -> Result<(), CallError> {
+    if prompt.to_ascii_lowercase().contains(FILE_IN_A_PROMPT) {
+        let message = format!("`prompt` must not contain {FILE_IN_A_PROMPT}, which names a file of the model server's");
+        return Err(CallError::unfit(InvalidRequest::at("prompt", message)));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //!
 //! Once built, an address is a real one and every bound makes sense. A debug print shows the name and the kind only.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use batchin_openai::LimitName;
 use http::{HeaderValue, Uri, uri::Scheme};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::adapters::Kind;
+use crate::{adapters::Kind, workflow::Workflow};
 
 /// What CosyVoice's second and third versions make of a second; its first makes 22,050 samples.
 const USUAL_SAMPLE_RATE: u32 = 24_000;
@@ -60,6 +60,8 @@ pub struct UpstreamConfig {
     pub stream_options: bool,
     /// Samples a second of sound that a server sends without a head.
     pub sample_rate: u32,
+    /// What a server runs that does nothing else.
+    pub workflow: Option<Arc<Workflow>>,
 }
 
 /// A setting of an upstream is wrong. The texts are for the operator.
@@ -77,6 +79,9 @@ pub enum ConfigError {
     /// A number that must be positive is zero.
     #[error("`{0}` must be more than 0")]
     Zero(&'static str),
+    /// Its kind runs workflows, and it has none; or it has one that its kind does not run.
+    #[error("a workflow goes with kinds that run one, which need it")]
+    Workflow,
 }
 
 /// The upstreams as configured cannot be used. The texts are for the operator.
@@ -137,6 +142,7 @@ impl UpstreamConfig {
             limit_name: LimitName::default(),
             stream_options: true,
             sample_rate: USUAL_SAMPLE_RATE,
+            workflow: None,
         })
     }
 
@@ -168,6 +174,9 @@ impl UpstreamConfig {
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == Some(0)) {
             return Err(ConfigError::Zero(name));
         }
+        if self.kind.needs_workflow != self.workflow.is_some() {
+            return Err(ConfigError::Workflow);
+        }
         self.authorization().map(drop)
     }
 
@@ -191,6 +200,7 @@ impl PartialEq for UpstreamConfig {
         };
         (&self.name, self.kind, &self.address) == (&other.name, other.kind, &other.address)
             && bounds(self) == bounds(other)
+            && self.workflow == other.workflow
             && key(self) == key(other)
     }
 }

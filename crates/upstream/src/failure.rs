@@ -55,6 +55,9 @@ pub enum CallErrorKind {
     /// Not asked at all, or in vain: a server of its kind cannot do this with the model.
     #[error("the model server cannot do this with the model")]
     Unfit,
+    /// It does not run its workflow to an end that has what was asked for.
+    #[error("the model server does not run its workflow")]
+    Workflow,
     /// Not asked at all: the breaker is open or cooling down.
     #[error("the model server is not being asked after failures")]
     Unavailable,

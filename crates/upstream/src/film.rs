@@ -5,10 +5,11 @@
 use batchin_domain::{Frame, film::film_ms};
 use batchin_openai::{UpstreamError, upstream_error_message};
 use bytes::Bytes;
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    adapters::{FilmManner, Path},
+    adapters::{FilmJobs, Path},
     breaker::Asker,
     form::Form,
 };
@@ -62,7 +63,13 @@ pub(crate) struct FilmBody {
     pub(crate) bytes: Bytes,
 }
 
-impl FilmManner {
+/// Frames that models of video make, at least so many: a multiple of four and one more, as the first is coded by itself.
+/// Servers round down to that, and a film would be shorter than it is asked for.
+pub(crate) const fn whole_frames(least: u64) -> u64 {
+    least.saturating_add(2) / 4 * 4 + 1
+}
+
+impl FilmJobs {
     /// What begins a job.
     pub(crate) fn body(self, ask: &FilmAsk<'_>) -> FilmBody {
         let FilmAsk { prompt, upstream_model: model, seconds, fps, .. } = *ask;
@@ -86,13 +93,48 @@ impl FilmManner {
                     ("num_frames", &frames.to_string()),
                 ],
             ),
+            Self::Sdcpp => json_body(&json!({ "prompt": prompt, "width": ask.frame.width, "height": ask.frame.height,
+                "video_frames": whole_frames(frames), "fps": fps })),
         }
     }
 
     /// Where jobs are begun.
+    pub(crate) const fn begins(self) -> Path {
+        match self {
+            Self::OpenAi | Self::Form | Self::Frames => Path::BelowBase("/videos"),
+            Self::Sdcpp => Path::AtRoot("/sdcpp/v1/vid_gen"),
+        }
+    }
+
+    /// Where they are asked for, by their names behind it.
     pub(crate) const fn jobs(self) -> Path {
         match self {
             Self::OpenAi | Self::Form | Self::Frames => Path::BelowBase("/videos"),
+            Self::Sdcpp => Path::AtRoot("/sdcpp/v1/jobs"),
+        }
+    }
+
+    /// What stands behind a job's name where its film is.
+    pub(crate) const fn content(self) -> &'static str {
+        match self {
+            Self::OpenAi | Self::Form | Self::Frames => "/content",
+            Self::Sdcpp => "",
+        }
+    }
+
+    /// Whether films lie in what is said of their jobs, in base64.
+    pub(crate) const fn inlays(self) -> bool {
+        match self {
+            Self::OpenAi | Self::Form | Self::Frames => false,
+            Self::Sdcpp => true,
+        }
+    }
+
+    /// How a job is left, and what stands behind its name then.
+    pub(crate) const fn leaves(self) -> (Method, &'static str) {
+        match self {
+            Self::OpenAi | Self::Form | Self::Frames => (Method::DELETE, ""),
+            Self::Sdcpp => (Method::POST, "/cancel"),
         }
     }
 
@@ -126,15 +168,18 @@ impl FilmManner {
 }
 
 /// Whether it can stand in a path as it is.
-fn is_remote(id: &str) -> bool {
+pub(crate) fn is_remote(id: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=MAX_REMOTE_BYTES).contains(&id.len()) && id.bytes().all(is_plain) && !id.starts_with('.')
 }
 
 /// How long a film lasts that is described so, in milliseconds: by its frames, or as it says.
 fn delivered(said: &Value) -> Option<u64> {
+    // stable-diffusion.cpp has it with the film.
+    let inlaid = &said["result"];
+    let (said, frames) = if inlaid.is_object() { (inlaid, "frame_count") } else { (said, "num_frames") };
     let positive = |name: &str| said[name].as_f64().filter(|number| number.is_finite() && *number > 0.0);
-    let by_frames = said["num_frames"].as_u64().zip(positive("fps")).and_then(|(frames, fps)| {
+    let by_frames = said[frames].as_u64().zip(positive("fps")).and_then(|(frames, fps)| {
         // Thousandths of a frame: 29.97 is as exact as anybody says it.
         let milli = (fps * 1_000.0).round();
         film_ms(frames, milli as u64)
@@ -172,16 +217,18 @@ mod tests {
 
     #[test]
     fn each_server_is_asked_in_its_words() {
-        let json = |manner: FilmManner| serde_json::from_slice::<Value>(&manner.body(&ask()).bytes).unwrap();
+        let json = |jobs: FilmJobs| serde_json::from_slice::<Value>(&jobs.body(&ask()).bytes).unwrap();
+        assert_eq!(json(FilmJobs::OpenAi), json!({"model":"wan","prompt":"a \"kite\"","seconds":"4","size":"848x480"}));
         assert_eq!(
-            json(FilmManner::OpenAi),
-            json!({"model":"wan","prompt":"a \"kite\"","seconds":"4","size":"848x480"})
-        );
-        assert_eq!(
-            json(FilmManner::Frames),
+            json(FilmJobs::Frames),
             json!({"model":"wan","prompt":"a \"kite\"","seconds":4,"size":"848x480","fps":24,"num_frames":96})
         );
-        let form = FilmManner::Form.body(&ask());
+        assert_eq!(
+            json(FilmJobs::Sdcpp),
+            json!({"prompt":"a \"kite\"","width":848,"height":480,"video_frames":97,"fps":24})
+        );
+        assert_eq!([1, 80, 81, 96, 125].map(whole_frames), [1, 81, 81, 97, 125]);
+        let form = FilmJobs::Form.body(&ask());
         assert_eq!(form.content_type, "multipart/form-data; boundary=batchin-r1");
         let text = String::from_utf8(form.bytes.to_vec()).unwrap();
         let begins =
@@ -191,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_a_server_says_of_a_job_is_understood() {
-        let state = |status, body: &str| FilmManner::state(status, body.as_bytes());
+        let state = |status, body: &str| FilmJobs::state(status, body.as_bytes());
         let running = |progress| Some(FilmState::Running { progress });
         assert_eq!(state(200, r#"{"status":"queued","progress":0}"#), running(0));
         assert_eq!(state(200, r#"{"status":"in_progress","progress":41.7}"#), running(41));
@@ -201,10 +248,17 @@ mod tests {
         assert_eq!(done(r#"{"status":"completed","num_frames":81,"fps":16,"duration_s":5.0}"#), lasts(Some(5_063)));
         assert_eq!(done(r#"{"status":"completed","num_frames":null,"fps":24,"duration_s":3.875}"#), lasts(Some(3_875)));
         assert_eq!(done(r#"{"status":"completed","seconds":"4"}"#), lasts(None));
+        let inlaid = r#"{"completed":9,"result":{"b64_json":"","fps":16,"frame_count":33,"mime_type":"video/webm"},"status":"completed"}"#;
+        assert_eq!(done(inlaid), lasts(Some(2_063)));
+        assert_eq!(state(200, r#"{"id":"job_1","queue_position":2,"result":null,"status":"generating"}"#), running(0));
         assert_eq!(done(r#"{"status":"completed","num_frames":5,"fps":0}"#), lasts(None));
-        for (status, body) in
-            [(404, ""), (404, r#"{"detail":"Not Found"}"#), (410, "{}"), (200, r#"{"status":"deleted"}"#)]
-        {
+        for (status, body) in [
+            (404, ""),
+            (404, r#"{"detail":"Not Found"}"#),
+            (410, "{}"),
+            (200, r#"{"status":"cancelled","error":{"code":"cancelled"}}"#),
+            (200, r#"{"status":"deleted"}"#),
+        ] {
             assert_eq!(state(status, body), Some(FilmState::Lost), "{status} {body}");
         }
         for (status, body) in [(200, "{}"), (200, "<html>"), (500, "oh"), (503, r#"{"status":"healthy"}"#)] {
@@ -216,14 +270,14 @@ mod tests {
     fn a_job_that_failed_says_why_with_whatever_status() {
         let body = r#"{"id":"v","status":"failed","error":{"code":400,"message":"prompt is unsafe"}}"#;
         for status in [200, 400, 500] {
-            let Some(FilmState::Failed(said)) = FilmManner::state(status, body.as_bytes()) else { panic!("{status}") };
+            let Some(FilmState::Failed(said)) = FilmJobs::state(status, body.as_bytes()) else { panic!("{status}") };
             assert_eq!((said.message.as_str(), said.status), ("prompt is unsafe", Some(400)));
         }
     }
 
     #[test]
     fn a_name_that_leads_elsewhere_is_none() {
-        let begun = |id: &str| FilmManner::begun(json!({ "id": id }).to_string().as_bytes());
+        let begun = |id: &str| FilmJobs::begun(json!({ "id": id }).to_string().as_bytes());
         assert_eq!(begun("video_gen_0a1b").as_deref(), Some("video_gen_0a1b"));
         for wrong in ["", "..", "a/b", "a?b", "a b", &"x".repeat(129)] {
             assert_eq!(begun(wrong), None, "{wrong}");

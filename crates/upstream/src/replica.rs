@@ -3,15 +3,17 @@
 //! It sends a call and classifies what comes back; it never picks a server and never retries by itself.
 
 mod asking;
+mod errands;
 mod filming;
 mod parts;
 mod speaking;
+mod workflows;
 
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -34,7 +36,7 @@ use crate::{
     absent::Absent,
     adapters::Kind,
     assembly::Assembly,
-    body::{Manner, counts_all_along, request_body},
+    body::{Manner, check_pictured, counts_all_along, request_body},
     breaker::{Asker, BreakerState, Trouble, Whose},
     call::{Call, MAX_ANSWER_BYTES},
     config::{FleetError, UpstreamConfig},
@@ -65,7 +67,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// One model server.
 pub struct Replica {
     config: UpstreamConfig,
-    transport: Transport,
+    transport: Arc<Transport>,
     targets: Targets,
     authorization: Option<HeaderValue>,
     record: Arc<Record>,
@@ -73,6 +75,8 @@ pub struct Replica {
     absent: Absent,
     /// It gets nothing new.
     drained: AtomicBool,
+    /// Workflows that were ordered.
+    orders: AtomicU64,
 }
 
 /// What a successful call brings.
@@ -143,12 +147,13 @@ impl Replica {
         let targets = Targets::of(&config).ok_or_else(|| FleetError::Address { upstream: name() })?;
         Ok(Self {
             record: Arc::new(Record::new(&config.name, seed, tasks)),
-            transport,
+            transport: Arc::new(transport),
             targets,
             authorization,
             lessons: Lessons::default(),
             absent: Absent::default(),
             drained: AtomicBool::new(false),
+            orders: AtomicU64::new(0),
             config,
         })
     }
@@ -260,6 +265,10 @@ impl Replica {
         if let Some(native) = call.native {
             return self.send(&call, || Reader::Native(native.events())).await;
         }
+        if let (Wanted::Pictures(wanted), Some(workflow)) = (call.wanted, &self.config.workflow) {
+            let given = Box::pin(self.draw(&call, (workflow, wanted))).await?;
+            return Ok(Answer::Pictures(Box::new(given)));
+        }
         let hides = counts_all_along(&call, self.kind()) && !call.continuous_usage;
         let relay = || Relay::new(&call.public_id, call.public_model, call.include_usage);
         let relay = || relay().hiding_counts(hides).in_tier(call.tier);
@@ -282,6 +291,7 @@ impl Replica {
     async fn send(&self, call: &Call<'_>, reader: impl Fn() -> Reader) -> Result<Answer, CallError> {
         let started = Instant::now();
         let middle = Middle::of(call, self.kind())?;
+        check_pictured(call, self.kind())?;
         let mut lease = Lease::take(&self.record, call.asker, started)?;
         let mut tries = self.lessons.tries(call, &self.config);
         let failed = loop {
@@ -342,6 +352,11 @@ impl Replica {
 
     fn served(&self, call: &Call<'_>, tries: &Tries) {
         self.lessons.note(call, tries, &self.config.name);
+        self.has_it(call);
+    }
+
+    /// That it has what it was asked for is told where it did not before.
+    fn has_it(&self, call: &Call<'_>) {
         if self.absent.answered(call.public_model, call.kind) {
             let (upstream, model, call) = (self.name(), call.public_model, call.kind.name());
             info!(upstream, model, call, "upstream {upstream} serves {call} of {model} again");

@@ -1,6 +1,6 @@
 //! Holds: any server with OpenAI's API, hosted ones included.
 
-use super::{ANY, Adapter, FilmManner, Suffix};
+use super::{ANY, Adapter, FilmJobs, FilmManner, Suffix};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "openai",
@@ -9,6 +9,6 @@ pub(super) const ADAPTER: Adapter = Adapter {
     suffix: Suffix::Taken,
     // OpenAI's own bound; what we add must not have a hosted server refuse the rest.
     most_stops: 4,
-    film: Some(FilmManner::OpenAi),
+    film: Some(FilmManner::Jobs(FilmJobs::OpenAi)),
     ..ANY
 };

@@ -2,7 +2,7 @@
 
 use batchin_domain::Capability;
 
-use super::{ANY, Adapter, Counts, FilmManner, Path, PriorityOrder, Speaking};
+use super::{ANY, Adapter, Counts, FilmJobs, FilmManner, Path, PriorityOrder, Speaking};
 
 pub(super) const ADAPTER: Adapter = Adapter {
     name: "vllm-omni",
@@ -21,6 +21,6 @@ pub(super) const ADAPTER: Adapter = Adapter {
     priority_order: PriorityOrder::LowerFirst,
     // Without it nothing comes before all of it is spoken; and in other formats it does not stream.
     speech: Speaking::InWav(&[("stream_format", "\"audio\"")]),
-    film: Some(FilmManner::Form),
+    film: Some(FilmManner::Jobs(FilmJobs::Form)),
     ..ANY
 };
