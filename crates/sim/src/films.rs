@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
@@ -20,6 +21,9 @@ pub const FILM: &[u8] = include_bytes!("films/film.mp4");
 /// Frames in it.
 const FRAMES: u64 = 96;
 const FPS: u64 = 24;
+/// As many and one more, as stable-diffusion.cpp makes them of a number that is asked for.
+pub const SDCPP_FILM: &[u8] = include_bytes!("films/film.webm");
+const SDCPP_FRAMES: u64 = 97;
 /// What a box that nobody reads is filled with, piece by piece.
 static FILLING: [u8; 65_536] = [0; 65_536];
 
@@ -33,6 +37,8 @@ pub enum FilmFormat {
     VllmOmni,
     /// SGLang Diffusion's.
     SglangDiffusion,
+    /// stable-diffusion.cpp's, whose film lies in what it says.
+    Sdcpp,
 }
 
 /// What becomes of a job.
@@ -118,10 +124,24 @@ impl Films {
         self.lock().jobs.clone()
     }
 
-    /// Answers a call below `/v1/videos`.
-    pub(crate) fn answer(&self, (method, below): (&Method, &str), headers: &HeaderMap, body: Bytes) -> Told {
+    /// Answers a call at `/v1/videos` or below, or below `/sdcpp/v1`.
+    pub(crate) fn answer(&self, (method, path): (&Method, &str), headers: &HeaderMap, body: Bytes) -> Told {
+        let is_sdcpp = self.lock().script.format == FilmFormat::Sdcpp;
+        let (below, is_its_own) = match path.strip_prefix("/v1/videos") {
+            Some(below) => (below, !is_sdcpp),
+            None if path == "/sdcpp/v1/vid_gen" => ("", is_sdcpp),
+            None => (path.strip_prefix("/sdcpp/v1/jobs").unwrap_or_default(), is_sdcpp),
+        };
+        if !is_its_own {
+            return unknown();
+        }
         match (method, below.strip_prefix('/')) {
             (&Method::POST, None) => self.begin(headers, body),
+            (&Method::POST, Some(rest)) if is_sdcpp => match rest.strip_suffix("/cancel") {
+                Some(id) => self.cancel(id),
+                None => unknown(),
+            },
+            (&Method::GET, Some(id)) if is_sdcpp => self.show(id),
             (&Method::GET, Some(rest)) => match rest.strip_suffix("/content") {
                 Some(id) => self.content(id),
                 None => self.show(rest),
@@ -144,13 +164,39 @@ impl Films {
             return Told::Json(422, json!({ "detail": [{ "loc": ["body", "prompt"], "msg": "Field required" }] }));
         }
         let begun = self.begun.fetch_add(1, Ordering::AcqRel);
-        let prefix = if state.script.format == FilmFormat::VllmOmni { "video_gen_" } else { "" };
+        let prefix = match state.script.format {
+            FilmFormat::VllmOmni => "video_gen_",
+            FilmFormat::Sdcpp => "job_",
+            FilmFormat::OpenAi | FilmFormat::SglangDiffusion => "",
+        };
         let id = format!("{prefix}{begun:016x}");
         let (began, script) = (Instant::now(), state.script.clone());
         let job = FilmJob { id, body, content_type, deleted: false, began, script, forgotten: false };
-        let told = told(&job, "queued");
+        let told = match job.script.format {
+            FilmFormat::Sdcpp => {
+                let url = format!("/sdcpp/v1/jobs/{}", job.id);
+                Told::Json(
+                    202,
+                    json!({ "id": job.id, "kind": "vid_gen", "status": "queued", "created": 1, "poll_url": url }),
+                )
+            }
+            FilmFormat::OpenAi | FilmFormat::VllmOmni | FilmFormat::SglangDiffusion => {
+                Told::Json(200, told(&job, "queued"))
+            }
+        };
         state.jobs.push(job);
-        Told::Json(200, told)
+        told
+    }
+
+    /// One that is generated cannot be stopped; that it was asked for is noted.
+    fn cancel(&self, id: &str) -> Told {
+        let mut state = self.lock();
+        let Some(job) = state.jobs.iter_mut().find(|job| job.id == id && !job.forgotten) else { return unknown() };
+        job.deleted = true;
+        if job.began.elapsed() >= job.script.takes {
+            return Told::Json(200, told(job, "completed"));
+        }
+        Told::Json(409, json!({ "error": "job is currently generating and cannot be interrupted yet" }))
     }
 
     fn show(&self, id: &str) -> Told {
@@ -184,7 +230,7 @@ impl Films {
         job.deleted = true;
         match job.script.format {
             FilmFormat::SglangDiffusion => Told::Json(200, told(job, "deleted")),
-            FilmFormat::OpenAi | FilmFormat::VllmOmni => {
+            FilmFormat::OpenAi | FilmFormat::VllmOmni | FilmFormat::Sdcpp => {
                 Told::Json(200, json!({ "id": id, "object": "video.deleted", "deleted": true }))
             }
         }
@@ -199,7 +245,23 @@ fn unknown() -> Told {
     Told::Json(404, json!({ "detail": "Video not found" }))
 }
 
+/// As stable-diffusion.cpp tells of a job: its members by their names, so that the film comes before the status.
+fn told_as_sdcpp(job: &FilmJob, status: &str) -> Value {
+    let status = if status == "in_progress" { "generating" } else { status };
+    let result = (status == "completed").then(|| {
+        json!({ "b64_json": STANDARD.encode(SDCPP_FILM), "fps": FPS, "frame_count": SDCPP_FRAMES, "mime_type": "video/webm",
+            "output_format": "webm" })
+    });
+    let failed = job.script.fails.as_ref().filter(|_| status == "failed");
+    let error = failed.map(|(_, message)| json!({ "code": "generation_failed", "message": message }));
+    json!({ "completed": 1, "created": 1, "error": error, "id": job.id, "kind": "vid_gen", "queue_position": 0, "result": result,
+        "started": 1, "status": status })
+}
+
 fn told(job: &FilmJob, status: &str) -> Value {
+    if job.script.format == FilmFormat::Sdcpp {
+        return told_as_sdcpp(job, status);
+    }
     let part = job.began.elapsed().as_secs_f64() / job.script.takes.as_secs_f64().max(0.001);
     let progress = if status == "completed" { 100 } else { (part * 100.0).clamp(0.0, 99.0) as u32 };
     let error = match (&job.script.fails, status) {
@@ -220,7 +282,7 @@ fn told(job: &FilmJob, status: &str) -> Value {
             told["file_path"] = "/srv/outputs/film.mp4".into();
             told["url"] = Value::Null;
         }
-        FilmFormat::VllmOmni | FilmFormat::OpenAi => {}
+        FilmFormat::VllmOmni | FilmFormat::OpenAi | FilmFormat::Sdcpp => {}
     }
     told
 }

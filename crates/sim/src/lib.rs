@@ -6,6 +6,7 @@
 
 mod answer;
 mod behaviour;
+pub mod comfyui;
 mod films;
 mod form;
 mod native;
@@ -17,7 +18,7 @@ mod wire;
 
 pub use answer::{prompt_tokens, token_text};
 pub use behaviour::{Answer, Behaviour, End, Refusal, UsageMode};
-pub use films::{FILM, FilmFormat, FilmJob, FilmScript};
+pub use films::{FILM, FilmFormat, FilmJob, FilmScript, SDCPP_FILM};
 pub use form::ReceivedForm;
 pub use received::ReceivedRequest;
 pub use server::SimServer;

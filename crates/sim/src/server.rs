@@ -33,6 +33,7 @@ use tokio::{
 use crate::{
     answer::{Events, Job},
     behaviour::{Answer, Behaviour, End, Refusal},
+    comfyui::{Shown, Workflows},
     films::{FilmJob, FilmScript, Films, Told, pieces, status_of},
     form::ReceivedForm,
     native::{Talk, model_of},
@@ -82,6 +83,7 @@ struct Shared {
     films: Films,
     /// Whether it has the Responses and the Messages protocol.
     speaks_natively: AtomicBool,
+    workflows: Workflows,
 }
 
 #[derive(Debug, Default)]
@@ -187,6 +189,11 @@ impl SimServer {
     /// How pictures are given from now on.
     pub fn script_pictures(&self, script: PictureScript) {
         self.shared.script().pictures = script;
+    }
+
+    /// What it is as a ComfyUI.
+    pub fn workflows(&self) -> &Workflows {
+        &self.shared.workflows
     }
 
     /// What becomes of films that are asked for from now on.
@@ -352,14 +359,17 @@ fn asked_at(shared: &Shared, path: &str) -> Option<CallKind> {
 
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<SimBody>, CutError> {
     let (head, body) = request.into_parts();
-    if let Some(below) = head.uri.path().strip_prefix("/v1/videos") {
+    let path = head.uri.path();
+    if path.starts_with("/v1/videos") || path.starts_with("/sdcpp/v1/") {
         let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
-        let told = shared.films.answer((&head.method, below), &head.headers, body);
+        let told = shared.films.answer((&head.method, path), &head.headers, body);
         shared.changed.notify_waiters();
         return Ok(film_told(told));
     }
-    let Some(call) = asked_at(&shared, head.uri.path()) else {
-        return Ok(housekeeping(&shared, head.uri.path()));
+    let Some(call) = asked_at(&shared, path) else {
+        let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
+        let shown = shared.workflows.answer(&head.method, &head.uri, &body);
+        return Ok(shown.map_or_else(|| housekeeping(&shared, path), workflow_shown));
     };
     let body = body.collect().await.map_err(|_| CutError)?.to_bytes();
     let mut abandon = Abandon { shared: Arc::clone(&shared), done: false };
@@ -485,6 +495,20 @@ fn film_told(told: Told) -> Response<SimBody> {
             let frames = stream::iter(pieces(padding).map(|piece| Ok(Frame::data(piece))));
             respond("video/mp4", BodyExt::boxed_unsync(StreamBody::new(frames)))
         }
+    }
+}
+
+fn workflow_shown(shown: Shown) -> Response<SimBody> {
+    let empty = |status| {
+        let mut response = respond("text/plain", whole(Bytes::new()));
+        *response.status_mut() = status_of(status);
+        response
+    };
+    match shown {
+        Shown::Json(status, body) => film_told(Told::Json(status, body)),
+        Shown::Empty(status) => empty(status),
+        Shown::Picture(bytes) => respond("image/png", whole(bytes.into())),
+        Shown::Film => film_told(Told::Film(0)),
     }
 }
 

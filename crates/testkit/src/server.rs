@@ -1,15 +1,13 @@
 //! Holds: the server of a test, from its database to its socket.
 
 use std::{
-    convert::Infallible,
-    future::{Future, IntoFuture, ready},
+    future::{Future, IntoFuture},
     path::Path,
     pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
-use axum::serve::IncomingStream;
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, router};
 use batchin_batch::{Batches, Films, FilmsOptions, Maker, Worker, WorkerOptions};
 use batchin_domain::{
@@ -24,17 +22,17 @@ use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
 use batchin_store::{ConnectOptions, CreditGrant, PriceList, Role, Store};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Fim, Fleet, Kind, UpstreamConfig};
-use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
+use batchin_upstream::{Fim, Fleet, Kind, UpstreamConfig, Workflow};
+use batchin_webhooks::{MasterKey, Webhooks};
 use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Backend, Call, TestClock,
     account::{Account, new_account},
+    beside::{deliver, listen},
     database::Database,
     models::{CachePrices, film_model, models, picture_model},
     parts::{film_parts, worker_parts},
@@ -75,6 +73,7 @@ pub struct ServerBuilder {
     fim: Fim,
     natively: bool,
     real: Option<String>,
+    workflow: (String, &'static str),
 }
 
 /// A running server with a simulated model server behind it.
@@ -204,6 +203,12 @@ impl ServerBuilder {
         self
     }
 
+    /// What a server of kind comfyui runs, and the node that saves what was made; [`batchin_sim::comfyui::PICTURES`] without it.
+    pub fn with_workflow(mut self, graph: &str, output: &'static str) -> Self {
+        self.workflow = (graph.to_owned(), output);
+        self
+    }
+
     /// Serves every model on a real model server at this address, and none on the simulated one.
     pub fn with_model_server(mut self, base_url: String) -> Self {
         self.real = Some(base_url);
@@ -248,6 +253,7 @@ impl TestServer {
             fim: Fim::Usual(None),
             natively: false,
             real: None,
+            workflow: (batchin_sim::comfyui::PICTURES.to_owned(), "9"),
         }
     }
 
@@ -465,6 +471,7 @@ struct Served {
     cache: Option<CachePrices>,
     fim: Fim,
     natively: bool,
+    workflow: Option<Arc<Workflow>>,
 }
 
 fn served(builder: &ServerBuilder, sim: &SimServer, other: Option<&SimServer>) -> Served {
@@ -477,6 +484,10 @@ fn served(builder: &ServerBuilder, sim: &SimServer, other: Option<&SimServer>) -
         cache: builder.cache,
         fim: builder.fim,
         natively: builder.natively,
+        workflow: builder.kind.needs_workflow.then(|| {
+            let (graph, output) = &builder.workflow;
+            Arc::new(Workflow::parse(graph, output).unwrap())
+        }),
     }
 }
 
@@ -505,7 +516,7 @@ async fn start_gateway(
     bounds: GatewayOptions,
     (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
 ) -> Gateway {
-    let Served { addresses, kind, slots, cache, fim, natively } = served;
+    let Served { addresses, kind, slots, cache, fim, natively, workflow } = served;
     let [_, beside, writers] = groups;
     let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
     let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
@@ -529,6 +540,7 @@ async fn start_gateway(
     let upstream = |(name, address): (&&str, &String)| {
         let mut config = UpstreamConfig::new(name, kind, address).unwrap();
         config.slots = slots;
+        config.workflow = workflow.clone();
         config
     };
     let upstreams = names.iter().zip(&addresses).map(upstream).collect();
@@ -552,24 +564,4 @@ async fn start_gateway(
     let gateway = Gateway::new(parts, bounds);
     gateway.follow_drains().await.unwrap();
     gateway
-}
-
-fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {
-    let (webhooks, keeper) = (webhooks.clone(), Arc::clone(gateway.keeper()));
-    let identity = Arc::new(move || Some(keeper.epoch()).filter(|epoch| epoch.holds()).map(|epoch| epoch.identity));
-    let sender = Sender::new(targets, Arc::new(SystemLookup)).unwrap();
-    Deliverer::start(DelivererParts { webhooks, sender, identity }, tasks);
-}
-
-async fn listen(router: batchin_api::Api, tasks: &Tasks) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let service = tower::service_fn(move |stream: IncomingStream<'_, TcpListener>| {
-        ready(Ok::<_, Infallible>(router.clone().for_peer(*stream.remote_addr())))
-    });
-    tasks.spawn("http", move |stop| async move {
-        let stopped = async move { stop.cancelled().await };
-        axum::serve(listener, service).with_graceful_shutdown(stopped).await.unwrap();
-    });
-    format!("http://{address}")
 }

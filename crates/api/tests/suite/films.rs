@@ -10,22 +10,22 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 /// Nano-dollars of the four seconds of the fake's film, at five cents a second.
-const PRICE: i64 = 200_000_000;
+pub(crate) const PRICE: i64 = 200_000_000;
 /// The longest that a test waits.
 const PATIENCE: Duration = Duration::from_secs(30);
-const LONG: Duration = Duration::from_secs(3_600);
+pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 
 fn wanted() -> Value {
     json!({ "model": "film-model", "prompt": "a kite", "duration_seconds": 4, "aspect_ratio": "9:16" })
 }
 
-async fn begun(server: &TestServer) -> String {
+pub(crate) async fn begun(server: &TestServer) -> String {
     let job = server.post("/v1/video/generate", wanted()).await.ok();
     job["id"].as_str().unwrap().to_owned()
 }
 
 /// Waits until the job is as it is to be.
-async fn until(server: &TestServer, id: &str, is: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn until(server: &TestServer, id: &str, is: impl Fn(&Value) -> bool) -> Value {
     let looked = async {
         loop {
             let job = server.get(&format!("/v1/video/{id}")).await.ok();
@@ -38,7 +38,7 @@ async fn until(server: &TestServer, id: &str, is: impl Fn(&Value) -> bool) -> Va
     tokio::time::timeout(PATIENCE, looked).await.expect("the job goes on")
 }
 
-async fn ended(server: &TestServer, id: &str) -> Value {
+pub(crate) async fn ended(server: &TestServer, id: &str) -> Value {
     until(server, id, |job| !matches!(job["status"].as_str(), Some("queued" | "in_progress"))).await
 }
 

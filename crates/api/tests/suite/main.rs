@@ -6,6 +6,7 @@
 mod access;
 mod batches;
 mod cache_prices;
+mod comfyui;
 mod counting;
 mod edges;
 mod embeddings;

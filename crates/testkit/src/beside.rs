@@ -1,0 +1,32 @@
+//! Holds: what runs beside the server of a test: its socket, and who delivers webhooks.
+
+use std::{convert::Infallible, future::ready, sync::Arc};
+
+use axum::serve::IncomingStream;
+use batchin_domain::webhook::TargetPolicy;
+use batchin_gateway::Gateway;
+use batchin_tasks::Tasks;
+use batchin_webhooks::{Deliverer, DelivererParts, Sender, SystemLookup, Webhooks};
+use tokio::net::TcpListener;
+
+/// Sends what webhooks are to be told.
+pub(crate) fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {
+    let (webhooks, keeper) = (webhooks.clone(), Arc::clone(gateway.keeper()));
+    let identity = Arc::new(move || Some(keeper.epoch()).filter(|epoch| epoch.holds()).map(|epoch| epoch.identity));
+    let sender = Sender::new(targets, Arc::new(SystemLookup)).unwrap();
+    Deliverer::start(DelivererParts { webhooks, sender, identity }, tasks);
+}
+
+/// Serves a router on a port of its own; its address.
+pub(crate) async fn listen(router: batchin_api::Api, tasks: &Tasks) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = tower::service_fn(move |stream: IncomingStream<'_, TcpListener>| {
+        ready(Ok::<_, Infallible>(router.clone().for_peer(*stream.remote_addr())))
+    });
+    tasks.spawn("http", move |stop| async move {
+        let stopped = async move { stop.cancelled().await };
+        axum::serve(listener, service).with_graceful_shutdown(stopped).await.unwrap();
+    });
+    format!("http://{address}")
+}
