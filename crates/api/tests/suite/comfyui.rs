@@ -220,6 +220,9 @@ both! {
         let film = server.get(&format!("/v1/video/{id}/content")).await;
         assert_eq!((film.header("content-type"), &film.body[..]), ("video/webm", SDCPP_FILM));
         assert!(film.header("content-disposition").contains(&format!("{id}.webm")));
+        let described = server.get("/openapi.json").await.ok();
+        let content = &described["paths"]["/v1/video/{id}/content"]["get"]["responses"]["200"]["content"];
+        assert!(content["video/webm"].is_object() && content["video/mp4"].is_object(), "{content}");
         assert_eq!(spent(&server).await, PRICE / 4_000 * 4_042);
         let body: Value = serde_json::from_slice(&server.sim.films()[0].body).unwrap();
         assert_eq!(body, json!({ "prompt": "a kite", "width": 480, "height": 848, "video_frames": 97, "fps": 24 }));
