@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, future::IntoFuture as _, time::Duration};
 
-use batchin_media::{ImageFormat, probe_image};
 use batchin_testkit::{
     Kind, ServerBuilder, TestServer, both,
     sim::{
         FILM, FilmFormat, FilmScript, SDCPP_FILM,
         comfyui::{FILM_WORKFLOW, PICTURES, WorkflowScript},
+        pictures::png,
     },
 };
 use http::{Method, StatusCode};
@@ -48,8 +48,7 @@ async fn pictures(server: &TestServer, answer: &Value) -> usize {
     for picture in told {
         let url = picture["url"].as_str().unwrap().strip_prefix("http://batchin.test").unwrap();
         let bytes = server.anonymous(Method::GET, url).await.body;
-        let facts = probe_image(&bytes).unwrap();
-        assert_eq!((facts.format, facts.width, facts.height), (ImageFormat::Png, 96, 64));
+        assert_eq!(bytes, png((96, 64)));
     }
     told.len()
 }

@@ -104,11 +104,15 @@ impl Replica {
         call: &Call<'_>,
         (workflow, wanted): (&Arc<Workflow>, Pictures),
     ) -> Result<GivenPictures, CallError> {
+        let (false, Some(size)) = (call.kind.shows(), wanted.size) else {
+            let message = "`image` cannot be changed with this model, which makes pictures of texts alone";
+            return Err(CallError::unfit(InvalidRequest::at("image", message)));
+        };
         let started = Instant::now();
         let asked = picture_asked(&call.body);
         let seed = self.seed(&asked.seed, &call.request_id)?;
         let mut lease = Lease::take(&self.record, call.asker, started)?;
-        match self.drawn((call, workflow), (&asked, seed, wanted), started).await {
+        match self.drawn((call, workflow), (&asked, seed, (wanted, size)), started).await {
             Ok(given) => {
                 self.record.meters.first_byte(started.elapsed());
                 lease.succeeded();
@@ -127,12 +131,11 @@ impl Replica {
     async fn drawn(
         &self,
         (call, workflow): (&Call<'_>, &Workflow),
-        (asked, seed, wanted): (&PictureAsked, u64, Pictures),
+        (asked, seed, (wanted, (width, height))): (&PictureAsked, u64, (Pictures, (u32, u32))),
         started: Instant,
     ) -> Result<GivenPictures, CallError> {
         let deadline = started + self.config.first_byte_timeout;
         let (most, at_once) = (wanted.most as usize, workflow.takes(Mark::Pictures));
-        let (width, height) = wanted.size;
         let mut filling = Filling {
             prompt: &asked.prompt,
             negative_prompt: &asked.negative_prompt,
