@@ -432,7 +432,8 @@ fn capabilities(scope: &Scope<'_>) -> Vec<Capability> {
     let named = scope.list(&CAPABILITIES);
     for (name, place) in &named {
         if Capability::from_name(name).is_none() {
-            wrong_capability(scope, name, place);
+            let message = format!("capability \"{name}\" is none of {}", known());
+            scope.faults.add(place, FaultKind::Value, message);
         }
     }
     if scope.is_set(&CAPABILITIES) && named.is_empty() {
@@ -440,10 +441,6 @@ fn capabilities(scope: &Scope<'_>) -> Vec<Capability> {
     }
     let is_named = |known: &Capability| named.iter().any(|(name, _)| name == known.name());
     Capability::ALL.into_iter().filter(is_named).collect()
-}
-
-fn wrong_capability(scope: &Scope<'_>, name: &str, place: &Place) {
-    scope.faults.add(place, FaultKind::Value, format!("capability \"{name}\" is none of {}", known()));
 }
 
 /// The names of all capabilities.

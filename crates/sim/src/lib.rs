@@ -12,6 +12,7 @@ mod form;
 mod native;
 pub mod pictures;
 mod received;
+mod reply;
 mod server;
 pub mod voice;
 mod wire;

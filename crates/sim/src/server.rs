@@ -4,7 +4,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    convert::Infallible,
     net::SocketAddr,
     path::Path,
     sync::{
@@ -21,7 +20,7 @@ use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use http::{Request, Response, StatusCode, header};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -39,6 +38,7 @@ use crate::{
     native::{Talk, model_of},
     pictures::{self, PictureScript},
     received::ReceivedRequest,
+    reply::{CutError, SimBody, refusal, respond, whole},
     voice,
 };
 
@@ -55,20 +55,6 @@ pub struct SimServer {
     address: Option<SocketAddr>,
     tasks: Tasks,
 }
-
-/// The connection is cut on purpose.
-#[derive(Clone, Copy, Debug)]
-struct CutError;
-
-impl std::fmt::Display for CutError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cut by script")
-    }
-}
-
-impl std::error::Error for CutError {}
-
-type SimBody = UnsyncBoxBody<Bytes, CutError>;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -528,15 +514,6 @@ fn answered(job: &Job<'_>, mut abandon: Abandon) -> Response<SimBody> {
     respond("application/json", whole(job.whole()))
 }
 
-fn refusal(refusal: &Refusal) -> Response<SimBody> {
-    let mut response = respond(refusal.content_type, whole(refusal.body.clone()));
-    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if let Some(value) = refusal.retry_after.as_ref().and_then(|value| value.parse().ok()) {
-        response.headers_mut().insert(header::RETRY_AFTER, value);
-    }
-    response
-}
-
 fn housekeeping(shared: &Shared, path: &str) -> Response<SimBody> {
     let (content_type, body) = match path {
         "/health" | "/ready" | "/" => ("application/json", "{\"status\":\"ok\"}"),
@@ -563,16 +540,6 @@ fn well(shared: &Shared, mut response: Response<SimBody>) -> Response<SimBody> {
         *response.status_mut() = status;
     }
     response
-}
-
-fn respond(content_type: &'static str, body: SimBody) -> Response<SimBody> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    response
-}
-
-fn whole(body: Bytes) -> SimBody {
-    Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 struct Pieces {
