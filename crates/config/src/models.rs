@@ -8,7 +8,7 @@ use std::sync::Arc;
 use batchin_domain::price::{Factor, ParsePriceError};
 use batchin_domain::{CallKind, Capability, Class, ClassPrices, FilmStyle, Measure, Rate, Tariff};
 use batchin_gateway::{Availability, Model, OverLimit, TokenInput};
-use batchin_settings::{FaultKind, Kind, Place, Preset, Scope, Setting, nearest, settings};
+use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting, nearest, settings};
 use batchin_upstream::{Fim, Kind as Server, Mark, UpstreamConfig, Workflow};
 
 use super::upstreams::ENGINE_UPSTREAM;
