@@ -160,6 +160,8 @@ impl MeteredStream {
         match event.kind {
             EventKind::KeepAlive => return Some(event.frame),
             EventKind::Usage if !self.show_usage => return None,
+            // Of one choice; what is told are the counts of all, once.
+            EventKind::Usage if self.choices_left > 0 => return None,
             EventKind::Usage => self.owes_usage = false,
             EventKind::Delta | EventKind::Finish | EventKind::Done | EventKind::Error(_) => {}
         }

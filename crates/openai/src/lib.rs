@@ -69,6 +69,7 @@ pub use picture::{GivenPicture, GivenPictures, ToldPicture, read_pictures, tell_
 pub use ranking::{documents_as_texts, with_meta};
 pub use retold::{AskedAs, Names, Retelling, Telling};
 pub use rewrite::{Limit, LimitName, Rewrite, added_alone, rewrite, stated_limit};
+pub use said::answer_bytes;
 pub use speech::{SpeechAsked, sound_done_event, sound_event, speech_asked};
 pub use steering::{STEERING, Steering};
 pub use tier::Tier;

@@ -52,6 +52,20 @@ pub(crate) fn is_filled(json: &str) -> bool {
     !matches!(json, "null" | "\"\"" | "[]" | "{}")
 }
 
+/// Bytes of text in a whole answer, whatever its server counted.
+pub fn answer_bytes(body: &[u8]) -> u64 {
+    let mut sum = 0;
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    // What is no answer says nothing.
+    let _read = each_member(text, |key, value| {
+        if key == "choices" {
+            sum = choices_bytes(value.get());
+        }
+        ControlFlow::Continue(())
+    });
+    sum
+}
+
 /// Bytes of text in the `choices` of a whole answer.
 pub(crate) fn choices_bytes(json: &str) -> u64 {
     let mut sum = 0_u64;

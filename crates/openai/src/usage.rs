@@ -37,6 +37,22 @@ impl Usage {
         }
     }
 
+    /// What is known of several answers, to so many prompts, of which a server counts one: nothing of what they have, and the
+    /// prompt where all of them answer the same.
+    #[must_use]
+    pub const fn of_one_answer(self, prompts: u32) -> Self {
+        let prompt = if prompts == 1 { self } else { Self::UNKNOWN };
+        Self { completion_tokens: None, reasoning_tokens: 0, ..prompt }
+    }
+
+    const UNKNOWN: Self = Self {
+        prompt_tokens: None,
+        completion_tokens: None,
+        cached_tokens: 0,
+        cache_write_tokens: 0,
+        reasoning_tokens: 0,
+    };
+
     /// Whether it counts any tokens of the completion, whose text then need not be counted.
     pub fn counts_completion(&self) -> bool {
         self.completion_tokens.is_some_and(|count| count > 0)

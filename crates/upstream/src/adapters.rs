@@ -107,6 +107,8 @@ pub struct Adapter {
     pub echoes: bool,
     /// Whether it gives one answer, whatever `n` says.
     pub ignores_n: bool,
+    /// Whether its counts are those of one answer where several are asked for: `n`, or a list of prompts.
+    pub(crate) counts_one_answer: bool,
     /// Whether a call whose connection is closed stops there. A hosted API may go on computing, and charging.
     pub stops_when_left: bool,
     /// What it counts all along.
@@ -166,6 +168,7 @@ const ANY: Adapter = Adapter {
     streams_token_by_token: false,
     echoes: true,
     ignores_n: false,
+    counts_one_answer: false,
     stops_when_left: false,
     counts: Counts::AtTheEnd,
     health_path: MODELS_PATH,

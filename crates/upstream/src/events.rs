@@ -95,6 +95,8 @@ pub(crate) struct Feed {
     waiting: VecDeque<Event>,
     /// Choices that the answer has.
     answers: u32,
+    /// Of answers to so many prompts the server counts one.
+    counts_one_of: Option<u32>,
     models: Option<(String, String)>,
     at_end: bool,
     idle: Duration,
@@ -268,7 +270,7 @@ impl Feed {
     /// Waits for the first event that is more than a keep-alive, so that a failure before it can still be retried.
     pub(crate) async fn open(
         body: AnswerBody,
-        (call, native): (&Call<'_>, Native),
+        (call, native, counts_one_of): (&Call<'_>, Native, Option<u32>),
         reader: Reader,
         idle: Duration,
         deadline: Instant,
@@ -283,6 +285,7 @@ impl Feed {
             reader,
             waiting: VecDeque::new(),
             answers: call.answers,
+            counts_one_of,
             models: call.upstream_model.map(|upstream| (upstream.to_owned(), call.public_model.to_owned())),
             at_end: false,
             idle,
@@ -403,6 +406,10 @@ impl Feed {
 
     fn passed(&self, frame: Bytes, facts: ChunkFacts) -> Event {
         let ChunkFacts { has_choices, deltas, text_bytes, ends, usage, has_usage, error } = facts;
+        let usage = match self.counts_one_of {
+            Some(prompts) => usage.map(|usage| usage.of_one_answer(prompts)),
+            None => usage,
+        };
         if let Some(error) = error {
             return Event { usage, ..self.failure(error) };
         }

@@ -20,8 +20,8 @@ use std::{
 
 use batchin_domain::CallKind;
 use batchin_openai::{
-    AnswerError, Assembler, GivenPictures, Pictures, Relay, Usage, Wanted, WholeAnswer, infill_as_completion,
-    read_pictures, read_wanted,
+    AnswerError, Assembler, GivenPictures, Pictures, Relay, Usage, Wanted, WholeAnswer, answer_bytes,
+    infill_as_completion, peek, read_pictures, read_wanted,
 };
 use batchin_tasks::Tasks;
 use bytes::Bytes;
@@ -315,7 +315,8 @@ impl Replica {
                     } else {
                         Native::None
                     };
-                    let feed = Feed::open(response.into_body(), (call, native), reader(), idle, deadline);
+                    let told = (call, native, self.counts_one_of(call));
+                    let feed = Feed::open(response.into_body(), told, reader(), idle, deadline);
                     // Boxed: whole answers, which are most, need no room for it in their futures.
                     match Box::pin(feed).await {
                         Ok((feed, first)) => {
@@ -432,7 +433,20 @@ impl Replica {
             }
             Err(AnswerError::NotAnAnswer) => return Err(CallError::other_replica(CallErrorKind::BadAnswer).into()),
         };
+        let (usage, text_bytes) = match self.counts_one_of(call) {
+            Some(prompts) => (usage.map(|usage| usage.of_one_answer(prompts)), answer_bytes(&body)),
+            None => (usage, text_bytes),
+        };
         Ok(Answer::Whole { status: StatusCode::OK, body, usage, text_bytes })
+    }
+
+    /// How many prompts a call has of whose answers, of which there are several, the server counts one.
+    fn counts_one_of(&self, call: &Call<'_>) -> Option<u32> {
+        if !(self.kind().counts_one_answer && call.kind.generates() && call.answers > 1) || call.native.is_some() {
+            return None;
+        }
+        // It was read before.
+        Some(peek(call.kind, &call.body).map_or(2, |peeked| peeked.bound.items.max(1)))
     }
 
     /// Sends a call once; returns with the head of its answer.

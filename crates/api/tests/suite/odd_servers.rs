@@ -6,7 +6,7 @@ use std::{
 };
 
 use batchin_testkit::{
-    Reply, TestServer, both,
+    Kind, Reply, TestServer, both,
     sim::{Behaviour, End},
     usd,
 };
@@ -325,4 +325,56 @@ both! {
         assert_eq!(failed["error"]["message"], "prompt too long");
         server.stop().await;
     }
+}
+
+/// As llama.cpp's server does: each answer's own count, the last of which stands beside them all.
+#[tokio::test]
+async fn all_answers_are_counted_where_a_server_counts_one() {
+    let server = TestServer::start().with_kind(Kind::LLAMACPP).await;
+    let one = json!({"prompt_tokens": 33, "completion_tokens": 8, "total_tokens": 41, "prompt_tokens_details": {"cached_tokens": 32}});
+    let text = "forty bytes of text, which are 10 tokens";
+    let choice =
+        |index| json!({"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
+    let answer = json!({"id": "x", "object": "chat.completion", "created": 1, "model": "other",
+        "choices": [choice(0), choice(1)], "usage": one});
+    server.sim.script_all(raw(JSON, &answer.to_string()));
+    let body = |stream: bool| {
+        json!({"model": "chat-model", "n": 2, "max_tokens": 50, "stream": stream,
+            "stream_options": {"include_usage": true}, "messages": [{"role": "user", "content": "hi"}]})
+    };
+    let told = server.post("/v1/chat/completions", body(false)).await.ok();
+    assert_eq!(
+        (&told["usage"]["prompt_tokens"], &told["usage"]["completion_tokens"]),
+        (&json!(33), &json!(20)),
+        "{told}"
+    );
+    let whole = spent(&server).await;
+    assert_eq!(whole, 33 * 20 + 20 * 80);
+
+    let piece = |index: u64, text: &str, reason: Value| json!({"id": "x", "choices": [{"index": index, "delta": {"content": text}, "finish_reason": reason}]});
+    let end = |index| [piece(index, "", json!("stop")), json!({"id": "x", "choices": [], "usage": one})];
+    let pieces = [0, 1].map(|index| {
+        [piece(index, "a", Value::Null), piece(index, " b", Value::Null), piece(index, " c", Value::Null)]
+    });
+    let chunks: Vec<_> = pieces.into_iter().flatten().chain(end(0)).chain(end(1)).collect();
+    server.sim.script_all(streamed(&chunks));
+    let (chunks, done) = events(&server.post("/v1/chat/completions", body(true)).await);
+    let usages: Vec<_> = chunks.iter().filter(|chunk| chunk["usage"].is_object()).collect();
+    assert!(done && usages.len() == 1, "{chunks:?}");
+    assert_eq!(
+        (&usages[0]["usage"]["prompt_tokens"], &usages[0]["usage"]["completion_tokens"]),
+        (&json!(33), &json!(6))
+    );
+    assert_eq!(spent(&server).await - whole, 33 * 20 + 6 * 80);
+    // One answer is counted as it is told.
+    server.sim.script_all(raw(JSON, &whole_of(&one)));
+    let before = spent(&server).await;
+    server.chat("chat-model").max_tokens(50).await.ok();
+    assert_eq!(spent(&server).await - before, 33 * 20 + 8 * 80);
+    server.ledger_check().await;
+    server.stop().await;
+}
+
+fn whole_of(usage: &Value) -> String {
+    whole(usage.clone()).to_string()
 }

@@ -58,7 +58,8 @@ const UPSTREAM_MODEL: &str = "up";
 async fn every_transcript_is_played_as_it_is_written() {
     let mut wrong = Vec::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    for kind in Kind::ALL.iter().filter(|kind| !kind.can.is_empty()) {
+    // What is sent by a workflow is the operator's: the API's tests play it.
+    for kind in Kind::ALL.iter().filter(|kind| !kind.can.is_empty() && !kind.needs_workflow) {
         let files = files(&folder.join(kind.name));
         assert!(!files.is_empty(), "{kind} has no transcript in {}", folder.display());
         for file in files {
