@@ -286,7 +286,7 @@ impl Unsettled {
 
     /// Charges and, once that is durable, hands the answer over.
     pub(crate) async fn settle(
-        self,
+        mut self,
         outcome: Outcome,
         scope: Option<IdempotencyScope>,
         task: Option<TaskFinish>,
@@ -297,14 +297,16 @@ impl Unsettled {
             let body = (self.body.len() <= MAX_KEPT_ANSWER).then(|| self.body.to_vec());
             (scope, StoredAnswer { status: 200, content_type: self.bill.content_type().to_owned(), body })
         });
-        // From here on the charge stands whether or not anybody waits for it.
+        // From here on the charge stands whether or not anybody waits for it, and with it what it pays for: what is not known to
+        // be refused may be in the ledger, and somebody may read of it.
         let charging = self.reservation.charging(settlement.charge);
+        let mut kept = self.kept.take();
+        if let Some(kept) = &mut kept {
+            kept.stay(true);
+        }
         let committed = self.bill.epoch.committer.commit(settlement).await;
-        if let Some(kept) = self.kept
-            // What is not known to be refused may be in the ledger, and somebody may read of it.
-            && !matches!(committed, Err(CommitError::StaleTask | CommitError::Refused))
-        {
-            kept.stay();
+        if let Some(kept) = &mut kept {
+            kept.stay(!matches!(committed, Err(CommitError::StaleTask | CommitError::Refused)));
         }
         charging.end(committed)?;
         batchin_faults::point("answer.charged");

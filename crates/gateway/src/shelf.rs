@@ -40,8 +40,9 @@ pub(crate) struct Order<'a> {
     pub(crate) created: i64,
 }
 
-/// Files that hold what was made. They go again where nobody says that they are paid for.
+/// Files that hold what was made. Dropped, they go again unless they are to stay.
 pub(crate) struct Kept {
+    stays: bool,
     files: Files,
     tasks: Tasks,
     account: AccountId,
@@ -68,7 +69,7 @@ impl Shelf {
             false => (FilePurpose::Vision, self.lasts(order)),
         };
         let ids = made.iter().map(|_| FileId::new(ids.uuid())).collect();
-        let kept = Kept { files: self.files.clone(), tasks: tasks.clone(), account: order.account, ids };
+        let kept = Kept { stays: false, files: self.files.clone(), tasks: tasks.clone(), account: order.account, ids };
         let writing = made.iter().zip(&kept.ids).map(|((ending, bytes), id)| async move {
             let mut file = self.files.begin_output(order.account, *id).await?;
             file.write(bytes.clone()).await?;
@@ -81,16 +82,16 @@ impl Shelf {
 }
 
 impl Kept {
-    /// They stay.
-    pub(crate) fn stay(mut self) {
-        self.ids.clear();
+    /// Says whether they stay from here on, also where nobody waits for more.
+    pub(crate) const fn stay(&mut self, stays: bool) {
+        self.stays = stays;
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
         let ids = std::mem::take(&mut self.ids);
-        if ids.is_empty() {
+        if self.stays || ids.is_empty() {
             return;
         }
         let (files, account) = (self.files.clone(), self.account);

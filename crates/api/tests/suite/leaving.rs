@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::body::{Body, to_bytes};
-use batchin_testkit::{Account, TestServer, both, usd};
+use batchin_testkit::{Account, Kind, TestServer, both, usd};
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -102,6 +102,34 @@ both! {
             StatusCode::OK => assert!(text.ends_with("data: [DONE]\n\n"), "{text}"),
             // It was left in the middle, and charged so far.
             _ => assert!(status == StatusCode::CONFLICT && text.contains("cannot be given again"), "{status} {text}"),
+        })
+        .await;
+        until_nothing_is_leased(&server).await;
+        server.stop().await;
+    }
+
+    async fn a_picture_that_was_charged_for_stays(backend) {
+        let server = TestServer::start().on(backend).with_kind(Kind::VLLM_OMNI).await;
+        let picture = json!({ "model": "draw-model", "prompt": "A kite.", "size": "64x64" });
+        leave_everywhere(&server, "/v1/images/generations", &picture, async |account, status, text| {
+            assert_eq!(status, StatusCode::OK, "{text}");
+            let listed = async || {
+                let files = server.anonymous(Method::GET, "/v1/files").key(&account.key).await.ok();
+                files["data"].as_array().unwrap().len()
+            };
+            // What was made for nobody goes.
+            let one_is_left = async {
+                while listed().await != 1 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, one_is_left).await.unwrap_or_else(|_| panic!("{text}"));
+            let answer: Value = serde_json::from_str(&text).unwrap();
+            let url = answer["data"][0]["url"].as_str().unwrap();
+            let path = &url[url.find("/v1/").unwrap()..];
+            assert_eq!(server.anonymous(Method::GET, path).await.status, StatusCode::OK, "{text}");
+            let spent = usd("1").nanos() - server.store.accounts().user(account.id).await.unwrap().unwrap().balance.nanos();
+            assert_eq!(spent, 11_719, "once");
         })
         .await;
         until_nothing_is_leased(&server).await;
