@@ -161,7 +161,10 @@ impl MeteredStream {
             EventKind::KeepAlive => return Some(event.frame),
             EventKind::Usage if !self.show_usage => return None,
             // Of one choice; what is told are the counts of all, once.
-            EventKind::Usage if self.choices_left > 0 => return None,
+            EventKind::Usage if self.choices_left > 0 => {
+                self.owes_usage = true;
+                return None;
+            }
             EventKind::Usage => self.owes_usage = false,
             EventKind::Delta | EventKind::Finish | EventKind::Done | EventKind::Error(_) => {}
         }

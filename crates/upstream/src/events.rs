@@ -13,7 +13,7 @@ use std::{
 
 use batchin_openai::{
     AnswerError, AssembleError, Assembler, ChunkError, ChunkFacts, Code, ErrorBody, NativeEvents, Relay, UpstreamError,
-    Usage, infill_as_completion,
+    Usage, answer_bytes, infill_as_completion,
     sse::{self, Decoder, Item, SseEvent},
     transcript_as_chunk,
 };
@@ -426,7 +426,12 @@ impl Feed {
     /// The body was a whole answer, and is at its end.
     fn whole(&mut self, body: &Bytes) -> Result<(), StreamError> {
         let told = self.native.told(body);
-        let chunks = self.reader.read_whole(told.as_ref().unwrap_or(body))?;
+        let body = told.as_ref().unwrap_or(body);
+        let mut chunks = self.reader.read_whole(body)?;
+        if let (Some(_), Reader::Assemble(_), [(_, facts)]) = (self.counts_one_of, &self.reader, &mut chunks[..]) {
+            // It was not counted, as its server seemed to have done it.
+            facts.text_bytes = answer_bytes(body);
+        }
         self.waiting = chunks.into_iter().map(|(frame, facts)| self.passed(frame, facts)).collect();
         if !matches!(self.waiting.back(), Some(Event { kind: EventKind::Error(_), .. })) {
             self.waiting.push_back(plain(DONE_FRAME, EventKind::Done));

@@ -330,7 +330,7 @@ both! {
 /// As llama.cpp's server does: each answer's own count, the last of which stands beside them all.
 #[tokio::test]
 async fn all_answers_are_counted_where_a_server_counts_one() {
-    let server = TestServer::start().with_kind(Kind::LLAMACPP).await;
+    let server = TestServer::start().with_kind(Kind::LLAMACPP).with_worker().await;
     let one = json!({"prompt_tokens": 33, "completion_tokens": 8, "total_tokens": 41, "prompt_tokens_details": {"cached_tokens": 32}});
     let text = "forty bytes of text, which are 10 tokens";
     let choice =
@@ -366,11 +366,40 @@ async fn all_answers_are_counted_where_a_server_counts_one() {
         (&json!(33), &json!(6))
     );
     assert_eq!(spent(&server).await - whole, 33 * 20 + 6 * 80);
+    // A task is asked for as a stream, and gets what is there.
+    server.sim.script_all(raw(JSON, &answer.to_string()));
+    let before = spent(&server).await;
+    let mut asked = body(false);
+    asked.as_object_mut().unwrap().remove("stream_options");
+    let task = json!({"custom_id": "a", "model": "chat-model", "request_body": asked});
+    let batch = server.post("/v1/batches", json!({"tasks": [task], "priority": "low"})).await.ok();
+    let ended = crate::batches::until_final(&server, batch["id"].as_str().unwrap()).await;
+    assert_eq!(ended["tasks"][0]["result"]["usage"]["completion_tokens"], 20, "{ended}");
+    assert_eq!(spent(&server).await - before, (33 * 20 + 20 * 80) / 2);
     // One answer is counted as it is told.
     server.sim.script_all(raw(JSON, &whole_of(&one)));
     let before = spent(&server).await;
     server.chat("chat-model").max_tokens(50).await.ok();
     assert_eq!(spent(&server).await - before, 33 * 20 + 8 * 80);
+    server.ledger_check().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn usage_that_comes_before_the_last_end_is_told_once() {
+    let server = TestServer::start().await;
+    let usage = json!({"prompt_tokens": 33, "completion_tokens": 8, "total_tokens": 41});
+    let piece = |text: &str, reason: Value| json!({"id": "x", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": reason}]});
+    let early = json!({"id": "x", "choices": [], "usage": usage});
+    server.sim.script_all(streamed(&[piece("a b c", Value::Null), early, piece("", json!("stop"))]));
+    let body = json!({"model": "chat-model", "max_tokens": 50, "stream": true,
+        "stream_options": {"include_usage": true}, "messages": [{"role": "user", "content": "hi"}]});
+    let (chunks, done) = events(&server.post("/v1/chat/completions", body).await);
+    let told: Vec<_> = chunks.iter().filter(|chunk| chunk["usage"].is_object()).collect();
+    assert!(done && told.len() == 1, "{chunks:?}");
+    assert_eq!((&told[0]["usage"]["completion_tokens"], &told[0]["choices"]), (&json!(8), &json!([])));
+    assert_eq!(chunks.last(), Some(told[0]), "after the last choice's end");
+    assert_eq!(spent(&server).await, 33 * 20 + 8 * 80);
     server.ledger_check().await;
     server.stop().await;
 }
