@@ -56,7 +56,9 @@ impl MadePictures {
 
     /// How many, and of how many pixels.
     pub(crate) fn counts(&self) -> Counts {
-        let pixels = self.pictures.iter().map(|picture| u64::from(picture.size.0) * u64::from(picture.size.1)).sum();
+        let pixels = self.pictures.iter().map(|picture| u64::from(picture.size.0) * u64::from(picture.size.1));
+        // Their servers say how large they are.
+        let pixels = pixels.fold(0, u64::saturating_add);
         Counts::NONE.with(Measure::Images, self.pictures.len() as u64).with(Measure::Pixels, pixels)
     }
 
@@ -119,5 +121,18 @@ const fn as_told(format: ImageFormat) -> PictureFormat {
         ImageFormat::Png => PictureFormat::Png,
         ImageFormat::Jpeg => PictureFormat::Jpeg,
         ImageFormat::Webp => PictureFormat::Webp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_a_server_made_up_are_counted_as_the_most() {
+        let size = (u32::MAX, u32::MAX);
+        let picture = || Picture { bytes: Bytes::new(), format: PictureFormat::Png, size, revised_prompt: None };
+        let made = MadePictures { pictures: vec![picture(), picture()], usage: None };
+        assert_eq!(made.counts().of(Measure::Pixels), u64::MAX);
     }
 }
