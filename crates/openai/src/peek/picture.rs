@@ -1,6 +1,6 @@
 //! Holds: what the body of a call for pictures says in its own way.
 
-use batchin_domain::{Counts, Measure, text::is_storable};
+use batchin_domain::{Counts, Measure};
 use serde_json::value::RawValue;
 
 use super::{Found, InputBound, InvalidRequest, Ways, scalar};
@@ -66,27 +66,11 @@ fn count(found: &Found<'_>) -> Result<u32, InvalidRequest> {
 }
 
 fn check_prompt(raw: Option<&RawValue>) -> Result<(), InvalidRequest> {
-    const NAME: &str = "prompt";
-    scalar::unread_text(NAME, raw)?;
-    let wrong = |message: String| Err(InvalidRequest::at(NAME, message));
-    let Some(raw) = raw else { return wrong("`prompt` is required: say what is to be seen, as a string".to_owned()) };
-    let Ok(text) = serde_json::from_str::<String>(raw.get()) else {
-        return wrong("`prompt` has a \\u escape that is half a character; send whole characters".to_owned());
-    };
-    let length = text.chars().count();
-    if text.trim().is_empty() {
-        return wrong("`prompt` must say what is to be seen".to_owned());
-    }
-    if !is_storable(&text) {
-        return wrong("`prompt` must not contain U+0000".to_owned());
-    }
-    if length > MAX_PICTURE_PROMPT {
-        return wrong(format!("`prompt` has {length} characters; at most {MAX_PICTURE_PROMPT}"));
-    }
+    let text = scalar::prompt_to_see(raw, MAX_PICTURE_PROMPT)?;
     if text.to_ascii_lowercase().contains(SETTINGS_IN_A_PROMPT) {
-        return wrong(format!(
-            "`prompt` must not contain {SETTINGS_IN_A_PROMPT}, which a model server takes for settings"
-        ));
+        let message =
+            format!("`prompt` must not contain {SETTINGS_IN_A_PROMPT}, which a model server takes for settings");
+        return Err(InvalidRequest::at("prompt", message));
     }
     Ok(())
 }

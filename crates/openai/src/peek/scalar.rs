@@ -4,6 +4,7 @@
 
 use std::ops::{ControlFlow, RangeInclusive};
 
+use batchin_domain::text::is_storable;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -40,6 +41,28 @@ pub(super) fn unread_text(name: &str, raw: Option<&RawValue>) -> Result<(), Inva
         Some(raw) if !raw.get().starts_with('"') => Err(InvalidRequest::at(name, format!("`{name}` must be a string"))),
         Some(_) | None => Ok(()),
     }
+}
+
+/// What is to be seen, in at most so many Unicode scalars.
+pub(super) fn prompt_to_see(raw: Option<&RawValue>, most: usize) -> Result<String, InvalidRequest> {
+    const NAME: &str = "prompt";
+    unread_text(NAME, raw)?;
+    let wrong = |message: String| Err(InvalidRequest::at(NAME, message));
+    let Some(raw) = raw else { return wrong("`prompt` is required: say what is to be seen, as a string".to_owned()) };
+    let Ok(text) = serde_json::from_str::<String>(raw.get()) else {
+        return wrong("`prompt` has a \\u escape that is half a character; send whole characters".to_owned());
+    };
+    let length = text.chars().count();
+    if text.trim().is_empty() {
+        return wrong("`prompt` must say what is to be seen".to_owned());
+    }
+    if !is_storable(&text) {
+        return wrong("`prompt` must not contain U+0000".to_owned());
+    }
+    if length > most {
+        return wrong(format!("`prompt` has {length} characters; at most {most}"));
+    }
+    Ok(text)
 }
 
 pub(super) fn flag(name: &str, raw: Option<&RawValue>) -> Result<bool, InvalidRequest> {
