@@ -101,6 +101,7 @@ impl Counts {
 
     /// The smaller of each, and of parts together no more than of what they are parts of.
     #[must_use]
+    #[inline]
     pub fn at_most(self, most: Self) -> Self {
         let smaller = Measure::ALL
             .into_iter()
@@ -113,6 +114,7 @@ impl Counts {
     /// The same with each unit in one place: a part has no more than the parts before it leave of its whole, and of the
     /// whole is there what is in no part.
     #[must_use]
+    #[inline]
     pub fn apart(self) -> Self {
         Measure::ALL.into_iter().fold(self, |counts, measure| match measure.part_of() {
             Some(whole) => {
@@ -125,6 +127,7 @@ impl Counts {
 
     /// The same without parts.
     #[must_use]
+    #[inline]
     pub fn whole(self) -> Self {
         let parts = Measure::ALL.into_iter().filter(|measure| measure.part_of().is_some());
         parts.fold(self, |counts, part| counts.with(part, 0))
@@ -132,6 +135,7 @@ impl Counts {
 
     /// Both together, as far as numbers go.
     #[must_use]
+    #[inline]
     pub fn plus(self, more: Self) -> Self {
         let add = |sum: Self, measure| sum.with(measure, sum.of(measure).saturating_add(more.of(measure)));
         Measure::ALL.into_iter().fold(self, add)

@@ -43,7 +43,8 @@ pub(crate) struct Bill {
     pub(crate) charged: Amount,
 }
 
-/// A whole answer whose charge is not yet durable. Dropped, nothing is charged.
+/// A whole answer whose charge is not yet durable. Dropped, nothing is charged. It is boxed wherever it goes: futures that
+/// wait with it would be copied with all of it.
 pub struct Unsettled {
     pub(crate) bill: Bill,
     pub(crate) reservation: Reservation,
@@ -234,23 +235,28 @@ pub(crate) fn take_whole(meter: &mut Meter, kind: Kind, usage: Option<Usage>, te
 }
 
 /// A whole answer that has been metered.
-pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: Running) -> Unsettled {
+pub(crate) fn whole(bill: Bill, reservation: Reservation, body: Bytes, running: Running) -> Box<Unsettled> {
     bill.note_marks(running.replica.name());
     running.finish_whole(bill.meter.counts().of(Measure::CompletionTokens));
     let body = bill.told(body);
-    Unsettled { bill, reservation, body, made: None, kept: None }
+    Box::new(Unsettled { bill, reservation, body, made: None, kept: None })
 }
 
 /// Pictures that have been metered.
-pub(crate) fn pictured(mut bill: Bill, reservation: Reservation, made: MadePictures, running: Running) -> Unsettled {
+pub(crate) fn pictured(
+    mut bill: Bill,
+    reservation: Reservation,
+    made: MadePictures,
+    running: Running,
+) -> Box<Unsettled> {
     bill.meter.made_all(made.counts());
     running.finish_whole(0);
     let Wanted::Pictures(wanted) = bill.admitted.peek.wanted else {
         // Nothing else asks for any.
-        return Unsettled { bill, reservation, body: Bytes::new(), made: None, kept: None };
+        return Box::new(Unsettled { bill, reservation, body: Bytes::new(), made: None, kept: None });
     };
     let made = Some(Made::Pictures(made, wanted));
-    Unsettled { bill, reservation, body: Bytes::new(), made, kept: None }
+    Box::new(Unsettled { bill, reservation, body: Bytes::new(), made, kept: None })
 }
 
 impl Unsettled {
@@ -286,7 +292,7 @@ impl Unsettled {
 
     /// Charges and, once that is durable, hands the answer over.
     pub(crate) async fn settle(
-        mut self,
+        mut self: Box<Self>,
         outcome: Outcome,
         scope: Option<IdempotencyScope>,
         task: Option<TaskFinish>,
@@ -315,7 +321,7 @@ impl Unsettled {
     }
 
     /// Charges and ends the task in one transaction; the answer's body must lie in its blob before.
-    pub async fn settle_task(self, finish: TaskFinish) -> Result<(), SettleError> {
+    pub async fn settle_task(self: Box<Self>, finish: TaskFinish) -> Result<(), SettleError> {
         self.settle(Outcome::Completed, None, Some(finish)).await.map(drop)
     }
 }

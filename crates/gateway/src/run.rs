@@ -179,15 +179,15 @@ impl Gateway {
             NoShare::Full => DispatchError::from(NoRoom::Busy { retry_after: RETRY_AFTER }).into(),
             NoShare::OverPart => AnswerError::OverShare { retry_after: RETRY_AFTER },
         })?;
-        let one = One { arrival, caller: caller.clone(), inbound, admitted, reservation, guard, place };
+        let one = Box::new(One { arrival, caller: caller.clone(), inbound, admitted, reservation, guard, place });
         // A stream that nobody takes any more settles as one whose client left.
         let (body, served) = SeenThrough::new(self.tasks(), |client| Box::pin(self.clone().give(one, client))).await?;
         Ok(Reply { rate, served, body })
     }
 
     /// Has the answer made, and charges for it.
-    async fn give(self, one: One, client: Arc<Client>) -> Result<(ReplyBody, Option<String>), AnswerError> {
-        let One { arrival, caller, inbound, mut admitted, mut reservation, guard, place } = one;
+    async fn give(self, one: Box<One>, client: Arc<Client>) -> Result<(ReplyBody, Option<String>), AnswerError> {
+        let One { arrival, caller, inbound, mut admitted, mut reservation, guard, place } = *one;
         let mut fallbacks = 0;
         let dispatched = loop {
             let cause = match self.dispatch(caller.account, &inbound, &admitted, &client).await {
@@ -206,10 +206,8 @@ impl Gateway {
         let bill = Bill::open(self, arrival, &caller, (inbound, admitted), reservation.amount());
         let answer = match dispatched.answer {
             Given::Pictures(made) => {
-                let mut unsettled = pictured(bill, reservation, made, dispatched.running);
-                let name = unsettled.name();
-                unsettled.keep(&name).await.map_err(AnswerError::Kept)?;
-                return Ok((settled(unsettled, &client, guard).await?, served));
+                let unsettled = pictured(bill, reservation, made, dispatched.running);
+                return Ok((Box::pin(kept(unsettled, &client, guard)).await?, served));
             }
             Given::Other(answer) => answer,
         };
@@ -359,9 +357,20 @@ impl Gateway {
     }
 }
 
+/// Keeps what an answer brings as files, charges for it and hands it over.
+async fn kept(
+    mut unsettled: Box<Unsettled>,
+    client: &Client,
+    guard: Option<IdempotencyGuard>,
+) -> Result<ReplyBody, AnswerError> {
+    let name = unsettled.name();
+    unsettled.keep(&name).await.map_err(AnswerError::Kept)?;
+    settled(unsettled, client, guard).await
+}
+
 /// Charges for a whole answer and hands it over.
 async fn settled(
-    unsettled: Unsettled,
+    unsettled: Box<Unsettled>,
     client: &Client,
     guard: Option<IdempotencyGuard>,
 ) -> Result<ReplyBody, AnswerError> {

@@ -105,7 +105,12 @@ struct Try<'a> {
 impl Gateway {
     /// Runs a batch task, in the place that it was given, up to the point where its answer is there;
     /// [`Unsettled::settle_task`] makes it durable.
-    pub async fn run_task(&self, caller: &Caller, inbound: Inbound, running: Running) -> Result<Unsettled, TaskError> {
+    pub async fn run_task(
+        &self,
+        caller: &Caller,
+        inbound: Inbound,
+        running: Running,
+    ) -> Result<Box<Unsettled>, TaskError> {
         let arrival = self.arrival()?;
         let inbound = if inbound.brings() { inbound.opened().await? } else { inbound };
         let mut admitted = match &running.instead {
@@ -137,7 +142,7 @@ impl Gateway {
         }
         if let Some(made) = Made::sound(bill.admitted.peek.wanted, given.body.clone()) {
             running.finish_whole(0);
-            return Ok(Unsettled { bill, reservation, body: Bytes::new(), made: Some(made), kept: None });
+            return Ok(Box::new(Unsettled { bill, reservation, body: Bytes::new(), made: Some(made), kept: None }));
         }
         if bill.ttft.is_none() {
             return Ok(whole(bill, reservation, given.body, running));
@@ -145,7 +150,7 @@ impl Gateway {
         bill.note_marks(running.replica.name());
         running.finish(Ended::Ok);
         let body = bill.told(given.body);
-        Ok(Unsettled { bill, reservation, body, made: None, kept: None })
+        Ok(Box::new(Unsettled { bill, reservation, body, made: None, kept: None }))
     }
 
     /// What another model would do for a task whose servers failed so: see [`Gateway::fall_back`].

@@ -31,7 +31,7 @@ const KEY_AGE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Runs a task until it is answered, or there is no answer.
-    pub(super) async fn answer(&self, ready: &Ready, place: Running) -> Result<Unsettled, Came> {
+    pub(super) async fn answer(&self, ready: &Ready, place: Running) -> Result<Box<Unsettled>, Came> {
         let task = &ready.task;
         let caller = match self.caller(task).await {
             Ok(caller) => caller,
@@ -46,7 +46,7 @@ impl Worker {
     }
 
     /// Sees to it that a task's answer is durable and settled. Its place goes to another meanwhile, as far as there is room.
-    pub(super) async fn keep(&self, ready: &Ready, mut unsettled: Unsettled, slot: &mut Option<Slot>) -> Came {
+    pub(super) async fn keep(&self, ready: &Ready, mut unsettled: Box<Unsettled>, slot: &mut Option<Slot>) -> Came {
         let task = &ready.task;
         let _room = self.results.room(ready.inbound.body.len() + unsettled.bytes()).await;
         *slot = None;
