@@ -7,7 +7,7 @@ use batchin_batch::{Batches, Films};
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
 use batchin_gateway::Gateway;
-use batchin_store::{Accounts, Balances, BatchRows, DeliveryLog, Keys, Pulse, Usage, Voices};
+use batchin_store::{Accounts, Balances, BatchRows, DeliveryLog, Keys, Pulse, Topups, Usage, Voices};
 use batchin_tasks::Tasks;
 use batchin_webhooks::Webhooks;
 use ipnet::IpNet;
@@ -80,6 +80,8 @@ pub struct ApiParts {
     pub keys: Keys,
     /// What accounts were given.
     pub balances: Balances,
+    /// Payments.
+    pub topups: Topups,
     /// What requests consumed.
     pub usage: Usage,
     /// Voices that accounts have made.
@@ -119,6 +121,7 @@ pub(crate) struct App(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) accounts: Accounts,
     pub(crate) balances: Balances,
+    pub(crate) topups: Topups,
     pub(crate) usage: Usage,
     pub(crate) voices: Voices,
     pub(crate) batch_rows: BatchRows,
@@ -157,6 +160,7 @@ impl App {
             started_at: parts.clock.now(),
             accounts: parts.accounts,
             balances: parts.balances,
+            topups: parts.topups,
             usage: parts.usage,
             voices: parts.voices,
             batch_rows: parts.batch_rows,

@@ -114,6 +114,10 @@ id!(
     TransferId
 );
 id!(
+    /// A payment of a customer, from when it is asked for.
+    TopupId
+);
+id!(
     /// A server process's lasting identity; it survives restarts.
     NodeId
 );

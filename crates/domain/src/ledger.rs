@@ -3,19 +3,28 @@
 //! After TigerBeetle's account model: what is pending already counts against the customer, so the second step of a
 //! two-phase movement can never break the balance. Accounts on our side are sums over transfers and have no counters.
 
-use crate::{Amount, Balance, stored};
+use crate::{Amount, Balance, listed, stored};
 
-/// The side of a transfer. Customer sides carry counters; the others are sums over transfers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Book {
-    /// A customer's prepaid money.
-    Customer,
-    /// Credits given by the operator.
-    Grants,
-    /// What customers were charged.
-    Revenue,
-    /// Usage that could not be charged in time and that we bear.
-    LateUsage,
+listed! {
+    /// The side of a transfer. Customer sides carry counters; the others are sums over transfers.
+    pub enum Book {
+        /// A customer's prepaid money.
+        Customer,
+        /// Credits given by the operator.
+        Grants,
+        /// What customers were charged.
+        Revenue,
+        /// Usage that could not be charged in time and that we bear.
+        LateUsage,
+        /// What was paid by card.
+        Cards,
+        /// What was paid back to cards.
+        Refunds,
+        /// What card holders had their banks take back.
+        Disputes,
+        /// What was paid in USDC.
+        Usdc,
+    }
 }
 
 stored! {
@@ -31,6 +40,20 @@ stored! {
         Late = 2,
         /// The operator takes back credit that was given in error.
         Correction = 3,
+        /// A payment by card has come.
+        Paid = 5,
+        /// A payment, or part of one, is paid back.
+        Refunded = 6,
+        /// A refund did not get through, and its money is ours again.
+        RefundFailed = 7,
+        /// A bank takes a payment, or part of one, back for its card holder.
+        Disputed = 8,
+        /// What a bank took back is ours again.
+        DisputeWon = 9,
+        /// A payment in USDC is final enough.
+        Deposited = 10,
+        /// A payment in USDC that was credited is not on its chain any more.
+        Orphaned = 11,
     }
 }
 
@@ -43,7 +66,28 @@ impl Movement {
             Self::GiveBack => (Book::Revenue, Book::Customer),
             Self::Late => (Book::LateUsage, Book::Revenue),
             Self::Correction => (Book::Customer, Book::Grants),
+            Self::Paid => (Book::Cards, Book::Customer),
+            Self::Refunded => (Book::Customer, Book::Refunds),
+            Self::RefundFailed => (Book::Refunds, Book::Customer),
+            Self::Disputed => (Book::Customer, Book::Disputes),
+            Self::DisputeWon => (Book::Disputes, Book::Customer),
+            Self::Deposited => (Book::Usdc, Book::Customer),
+            Self::Orphaned => (Book::Customer, Book::Usdc),
         }
+    }
+
+    /// What one nano-dollar of it does to what the customer was credited, in nano-dollars. Charges are counted apart.
+    pub const fn credits(self) -> i64 {
+        match self {
+            Self::Grant | Self::GiveBack | Self::Paid | Self::RefundFailed | Self::DisputeWon | Self::Deposited => 1,
+            Self::Correction | Self::Refunded | Self::Disputed | Self::Orphaned => -1,
+            Self::Charge | Self::Late => 0,
+        }
+    }
+
+    /// Whether money comes from or goes to somebody outside, or the operator: what an account's history shows.
+    pub const fn is_of_credit(self) -> bool {
+        self.credits() != 0 && !matches!(self, Self::GiveBack)
     }
 }
 
@@ -98,6 +142,21 @@ impl Counters {
             return Err(LedgerError::Insufficient { available: self.available() });
         }
         Ok(Self { posted_credit: self.posted_credit.saturating_sub(amount.nanos()), ..self })
+    }
+
+    /// Money goes back to who paid it, whether or not it is spent. What then breaks the customer's rule freezes the account.
+    pub fn reverse(self, amount: Amount) -> Result<Self, LedgerError> {
+        let posted_credit = self.posted_credit.checked_sub(amount.nanos()).ok_or(LedgerError::Overflow)?;
+        Ok(Self { posted_credit, ..self })
+    }
+
+    /// What a movement of credit makes of them.
+    pub fn moved(self, movement: Movement, amount: Amount) -> Result<Self, LedgerError> {
+        match movement.credits() {
+            0 => Ok(self),
+            1 => self.credit(amount),
+            _ => self.reverse(amount),
+        }
     }
 
     /// Sets an amount aside.

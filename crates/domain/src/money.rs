@@ -16,7 +16,7 @@ const CENT_DECIMALS: usize = 7;
 pub struct Amount(i64);
 
 /// A sum that may be negative: what an account has.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Balance(i64);
 
 /// Why a text is no amount of cents.

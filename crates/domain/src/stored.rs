@@ -53,7 +53,10 @@ macro_rules! stored {
 #[cfg(test)]
 mod tests {
     use super::Stored;
-    use crate::{BatchStatus, Chore, Ending, FilePurpose, Priority, PurseKind, TaskStatus, ledger::Movement, webhook};
+    use crate::{
+        BatchStatus, Chore, Ending, FilePurpose, Priority, PurseKind, TaskStatus, TopupSource, TopupStatus,
+        ledger::Movement, webhook,
+    };
 
     fn leads_back<T: Stored + PartialEq + std::fmt::Debug>(all: &[T], code: impl Fn(T) -> i16) {
         for one in all {
@@ -72,6 +75,8 @@ mod tests {
         leads_back(&Priority::ALL, Priority::code);
         leads_back(&PurseKind::ALL, PurseKind::code);
         leads_back(&Movement::ALL, Movement::code);
+        leads_back(&TopupStatus::ALL, TopupStatus::code);
+        leads_back(&TopupSource::ALL, TopupSource::code);
         leads_back(&webhook::EventKind::ALL, webhook::EventKind::code);
         leads_back(&webhook::DeliveryState::ALL, webhook::DeliveryState::code);
         leads_back(&webhook::FailureKind::ALL, webhook::FailureKind::code);
@@ -79,7 +84,7 @@ mod tests {
 
     #[test]
     fn numbers_are_what_databases_have() {
-        assert_eq!(Movement::ALL.map(Movement::code), [0, 1, 4, 2, 3]);
+        assert_eq!(Movement::ALL.map(Movement::code), [0, 1, 4, 2, 3, 5, 6, 7, 8, 9, 10, 11]);
         assert_eq!(Priority::ALL.map(Priority::code), [0, 1, 2]);
         assert_eq!(PurseKind::ALL.map(PurseKind::code), [0, 1, 2, 3]);
         assert_eq!(BatchStatus::Cancelling.code(), 8);

@@ -200,6 +200,7 @@ fn api_parts(
         accounts: store.accounts(),
         keys: store.keys(),
         balances: store.balances(),
+        topups: store.topups(),
         usage: store.usage(),
         voices: store.voices(),
         batch_rows: store.batch_rows(),

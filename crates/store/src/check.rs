@@ -7,7 +7,9 @@ use crate::{
     stored::{column, counts_by},
 };
 use batchin_db::{Dialect, Rerun, Row, Snapshot, Value, retried};
-use batchin_domain::{Chore, Class, Measure, Month, PriceVersion, PurseKind, Tariff, TaskStatus, ledger::Movement};
+use batchin_domain::{
+    Chore, Class, Measure, Month, PriceVersion, PurseKind, Tariff, TaskStatus, TopupStatus, ledger::Movement,
+};
 
 /// The mark of a row whose counts were capped.
 const CAPPED: i16 = UsageMarks { capped: true, below_pieces: false, cut: false }.code();
@@ -58,9 +60,25 @@ const RULES: &[(&str, &str)] = &[
     (
         "posted_credit is the sum of credits and of what was given back",
         "SELECT a.id AS subject, coalesce(t.sum, 0) AS expected, a.posted_credit AS found FROM account a \
-         LEFT JOIN (SELECT account_id, CAST(sum(CASE WHEN movement = {correction} THEN -amount ELSE amount END) AS bigint) \
-         AS sum FROM transfer WHERE movement IN ({grant}, {correction}, {give_back}) \
-         GROUP BY account_id) t ON t.account_id = a.id WHERE a.posted_credit <> coalesce(t.sum, 0)",
+         LEFT JOIN (SELECT account_id, CAST(sum({credited}) AS bigint) AS sum FROM transfer GROUP BY account_id) t ON t.account_id = a.id WHERE a.posted_credit <> coalesce(t.sum, 0)",
+    ),
+    (
+        "a payment that was credited was credited once, and as much as was asked for",
+        "SELECT p.id AS subject, CASE WHEN p.status = {paid_status} THEN p.amount ELSE 0 END AS expected, \
+         coalesce(t.sum, 0) AS found FROM topup p LEFT JOIN (SELECT topup_id, CAST(sum(amount) AS bigint) AS sum \
+         FROM transfer WHERE movement IN ({paid}, {deposited}) GROUP BY topup_id) t ON t.topup_id = p.id \
+         WHERE coalesce(t.sum, 0) <> CASE WHEN p.status = {paid_status} THEN p.amount ELSE 0 END",
+    ),
+    (
+        "of a payment no more goes back than came",
+        "SELECT topup_id AS subject, CAST(0 AS bigint) AS expected, CAST(sum({credited}) AS bigint) AS found \
+         FROM transfer WHERE topup_id IS NOT NULL GROUP BY topup_id HAVING sum({credited}) < 0",
+    ),
+    (
+        "what takes a movement back takes back one of the same account",
+        "SELECT t.id AS subject, CAST(1 AS bigint) AS expected, CAST(0 AS bigint) AS found FROM transfer t \
+         LEFT JOIN transfer r ON r.id = t.reverses WHERE t.reverses IS NOT NULL \
+         AND (r.id IS NULL OR r.account_id <> t.account_id)",
     ),
     (
         "pending_debit is what nodes have leased",
@@ -191,9 +209,10 @@ impl Store {
         let mut report = check.totals().await?;
         let codes = [
             ("{charge}", Movement::Charge.code()),
-            ("{grant}", Movement::Grant.code()),
-            ("{correction}", Movement::Correction.code()),
             ("{give_back}", Movement::GiveBack.code()),
+            ("{paid}", Movement::Paid.code()),
+            ("{deposited}", Movement::Deposited.code()),
+            ("{paid_status}", TopupStatus::Completed.code()),
             ("{balance}", PurseKind::Balance.code()),
             ("{budget}", PurseKind::Budget.code()),
             ("{cap}", PurseKind::Cap.code()),
@@ -204,8 +223,11 @@ impl Store {
             ("{cancelled}", TaskStatus::Cancelled.code()),
             ("{expired}", TaskStatus::Expired.code()),
         ];
+        let credited: Vec<String> =
+            Movement::ALL.map(|one| format!("WHEN {} THEN {} * amount", one.code(), one.credits())).to_vec();
+        let credited = format!("CASE movement {} END", credited.join(" "));
         for (rule, sql) in RULES {
-            report.faults.extend(check.rule(rule, sql, &codes).await?);
+            report.faults.extend(check.rule(rule, &sql.replace("{credited}", &credited), &codes).await?);
         }
         report.faults.extend(check.budgets().await?);
         report.faults.extend(check.costs().await?);

@@ -5,9 +5,9 @@ use std::path::Path;
 use batchin_db::{Db, OpenError, Options, Outage};
 
 use crate::{
-    Accounts, Agreement, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Drains, Endings, FileRows,
-    FilmClaims, FilmRows, Keys, Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError, Usage, Voices,
-    schema::MIGRATIONS,
+    Accounts, AdminLog, Agreement, Alerts, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Drains,
+    Endings, FileRows, FilmClaims, FilmRows, Inbox, Keys, Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError,
+    Topups, Usage, Voices, schema::MIGRATIONS,
 };
 
 /// All that is remembered. Held by the server, which gives each part the handles that it needs; they are cheap to clone.
@@ -40,6 +40,10 @@ handles! {
     keys: Keys,
     credit: Credit,
     balances: Balances,
+    topups: Topups,
+    inbox: Inbox,
+    alerts: Alerts,
+    admin_log: AdminLog,
     purses: Purses,
     prices: Prices,
     outbox: Outbox,

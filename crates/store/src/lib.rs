@@ -4,14 +4,15 @@
 //! No verb awaits the network with a transaction open, none reads a clock: time and ids are arguments.
 //!
 //! Rows are locked in one order, so that no two verbs wait for each other: node, file, task, video_job, batch, webhook_delivery,
-//! account, purse, lease; rows of one table in the order of their keys.
+//! topup, account, purse, lease; rows of one table in the order of their keys.
 //!
-//! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `money`,
-//! `outbox`, `inference`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of several
+//! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `outbox`,
+//! `alerts`, `money`, `inference`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of several
 //! parts meet in `commit` and above.
 
 mod accounts;
 mod agreement;
+mod alerts;
 mod check;
 mod commit;
 mod drains;
@@ -36,6 +37,7 @@ pub use accounts::sessions::SessionRow;
 pub use accounts::users::{CreateUserError, NewUser, Role, User};
 pub use accounts::{Accounts, Keys};
 pub use agreement::Agreement;
+pub use alerts::{AlertSettings, Alerts};
 pub use check::{CheckReport, Fault};
 pub use commit::settlement::Settlement;
 pub use commit::{CommitError, Committer, CommitterOptions, Ledger, OnFailure};
@@ -55,10 +57,16 @@ pub use inference::record::{Outcome, UsageMarks, UsageRecord};
 pub use inference::usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, UsageRow};
 pub use inference::voices::{KeepVoiceError, MAX_VOICES, NewVoice, VoiceRow, VoiceSound};
 pub use inference::{Answers, Usage, Voices};
-pub use money::credit::{CorrectError, CreditGrant, Credited, GrantError};
+pub use money::admin_log::{AdminAction, AdminLog};
+pub use money::credit::{CorrectError, CreditGrant, GrantError};
+pub use money::history::{Credited, Standing};
+pub use money::inbox::{DueStripeEvent, Inbox, NewStripeEvent};
 pub use money::leases::{LeaseAsk, LeaseOutcome};
 pub use money::prices::{PriceList, PriceListRow};
-pub use money::{Balances, Credit, Prices, Purses};
+pub use money::topups::{
+    Entry, NewTopup, OpenTopupError, Reading, SettleTopupError, Settled, TopupDetails, TopupKey, TopupRow,
+};
+pub use money::{Balances, Credit, Prices, Purses, Topups};
 pub use nodes::{Nodes, Reclaimed};
 pub use outbox::deliveries::{ClaimedDelivery, DeliveryRoom, EndpointId, FinishedTry};
 pub use outbox::log::{DeliveryError, DeliveryFilter, DeliveryRow, TryRow};

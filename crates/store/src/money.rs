@@ -1,14 +1,25 @@
 //! Holds: what accounts have, what of it is leased to nodes, and the prices that it is spent by.
 
+pub(crate) mod admin_log;
+pub(crate) mod booking;
 pub(crate) mod credit;
+pub(crate) mod history;
+pub(crate) mod inbox;
 pub(crate) mod leases;
 pub(crate) mod prices;
+pub(crate) mod topups;
 
 use batchin_db::Db;
 
 /// Giving credit and taking it back. Held by nobody but the operator's commands.
 #[derive(Clone)]
 pub struct Credit {
+    pub(crate) db: Db,
+}
+
+/// Payments, and what becomes of their money. Held by who hears of it from outside.
+#[derive(Clone)]
+pub struct Topups {
     pub(crate) db: Db,
 }
 

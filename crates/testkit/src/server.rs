@@ -299,6 +299,7 @@ impl TestServer {
             accounts: store.accounts(),
             keys: store.keys(),
             balances: store.balances(),
+            topups: store.topups(),
             usage: store.usage(),
             voices: store.voices(),
             batch_rows: store.batch_rows(),
@@ -358,8 +359,10 @@ impl TestServer {
             id: TransferId::new(RealIds.uuid()),
             account: account.id,
             amount,
+            actor: "test".to_owned(),
             reason: "test".to_owned(),
             reference: None,
+            reverses: None,
             now: self.clock.now(),
         };
         self.store.credit().grant_credit(grant).await.unwrap();

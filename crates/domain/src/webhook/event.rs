@@ -63,6 +63,10 @@ stored! {
         BalanceLow = 5 => "balance.low",
         /// A key's month passed a part of its budget.
         BudgetThreshold = 6 => "budget.threshold",
+        /// Credit that was to be bought was not.
+        TopupFailed = 7 => "topup.failed",
+        /// Credit that was bought went back, or a part of it.
+        TopupReversed = 8 => "topup.reversed",
     }
 }
 

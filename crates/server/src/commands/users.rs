@@ -16,6 +16,8 @@ use crate::{
     world::World,
 };
 
+/// Who grants here, in the log.
+const COMMAND_LINE: &str = "command line";
 /// Users listed at most; an operator with more asks the database.
 const MAX_LISTED: u32 = 10_000;
 
@@ -119,9 +121,17 @@ pub(super) async fn credits(command: &Credits, config: &Config, out: &mut impl W
     let store = super::store(config).await?;
     let user = super::user_of(&store, email).await?;
     let id = TransferId::new(World.uuid());
-    let who = format!("command line: {reason}");
     let (Credit::Given(amount) | Credit::TakenBack(amount)) = *cents;
-    let grant = CreditGrant { id, account: user.id, amount, reason: who, reference: None, now: super::now() };
+    let grant = CreditGrant {
+        id,
+        account: user.id,
+        amount,
+        actor: COMMAND_LINE.to_owned(),
+        reason: reason.clone(),
+        reference: None,
+        reverses: None,
+        now: super::now(),
+    };
     match cents {
         Credit::Given(_) => store.credit().grant_credit(grant).await?,
         Credit::TakenBack(_) => take_back(&store, grant, &user.email).await?,

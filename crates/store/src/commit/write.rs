@@ -5,13 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use batchin_db::{Db, Dialect, Source, Target, Value, WriteTx, both, columns_of, exactly};
-use batchin_domain::{AccountId, Amount, Measure, Purse, PurseKind, TaskStatus, ledger::Movement};
+use batchin_db::{Db, Dialect, Row, Source, Target, Value, WriteTx, both, columns_of, exactly};
+use batchin_domain::{AccountId, Amount, Balance, Measure, Purse, PurseKind, TaskStatus, ledger::Movement};
 use futures::join;
 use uuid::Uuid;
 
 use crate::{
-    CommitError, NodeIdentity, Outcome, Settlement, StoreError, UsageRecord,
+    CommitError, NodeIdentity, Outcome, Settlement, StoreError, UsageRecord, alerts,
     commit::{Before, tasks::Ends},
     fence::still,
     stored::{made_columns, made_values, to_i64},
@@ -66,7 +66,7 @@ async fn group_in(
     }
     let (ends, charges) = (Ends::lock(&tx, &fresh).await?, Charges::of(&fresh));
     let (ended, posted) = join!(ends.write(&tx), post_to_accounts(&tx, &charges.accounts));
-    let ((), next_seq) = both(ended, posted)?;
+    let ((), (next_seq, low)) = both(ended, posted)?;
     end_films(&tx, &fresh).await?;
     let balances = charges.balances();
     // Their order does not matter: whoever changes a lease has its purse or its account locked, and purses go in order.
@@ -78,6 +78,7 @@ async fn group_in(
         remember_answers(&tx, &fresh),
     );
     both(both(leases, purses), both(transfers, both(usage, answers)))?;
+    tell_low(&tx, &low, &fresh).await?;
     batchin_faults::point("commit.written");
     tx.commit().await?;
     Ok(results)
@@ -185,9 +186,13 @@ struct Posted {
     transfers: i64,
 }
 
-/// Posts each account's sum; returns the sequence number that each account's first new charge gets.
-async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<HashMap<AccountId, i64>, StoreError> {
-    let mut last_seq = HashMap::with_capacity(sums.len());
+/// Posts each account's sum; returns the sequence number that each account's first new charge gets, and the accounts that have
+/// less now than their owners want to be told of.
+async fn post_to_accounts(
+    tx: &WriteTx,
+    sums: &[(AccountId, Posted)],
+) -> Result<(HashMap<AccountId, i64>, Vec<LowBalance>), StoreError> {
+    let (mut last_seq, mut low) = (HashMap::with_capacity(sums.len()), Vec::new());
     let values = |(account, posted): &(AccountId, Posted)| -> [Value; 4] {
         [account.uuid().into(), posted.charged.into(), posted.transfers.into(), posted.given_back.into()]
     };
@@ -199,9 +204,10 @@ async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<
                 let sql = "UPDATE account SET posted_debit = posted_debit + $2, pending_debit = pending_debit - $2, \
                            last_seq = last_seq + $3, posted_credit = posted_credit + $4 WHERE id = $1";
                 exactly(tx.run(sql, values(one)).await?, 1, "account")?;
-                let row = tx.one("SELECT last_seq FROM account WHERE id = $1", [one.0.uuid().into()]).await?;
+                let row = tx.one(format!("SELECT {POSTED} FROM account WHERE id = $1"), [one.0.uuid().into()]).await?;
                 let row = row.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
                 last_seq.insert(one.0, row.get("last_seq")?);
+                low.extend(low_balance(&row, one.0)?);
             }
         }
         Dialect::Postgres => {
@@ -216,20 +222,45 @@ async fn post_to_accounts(tx: &WriteTx, sums: &[(AccountId, Posted)]) -> Result<
                 "WITH v(owner, amount, transfers, back) AS ({}) UPDATE account SET \
                  posted_debit = posted_debit + v.amount, posted_credit = posted_credit + v.back, \
                  pending_debit = pending_debit - v.amount, last_seq = last_seq + v.transfers FROM v \
-                 WHERE account.id = v.owner RETURNING id, last_seq",
+                 WHERE account.id = v.owner RETURNING id, {POSTED}",
                 source.rows(4)
             );
             let rows = tx.all(sql, values).await?;
             exactly(rows.len() as u64, sums.len() as u64, "account")?;
             for row in rows {
-                last_seq.insert(AccountId::new(row.get("id")?), row.get("last_seq")?);
+                let account = AccountId::new(row.get("id")?);
+                last_seq.insert(account, row.get("last_seq")?);
+                low.extend(low_balance(&row, account)?);
             }
         }
     }
     for (account, posted) in sums {
         last_seq.entry(*account).and_modify(|seq| *seq = *seq - posted.transfers + 1);
     }
-    Ok(last_seq)
+    Ok((last_seq, low))
+}
+
+/// What is read of an account that was posted to.
+const POSTED: &str = "last_seq, posted_credit - posted_debit AS balance, alert_at";
+
+/// An account that has less than its owner wants to be told of, and the place of the movement that did it.
+type LowBalance = (AccountId, Balance, i64);
+
+fn low_balance(row: &Row, account: AccountId) -> Result<Option<LowBalance>, StoreError> {
+    let (balance, alert_at): (i64, Option<i64>) = (row.get("balance")?, row.get("alert_at")?);
+    let is_low = alert_at.is_some_and(|alert_at| balance < alert_at);
+    Ok(if is_low { Some((account, Balance::from_nanos(balance), row.get("last_seq")?)) } else { None })
+}
+
+/// Tells owners whose balances are low now, each once.
+async fn tell_low(tx: &WriteTx, low: &[LowBalance], fresh: &[&Settlement]) -> Result<(), StoreError> {
+    for (account, balance, last_seq) in low {
+        let now = fresh.iter().find(|settlement| settlement.account == *account).map(|settlement| settlement.now);
+        if let Some(now) = now {
+            alerts::lowered(tx, *account, (*balance, *last_seq), now).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn post_to_all_purses(tx: &WriteTx, node: NodeIdentity, charges: &Charges<'_>) -> Result<(), StoreError> {

@@ -1,10 +1,14 @@
 //! Holds: credit that is given and taken back, and what there is of it.
 
-use batchin_db::{Rerun, Row, WriteTx, exactly, retried};
-use batchin_domain::{AccountId, Amount, Balance, Timestamp, TransferId, ledger::Counters, ledger::Movement};
+use batchin_db::{Rerun, WriteTx, retried};
+use batchin_domain::{AccountId, Amount, Timestamp, TransferId, ledger::Movement};
 
 use crate::{
-    Balances, Credit, StoreError,
+    Balances, Credit, StoreError, alerts,
+    money::{
+        admin_log::{LogEntry, append},
+        booking::{BookError, Booking, counters, lock_account},
+    },
     stored::stored_amount,
     waking::{WAITS_FOR_BALANCE, wake},
 };
@@ -18,10 +22,14 @@ pub struct CreditGrant {
     pub account: AccountId,
     /// How much; above zero.
     pub amount: Amount,
-    /// Who gave it and why, for the history.
+    /// Who has it booked: an admin's email, or `command line`.
+    pub actor: String,
+    /// Why.
     pub reason: String,
     /// The same reference is credited once.
     pub reference: Option<String>,
+    /// The movement that it takes back, where it takes one back.
+    pub reverses: Option<TransferId>,
     /// When.
     pub now: Timestamp,
 }
@@ -69,40 +77,41 @@ pub enum CorrectError {
     Store(#[source] StoreError),
 }
 
-/// A credit in an account's history.
-#[derive(Clone, Debug)]
-pub struct Credited {
-    /// Names the movement.
-    pub id: TransferId,
-    /// How much; below zero when it was taken back.
-    pub amount: Balance,
-    /// The outside reference, if there is one.
-    pub reference: Option<String>,
-    /// When.
-    pub created_at: Timestamp,
-}
+impl CreditGrant {
+    fn booking(&self, movement: Movement) -> Booking<'_> {
+        Booking {
+            id: self.id,
+            movement,
+            amount: self.amount,
+            reference: self.reference.as_deref(),
+            reason: Some(&self.reason),
+            actor: Some(&self.actor),
+            topup: None,
+            reverses: self.reverses.map(TransferId::uuid),
+            now: self.now,
+        }
+    }
 
-async fn lock_account(tx: &WriteTx, account: AccountId) -> Result<Option<(Counters, bool)>, StoreError> {
-    let sql = format!(
-        "SELECT posted_debit, posted_credit, pending_debit, frozen FROM account WHERE id = $1{}",
-        tx.dialect.for_update()
-    );
-    let row = tx.one(sql, [account.uuid().into()]).await?;
-    row.map(|row| Ok((counters(&row)?, row.get("frozen")?))).transpose()
-}
-
-fn counters(row: &Row) -> Result<Counters, StoreError> {
-    Ok(Counters {
-        posted_debit: row.get("posted_debit")?,
-        posted_credit: row.get("posted_credit")?,
-        pending_debit: row.get("pending_debit")?,
-    })
+    async fn log(&self, tx: &WriteTx, action: &'static str) -> Result<(), StoreError> {
+        let entry = LogEntry {
+            actor: &self.actor,
+            action,
+            account: Some(self.account),
+            subject: Some(self.id.uuid()),
+            amount: Some(self.amount),
+            reason: &self.reason,
+            now: self.now,
+        };
+        append(tx, &entry).await
+    }
 }
 
 /// Locks the account and says what can be leased of its balance: nothing while it is frozen. `None`: no account.
 pub(crate) async fn lock_balance(tx: &WriteTx, account: AccountId) -> Result<Option<Amount>, StoreError> {
-    let locked = lock_account(tx, account).await?;
-    Ok(locked.map(|(counters, frozen)| if frozen { Amount::ZERO } else { counters.available() }))
+    let Some(mut locked) = lock_account(tx, account).await? else { return Ok(None) };
+    // What nodes had leased has come back since, perhaps.
+    locked.thaw(tx).await?;
+    Ok(Some(if locked.frozen { Amount::ZERO } else { locked.counters.available() }))
 }
 
 impl Credit {
@@ -113,19 +122,23 @@ impl Credit {
         }
         let booked = retried(Rerun::Harmless, || async {
             let tx = self.db.write().await?;
-            let Some((counters, _)) = lock_account(&tx, grant.account).await? else {
+            let Some(mut account) = lock_account(&tx, grant.account).await? else {
                 return Ok(Err(GrantError::NoAccount));
             };
-            let Ok(after) = counters.credit(grant.amount) else { return Ok(Err(GrantError::Overflow)) };
-            match book_credit(&tx, &grant, after, Movement::Grant).await {
-                Ok(()) => tx.commit().await.map(Ok),
-                Err(cause) if cause.is_duplicate() => {
+            match account.book(&tx, &[grant.booking(Movement::Grant)]).await {
+                Ok(()) => {
+                    grant.log(&tx, "credit.granted").await?;
+                    alerts::credited(&tx, account.id).await?;
+                    tx.commit().await.map(Ok)
+                }
+                Err(BookError::Overflow) => Ok(Err(GrantError::Overflow)),
+                Err(BookError::Store(cause)) if cause.is_duplicate() => {
                     drop(tx);
                     // The same once more, or this very grant in a commit that went unheard.
                     let same = self.is_booked(&grant).await?;
                     Ok(if same { Ok(()) } else { Err(GrantError::ReferenceTaken) })
                 }
-                Err(cause) => Err(cause),
+                Err(BookError::Store(cause)) => Err(cause),
             }
         });
         booked.await.map_err(GrantError::Store)??;
@@ -141,23 +154,29 @@ impl Credit {
         }
         let booked = retried(Rerun::Harmless, || async {
             let tx = self.db.write().await?;
-            let Some((counters, _)) = lock_account(&tx, correction.account).await? else {
+            let Some(mut account) = lock_account(&tx, correction.account).await? else {
                 return Ok(Err(CorrectError::NoAccount));
             };
-            let Ok(after) = counters.take_back(correction.amount) else {
+            let available = account.counters.available();
+            if account.counters.take_back(correction.amount).is_err() {
                 drop(tx);
                 // This very correction may be booked, in a commit that went unheard.
-                let insufficient = CorrectError::Insufficient { available: counters.available() };
+                let insufficient = CorrectError::Insufficient { available };
                 return Ok(if self.is_booked(&correction).await? { Ok(()) } else { Err(insufficient) });
-            };
-            match book_credit(&tx, &correction, after, Movement::Correction).await {
-                Ok(()) => tx.commit().await.map(Ok),
-                Err(cause) if cause.is_duplicate() => {
+            }
+            match account.book(&tx, &[correction.booking(Movement::Correction)]).await {
+                Ok(()) => {
+                    correction.log(&tx, "credit.taken_back").await?;
+                    alerts::lowered(&tx, account.id, account.standing(), correction.now).await?;
+                    tx.commit().await.map(Ok)
+                }
+                Err(BookError::Overflow) => Ok(Err(CorrectError::Insufficient { available })),
+                Err(BookError::Store(cause)) if cause.is_duplicate() => {
                     drop(tx);
                     let same = self.is_booked(&correction).await?;
                     Ok(if same { Ok(()) } else { Err(CorrectError::ReferenceTaken) })
                 }
-                Err(cause) => Err(cause),
+                Err(BookError::Store(cause)) => Err(cause),
             }
         });
         booked.await.map_err(CorrectError::Store)?
@@ -180,52 +199,4 @@ impl Balances {
         let row = self.db.one(sql, [account.uuid().into()]).await?;
         row.map_or(Ok(Amount::ZERO), |row| Ok(counters(&row)?.available()))
     }
-
-    /// Credits of an account, newest first.
-    pub async fn credits(&self, account: AccountId, limit: u32) -> Result<Vec<Credited>, StoreError> {
-        // Written out, as only so the index of credits, few among many charges, is found.
-        let sql = format!(
-            "SELECT id, movement, amount, reference, created_at FROM transfer WHERE account_id = $1 \
-             AND movement IN ({}, {}) ORDER BY seq DESC LIMIT $2",
-            Movement::Grant.code(),
-            Movement::Correction.code()
-        );
-        let rows = self.db.all(sql, [account.uuid().into(), i64::from(limit).into()]).await?;
-        let credited = |row: &Row| {
-            let amount = stored_amount(row, "transfer", "amount")?.nanos();
-            let is_correction = row.get::<i16>("movement")? == Movement::Correction.code();
-            Ok(Credited {
-                id: TransferId::new(row.get("id")?),
-                amount: Balance::from_nanos(if is_correction { amount.saturating_neg() } else { amount }),
-                reference: row.get("reference")?,
-                created_at: Timestamp::from_micros(row.get("created_at")?),
-            })
-        };
-        rows.iter().map(credited).collect()
-    }
-}
-
-async fn book_credit(tx: &WriteTx, grant: &CreditGrant, after: Counters, movement: Movement) -> Result<(), StoreError> {
-    let touched = tx
-        .run(
-            "UPDATE account SET posted_credit = $2, last_seq = last_seq + 1 WHERE id = $1",
-            [grant.account.uuid().into(), after.posted_credit.into()],
-        )
-        .await?;
-    exactly(touched, 1, "account")?;
-    tx.run(
-        "INSERT INTO transfer (id, account_id, seq, movement, amount, reference, reason, created_at) \
-         SELECT $1, id, last_seq, $3, $4, $5, $6, $7 FROM account WHERE id = $2",
-        [
-            grant.id.uuid().into(),
-            grant.account.uuid().into(),
-            movement.code().into(),
-            grant.amount.nanos().into(),
-            grant.reference.clone().into(),
-            grant.reason.clone().into(),
-            grant.now.micros().into(),
-        ],
-    )
-    .await?;
-    Ok(())
 }

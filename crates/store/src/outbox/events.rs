@@ -21,9 +21,14 @@ pub(crate) struct NewEvent {
     pub subject: Uuid,
     /// Whom it concerns.
     pub account: AccountId,
-    /// Where its owner wants to hear of it.
+    /// Which time, of what happens to the same more than once.
+    pub occasion: Option<i64>,
+    /// Where its owner wants to hear of it: a URL, or `mailto:` and an address.
     pub url: String,
 }
+
+/// What the URL of an event begins with that goes by e-mail.
+pub(crate) const MAIL: &str = "mailto:";
 
 /// Queues the events of batches that became final in this transaction; batches without a URL have none.
 pub(crate) async fn batches_ended(
@@ -43,7 +48,7 @@ pub(crate) async fn batches_ended(
         let subject: Uuid = row.get("id")?;
         let Some(kind) = kinds.get(&subject).copied() else { continue };
         let account = AccountId::new(row.get("account_id")?);
-        let event = NewEvent { kind, subject, account, url: row.get("webhook_url")? };
+        let event = NewEvent { kind, subject, account, occasion: None, url: row.get("webhook_url")? };
         enqueue(tx, &event, now).await?;
     }
     Ok(())
@@ -61,7 +66,7 @@ pub(crate) async fn enqueue(tx: &WriteTx, event: &NewEvent, now: Timestamp) -> R
              CASE WHEN {is_off} THEN $9 ELSE NULL END) ON CONFLICT (id) DO NOTHING"
         ),
         [
-            event_id(event.kind, event.subject).uuid().into(),
+            event_id(event).uuid().into(),
             event.account.uuid().into(),
             event.kind.code().into(),
             event.subject.into(),
@@ -77,8 +82,13 @@ pub(crate) async fn enqueue(tx: &WriteTx, event: &NewEvent, now: Timestamp) -> R
 }
 
 /// An event's id follows from what it is, so that the transaction that writes it may be run again.
-fn event_id(kind: EventKind, subject: Uuid) -> EventId {
-    EventId::new(named(&[b"batchin event", &kind.code().to_be_bytes(), subject.as_bytes()]))
+fn event_id(event: &NewEvent) -> EventId {
+    let (kind, occasion) = (event.kind.code().to_be_bytes(), event.occasion.map(i64::to_be_bytes));
+    let mut parts: Vec<&[u8]> = vec![b"batchin event", &kind, event.subject.as_bytes()];
+    parts.extend(occasion.as_ref().map(|occasion| &occasion[..]));
+    // The same is told by more than one way.
+    parts.extend(event.url.starts_with(MAIL).then_some(MAIL.as_bytes()));
+    EventId::new(named(&parts))
 }
 
 /// An account's deliveries to one server share what that server can bear.

@@ -32,18 +32,6 @@ both! {
         db.assert_clean().await;
     }
 
-    async fn nothing_is_leased_of_a_frozen_account(db) {
-        let account = db.account(1_000).await;
-        let (node, purse) = (db.node().await, Purse::Balance(account));
-        db.lease(node, purse, 100).await;
-        for (frozen, available) in [(true, 0), (false, 900)] {
-            db.raw(&format!("UPDATE account SET frozen = {frozen}")).await;
-            assert_eq!(db.available(node, purse).await, units(available));
-        }
-        db.lease(node, purse, 900).await;
-        db.assert_clean().await;
-    }
-
     async fn many_nodes_at_once_never_lease_more_than_there_is(db) {
         let purse = Purse::Balance(db.account(1_000).await);
         let mut nodes = Vec::new();

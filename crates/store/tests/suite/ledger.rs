@@ -193,7 +193,7 @@ impl Run<'_> {
                        CAST(sum(pending_debit) AS bigint) FROM account";
         let [posted_debit, posted_credit, pending_debit] = self.db.numbers(counted).await;
         assert_eq!(Counters { posted_debit, posted_credit, pending_debit }, all);
-        for book in [Book::Customer, Book::Grants, Book::Revenue, Book::LateUsage] {
+        for book in Book::ALL {
             let signed = |movement: Movement| match movement.sides() {
                 (debit, _) if debit == book => -1,
                 (_, credit) if credit == book => 1,

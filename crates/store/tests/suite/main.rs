@@ -24,6 +24,7 @@ mod people;
 mod prices;
 mod random;
 mod support;
+mod topups;
 mod usage;
 mod voices;
 mod waiting;

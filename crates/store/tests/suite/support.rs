@@ -201,7 +201,8 @@ impl Db {
 
     pub fn grant(&self, account: AccountId, credit: i64) -> CreditGrant {
         let id = TransferId::new(self.id());
-        CreditGrant { id, account, amount: nanos(credit), reason: "test".to_owned(), reference: None, now: now() }
+        let (actor, reason) = ("test".to_owned(), "test".to_owned());
+        CreditGrant { id, account, amount: nanos(credit), actor, reason, reference: None, reverses: None, now: now() }
     }
 
     pub async fn key(&self, account: AccountId, rate_limit_rpm: u32, budget: Option<i64>) -> KeyId {

@@ -1,0 +1,137 @@
+//! Holds: what owners of accounts want to be told of money, and the telling, in the transaction that moves it.
+
+use batchin_db::{Db, Rerun, Row, WriteTx, retried};
+use batchin_domain::{AccountId, Amount, Balance, Timestamp, webhook::EventKind};
+use uuid::Uuid;
+
+use crate::{
+    StoreError,
+    outbox::events::{MAIL, NewEvent, enqueue},
+};
+
+/// What owners want to be told of. Held by who lets them say it.
+#[derive(Clone)]
+pub struct Alerts {
+    pub(crate) db: Db,
+}
+
+/// What an account's owner wants to be told of, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertSettings {
+    /// Where events of money go; `None`: nowhere.
+    pub url: Option<String>,
+    /// Whether they also go to the owner's e-mail address.
+    pub email: bool,
+    /// They are told once the balance falls below this, and again after it was above.
+    pub low: Option<Amount>,
+    /// They are told once a key has spent so much of its month's budget, in percent.
+    pub budget_percent: Option<u8>,
+}
+
+/// Something that an owner is told of.
+pub(crate) struct Alert {
+    pub(crate) account: AccountId,
+    pub(crate) kind: EventKind,
+    pub(crate) subject: Uuid,
+    /// Which time, of what happens to the same more than once.
+    pub(crate) occasion: Option<i64>,
+}
+
+impl Alerts {
+    /// What an account's owner wants to be told of.
+    pub async fn alert_settings(&self, account: AccountId) -> Result<AlertSettings, StoreError> {
+        let row = self.db.one(SELECT, [account.uuid().into()]).await?;
+        row.as_ref().map_or_else(|| Ok(AlertSettings::default()), settings)
+    }
+
+    /// Puts other wishes in place of an owner's. A balance that is below the limit already is told of when it was above
+    /// again.
+    pub async fn set_alerts(
+        &self,
+        account: AccountId,
+        wanted: &AlertSettings,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        retried(Rerun::Harmless, || async {
+            let tx = self.db.write().await?;
+            tx.run(
+                "INSERT INTO alert (account_id, url, email, low_nano, budget_percent, changed_at) \
+                 VALUES ($1,$2,$3,$4,$5,$6) ON CONFLICT (account_id) DO UPDATE SET url = excluded.url, \
+                 email = excluded.email, low_nano = excluded.low_nano, budget_percent = excluded.budget_percent, \
+                 changed_at = excluded.changed_at",
+                [
+                    account.uuid().into(),
+                    wanted.url.clone().into(),
+                    wanted.email.into(),
+                    wanted.low.map(Amount::nanos).into(),
+                    wanted.budget_percent.map(i16::from).into(),
+                    now.micros().into(),
+                ],
+            )
+            .await?;
+            arm(&tx, account).await?;
+            tx.commit().await
+        })
+        .await
+    }
+}
+
+const SELECT: &str = "SELECT url, email, low_nano, budget_percent FROM alert WHERE account_id = $1";
+
+fn settings(row: &Row) -> Result<AlertSettings, StoreError> {
+    let corrupt = |column| StoreError::Corrupt { table: "alert", column };
+    let low: Option<i64> = row.get("low_nano")?;
+    let percent: Option<i16> = row.get("budget_percent")?;
+    Ok(AlertSettings {
+        url: row.get("url")?,
+        email: row.get("email")?,
+        low: low.map(|nanos| Amount::from_nanos(nanos).ok_or(corrupt("low_nano"))).transpose()?,
+        budget_percent: percent.map(|part| u8::try_from(part).map_err(|_| corrupt("budget_percent"))).transpose()?,
+    })
+}
+
+/// Has the next fall below the limit told, if the balance is above it now.
+async fn arm(tx: &WriteTx, account: AccountId) -> Result<(), StoreError> {
+    let sql = "UPDATE account SET alert_at = (SELECT low_nano FROM alert WHERE account_id = $1 \
+               AND low_nano <= posted_credit - posted_debit) WHERE id = $1";
+    tx.run(sql, [account.uuid().into()]).await?;
+    Ok(())
+}
+
+/// A balance has become larger: what was told of may be told of again.
+pub(crate) async fn credited(tx: &WriteTx, account: AccountId) -> Result<(), StoreError> {
+    let sql = "UPDATE account SET alert_at = (SELECT low_nano FROM alert WHERE account_id = $1 \
+               AND low_nano <= posted_credit - posted_debit) WHERE id = $1 AND alert_at IS NULL \
+               AND EXISTS (SELECT 1 FROM alert WHERE account_id = $1 AND low_nano IS NOT NULL)";
+    tx.run(sql, [account.uuid().into()]).await?;
+    Ok(())
+}
+
+/// A balance may have become smaller than its owner wants; `last_seq` is the place of the movement that did it.
+pub(crate) async fn lowered(
+    tx: &WriteTx,
+    account: AccountId,
+    (balance, last_seq): (Balance, i64),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE account SET alert_at = NULL WHERE id = $1 AND alert_at > $2";
+    if tx.run(sql, [account.uuid().into(), balance.nanos().into()]).await? == 0 {
+        return Ok(());
+    }
+    let alert = Alert { account, kind: EventKind::BalanceLow, subject: account.uuid(), occasion: Some(last_seq) };
+    tell(tx, &alert, now).await
+}
+
+/// Queues an alert for wherever its owner wants to hear of it.
+pub(crate) async fn tell(tx: &WriteTx, alert: &Alert, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "SELECT a.url, a.email AS by_mail, u.email FROM alert a LEFT JOIN app_user u ON u.id = a.account_id \
+               WHERE a.account_id = $1";
+    let Some(row) = tx.one(sql, [alert.account.uuid().into()]).await? else { return Ok(()) };
+    let url: Option<String> = row.get("url")?;
+    let mail: Option<String> = if row.get("by_mail")? { row.get("email")? } else { None };
+    let Alert { account, kind, subject, occasion } = *alert;
+    for url in url.into_iter().chain(mail.map(|address| format!("{MAIL}{address}"))) {
+        enqueue(tx, &NewEvent { kind, subject, account, occasion, url }, now).await?;
+    }
+    Ok(())
+}

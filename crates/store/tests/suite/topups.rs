@@ -1,0 +1,229 @@
+//! Holds: payments: what follows from their state outside, once, in whatever order and how often it is read.
+
+use std::time::Duration;
+
+use batchin_domain::{
+    AccountId, Amount, NodeId, Purse, TopupId, TopupSource, TopupStatus, TransferId, ledger::Movement,
+    webhook::EventKind,
+};
+use batchin_store::{
+    AlertSettings, Entry, LeaseOutcome, NewStripeEvent, NewTopup, OpenTopupError, Reading, SettleTopupError,
+    Settlement, TopupDetails, TopupKey,
+};
+
+use crate::support::{Db, both, nanos, now, units};
+
+async fn open(db: &Db, account: AccountId, amount: i64) -> TopupId {
+    let id = TopupId::new(db.id());
+    let source = TopupSource::Checkout;
+    let new = NewTopup { id, account, source, amount: nanos(amount), due_at: now(), now: now() };
+    db.store.topups().open_topup(&new).await.unwrap();
+    id
+}
+
+fn entry(db: &Db, reference: &str, movement: Movement, amount: i64, reverses: Option<&str>) -> Entry {
+    let (reference, reverses) = (reference.to_owned(), reverses.map(str::to_owned));
+    Entry { id: TransferId::new(db.id()), reference, movement, amount: nanos(amount), reverses, reason: None }
+}
+
+async fn reading(db: &Db, topup: TopupId, entries: Vec<Entry>) -> Reading {
+    let version = db.store.topups().topup(TopupKey::Id(topup)).await.unwrap().unwrap().version;
+    let details = TopupDetails::default();
+    Reading { topup, version, status: TopupStatus::Completed, entries, details, due_at: None, now: now() }
+}
+
+async fn paid(db: &Db, account: AccountId, amount: i64) -> (TopupId, String) {
+    let topup = open(db, account, amount).await;
+    let reference = format!("cs_{topup}");
+    let entries = vec![entry(db, &reference, Movement::Paid, amount, None)];
+    let read = reading(db, topup, entries).await;
+    assert_eq!(db.store.topups().settle_topup(&read).await.unwrap().fresh, 1);
+    (topup, reference)
+}
+
+async fn told(db: &Db, kind: EventKind) -> i64 {
+    let sql = format!("SELECT CAST(count(*) AS bigint) FROM webhook_delivery WHERE kind = {}", kind.code());
+    let [count] = db.numbers(&sql).await;
+    count
+}
+
+async fn listens(db: &Db, account: AccountId, low: Option<Amount>) {
+    let url = Some("https://ada.example/hook".to_owned());
+    let wanted = AlertSettings { url, email: true, low, budget_percent: None };
+    db.store.alerts().set_alerts(account, &wanted, now()).await.unwrap();
+    assert_eq!(db.store.alerts().alert_settings(account).await.unwrap(), wanted);
+}
+
+both! {
+    async fn a_payment_is_credited_once_however_often_it_is_read(db) {
+        let account = db.account(0).await;
+        listens(db, account, None).await;
+        let (topup, reference) = paid(db, account, 500).await;
+        for _ in 0..3 {
+            let entries = vec![entry(db, &reference, Movement::Paid, 500, None)];
+            let again = reading(db, topup, entries).await;
+            assert_eq!(db.store.topups().settle_topup(&again).await.unwrap().fresh, 0);
+        }
+        db.assert_balance(account, 500).await;
+        // By webhook and by e-mail.
+        assert_eq!(told(db, EventKind::TopupSucceeded).await, 2);
+        db.assert_clean().await;
+    }
+
+    async fn a_reading_that_began_before_another_was_written_is_refused(db) {
+        let account = db.account(0).await;
+        let (topup, reference) = paid(db, account, 500).await;
+        let pay = entry(db, &reference, Movement::Paid, 500, None);
+        let back = entry(db, "re_1", Movement::Refunded, 200, Some(&reference));
+        let stale = reading(db, topup, vec![pay.clone(), back.clone()]).await;
+        let failed = entry(db, "re_1:failed", Movement::RefundFailed, 200, Some("re_1"));
+        let newer = Reading { entries: vec![pay, back, failed], ..stale.clone() };
+        assert_eq!(db.store.topups().settle_topup(&newer).await.unwrap().fresh, 2);
+        assert!(matches!(db.store.topups().settle_topup(&stale).await, Err(SettleTopupError::Stale)));
+        db.assert_balance(account, 500).await;
+        let reverses: Vec<_> = db.store.balances().credits(account, 10).await.unwrap().into_iter()
+            .map(|one| (one.amount.nanos(), one.reverses.is_some(), one.topup)).collect();
+        assert_eq!(reverses, [(200, true, Some(topup)), (-200, true, Some(topup)), (500, false, Some(topup))]);
+        db.assert_clean().await;
+    }
+
+    async fn a_reference_that_means_something_else_is_refused_and_nothing_is_written(db) {
+        let account = db.account(0).await;
+        let (topup, reference) = paid(db, account, 500).await;
+        let other = vec![
+            entry(db, &reference, Movement::Paid, 500, None),
+            entry(db, "re_1", Movement::Refunded, 100, Some(&reference)),
+        ];
+        db.store.topups().settle_topup(&reading(db, topup, other).await).await.unwrap();
+        let entries = vec![
+            entry(db, "re_2", Movement::Refunded, 100, Some(&reference)),
+            entry(db, "re_1", Movement::Refunded, 101, Some(&reference)),
+        ];
+        let outcome = db.store.topups().settle_topup(&reading(db, topup, entries).await).await;
+        assert!(matches!(outcome, Err(SettleTopupError::Conflict { reference }) if reference == "re_1"));
+        db.assert_balance(account, 400).await;
+        db.assert_clean().await;
+    }
+
+    async fn what_goes_back_beyond_what_there_is_freezes_until_there_is_enough(db) {
+        let account = db.account(0).await;
+        listens(db, account, None).await;
+        let node = db.store.nodes().join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
+        let (topup, reference) = paid(db, account, 1_000).await;
+        let ask = db.ask(node, Purse::Balance(account), 600, 600);
+        assert!(matches!(db.store.purses().lease(ask).await.unwrap(), LeaseOutcome::Granted { .. }));
+        let entries = vec![
+            entry(db, &reference, Movement::Paid, 1_000, None),
+            entry(db, "dp_1", Movement::Disputed, 1_000, Some(&reference)),
+        ];
+        let settled = db.store.topups().settle_topup(&reading(db, topup, entries.clone()).await).await.unwrap();
+        assert!(settled.frozen);
+        assert!(db.store.balances().standing(account).await.unwrap().frozen);
+        // Nodes are asked for what they have; what is under way there is still charged.
+        assert_eq!(db.store.purses().recalled(node).await.unwrap(), [Purse::Balance(account)]);
+        let committer = db.committer(node);
+        let charge = Settlement { account, ..db.settlement(account, 150) };
+        committer.commit(charge).await.unwrap();
+        let ask = db.ask(node, Purse::Balance(account), 1, 1);
+        let short = db.store.purses().lease(ask).await.unwrap();
+        assert!(matches!(short, LeaseOutcome::Short { .. }), "{short:?}");
+        db.assert_balance(account, -150).await;
+        assert_eq!(told(db, EventKind::TopupReversed).await, 2);
+        db.assert_clean().await;
+        db.store.purses().release(node, &[(Purse::Balance(account), units(450))]).await.unwrap();
+        let ask = db.ask(node, Purse::Balance(account), 1, 1);
+        assert!(matches!(db.store.purses().lease(ask).await.unwrap(), LeaseOutcome::Short { .. }));
+        // The bank decides for us.
+        let won = entry(db, "dp_1:won", Movement::DisputeWon, 1_000, Some("dp_1"));
+        let entries = entries.into_iter().chain([won]).collect();
+        let settled = db.store.topups().settle_topup(&reading(db, topup, entries).await).await.unwrap();
+        assert_eq!((settled.fresh, settled.frozen), (1, false));
+        let ask = db.ask(node, Purse::Balance(account), 850, 850);
+        assert!(matches!(db.store.purses().lease(ask).await.unwrap(), LeaseOutcome::Granted { .. }));
+        committer.close();
+        db.assert_clean().await;
+    }
+
+    async fn an_account_that_only_leases_had_frozen_is_free_once_they_are_back(db) {
+        let account = db.account(0).await;
+        let node = db.store.nodes().join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
+        let (topup, reference) = paid(db, account, 1_000).await;
+        db.store.purses().lease(db.ask(node, Purse::Balance(account), 600, 600)).await.unwrap();
+        let entries = vec![
+            entry(db, &reference, Movement::Paid, 1_000, None),
+            entry(db, "re_1", Movement::Refunded, 800, Some(&reference)),
+        ];
+        assert!(db.store.topups().settle_topup(&reading(db, topup, entries).await).await.unwrap().frozen);
+        db.store.purses().release(node, &[(Purse::Balance(account), units(600))]).await.unwrap();
+        assert!(!db.store.balances().standing(account).await.unwrap().frozen);
+        let ask = db.ask(node, Purse::Balance(account), 200, 200);
+        assert!(matches!(db.store.purses().lease(ask).await.unwrap(), LeaseOutcome::Granted { .. }));
+        db.assert_clean().await;
+    }
+
+    async fn a_low_balance_is_told_of_once_for_each_fall(db) {
+        let account = db.account(1_000).await;
+        listens(db, account, Some(nanos(500))).await;
+        let node = db.store.nodes().join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
+        db.store.purses().lease(db.ask(node, Purse::Balance(account), 1_000, 1_000)).await.unwrap();
+        let committer = db.committer(node);
+        for (charge, tellings) in [(500, 0), (1, 2), (1, 2), (100, 2)] {
+            committer.commit(db.settlement(account, charge)).await.unwrap();
+            assert_eq!(told(db, EventKind::BalanceLow).await, tellings, "after {charge}");
+        }
+        paid(db, account, 300).await;
+        db.store.purses().lease(db.ask(node, Purse::Balance(account), 300, 300)).await.unwrap();
+        committer.commit(db.settlement(account, 300)).await.unwrap();
+        assert_eq!(told(db, EventKind::BalanceLow).await, 4);
+        committer.close();
+    }
+
+    async fn an_account_has_so_many_payments_open(db) {
+        let account = db.account(0).await;
+        for _ in 0..50 {
+            open(db, account, 1).await;
+        }
+        let new = NewTopup {
+            id: TopupId::new(db.id()),
+            account,
+            source: TopupSource::Checkout,
+            amount: nanos(1),
+            due_at: now(),
+            now: now(),
+        };
+        let refused = db.store.topups().open_topup(&new).await;
+        assert!(matches!(refused, Err(OpenTopupError::TooMany { most: 50 })));
+        let nobody = NewTopup { account: AccountId::new(db.id()), ..new };
+        assert!(matches!(db.store.topups().open_topup(&nobody).await, Err(OpenTopupError::NoAccount)));
+    }
+
+    async fn what_is_due_is_taken_by_one(db) {
+        let account = db.account(0).await;
+        let topup = open(db, account, 1).await;
+        let later = now().after(Duration::from_secs(60));
+        let store = db.store.topups();
+        let taken = store.due_topups(now(), later, 10).await.unwrap();
+        assert_eq!(taken.iter().map(|one| one.id).collect::<Vec<_>>(), [topup]);
+        assert!(store.due_topups(now(), later, 10).await.unwrap().is_empty());
+        assert_eq!(store.due_topups(later, later.after(Duration::from_secs(60)), 10).await.unwrap().len(), 1);
+        let inbox = db.store.inbox();
+        let event = |id: &str| NewStripeEvent { id: id.to_owned(), kind: "x".to_owned(), body: "{}".to_owned() };
+        inbox.keep_events(&[event("evt_1"), event("evt_2")], now()).await.unwrap();
+        inbox.keep_events(&[event("evt_2"), event("evt_3")], now()).await.unwrap();
+        let due = inbox.due_events(now(), later, 10).await.unwrap();
+        assert_eq!(due.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["evt_1", "evt_2", "evt_3"]);
+        assert!(inbox.due_events(now(), later, 10).await.unwrap().is_empty());
+        inbox.event_done("evt_1", "credited").await.unwrap();
+        inbox.event_again("evt_2", now(), "busy").await.unwrap();
+        let again = inbox.due_events(now(), later, 10).await.unwrap();
+        assert_eq!(again.iter().map(|one| (one.id.as_str(), one.tries)).collect::<Vec<_>>(), [("evt_2", 1)]);
+        assert_eq!(inbox.waiting_events().await.unwrap(), (2, Some(now())));
+        assert!(!inbox.sweep_events(later).await.unwrap());
+        inbox.keep_events(&[event("evt_1")], later).await.unwrap();
+        assert_eq!(inbox.waiting_events().await.unwrap().0, 3, "what was forgotten is new");
+        assert_eq!(inbox.take_turn("events", now(), later).await.unwrap(), Some(0));
+        assert_eq!(inbox.take_turn("events", now(), later).await.unwrap(), None);
+        inbox.end_turn("events", 7, now()).await.unwrap();
+        assert_eq!(inbox.take_turn("events", now(), later).await.unwrap(), Some(7));
+    }
+}
