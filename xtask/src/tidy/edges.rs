@@ -49,6 +49,7 @@ const EDGES: &[Edges] = &[
         name: "batch",
         may_import: &["gateway", "scheduler", "files", "store", "openai", "domain", "faults", "tasks"],
     },
+    Edges { name: "stripe", may_import: &[] },
     Edges { name: "webhooks", may_import: &["store", "domain", "tasks"] },
     Edges {
         name: "api",
@@ -148,8 +149,8 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         packages: &["reqwest", "ureq", "curl", "isahc", "awc"],
         // files: in its manifest alone, for the features that object_store's client is compiled with.
-        only: &["webhooks", "weights", "batch-cli", "files", "testkit"],
-        fix: "only webhooks, weights and batch-cli ask others over HTTP this way: model servers are upstream's, buckets files'",
+        only: &["stripe", "webhooks", "weights", "batch-cli", "files", "testkit"],
+        fix: "only stripe, webhooks, weights and batch-cli ask others over HTTP this way: model servers are upstream's, buckets files'",
     },
     Reserved {
         packages: &["hyper-rustls"],
