@@ -2,7 +2,35 @@
 
 use serde_json::Value;
 
-use crate::{client::is_id, members::Members, words::words};
+use crate::{
+    client::{Stripe, is_id},
+    failure::StripeError,
+    form::Form,
+    members::Members,
+    words::words,
+};
+
+/// Most events that are listed at once.
+const MAX_EVENTS: usize = 10_000;
+/// The events that are listed: all that name something to be read anew.
+const LISTED: [EventKind; 16] = [
+    EventKind::CheckoutCompleted,
+    EventKind::CheckoutAsyncPaymentSucceeded,
+    EventKind::CheckoutAsyncPaymentFailed,
+    EventKind::CheckoutExpired,
+    EventKind::ChargeRefunded,
+    EventKind::RefundCreated,
+    EventKind::RefundUpdated,
+    EventKind::RefundFailed,
+    EventKind::ChargeRefundUpdated,
+    EventKind::DisputeCreated,
+    EventKind::DisputeUpdated,
+    EventKind::DisputeClosed,
+    EventKind::DisputeFundsWithdrawn,
+    EventKind::DisputeFundsReinstated,
+    EventKind::PaymentSucceeded,
+    EventKind::PaymentFailed,
+];
 
 words! {
     /// What happened, by Stripe's word for it.
@@ -72,6 +100,17 @@ pub struct Event {
     pub subject: Subject,
 }
 
+/// An event from Stripe's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedEvent {
+    /// `evt_…`, the same as at its delivery.
+    pub id: String,
+    /// What happened, by Stripe's word for it.
+    pub kind: String,
+    /// What a delivery would bring.
+    pub body: String,
+}
+
 /// What was signed is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadEvent {
@@ -100,6 +139,28 @@ impl Event {
             livemode: event.flag("livemode"),
             api_version: event.text("api_version"),
         })
+    }
+}
+
+impl Stripe {
+    /// Events since a time in seconds since 1970 that name something to be read anew, newest first. Stripe lists those of thirty
+    /// days. More than ten thousand are [`StripeError::TooMany`].
+    pub async fn events(&self, since: i64) -> Result<Vec<ListedEvent>, StripeError> {
+        let query = || {
+            let form = Form::new().with_number("created[gte]", since);
+            LISTED.iter().fold(form, |form, kind| form.with("types[]", kind.as_str()))
+        };
+        let mut events = Vec::new();
+        let pick = |event: Members<'_>| {
+            events.push(ListedEvent {
+                id: event.needed_text("id")?,
+                kind: event.needed_text("type")?,
+                body: event.json(),
+            });
+            Ok(None::<()>)
+        };
+        self.walk("/v1/events", query, MAX_EVENTS, pick).await?;
+        Ok(events)
     }
 }
 

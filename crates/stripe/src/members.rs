@@ -15,6 +15,11 @@ impl<'a> Members<'a> {
         Self(value.as_object())
     }
 
+    /// The whole object as JSON.
+    pub(crate) fn json(self) -> String {
+        self.0.and_then(|members| serde_json::to_string(members).ok()).unwrap_or_default()
+    }
+
     fn get(self, name: &str) -> Option<&'a Value> {
         self.0?.get(name).filter(|value| !value.is_null())
     }

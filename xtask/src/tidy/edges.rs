@@ -50,11 +50,13 @@ const EDGES: &[Edges] = &[
         may_import: &["gateway", "scheduler", "files", "store", "openai", "domain", "faults", "tasks"],
     },
     Edges { name: "stripe", may_import: &[] },
+    Edges { name: "billing", may_import: &["stripe", "store", "domain", "faults", "tasks"] },
     Edges { name: "webhooks", may_import: &["store", "domain", "tasks"] },
     Edges {
         name: "api",
         may_import: &[
             "batch",
+            "billing",
             "webhooks",
             "gateway",
             "upstream",
@@ -68,7 +70,10 @@ const EDGES: &[Edges] = &[
             "tasks",
         ],
     },
-    Edges { name: "config", may_import: &["settings", "batch", "files", "webhooks", "gateway", "upstream", "domain"] },
+    Edges {
+        name: "config",
+        may_import: &["settings", "batch", "billing", "stripe", "files", "webhooks", "gateway", "upstream", "domain"],
+    },
     Edges { name: "voices", may_import: &[] },
     Edges { name: "engine", may_import: &["domain", "tasks", "voices"] },
     Edges {
@@ -76,6 +81,7 @@ const EDGES: &[Edges] = &[
         may_import: &[
             "api",
             "batch",
+            "billing",
             "batch-cli",
             "config",
             "webhooks",

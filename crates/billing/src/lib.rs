@@ -1,0 +1,18 @@
+//! Holds: money in: what Stripe reports becomes movements of the ledger.
+//!
+//! A report is never believed. It says what is to be read anew, and what is read as a whole is written as a whole
+//! (`batchin_store::Topups::settle_topup`): so reports may be doubled, late, in any order or lost, and a process may die
+//! anywhere in between.
+
+mod billing;
+mod catch_up;
+mod checkout;
+mod intake;
+mod reading;
+mod reconcile;
+mod worker;
+
+pub use billing::{Billing, BillingParts, StripeOptions};
+pub use checkout::{CheckoutError, OpenedCheckout};
+pub use intake::ReportError;
+pub use worker::Pace;
