@@ -14,6 +14,7 @@ pub mod pictures;
 mod received;
 mod reply;
 mod server;
+pub mod stripe;
 pub mod voice;
 mod wire;
 
