@@ -4,6 +4,7 @@ use std::{num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
 use batchin_batch::{Batches, Films};
+use batchin_billing::Billing;
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
 use batchin_gateway::Gateway;
@@ -82,6 +83,8 @@ pub struct ApiParts {
     pub balances: Balances,
     /// Payments.
     pub topups: Topups,
+    /// Money in.
+    pub billing: Billing,
     /// What requests consumed.
     pub usage: Usage,
     /// Voices that accounts have made.
@@ -122,6 +125,7 @@ pub(crate) struct Inner {
     pub(crate) accounts: Accounts,
     pub(crate) balances: Balances,
     pub(crate) topups: Topups,
+    pub(crate) billing: Billing,
     pub(crate) usage: Usage,
     pub(crate) voices: Voices,
     pub(crate) batch_rows: BatchRows,
@@ -161,6 +165,7 @@ impl App {
             accounts: parts.accounts,
             balances: parts.balances,
             topups: parts.topups,
+            billing: parts.billing,
             usage: parts.usage,
             voices: parts.voices,
             batch_rows: parts.batch_rows,

@@ -48,6 +48,8 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(usage::by_model::by_model),
         routes!(usage::timeseries::timeseries),
         routes!(topup::history::history),
+        routes!(topup::checkout::checkout),
+        routes!(topup::reports::stripe),
         routes!(voices::create::create, voices::list::list),
         routes!(voices::delete::delete),
         routes!(video::generate::generate),

@@ -19,10 +19,10 @@ const FIRST_LOOK: Duration = Duration::from_secs(3 * 24 * 3_600);
 const LISTED: Duration = Duration::from_secs(29 * 24 * 3_600);
 
 impl Billing {
-    /// Stores every report that Stripe lists since the last look and that has not come, if a look is due.
-    pub(crate) async fn catch_up(&self, cards: &Cards, every: Duration) -> Result<(), StoreError> {
+    /// Stores every report that Stripe lists since the last look and that has not come, if a look is due; whether there were any.
+    pub(crate) async fn catch_up(&self, cards: &Cards, every: Duration) -> Result<bool, StoreError> {
         let now = self.now();
-        let Some(last) = self.inbox().take_turn(TURN, now, now.after(TURN_TIME)).await? else { return Ok(()) };
+        let Some(last) = self.inbox().take_turn(TURN, now, now.after(TURN_TIME)).await? else { return Ok(false) };
         let first = if last == 0 { now.before(FIRST_LOOK).seconds() } else { last };
         let from = first.max(now.before(LISTED).seconds());
         match cards.stripe.events(from).await {
@@ -32,11 +32,12 @@ impl Billing {
                     .map(|event| NewStripeEvent { id: event.id, kind: event.kind, body: event.body })
                     .collect();
                 self.inbox().keep_events(&events, now).await?;
-                self.inbox().end_turn(TURN, now.before(OVERLAP).seconds(), now.after(every)).await
+                self.inbox().end_turn(TURN, now.before(OVERLAP).seconds(), now.after(every)).await?;
+                Ok(!events.is_empty())
             }
             Err(cause) => {
                 warn!(error = &cause as &dyn Error, "Stripe's list of events could not be read");
-                Ok(())
+                Ok(false)
             }
         }
     }

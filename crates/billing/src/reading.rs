@@ -176,7 +176,11 @@ fn movements(
         };
         let (name, reason) = (format!("stripe:{}", dispute.id), dispute.reason.as_deref());
         let (taken, won) = match &dispute.status {
-            DisputeStatus::NeedsResponse | DisputeStatus::UnderReview | DisputeStatus::Lost => (true, false),
+            DisputeStatus::NeedsResponse
+            | DisputeStatus::UnderReview
+            | DisputeStatus::AppealNeedsResponse
+            | DisputeStatus::AppealUnderReview
+            | DisputeStatus::Lost => (true, false),
             DisputeStatus::Won => (true, true),
             // Inquiries take no money; what was prevented took some only if it says so.
             DisputeStatus::WarningNeedsResponse

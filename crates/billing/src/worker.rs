@@ -67,7 +67,7 @@ impl Worker {
     async fn run(self, stop: CancellationToken) {
         let Some(cards) = self.billing.cards() else { return };
         loop {
-            let dealt = stop.run_until_cancelled(self.round(cards)).await;
+            let dealt = stop.run_until_cancelled(self.billing.look(self.pace.catch_up)).await;
             let more = match dealt {
                 None => return,
                 Some(Ok(more)) => more,
@@ -86,30 +86,33 @@ impl Worker {
             }
         }
     }
+}
 
-    /// One look at everything that is due; whether there may be more.
-    async fn round(&self, cards: &Cards) -> Result<bool, StoreError> {
-        let billing = &self.billing;
-        let now = billing.now();
-        let events = billing.inbox().due_events(now, now.after(CLAIM), AT_ONCE).await?;
-        let topups = billing.topups().due_topups(now, now.after(CLAIM), AT_ONCE).await?;
-        let more = !events.is_empty() || !topups.is_empty();
+impl Billing {
+    /// Deals with everything that is due, as the worker does, and asks Stripe for reports that never came, if that was longer
+    /// ago than `catch_up`; whether there may be more.
+    pub async fn look(&self, catch_up: Duration) -> Result<bool, StoreError> {
+        let Some(cards) = self.cards() else { return Ok(false) };
+        let now = self.now();
+        let events = self.inbox().due_events(now, now.after(CLAIM), AT_ONCE).await?;
+        let topups = self.topups().due_topups(now, now.after(CLAIM), AT_ONCE).await?;
+        let mut more = !events.is_empty() || !topups.is_empty();
         for event in events {
             self.deal(cards, event).await?;
         }
         for topup in topups {
-            if let Err(cause) = billing.reconcile(TopupKey::Id(topup.id)).await {
+            if let Err(cause) = self.reconcile(TopupKey::Id(topup.id)).await {
                 // It is due again once the claim has passed.
                 debug!(topup = %topup.id, error = &cause as &dyn Error, "a payment could not be looked at");
             }
         }
-        billing.catch_up(cards, self.pace.catch_up).await?;
+        more |= self.catch_up(cards, catch_up).await?;
         Ok(more)
     }
 
     async fn deal(&self, cards: &Cards, due: DueStripeEvent) -> Result<(), StoreError> {
-        let inbox = self.billing.inbox();
-        let cause = match self.billing.deal_with(cards, &due).await {
+        let inbox = self.inbox();
+        let cause = match self.deal_with(cards, &due).await {
             Ok(outcome) => {
                 batchin_faults::point("stripe_event.dealt");
                 return inbox.event_done(&due.id, outcome).await;
@@ -129,11 +132,9 @@ impl Worker {
         warn!(event = due.id, error = &cause as &dyn Error, "a report of Stripe could not be dealt with yet");
         let doublings = u32::try_from(due.tries).unwrap_or(u32::MAX).min(16);
         let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LAST_PAUSE);
-        inbox.event_again(&due.id, self.billing.now().after(pause), &cause.to_string()).await
+        inbox.event_again(&due.id, self.now().after(pause), &cause.to_string()).await
     }
-}
 
-impl Billing {
     /// Has the payment that a report is of read anew; how that went, for operators.
     async fn deal_with(&self, cards: &Cards, due: &DueStripeEvent) -> Result<&'static str, DealError> {
         // Only what could be read was stored.

@@ -15,6 +15,7 @@ mod schema;
 mod server;
 mod shutdown;
 mod sources;
+mod stripe;
 mod upstreams;
 mod users;
 mod video;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 pub use audio::Audio;
 pub use batches::Batches;
 use batchin_batch::FilmsOptions;
+use batchin_billing::StripeOptions;
 use batchin_files::{BlobsPlace, FilesOptions};
 use batchin_gateway::Model;
 use batchin_settings::{Collector, Document, Faults, Scope, Written};
@@ -76,6 +78,8 @@ pub struct Config {
     pub films: FilmsOptions,
     /// `[webhooks]`
     pub webhooks: Webhooks,
+    /// Payments by card, where there are any.
+    pub stripe: Option<StripeOptions>,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
     pub upstreams: Vec<UpstreamConfig>,
     /// `[[models]]`, in the order of the file.
@@ -229,6 +233,7 @@ impl Config {
             audio: Audio::read(&scope),
             films: video::read(&scope),
             webhooks: Webhooks::read(&scope, server.listen.ip()),
+            stripe: stripe::read(&scope, &server.public_url),
             database,
             blobs,
             server,

@@ -3,7 +3,8 @@
 use batchin_settings::{Schema, Section};
 
 use super::{
-    audio, batches, database, engine, files, models, observability, server, shutdown, upstreams, users, video, webhooks,
+    audio, batches, database, engine, files, models, observability, server, shutdown, stripe, upstreams, users, video,
+    webhooks,
 };
 
 /// What the names of our variables begin with.
@@ -25,6 +26,7 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "audio", settings: audio::SETTINGS },
         Section { name: "video", settings: video::SETTINGS },
         Section { name: "webhooks", settings: webhooks::SETTINGS },
+        Section { name: "stripe", settings: stripe::SETTINGS },
         Section { name: "engine", settings: engine::SETTINGS },
         Section { name: "log", settings: observability::LOG_SETTINGS },
         Section { name: "telemetry", settings: observability::TELEMETRY_SETTINGS },
@@ -34,5 +36,5 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "upstreams", settings: upstreams::SETTINGS },
         Section { name: "models", settings: models::SETTINGS },
     ],
-    later: &["stripe", "usdc", "audit"],
+    later: &["usdc", "audit"],
 };

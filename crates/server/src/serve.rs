@@ -17,6 +17,7 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
 use batchin_batch::{Batches, FilmParts, Films, Maker, Worker, WorkerParts};
+use batchin_billing::{Billing, BillingParts, Pace};
 use batchin_config::{Config, Sources};
 use batchin_domain::{Clock, IdSource};
 use batchin_files::{Blobs, Files, FilesParts};
@@ -90,6 +91,15 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         .with_webhook_targets(config.webhooks.targets.clone())
         .with_open_limits(config.batches.open);
     let films = Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), config.films);
+    let parts = BillingParts {
+        topups: store.topups(),
+        inbox: store.inbox(),
+        clock: Arc::new(World),
+        ids: Arc::new(World),
+        tasks: groups.beside.clone(),
+        stripe: config.stripe.clone(),
+    };
+    let billing = Billing::new(parts).context("stripe")?;
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);
@@ -109,11 +119,14 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         let parts = FilmParts { gateway: gateway.clone(), claims: store.film_claims(), keys: store.keys(), blobs };
         Maker::start(parts, &films, &groups.workers);
         webhooks::start(&config, &webhooks, &gateway, (&groups.workers, &mut sweeps))?;
+        billing.start(Pace::default(), &groups.workers);
+        billing.add_sweep(&mut sweeps);
     }
     sweeps.start(&groups.beside);
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
-    let parts = api_parts(&config, (&gateway, &store), (batches, films, files, webhooks), (metrics, stopping.clone()));
+    let parts =
+        api_parts(&config, (&gateway, &store), (batches, films, files, webhooks, billing), (metrics, stopping.clone()));
     let listener = listen::bind(&config.server)?;
     let (started, tls) = (config.clone(), listener.tls());
     reload::watch(Reloader { sources, started, prices: store.prices(), gateway: gateway.clone(), tls }, &groups.beside);
@@ -170,10 +183,10 @@ async fn start_gateway(
 fn api_parts(
     config: &Config,
     (gateway, store): (&Gateway, &Store),
-    later: (Batches, Films, Files, Webhooks),
+    later: (Batches, Films, Files, Webhooks, Billing),
     rest: (PrometheusHandle, CancellationToken),
 ) -> ApiParts {
-    let ((batches, films, files, webhooks), (metrics, stopping)) = (later, rest);
+    let ((batches, films, files, webhooks, billing), (metrics, stopping)) = (later, rest);
     let settings = ApiSettings {
         internal_token: config.users.internal_token.clone(),
         public_lookup: config.is_lookup_open(),
@@ -201,6 +214,7 @@ fn api_parts(
         keys: store.keys(),
         balances: store.balances(),
         topups: store.topups(),
+        billing,
         usage: store.usage(),
         voices: store.voices(),
         batch_rows: store.batch_rows(),

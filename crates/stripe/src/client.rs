@@ -35,6 +35,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const VERSION: HeaderName = HeaderName::from_static("stripe-version");
 
 /// How Stripe is asked.
+#[derive(Clone)]
 pub struct Options {
     /// Scheme, host and port, with or without a slash at the end: [`API_BASE`].
     pub api_base: String,

@@ -1,18 +1,23 @@
 //! Holds: forms as Stripe reads them: names in brackets, urlencoded.
 
-use form_urlencoded::Serializer;
+use form_urlencoded::byte_serialize;
 
 /// A form, or a query.
-pub(crate) struct Form(Serializer<'static, String>);
+pub(crate) struct Form(String);
 
 impl Form {
     pub(crate) fn new() -> Self {
-        Self(Serializer::new(String::new()))
+        Self(String::new())
     }
 
     #[must_use]
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
-        self.0.append_pair(name, value);
+        if !self.0.is_empty() {
+            self.0.push('&');
+        }
+        self.0.extend(byte_serialize(name.as_bytes()));
+        self.0.push('=');
+        self.0.extend(byte_serialize(value.as_bytes()));
         self
     }
 
@@ -30,7 +35,7 @@ impl Form {
         }
     }
 
-    pub(crate) fn text(mut self) -> String {
-        self.0.finish()
+    pub(crate) fn text(self) -> String {
+        self.0
     }
 }

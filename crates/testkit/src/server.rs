@@ -10,6 +10,7 @@ use std::{
 
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, router};
 use batchin_batch::{Batches, Films, FilmsOptions, Maker, Worker, WorkerOptions};
+use batchin_billing::{Billing, BillingParts, Pace, StripeOptions};
 use batchin_domain::{
     Amount, Balance, Capability, Clock, IdSource, NodeId, Timestamp, TransferId, webhook::TargetPolicy,
 };
@@ -43,6 +44,8 @@ use crate::{
 /// Longer than any test pauses, so that a busy machine does not fence its own node.
 const LEASE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Of a call to Stripe: short, since some tests wait for it.
+const STRIPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Largest upload, in bytes: more than any test sends but the one that sends too much.
 const MAX_FILE_BYTES: u64 = 100_000_000;
@@ -74,6 +77,7 @@ pub struct ServerBuilder {
     natively: bool,
     real: Option<String>,
     workflow: (String, &'static str),
+    stripe: Option<StripeOptions>,
 }
 
 /// A running server with a simulated model server behind it.
@@ -92,6 +96,8 @@ pub struct TestServer {
     pub files: Files,
     /// Where it keeps blobs.
     pub blobs: Blobs,
+    /// Money in.
+    pub billing: Billing,
     /// The server's clock.
     pub clock: Arc<TestClock>,
     /// Fires to make the server say that it stops.
@@ -215,6 +221,25 @@ impl ServerBuilder {
         self
     }
 
+    /// Takes payments by card, by a Stripe at this address that has the fake's key and secret. Nothing but its reports tells of
+    /// them, with [`Self::with_worker`] at once, else when the test says [`TestServer::billing`].
+    pub fn with_stripe(mut self, base: &str) -> Self {
+        self.stripe = Some(StripeOptions {
+            client: batchin_stripe::Options {
+                api_base: base.to_owned(),
+                secret_key: batchin_sim::stripe::STRIPE_KEY.to_owned().into(),
+                timeout: STRIPE_TIMEOUT,
+            },
+            webhook_secrets: vec![batchin_sim::stripe::STRIPE_WEBHOOK_SECRET.to_owned().into()],
+            min_cents: 100,
+            max_cents: 1_000_000,
+            product: "Prepaid credit".to_owned(),
+            success_url: "http://127.0.0.1/paid".to_owned(),
+            cancel_url: "http://127.0.0.1/not-paid".to_owned(),
+        });
+        self
+    }
+
     /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -254,6 +279,7 @@ impl TestServer {
             natively: false,
             real: None,
             workflow: (batchin_sim::comfyui::PICTURES.to_owned(), "9"),
+            stripe: None,
         }
     }
 
@@ -294,12 +320,25 @@ impl TestServer {
             Worker::start(worker_parts(&store, &gateway, (&blobs, &files)), &batches, options, &groups[0]);
             deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
         }
+        let parts = BillingParts {
+            topups: store.topups(),
+            inbox: store.inbox(),
+            clock: clock.clone(),
+            ids: Arc::new(RealIds),
+            tasks: groups[1].clone(),
+            stripe: builder.stripe.clone(),
+        };
+        let billing = Billing::new(parts).unwrap();
+        if builder.worker {
+            billing.start(Pace::default(), &groups[0]);
+        }
         let stopping = CancellationToken::new();
         let parts = ApiParts {
             accounts: store.accounts(),
             keys: store.keys(),
             balances: store.balances(),
             topups: store.topups(),
+            billing: billing.clone(),
             usage: store.usage(),
             voices: store.voices(),
             batch_rows: store.batch_rows(),
@@ -327,6 +366,7 @@ impl TestServer {
             gateway,
             files,
             blobs,
+            billing,
             clock,
             stopping,
             router,

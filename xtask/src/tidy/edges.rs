@@ -108,6 +108,8 @@ const EDGES: &[Edges] = &[
             "sim",
             "api",
             "batch",
+            "billing",
+            "stripe",
             "webhooks",
             "gateway",
             "upstream",

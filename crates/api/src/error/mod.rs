@@ -5,6 +5,7 @@
 mod batches;
 mod files;
 mod films;
+mod money;
 mod object;
 mod requests;
 mod stored;

@@ -79,6 +79,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("EstimateOfFile", closed(&["input_file_id"], json!({ "input_file_id": file_id(), "priority": priority() }))),
         ("UploadFile", upload()),
         ("CreateVoice", create_voice()),
+        ("CreateCheckout", closed(&["amount_cents"], json!({ "amount_cents": whole_cents() }))),
         ("CreateVideo", of_model(openai_video(), inference(CallKind::Video).model)),
         ("CountTokensRequest", of_model(counted(), inference(CallKind::Messages).model)),
     ];
@@ -144,6 +145,11 @@ fn key_fields(is_change: bool) -> Value {
         fields["is_active"] = json!({ "type": ["boolean", "null"] });
     }
     fields
+}
+
+fn whole_cents() -> Value {
+    json!({ "type": "integer", "minimum": 1, "maximum": 99_999_999, "examples": [2_500],
+        "description": "Whole US cents; the operator says how few and how many." })
 }
 
 fn create_voice() -> Value {

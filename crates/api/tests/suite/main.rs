@@ -6,6 +6,7 @@
 mod access;
 mod batches;
 mod cache_prices;
+mod cards;
 mod comfyui;
 mod counting;
 mod edges;

@@ -130,7 +130,18 @@ impl State {
             "created[lte]",
             "expand[",
             "type",
+            "types[",
         ])?;
+        let types = asked.all("types");
+        if types.len() > 20 {
+            return Err(Refused::param(
+                "parameter_invalid",
+                "types",
+                "Array types exceeded maximum 20 allowed elements.",
+            ));
+        }
+        let is_listed =
+            |id: &String| types.is_empty() || types.iter().any(|kind| self.text(id, "type").as_deref() == Some(kind));
         let limit =
             asked.get("limit").map_or(Some(10), |limit| limit.parse().ok()).filter(|limit| (1..=100).contains(limit));
         let limit: usize =
@@ -144,7 +155,9 @@ impl State {
         let mut ids = self.ids_of(kind);
         ids.reverse();
         ids.retain(|id| {
-            ["payment_intent", "charge", "customer", "type"].iter().all(|member| is_of(id, member)) && within(id)
+            ["payment_intent", "charge", "customer", "type"].iter().all(|member| is_of(id, member))
+                && within(id)
+                && is_listed(id)
         });
         if let Some(after) = asked.get("starting_after") {
             let at = ids.iter().position(|id| id == after).ok_or_else(|| Refused::missing(400, kind, after))?;

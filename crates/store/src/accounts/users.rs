@@ -49,6 +49,8 @@ pub struct User {
     pub disabled: bool,
     /// Credited minus charged.
     pub balance: Balance,
+    /// Less was credited than is charged and set aside, since money went back; nothing is spent until there is enough again.
+    pub frozen: bool,
     /// When they registered.
     pub created_at: Timestamp,
 }
@@ -65,7 +67,8 @@ pub enum CreateUserError {
 }
 
 const USER_COLUMNS: &str = "SELECT u.id, u.email, u.name, u.password_hash, u.role, u.disabled, u.created_at, \
-     a.posted_credit - a.posted_debit AS balance FROM app_user u JOIN account a ON a.id = u.id";
+     a.posted_credit - a.posted_debit AS balance, \
+     (a.frozen AND a.posted_debit + a.pending_debit > a.posted_credit) AS frozen FROM app_user u JOIN account a ON a.id = u.id";
 
 fn user(row: &Row) -> Result<User, StoreError> {
     Ok(User {
@@ -76,6 +79,7 @@ fn user(row: &Row) -> Result<User, StoreError> {
         role: stored(row, "app_user", "role")?,
         disabled: row.get("disabled")?,
         balance: Balance::from_nanos(row.get("balance")?),
+        frozen: row.get("frozen")?,
         created_at: Timestamp::from_micros(row.get("created_at")?),
     })
 }
@@ -110,6 +114,7 @@ impl Accounts {
                 role: new.role,
                 disabled: false,
                 balance: Balance::ZERO,
+                frozen: false,
                 created_at: new.now,
             }),
             Err(cause) if cause.is_duplicate() => Err(CreateUserError::EmailTaken),

@@ -1,3 +1,5 @@
 //! Holds: money in.
 
+pub(crate) mod checkout;
 pub(crate) mod history;
+pub(crate) mod reports;

@@ -27,11 +27,19 @@ pub(crate) struct UserObject {
     #[schema(example = "Ada")]
     name: String,
     credit_balance_cents: Cents,
+    /// Money went back that was spent or set aside already; nothing is spent until there is enough again.
+    frozen: bool,
 }
 
 impl From<User> for UserObject {
     fn from(user: User) -> Self {
-        Self { id: user.id.uuid(), email: user.email, name: user.name, credit_balance_cents: user.balance.into() }
+        Self {
+            id: user.id.uuid(),
+            email: user.email,
+            name: user.name,
+            credit_balance_cents: user.balance.into(),
+            frozen: user.frozen,
+        }
     }
 }
 

@@ -1,0 +1,63 @@
+//! Holds: what a client is told when a payment cannot be asked for, and Stripe when its report is not taken.
+
+use std::time::Duration;
+
+use batchin_billing::{CheckoutError, ReportError};
+use batchin_openai::Code;
+
+use super::ApiError;
+
+/// Before Stripe is tried again.
+const STRIPE_PAUSE: Duration = Duration::from_secs(5);
+const NOT_SET_UP: &str =
+    "No payments by card are set up here. Operators: set stripe.secret_key and stripe.webhook_secret.";
+
+impl From<CheckoutError> for ApiError {
+    fn from(cause: CheckoutError) -> Self {
+        match cause {
+            CheckoutError::NotSetUp => Self::new(Code::ServiceUnavailable, NOT_SET_UP).permanent(),
+            CheckoutError::NotCents => {
+                Self::invalid("amount_cents", "`amount_cents` must be a whole number of US cents, such as 2500.")
+            }
+            CheckoutError::OutOfBounds { min, max } => {
+                Self::invalid("amount_cents", format!("`amount_cents` must be {min} to {max}."))
+            }
+            CheckoutError::NoAccount => Self::not_found("account"),
+            CheckoutError::TooMany { most } => {
+                let message = format!(
+                    "This account has {most} payments open; pay one of them, or wait until they expire, within a day."
+                );
+                Self::new(Code::Conflict, message).permanent()
+            }
+            CheckoutError::Unavailable => {
+                let message = "Stripe does not answer; nothing was paid. Try again in a moment.";
+                Self::new(Code::ServiceUnavailable, message).retry_after(STRIPE_PAUSE)
+            }
+            CheckoutError::Refused => {
+                let message = "Stripe refused to open a payment; nothing was paid. The operator's log says why.";
+                Self::new(Code::ServiceUnavailable, message).permanent()
+            }
+            CheckoutError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(cause: ReportError) -> Self {
+        match cause {
+            ReportError::NotSetUp => Self::new(Code::ServiceUnavailable, NOT_SET_UP),
+            ReportError::Signature(cause) => {
+                Self::invalid("Stripe-Signature", format!("The header Stripe-Signature does not fit: {cause}."))
+            }
+            ReportError::Event(cause) => {
+                Self::new(Code::InvalidRequest, format!("This is no event of Stripe's: {cause}."))
+            }
+            ReportError::NotText => Self::new(Code::InvalidRequest, "This is no event of Stripe's: it is not UTF-8."),
+            ReportError::Full { retry_after } => {
+                let message = "Too many reports come at once; send it again in a moment.";
+                Self::new(Code::ServiceUnavailable, message).retry_after(retry_after)
+            }
+            ReportError::NotStored => Self::unavailable("The report could not be stored; send it again in a moment."),
+        }
+    }
+}
