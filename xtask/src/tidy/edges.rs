@@ -24,6 +24,7 @@ const EDGES: &[Edges] = &[
     Edges { name: "settings", may_import: &[] },
     Edges { name: "batch-cli", may_import: &["settings", "domain"] },
     Edges { name: "media", may_import: &[] },
+    Edges { name: "evm", may_import: &[] },
     Edges { name: "scheduler", may_import: &["domain"] },
     Edges { name: "db", may_import: &[] },
     Edges { name: "store", may_import: &["db", "domain", "faults", "tasks"] },
@@ -148,8 +149,8 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         packages: &["reqwest", "ureq", "curl", "isahc", "awc"],
         // files: in its manifest alone, for the features that object_store's client is compiled with.
-        only: &["webhooks", "weights", "batch-cli", "files", "testkit"],
-        fix: "only webhooks, weights and batch-cli ask others over HTTP this way: model servers are upstream's, buckets files'",
+        only: &["webhooks", "weights", "batch-cli", "evm", "files", "testkit"],
+        fix: "only webhooks, weights, batch-cli and evm ask others over HTTP this way: model servers are upstream's, buckets files'",
     },
     Reserved {
         packages: &["hyper-rustls"],
