@@ -24,6 +24,7 @@ const EDGES: &[Edges] = &[
     Edges { name: "settings", may_import: &[] },
     Edges { name: "batch-cli", may_import: &["settings", "domain"] },
     Edges { name: "media", may_import: &[] },
+    Edges { name: "evm", may_import: &[] },
     Edges { name: "scheduler", may_import: &["domain"] },
     Edges { name: "db", may_import: &[] },
     Edges { name: "store", may_import: &["db", "domain", "faults", "tasks"] },
@@ -50,7 +51,7 @@ const EDGES: &[Edges] = &[
         may_import: &["gateway", "scheduler", "files", "store", "openai", "domain", "faults", "tasks"],
     },
     Edges { name: "stripe", may_import: &[] },
-    Edges { name: "billing", may_import: &["stripe", "store", "domain", "faults", "tasks"] },
+    Edges { name: "billing", may_import: &["stripe", "evm", "store", "domain", "faults", "tasks"] },
     Edges { name: "webhooks", may_import: &["store", "domain", "tasks"] },
     Edges {
         name: "api",
@@ -72,7 +73,7 @@ const EDGES: &[Edges] = &[
     },
     Edges {
         name: "config",
-        may_import: &["settings", "batch", "billing", "stripe", "files", "webhooks", "gateway", "upstream", "domain"],
+        may_import: &["settings", "batch", "billing", "stripe", "evm", "files", "webhooks", "gateway", "upstream", "domain"],
     },
     Edges { name: "voices", may_import: &[] },
     Edges { name: "engine", may_import: &["domain", "tasks", "voices"] },
@@ -157,8 +158,8 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         packages: &["reqwest", "ureq", "curl", "isahc", "awc"],
         // files: in its manifest alone, for the features that object_store's client is compiled with.
-        only: &["stripe", "webhooks", "weights", "batch-cli", "files", "testkit"],
-        fix: "only stripe, webhooks, weights and batch-cli ask others over HTTP this way: model servers are upstream's, buckets files'",
+        only: &["stripe", "evm", "webhooks", "weights", "batch-cli", "files", "testkit"],
+        fix: "only stripe, evm, webhooks, weights and batch-cli ask others over HTTP this way: model servers are upstream's, buckets files'",
     },
     Reserved {
         packages: &["hyper-rustls"],
