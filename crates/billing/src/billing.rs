@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use batchin_domain::{Amount, Clock, IdSource, Timestamp};
-use batchin_store::{Inbox, Topups};
+use batchin_store::{Deposits, Inbox, Topups};
 use batchin_stripe::{BuildError, Stripe};
 use batchin_tasks::{Sweeps, Tasks};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 
 use crate::{
     intake::Intake,
+    usdc::{Usdc, UsdcError, UsdcOptions},
+    watcher::{LookError, Looked, Watcher, holder_of},
     worker::{Pace, Worker},
 };
 
@@ -52,6 +54,8 @@ pub struct BillingParts {
     pub topups: Topups,
     /// What Stripe reports.
     pub inbox: Inbox,
+    /// Payments on chains.
+    pub deposits: Deposits,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Fresh ids.
@@ -60,6 +64,19 @@ pub struct BillingParts {
     pub tasks: Tasks,
     /// Without it, nobody pays by card.
     pub stripe: Option<StripeOptions>,
+    /// Without it, nobody pays in USDC.
+    pub usdc: Option<UsdcOptions>,
+}
+
+/// Money in cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum BillingError {
+    /// Stripe's settings are wrong.
+    #[error(transparent)]
+    Stripe(#[from] BuildError),
+    /// A chain's are.
+    #[error(transparent)]
+    Usdc(#[from] UsdcError),
 }
 
 /// Money in. Cheap to clone.
@@ -72,7 +89,9 @@ struct Inner {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     tasks: Tasks,
+    deposits: Deposits,
     cards: Option<Cards>,
+    usdc: Option<Usdc>,
 }
 
 /// Payments by card.
@@ -86,8 +105,9 @@ pub(crate) struct Cards {
 
 impl Billing {
     /// From its parts. Reports are taken from now on; [`Billing::start`] has them dealt with.
-    pub fn new(parts: BillingParts) -> Result<Self, BuildError> {
-        let BillingParts { topups, inbox, clock, ids, tasks, stripe } = parts;
+    pub fn new(parts: BillingParts) -> Result<Self, BillingError> {
+        let BillingParts { topups, inbox, deposits, clock, ids, tasks, stripe, usdc } = parts;
+        let usdc = usdc.map(Usdc::new).transpose()?;
         let cards = match stripe {
             Some(options) => {
                 let bell = Arc::new(Notify::new());
@@ -96,13 +116,17 @@ impl Billing {
             }
             None => None,
         };
-        Ok(Self(Arc::new(Inner { topups, inbox, clock, ids, tasks, cards })))
+        Ok(Self(Arc::new(Inner { topups, inbox, clock, ids, tasks, deposits, cards, usdc })))
     }
 
     /// Deals with what comes in, from this node. Any number may.
     pub fn start(&self, pace: Pace, tasks: &Tasks) {
         if self.0.cards.is_some() {
             Worker::start(self.clone(), pace, tasks);
+        }
+        let holder = holder_of(self.ids().uuid());
+        for place in 0..self.usdc().map_or(0, |usdc| usdc.chains.len()) {
+            Watcher::new(self.clone(), place).start(holder, tasks);
         }
     }
 
@@ -122,6 +146,24 @@ impl Billing {
     pub fn card_bounds(&self) -> Option<(Amount, Amount)> {
         let options = &self.0.cards.as_ref()?.options;
         Some((amount_of(options.min_cents)?, amount_of(options.max_cents)?))
+    }
+
+    /// Reads what is new on a chain by its name, as the watcher does, and credits what is final.
+    pub async fn look_at_chain(&self, name: &str) -> Result<Looked, LookError> {
+        let place =
+            self.usdc().and_then(|usdc| usdc.chains.iter().position(|watched| watched.options.chain.name == name));
+        match place {
+            Some(place) => Watcher::new(self.clone(), place).look().await,
+            None => Ok(Looked::default()),
+        }
+    }
+
+    pub(crate) fn usdc(&self) -> Option<&Usdc> {
+        self.0.usdc.as_ref()
+    }
+
+    pub(crate) fn deposits(&self) -> &Deposits {
+        &self.0.deposits
     }
 
     pub(crate) fn cards(&self) -> Option<&Cards> {

@@ -10,9 +10,13 @@ mod checkout;
 mod intake;
 mod reading;
 mod reconcile;
+mod usdc;
+mod watcher;
 mod worker;
 
-pub use billing::{Billing, BillingParts, StripeOptions};
+pub use billing::{Billing, BillingError, BillingParts, StripeOptions};
 pub use checkout::{CheckoutError, OpenedCheckout};
 pub use intake::ReportError;
+pub use usdc::{AddressError, ChainOptions, DepositPlace, DepositStanding, ShownDeposit, UsdcError, UsdcOptions};
+pub use watcher::{LookError, Looked};
 pub use worker::Pace;

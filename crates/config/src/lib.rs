@@ -17,6 +17,7 @@ mod shutdown;
 mod sources;
 mod stripe;
 mod upstreams;
+mod usdc;
 mod users;
 mod video;
 mod webhooks;
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 pub use audio::Audio;
 pub use batches::Batches;
 use batchin_batch::FilmsOptions;
-use batchin_billing::StripeOptions;
+use batchin_billing::{StripeOptions, UsdcOptions};
 use batchin_files::{BlobsPlace, FilesOptions};
 use batchin_gateway::Model;
 use batchin_settings::{Collector, Document, Faults, Scope, Written};
@@ -80,6 +81,8 @@ pub struct Config {
     pub webhooks: Webhooks,
     /// Payments by card, where there are any.
     pub stripe: Option<StripeOptions>,
+    /// Payments in USDC, where there are any.
+    pub usdc: Option<UsdcOptions>,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
     pub upstreams: Vec<UpstreamConfig>,
     /// `[[models]]`, in the order of the file.
@@ -234,6 +237,7 @@ impl Config {
             films: video::read(&scope),
             webhooks: Webhooks::read(&scope, server.listen.ip()),
             stripe: stripe::read(&scope, &server.public_url),
+            usdc: usdc::read(&scope),
             database,
             blobs,
             server,

@@ -3,8 +3,8 @@
 use batchin_settings::{Schema, Section};
 
 use super::{
-    audio, batches, database, engine, files, models, observability, server, shutdown, stripe, upstreams, users, video,
-    webhooks,
+    audio, batches, database, engine, files, models, observability, server, shutdown, stripe, upstreams, usdc, users,
+    video, webhooks,
 };
 
 /// What the names of our variables begin with.
@@ -27,6 +27,7 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "video", settings: video::SETTINGS },
         Section { name: "webhooks", settings: webhooks::SETTINGS },
         Section { name: "stripe", settings: stripe::SETTINGS },
+        Section { name: "usdc", settings: usdc::SETTINGS },
         Section { name: "engine", settings: engine::SETTINGS },
         Section { name: "log", settings: observability::LOG_SETTINGS },
         Section { name: "telemetry", settings: observability::TELEMETRY_SETTINGS },
@@ -35,6 +36,7 @@ pub(super) static SCHEMA: Schema = Schema {
     lists: &[
         Section { name: "upstreams", settings: upstreams::SETTINGS },
         Section { name: "models", settings: models::SETTINGS },
+        Section { name: "usdc.chains", settings: usdc::CHAIN_SETTINGS },
     ],
-    later: &["usdc", "audit"],
+    later: &["audit"],
 };

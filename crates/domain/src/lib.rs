@@ -35,4 +35,4 @@ pub use money::{Amount, Balance};
 pub use price::{ClassPrices, PriceVersion, Rate, Tariff};
 pub use purse::{Purse, PurseKind, Quantity};
 pub use time::{Minute, Month, Timestamp};
-pub use topup::{TopupSource, TopupStatus};
+pub use topup::{DepositStatus, TopupSource, TopupStatus};

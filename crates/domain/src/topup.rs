@@ -30,6 +30,22 @@ stored! {
     }
 }
 
+stored! {
+    /// Where a payment on a chain stands.
+    pub enum DepositStatus {
+        /// It is in a block that may still go.
+        Confirming = 0 => "confirming",
+        /// It is final, and too little to be credited alone: the next ones are added to it.
+        Held = 1 => "held",
+        /// It was credited.
+        Credited = 2 => "credited",
+        /// Its block has gone, and what was credited for it was taken back. It may come again.
+        Orphaned = 3 => "orphaned",
+        /// It is of a token that is not credited.
+        Unsupported = 4 => "unsupported_token",
+    }
+}
+
 impl TopupStatus {
     /// Whether it may still be credited without anybody doing anything about it.
     pub const fn is_open(self) -> bool {

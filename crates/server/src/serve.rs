@@ -94,12 +94,14 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     let parts = BillingParts {
         topups: store.topups(),
         inbox: store.inbox(),
+        deposits: store.deposits(),
         clock: Arc::new(World),
         ids: Arc::new(World),
         tasks: groups.beside.clone(),
         stripe: config.stripe.clone(),
+        usdc: config.usdc.clone(),
     };
-    let billing = Billing::new(parts).context("stripe")?;
+    let billing = Billing::new(parts).context("money in")?;
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);

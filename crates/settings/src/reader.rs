@@ -34,9 +34,9 @@ impl<'a> Scope<'a> {
         Self { table: &document.root, prefix: String::new(), at: Place::Default, faults }
     }
 
-    /// The entries of an array of tables, in order.
+    /// The entries of an array of tables, by its dotted name, in order.
     pub fn entries(&self, name: &str) -> Vec<Scope<'a>> {
-        let Some(Value::List(nodes)) = self.table.get(name).map(|entry| &entry.node.value) else {
+        let Some(Value::List(nodes)) = self.find(name).map(|node| &node.value) else {
             return Vec::new();
         };
         let scope = |(index, node): (usize, &'a Node)| match &node.value {

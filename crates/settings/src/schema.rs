@@ -118,6 +118,10 @@ impl Schema {
             if tree.0.contains(&path) {
                 continue;
             }
+            if let Some(list) = self.lists.iter().find(|list| list.name == path) {
+                self.check_list(list, &entry.node, faults);
+                continue;
+            }
             if tree.children(&path).next().is_some() {
                 self.check_table(tree, &path, &entry.node, faults);
             } else {

@@ -5,9 +5,9 @@ use std::path::Path;
 use batchin_db::{Db, OpenError, Options, Outage};
 
 use crate::{
-    Accounts, AdminLog, Agreement, Alerts, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Drains,
-    Endings, FileRows, FilmClaims, FilmRows, Inbox, Keys, Ledger, Nodes, Openings, Outbox, Prices, Purses, StoreError,
-    Topups, Usage, Voices, schema::MIGRATIONS,
+    Accounts, AdminLog, Agreement, Alerts, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Deposits,
+    Drains, Endings, FileRows, FilmClaims, FilmRows, Inbox, Keys, Ledger, Nodes, Openings, Outbox, Prices, Purses,
+    StoreError, Topups, Usage, Voices, schema::MIGRATIONS,
 };
 
 /// All that is remembered. Held by the server, which gives each part the handles that it needs; they are cheap to clone.
@@ -42,6 +42,7 @@ handles! {
     balances: Balances,
     topups: Topups,
     inbox: Inbox,
+    deposits: Deposits,
     alerts: Alerts,
     admin_log: AdminLog,
     purses: Purses,

@@ -4,7 +4,7 @@
 //! No verb awaits the network with a transaction open, none reads a clock: time and ids are arguments.
 //!
 //! Rows are locked in one order, so that no two verbs wait for each other: node, file, task, video_job, batch, webhook_delivery,
-//! topup, account, purse, lease; rows of one table in the order of their keys.
+//! chain_state, deposit, topup, account, purse, lease; rows of one table in the order of their keys.
 //!
 //! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `outbox`,
 //! `alerts`, `money`, `inference`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of several
@@ -57,8 +57,12 @@ pub use inference::record::{Outcome, UsageMarks, UsageRecord};
 pub use inference::usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, UsageRow};
 pub use inference::voices::{KeepVoiceError, MAX_VOICES, NewVoice, VoiceRow, VoiceSound};
 pub use inference::{Answers, Usage, Voices};
+pub use money::addresses::DepositAddress;
 pub use money::admin_log::{AdminAction, AdminLog};
 pub use money::credit::{CorrectError, CreditGrant, GrantError};
+pub use money::deposits::{
+    ChainEvent, ChainProgress, ChainScan, DepositCredit, DepositError, DepositRow, Deposits, SeenDeposit,
+};
 pub use money::history::{Credited, Standing};
 pub use money::inbox::{DueStripeEvent, Inbox, NewStripeEvent};
 pub use money::leases::{LeaseAsk, LeaseOutcome};

@@ -1,8 +1,10 @@
 //! Holds: what accounts have, what of it is leased to nodes, and the prices that it is spent by.
 
+pub(crate) mod addresses;
 pub(crate) mod admin_log;
 pub(crate) mod booking;
 pub(crate) mod credit;
+pub(crate) mod deposits;
 pub(crate) mod history;
 pub(crate) mod inbox;
 pub(crate) mod leases;

@@ -1,7 +1,10 @@
-//! Holds: numbers and what they stand for, from and to their columns.
+//! Holds: numbers and what they stand for, from and to their columns; ids that follow from what they name.
 
 use batchin_db::{Row, Value};
 use batchin_domain::{Amount, Counts, Measure, stored::Stored};
+
+use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
 
 use crate::StoreError;
 
@@ -72,4 +75,16 @@ pub(crate) fn counted(row: &Row, table: &'static str, column: &'static str) -> R
 pub(crate) fn counts_by(mut read: impl FnMut(&'static str) -> Result<u64, StoreError>) -> Result<Counts, StoreError> {
     let read = |counts: Counts, measure| Ok(counts.with(measure, read(column(measure))?));
     Measure::ALL.into_iter().try_fold(Counts::NONE, read)
+}
+
+/// A UUID (version 8) from the hash of what it names.
+pub(crate) fn named(parts: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part);
+    }
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.finalize()[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
 }

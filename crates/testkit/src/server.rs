@@ -10,7 +10,7 @@ use std::{
 
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, router};
 use batchin_batch::{Batches, Films, FilmsOptions, Maker, Worker, WorkerOptions};
-use batchin_billing::{Billing, BillingParts, Pace, StripeOptions};
+use batchin_billing::{Billing, BillingParts, Pace, StripeOptions, UsdcOptions};
 use batchin_domain::{
     Amount, Balance, Capability, Clock, IdSource, NodeId, Timestamp, TransferId, webhook::TargetPolicy,
 };
@@ -78,6 +78,7 @@ pub struct ServerBuilder {
     real: Option<String>,
     workflow: (String, &'static str),
     stripe: Option<StripeOptions>,
+    usdc: Option<UsdcOptions>,
 }
 
 /// A running server with a simulated model server behind it.
@@ -240,6 +241,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Takes payments in USDC.
+    pub fn with_usdc(mut self, usdc: UsdcOptions) -> Self {
+        self.usdc = Some(usdc);
+        self
+    }
+
     /// Runs batch tasks and delivers webhooks too.
     pub fn with_worker(mut self) -> Self {
         self.worker = true;
@@ -280,6 +287,7 @@ impl TestServer {
             real: None,
             workflow: (batchin_sim::comfyui::PICTURES.to_owned(), "9"),
             stripe: None,
+            usdc: None,
         }
     }
 
@@ -323,10 +331,12 @@ impl TestServer {
         let parts = BillingParts {
             topups: store.topups(),
             inbox: store.inbox(),
+            deposits: store.deposits(),
             clock: clock.clone(),
             ids: Arc::new(RealIds),
             tasks: groups[1].clone(),
             stripe: builder.stripe.clone(),
+            usdc: builder.usdc.clone(),
         };
         let billing = Billing::new(parts).unwrap();
         if builder.worker {

@@ -73,7 +73,9 @@ const EDGES: &[Edges] = &[
     },
     Edges {
         name: "config",
-        may_import: &["settings", "batch", "billing", "stripe", "evm", "files", "webhooks", "gateway", "upstream", "domain"],
+        may_import: &[
+            "settings", "batch", "billing", "stripe", "evm", "files", "webhooks", "gateway", "upstream", "domain",
+        ],
     },
     Edges { name: "voices", may_import: &[] },
     Edges { name: "engine", may_import: &["domain", "tasks", "voices"] },

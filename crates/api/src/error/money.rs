@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use batchin_billing::{CheckoutError, ReportError};
+use batchin_billing::{AddressError, CheckoutError, ReportError};
 use batchin_openai::Code;
+use tracing::error;
 
 use super::ApiError;
 
@@ -58,6 +59,19 @@ impl From<ReportError> for ApiError {
                 Self::new(Code::ServiceUnavailable, message).retry_after(retry_after)
             }
             ReportError::NotStored => Self::unavailable("The report could not be stored; send it again in a moment."),
+        }
+    }
+}
+
+impl From<AddressError> for ApiError {
+    fn from(cause: AddressError) -> Self {
+        match cause {
+            AddressError::NoChain => Self::not_found("chain"),
+            AddressError::Key(cause) => {
+                error!(error = %cause, "an address could not be made");
+                Self::internal()
+            }
+            AddressError::Store(cause) => cause.into(),
         }
     }
 }

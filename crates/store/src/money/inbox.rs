@@ -155,6 +155,41 @@ impl Inbox {
         .await
     }
 
+    /// Takes something that one node does at a time, or goes on holding it, until a time: whether it is this holder's. Holders
+    /// have names of their own, above zero.
+    pub async fn hold_turn(
+        &self,
+        (name, holder): (&str, i64),
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let sql = "SELECT value, due_at FROM money_cursor WHERE name = $1";
+        if let Some(row) = self.db.one(sql, [name.into()]).await? {
+            let (held_by, held_until): (i64, i64) = (row.get("value")?, row.get("due_at")?);
+            if held_by != holder && held_until > now.micros() {
+                return Ok(false);
+            }
+            // Half of it is left: nothing need be written.
+            let left = Timestamp::from_micros(held_until).since(now);
+            if held_by == holder && left > until.since(now) / 2 {
+                return Ok(true);
+            }
+        }
+        retried(Rerun::Harmless, || async {
+            let tx = self.db.write().await?;
+            let touched = tx
+                .run(
+                    "INSERT INTO money_cursor (name, value, due_at) VALUES ($1, $3, $4) ON CONFLICT (name) DO UPDATE \
+                     SET value = excluded.value, due_at = excluded.due_at \
+                     WHERE money_cursor.due_at <= $2 OR money_cursor.value = excluded.value",
+                    [name.into(), now.micros().into(), holder.into(), until.micros().into()],
+                )
+                .await?;
+            tx.commit().await.map(|()| touched == 1)
+        })
+        .await
+    }
+
     /// A turn has come as far as this, and the next is due then.
     pub async fn end_turn(&self, name: &str, value: i64, due_at: Timestamp) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {

@@ -7,10 +7,9 @@ use batchin_domain::{
     AccountId, BatchId, BatchStatus, Timestamp,
     webhook::{DeliveryState, EventId, EventKind, origin},
 };
-use sha2::{Digest, Sha256};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
-use crate::StoreError;
+use crate::{StoreError, stored::named};
 
 /// An event to be told to one URL.
 #[derive(Clone, Debug)]
@@ -94,16 +93,4 @@ fn event_id(event: &NewEvent) -> EventId {
 /// An account's deliveries to one server share what that server can bear.
 pub(crate) fn endpoint_id(account: AccountId, url: &str) -> Uuid {
     named(&[b"batchin endpoint", account.uuid().as_bytes(), origin(url).as_bytes()])
-}
-
-/// A UUID (version 8) from the hash of what it names.
-fn named(parts: &[&[u8]]) -> Uuid {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(part);
-    }
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.finalize()[..16]);
-    Builder::from_custom_bytes(bytes).into_uuid()
 }

@@ -3,3 +3,4 @@
 pub(crate) mod checkout;
 pub(crate) mod history;
 pub(crate) mod reports;
+pub(crate) mod usdc;

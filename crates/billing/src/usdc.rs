@@ -1,0 +1,241 @@
+//! Holds: payments in USDC: where they go, and what is needed for them.
+
+use std::{collections::HashMap, time::Duration};
+
+use batchin_domain::{AccountId, Amount, TopupId};
+use batchin_evm::{Address, Chain, EndpointError, Reached, Rpc, Standing, Tag, Xpub, XpubError, payment_uri, qr_svg};
+use batchin_store::{ChainProgress, DepositRow, StoreError};
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+
+use crate::Billing;
+
+/// Nano-dollars in USDC's smallest unit.
+const NANOS_PER_UNIT: u128 = 1_000;
+/// What one request to an endpoint may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// `[usdc]`, checked.
+#[derive(Clone, Debug)]
+pub struct UsdcOptions {
+    /// Where addresses come from: the account's extended public key, m/44'/60'/0'.
+    pub xpub: Xpub,
+    /// Less than this waits for more.
+    pub min: Amount,
+    /// From here on two endpoints must say the same.
+    pub agree_from: Amount,
+    /// The chains.
+    pub chains: Vec<ChainOptions>,
+}
+
+/// A chain that payments come on.
+#[derive(Clone, Debug)]
+pub struct ChainOptions {
+    /// What is true of it.
+    pub chain: Chain,
+    /// Where it is asked: the first, and the next where that fails.
+    pub rpc_urls: Vec<SecretString>,
+    /// Calls that go in one request.
+    pub max_batch: usize,
+    /// Between two looks.
+    pub every: Duration,
+}
+
+/// Payments in USDC cannot be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an endpoint of a chain cannot be used: {0}")]
+pub struct UsdcError(#[from] EndpointError);
+
+/// Payments in USDC.
+pub(crate) struct Usdc {
+    pub(crate) options: UsdcOptions,
+    pub(crate) chains: Vec<WatchedChain>,
+    /// Names the key in the database; tells nothing of it.
+    pub(crate) fingerprint: String,
+    pub(crate) addresses: Mutex<Addresses>,
+}
+
+/// A chain and its endpoints.
+pub(crate) struct WatchedChain {
+    pub(crate) options: ChainOptions,
+    pub(crate) endpoints: Vec<Rpc>,
+}
+
+/// Every address that was handed out, as far as it was read.
+#[derive(Default)]
+pub(crate) struct Addresses {
+    pub(crate) next: u64,
+    pub(crate) of: HashMap<Address, AccountId>,
+}
+
+/// Where an account pays on a chain.
+#[derive(Clone, Debug)]
+pub struct DepositPlace {
+    /// The chain.
+    pub chain: Chain,
+    /// The account's own address.
+    pub address: String,
+    /// Less than this waits for more.
+    pub min: Amount,
+    /// What wallets read (EIP-681), without an amount.
+    pub payment_uri: String,
+}
+
+/// A payment on a chain, as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct ShownDeposit {
+    /// The payment.
+    pub row: DepositRow,
+    /// The chain's name; its number where it is not configured any more.
+    pub chain: String,
+    /// How far it is from being final; `None` where its chain is not watched.
+    pub standing: Option<DepositStanding>,
+    /// The transaction.
+    pub transaction: String,
+    /// The token's contract.
+    pub token: String,
+    /// Where it went.
+    pub address: String,
+}
+
+/// How far a payment is from being final.
+#[derive(Clone, Copy, Debug)]
+pub struct DepositStanding(Standing);
+
+impl DepositStanding {
+    /// Blocks from its own to the last one read, both counted.
+    pub const fn confirmations(&self) -> u64 {
+        self.0.confirmations
+    }
+
+    /// How many it needs.
+    pub const fn required(&self) -> u32 {
+        self.0.required
+    }
+
+    /// The chain's word that its block waits for: `safe` or `finalized`.
+    pub const fn waits_for(&self) -> Option<&'static str> {
+        match self.0.waits_for {
+            Some(Tag::Safe) => Some("safe"),
+            Some(Tag::Finalized) => Some("finalized"),
+            None => None,
+        }
+    }
+}
+
+/// Why an account has no address.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// There is no such chain here.
+    #[error("no such chain is set up")]
+    NoChain,
+    /// No address follows from the key.
+    #[error(transparent)]
+    Key(#[from] XpubError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Usdc {
+    pub(crate) fn new(options: UsdcOptions) -> Result<Self, UsdcError> {
+        let watched = |options: &ChainOptions| -> Result<WatchedChain, EndpointError> {
+            let endpoint = |(place, url): (usize, &SecretString)| {
+                Rpc::new(batchin_evm::Endpoint {
+                    name: format!("{} #{}", options.chain.name, place + 1),
+                    url: url.clone(),
+                    timeout: TIMEOUT,
+                    max_batch: options.max_batch,
+                })
+            };
+            let endpoints = options.rpc_urls.iter().enumerate().map(endpoint).collect::<Result<_, _>>()?;
+            Ok(WatchedChain { options: options.clone(), endpoints })
+        };
+        let chains = options.chains.iter().map(watched).collect::<Result<_, _>>()?;
+        // The first address, which is public once anybody pays there.
+        let fingerprint = options.xpub.address(0).map(|address| address.to_string()).unwrap_or_default();
+        Ok(Self { options, chains, fingerprint, addresses: Mutex::default() })
+    }
+}
+
+impl Billing {
+    /// Where an account pays in USDC, for each chain; nothing where none is set up.
+    pub async fn deposit_places(&self, account: AccountId) -> Result<Vec<DepositPlace>, AddressError> {
+        let Some(usdc) = self.usdc().filter(|usdc| !usdc.chains.is_empty()) else { return Ok(Vec::new()) };
+        let derive = |index| usdc.options.xpub.address(index).map(|address| address.to_string());
+        let address = self.deposits().deposit_address((account, &usdc.fingerprint), derive, self.now()).await??.address;
+        let parsed: Address = address.parse().map_err(|_| XpubError::NoKey)?;
+        let place = |watched: &WatchedChain| {
+            let chain = watched.options.chain.clone();
+            let payment_uri = payment_uri(chain.id, &chain.usdc, &parsed, None);
+            DepositPlace { chain, address: address.clone(), min: usdc.options.min, payment_uri }
+        };
+        Ok(usdc.chains.iter().map(place).collect())
+    }
+
+    /// What a wallet reads to pay so much on a chain (or whatever its owner decides), as a picture in SVG.
+    pub async fn deposit_picture(
+        &self,
+        account: AccountId,
+        chain: &str,
+        amount: Option<Amount>,
+    ) -> Result<String, AddressError> {
+        let places = self.deposit_places(account).await?;
+        let place = places.into_iter().find(|place| place.chain.name == chain).ok_or(AddressError::NoChain)?;
+        let to: Address = place.address.parse().map_err(|_| XpubError::NoKey)?;
+        let uri = payment_uri(place.chain.id, &place.chain.usdc, &to, amount.map(units_of));
+        qr_svg(&uri).map_err(|_| AddressError::NoChain)
+    }
+
+    /// Payments of an account on all chains, newest first.
+    pub async fn shown_deposits(&self, account: AccountId, limit: u32) -> Result<Vec<ShownDeposit>, StoreError> {
+        let rows = self.deposits().deposits(account, limit).await?;
+        let mut reached: HashMap<u64, Option<Reached>> = HashMap::new();
+        let mut shown = Vec::with_capacity(rows.len());
+        for row in rows {
+            if !reached.contains_key(&row.chain_id) {
+                let progress = self.deposits().chain_progress(row.chain_id).await?;
+                reached.insert(row.chain_id, progress.as_ref().map(reached_of));
+            }
+            let chain = self.watched(row.chain_id);
+            let standing = chain.zip(reached.get(&row.chain_id).copied().flatten()).map(|(watched, reached)| {
+                DepositStanding(watched.options.chain.standing(row.seen.block_number, row.seen.base_units, &reached))
+            });
+            let name = row.seen.name.parse::<batchin_evm::TransferId>().ok();
+            shown.push(ShownDeposit {
+                chain: chain.map_or_else(|| row.chain_id.to_string(), |watched| watched.options.chain.name.to_string()),
+                standing,
+                transaction: name.map(|name| name.transaction.to_string()).unwrap_or_default(),
+                token: name.map(|name| name.token.to_string()).unwrap_or_default(),
+                address: name.map(|name| name.to.to_string()).unwrap_or_default(),
+                row,
+            });
+        }
+        Ok(shown)
+    }
+
+    fn watched(&self, chain_id: u64) -> Option<&WatchedChain> {
+        self.usdc()?.chains.iter().find(|watched| watched.options.chain.id == chain_id)
+    }
+
+    /// A fresh name for a payment.
+    pub(crate) fn topup_id(&self) -> TopupId {
+        TopupId::new(self.ids().uuid())
+    }
+}
+
+/// How far a chain was read, as its rules want it.
+pub(crate) fn reached_of(progress: &ChainProgress) -> Reached {
+    Reached { read_to: progress.read_to, safe: progress.safe, finalized: progress.finalized }
+}
+
+/// USDC's smallest units as money; `None` where a ledger cannot count it.
+pub(crate) fn amount_of_units(units: u128) -> Option<Amount> {
+    let nanos = units.checked_mul(NANOS_PER_UNIT)?;
+    i64::try_from(nanos).ok().and_then(Amount::from_nanos)
+}
+
+/// Money in USDC's smallest units, rounded up.
+fn units_of(amount: Amount) -> u128 {
+    u128::from(amount.nanos().unsigned_abs()).div_ceil(NANOS_PER_UNIT)
+}
