@@ -2,12 +2,14 @@
 
 mod scene;
 mod stage;
+mod till;
 
 use std::{collections::BTreeSet, path::Path};
 
 use self::{
     scene::{Play, Scene},
     stage::Stage,
+    till::Till,
 };
 use crate::harness::{Backend, Bucket, Maker, on_both};
 
@@ -118,6 +120,17 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("node.rejoined", 1, Scene::Stalled),
     ("late.booking", 1, Scene::Stalled),
     ("late.booked", 1, Scene::Stalled),
+    ("topup.opened", 1, Scene::Checkout),
+    ("topup.created", 1, Scene::Checkout),
+    ("topup.noted", 1, Scene::Checkout),
+    ("stripe_event.kept", 1, Scene::Payment),
+    ("topup.read", 1, Scene::Payment),
+    ("topup.settled", 1, Scene::Payment),
+    ("stripe_event.dealt", 1, Scene::Payment),
+    ("stripe_event.kept", 1, Scene::Refund),
+    ("topup.read", 1, Scene::Refund),
+    ("topup.settled", 1, Scene::Refund),
+    ("stripe_event.dealt", 1, Scene::Refund),
 ];
 
 /// Dies at every point of these scenes, one after the other, on one database.
@@ -147,6 +160,13 @@ on_both! {
 
     async fn while_films_are_made(backend) {
         die_at_each(backend, Play::Films).await;
+    }
+
+    async fn while_money_comes_in(backend) {
+        let mut till = Till::new(backend).await;
+        for (point, hit, scene) in POINTS.iter().filter(|(_, _, scene)| scene.play() == Play::Money) {
+            till.die_at(point, *hit, *scene).await;
+        }
     }
 
     async fn while_the_server_comes_and_goes(backend) {

@@ -63,6 +63,12 @@ pub enum Scene {
     DeadOther,
     /// The server has stood still for longer than its lease, in the middle of a request.
     Stalled,
+    /// A page for a payment by card is opened.
+    Checkout,
+    /// A card has paid, and Stripe says so.
+    Payment,
+    /// A part of a payment goes back, and Stripe says so.
+    Refund,
 }
 
 /// Scenes that are played together.
@@ -74,6 +80,7 @@ pub enum Play {
     Films,
     Server,
     Servers,
+    Money,
 }
 
 impl Scene {
@@ -105,6 +112,7 @@ impl Scene {
             | Self::StoppedFilm => Play::Films,
             Self::Start | Self::Quiet | Self::Stop => Play::Server,
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,
+            Self::Checkout | Self::Payment | Self::Refund => Play::Money,
         }
     }
 }

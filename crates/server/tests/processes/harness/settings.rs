@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use batchin_testkit::sim::stripe::{STRIPE_KEY, STRIPE_WEBHOOK_SECRET};
+
 /// Nano-dollars of one token of an answer at the price below. Prompts are free, so that a hold is `max_tokens` times this.
 pub const TOKEN: i64 = 100_000;
 /// Nano-dollars of one cent.
@@ -33,6 +35,8 @@ pub struct Settings {
     pub tasks_at_once: u32,
     /// The simulated server that is taken for a hosted one, by its number; the others are vLLM.
     pub hosted: Option<usize>,
+    /// Where Stripe is taken to be, and nobody pays by card without: the fake one, with its key and its secret.
+    pub stripe: Option<String>,
     /// What is served.
     pub models: Vec<Model>,
 }
@@ -60,6 +64,7 @@ impl Default for Settings {
             max_attempts: 3,
             tasks_at_once: 256,
             hosted: None,
+            stripe: None,
             models: Vec::new(),
         };
         settings.model("fixed", "sim:tokens=10")
@@ -146,6 +151,10 @@ impl Settings {
             self.max_attempts,
             self.tasks_at_once,
         );
+        if let Some(api_base) = &self.stripe {
+            writeln!(text, "[stripe]\napi_base = \"{api_base}\"\nsecret_key = \"{STRIPE_KEY}\"").unwrap();
+            writeln!(text, "webhook_secret = \"{STRIPE_WEBHOOK_SECRET}\"").unwrap();
+        }
         for (index, url) in upstreams.iter().enumerate() {
             let slots = self.slots;
             let kind = if self.hosted == Some(index) { "openai" } else { "vllm" };
