@@ -69,8 +69,18 @@ settings! {
 
 /// `None`: nobody pays by card.
 pub(super) fn read(scope: &Scope<'_>, public_url: &Url) -> Option<StripeOptions> {
-    let (key, secret) = (scope.secret(&SECRET_KEY), scope.secret(&WEBHOOK_SECRET));
-    if secret.is_some() && key.is_none() {
+    // Everything is read before anything is missed, so that every fault comes at once.
+    let cents = |setting| i64::try_from(scope.integer(setting)).unwrap_or(i64::MAX);
+    let (min_cents, max_cents) = (cents(&MIN_CENTS), cents(&MAX_CENTS_SETTING));
+    if min_cents > max_cents {
+        scope.fault(&MIN_CENTS, FaultKind::Value, "is more than stripe.max_cents");
+    }
+    let back = |setting| scope.optional_url(setting).unwrap_or_else(|| public_url.clone()).to_string();
+    let (success_url, cancel_url) = (back(&SUCCESS_URL), back(&CANCEL_URL));
+    let api_base = scope.optional_url(&API_BASE).map(String::from).unwrap_or_default();
+    let (key, secret, old_secret) =
+        (scope.secret(&SECRET_KEY), scope.secret(&WEBHOOK_SECRET), scope.secret(&OLD_WEBHOOK_SECRET));
+    if secret.is_some() && key.is_none() && !scope.is_set(&SECRET_KEY) {
         scope.fault(
             &SECRET_KEY,
             FaultKind::Value,
@@ -79,26 +89,22 @@ pub(super) fn read(scope: &Scope<'_>, public_url: &Url) -> Option<StripeOptions>
     }
     let secret_key = key?;
     let Some(secret) = secret else {
-        scope.fault(&WEBHOOK_SECRET, FaultKind::Value, "is missing; without it anybody could say that they have paid");
+        if !scope.is_set(&WEBHOOK_SECRET) {
+            scope.fault(
+                &WEBHOOK_SECRET,
+                FaultKind::Value,
+                "is missing; without it anybody could say that they have paid",
+            );
+        }
         return None;
     };
-    let cents = |setting| i64::try_from(scope.integer(setting)).unwrap_or(i64::MAX);
-    let (min_cents, max_cents) = (cents(&MIN_CENTS), cents(&MAX_CENTS_SETTING));
-    if min_cents > max_cents {
-        scope.fault(&MIN_CENTS, FaultKind::Value, "is more than stripe.max_cents");
-    }
-    let back = |setting| scope.optional_url(setting).unwrap_or_else(|| public_url.clone()).to_string();
     Some(StripeOptions {
-        client: batchin_stripe::Options {
-            api_base: scope.text(&API_BASE),
-            secret_key,
-            timeout: batchin_stripe::DEFAULT_TIMEOUT,
-        },
-        webhook_secrets: [Some(secret), scope.secret(&OLD_WEBHOOK_SECRET)].into_iter().flatten().collect(),
+        client: batchin_stripe::Options { api_base, secret_key, timeout: batchin_stripe::DEFAULT_TIMEOUT },
+        webhook_secrets: [Some(secret), old_secret].into_iter().flatten().collect(),
         min_cents,
         max_cents,
         product: scope.text(&PRODUCT),
-        success_url: back(&SUCCESS_URL),
-        cancel_url: back(&CANCEL_URL),
+        success_url,
+        cancel_url,
     })
 }

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 
+mod money_in;
 mod workflows;
 
 /// Reads `text` as a file named `batchin.toml`, with these variables.
@@ -98,8 +99,8 @@ max_body_bytes = "big"
 [keys]
 default_rate_limit_rpm = 1.5
 
-[stripe]
-secret_key_file = "x"
+[audit]
+level = 1
 
 [[upstreams]]
 name = "gpu-1"
@@ -139,7 +140,7 @@ fil = 0.2
     batchin.toml:5:17: server.max_in_flight 0 is out of range: 1 to 1000000
     batchin.toml:6:18: server.max_body_bytes must be a whole number, not a text
     batchin.toml:9:26: keys.default_rate_limit_rpm must be a whole number, not a number
-    batchin.toml:11:2: [stripe] is not in this version
+    batchin.toml:11:2: [audit] is not in this version
     batchin.toml:17:12: upstreams[0].base_url must begin with http:// or https:// or unix:/
     batchin.toml:18:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file
     batchin.toml:21:8: upstreams[1].name "gpu-1" is the name of another upstream
@@ -230,7 +231,7 @@ fn a_variable_that_is_no_setting_is_a_fault() {
         ("BATCHIN_SERVER__ROLES", ""),
     ];
     assert_snapshot!(load_with("", &variables, Flags::default()).unwrap_err(), @r#"
-    BATCHIN_MODELS__0__ID: models and upstreams can only be set in the file
+    BATCHIN_MODELS__0__ID: models, upstreams and usdc.chains can only be set in the file
     BATCHIN_SERVER_LISTEN: is no setting; did you mean BATCHIN_SERVER__LISTEN?
     BATCHIN_SERVER__LISEN: is no setting; did you mean BATCHIN_SERVER__LISTEN?
     BATCHIN_SERVER__MAX_IN_FLIGHT: server.max_in_flight must be a whole number, not a text

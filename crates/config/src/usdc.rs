@@ -107,9 +107,11 @@ settings! {
 
 /// `None`: nobody pays in USDC.
 pub(super) fn read(root: &Scope<'_>) -> Option<UsdcOptions> {
+    // Everything is read before anything is missed, so that every fault comes at once.
     let chains: Vec<ChainOptions> = read_chains(root);
+    let (min, agree_from) = (cents(root, &MIN_CENTS), cents(root, &AGREE_FROM_CENTS));
     let Some(xpub) = root.secret(&XPUB) else {
-        if let Some(chain) = root.entries("usdc.chains").first() {
+        if let Some(chain) = root.entries("usdc.chains").first().filter(|_| !root.is_set(&XPUB)) {
             chain.fault(&CHAIN, FaultKind::Value, "there is no usdc.xpub that addresses could be made of");
         }
         return None;
@@ -121,7 +123,7 @@ pub(super) fn read(root: &Scope<'_>) -> Option<UsdcOptions> {
             return None;
         }
     };
-    Some(UsdcOptions { xpub, min: cents(root, &MIN_CENTS), agree_from: cents(root, &AGREE_FROM_CENTS), chains })
+    Some(UsdcOptions { xpub, min, agree_from, chains })
 }
 
 fn read_chains(root: &Scope<'_>) -> Vec<ChainOptions> {
@@ -166,20 +168,18 @@ fn read_chain(scope: &Scope<'_>) -> Option<ChainOptions> {
             needed(&REQUIRED_CONFIRMATIONS);
         }
     }
+    let (finality, rpc_urls) = (finality(scope), endpoints(scope));
+    let max_batch = usize::try_from(scope.integer(&RPC_BATCH)).unwrap_or(1);
+    let every = Duration::from_secs(scope.integer(&POLL_SECONDS));
     let chain = Chain {
         id: id.or(known.as_ref().map(|chain| chain.id))?,
         usdc: contract.or(known.as_ref().map(|chain| chain.usdc))?,
         unsupported: Cow::Owned(tokens),
         required_confirmations: confirmations.or(known.as_ref().map(|chain| chain.required_confirmations))?,
-        finality: finality(scope).or(known.as_ref().map(|chain| chain.finality)).unwrap_or(Finality::Confirmations),
+        finality: finality.or(known.as_ref().map(|chain| chain.finality)).unwrap_or(Finality::Confirmations),
         name: Cow::Owned(name),
     };
-    Some(ChainOptions {
-        chain,
-        rpc_urls: endpoints(scope),
-        max_batch: usize::try_from(scope.integer(&RPC_BATCH)).unwrap_or(1),
-        every: Duration::from_secs(scope.integer(&POLL_SECONDS)),
-    })
+    Some(ChainOptions { chain, rpc_urls, max_batch, every })
 }
 
 fn finality(scope: &Scope<'_>) -> Option<Finality> {

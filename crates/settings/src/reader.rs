@@ -61,7 +61,8 @@ impl<'a> Scope<'a> {
 
     /// Whether it was written at all.
     pub fn is_set(&self, setting: &Setting) -> bool {
-        self.find(setting.path).is_some()
+        let file = setting.file_path();
+        self.find(setting.path).or_else(|| self.find(&file?)).is_some()
     }
 
     /// The text as written, without a word about what is wrong with it.

@@ -72,7 +72,11 @@ impl Schema {
                 Some(known) => format!("is no setting; did you mean {}?", self.variable(known)),
                 None if self.lists.iter().any(|list| path.starts_with(list.name)) => {
                     let lists: BTreeSet<&str> = self.lists.iter().map(|list| list.name).collect();
-                    let lists = Vec::from_iter(lists).join(" and ");
+                    let lists = Vec::from_iter(lists);
+                    let lists = match lists.split_last() {
+                        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+                        _ => lists.join(""),
+                    };
                     format!("{lists} can only be set in the file")
                 }
                 None => format!("is no setting; `{}` shows all", self.example_command),
@@ -125,7 +129,8 @@ impl Schema {
             if tree.children(&path).next().is_some() {
                 self.check_table(tree, &path, &entry.node, faults);
             } else {
-                let near = nearest(key, tree.children(parent)).or_else(|| tree.elsewhere(key));
+                let lists = self.lists.iter().filter_map(|list| list.name.strip_prefix(parent)?.strip_prefix('.'));
+                let near = nearest(key, tree.children(parent).chain(lists)).or_else(|| tree.elsewhere(key));
                 faults.add(&entry.key_at, FaultKind::Unknown, self.unknown(&path, near));
             }
         }

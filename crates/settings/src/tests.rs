@@ -23,7 +23,7 @@ const LAMPS: Schema = Schema {
     prefix: "LAMP_",
     example_command: "lamp example",
     sections: &[Section { name: "lamp", settings: &[&COLOUR, &WATTS, &CODE] }],
-    lists: &[Section { name: "switches", settings: &[&PLACE] }],
+    lists: &[Section { name: "switches", settings: &[&PLACE] }, Section { name: "lamp.bulbs", settings: &[&PLACE] }],
     later: &["dimmer"],
 };
 
@@ -41,7 +41,9 @@ fn read(text: &str, environment: &[(&str, &str)]) -> (Document, String) {
     scope.text(&COLOUR);
     scope.integer(&WATTS);
     scope.secret(&CODE);
-    scope.entries("switches").iter().for_each(|entry| drop(entry.text(&PLACE)));
+    for list in ["switches", "lamp.bulbs"] {
+        scope.entries(list).iter().for_each(|entry| drop(entry.text(&PLACE)));
+    }
     let said: Vec<String> = faults.finish().iter().map(|fault| fault.describe("lamp.toml")).collect();
     (document, said.join("\n"))
 }
@@ -62,7 +64,7 @@ fn every_fault_is_told_with_its_place_in_the_words_of_the_program() {
          lamp.toml:7:2: [dimmer] is not in this version\n\
          LAMP_LAMP_WATTS: is no setting; did you mean LAMP_LAMP__WATTS?\n\
          LAMP_LAMP__COLOUR: lamp.colour \"blue\" is none of red, green\n\
-         LAMP_SWITCHES__0__PLACE: switches can only be set in the file"
+         LAMP_SWITCHES__0__PLACE: lamp.bulbs and switches can only be set in the file"
     );
 }
 
@@ -84,7 +86,7 @@ fn the_example_shows_every_setting_and_equals_the_defaults() {
         example,
         "# Lamps.\n\n[lamp]\n# What it shines in.\ncolour = \"red\"\n# Power. 1 to 60.\nwatts = 5\n# Who may switch it.\n\
          # code = \"four digits\"\n# code_file = \"/run/secrets/code\"\n\n#  Any number of these.\n# [[switches]]\n\
-         #   Where it is.\n# place = \"hall\"\n"
+         #   Where it is.\n# place = \"hall\"\n\n#  Any number of these.\n# [[lamp.bulbs]]\n#   Where it is.\n# place = \"hall\"\n"
     );
     let written = |text: &str| {
         let (document, said) = read(text, &[]);
@@ -95,4 +97,33 @@ fn the_example_shows_every_setting_and_equals_the_defaults() {
     assert_eq!(defaults.differing(&shown), Vec::<&str>::new());
     assert!(defaults.is_empty() && !shown.is_empty() && shown.has("lamp") && !shown.has("switches"));
     assert_eq!(shown.differing(&written("lamp.watts = 6")), ["lamp.watts"]);
+}
+
+#[test]
+fn a_list_inside_a_section_is_read_and_its_faults_have_their_places() {
+    let fine = "[lamp]\nwatts = 2\n[[lamp.bulbs]]\nplace = \"top\"\n[[lamp.bulbs]]\nplace = \"side\"\n";
+    let (document, said) = read(fine, &[]);
+    assert_eq!(said, "");
+    let faults = Collector::default();
+    let places = |document: &Document| -> Vec<String> {
+        Scope::root(document, &faults).entries("lamp.bulbs").iter().map(|entry| entry.text(&PLACE)).collect()
+    };
+    assert_eq!(places(&document), ["top", "side"]);
+    let written = |text: &str| {
+        let document = read(text, &[]).0;
+        Written::of(&LAMPS, text, &document, &document)
+    };
+    assert_eq!(written(fine).differing(&written(&fine.replace("side", "back"))), ["lamp.bulbs"]);
+    let bad = "[lamp]\nwatts = 2\n[[lamp.bulbs]]\n[[lamp.bulbs]]\nplace = 3\nplaces = 1\n[[lamp.bulb]]\n";
+    let said = read(bad, &[("LAMP_LAMP__BULBS__0__PLACE", "x")]).1;
+    assert_eq!(
+        said,
+        "lamp.toml:3:1: lamp.bulbs[0].place is missing; for example \"hall\"\n\
+         lamp.toml:5:9: lamp.bulbs[1].place must be a text in quotes, not a number\n\
+         lamp.toml:6:1: unknown key places; did you mean place?\n\
+         lamp.toml:7:8: unknown key lamp.bulb; did you mean bulbs?\n\
+         LAMP_LAMP__BULBS__0__PLACE: lamp.bulbs and switches can only be set in the file"
+    );
+    let said = read("[lamp]\nbulbs = 3\n", &[]).1;
+    assert_eq!(said, "lamp.toml:2:9: lamp.bulbs is a list: write [[lamp.bulbs]] with two brackets");
 }

@@ -34,7 +34,9 @@ impl Written {
     pub fn of(schema: &Schema, text: &str, file: &Document, whole: &Document) -> Self {
         let faults = Collector::default();
         let scope = Scope::root(whole, &faults);
-        let settings = schema.settings().map(|setting| (setting.path, digest(&scope, setting))).collect();
+        let settings = schema.settings().map(|setting| (setting.path, digest(&scope, setting)));
+        let lists = schema.lists.iter().filter(|list| list.name.contains('.'));
+        let settings = settings.chain(lists.map(|list| (list.name, digest_of(&scope, list.name)))).collect();
         let sections = file.root.keys().cloned().collect();
         Self { sections, text: Sha256::digest(text).into(), settings }
     }
@@ -54,7 +56,7 @@ impl Written {
         self.text == <[u8; 32]>::from(Sha256::digest(text))
     }
 
-    /// The settings that are not the same in `other`; those of lists are not among them.
+    /// The settings that are not the same in `other`; a list inside a section counts as one, other lists are not among them.
     pub fn differing(&self, other: &Self) -> Vec<&'static str> {
         let differs =
             |(path, value): (&&'static str, &[u8; 32])| (other.settings.get(path) != Some(value)).then_some(*path);
@@ -78,6 +80,15 @@ fn digest(scope: &Scope<'_>, setting: &Setting) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
+/// Of a whole list.
+fn digest_of(scope: &Scope<'_>, list: &str) -> [u8; 32] {
+    let mut text = String::new();
+    if let Some(node) = scope.find(list) {
+        write_value(&node.value, &mut text);
+    }
+    Sha256::digest(text).into()
+}
+
 fn write_preset(preset: &Preset, into: &mut String) {
     match preset {
         Preset::Required { .. } | Preset::Absent { .. } | Preset::Follows { .. } => {}
@@ -95,7 +106,10 @@ fn write_value(value: &Value, into: &mut String) {
         Value::Number(text) => into.push_str(&text.replace('_', "")),
         Value::Flag(flag) => into.push_str(&flag.to_string()),
         Value::List(items) => items.iter().for_each(|item| write_value(&item.value, into)),
-        Value::Table(table) => table.values().for_each(|entry| write_value(&entry.node.value, into)),
+        Value::Table(table) => table.iter().for_each(|(key, entry)| {
+            write_text(key, into);
+            write_value(&entry.node.value, into);
+        }),
         Value::Date => into.push_str("date"),
     }
 }
