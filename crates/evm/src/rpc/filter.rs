@@ -37,6 +37,11 @@ impl Filter {
         Self { tokens: watch.tokens.clone(), recipients }
     }
 
+    /// Whether there is nobody to look for. Such a filter is not to be sent: endpoints take an empty list of topics for any.
+    pub(super) fn is_idle(&self) -> bool {
+        self.recipients.as_ref().is_some_and(HashSet::is_empty)
+    }
+
     /// How many it names.
     pub(crate) fn recipients(&self) -> usize {
         self.recipients.as_ref().map_or(0, HashSet::len)

@@ -84,3 +84,22 @@ async fn what_only_looks_like_a_payment_is_none() {
     assert_eq!((watcher.told, seen.kind, seen.value, seen.id.token), (1, TokenKind::Unsupported, 13, bridged));
     assert_eq!((watcher.skipped.of_nothing, watcher.skipped.of_other_form), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_anybody_has_an_address_others_payments_are_no_business_of_ours() {
+    let chain = chain().await;
+    let mut watcher = Watcher::start(chain.url()).await;
+    let addresses = std::mem::take(&mut watcher.addresses);
+    chain.transfer(CHAIN.usdc, ALICE, 1_000_000).await;
+    // Near the chain's end by blocks, and from afar by ranges.
+    for blocks in [3, 600] {
+        chain.mine(blocks).await;
+        assert_eq!(watcher.catch_up().await.read_to, chain.height().await);
+    }
+    assert_eq!(watcher.told, 0);
+    watcher.addresses = addresses;
+    chain.transfer(CHAIN.usdc, ALICE, 2_000_000).await;
+    chain.mine(1).await;
+    watcher.catch_up().await;
+    assert_eq!(watcher.told, 1);
+}
