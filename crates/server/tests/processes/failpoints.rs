@@ -1,5 +1,6 @@
 //! A server that dies between any two outside effects, and starts again, has lost nothing and doubled nothing.
 
+mod quay;
 mod scene;
 mod stage;
 mod till;
@@ -7,6 +8,7 @@ mod till;
 use std::{collections::BTreeSet, path::Path};
 
 use self::{
+    quay::Quay,
     scene::{Play, Scene},
     stage::Stage,
     till::Till,
@@ -131,6 +133,11 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("topup.read", 1, Scene::Refund),
     ("topup.settled", 1, Scene::Refund),
     ("stripe_event.dealt", 1, Scene::Refund),
+    ("chain.scanned", 1, Scene::Deposit),
+    ("chain.written", 1, Scene::Deposit),
+    ("deposits.credited", 1, Scene::Deposit),
+    ("chain.scanned", 1, Scene::Orphan),
+    ("chain.written", 1, Scene::Orphan),
 ];
 
 /// Dies at every point of these scenes, one after the other, on one database.
@@ -166,6 +173,13 @@ on_both! {
         let mut till = Till::new(backend).await;
         for (point, hit, scene) in POINTS.iter().filter(|(_, _, scene)| scene.play() == Play::Money) {
             till.die_at(point, *hit, *scene).await;
+        }
+    }
+
+    async fn while_payments_come_on_a_chain(backend) {
+        let mut quay = Quay::new(backend).await;
+        for (point, hit, scene) in POINTS.iter().filter(|(_, _, scene)| scene.play() == Play::Chain) {
+            quay.die_at(point, *hit, *scene).await;
         }
     }
 

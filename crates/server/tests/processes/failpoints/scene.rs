@@ -69,6 +69,10 @@ pub enum Scene {
     Payment,
     /// A part of a payment goes back, and Stripe says so.
     Refund,
+    /// A payment on a chain is final.
+    Deposit,
+    /// A payment on a chain that was credited goes with its block.
+    Orphan,
 }
 
 /// Scenes that are played together.
@@ -81,6 +85,7 @@ pub enum Play {
     Server,
     Servers,
     Money,
+    Chain,
 }
 
 impl Scene {
@@ -113,6 +118,7 @@ impl Scene {
             Self::Start | Self::Quiet | Self::Stop => Play::Server,
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,
             Self::Checkout | Self::Payment | Self::Refund => Play::Money,
+            Self::Deposit | Self::Orphan => Play::Chain,
         }
     }
 }

@@ -197,7 +197,9 @@ impl Stage {
             | Scene::StoppedFilm => after = self.film(scene).await,
             Scene::AskOther | Scene::GiveOther | Scene::DeadOther => self.beside_another(scene, point).await,
             Scene::Stalled => self.stall(point).await,
-            Scene::Checkout | Scene::Payment | Scene::Refund => unreachable!("the till has a stage of its own"),
+            Scene::Checkout | Scene::Payment | Scene::Refund | Scene::Deposit | Scene::Orphan => {
+                unreachable!("money comes in on stages of its own")
+            }
         }
         self.node.died_at(point).await;
         if let (After::PoorBatch(poor), "batch.blocked") = (&after, point) {

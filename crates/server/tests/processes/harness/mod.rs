@@ -22,7 +22,7 @@ pub use self::{
     ledger::Ledger,
     load::{ANSWER, Load, books_balance, charged_once, each_task_once, streamed, whole},
     node::{Address, CLOCK_AHEAD, Environment, Node},
-    settings::{CENT, Settings, TOKEN},
+    settings::{CENT, CHAIN_ID, CONFIRMATIONS, Settings, TOKEN, USDC},
     world::{Ran, World},
 };
 

@@ -8,6 +8,13 @@ use batchin_testkit::sim::stripe::{STRIPE_KEY, STRIPE_WEBHOOK_SECRET};
 pub const TOKEN: i64 = 100_000;
 /// Nano-dollars of one cent.
 pub const CENT: i64 = 10_000_000;
+/// The chain that payments come on, if any do: its number, its token, and when a payment there is final.
+pub const CHAIN_ID: u64 = 31_337;
+pub const USDC: &str = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913";
+pub const CONFIRMATIONS: u64 = 3;
+/// Of the phrase that all of Ethereum's test tools share: "test test test … junk", m/44'/60'/0'.
+const XPUB: &str =
+    "xpub6Ce9NcJvTk36xtLSrJLZqE7wtgA5deCeYs7rSQtreh4cj6ByPtrg9sD7V2FNFLPnf8heNP3FGkeV9qwfzvZNSd54JoNXVsXFYSYwHsnJxqP";
 /// Dollars per million tokens.
 const PRICE: &str = "100";
 
@@ -37,6 +44,8 @@ pub struct Settings {
     pub hosted: Option<usize>,
     /// Where Stripe is taken to be, and nobody pays by card without: the fake one, with its key and its secret.
     pub stripe: Option<String>,
+    /// Where the one chain that takes payments is asked, and nobody pays in USDC without.
+    pub chain: Option<String>,
     /// What is served.
     pub models: Vec<Model>,
 }
@@ -65,6 +74,7 @@ impl Default for Settings {
             tasks_at_once: 256,
             hosted: None,
             stripe: None,
+            chain: None,
             models: Vec::new(),
         };
         settings.model("fixed", "sim:tokens=10")
@@ -154,6 +164,15 @@ impl Settings {
         if let Some(api_base) = &self.stripe {
             writeln!(text, "[stripe]\napi_base = \"{api_base}\"\nsecret_key = \"{STRIPE_KEY}\"").unwrap();
             writeln!(text, "webhook_secret = \"{STRIPE_WEBHOOK_SECRET}\"").unwrap();
+        }
+        if let Some(endpoint) = &self.chain {
+            writeln!(
+                text,
+                "[usdc]\nxpub = \"{XPUB}\"\n[[usdc.chains]]\nchain = \"local\"\nchain_id = {CHAIN_ID}\n\
+                 usdc_contract = \"{USDC}\"\nrequired_confirmations = {CONFIRMATIONS}\npoll_seconds = 1\n\
+                 rpc_urls = [\"{endpoint}\"]"
+            )
+            .unwrap();
         }
         for (index, url) in upstreams.iter().enumerate() {
             let slots = self.slots;
