@@ -8,6 +8,7 @@ mod billing;
 mod catch_up;
 mod checkout;
 mod intake;
+mod probe;
 mod reading;
 mod reconcile;
 mod usdc;
@@ -17,6 +18,9 @@ mod worker;
 pub use billing::{Billing, BillingError, BillingParts, StripeOptions};
 pub use checkout::{CheckoutError, OpenedCheckout};
 pub use intake::ReportError;
-pub use usdc::{AddressError, ChainOptions, DepositPlace, DepositStanding, ShownDeposit, UsdcError, UsdcOptions};
+pub use probe::{ProbedEndpoint, StripeProbeError, probe_chains, probe_stripe};
+pub use usdc::{
+    AddressError, ChainOptions, DepositName, DepositPlace, DepositStanding, ShownDeposit, UsdcError, UsdcOptions,
+};
 pub use watcher::{LookError, Looked};
 pub use worker::Pace;

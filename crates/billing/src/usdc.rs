@@ -98,6 +98,30 @@ pub struct ShownDeposit {
     pub address: String,
 }
 
+/// What the name of a payment says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DepositName {
+    /// The transaction.
+    pub transaction: String,
+    /// The token's contract.
+    pub token: String,
+    /// Where it went.
+    pub address: String,
+}
+
+impl DepositName {
+    /// Of a stored payment; empty where it was not stored by this program.
+    pub fn of(row: &DepositRow) -> Self {
+        let name = row.seen.name.parse::<batchin_evm::TransferId>().ok();
+        let told = |name: batchin_evm::TransferId| Self {
+            transaction: name.transaction.to_string(),
+            token: name.token.to_string(),
+            address: name.to.to_string(),
+        };
+        name.map(told).unwrap_or_default()
+    }
+}
+
 /// How far a payment is from being final.
 #[derive(Clone, Copy, Debug)]
 pub struct DepositStanding(Standing);
@@ -201,13 +225,13 @@ impl Billing {
             let standing = chain.zip(reached.get(&row.chain_id).copied().flatten()).map(|(watched, reached)| {
                 DepositStanding(watched.options.chain.standing(row.seen.block_number, row.seen.base_units, &reached))
             });
-            let name = row.seen.name.parse::<batchin_evm::TransferId>().ok();
+            let DepositName { transaction, token, address } = DepositName::of(&row);
             shown.push(ShownDeposit {
                 chain: chain.map_or_else(|| row.chain_id.to_string(), |watched| watched.options.chain.name.to_string()),
                 standing,
-                transaction: name.map(|name| name.transaction.to_string()).unwrap_or_default(),
-                token: name.map(|name| name.token.to_string()).unwrap_or_default(),
-                address: name.map(|name| name.to.to_string()).unwrap_or_default(),
+                transaction,
+                token,
+                address,
                 row,
             });
         }

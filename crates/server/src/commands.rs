@@ -1,6 +1,7 @@
 //! Holds: the commands that need a configuration: the server, and what works on the database and the models beside it.
 
 mod check_models;
+mod deposits;
 mod doctor;
 pub mod engine;
 mod keys;
@@ -24,7 +25,7 @@ use batchin_domain::{Clock as _, Timestamp};
 use batchin_store::{Store, User};
 
 use crate::{
-    cli::{Configured, Ledger, Models, Report, Serve},
+    cli::{Configured, Deposits, Ledger, Models, Report, Serve},
     telemetry, wiring,
     world::World,
 };
@@ -75,6 +76,7 @@ async fn with_config(command: &Configured, config: &Config, out: &mut impl Write
         Configured::Models(Models::Check(report)) => check_models::run(config, report.json, out).await,
         Configured::Upstreams(command) => upstreams::run(command, config, out).await,
         Configured::Ledger(Ledger::Check(report)) => ledger::run(config, report.json, out).await,
+        Configured::Deposits(Deposits::Export(report)) => deposits::export(config, report.json, out).await,
         Configured::Webhooks(command) => webhooks::run(command, config, out).await,
     }
 }

@@ -151,6 +151,46 @@ pub fn blobs(compared: Result<String, String>) -> Finding {
     Finding { subject: "blobs", verdict }
 }
 
+/// Whether Stripe answers to our key, and whether that moves real money; `tried` is the outcome of asking.
+pub fn cards(tried: &Result<Option<bool>, String>) -> Finding {
+    let remedy = "check stripe.secret_key and that this machine may call stripe.api_base; docs/payments.md says what a \
+                  restricted key must be allowed";
+    let verdict = match tried {
+        Ok(Some(true)) => Verdict::Fine("Stripe answers to this key".to_owned()),
+        Ok(Some(false)) => {
+            Verdict::Fine("Stripe answers to this key, which is for tests: nobody pays real money".to_owned())
+        }
+        Ok(None) => Verdict::Fine("Stripe answers to this key, which does not say whether it is for tests".to_owned()),
+        Err(what) => broken(what.clone(), remedy),
+    };
+    Finding { subject: "cards", verdict }
+}
+
+/// Whether reports of Stripe's are dealt with; `waiting` have been for longer than that takes.
+pub fn reports(waiting: u64) -> Option<Finding> {
+    let what =
+        format!("{} of Stripe's not dealt with for a while; the server's log says why", counted(waiting, "report"));
+    (waiting > 0).then_some(Finding { subject: "cards", verdict: Verdict::Doubtful { what } })
+}
+
+/// Whether an endpoint serves its chain; `block` is the newest that it has, or what is wrong.
+pub fn chain(name: &str, block: &Result<u64, String>) -> Finding {
+    let remedy = "check usdc.chains.rpc_urls and chain, and that this machine may call it";
+    let verdict = match block {
+        Ok(block) => Verdict::Fine(format!("{name} serves its chain, at block {block}")),
+        Err(what) => broken(format!("{name}: {what}"), remedy),
+    };
+    Finding { subject: "chains", verdict }
+}
+
+/// That no second endpoint can be asked about large payments of a chain.
+pub fn lone_endpoint(chain: &str, from_cents: &str) -> Finding {
+    let what = format!(
+        "{chain} has one endpoint; payments of {from_cents}¢ and more wait until a second one can be asked about them"
+    );
+    Finding { subject: "chains", verdict: Verdict::Doubtful { what } }
+}
+
 /// Whether the servers that run charge by the prices of this configuration; `others` do not.
 pub fn prices(others: &[String]) -> Option<Finding> {
     let what = match others {
@@ -346,6 +386,15 @@ mod tests {
         assert!(String::from_utf8(out).unwrap().contains("batchin models pull smollm2-135m-instruct"));
         assert_eq!(print(&weights(&config, |_| Some(true)), true, &mut Vec::new()).unwrap(), Outcome::Done);
         assert_eq!(weights(&config, |_| None), []);
+    }
+
+    #[test]
+    fn payments_that_cannot_come_are_told() {
+        assert!(is_broken(&cards(&Err("Stripe does not know this key".to_owned()))));
+        assert!(matches!(cards(&Ok(Some(false))).verdict, Verdict::Fine(what) if what.contains("tests")));
+        assert!(reports(0).is_none() && reports(2).is_some_and(|found| !is_broken(&found)));
+        assert_eq!(chain("base #1", &Ok(7)).verdict, Verdict::Fine("base #1 serves its chain, at block 7".to_owned()));
+        assert!(is_broken(&chain("base #2", &Err("the endpoint cannot be reached".to_owned()))));
     }
 
     #[test]

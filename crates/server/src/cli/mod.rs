@@ -122,6 +122,9 @@ pub enum Configured {
     /// Recompute the ledger
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Say where payments in USDC lie
+    #[command(subcommand)]
+    Deposits(Deposits),
     /// Repair what webhooks are signed with
     #[command(subcommand)]
     Webhooks(Webhooks),
@@ -338,6 +341,19 @@ pub enum Ledger {
     /// Recompute the ledger and every invariant; exit code 1 on any difference
     #[command(after_help = "Examples:\n  batchin ledger check\n  batchin ledger check --json")]
     Check(Report),
+}
+
+/// `batchin deposits`
+#[derive(Debug, Subcommand)]
+pub enum Deposits {
+    /// List every payment in USDC that is credited, or held since it is below the minimum, and lies at an address of yours
+    #[command(after_help = "Examples:
+  batchin deposits export
+  batchin deposits export --json > deposits.jsonl
+
+A line each: chain, address, its index below m/44'/60'/0'/0, token, base units, transaction, status, account. What you have
+moved away since is listed still: the server holds no private key, and does not see what leaves.")]
+    Export(Report),
 }
 
 /// `batchin config`

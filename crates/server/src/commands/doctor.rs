@@ -1,5 +1,7 @@
 //! Holds: `batchin doctor`.
 
+mod payments;
+
 use std::io::Write;
 
 use anyhow::Result;
@@ -33,6 +35,7 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
                 findings.push(doctor::database(ledger(&store).await));
                 findings.push(doctor::secret_key(key(config, &store).await));
                 findings.push(doctor::blobs(blobs(config, &store).await));
+                findings.extend(payments::reports(config, &store).await);
                 let fingerprint = wiring::price_list(config).0;
                 // What cannot be asked has been told of above.
                 let others = store.agreement().other_prices(None, &fingerprint).await.unwrap_or_default();
@@ -58,6 +61,7 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
             findings.extend(doctor::weights(config, present));
             findings.extend(voices(config).as_ref().map(doctor::speech));
         }
+        findings.extend(payments::look(config).await);
         findings.extend(doctor::certificate(config.server.tls.as_ref()));
         // The engine is started by `serve`, and its weights are looked at above.
         match check_models::ask(config, |kind| !kind.is_ours).await {

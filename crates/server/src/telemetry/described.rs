@@ -18,6 +18,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("batchin_http_errors_total", "Errors given to clients, by HTTP status."),
     ("batchin_late_usage_total", "Usage that came too late to be charged: the operator's loss."),
     ("batchin_lease_grants_total", "Times that this node asked the database for more of a purse, by kind of purse."),
+    ("batchin_money_alarms_total", "What an operator has to see to of money that comes in, by what it is."),
     ("batchin_node_fenced_total", "Times that this node's epoch was ended from outside."),
     ("batchin_prompt_tokens_total", "Tokens of prompts that were charged."),
     ("batchin_requests_total", "Charged requests, by outcome: completed, client_gone or upstream_failed."),
@@ -36,6 +37,7 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     ("batchin_batch_tasks_running", "Batch tasks that this node runs."),
     ("batchin_batch_tasks_waiting", "Batch tasks that have not ended, of the whole platform, by priority."),
+    ("batchin_chain_block", "The newest block of a chain whose payments were read."),
     (
         "batchin_config_last_success_timestamp_seconds",
         "When the configuration in force was taken over, in seconds since 1970.",

@@ -25,6 +25,7 @@ mod months;
 mod neighbour;
 mod outages;
 mod overspend;
+mod payments;
 mod rate_limits;
 mod reload;
 mod retry_after;
