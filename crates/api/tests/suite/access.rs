@@ -24,6 +24,10 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/v1/usage/by-model"),
     (Method::GET, "/v1/usage/timeseries"),
     (Method::GET, "/v1/topup/history"),
+    (Method::POST, "/v1/topup/stripe/checkout"),
+    (Method::GET, "/v1/topup/usdc/chains"),
+    (Method::GET, "/v1/topup/usdc/chains/base/qr.svg"),
+    (Method::GET, "/v1/topup/usdc/deposits"),
     (Method::POST, "/openai/v1/files"),
     (Method::GET, "/openai/v1/files"),
     (Method::GET, "/openai/v1/files/file-0197f3a0000070008000000000000000"),
@@ -102,7 +106,15 @@ both! {
         let login = json!({ "email": server.owner.email, "password": server.owner.password });
         let login = server.anonymous(Method::POST, "/v1/users/login").json(login).await.ok();
         let session = login["access_token"].as_str().unwrap();
-        for path in ["/v1/users/me", "/v1/keys", "/v1/batches", "/v1/usage/summary", "/v1/topup/history"] {
+        for path in [
+            "/v1/users/me",
+            "/v1/keys",
+            "/v1/batches",
+            "/v1/usage/summary",
+            "/v1/topup/history",
+            "/v1/topup/usdc/chains",
+            "/v1/topup/usdc/deposits",
+        ] {
             assert_eq!(server.anonymous(Method::GET, path).key(session).await.status, 200, "{path}");
         }
         for (method, path) in INFERENCE_CALLS {
@@ -138,7 +150,13 @@ both! {
             let call = if method == Method::PATCH { call.json(json!({ "is_active": false })) } else { call };
             call.await.error(StatusCode::NOT_FOUND, "not_found");
         }
-        for path in ["/v1/batches", "/v1/usage/logs", "/v1/usage/by-model", "/v1/topup/history"] {
+        for path in [
+            "/v1/batches",
+            "/v1/usage/logs",
+            "/v1/usage/by-model",
+            "/v1/topup/history",
+            "/v1/topup/usdc/deposits",
+        ] {
             let seen = server.anonymous(Method::GET, path).key(&stranger.key).await.ok();
             assert_eq!(seen, json!([]), "{path}");
         }
