@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use batchin_domain::{Amount, Clock, IdSource, Timestamp};
-use batchin_store::{Deposits, Inbox, Topups};
+use batchin_store::{AutoTopups, Deposits, Inbox, Topups};
 use batchin_stripe::{BuildError, Stripe};
 use batchin_tasks::{Sweeps, Tasks};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -56,6 +56,8 @@ pub struct BillingParts {
     pub inbox: Inbox,
     /// Payments on chains.
     pub deposits: Deposits,
+    /// Payments that are made by themselves.
+    pub auto: AutoTopups,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Fresh ids.
@@ -90,6 +92,7 @@ struct Inner {
     ids: Arc<dyn IdSource>,
     tasks: Tasks,
     deposits: Deposits,
+    auto: AutoTopups,
     cards: Option<Cards>,
     usdc: Option<Usdc>,
 }
@@ -106,7 +109,7 @@ pub(crate) struct Cards {
 impl Billing {
     /// From its parts. Reports are taken from now on; [`Billing::start`] has them dealt with.
     pub fn new(parts: BillingParts) -> Result<Self, BillingError> {
-        let BillingParts { topups, inbox, deposits, clock, ids, tasks, stripe, usdc } = parts;
+        let BillingParts { topups, inbox, deposits, auto, clock, ids, tasks, stripe, usdc } = parts;
         let usdc = usdc.map(Usdc::new).transpose()?;
         let cards = match stripe {
             Some(options) => {
@@ -116,7 +119,7 @@ impl Billing {
             }
             None => None,
         };
-        Ok(Self(Arc::new(Inner { topups, inbox, clock, ids, tasks, deposits, cards, usdc })))
+        Ok(Self(Arc::new(Inner { topups, inbox, clock, ids, tasks, deposits, auto, cards, usdc })))
     }
 
     /// Deals with what comes in, from this node. Any number may.
@@ -156,6 +159,10 @@ impl Billing {
             Some(place) => Watcher::new(self.clone(), place).look().await,
             None => Ok(Looked::default()),
         }
+    }
+
+    pub(crate) fn auto(&self) -> &AutoTopups {
+        &self.0.auto
     }
 
     pub(crate) fn usdc(&self) -> Option<&Usdc> {

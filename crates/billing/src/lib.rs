@@ -4,6 +4,7 @@
 //! (`batchin_store::Topups::settle_topup`): so reports may be doubled, late, in any order or lost, and a process may die
 //! anywhere in between.
 
+mod auto;
 mod billing;
 mod catch_up;
 mod checkout;

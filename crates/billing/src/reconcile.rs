@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use batchin_domain::{Timestamp, TopupStatus};
+use batchin_domain::{Timestamp, TopupSource, TopupStatus};
 use batchin_store::{Reading, SettleTopupError, StoreError, TopupDetails, TopupKey, TopupRow};
 use batchin_stripe::StripeError;
 use metrics::counter;
@@ -94,6 +94,9 @@ impl Billing {
 
     /// Everything that Stripe says of it; `None` where there is nothing to be said yet.
     async fn read(&self, cards: &Cards, topup: &TopupRow) -> Result<Option<Comes>, ReconcileError> {
+        if topup.source == TopupSource::Automatic && topup.details.payment.is_none() {
+            return self.charge(cards, topup).await;
+        }
         let mut checkout = match &topup.details.session {
             Some(session) => Some(cards.stripe.checkout(session).await?),
             None => None,

@@ -332,6 +332,7 @@ impl TestServer {
             topups: store.topups(),
             inbox: store.inbox(),
             deposits: store.deposits(),
+            auto: store.auto_topups(),
             clock: clock.clone(),
             ids: Arc::new(RealIds),
             tasks: groups[1].clone(),
