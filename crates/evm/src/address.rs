@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(text.to_lowercase().parse(), Ok(address));
             assert_eq!(format!("0x{}", text[2..].to_uppercase()).parse(), Ok(address));
             assert_eq!(Address::of_topic(&address.to_topic()), Some(address));
-            let wrong = text.replacen('A', "a", 1);
+            let wrong = text.replacen('B', "b", 1);
             assert_eq!(wrong.parse::<Address>(), Err(AddressError::Checksum), "{wrong}");
         }
         for text in

@@ -1,4 +1,4 @@
-//! Holds: a simulated model server, the outside world of tests or benchmarks.
+//! Holds: a simulated model server, and a real chain that a test steers: the outside world of tests or benchmarks.
 //!
 //! It speaks OpenAI's protocol over real sockets and does what its script says: answers, delays, errors in every
 //! server's shape, cut connections. Its token counts follow from the request alone, so that a test can work out the
@@ -6,6 +6,7 @@
 
 mod answer;
 mod behaviour;
+pub mod chain;
 pub mod comfyui;
 mod films;
 mod form;

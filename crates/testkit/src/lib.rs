@@ -14,6 +14,7 @@ mod world;
 
 pub use account::Account;
 pub use batchin_sim as sim;
+pub use batchin_sim::chain;
 pub use batchin_upstream::Kind;
 pub use call::{Call, Reply, streamed};
 pub use database::{Backend, Cluster, Database};
