@@ -111,15 +111,35 @@ impl Rpc {
     /// The logs of each of these blocks, asked for by hash. Ends before the first block that the endpoint does not know,
     /// and is an error only if that is the first.
     pub(crate) async fn logs_of(&self, blocks: &[BlockRef], filter: &Filter) -> Result<Vec<Vec<Log>>, RpcError> {
-        let at_once = (MAX_FILTERED / filter.recipients().max(1)).max(1);
+        let mut at_once = (MAX_FILTERED / filter.recipients().max(1)).max(1);
         let mut all = Vec::with_capacity(blocks.len());
-        for blocks in blocks.chunks(at_once) {
-            let calls: Vec<_> = blocks.iter().map(|block| logs_call(filter.of_block(&block.hash))).collect();
-            for (block, answer) in blocks.iter().zip(self.client.all(&calls).await?) {
-                match answer.and_then(|answer| filter::check_of(filter, *block, parse::<Vec<RawLog>>(&answer)?)) {
-                    Err(RpcError::UnknownBlock) if !all.is_empty() => return Ok(all),
-                    logs => all.push(logs?),
+        while all.len() < blocks.len() {
+            let rest = blocks.get(all.len()..).unwrap_or_default();
+            let now = rest.get(..at_once).unwrap_or(rest);
+            match self.logs_of_some(now, filter).await {
+                // Together they are too large; one block's is as large as it is.
+                Err(RpcError::TooMany) if now.len() > 1 => at_once = now.len() / 2,
+                Err(RpcError::UnknownBlock) if !all.is_empty() => break,
+                Err(error) => return Err(error),
+                Ok(logs) => {
+                    let is_end = logs.len() < now.len();
+                    all.extend(logs);
+                    if is_end {
+                        break;
+                    }
                 }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn logs_of_some(&self, blocks: &[BlockRef], filter: &Filter) -> Result<Vec<Vec<Log>>, RpcError> {
+        let calls: Vec<_> = blocks.iter().map(|block| logs_call(filter.of_block(&block.hash))).collect();
+        let mut all = Vec::with_capacity(blocks.len());
+        for (block, answer) in blocks.iter().zip(self.client.all(&calls).await?) {
+            match answer.and_then(|answer| filter::check_of(filter, *block, parse::<Vec<RawLog>>(&answer)?)) {
+                Err(RpcError::UnknownBlock) if !all.is_empty() => break,
+                logs => all.push(logs?),
             }
         }
         Ok(all)

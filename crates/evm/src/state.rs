@@ -1,6 +1,6 @@
 //! Holds: what is remembered of a chain between two scans, and how it is stored.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ const HASH_DIGITS: usize = 64;
 
 /// The newest blocks that were followed, each the one after the one before, and how far their payments were read. Stored by serde
 /// (as JSON, some 65 bytes a block), in the transaction that stores what was seen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct State {
     chain_id: u64,
@@ -117,6 +117,17 @@ impl State {
             self.hashes.pop_front();
             self.first += 1;
         }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (read_to, tip) = (self.read_to, self.tip());
+        f.debug_struct("State")
+            .field("first", &self.first)
+            .field("read_to", &read_to)
+            .field("tip", &tip)
+            .finish_non_exhaustive()
     }
 }
 

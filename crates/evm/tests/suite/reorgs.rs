@@ -66,7 +66,7 @@ async fn whoever_comes_late_reads_ranges_and_misses_nothing() {
     let mut watcher = Watcher::start(chain.url()).await;
     for value in [1, 2, 3] {
         chain.transfer(CHAIN.usdc, ALICE, value).await;
-        chain.mine(1500).await;
+        chain.mine(700).await;
     }
     let before = watcher.rpc.calls();
     watcher.catch_up().await;

@@ -1,6 +1,12 @@
 //! Holds: a process of anvil, which mines when it is told to.
 
-use std::{fmt::Display, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    fmt::Display,
+    path::PathBuf,
+    process::Stdio,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use batchin_tasks::Tasks;
 use serde_json::{Value, json};
@@ -33,6 +39,7 @@ pub struct Anvil {
     url: String,
     http: Http,
     payer: String,
+    forks: AtomicU64,
 }
 
 impl Anvil {
@@ -78,6 +85,7 @@ impl Anvil {
             url: format!("http://{address}"),
             http: client(),
             payer: String::new(),
+            forks: AtomicU64::new(0),
         };
         chain.payer = chain.call("eth_accounts", json!([])).await[0].as_str().unwrap().to_owned();
         chain
@@ -146,6 +154,9 @@ impl Anvil {
 
     /// Replaces so many blocks by as many empty ones. What was in them is in no block, and not waiting either.
     pub async fn reorg(&self, depth: u64) {
+        // Of another miner: empty blocks with the times of the old ones would be the old ones.
+        let fork = self.forks.fetch_add(1, Ordering::Relaxed) + 1;
+        self.call("anvil_setCoinbase", json!([format!("0x{fork:040x}")])).await;
         self.call("anvil_reorg", json!([depth, []])).await;
     }
 

@@ -143,7 +143,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Some(Fault::Truncated) => answer.truncate(answer.len() / 2),
         Some(Fault::Bent(bend)) => answer = bent(&asked, &answer, |method, params, reply| bend(method, params, reply)),
         Some(Fault::Behind(head)) => {
-            answer = bent(&asked, &answer, |method, params, reply| hide(*head, method, params, reply))
+            answer = bent(&asked, &answer, |method, params, reply| hide(*head, method, params, reply));
         }
         Some(Fault::Busy { .. } | Fault::Status(_) | Fault::Silent) | None => {}
     }
