@@ -10,6 +10,7 @@ mod cache_prices;
 mod cards;
 mod comfyui;
 mod counting;
+mod deposits;
 mod edges;
 mod embeddings;
 mod fallbacks;
