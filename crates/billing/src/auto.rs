@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::{
     Billing, CheckoutError, OpenedCheckout,
-    billing::{Cards, cents_of},
-    checkout::CURRENCY,
+    billing::Cards,
+    options::{CURRENCY, OPEN_LOOK, cents_of},
     reading::{Comes, Snapshot, comes_to},
-    reconcile::{OPEN_LOOK, ReconcileError},
+    reconcile::ReconcileError,
 };
 
 /// Accounts whose payments are begun in one look.

@@ -7,17 +7,23 @@
 mod auto;
 mod billing;
 mod catch_up;
+mod chains;
 mod checkout;
 mod intake;
+mod options;
 mod reading;
 mod reconcile;
+mod reports;
+mod start;
 mod usdc;
 mod watcher;
 mod worker;
 
-pub use billing::{Billing, BillingError, BillingParts, StripeOptions};
+pub use billing::{Billing, BillingError, BillingParts};
+pub use chains::UsdcError;
 pub use checkout::{CheckoutError, OpenedCheckout};
-pub use intake::ReportError;
-pub use usdc::{AddressError, ChainOptions, DepositPlace, DepositStanding, ShownDeposit, UsdcError, UsdcOptions};
+pub use options::{ChainOptions, StripeOptions, UsdcOptions};
+pub use reports::ReportError;
+pub use usdc::{AddressError, DepositPlace, DepositStanding, ShownDeposit};
 pub use watcher::{LookError, Looked};
 pub use worker::Pace;

@@ -11,11 +11,10 @@ use tracing::{error, info};
 use crate::{
     Billing,
     billing::Cards,
+    options::OPEN_LOOK,
     reading::{Comes, Snapshot, comes_to},
 };
 
-/// When a payment that is open is looked at for the first time, should nothing be heard of it; later ever more rarely.
-pub(crate) const OPEN_LOOK: Duration = Duration::from_secs(120);
 /// The longest pause between two looks at one that is open.
 const OPEN_LOOK_MOST: Duration = Duration::from_secs(2 * 3_600);
 /// Between two looks at one that was credited: reports of refunds and disputes come by themselves, and what was not

@@ -1,34 +1,20 @@
 //! Holds: payments in USDC on a real chain: what is final is credited once, what goes with its block is taken back.
 
-use std::{collections::HashMap, future::Future, pin::pin, task::Poll, time::Duration};
+use std::{collections::HashMap, future::Future, pin::pin, task::Poll};
 
-use batchin_billing::{ChainOptions, Looked, UsdcOptions};
-use batchin_domain::Amount;
-use batchin_evm::{BASE, Chain, Finality, Xpub};
+use batchin_billing::Looked;
 use batchin_testkit::{
     Backend, TestServer, both,
+    money::{CHAIN_ID, CONFIRMATIONS, bridged, usdc},
     sim::chain::{Anvil, Fault, Liar},
 };
 use http::Method;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
-/// The first account of the wallet of the recovery phrase `abandon … about`, which every tool's tests know.
-const XPUB: &str =
-    "xpub6DCoCpSuQZB2jawqnGMEPS63ePKWkwWPH4TU45Q7LPXWuNd8TMtVxRrgjtEshuqpK3mdhaWHPFsBngh5GFZaM6si3yZdUsT8ddYM3PwnATt";
-const CONFIRMATIONS: u32 = 4;
 const UNITS_PER_CENT: u128 = 10_000;
 const NANOS_PER_CENT: i64 = 10_000_000;
-const BRIDGED: &str = "0xd9aAEc86B65D86f6A7B5B1b0c42FFA531710b6CA";
 const FALSE_TOKEN: &str = "0x00000000000000000000000000000000000f00d5";
-
-fn chain() -> Chain {
-    Chain { required_confirmations: CONFIRMATIONS, finality: Finality::Confirmations, ..BASE }
-}
-
-fn cents(cents: u32) -> Amount {
-    Amount::from_cents(cents)
-}
 
 struct Till {
     chain: Anvil,
@@ -38,27 +24,15 @@ struct Till {
 
 impl Till {
     async fn open(backend: Backend) -> Self {
-        let anvil = Anvil::start(BASE.id).await;
+        let anvil = Anvil::start(CHAIN_ID).await;
         let urls = vec![anvil.url().to_owned()];
         Self::behind(backend, anvil, urls).await
     }
 
     async fn behind(backend: Backend, anvil: Anvil, urls: Vec<String>) -> Self {
-        anvil.place_token(BASE.usdc).await;
+        anvil.place_token(usdc()).await;
         anvil.mine(60).await;
-        let options = ChainOptions {
-            chain: chain(),
-            rpc_urls: urls.into_iter().map(Into::into).collect(),
-            max_batch: 20,
-            every: Duration::from_secs(1),
-        };
-        let usdc = UsdcOptions {
-            xpub: Xpub::parse(XPUB).unwrap(),
-            min: cents(100),
-            agree_from: cents(100_000),
-            chains: vec![options],
-        };
-        let server = TestServer::start().on(backend).with_balance("0").with_usdc(usdc).await;
+        let server = TestServer::start().on(backend).with_balance("0").with_usdc(urls).await;
         let chains = server.get("/v1/topup/usdc/chains").await.ok();
         let address = chains["chains"][0]["deposit_address"].as_str().unwrap().to_owned();
         let till = Self { chain: anvil, server, address };
@@ -67,7 +41,7 @@ impl Till {
     }
 
     async fn pay(&self, cents: u32) -> String {
-        self.chain.transfer(BASE.usdc, &self.address, u128::from(cents) * UNITS_PER_CENT).await
+        self.chain.transfer(usdc(), &self.address, u128::from(cents) * UNITS_PER_CENT).await
     }
 
     async fn look(&self) -> Looked {
@@ -123,6 +97,8 @@ both! {
         let row = &till.deposits().await[0];
         assert_eq!([&row["status"], &row["confirmations"], &row["required_confirmations"], &row["amount_cents"]], [&json!("confirming"), &json!(1), &json!(CONFIRMATIONS), &json!(2_500)]);
         assert_eq!([&row["transaction"], &row["deposit_address"], &row["chain"]], [&json!(hash), &json!(till.address), &json!("base")]);
+        let pending = &till.server.get("/v1/topup/history").await.ok()[0];
+        assert_eq!([&pending["source"], &pending["status"], &pending["confirmations"], &pending["reference_id"]], [&json!("usdc"), &json!("pending"), &json!(1), &json!(hash)]);
         till.mine_and_look(u64::from(CONFIRMATIONS) - 2).await;
         assert_eq!(till.cents().await, 0);
         assert_eq!(till.mine_and_look(1).await.credited, 1);
@@ -150,13 +126,13 @@ both! {
 
     async fn only_usdc_itself_is_credited(backend) {
         let till = Till::open(backend).await;
-        for token in [BRIDGED, FALSE_TOKEN] {
-            till.chain.place_token(token).await;
-            till.chain.transfer(token, &till.address, 5_000 * UNITS_PER_CENT).await;
+        for token in [bridged(), FALSE_TOKEN.to_owned()] {
+            till.chain.place_token(&token).await;
+            till.chain.transfer(&token, &till.address, 5_000 * UNITS_PER_CENT).await;
         }
-        till.chain.transfer(BASE.usdc, &till.address, 0).await;
+        till.chain.transfer(usdc(), &till.address, 0).await;
         let two = [(till.address.clone(), 300 * UNITS_PER_CENT), (till.address.clone(), 200 * UNITS_PER_CENT)];
-        till.chain.transfer_many(BASE.usdc, &two).await;
+        till.chain.transfer_many(usdc(), &two).await;
         till.mine_and_look(10).await;
         assert_eq!(till.cents().await, 500, "both of one transaction");
         let mut statuses: Vec<_> = till.deposits().await.iter().map(|row| row["status"].as_str().unwrap().to_owned()).collect();
@@ -206,7 +182,7 @@ both! {
     }
 
     async fn a_large_payment_needs_a_second_endpoint_that_says_the_same(backend) {
-        let anvil = Anvil::start(BASE.id).await;
+        let anvil = Anvil::start(CHAIN_ID).await;
         let second = Liar::start(anvil.url()).await;
         let urls = vec![anvil.url().to_owned(), second.url()];
         let till = Till::behind(backend, anvil, urls).await;
@@ -231,7 +207,7 @@ both! {
     }
 
     async fn an_endpoint_that_lies_lags_or_breaks_credits_nothing(backend) {
-        let anvil = Anvil::start(BASE.id).await;
+        let anvil = Anvil::start(CHAIN_ID).await;
         let liar = Liar::start(anvil.url()).await;
         let urls = vec![liar.url()];
         let till = Till::behind(backend, anvil, urls).await;
