@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchin_store::NewStripeEvent;
-use batchin_stripe::{BadEvent, Event, SignatureError, TOLERANCE_SECONDS, verify};
+use batchin_stripe::{BadEvent, Event, SignatureError, Subject, TOLERANCE_SECONDS, verify};
 
 use crate::{Billing, intake::NotKept};
 
@@ -50,7 +50,7 @@ impl Billing {
         verify(body, signature, &cards.options.webhook_secrets, now, TOLERANCE_SECONDS)?;
         let event = Event::parse(body)?;
         let text = std::str::from_utf8(body).map_err(|_| ReportError::NotText)?;
-        let kind = event.kind.as_str().to_owned();
-        Ok(cards.intake.keep(NewStripeEvent { id: event.id, kind, body: text.to_owned() }).await?)
+        let (kind, is_due) = (event.kind.as_str().to_owned(), event.subject != Subject::None);
+        Ok(cards.intake.keep(NewStripeEvent { id: event.id, kind, body: text.to_owned(), is_due }).await?)
     }
 }
