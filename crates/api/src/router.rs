@@ -49,6 +49,8 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(usage::timeseries::timeseries),
         routes!(topup::history::history),
         routes!(topup::checkout::checkout),
+        routes!(topup::auto::show, topup::auto::set),
+        routes!(topup::auto::setup),
         routes!(topup::reports::stripe),
         routes!(topup::usdc::chains),
         routes!(topup::usdc::picture),

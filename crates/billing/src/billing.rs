@@ -2,51 +2,17 @@
 
 use std::sync::Arc;
 
-use batchin_domain::{Amount, Clock, IdSource, Timestamp};
-use batchin_store::{Deposits, Inbox, Topups};
+use batchin_domain::{Amount, Clock, IdSource, Timestamp, TopupId};
+use batchin_store::{AutoTopups, Deposits, Inbox, Topups};
 use batchin_stripe::{BuildError, Stripe};
-use batchin_tasks::{Sweeps, Tasks};
-use secrecy::{ExposeSecret as _, SecretString};
+use batchin_tasks::Tasks;
 use tokio::sync::Notify;
 
 use crate::{
+    chains::{Usdc, UsdcError},
     intake::Intake,
-    usdc::{Usdc, UsdcError, UsdcOptions},
-    watcher::{LookError, Looked, Watcher, holder_of},
-    worker::{Pace, Worker},
+    options::{StripeOptions, UsdcOptions, amount_of},
 };
-
-/// How keys of Stripe's begin that move real money, and those that do not.
-const LIVE: [&str; 2] = ["sk_live_", "rk_live_"];
-const TEST: [&str; 2] = ["sk_test_", "rk_test_"];
-
-/// `[stripe]`, checked.
-#[derive(Clone, Debug)]
-pub struct StripeOptions {
-    /// Where Stripe is, and the key to it.
-    pub client: batchin_stripe::Options,
-    /// What Stripe signs its reports with; several while one replaces another.
-    pub webhook_secrets: Vec<SecretString>,
-    /// The smallest payment, in whole cents.
-    pub min_cents: i64,
-    /// The largest payment, in whole cents.
-    pub max_cents: i64,
-    /// What a buyer reads that it is.
-    pub product: String,
-    /// Where a buyer who has paid comes back to.
-    pub success_url: String,
-    /// Where a buyer who has not comes back to.
-    pub cancel_url: String,
-}
-
-impl StripeOptions {
-    /// Whether the key moves real money; `None` where that cannot be told by it.
-    pub(crate) fn is_live(&self) -> Option<bool> {
-        let key = self.client.secret_key.expose_secret();
-        let begins = |with: [&str; 2]| with.iter().any(|prefix| key.starts_with(prefix));
-        if begins(LIVE) { Some(true) } else { begins(TEST).then_some(false) }
-    }
-}
 
 /// What money in needs.
 pub struct BillingParts {
@@ -56,6 +22,8 @@ pub struct BillingParts {
     pub inbox: Inbox,
     /// Payments on chains.
     pub deposits: Deposits,
+    /// Payments that are made by themselves.
+    pub auto: AutoTopups,
     /// Wall-clock time.
     pub clock: Arc<dyn Clock>,
     /// Fresh ids.
@@ -90,6 +58,7 @@ struct Inner {
     ids: Arc<dyn IdSource>,
     tasks: Tasks,
     deposits: Deposits,
+    auto: AutoTopups,
     cards: Option<Cards>,
     usdc: Option<Usdc>,
 }
@@ -106,7 +75,7 @@ pub(crate) struct Cards {
 impl Billing {
     /// From its parts. Reports are taken from now on; [`Billing::start`] has them dealt with.
     pub fn new(parts: BillingParts) -> Result<Self, BillingError> {
-        let BillingParts { topups, inbox, deposits, clock, ids, tasks, stripe, usdc } = parts;
+        let BillingParts { topups, inbox, deposits, auto, clock, ids, tasks, stripe, usdc } = parts;
         let usdc = usdc.map(Usdc::new).transpose()?;
         let cards = match stripe {
             Some(options) => {
@@ -116,30 +85,7 @@ impl Billing {
             }
             None => None,
         };
-        Ok(Self(Arc::new(Inner { topups, inbox, clock, ids, tasks, deposits, cards, usdc })))
-    }
-
-    /// Deals with what comes in, from this node. Any number may.
-    pub fn start(&self, pace: Pace, tasks: &Tasks) {
-        if self.0.cards.is_some() {
-            Worker::start(self.clone(), pace, tasks);
-        }
-        let holder = holder_of(self.ids().uuid());
-        for place in 0..self.usdc().map_or(0, |usdc| usdc.chains.len()) {
-            Watcher::new(self.clone(), place).start(holder, tasks);
-        }
-    }
-
-    /// Has reports forgotten that were dealt with long ago.
-    pub fn add_sweep(&self, sweeps: &mut Sweeps) {
-        if self.0.cards.is_none() {
-            return;
-        }
-        let billing = self.clone();
-        sweeps.add("old reports of Stripe could not be swept", move || {
-            let billing = billing.clone();
-            async move { crate::intake::sweep(billing.inbox(), billing.now()).await }
-        });
+        Ok(Self(Arc::new(Inner { topups, inbox, clock, ids, tasks, deposits, auto, cards, usdc })))
     }
 
     /// The smallest and the largest payment by card, where there are any.
@@ -148,14 +94,8 @@ impl Billing {
         Some((amount_of(options.min_cents)?, amount_of(options.max_cents)?))
     }
 
-    /// Reads what is new on a chain by its name, as the watcher does, and credits what is final.
-    pub async fn look_at_chain(&self, name: &str) -> Result<Looked, LookError> {
-        let place =
-            self.usdc().and_then(|usdc| usdc.chains.iter().position(|watched| watched.options.chain.name == name));
-        match place {
-            Some(place) => Watcher::new(self.clone(), place).look().await,
-            None => Ok(Looked::default()),
-        }
+    pub(crate) fn auto(&self) -> &AutoTopups {
+        &self.0.auto
     }
 
     pub(crate) fn usdc(&self) -> Option<&Usdc> {
@@ -178,6 +118,11 @@ impl Billing {
         &self.0.inbox
     }
 
+    /// A fresh name for a payment.
+    pub(crate) fn topup_id(&self) -> TopupId {
+        TopupId::new(self.ids().uuid())
+    }
+
     pub(crate) fn ids(&self) -> &dyn IdSource {
         &*self.0.ids
     }
@@ -189,15 +134,4 @@ impl Billing {
     pub(crate) fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
-}
-
-/// Whole cents as money; `None` below zero or where a ledger cannot count it.
-pub(crate) fn amount_of(cents: i64) -> Option<Amount> {
-    cents.checked_mul(batchin_domain::money::NANOS_PER_CENT).and_then(Amount::from_nanos)
-}
-
-/// Money as whole cents; `None` where it is none.
-pub(crate) fn cents_of(amount: Amount) -> Option<i64> {
-    let per_cent = batchin_domain::money::NANOS_PER_CENT;
-    (amount.nanos() % per_cent == 0).then_some(amount.nanos() / per_cent)
 }

@@ -29,7 +29,7 @@ impl Billing {
             Ok(events) => {
                 let events: Vec<_> = events
                     .into_iter()
-                    .map(|event| NewStripeEvent { id: event.id, kind: event.kind, body: event.body })
+                    .map(|event| NewStripeEvent { id: event.id, kind: event.kind, body: event.body, is_due: true })
                     .collect();
                 self.inbox().keep_events(&events, now).await?;
                 self.inbox().end_turn(TURN, now.before(OVERLAP).seconds(), now.after(every)).await?;

@@ -10,16 +10,14 @@ use tracing::{error, warn};
 
 use crate::{
     Billing,
-    billing::{Cards, cents_of},
-    reconcile::OPEN_LOOK,
+    billing::Cards,
+    options::{CURRENCY, OPEN_LOOK, cents_of},
 };
 
 /// How often Stripe is asked for one page, where its answers are lost; each time under the same Idempotency-Key.
 const TRIES: u32 = 3;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_millis(300);
-/// What payments are made in.
-pub(crate) const CURRENCY: &str = "usd";
 
 /// A page where a payment is made.
 #[derive(Clone, Debug, PartialEq, Eq)]

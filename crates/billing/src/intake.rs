@@ -1,4 +1,4 @@
-//! Holds: taking reports of Stripe: verified, stored, and only then acknowledged.
+//! Holds: where reports of Stripe wait to be stored.
 //!
 //! One writer stores what has come together in one transaction, since each costs the disk a wait. What it cannot store, or
 //! has no room for, is refused: Stripe sends it again.
@@ -7,7 +7,6 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use batchin_domain::{Clock, Timestamp};
 use batchin_store::{Inbox, NewStripeEvent, StoreError};
-use batchin_stripe::{BadEvent, Event, SignatureError, TOLERANCE_SECONDS, verify};
 use batchin_tasks::Tasks;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -15,8 +14,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::error;
-
-use crate::Billing;
 
 /// Reports that wait to be stored, at most.
 const WAITING: usize = 2_048;
@@ -29,29 +26,14 @@ const KEPT: Duration = Duration::from_secs(35 * 24 * 3_600);
 /// Between two pieces of one sweep, for others to write.
 const PIECE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Why a report was not taken. It is not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum ReportError {
-    /// The operator has not set up Stripe.
-    #[error("no payments by card are set up")]
-    NotSetUp,
-    /// It is not signed as Stripe signs.
-    #[error(transparent)]
-    Signature(#[from] SignatureError),
-    /// It is signed and no event.
-    #[error(transparent)]
-    Event(#[from] BadEvent),
-    /// It is signed and no text.
-    #[error("the event is no UTF-8")]
-    NotText,
-    /// Too many come at once.
-    #[error("too many reports come at once")]
+/// Why a report is not stored.
+pub(crate) enum NotKept {
+    /// Too many wait.
     Full {
         /// When trying again makes sense.
         retry_after: Duration,
     },
     /// The store failed.
-    #[error("the report could not be stored")]
     NotStored,
 }
 
@@ -68,23 +50,10 @@ impl Intake {
     }
 
     /// Stores a report; it is durable where this returns.
-    async fn keep(&self, event: NewStripeEvent) -> Result<(), ReportError> {
+    pub(crate) async fn keep(&self, event: NewStripeEvent) -> Result<(), NotKept> {
         let (stored, outcome) = oneshot::channel();
-        self.0.try_send((event, stored)).map_err(|_| ReportError::Full { retry_after: PAUSE })?;
-        if outcome.await.unwrap_or(false) { Ok(()) } else { Err(ReportError::NotStored) }
-    }
-}
-
-impl Billing {
-    /// Takes a report as it came, with its header `Stripe-Signature`. It is stored where this returns.
-    pub async fn take_report(&self, body: &[u8], signature: &str) -> Result<(), ReportError> {
-        let cards = self.cards().ok_or(ReportError::NotSetUp)?;
-        let now = self.now().seconds();
-        verify(body, signature, &cards.options.webhook_secrets, now, TOLERANCE_SECONDS)?;
-        let event = Event::parse(body)?;
-        let text = std::str::from_utf8(body).map_err(|_| ReportError::NotText)?;
-        let kind = event.kind.as_str().to_owned();
-        cards.intake.keep(NewStripeEvent { id: event.id, kind, body: text.to_owned() }).await
+        self.0.try_send((event, stored)).map_err(|_| NotKept::Full { retry_after: PAUSE })?;
+        if outcome.await.unwrap_or(false) { Ok(()) } else { Err(NotKept::NotStored) }
     }
 }
 

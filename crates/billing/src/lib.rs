@@ -4,23 +4,28 @@
 //! (`batchin_store::Topups::settle_topup`): so reports may be doubled, late, in any order or lost, and a process may die
 //! anywhere in between.
 
+mod auto;
 mod billing;
 mod catch_up;
+mod chains;
 mod checkout;
 mod intake;
+mod options;
 mod probe;
 mod reading;
 mod reconcile;
+mod reports;
+mod start;
 mod usdc;
 mod watcher;
 mod worker;
 
-pub use billing::{Billing, BillingError, BillingParts, StripeOptions};
+pub use billing::{Billing, BillingError, BillingParts};
+pub use chains::UsdcError;
 pub use checkout::{CheckoutError, OpenedCheckout};
-pub use intake::ReportError;
+pub use options::{ChainOptions, StripeOptions, UsdcOptions};
 pub use probe::{ProbedEndpoint, StripeProbeError, probe_chains, probe_stripe};
-pub use usdc::{
-    AddressError, ChainOptions, DepositName, DepositPlace, DepositStanding, ShownDeposit, UsdcError, UsdcOptions,
-};
+pub use reports::ReportError;
+pub use usdc::{AddressError, DepositName, DepositPlace, DepositStanding, ShownDeposit};
 pub use watcher::{LookError, Looked};
 pub use worker::Pace;

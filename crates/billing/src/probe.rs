@@ -4,8 +4,8 @@ use batchin_domain::Timestamp;
 use batchin_stripe::{Stripe, StripeError};
 
 use crate::{
-    StripeOptions, UsdcError, UsdcOptions,
-    usdc::{Usdc, WatchedChain},
+    chains::{Usdc, UsdcError, WatchedChain},
+    options::{StripeOptions, UsdcOptions},
 };
 
 /// Statuses by which Stripe says that a key is none, and that it may not do this.

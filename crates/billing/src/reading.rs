@@ -9,7 +9,7 @@ use batchin_stripe::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{billing::amount_of, checkout::CURRENCY};
+use crate::options::{CURRENCY, amount_of};
 
 /// Everything that Stripe says of a payment, read one after the other.
 pub(crate) struct Snapshot {

@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use batchin_domain::{Timestamp, TopupStatus};
+use batchin_domain::{Timestamp, TopupSource, TopupStatus};
 use batchin_store::{Reading, SettleTopupError, StoreError, TopupDetails, TopupKey, TopupRow};
 use batchin_stripe::StripeError;
 use metrics::counter;
@@ -11,11 +11,10 @@ use tracing::{error, info};
 use crate::{
     Billing,
     billing::Cards,
+    options::OPEN_LOOK,
     reading::{Comes, Snapshot, comes_to},
 };
 
-/// When a payment that is open is looked at for the first time, should nothing be heard of it; later ever more rarely.
-pub(crate) const OPEN_LOOK: Duration = Duration::from_secs(120);
 /// The longest pause between two looks at one that is open.
 const OPEN_LOOK_MOST: Duration = Duration::from_secs(2 * 3_600);
 /// Between two looks at one that was credited: reports of refunds and disputes come by themselves, and what was not
@@ -94,6 +93,9 @@ impl Billing {
 
     /// Everything that Stripe says of it; `None` where there is nothing to be said yet.
     async fn read(&self, cards: &Cards, topup: &TopupRow) -> Result<Option<Comes>, ReconcileError> {
+        if topup.source == TopupSource::Automatic && topup.details.payment.is_none() {
+            return self.charge(cards, topup).await;
+        }
         let mut checkout = match &topup.details.session {
             Some(session) => Some(cards.stripe.checkout(session).await?),
             None => None,

@@ -1,72 +1,15 @@
 //! Holds: payments in USDC: where they go, and what is needed for them.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
-use batchin_domain::{AccountId, Amount, TopupId};
-use batchin_evm::{Address, Chain, EndpointError, Reached, Rpc, Standing, Tag, Xpub, XpubError, payment_uri, qr_svg};
-use batchin_store::{ChainProgress, DepositRow, StoreError};
-use secrecy::SecretString;
-use tokio::sync::Mutex;
+use batchin_domain::{AccountId, Amount};
+use batchin_evm::{Address, Chain, Reached, Standing, Tag, XpubError, payment_uri, qr_svg};
+use batchin_store::{DepositRow, StoreError};
 
-use crate::Billing;
-
-/// Nano-dollars in USDC's smallest unit.
-const NANOS_PER_UNIT: u128 = 1_000;
-/// What one request to an endpoint may take.
-const TIMEOUT: Duration = Duration::from_secs(15);
-
-/// `[usdc]`, checked.
-#[derive(Clone, Debug)]
-pub struct UsdcOptions {
-    /// Where addresses come from: the account's extended public key, m/44'/60'/0'.
-    pub xpub: Xpub,
-    /// Less than this waits for more.
-    pub min: Amount,
-    /// From here on two endpoints must say the same.
-    pub agree_from: Amount,
-    /// The chains.
-    pub chains: Vec<ChainOptions>,
-}
-
-/// A chain that payments come on.
-#[derive(Clone, Debug)]
-pub struct ChainOptions {
-    /// What is true of it.
-    pub chain: Chain,
-    /// Where it is asked: the first, and the next where that fails.
-    pub rpc_urls: Vec<SecretString>,
-    /// Calls that go in one request.
-    pub max_batch: usize,
-    /// Between two looks.
-    pub every: Duration,
-}
-
-/// Payments in USDC cannot be set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an endpoint of a chain cannot be used: {0}")]
-pub struct UsdcError(#[from] EndpointError);
-
-/// Payments in USDC.
-pub(crate) struct Usdc {
-    pub(crate) options: UsdcOptions,
-    pub(crate) chains: Vec<WatchedChain>,
-    /// Names the key in the database; tells nothing of it.
-    pub(crate) fingerprint: String,
-    pub(crate) addresses: Mutex<Addresses>,
-}
-
-/// A chain and its endpoints.
-pub(crate) struct WatchedChain {
-    pub(crate) options: ChainOptions,
-    pub(crate) endpoints: Vec<Rpc>,
-}
-
-/// Every address that was handed out, as far as it was read.
-#[derive(Default)]
-pub(crate) struct Addresses {
-    pub(crate) next: u64,
-    pub(crate) of: HashMap<Address, AccountId>,
-}
+use crate::{
+    Billing,
+    chains::{WatchedChain, reached_of, units_of},
+};
 
 /// Where an account pays on a chain.
 #[derive(Clone, Debug)]
@@ -161,27 +104,6 @@ pub enum AddressError {
     Store(#[from] StoreError),
 }
 
-impl Usdc {
-    pub(crate) fn new(options: UsdcOptions) -> Result<Self, UsdcError> {
-        let watched = |options: &ChainOptions| -> Result<WatchedChain, EndpointError> {
-            let endpoint = |(place, url): (usize, &SecretString)| {
-                Rpc::new(batchin_evm::Endpoint {
-                    name: format!("{} #{}", options.chain.name, place + 1),
-                    url: url.clone(),
-                    timeout: TIMEOUT,
-                    max_batch: options.max_batch,
-                })
-            };
-            let endpoints = options.rpc_urls.iter().enumerate().map(endpoint).collect::<Result<_, _>>()?;
-            Ok(WatchedChain { options: options.clone(), endpoints })
-        };
-        let chains = options.chains.iter().map(watched).collect::<Result<_, _>>()?;
-        // The first address, which is public once anybody pays there.
-        let fingerprint = options.xpub.address(0).map(|address| address.to_string()).unwrap_or_default();
-        Ok(Self { options, chains, fingerprint, addresses: Mutex::default() })
-    }
-}
-
 impl Billing {
     /// Where an account pays in USDC, for each chain; nothing where none is set up.
     pub async fn deposit_places(&self, account: AccountId) -> Result<Vec<DepositPlace>, AddressError> {
@@ -241,25 +163,4 @@ impl Billing {
     fn watched(&self, chain_id: u64) -> Option<&WatchedChain> {
         self.usdc()?.chains.iter().find(|watched| watched.options.chain.id == chain_id)
     }
-
-    /// A fresh name for a payment.
-    pub(crate) fn topup_id(&self) -> TopupId {
-        TopupId::new(self.ids().uuid())
-    }
-}
-
-/// How far a chain was read, as its rules want it.
-pub(crate) fn reached_of(progress: &ChainProgress) -> Reached {
-    Reached { read_to: progress.read_to, safe: progress.safe, finalized: progress.finalized }
-}
-
-/// USDC's smallest units as money; `None` where a ledger cannot count it.
-pub(crate) fn amount_of_units(units: u128) -> Option<Amount> {
-    let nanos = units.checked_mul(NANOS_PER_UNIT)?;
-    i64::try_from(nanos).ok().and_then(Amount::from_nanos)
-}
-
-/// Money in USDC's smallest units, rounded up.
-fn units_of(amount: Amount) -> u128 {
-    u128::from(amount.nanos().unsigned_abs()).div_ceil(NANOS_PER_UNIT)
 }

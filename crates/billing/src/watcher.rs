@@ -21,13 +21,15 @@ use uuid::Uuid;
 
 use crate::{
     Billing,
-    usdc::{Usdc, WatchedChain, amount_of_units, reached_of},
+    chains::{Usdc, WatchedChain, amount_of_units, reached_of},
 };
 
 /// How long a turn is held without a word.
 const TURN: Duration = Duration::from_secs(30);
 /// Blocks that one step reads at most.
 const BLOCKS: u64 = 64;
+/// How many times the confirmations are read again where another endpoint or process begins.
+const REREAD: u32 = 2;
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Credits of one transaction, in payments.
@@ -185,20 +187,25 @@ impl Watcher {
         let Some(watched) = usdc.chains.get(self.place) else { return Ok(Looked::default()) };
         let Some(rpc) = watched.endpoints.get(self.endpoint) else { return Ok(Looked::default()) };
         let chain = &watched.options.chain;
-        if !self.is_checked {
+        let is_new = !self.is_checked;
+        if is_new {
             rpc.check_chain(chain.id).await?;
-            self.is_checked = true;
         }
         let heads = heads(rpc).await?;
         // After the heads were asked for: an address that was handed out before a block was made is known when that is read.
         let addresses = billing.addresses(usdc).await?;
         let before = billing.deposits().chain_progress(chain.id).await?;
         let state = match &before {
-            Some(progress) => serde_json::from_str(&progress.state).map_err(|_| LookError::State)?,
+            Some(progress) => {
+                let state: State = serde_json::from_str(&progress.state).map_err(|_| LookError::State)?;
+                // Another endpoint, or another process: what the one before may have left out is read again.
+                if is_new { state.rewound(chain.required_confirmations.saturating_mul(REREAD)) } else { state }
+            }
             None => begin(rpc, chain, &heads).await?,
         };
         let watch = Watch::new(chain, addresses.keys().copied().collect());
         let brought = scan(rpc, &watch, state, &heads, BLOCKS).await?;
+        self.is_checked = true;
         batchin_faults::point("chain.scanned");
         let seen = brought.events.iter().filter(|event| matches!(event, Event::Seen(_))).count();
         let progress = billing.progress_of(&brought.state, &brought.reached)?;

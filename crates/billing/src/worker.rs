@@ -5,6 +5,7 @@
 
 use std::{error::Error, time::Duration};
 
+use batchin_domain::{TopupId, TopupStatus};
 use batchin_store::{DueStripeEvent, StoreError, TopupKey};
 use batchin_stripe::{Event, StripeError, Subject};
 use batchin_tasks::Tasks;
@@ -106,6 +107,7 @@ impl Billing {
                 debug!(topup = %topup.id, error = &cause as &dyn Error, "a payment could not be looked at");
             }
         }
+        more |= self.top_up_low().await?;
         more |= self.catch_up(cards, catch_up).await?;
         Ok(more)
     }
@@ -154,16 +156,19 @@ impl Billing {
                 None => None,
             },
         };
-        Ok(status.map_or("not ours", batchin_domain::TopupStatus::name))
+        Ok(status.map_or("not ours", TopupStatus::name))
     }
 
     /// A page whose opening nobody heard of names its payment itself.
-    async fn by_session(&self, cards: &Cards, session: &str) -> Result<Option<batchin_domain::TopupStatus>, DealError> {
+    async fn by_session(&self, cards: &Cards, session: &str) -> Result<Option<TopupStatus>, DealError> {
         let Some(checkout) = missing(cards.stripe.checkout(session).await)? else { return Ok(None) };
+        if self.take_setup(&checkout).await? {
+            return Ok(Some(TopupStatus::Completed));
+        }
         self.by_name(checkout.client_reference_id.as_deref()).await
     }
 
-    async fn by_payment(&self, cards: &Cards, payment: &str) -> Result<Option<batchin_domain::TopupStatus>, DealError> {
+    async fn by_payment(&self, cards: &Cards, payment: &str) -> Result<Option<TopupStatus>, DealError> {
         if let Some(status) = self.reconcile(TopupKey::Payment(payment)).await? {
             return Ok(Some(status));
         }
@@ -171,9 +176,9 @@ impl Billing {
         self.by_name(payment.topup.as_deref()).await
     }
 
-    async fn by_name(&self, name: Option<&str>) -> Result<Option<batchin_domain::TopupStatus>, DealError> {
+    async fn by_name(&self, name: Option<&str>) -> Result<Option<TopupStatus>, DealError> {
         let Some(id) = name.and_then(|name| Uuid::try_parse(name).ok()) else { return Ok(None) };
-        Ok(self.reconcile(TopupKey::Id(batchin_domain::TopupId::new(id))).await?)
+        Ok(self.reconcile(TopupKey::Id(TopupId::new(id))).await?)
     }
 }
 

@@ -95,6 +95,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         topups: store.topups(),
         inbox: store.inbox(),
         deposits: store.deposits(),
+        auto: store.auto_topups(),
         clock: Arc::new(World),
         ids: Arc::new(World),
         tasks: groups.beside.clone(),

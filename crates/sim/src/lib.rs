@@ -2,7 +2,7 @@
 //!
 //! It speaks OpenAI's protocol over real sockets and does what its script says: answers, delays, errors in every
 //! server's shape, cut connections. Its token counts follow from the request alone, so that a test can work out the
-//! exact price. It holds no model and is never part of the product.
+//! exact price. It holds no model and is never part of the product. Beside it stand fakes of a ComfyUI and of Stripe.
 
 mod answer;
 mod behaviour;

@@ -9,6 +9,7 @@ mod calls;
 mod life;
 mod objects;
 mod opening;
+mod script;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,8 +19,7 @@ use serde_json::Value;
 use self::{calls::answer, objects::State};
 use crate::wire::{WireRequest, WireServer};
 
-pub use self::calls::StripeFault;
-pub use self::life::{DisputeEnd, SavedOutcome};
+pub use self::script::{DisputeEnd, SavedOutcome, StripeFault};
 
 /// The key that the fake accepts.
 pub const STRIPE_KEY: &str = "sk_test_fake";

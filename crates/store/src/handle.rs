@@ -5,9 +5,9 @@ use std::path::Path;
 use batchin_db::{Db, OpenError, Options, Outage};
 
 use crate::{
-    Accounts, AdminLog, Agreement, Alerts, Answers, Balances, BatchRows, Chores, Claims, Credit, DeliveryLog, Deposits,
-    Drains, Endings, FileRows, FilmClaims, FilmRows, Inbox, Keys, Ledger, Nodes, Openings, Outbox, Prices, Purses,
-    StoreError, Topups, Usage, Voices, schema::MIGRATIONS,
+    Accounts, AdminLog, Agreement, Alerts, Answers, AutoTopups, Balances, BatchRows, Chores, Claims, Credit,
+    DeliveryLog, Deposits, Drains, Endings, FileRows, FilmClaims, FilmRows, Inbox, Keys, Ledger, Nodes, Openings,
+    Outbox, Prices, Purses, StoreError, Topups, Usage, Voices, schema::MIGRATIONS,
 };
 
 /// All that is remembered. Held by the server, which gives each part the handles that it needs; they are cheap to clone.
@@ -43,6 +43,7 @@ handles! {
     topups: Topups,
     inbox: Inbox,
     deposits: Deposits,
+    auto_topups: AutoTopups,
     alerts: Alerts,
     admin_log: AdminLog,
     purses: Purses,

@@ -59,6 +59,7 @@ pub use inference::voices::{KeepVoiceError, MAX_VOICES, NewVoice, VoiceRow, Voic
 pub use inference::{Answers, Usage, Voices};
 pub use money::addresses::DepositAddress;
 pub use money::admin_log::{AdminAction, AdminLog};
+pub use money::auto::{AutoTopup, AutoTopups, AutoWish, SavedForAuto};
 pub use money::credit::{CorrectError, CreditGrant, GrantError};
 pub use money::deposits::{
     ChainEvent, ChainProgress, ChainScan, DepositCredit, DepositError, DepositRow, Deposits, SeenDeposit,

@@ -2,6 +2,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod admin_log;
+pub(crate) mod auto;
 pub(crate) mod booking;
 pub(crate) mod credit;
 pub(crate) mod deposits;

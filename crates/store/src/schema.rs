@@ -22,4 +22,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0016_drains.sql"),
     include_str!("schema/0017_money_in.sql"),
     include_str!("schema/0018_deposits.sql"),
+    include_str!("schema/0019_auto_topup.sql"),
 ];

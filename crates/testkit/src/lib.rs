@@ -8,6 +8,7 @@ mod beside;
 mod call;
 mod database;
 mod models;
+pub mod money;
 mod parts;
 mod server;
 mod world;

@@ -10,7 +10,7 @@ use std::{
 
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, router};
 use batchin_batch::{Batches, Films, FilmsOptions, Maker, Worker, WorkerOptions};
-use batchin_billing::{Billing, BillingParts, Pace, StripeOptions, UsdcOptions};
+use batchin_billing::{Billing, Pace, StripeOptions, UsdcOptions};
 use batchin_domain::{
     Amount, Balance, Capability, Clock, IdSource, NodeId, Timestamp, TransferId, webhook::TargetPolicy,
 };
@@ -36,6 +36,7 @@ use crate::{
     beside::{deliver, listen},
     database::Database,
     models::{CachePrices, film_model, models, picture_model},
+    money,
     parts::{film_parts, worker_parts},
     usd,
     world::RealIds,
@@ -44,8 +45,6 @@ use crate::{
 /// Longer than any test pauses, so that a busy machine does not fence its own node.
 const LEASE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Of a call to Stripe: short, since some tests wait for it.
-const STRIPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Largest upload, in bytes: more than any test sends but the one that sends too much.
 const MAX_FILE_BYTES: u64 = 100_000_000;
@@ -225,25 +224,13 @@ impl ServerBuilder {
     /// Takes payments by card, by a Stripe at this address that has the fake's key and secret. Nothing but its reports tells of
     /// them, with [`Self::with_worker`] at once, else when the test says [`TestServer::billing`].
     pub fn with_stripe(mut self, base: &str) -> Self {
-        self.stripe = Some(StripeOptions {
-            client: batchin_stripe::Options {
-                api_base: base.to_owned(),
-                secret_key: batchin_sim::stripe::STRIPE_KEY.to_owned().into(),
-                timeout: STRIPE_TIMEOUT,
-            },
-            webhook_secrets: vec![batchin_sim::stripe::STRIPE_WEBHOOK_SECRET.to_owned().into()],
-            min_cents: 100,
-            max_cents: 1_000_000,
-            product: "Prepaid credit".to_owned(),
-            success_url: "http://127.0.0.1/paid".to_owned(),
-            cancel_url: "http://127.0.0.1/not-paid".to_owned(),
-        });
+        self.stripe = Some(money::stripe(base));
         self
     }
 
-    /// Takes payments in USDC.
-    pub fn with_usdc(mut self, usdc: UsdcOptions) -> Self {
-        self.usdc = Some(usdc);
+    /// Takes payments in USDC on a chain with these endpoints; see [`crate::money`].
+    pub fn with_usdc(mut self, urls: Vec<String>) -> Self {
+        self.usdc = Some(money::chain(urls));
         self
     }
 
@@ -328,17 +315,7 @@ impl TestServer {
             Worker::start(worker_parts(&store, &gateway, (&blobs, &files)), &batches, options, &groups[0]);
             deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
         }
-        let parts = BillingParts {
-            topups: store.topups(),
-            inbox: store.inbox(),
-            deposits: store.deposits(),
-            clock: clock.clone(),
-            ids: Arc::new(RealIds),
-            tasks: groups[1].clone(),
-            stripe: builder.stripe.clone(),
-            usdc: builder.usdc.clone(),
-        };
-        let billing = Billing::new(parts).unwrap();
+        let billing = money::billing(&store, &clock, &groups[1], (builder.stripe.clone(), builder.usdc.clone()));
         if builder.worker {
             billing.start(Pace::default(), &groups[0]);
         }

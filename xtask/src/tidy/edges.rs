@@ -113,6 +113,7 @@ const EDGES: &[Edges] = &[
             "batch",
             "billing",
             "stripe",
+            "evm",
             "webhooks",
             "gateway",
             "upstream",

@@ -79,6 +79,15 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("EstimateOfFile", closed(&["input_file_id"], json!({ "input_file_id": file_id(), "priority": priority() }))),
         ("UploadFile", upload()),
         ("CreateVoice", create_voice()),
+        (
+            "SetAutoTopup",
+            closed(
+                &["enabled"],
+                json!({ "enabled": { "type": "boolean" },
+            "threshold_cents": cents("Paid once the balance is below this."), "amount_cents": whole_cents(),
+            "monthly_ceiling_cents": cents("At most so much in a calendar month, UTC.") }),
+            ),
+        ),
         ("CreateCheckout", closed(&["amount_cents"], json!({ "amount_cents": whole_cents() }))),
         ("CreateVideo", of_model(openai_video(), inference(CallKind::Video).model)),
         ("CountTokensRequest", of_model(counted(), inference(CallKind::Messages).model)),

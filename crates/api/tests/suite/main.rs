@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something unexpected happens")]
 
 mod access;
+mod auto_topups;
 mod batches;
 mod cache_prices;
 mod cards;
 mod comfyui;
 mod counting;
+mod deposits;
 mod edges;
 mod embeddings;
 mod fallbacks;

@@ -133,6 +133,8 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("topup.read", 1, Scene::Refund),
     ("topup.settled", 1, Scene::Refund),
     ("stripe_event.dealt", 1, Scene::Refund),
+    ("topup.due", 1, Scene::Automatic),
+    ("topup.charged", 1, Scene::Automatic),
     ("chain.scanned", 1, Scene::Deposit),
     ("chain.written", 1, Scene::Deposit),
     ("deposits.credited", 1, Scene::Deposit),

@@ -6,6 +6,7 @@ use super::{
     STRIPE_KEY,
     asked::{Asked, Refused},
     objects::State,
+    script::{Kept, StripeFault},
 };
 use crate::wire::{Then, WireRequest, Written};
 
@@ -22,32 +23,6 @@ const LISTED: [(&str, &str); 7] = [
     ("/v1/customers", "customer"),
     ("/v1/events", "event"),
 ];
-
-/// What goes wrong with a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StripeFault {
-    /// All is done, and nothing is ever answered.
-    SilentAfterCommit,
-    /// All is done, and the connection breaks.
-    BrokenAfterCommit,
-    /// All is done, and the answer is 500; by the same key it is 500 again.
-    ErrorAfterCommit,
-    /// Nothing is done, and the answer is this: 500, 503, 409.
-    Error(u16),
-    /// Nothing is done: 429, and the seconds to wait.
-    Busy(u64),
-    /// Exactly these bytes as a body, with status 200; nothing is done.
-    Body(String),
-}
-
-/// An answer that is kept.
-#[derive(Clone, Debug)]
-pub(super) struct Kept {
-    print: String,
-    status: u16,
-    body: String,
-    at: i64,
-}
 
 pub(super) fn answer(state: &mut State, request: &WireRequest) -> Written {
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));

@@ -2,35 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::objects::State;
+use super::{objects::State, script::DisputeEnd};
 
 /// What Stripe keeps for a dispute, in cents.
 const DISPUTE_FEE: i64 = 1_500;
-
-/// What becomes of a charge of a saved payment method.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum SavedOutcome {
-    /// It is paid.
-    #[default]
-    Paid,
-    /// It is under way until it is settled, as with bank accounts.
-    Processing,
-    /// It is declined for this reason, such as `insufficient_funds`.
-    Declined(String),
-    /// The bank wants its customer to be there.
-    NeedsCustomer,
-}
-
-/// How a dispute ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DisputeEnd {
-    /// The merchant was right: the money comes back.
-    Won,
-    /// The buyer was.
-    Lost,
-    /// An inquiry is closed.
-    WarningClosed,
-}
 
 impl State {
     /// The buyer is through, with the money or without it yet.

@@ -1,17 +1,20 @@
 //! Holds: the objects of the fake Stripe, and how they are told: alone, expanded, in lists, in events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
 
 use serde_json::{Value, json};
 
 use super::{
     asked::{Asked, Refused},
-    calls::{Kept, StripeFault},
-    life::SavedOutcome,
+    script::{Kept, SavedOutcome, StripeFault},
 };
 
 /// Objects with every member that there is; most are empty.
-const BODIES: &str = include_str!("bodies.json");
+static BODIES: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("bodies.json")).unwrap_or_default());
 
 /// All there is. Ids are given out in order, so that the order of a kind's ids is that of time.
 #[derive(Debug, Default)]
@@ -41,9 +44,8 @@ impl State {
 
     /// Makes an object of a kind with these members: its id.
     pub(super) fn make(&mut self, kind: &str, prefix: &str, members: Value) -> String {
-        let bodies: Value = serde_json::from_str(BODIES).unwrap_or_default();
         let id = self.next_id(prefix);
-        let mut object = bodies[kind].clone();
+        let mut object = BODIES[kind].clone();
         object["id"] = json!(id);
         object["created"] = json!(self.now);
         self.objects.insert(id.clone(), object);

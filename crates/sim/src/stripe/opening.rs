@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{
     asked::{Asked, Refused},
-    life::SavedOutcome,
     objects::State,
+    script::SavedOutcome,
 };
 
 /// What Stripe takes for a checkout, as far as ours ask; anything else is refused as unknown.

@@ -24,6 +24,8 @@ pub struct NewStripeEvent {
     pub kind: String,
     /// As it came.
     pub body: String,
+    /// Whether it names anything that is to be read anew; one that does not is only kept.
+    pub is_due: bool,
 }
 
 /// A report that is to be dealt with.
@@ -44,13 +46,14 @@ impl Inbox {
             let tx = self.db.write().await?;
             for event in events {
                 tx.run(
-                    "INSERT INTO stripe_event (id, kind, body, received_at, due_at) VALUES ($1,$2,$3,$4,$4) \
+                    "INSERT INTO stripe_event (id, kind, body, received_at, due_at) VALUES ($1,$2,$3,$4,$5) \
                      ON CONFLICT (id) DO NOTHING",
                     [
                         event.id.as_str().into(),
                         event.kind.as_str().into(),
                         event.body.as_str().into(),
                         now.micros().into(),
+                        event.is_due.then_some(now.micros()).into(),
                     ],
                 )
                 .await?;

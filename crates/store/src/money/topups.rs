@@ -14,7 +14,10 @@ use uuid::Uuid;
 
 use crate::{
     StoreError, Topups, alerts,
-    money::booking::{BookError, Booking, LockedAccount, lock_account},
+    money::{
+        auto,
+        booking::{BookError, Booking, LockedAccount, lock_account},
+    },
     stored::{stored, stored_amount, unsigned},
     waking::{WAITS_FOR_BALANCE, wake},
 };
@@ -101,6 +104,10 @@ pub struct TopupRow {
     pub version: i64,
     /// How often it was looked at without anything new.
     pub checks: u64,
+    /// Of a payment that is made by itself, whose card pays: Stripe's customer.
+    pub customer: Option<String>,
+    /// And their saved payment method.
+    pub method: Option<String>,
 }
 
 /// A movement that a payment's state outside calls for.
@@ -189,7 +196,7 @@ pub enum TopupKey<'a> {
 }
 
 const COLUMNS: &str = "id, account_id, source, status, amount, session, url, payment, failure, receipt_url, invoice_url, \
-     invoice, buyer, created_at, completed_at, version, checks";
+     invoice, buyer, created_at, completed_at, version, checks, customer, method";
 
 impl Topups {
     /// Remembers that a payment is asked for, before anybody outside is told.
@@ -284,7 +291,7 @@ impl Topups {
 }
 
 async fn settle(tx: &WriteTx, reading: &Reading) -> Result<(AccountId, Settled), SettleTopupError> {
-    let sql = format!("SELECT account_id, status, version FROM topup WHERE id = $1{}", tx.dialect.for_update());
+    let sql = format!("SELECT account_id, status, source, version FROM topup WHERE id = $1{}", tx.dialect.for_update());
     let row = tx.one(sql, [reading.topup.uuid().into()]).await?.ok_or(SettleTopupError::Stale)?;
     if row.get::<i64>("version")? != reading.version {
         return Err(SettleTopupError::Stale);
@@ -305,6 +312,11 @@ async fn settle(tx: &WriteTx, reading: &Reading) -> Result<(AccountId, Settled),
     write(tx, reading).await?;
     if reading.status == TopupStatus::Failed && before.is_open() {
         tell(tx, account, (EventKind::TopupFailed, reading.topup.uuid()), reading.now).await?;
+        if stored::<TopupSource>(&row, TOPUP, "source")? == TopupSource::Automatic {
+            // Or it would be tried again at once.
+            let why = reading.details.failure.as_deref().unwrap_or("failed");
+            auto::stop(tx, account, why).await?;
+        }
     }
     Ok((account, settled))
 }
@@ -428,5 +440,7 @@ fn topup_row(row: &Row) -> Result<TopupRow, StoreError> {
         completed_at: completed.map(Timestamp::from_micros),
         version: row.get("version")?,
         checks: unsigned(row, TOPUP, "checks")?,
+        customer: row.get("customer")?,
+        method: row.get("method")?,
     })
 }

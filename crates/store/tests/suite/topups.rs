@@ -207,7 +207,7 @@ both! {
         assert!(store.due_topups(now(), later, 10).await.unwrap().is_empty());
         assert_eq!(store.due_topups(later, later.after(Duration::from_secs(60)), 10).await.unwrap().len(), 1);
         let inbox = db.store.inbox();
-        let event = |id: &str| NewStripeEvent { id: id.to_owned(), kind: "x".to_owned(), body: "{}".to_owned() };
+        let event = |id: &str| NewStripeEvent { id: id.to_owned(), kind: "x".to_owned(), body: "{}".to_owned(), is_due: true };
         inbox.keep_events(&[event("evt_1"), event("evt_2")], now()).await.unwrap();
         inbox.keep_events(&[event("evt_2"), event("evt_3")], now()).await.unwrap();
         let due = inbox.due_events(now(), later, 10).await.unwrap();

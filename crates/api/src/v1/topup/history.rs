@@ -4,7 +4,8 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
-use batchin_domain::{Timestamp, TopupId, ledger::Movement};
+use batchin_billing::ShownDeposit;
+use batchin_domain::{DepositStatus, Timestamp, TopupId, TopupSource, TopupStatus, ledger::Movement};
 use batchin_store::{Credited, TopupRow};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -49,6 +50,12 @@ pub(crate) struct Topup {
     /// The invoice of a payment by card.
     #[schema(required = true)]
     invoice_url: Option<String>,
+    /// Of a payment on a chain that is not credited yet: blocks that have been read since, with its own.
+    #[schema(required = true)]
+    confirmations: Option<u64>,
+    /// And how many it needs.
+    #[schema(required = true)]
+    required_confirmations: Option<u32>,
     #[schema(format = DateTime)]
     created_at: String,
     #[serde(skip)]
@@ -84,6 +91,8 @@ impl Topup {
             checkout_url: None,
             receipt_url: None,
             invoice_url: None,
+            confirmations: None,
+            required_confirmations: None,
             created_at: credit.created_at.to_string(),
             at: credit.created_at,
         })
@@ -105,9 +114,38 @@ impl From<TopupRow> for Topup {
             checkout_url: row.details.url.filter(|_| row.status.is_open()),
             receipt_url: row.details.receipt_url,
             invoice_url: row.details.invoice_url,
+            confirmations: None,
+            required_confirmations: None,
             created_at: at.to_string(),
             at,
         }
+    }
+}
+
+impl Topup {
+    /// A payment on a chain that is not credited yet; of one that is, the payment's own row tells.
+    fn of_deposit(shown: ShownDeposit) -> Option<Self> {
+        let ShownDeposit { row, standing, transaction, .. } = shown;
+        if !matches!(row.status, DepositStatus::Confirming | DepositStatus::Held) {
+            return None;
+        }
+        Some(Self {
+            id: row.id,
+            amount_cents: row.seen.amount.into(),
+            source: TopupSource::Usdc.name(),
+            kind: "payment",
+            reference_id: Some(transaction),
+            status: TopupStatus::Pending.name(),
+            payment_id: None,
+            reason: (row.status == DepositStatus::Held).then(|| "below_minimum".to_owned()),
+            checkout_url: None,
+            receipt_url: None,
+            invoice_url: None,
+            confirmations: standing.map(|standing| standing.confirmations()),
+            required_confirmations: standing.map(|standing| standing.required()),
+            created_at: row.seen_at.to_string(),
+            at: row.seen_at,
+        })
     }
 }
 
@@ -124,7 +162,8 @@ pub(crate) async fn history(
     let limit = Parameters::parse(query.as_deref(), &["limit"])?.count("limit", 1..=MAX_ROWS, MAX_ROWS)?;
     let movements = app.balances.credits(caller.account, limit).await?;
     let payments = app.topups.topups(caller.account, limit).await?;
-    let payments = payments.into_iter().map(Topup::from);
+    let deposits = app.billing.shown_deposits(caller.account, limit).await?.into_iter().filter_map(Topup::of_deposit);
+    let payments = payments.into_iter().map(Topup::from).chain(deposits);
     let mut rows: Vec<Topup> = movements.into_iter().filter_map(Topup::of_movement).chain(payments).collect();
     rows.sort_by_key(|row| std::cmp::Reverse((row.at, row.id)));
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));

@@ -1,5 +1,6 @@
 //! Holds: money in.
 
+pub(crate) mod auto;
 pub(crate) mod checkout;
 pub(crate) mod history;
 pub(crate) mod reports;

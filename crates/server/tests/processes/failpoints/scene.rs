@@ -69,6 +69,8 @@ pub enum Scene {
     Payment,
     /// A part of a payment goes back, and Stripe says so.
     Refund,
+    /// A saved card pays by itself, since a balance is low.
+    Automatic,
     /// A payment on a chain is final.
     Deposit,
     /// A payment on a chain that was credited goes with its block.
@@ -117,7 +119,7 @@ impl Scene {
             | Self::StoppedFilm => Play::Films,
             Self::Start | Self::Quiet | Self::Stop => Play::Server,
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,
-            Self::Checkout | Self::Payment | Self::Refund => Play::Money,
+            Self::Checkout | Self::Payment | Self::Refund | Self::Automatic => Play::Money,
             Self::Deposit | Self::Orphan => Play::Chain,
         }
     }

@@ -197,7 +197,7 @@ impl Stage {
             | Scene::StoppedFilm => after = self.film(scene).await,
             Scene::AskOther | Scene::GiveOther | Scene::DeadOther => self.beside_another(scene, point).await,
             Scene::Stalled => self.stall(point).await,
-            Scene::Checkout | Scene::Payment | Scene::Refund | Scene::Deposit | Scene::Orphan => {
+            Scene::Checkout | Scene::Payment | Scene::Refund | Scene::Automatic | Scene::Deposit | Scene::Orphan => {
                 unreachable!("money comes in on stages of its own")
             }
         }

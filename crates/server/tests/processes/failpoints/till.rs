@@ -1,6 +1,9 @@
 //! Holds: a server that dies while money comes in by card, and what must hold once it has started again.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use batchin_testkit::{
     Backend,
@@ -16,6 +19,8 @@ const PAID_CENTS: i64 = 1_000;
 const REFUNDED_CENTS: i64 = 100;
 /// Longer than a dead worker's claim on a report, shorter than a payment is left alone of which nothing is heard.
 const CLAIM: Duration = Duration::from_secs(90);
+/// Longer than a payment is left alone of which nothing is heard.
+const LEFT_ALONE: Duration = Duration::from_secs(150);
 /// Longer than a page may be opened under its Idempotency-Key.
 const KEY_LIFE: Duration = Duration::from_secs(25 * 3_600);
 /// What the operator has Stripe report: two reports of a payment, and two of a refund.
@@ -56,6 +61,9 @@ impl Till {
     /// Plays the scene to its death, starts the server again and looks whether a cent was lost or doubled.
     pub async fn die_at(&mut self, point: &str, hit: u32, scene: Scene) {
         assert!(self.node.start_to_die(point, hit).await, "{point} in {scene:?}");
+        if scene == Scene::Automatic {
+            return self.pay_by_itself(point).await;
+        }
         let sessions = self.stripe.sessions();
         let unheard = match scene {
             Scene::Checkout => {
@@ -92,6 +100,39 @@ impl Till {
         }
         self.look().await;
         self.node.kill().await;
+    }
+
+    /// Somebody without a cent saves a card that is to pay for them; the server dies while it does.
+    async fn pay_by_itself(&mut self, point: &str) {
+        self.keep_time();
+        let (low, at) = (self.world.beggar().await, self.node.address.clone());
+        let wish = json!({"enabled": true, "threshold_cents": 500, "amount_cents": PAID_CENTS, "monthly_ceiling_cents": PAID_CENTS});
+        assert_eq!(low.put(&at, "/v1/topup/auto", &wish).await.status, OK);
+        let opened = low.post(&at, "/v1/topup/auto/setup", &json!({})).await.json();
+        self.stripe.pay(opened["session_id"].as_str().unwrap()).unwrap();
+        let keys = self.charged_under();
+        let unheard = self.report().await;
+        self.node.died_at(point).await;
+        self.world.ledger().await;
+        self.restart(LEFT_ALONE).await;
+        let unheard: Vec<&str> = unheard.iter().map(String::as_str).collect();
+        self.stripe_repeats(&unheard).await;
+        // It looks by itself, and Stripe may report what the dead server had it do.
+        assert_eq!(self.report().await, Vec::<String>::new());
+        let is_there = async || (low.balance(&at).await == PAID_CENTS * CENT).then_some(());
+        until("what the card paid is there", is_there).await;
+        assert_eq!(self.charged_under().len(), keys.len() + 1, "the card paid once");
+        let history: Vec<Value> = serde_json::from_slice(&low.get(&at, "/v1/topup/history").await.body).unwrap();
+        assert_eq!(history.len(), 1, "{history:?}");
+        self.world.ledger().await;
+        self.node.kill().await;
+    }
+
+    /// The Idempotency-Keys of charges of saved cards: under each Stripe charges once.
+    fn charged_under(&self) -> BTreeSet<String> {
+        let asked = self.stripe.requests();
+        let charges = asked.iter().filter(|call| call.method == "POST" && call.path == "/v1/payment_intents");
+        charges.map(|call| call.header("idempotency-key").to_owned()).collect()
     }
 
     async fn checkout(&self) -> Result<Value, reqwest::Error> {

@@ -148,6 +148,10 @@ impl Account {
         Self::sent(self.request(Method::DELETE, at, path)).await.unwrap()
     }
 
+    pub async fn put(&self, at: &Address, path: &str, body: &Value) -> Reply {
+        Self::sent(self.request(Method::PUT, at, path).json(body)).await.unwrap()
+    }
+
     pub async fn patch(&self, at: &Address, path: &str, body: &Value) -> Reply {
         Self::sent(self.request(Method::PATCH, at, path).json(body)).await.unwrap()
     }

@@ -1,0 +1,80 @@
+//! Holds: the chains that are watched, their endpoints, and the addresses that were handed out.
+
+use std::{collections::HashMap, time::Duration};
+
+use batchin_domain::{AccountId, Amount};
+use batchin_evm::{Address, EndpointError, Reached, Rpc};
+use batchin_store::ChainProgress;
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+
+use crate::options::{ChainOptions, UsdcOptions};
+
+/// Nano-dollars in USDC's smallest unit.
+const NANOS_PER_UNIT: u128 = 1_000;
+/// What one request to an endpoint may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Payments in USDC cannot be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an endpoint of a chain cannot be used: {0}")]
+pub struct UsdcError(#[from] EndpointError);
+
+/// Payments in USDC.
+pub(crate) struct Usdc {
+    pub(crate) options: UsdcOptions,
+    pub(crate) chains: Vec<WatchedChain>,
+    /// Names the key in the database; tells nothing of it.
+    pub(crate) fingerprint: String,
+    pub(crate) addresses: Mutex<Addresses>,
+}
+
+/// A chain and its endpoints.
+pub(crate) struct WatchedChain {
+    pub(crate) options: ChainOptions,
+    pub(crate) endpoints: Vec<Rpc>,
+}
+
+/// Every address that was handed out, as far as it was read.
+#[derive(Default)]
+pub(crate) struct Addresses {
+    pub(crate) next: u64,
+    pub(crate) of: HashMap<Address, AccountId>,
+}
+
+impl Usdc {
+    pub(crate) fn new(options: UsdcOptions) -> Result<Self, UsdcError> {
+        let watched = |options: &ChainOptions| -> Result<WatchedChain, EndpointError> {
+            let endpoint = |(place, url): (usize, &SecretString)| {
+                Rpc::new(batchin_evm::Endpoint {
+                    name: format!("{} #{}", options.chain.name, place + 1),
+                    url: url.clone(),
+                    timeout: TIMEOUT,
+                    max_batch: options.max_batch,
+                })
+            };
+            let endpoints = options.rpc_urls.iter().enumerate().map(endpoint).collect::<Result<_, _>>()?;
+            Ok(WatchedChain { options: options.clone(), endpoints })
+        };
+        let chains = options.chains.iter().map(watched).collect::<Result<_, _>>()?;
+        // The first address, which is public once anybody pays there.
+        let fingerprint = options.xpub.address(0).map(|address| address.to_string()).unwrap_or_default();
+        Ok(Self { options, chains, fingerprint, addresses: Mutex::default() })
+    }
+}
+
+/// How far a chain was read, as its rules want it.
+pub(crate) fn reached_of(progress: &ChainProgress) -> Reached {
+    Reached { read_to: progress.read_to, safe: progress.safe, finalized: progress.finalized }
+}
+
+/// USDC's smallest units as money; `None` where a ledger cannot count it.
+pub(crate) fn amount_of_units(units: u128) -> Option<Amount> {
+    let nanos = units.checked_mul(NANOS_PER_UNIT)?;
+    i64::try_from(nanos).ok().and_then(Amount::from_nanos)
+}
+
+/// Money in USDC's smallest units, rounded up.
+pub(crate) fn units_of(amount: Amount) -> u128 {
+    u128::from(amount.nanos().unsigned_abs()).div_ceil(NANOS_PER_UNIT)
+}
