@@ -12,9 +12,9 @@ pub const CENT: i64 = 10_000_000;
 pub const CHAIN_ID: u64 = 31_337;
 pub const USDC: &str = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913";
 pub const CONFIRMATIONS: u64 = 3;
-/// Of the phrase that all of Ethereum's test tools share: "test test test … junk", m/44'/60'/0'.
+/// Of the phrase "abandon abandon … about", m/44'/60'/0': another one than that of anvil's accounts, who pay.
 const XPUB: &str =
-    "xpub6Ce9NcJvTk36xtLSrJLZqE7wtgA5deCeYs7rSQtreh4cj6ByPtrg9sD7V2FNFLPnf8heNP3FGkeV9qwfzvZNSd54JoNXVsXFYSYwHsnJxqP";
+    "xpub6DCoCpSuQZB2jawqnGMEPS63ePKWkwWPH4TU45Q7LPXWuNd8TMtVxRrgjtEshuqpK3mdhaWHPFsBngh5GFZaM6si3yZdUsT8ddYM3PwnATt";
 /// Dollars per million tokens.
 const PRICE: &str = "100";
 
