@@ -15,7 +15,7 @@ settings! {
         kind: Kind::Secret,
         preset: Preset::Absent { example: "\"rk_live_…\"" },
         doc: "Stripe's key; a restricted one needs to write Checkout Sessions and PaymentIntents, and to read Charges and \
-              Refunds, Disputes, Events, Customers and Invoices. Left out: nobody pays by card.",
+              Refunds, Disputes, Events, Customers, Invoices, SetupIntents and PaymentMethods. Left out: nobody pays by card.",
     };
     const WEBHOOK_SECRET: Setting = Setting {
         path: "stripe.webhook_secret",

@@ -119,6 +119,8 @@ fn the_description_has_every_documented_path() {
         ("/v1/usage/timeseries", vec!["get"]),
         ("/v1/topup/history", vec!["get"]),
         ("/v1/topup/stripe/checkout", vec!["post"]),
+        ("/v1/topup/auto", vec!["get", "put"]),
+        ("/v1/topup/auto/setup", vec!["post"]),
         ("/v1/topup/usdc/chains", vec!["get"]),
         ("/v1/topup/usdc/chains/{chain}/qr.svg", vec!["get"]),
         ("/v1/topup/usdc/deposits", vec!["get"]),
