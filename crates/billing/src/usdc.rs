@@ -1,6 +1,6 @@
 //! Holds: payments in USDC: where they go, and what is needed for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use batchin_domain::{AccountId, Amount};
 use batchin_evm::{Address, Chain, Reached, Standing, Tag, XpubError, payment_uri, qr_svg};
@@ -139,12 +139,15 @@ impl Billing {
         let mut reached: HashMap<u64, Option<Reached>> = HashMap::new();
         let mut shown = Vec::with_capacity(rows.len());
         for row in rows {
-            if !reached.contains_key(&row.chain_id) {
-                let progress = self.deposits().chain_progress(row.chain_id).await?;
-                reached.insert(row.chain_id, progress.as_ref().map(reached_of));
-            }
+            let reached = match reached.entry(row.chain_id) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(fresh) => {
+                    let progress = self.deposits().chain_progress(row.chain_id).await?;
+                    *fresh.insert(progress.as_ref().map(reached_of))
+                }
+            };
             let chain = self.watched(row.chain_id);
-            let standing = chain.zip(reached.get(&row.chain_id).copied().flatten()).map(|(watched, reached)| {
+            let standing = chain.zip(reached).map(|(watched, reached)| {
                 DepositStanding(watched.options.chain.standing(row.seen.block_number, row.seen.base_units, &reached))
             });
             let DepositName { transaction, token, address } = DepositName::of(&row);

@@ -155,7 +155,7 @@ fn read_chain(scope: &Scope<'_>) -> Option<ChainOptions> {
         }
     }
     let needed = |setting: &Setting| {
-        scope.fault(setting, FaultKind::Value, format!("is missing; {name} is none of the known chains"))
+        scope.fault(setting, FaultKind::Value, format!("is missing; {name} is none of the known chains"));
     };
     if known.is_none() {
         if id.is_none() {

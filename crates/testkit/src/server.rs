@@ -289,20 +289,10 @@ impl TestServer {
         let store = Store::connect(options, true).await.unwrap();
         let clock = Arc::new(TestClock::default());
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
-        let options = GatewayOptions {
-            max_in_flight: builder.max_in_flight,
-            max_account_percent: 90,
-            flex_patience: builder.flex_patience,
-        };
         let served = served(&builder, &sim, other_sim.as_ref());
         let (blobs, files) = open_files(&store, &builder, folder.path(), (&clock, &groups[1]));
-        let shelf = Shelf {
-            files: files.clone(),
-            links: Links::new(&[7; 32], &builder.settings.public_url),
-            kept: PICTURES_KEPT,
-            kept_of_batches: RETENTION,
-        };
-        let gateway = start_gateway(&store, (served, shelf), options, (&clock, &groups)).await;
+        let shelf = shelf(&builder, &files);
+        let gateway = start_gateway(&store, (served, shelf), gateway_options(&builder), (&clock, &groups)).await;
         let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
             .with_webhook_targets(builder.targets.clone());
         let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
@@ -538,6 +528,23 @@ fn open_files(
         tasks: tasks.clone(),
     };
     (blobs, Files::new(parts, options))
+}
+
+const fn gateway_options(builder: &ServerBuilder) -> GatewayOptions {
+    GatewayOptions {
+        max_in_flight: builder.max_in_flight,
+        max_account_percent: 90,
+        flex_patience: builder.flex_patience,
+    }
+}
+
+fn shelf(builder: &ServerBuilder, files: &Files) -> Shelf {
+    Shelf {
+        files: files.clone(),
+        links: Links::new(&[7; 32], &builder.settings.public_url),
+        kept: PICTURES_KEPT,
+        kept_of_batches: RETENTION,
+    }
 }
 
 async fn start_gateway(

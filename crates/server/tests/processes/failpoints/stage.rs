@@ -165,17 +165,7 @@ impl Stage {
                 after = After::RefusedOnce(key);
             }
             Scene::Batch | Scene::BucketBatch => drop(account.try_post(&at, "/v1/batches", &batch(&["task"; 4])).await),
-            Scene::FileBatch => {
-                let lines = |index: usize| {
-                    let body = chat("task", 10);
-                    let line = json!({"custom_id": format!("task-{index}"), "method": "POST",
-                        "url": "/v1/chat/completions", "body": body});
-                    format!("{line}\n")
-                };
-                let file = account.upload(&at, (0..4).map(lines).collect()).await;
-                let order = json!({"input_file_id": file, "completion_window": "24h", "priority": "high"});
-                drop(account.try_post(&at, "/openai/v1/batches", &order).await);
-            }
+            Scene::FileBatch => self.file_batch().await,
             Scene::BatchOnce => {
                 drop(account.try_post_once(&at, "/v1/batches", &batch(&["task"; 2]), &key).await);
                 after = After::BatchOnce(key);
@@ -221,6 +211,19 @@ impl Stage {
         let task = |index: usize| json!({"custom_id": format!("task-{index}"), "model": body["model"], "url": url, "request_body": body});
         let body = json!({"priority": "high", "tasks": (0..4).map(task).collect::<Vec<_>>()});
         drop(self.account.try_post(&self.node.address, "/v1/batches", &body).await);
+    }
+
+    async fn file_batch(&self) {
+        let at = &self.node.address;
+        let lines = |index: usize| {
+            let body = chat("task", 10);
+            let line = json!({"custom_id": format!("task-{index}"), "method": "POST",
+                "url": "/v1/chat/completions", "body": body});
+            format!("{line}\n")
+        };
+        let file = self.account.upload(at, (0..4).map(lines).collect()).await;
+        let order = json!({"input_file_id": file, "completion_window": "24h", "priority": "high"});
+        drop(self.account.try_post(at, "/openai/v1/batches", &order).await);
     }
 
     /// A batch that waits for money, and gets it unless the server is to die before that.
