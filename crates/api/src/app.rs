@@ -8,7 +8,9 @@ use batchin_billing::Billing;
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
 use batchin_gateway::Gateway;
-use batchin_store::{Accounts, Balances, BatchRows, DeliveryLog, Keys, Pulse, Topups, Usage, Voices};
+use batchin_store::{
+    Accounts, AdminLog, Alerts, Balances, BatchRows, Credit, DeliveryLog, Keys, Pulse, Topups, Usage, Voices,
+};
 use batchin_tasks::Tasks;
 use batchin_webhooks::Webhooks;
 use ipnet::IpNet;
@@ -83,6 +85,12 @@ pub struct ApiParts {
     pub balances: Balances,
     /// Payments.
     pub topups: Topups,
+    /// What owners want to be told of.
+    pub alerts: Alerts,
+    /// Giving credit and taking it back, for admins.
+    pub credit: Credit,
+    /// What operators did about money.
+    pub admin_log: AdminLog,
     /// Money in.
     pub billing: Billing,
     /// What requests consumed.
@@ -125,6 +133,9 @@ pub(crate) struct Inner {
     pub(crate) accounts: Accounts,
     pub(crate) balances: Balances,
     pub(crate) topups: Topups,
+    pub(crate) alerts: Alerts,
+    pub(crate) credit: Credit,
+    pub(crate) admin_log: AdminLog,
     pub(crate) billing: Billing,
     pub(crate) usage: Usage,
     pub(crate) voices: Voices,
@@ -165,6 +176,9 @@ impl App {
             accounts: parts.accounts,
             balances: parts.balances,
             topups: parts.topups,
+            alerts: parts.alerts,
+            credit: parts.credit,
+            admin_log: parts.admin_log,
             billing: parts.billing,
             usage: parts.usage,
             voices: parts.voices,

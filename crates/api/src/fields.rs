@@ -84,6 +84,13 @@ impl<'a> Fields<'a> {
         self.value(name).map(|raw| cents(name, raw)).transpose()
     }
 
+    /// A sum of cents that must be there and may be below 0: whether it is, and how much.
+    pub(crate) fn signed_cents(&self, name: &'static str) -> Result<(bool, Amount), ApiError> {
+        let raw = self.value(name).ok_or_else(|| invalid(name, "is missing"))?;
+        let magnitude = raw.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+        Ok((magnitude.is_some(), cents(name, magnitude.unwrap_or(raw))?))
+    }
+
     /// `true` or `false`, if there is one; `null` is none.
     pub(crate) fn optional_flag(&self, name: &'static str) -> Result<Option<bool>, ApiError> {
         match self.value(name) {

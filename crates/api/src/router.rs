@@ -22,7 +22,10 @@ use crate::{
     health, metrics,
     openai::{batches as openai_batches, files, videos},
     openapi::{self as description},
-    v1::{batches, images, keys, messages, models, topup, upstreams, usage, users, video, voices, webhooks},
+    v1::{
+        alerts, batches, credits, images, keys, messages, models, topup, upstreams, usage, users, video, voices,
+        webhooks,
+    },
 };
 
 /// Every route that is documented below `/v1`.
@@ -48,6 +51,9 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(usage::by_model::by_model),
         routes!(usage::timeseries::timeseries),
         routes!(topup::history::history),
+        routes!(alerts::show, alerts::set),
+        routes!(credits::change::change),
+        routes!(credits::log::list),
         routes!(topup::checkout::checkout),
         routes!(topup::auto::show, topup::auto::set),
         routes!(topup::auto::setup),

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use batchin_domain::{
-    AccountId, Amount, BatchId, FileId, FilePurpose, Measure, Priority, TaskId, webhook::TargetPolicy,
+    AccountId, Amount, BatchId, FileId, FilePurpose, Measure, Priority, TaskId,
+    webhook::{TargetFault, TargetPolicy},
 };
 use batchin_files::{BlobError, Blobs, Files, WriteFileError};
 use batchin_gateway::{Caller, Gateway};
@@ -145,6 +146,11 @@ impl Batches {
     pub fn with_webhook_targets(mut self, targets: TargetPolicy) -> Self {
         self.targets = Arc::new(targets);
         self
+    }
+
+    /// Whether webhooks may go to this URL.
+    pub fn check_webhook(&self, url: &str) -> Result<(), TargetFault> {
+        self.targets.check(url).map(drop)
     }
 
     /// With these in place of the usual limits.

@@ -1,7 +1,7 @@
 //! Holds: what owners of accounts want to be told of money, and the telling, in the transaction that moves it.
 
 use batchin_db::{Db, Rerun, Row, WriteTx, retried};
-use batchin_domain::{AccountId, Amount, Balance, Timestamp, webhook::EventKind};
+use batchin_domain::{AccountId, Amount, Balance, KeyId, Month, PurseKind, Timestamp, webhook::EventKind};
 use uuid::Uuid;
 
 use crate::{
@@ -69,6 +69,8 @@ impl Alerts {
                 ],
             )
             .await?;
+            let sql = "UPDATE account SET budget_alert = $2 WHERE id = $1";
+            tx.run(sql, [account.uuid().into(), wanted.budget_percent.map(i16::from).into()]).await?;
             arm(&tx, account).await?;
             tx.commit().await
         })
@@ -120,6 +122,28 @@ pub(crate) async fn lowered(
     }
     let alert = Alert { account, kind: EventKind::BalanceLow, subject: account.uuid(), occasion: Some(last_seq) };
     tell(tx, &alert, now).await
+}
+
+/// A key has spent `posted` nano-dollars more of its month: its owner is told where that passed the part of the budget that they
+/// want to be told of, once for each month.
+pub(crate) async fn spent(
+    tx: &WriteTx,
+    (account, percent): (AccountId, i16),
+    (key, month, posted): (KeyId, Month, i64),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "SELECT p.spent, k.budget_nano FROM purse p JOIN api_key k ON k.id = p.owner \
+               WHERE p.kind = $1 AND p.owner = $2 AND p.win = $3 AND k.budget_nano IS NOT NULL";
+    let values = [PurseKind::Budget.code().into(), key.uuid().into(), month.index().into()];
+    let Some(row) = tx.one(sql, values).await? else { return Ok(()) };
+    let (spent, budget): (i64, i64) = (row.get("spent")?, row.get("budget_nano")?);
+    let part = i128::from(budget) * i128::from(percent);
+    let passes = |spent: i64| i128::from(spent) * 100 >= part;
+    if !passes(spent) || passes(spent.saturating_sub(posted)) {
+        return Ok(());
+    }
+    let (kind, subject, occasion) = (EventKind::BudgetThreshold, key.uuid(), Some(month.index()));
+    tell(tx, &Alert { account, kind, subject, occasion }, now).await
 }
 
 /// Queues an alert for wherever its owner wants to hear of it.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use batchin_billing::{AddressError, CheckoutError, ReportError};
 use batchin_openai::Code;
+use batchin_store::{CorrectError, GrantError};
 use tracing::error;
 
 use super::ApiError;
@@ -74,4 +75,44 @@ impl From<AddressError> for ApiError {
             AddressError::Store(cause) => cause.into(),
         }
     }
+}
+
+impl From<GrantError> for ApiError {
+    fn from(cause: GrantError) -> Self {
+        match cause {
+            GrantError::NoAccount => Self::not_found("account"),
+            GrantError::Nothing => Self::invalid("amount_cents", "`amount_cents` must not be 0."),
+            GrantError::ReferenceTaken => reference_taken(),
+            GrantError::Overflow => {
+                Self::invalid("amount_cents", "`amount_cents` is more than the account can hold with what it has.")
+            }
+            GrantError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<CorrectError> for ApiError {
+    fn from(cause: CorrectError) -> Self {
+        match cause {
+            CorrectError::NoAccount => Self::not_found("account"),
+            CorrectError::Nothing => Self::invalid("amount_cents", "`amount_cents` must not be 0."),
+            CorrectError::Insufficient { available } => {
+                let message = format!(
+                    "Only {} cents of this account are neither spent nor set aside for requests.",
+                    available.to_cents_text()
+                );
+                Self::new(Code::Conflict, message).at("amount_cents").permanent()
+            }
+            CorrectError::ReferenceTaken => reference_taken(),
+            CorrectError::NotReversible => Self::invalid(
+                "reverses",
+                "`reverses` must be a grant of this account of which at least as much is left as is to be taken back.",
+            ),
+            CorrectError::Store(cause) => cause.into(),
+        }
+    }
+}
+
+fn reference_taken() -> ApiError {
+    ApiError::new(Code::Conflict, "This reference belongs to another movement.").at("reference").permanent()
 }

@@ -80,6 +80,16 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("UploadFile", upload()),
         ("CreateVoice", create_voice()),
         (
+            "SetAlerts",
+            closed(
+                &[],
+                json!({ "webhook_url": { "type": ["string", "null"], "pattern": WEBHOOK },
+                "balance_low_cents": cents("Told once the balance falls below this; null or 0: never."),
+                "budget_threshold_percent": { "type": ["integer", "null"], "minimum": 1, "maximum": 100 } }),
+            ),
+        ),
+        ("ChangeCredit", change_credit()),
+        (
             "SetAutoTopup",
             closed(
                 &["enabled"],
@@ -154,6 +164,18 @@ fn key_fields(is_change: bool) -> Value {
         fields["is_active"] = json!({ "type": ["boolean", "null"] });
     }
     fields
+}
+
+fn change_credit() -> Value {
+    let given = "Above 0 it is given, below 0 taken back.";
+    closed(
+        &["amount_cents", "reason"],
+        json!({ "email": email(), "account_id": { "type": "string", "format": "uuid" },
+            "amount_cents": { "type": "number", "description": given, "examples": [500] },
+            "reason": { "type": "string", "minLength": 1, "maxLength": 500 },
+            "reference": { "type": ["string", "null"], "maxLength": 500, "description": "The same reference is booked once." },
+            "reverses": { "type": ["string", "null"], "format": "uuid", "description": "The grant that is taken back." } }),
+    )
 }
 
 fn whole_cents() -> Value {

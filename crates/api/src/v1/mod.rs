@@ -1,6 +1,8 @@
 //! Holds: the calls below `/v1`, one file each, by noun and verb.
 
+pub(crate) mod alerts;
 pub(crate) mod batches;
+pub(crate) mod credits;
 pub(crate) mod images;
 pub(crate) mod keys;
 pub(crate) mod messages;

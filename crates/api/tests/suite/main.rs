@@ -10,6 +10,7 @@ mod cache_prices;
 mod cards;
 mod comfyui;
 mod counting;
+mod credits;
 mod deposits;
 mod edges;
 mod embeddings;

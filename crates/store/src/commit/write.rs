@@ -66,7 +66,7 @@ async fn group_in(
     }
     let (ends, charges) = (Ends::lock(&tx, &fresh).await?, Charges::of(&fresh));
     let (ended, posted) = join!(ends.write(&tx), post_to_accounts(&tx, &charges.accounts));
-    let ((), (next_seq, low)) = both(ended, posted)?;
+    let ((), (next_seq, watched)) = both(ended, posted)?;
     end_films(&tx, &fresh).await?;
     let balances = charges.balances();
     // Their order does not matter: whoever changes a lease has its purse or its account locked, and purses go in order.
@@ -78,7 +78,7 @@ async fn group_in(
         remember_answers(&tx, &fresh),
     );
     both(both(leases, purses), both(transfers, both(usage, answers)))?;
-    tell_low(&tx, &low, &fresh).await?;
+    tell_watched(&tx, &watched, (&charges, &fresh)).await?;
     batchin_faults::point("commit.written");
     tx.commit().await?;
     Ok(results)
@@ -186,13 +186,13 @@ struct Posted {
     transfers: i64,
 }
 
-/// Posts each account's sum; returns the sequence number that each account's first new charge gets, and the accounts that have
-/// less now than their owners want to be told of.
+/// Posts each account's sum; returns the sequence number that each account's first new charge gets, and the accounts whose
+/// owners may have to be told of something.
 async fn post_to_accounts(
     tx: &WriteTx,
     sums: &[(AccountId, Posted)],
-) -> Result<(HashMap<AccountId, i64>, Vec<LowBalance>), StoreError> {
-    let (mut last_seq, mut low) = (HashMap::with_capacity(sums.len()), Vec::new());
+) -> Result<(HashMap<AccountId, i64>, Vec<Watched>), StoreError> {
+    let (mut last_seq, mut told) = (HashMap::with_capacity(sums.len()), Vec::new());
     let values = |(account, posted): &(AccountId, Posted)| -> [Value; 4] {
         [account.uuid().into(), posted.charged.into(), posted.transfers.into(), posted.given_back.into()]
     };
@@ -207,7 +207,7 @@ async fn post_to_accounts(
                 let row = tx.one(format!("SELECT {POSTED} FROM account WHERE id = $1"), [one.0.uuid().into()]).await?;
                 let row = row.ok_or(StoreError::RowCount { table: "account", expected: 1, touched: 0 })?;
                 last_seq.insert(one.0, row.get("last_seq")?);
-                low.extend(low_balance(&row, one.0)?);
+                told.extend(watched(&row, one.0)?);
             }
         }
         Dialect::Postgres => {
@@ -230,34 +230,55 @@ async fn post_to_accounts(
             for row in rows {
                 let account = AccountId::new(row.get("id")?);
                 last_seq.insert(account, row.get("last_seq")?);
-                low.extend(low_balance(&row, account)?);
+                told.extend(watched(&row, account)?);
             }
         }
     }
     for (account, posted) in sums {
         last_seq.entry(*account).and_modify(|seq| *seq = *seq - posted.transfers + 1);
     }
-    Ok((last_seq, low))
+    Ok((last_seq, told))
 }
 
 /// What is read of an account that was posted to.
-const POSTED: &str = "last_seq, posted_credit - posted_debit AS balance, alert_at";
+const POSTED: &str = "last_seq, posted_credit - posted_debit AS balance, alert_at, budget_alert";
 
-/// An account that has less than its owner wants to be told of, and the place of the movement that did it.
-type LowBalance = (AccountId, Balance, i64);
-
-fn low_balance(row: &Row, account: AccountId) -> Result<Option<LowBalance>, StoreError> {
-    let (balance, alert_at): (i64, Option<i64>) = (row.get("balance")?, row.get("alert_at")?);
-    let is_low = alert_at.is_some_and(|alert_at| balance < alert_at);
-    Ok(if is_low { Some((account, Balance::from_nanos(balance), row.get("last_seq")?)) } else { None })
+/// An account whose owner may have to be told of something.
+struct Watched {
+    account: AccountId,
+    /// What it has and the place of its last movement, where that is less than its owner wants to be told of.
+    low: Option<(Balance, i64)>,
+    /// The part of a key's budget that they want to be told of, in percent.
+    budget_alert: Option<i16>,
 }
 
-/// Tells owners whose balances are low now, each once.
-async fn tell_low(tx: &WriteTx, low: &[LowBalance], fresh: &[&Settlement]) -> Result<(), StoreError> {
-    for (account, balance, last_seq) in low {
-        let now = fresh.iter().find(|settlement| settlement.account == *account).map(|settlement| settlement.now);
-        if let Some(now) = now {
-            alerts::lowered(tx, *account, (*balance, *last_seq), now).await?;
+fn watched(row: &Row, account: AccountId) -> Result<Option<Watched>, StoreError> {
+    let (balance, alert_at): (i64, Option<i64>) = (row.get("balance")?, row.get("alert_at")?);
+    let budget_alert: Option<i16> = row.get("budget_alert")?;
+    let is_low = alert_at.is_some_and(|alert_at| balance < alert_at);
+    let low = if is_low { Some((Balance::from_nanos(balance), row.get("last_seq")?)) } else { None };
+    Ok((low.is_some() || budget_alert.is_some()).then_some(Watched { account, low, budget_alert }))
+}
+
+/// Tells owners of balances that are low now, and of budgets of which enough is spent.
+async fn tell_watched(
+    tx: &WriteTx,
+    watched: &[Watched],
+    (charges, fresh): (&Charges<'_>, &[&Settlement]),
+) -> Result<(), StoreError> {
+    for Watched { account, low, budget_alert } in watched {
+        let of_account = || fresh.iter().filter(|settlement| settlement.account == *account);
+        let Some(now) = of_account().map(|settlement| settlement.now).next() else { continue };
+        if let Some(low) = low {
+            alerts::lowered(tx, *account, *low, now).await?;
+        }
+        let Some(percent) = budget_alert else { continue };
+        let months: BTreeSet<_> = of_account().filter_map(|one| one.key.map(|key| (key, one.month))).collect();
+        for (key, month) in months {
+            let posted = charges.purses.get(&Purse::Budget(key, month)).map_or(0, |(spent, _)| *spent);
+            if posted > 0 {
+                alerts::spent(tx, (*account, *percent), (key, month, posted), now).await?;
+            }
         }
     }
     Ok(())

@@ -72,6 +72,9 @@ pub enum CorrectError {
     /// The reference or the id belongs to another movement.
     #[error("the reference belongs to another movement")]
     ReferenceTaken,
+    /// There is no such grant of the account, or less of it is left than is to be taken back.
+    #[error("no such grant, or less of it is left than that")]
+    NotReversible,
     /// The store failed.
     #[error("the correction could not be stored")]
     Store(#[source] StoreError),
@@ -135,7 +138,7 @@ impl Credit {
                 Err(BookError::Store(cause)) if cause.is_duplicate() => {
                     drop(tx);
                     // The same once more, or this very grant in a commit that went unheard.
-                    let same = self.is_booked(&grant).await?;
+                    let same = self.is_booked(&grant, Movement::Grant).await?;
                     Ok(if same { Ok(()) } else { Err(GrantError::ReferenceTaken) })
                 }
                 Err(BookError::Store(cause)) => Err(cause),
@@ -162,7 +165,14 @@ impl Credit {
                 drop(tx);
                 // This very correction may be booked, in a commit that went unheard.
                 let insufficient = CorrectError::Insufficient { available };
-                return Ok(if self.is_booked(&correction).await? { Ok(()) } else { Err(insufficient) });
+                return Ok(if self.is_booked(&correction, Movement::Correction).await? {
+                    Ok(())
+                } else {
+                    Err(insufficient)
+                });
+            }
+            if !is_reversible(&tx, &correction).await? {
+                return Ok(Err(CorrectError::NotReversible));
             }
             match account.book(&tx, &[correction.booking(Movement::Correction)]).await {
                 Ok(()) => {
@@ -173,7 +183,7 @@ impl Credit {
                 Err(BookError::Overflow) => Ok(Err(CorrectError::Insufficient { available })),
                 Err(BookError::Store(cause)) if cause.is_duplicate() => {
                     drop(tx);
-                    let same = self.is_booked(&correction).await?;
+                    let same = self.is_booked(&correction, Movement::Correction).await?;
                     Ok(if same { Ok(()) } else { Err(CorrectError::ReferenceTaken) })
                 }
                 Err(BookError::Store(cause)) => Err(cause),
@@ -183,13 +193,30 @@ impl Credit {
     }
 
     /// Whether the movement with this grant's id or reference gave the same account as much.
-    async fn is_booked(&self, grant: &CreditGrant) -> Result<bool, StoreError> {
-        let sql = "SELECT account_id, amount FROM transfer WHERE id = $1 OR reference = $2";
+    async fn is_booked(&self, grant: &CreditGrant, movement: Movement) -> Result<bool, StoreError> {
+        let sql = "SELECT account_id, amount, movement FROM transfer WHERE id = $1 OR reference = $2";
         let rows = self.db.all(sql, [grant.id.uuid().into(), grant.reference.clone().into()]).await?;
         let [row] = rows.as_slice() else { return Ok(false) };
-        let account = AccountId::new(row.get("account_id")?);
-        Ok((account, stored_amount(row, "transfer", "amount")?) == (grant.account, grant.amount))
+        let there = (AccountId::new(row.get("account_id")?), stored_amount(row, "transfer", "amount")?);
+        Ok(there == (grant.account, grant.amount) && row.get::<i16>("movement")? == movement.code())
     }
+}
+
+/// Whether so much is left of the grant that a correction names, if it names one.
+async fn is_reversible(tx: &WriteTx, correction: &CreditGrant) -> Result<bool, StoreError> {
+    let Some(reverses) = correction.reverses else { return Ok(true) };
+    let sql = "SELECT amount, (SELECT CAST(coalesce(sum(r.amount), 0) AS bigint) FROM transfer r \
+               WHERE r.account_id = $2 AND r.movement = $4 AND r.reverses = $1) AS gone \
+               FROM transfer WHERE id = $1 AND account_id = $2 AND movement = $3";
+    let values = [
+        reverses.uuid().into(),
+        correction.account.uuid().into(),
+        Movement::Grant.code().into(),
+        Movement::Correction.code().into(),
+    ];
+    let Some(row) = tx.one(sql, values).await? else { return Ok(false) };
+    let (amount, gone): (i64, i64) = (row.get("amount")?, row.get("gone")?);
+    Ok(amount.saturating_sub(gone) >= correction.amount.nanos())
 }
 
 impl Balances {

@@ -1,4 +1,5 @@
 ALTER TABLE account ADD COLUMN alert_at bigint;
+ALTER TABLE account ADD COLUMN budget_alert smallint;
 ALTER TABLE transfer ADD COLUMN topup_id {uuid};
 ALTER TABLE transfer ADD COLUMN reverses {uuid};
 ALTER TABLE transfer ADD COLUMN actor text;

@@ -7,8 +7,8 @@ use batchin_domain::{
     webhook::EventKind,
 };
 use batchin_store::{
-    AlertSettings, Entry, LeaseOutcome, NewStripeEvent, NewTopup, OpenTopupError, Reading, SettleTopupError,
-    Settlement, TopupDetails, TopupKey,
+    AlertSettings, CorrectError, CreditGrant, Entry, LeaseOutcome, NewStripeEvent, NewTopup, OpenTopupError, Reading,
+    SettleTopupError, Settlement, TopupDetails, TopupKey,
 };
 
 use crate::support::{Db, both, nanos, now, units};
@@ -176,6 +176,45 @@ both! {
         committer.commit(db.settlement(account, 300)).await.unwrap();
         assert_eq!(told(db, EventKind::BalanceLow).await, 4);
         committer.close();
+    }
+
+    async fn a_budget_is_told_of_once_a_month_where_its_part_is_passed(db) {
+        let account = db.account(10_000).await;
+        let key = db.key(account, 60, Some(1_000)).await;
+        let url = Some("https://ada.example/hook".to_owned());
+        let wanted = AlertSettings { url, email: false, low: None, budget_percent: Some(80) };
+        db.store.alerts().set_alerts(account, &wanted, now()).await.unwrap();
+        let node = db.store.nodes().join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
+        db.store.purses().lease(db.ask(node, Purse::Balance(account), 5_000, 5_000)).await.unwrap();
+        let committer = db.committer(node);
+        for (charge, tellings) in [(799, 0), (1, 1), (50, 1), (100, 1)] {
+            let charge = Settlement { key: Some(key), ..db.settlement(account, charge) };
+            committer.commit(charge).await.unwrap();
+            assert_eq!(told(db, EventKind::BudgetThreshold).await, tellings);
+        }
+        committer.close();
+        db.assert_clean().await;
+    }
+
+    async fn a_correction_takes_back_no_more_than_is_left_of_its_grant(db) {
+        let account = db.account(0).await;
+        let grant = db.grant(account, 500);
+        let credit = db.store.credit();
+        credit.grant_credit(grant.clone()).await.unwrap();
+        credit.grant_credit(db.grant(account, 500)).await.unwrap();
+        let back = |amount| CreditGrant { reverses: Some(grant.id), ..db.grant(account, amount) };
+        credit.correct_credit(back(300)).await.unwrap();
+        assert!(matches!(credit.correct_credit(back(300)).await, Err(CorrectError::NotReversible)));
+        credit.correct_credit(back(200)).await.unwrap();
+        let nobodys = CreditGrant { reverses: Some(TransferId::new(db.id())), ..db.grant(account, 1) };
+        assert!(matches!(credit.correct_credit(nobodys).await, Err(CorrectError::NotReversible)));
+        db.assert_balance(account, 500).await;
+        let log = db.store.admin_log().actions(10, None).await.unwrap();
+        let told: Vec<_> = log.iter().map(|one| (one.action.as_str(), one.amount.map(Amount::nanos))).collect();
+        let mut told = told;
+        told.sort_unstable();
+        assert_eq!(told, [("credit.granted", Some(500)), ("credit.granted", Some(500)), ("credit.taken_back", Some(200)), ("credit.taken_back", Some(300))]);
+        db.assert_clean().await;
     }
 
     async fn an_account_has_so_many_payments_open(db) {

@@ -1,0 +1,89 @@
+//! Holds: what an account's owner wants to be told of.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use batchin_store::AlertSettings;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::App,
+    auth::{AccountCaller, ManagingCaller},
+    body,
+    cents::Cents,
+    error::ApiError,
+    fields::Fields,
+};
+
+const MAX_BODY_BYTES: usize = 16 * 1_024;
+
+/// Wishes; `openapi/bodies.rs` has their members.
+#[derive(ToSchema)]
+pub(crate) struct SetAlerts;
+
+/// What an account's owner wants to be told of.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Alerts {
+    /// Where events of money go: `topup.succeeded`, `topup.failed`, `topup.reversed`, `balance.low`, `budget.threshold`; signed
+    /// with the account's webhook secret.
+    #[schema(required = true, example = "https://example.com/hook")]
+    webhook_url: Option<String>,
+    /// `balance.low` is sent once the balance falls below this, and again after it was above.
+    #[schema(required = true)]
+    balance_low_cents: Option<Cents>,
+    /// `budget.threshold` is sent once a key has spent so much of its monthly budget, in percent.
+    #[schema(required = true, minimum = 1, maximum = 100)]
+    budget_threshold_percent: Option<u8>,
+}
+
+impl From<AlertSettings> for Alerts {
+    fn from(settings: AlertSettings) -> Self {
+        Self {
+            webhook_url: settings.url,
+            balance_low_cents: settings.low.map(Cents::from),
+            budget_threshold_percent: settings.budget_percent,
+        }
+    }
+}
+
+/// What you are told of
+#[utoipa::path(get, path = "/v1/alerts", tag = "Webhooks", responses(
+    (status = 200, description = "The wishes", body = Alerts),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError)))]
+pub(crate) async fn show(State(app): State<App>, caller: AccountCaller) -> Result<Json<Alerts>, ApiError> {
+    Ok(Json(app.alerts.alert_settings(caller.account).await?.into()))
+}
+
+/// Say what you want to be told of
+///
+/// Puts all wishes in place of those before; what is left out is not told.
+#[utoipa::path(put, path = "/v1/alerts", tag = "Webhooks", request_body = SetAlerts, responses(
+    (status = 200, description = "The wishes", body = Alerts),
+    (status = 400, description = "A field is wrong", body = ApiError),
+    (status = 401, description = "The key or session is missing or does not work", body = ApiError),
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ApiError)))]
+pub(crate) async fn set(
+    State(app): State<App>,
+    caller: ManagingCaller,
+    request: Request,
+) -> Result<Json<Alerts>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let fields = Fields::parse(&body, &["webhook_url", "balance_low_cents", "budget_threshold_percent"])?;
+    let url = fields.optional_text("webhook_url")?;
+    if let Some(url) = &url {
+        let wrong = |why: String| ApiError::invalid("webhook_url", format!("`webhook_url` {why}."));
+        app.batches.check_webhook(url).map_err(|fault| wrong(fault.to_string()))?;
+    }
+    let percent = fields.optional_count("budget_threshold_percent", 1..=100)?;
+    let settings = AlertSettings {
+        url,
+        email: false,
+        low: fields.optional_cents("balance_low_cents")?.filter(|low| !low.is_zero()),
+        budget_percent: percent.and_then(|percent| u8::try_from(percent).ok()),
+    };
+    app.alerts.set_alerts(caller.account, &settings, app.now()).await?;
+    Ok(Json(settings.into()))
+}
