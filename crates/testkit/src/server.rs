@@ -17,7 +17,7 @@ use batchin_domain::{
 use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
 use batchin_gateway::{
     Books, Catalog, Dispatcher, FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Links,
-    PICTURES_KEPT, Shelf,
+    Shelf,
 };
 use batchin_scheduler::Policy;
 use batchin_sim::SimServer;
@@ -37,7 +37,7 @@ use crate::{
     database::Database,
     models::{CachePrices, film_model, models, picture_model},
     money,
-    parts::{film_parts, worker_parts},
+    parts::{film_parts, shelf, worker_parts},
     usd,
     world::RealIds,
 };
@@ -291,7 +291,7 @@ impl TestServer {
         let groups = [Tasks::new(), Tasks::new(), Tasks::new()];
         let served = served(&builder, &sim, other_sim.as_ref());
         let (blobs, files) = open_files(&store, &builder, folder.path(), (&clock, &groups[1]));
-        let shelf = shelf(&builder, &files);
+        let shelf = shelf(&files, Links::new(&[7; 32], &builder.settings.public_url), RETENTION);
         let gateway = start_gateway(&store, (served, shelf), gateway_options(&builder), (&clock, &groups)).await;
         let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
             .with_webhook_targets(builder.targets.clone());
@@ -538,15 +538,6 @@ const fn gateway_options(builder: &ServerBuilder) -> GatewayOptions {
         max_in_flight: builder.max_in_flight,
         max_account_percent: 90,
         flex_patience: builder.flex_patience,
-    }
-}
-
-fn shelf(builder: &ServerBuilder, files: &Files) -> Shelf {
-    Shelf {
-        files: files.clone(),
-        links: Links::new(&[7; 32], &builder.settings.public_url),
-        kept: PICTURES_KEPT,
-        kept_of_batches: RETENTION,
     }
 }
 
