@@ -21,4 +21,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0015_films.sql"),
     include_str!("schema/0016_drains.sql"),
     include_str!("schema/0017_money_in.sql"),
+    include_str!("schema/0018_statements.sql"),
 ];
