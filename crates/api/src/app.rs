@@ -8,7 +8,7 @@ use batchin_billing::Billing;
 use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
 use batchin_gateway::Gateway;
-use batchin_store::{Accounts, Balances, BatchRows, DeliveryLog, Keys, Pulse, Topups, Usage, Voices};
+use batchin_store::{Accounts, Balances, BatchRows, DeliveryLog, Keys, Pulse, Statements, Topups, Usage, Voices};
 use batchin_tasks::Tasks;
 use batchin_webhooks::Webhooks;
 use ipnet::IpNet;
@@ -87,6 +87,8 @@ pub struct ApiParts {
     pub billing: Billing,
     /// What requests consumed.
     pub usage: Usage,
+    /// Statements of accounts.
+    pub statements: Statements,
     /// Voices that accounts have made.
     pub voices: Voices,
     /// Batches as they stand.
@@ -127,6 +129,7 @@ pub(crate) struct Inner {
     pub(crate) topups: Topups,
     pub(crate) billing: Billing,
     pub(crate) usage: Usage,
+    pub(crate) statements: Statements,
     pub(crate) voices: Voices,
     pub(crate) batch_rows: BatchRows,
     pub(crate) delivery_log: DeliveryLog,
@@ -167,6 +170,7 @@ impl App {
             topups: parts.topups,
             billing: parts.billing,
             usage: parts.usage,
+            statements: parts.statements,
             voices: parts.voices,
             batch_rows: parts.batch_rows,
             delivery_log: parts.delivery_log,

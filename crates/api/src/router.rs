@@ -22,7 +22,9 @@ use crate::{
     health, metrics,
     openai::{batches as openai_batches, files, videos},
     openapi::{self as description},
-    v1::{batches, images, keys, messages, models, topup, upstreams, usage, users, video, voices, webhooks},
+    v1::{
+        batches, images, keys, messages, models, statements, topup, upstreams, usage, users, video, voices, webhooks,
+    },
 };
 
 /// Every route that is documented below `/v1`.
@@ -47,6 +49,8 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(usage::summary::summary),
         routes!(usage::by_model::by_model),
         routes!(usage::timeseries::timeseries),
+        routes!(statements::list::list),
+        routes!(statements::show::show),
         routes!(topup::history::history),
         routes!(topup::checkout::checkout),
         routes!(topup::reports::stripe),

@@ -340,6 +340,7 @@ impl TestServer {
             topups: store.topups(),
             billing: billing.clone(),
             usage: store.usage(),
+            statements: store.statements(),
             voices: store.voices(),
             batch_rows: store.batch_rows(),
             delivery_log: store.delivery_log(),
