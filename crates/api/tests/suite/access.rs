@@ -24,6 +24,8 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/v1/usage/by-model"),
     (Method::GET, "/v1/usage/timeseries"),
     (Method::GET, "/v1/topup/history"),
+    (Method::GET, "/v1/statements"),
+    (Method::GET, "/v1/statements/2026-11"),
     (Method::POST, "/openai/v1/files"),
     (Method::GET, "/openai/v1/files"),
     (Method::GET, "/openai/v1/files/file-0197f3a0000070008000000000000000"),
