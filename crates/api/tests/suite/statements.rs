@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use batchin_domain::{Clock as _, Month, Timestamp};
+use batchin_domain::{Balance, Clock as _, Month, Timestamp};
 use batchin_testkit::{
     TestServer, both,
     sim::{Answer, Behaviour, stripe::DisputeEnd},
@@ -289,10 +289,12 @@ fn read_by_others([json, csv, pdf]: &[Vec<u8>; 3]) {
     let (sums, text) = text.split_once('\n').unwrap();
     let moved = nano(&told["closing_balance_nano"]) - nano(&told["opening_balance_nano"]);
     assert_eq!(sums, format!("{moved} {moved}"));
-    for member in ["opening_balance_cents", "closing_balance_cents"] {
-        assert!(text.contains(&format!("{} US cents", told[member])), "{member}: {text}");
+    for member in ["opening_balance_nano", "closing_balance_nano"] {
+        let balance = Balance::from_nanos(nano(&told[member])).to_cents_text();
+        assert!(text.contains(&format!(" {balance} US cents")), "{member}: {text}");
     }
     for row in told["usage"].as_array().unwrap() {
-        assert!(text.contains(&format!("-{} US cents", row["cost_cents"])), "{row}: {text}");
+        let cost = Balance::from_nanos(-nano(&row["cost_nano"])).to_cents_text();
+        assert!(text.contains(&format!(" {cost} US cents")), "{row}: {text}");
     }
 }
