@@ -9,7 +9,8 @@ use batchin_domain::{Clock, IdSource, Timestamp};
 use batchin_files::Files;
 use batchin_gateway::Gateway;
 use batchin_store::{
-    Accounts, AdminLog, Alerts, Balances, BatchRows, Credit, DeliveryLog, Keys, Pulse, Topups, Usage, Voices,
+    Accounts, AdminLog, Alerts, Balances, BatchRows, Credit, DeliveryLog, Keys, Pulse, Statements, Topups, Usage,
+    Voices,
 };
 use batchin_tasks::Tasks;
 use batchin_webhooks::Webhooks;
@@ -95,6 +96,8 @@ pub struct ApiParts {
     pub billing: Billing,
     /// What requests consumed.
     pub usage: Usage,
+    /// Statements of accounts.
+    pub statements: Statements,
     /// Voices that accounts have made.
     pub voices: Voices,
     /// Batches as they stand.
@@ -138,6 +141,7 @@ pub(crate) struct Inner {
     pub(crate) admin_log: AdminLog,
     pub(crate) billing: Billing,
     pub(crate) usage: Usage,
+    pub(crate) statements: Statements,
     pub(crate) voices: Voices,
     pub(crate) batch_rows: BatchRows,
     pub(crate) delivery_log: DeliveryLog,
@@ -181,6 +185,7 @@ impl App {
             admin_log: parts.admin_log,
             billing: parts.billing,
             usage: parts.usage,
+            statements: parts.statements,
             voices: parts.voices,
             batch_rows: parts.batch_rows,
             delivery_log: parts.delivery_log,

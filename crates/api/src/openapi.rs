@@ -1,6 +1,7 @@
 //! Holds: the description of the API, generated from the handlers and from the table of inference calls.
 
 mod bodies;
+mod money;
 mod whole;
 
 use utoipa::{

@@ -23,8 +23,8 @@ use crate::{
     openai::{batches as openai_batches, files, videos},
     openapi::{self as description},
     v1::{
-        alerts, batches, credits, images, keys, messages, models, topup, upstreams, usage, users, video, voices,
-        webhooks,
+        alerts, batches, credits, images, keys, messages, models, statements, topup, upstreams, usage, users, video,
+        voices, webhooks,
     },
 };
 
@@ -50,6 +50,8 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(usage::summary::summary),
         routes!(usage::by_model::by_model),
         routes!(usage::timeseries::timeseries),
+        routes!(statements::list::list),
+        routes!(statements::show::show),
         routes!(topup::history::history),
         routes!(alerts::show, alerts::set),
         routes!(credits::change::change),

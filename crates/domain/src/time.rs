@@ -122,6 +122,17 @@ impl Month {
         self.0
     }
 
+    /// From its text, `2026-11`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (year, month) = text.split_once('-')?;
+        let number = |text: &str, digits| match text.len() == digits && text.bytes().all(|b| b.is_ascii_digit()) {
+            true => text.parse::<i64>().ok(),
+            false => None,
+        };
+        let month = number(month, 2).filter(|month| (1..=12).contains(month))?;
+        Some(Self(number(year, 4)?.saturating_mul(12).saturating_add(month - 1)))
+    }
+
     /// The month after this one.
     #[must_use]
     pub const fn next(self) -> Self {
@@ -134,6 +145,13 @@ impl Month {
         let year = i32::try_from(self.0.div_euclid(12)).ok();
         let date = month.zip(year).and_then(|(month, year)| time::Date::from_calendar_date(year, month, 1).ok());
         date.map_or(Timestamp(0), |date| Timestamp::from_seconds(date.midnight().assume_utc().unix_timestamp()))
+    }
+}
+
+/// `2026-11`.
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.0.div_euclid(12), self.0.rem_euclid(12) + 1)
     }
 }
 
@@ -150,6 +168,10 @@ mod tests {
         assert_eq!(first.minute().index() - last.minute().index(), 1);
         assert_eq!(last.minute().end(), first);
         assert_eq!(last.month().next().start(), first);
+        assert_eq!((last.month().to_string().as_str(), Month::parse("2026-12")), ("2026-12", Some(last.month())));
+        for wrong in ["", "2026", "2026-00", "2026-13", "2026-1", "26-01", "+026-01", "2026-01-01", "2026-é"] {
+            assert_eq!(Month::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

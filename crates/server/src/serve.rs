@@ -106,6 +106,11 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);
+    let statements = store.statements();
+    sweeps.add("statements could not be added up", move || {
+        let statements = statements.clone();
+        async move { statements.keep_up(World.now()).await }
+    });
     if config.server.roles.worker {
         let parts = WorkerParts {
             gateway: gateway.clone(),
@@ -222,6 +227,7 @@ fn api_parts(
         admin_log: store.admin_log(),
         billing,
         usage: store.usage(),
+        statements: store.statements(),
         voices: store.voices(),
         batch_rows: store.batch_rows(),
         delivery_log: store.delivery_log(),

@@ -7,7 +7,7 @@ use batchin_db::{Db, OpenError, Options, Outage};
 use crate::{
     Accounts, AdminLog, Agreement, Alerts, Answers, AutoTopups, Balances, BatchRows, Chores, Claims, Credit,
     DeliveryLog, Deposits, Drains, Endings, FileRows, FilmClaims, FilmRows, Inbox, Keys, Ledger, Nodes, Openings,
-    Outbox, Prices, Purses, StoreError, Topups, Usage, Voices, schema::MIGRATIONS,
+    Outbox, Prices, Purses, Statements, StoreError, Topups, Usage, Voices, schema::MIGRATIONS,
 };
 
 /// All that is remembered. Held by the server, which gives each part the handles that it needs; they are cheap to clone.
@@ -51,6 +51,7 @@ handles! {
     outbox: Outbox,
     delivery_log: DeliveryLog,
     usage: Usage,
+    statements: Statements,
     answers: Answers,
     voices: Voices,
     file_rows: FileRows,

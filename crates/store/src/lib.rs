@@ -7,8 +7,8 @@
 //! chain_state, deposit, topup, account, purse, lease; rows of one table in the order of their keys.
 //!
 //! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `outbox`,
-//! `alerts`, `money`, `inference`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of several
-//! parts meet in `commit` and above.
+//! `alerts`, `money`, `inference`, `statements`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of
+//! several parts meet in `statements`, in `commit` and above.
 
 mod accounts;
 mod agreement;
@@ -27,6 +27,7 @@ mod nodes;
 mod outbox;
 mod queue;
 mod schema;
+mod statements;
 mod stored;
 mod waking;
 
@@ -85,4 +86,7 @@ pub use queue::openings::{CreateBatchError, NewBatch, NewTask, NewTasks};
 pub use queue::task_ends::{BlobRange, StoredResult, TaskEnd, TaskError, TaskFinish};
 pub use queue::waiting::{MoneyWait, Unpaid, WAITS_FOR_CAP};
 pub use queue::{BatchRows, Chores, Claims, Endings, Openings};
+pub use statements::{
+    PaymentLinks, Statement, StatementHolder, StatementMonth, StatementMovement, StatementUsage, Statements,
+};
 pub use waking::{WAITS_FOR_BALANCE, WAITS_FOR_BUDGET};

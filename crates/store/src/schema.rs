@@ -23,4 +23,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0017_money_in.sql"),
     include_str!("schema/0018_deposits.sql"),
     include_str!("schema/0019_auto_topup.sql"),
+    include_str!("schema/0020_statements.sql"),
 ];

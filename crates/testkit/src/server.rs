@@ -320,6 +320,7 @@ impl TestServer {
             admin_log: store.admin_log(),
             billing: billing.clone(),
             usage: store.usage(),
+            statements: store.statements(),
             voices: store.voices(),
             batch_rows: store.batch_rows(),
             delivery_log: store.delivery_log(),

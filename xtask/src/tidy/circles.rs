@@ -25,6 +25,7 @@ const ORDERS: &[(&str, &[&str])] = &[(
         "money",
         "outbox",
         "inference",
+        "statements",
         "files",
         "file_claims",
         "queue",

@@ -19,7 +19,8 @@ const NAME: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u00
 /// Whole hours or days from `1h` to `7d`.
 const WINDOW: &str = r"^(0*([1-9]|[1-9][0-9]|1[0-5][0-9]|16[0-8])h|0*[1-7]d)$";
 /// A public receiver.
-const WEBHOOK: &str = r"^https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\.){1,3}[a-z]{2,10}(/[a-zA-Z0-9/_.-]*)?$";
+pub(super) const WEBHOOK: &str =
+    r"^https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\.){1,3}[a-z]{2,10}(/[a-zA-Z0-9/_.-]*)?$";
 /// The last amount that fits the ledger, in cents.
 const MAX_CENTS: u64 = 922_337_203_685;
 
@@ -79,26 +80,6 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("EstimateOfFile", closed(&["input_file_id"], json!({ "input_file_id": file_id(), "priority": priority() }))),
         ("UploadFile", upload()),
         ("CreateVoice", create_voice()),
-        (
-            "SetAlerts",
-            closed(
-                &[],
-                json!({ "webhook_url": { "type": ["string", "null"], "pattern": WEBHOOK },
-                "balance_low_cents": cents("Told once the balance falls below this; null or 0: never."),
-                "budget_threshold_percent": { "type": ["integer", "null"], "minimum": 1, "maximum": 100 } }),
-            ),
-        ),
-        ("ChangeCredit", change_credit()),
-        (
-            "SetAutoTopup",
-            closed(
-                &["enabled"],
-                json!({ "enabled": { "type": "boolean" },
-            "threshold_cents": cents("Paid once the balance is below this."), "amount_cents": whole_cents(),
-            "monthly_ceiling_cents": cents("At most so much in a calendar month, UTC.") }),
-            ),
-        ),
-        ("CreateCheckout", closed(&["amount_cents"], json!({ "amount_cents": whole_cents() }))),
         ("CreateVideo", of_model(openai_video(), inference(CallKind::Video).model)),
         ("CountTokensRequest", of_model(counted(), inference(CallKind::Messages).model)),
     ];
@@ -112,7 +93,7 @@ pub(super) fn email() -> Value {
 }
 
 /// An object that takes these members alone.
-fn closed(required: &[&str], properties: Value) -> Value {
+pub(super) fn closed(required: &[&str], properties: Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
 }
 
@@ -146,7 +127,7 @@ fn update_user() -> Value {
 }
 
 /// What an amount may be that a client sends.
-fn cents(description: &str) -> Value {
+pub(super) fn cents(description: &str) -> Value {
     json!({ "type": ["number", "null"], "minimum": 0, "maximum": MAX_CENTS, "multipleOf": 1e-7,
         "description": description, "examples": [500] })
 }
@@ -164,23 +145,6 @@ fn key_fields(is_change: bool) -> Value {
         fields["is_active"] = json!({ "type": ["boolean", "null"] });
     }
     fields
-}
-
-fn change_credit() -> Value {
-    let given = "Above 0 it is given, below 0 taken back.";
-    closed(
-        &["amount_cents", "reason"],
-        json!({ "email": email(), "account_id": { "type": "string", "format": "uuid" },
-            "amount_cents": { "type": "number", "description": given, "examples": [500] },
-            "reason": { "type": "string", "minLength": 1, "maxLength": 500 },
-            "reference": { "type": ["string", "null"], "maxLength": 500, "description": "The same reference is booked once." },
-            "reverses": { "type": ["string", "null"], "format": "uuid", "description": "The grant that is taken back." } }),
-    )
-}
-
-fn whole_cents() -> Value {
-    json!({ "type": "integer", "minimum": 1, "maximum": 99_999_999, "examples": [2_500],
-        "description": "Whole US cents; the operator says how few and how many." })
 }
 
 fn create_voice() -> Value {

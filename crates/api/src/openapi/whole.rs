@@ -6,7 +6,7 @@ use batchin_openai::SoundFormat;
 use serde_json::{Map, Value, json};
 use utoipa::IntoResponses as _;
 
-use super::bodies;
+use super::{bodies, money};
 use crate::inference::Refusals;
 
 /// Methods of a path.
@@ -18,7 +18,7 @@ const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 /// The description as it is given out, of what was generated from the handlers.
 pub(crate) fn complete(mut whole: Value) -> Value {
-    for (name, schema) in bodies::schemas() {
+    for (name, schema) in bodies::schemas().into_iter().chain(money::schemas()) {
         whole["components"]["schemas"][name] = schema;
     }
     let mut described = whole["paths"].take();

@@ -7,6 +7,7 @@ pub(crate) mod images;
 pub(crate) mod keys;
 pub(crate) mod messages;
 pub(crate) mod models;
+pub(crate) mod statements;
 pub(crate) mod topup;
 pub(crate) mod upstreams;
 pub(crate) mod usage;

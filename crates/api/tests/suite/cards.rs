@@ -4,7 +4,7 @@ use std::{collections::HashMap, future::Future, pin::pin, task::Poll, time::Dura
 
 use batchin_domain::Clock as _;
 use batchin_testkit::{
-    Backend, Reply, TestServer, both,
+    Backend, Reply, ServerBuilder, TestServer, both,
     sim::stripe::{DisputeEnd, FakeStripe, SignedEvent, StripeFault, stripe_signature},
 };
 use http::Method;
@@ -28,15 +28,18 @@ fn told(reply: &Reply, member: &str) -> String {
     reply.json()["error"][member].as_str().unwrap_or_default().to_owned()
 }
 
-struct Shop {
-    stripe: FakeStripe,
-    server: TestServer,
+pub(crate) struct Shop {
+    pub(crate) stripe: FakeStripe,
+    pub(crate) server: TestServer,
 }
 
 impl Shop {
     async fn open(backend: Backend) -> Self {
+        Self::of(TestServer::start().on(backend).with_balance("0")).await
+    }
+
+    pub(crate) async fn of(builder: ServerBuilder) -> Self {
         let stripe = FakeStripe::start(0).await.unwrap();
-        let builder = TestServer::start().on(backend).with_balance("0");
         let server = builder.with_stripe(&stripe.base_url()).await;
         let shop = Self { stripe, server };
         shop.keep_time();
@@ -48,7 +51,7 @@ impl Shop {
         self.stripe.set_now(self.server.clock.now().seconds());
     }
 
-    fn pass(&self, time: Duration) {
+    pub(crate) fn pass(&self, time: Duration) {
         self.server.clock.advance(time);
         self.keep_time();
     }
@@ -57,7 +60,7 @@ impl Shop {
         self.server.post(CHECKOUT, json!({ "amount_cents": cents })).await
     }
 
-    async fn paid(&self, cents: u32) -> (String, String) {
+    pub(crate) async fn paid(&self, cents: u32) -> (String, String) {
         let session = self.checkout(cents).await.ok()["session_id"].as_str().unwrap().to_owned();
         let payment = self.stripe.pay(&session).unwrap();
         (session, payment)
@@ -69,7 +72,7 @@ impl Shop {
     }
 
     /// Delivers everything so far, and deals with it.
-    async fn hear(&self) {
+    pub(crate) async fn hear(&self) {
         for event in self.stripe.webhooks() {
             assert_eq!(self.deliver(&event).await, OK);
         }
@@ -84,11 +87,11 @@ impl Shop {
         self.server.balance().await.nanos() / NANOS_PER_CENT
     }
 
-    async fn history(&self) -> Vec<Value> {
+    pub(crate) async fn history(&self) -> Vec<Value> {
         self.server.get("/v1/topup/history").await.ok().as_array().unwrap().clone()
     }
 
-    async fn clean(&self) {
+    pub(crate) async fn clean(&self) {
         let report = self.server.store.check().await.unwrap();
         assert_eq!(report.faults, []);
     }

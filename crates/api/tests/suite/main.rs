@@ -36,6 +36,7 @@ mod pictures;
 mod rerank;
 mod retold;
 mod speech;
+mod statements;
 mod tiers;
 mod transcripts;
 mod upstreams;
