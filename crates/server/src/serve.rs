@@ -91,18 +91,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         .with_webhook_targets(config.webhooks.targets.clone())
         .with_open_limits(config.batches.open);
     let films = Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), config.films);
-    let parts = BillingParts {
-        topups: store.topups(),
-        inbox: store.inbox(),
-        deposits: store.deposits(),
-        auto: store.auto_topups(),
-        clock: Arc::new(World),
-        ids: Arc::new(World),
-        tasks: groups.beside.clone(),
-        stripe: config.stripe.clone(),
-        usdc: config.usdc.clone(),
-    };
-    let billing = Billing::new(parts).context("money in")?;
+    let billing = open_billing(&config, &store, &groups)?;
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);
@@ -186,6 +175,21 @@ async fn start_gateway(
     let gateway = Gateway::new(parts, config.server.gateway);
     gateway.follow_drains().await.context("the drained model servers")?;
     Ok(gateway)
+}
+
+fn open_billing(config: &Config, store: &Store, groups: &Groups) -> Result<Billing> {
+    let parts = BillingParts {
+        topups: store.topups(),
+        inbox: store.inbox(),
+        deposits: store.deposits(),
+        auto: store.auto_topups(),
+        clock: Arc::new(World),
+        ids: Arc::new(World),
+        tasks: groups.beside.clone(),
+        stripe: config.stripe.clone(),
+        usdc: config.usdc.clone(),
+    };
+    Billing::new(parts).context("money in")
 }
 
 fn api_parts(

@@ -299,14 +299,12 @@ impl TestServer {
         let webhooks = Webhooks::open(store.outbox(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
         let films =
             Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), FilmsOptions::default());
+        let billing = money::billing(&store, &clock, &groups[1], (builder.stripe.clone(), builder.usdc.clone()));
         if builder.worker {
             Maker::start(film_parts(&store, &gateway, &blobs), &films, &groups[0]);
             let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: RETENTION };
             Worker::start(worker_parts(&store, &gateway, (&blobs, &files)), &batches, options, &groups[0]);
             deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
-        }
-        let billing = money::billing(&store, &clock, &groups[1], (builder.stripe.clone(), builder.usdc.clone()));
-        if builder.worker {
             billing.start(Pace::default(), &groups[0]);
         }
         let stopping = CancellationToken::new();
