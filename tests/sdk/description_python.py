@@ -52,6 +52,16 @@ expected-statuses = ["200", "400", "401", "403", "404", "405", "409", "413", "41
 include-path-regex = "^/v1/audio/|/v1/video|/v1/images/|^/v1/batches$"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "401", "403", "404", "409"]
+
+# Nobody pays by card here, and what is not Stripe's is refused whatever it says; a ceiling may be below its amount.
+[[operations]]
+include-path-regex = "^/v1/topup/(stripe|auto)|^/v1/webhooks/stripe$"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "400", "401", "403", "404", "409", "503"]
+[operations.checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "405", "409", "413", "415", "429", "503"]
+[operations.checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", "503"]
 """
 
 # Cases of one call in each phase.

@@ -192,6 +192,9 @@ fn complete_parameter(path: &str, parameter: &mut Value) {
         ("/v1/webhooks/deliveries", "status") => json!({ "enum": ["pending", "delivered", "failed", "off"] }),
         (_, "purpose") => json!({ "enum": batchin_domain::FilePurpose::ALL.map(batchin_domain::FilePurpose::name) }),
         (_, "order") => json!({ "enum": ["asc", "desc"] }),
+        ("/v1/statements/{month}", "month") => {
+            json!({ "pattern": r"^20[0-9]{2}-(0[1-9]|1[0-2])(\.(json|csv|pdf))?$" })
+        }
         (_, "interval") => json!({ "enum": ["minute", "hour", "day"] }),
         (_, "model") => json!({ "minLength": 1, "pattern": r"^[^\u0000]+$" }),
         (_, "email") => bodies::email(),

@@ -28,7 +28,7 @@ both! {
         let server = TestServer::start().on(backend).await;
         let made = register(&server, user(" Eve@Example.com ")).await.ok();
         let id = made["id"].clone();
-        let expected = json!({ "id": id, "email": "eve@example.com", "name": "Eve", "credit_balance_cents": 0 });
+        let expected = json!({ "id": id, "email": "eve@example.com", "name": "Eve", "credit_balance_cents": 0, "frozen": false });
         assert_eq!(made, expected);
 
         let session = login(&server, "EVE@example.com", PASSWORD).await.ok();

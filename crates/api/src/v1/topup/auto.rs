@@ -135,7 +135,7 @@ fn wish(body: &[u8]) -> Result<AutoWish, ApiError> {
         amount: sum("amount_cents")?,
         ceiling: sum("monthly_ceiling_cents")?,
     };
-    if wish.ceiling < wish.amount {
+    if enabled && wish.ceiling < wish.amount {
         let message = "`monthly_ceiling_cents` is below `amount_cents`, so that nothing could ever be paid.";
         return Err(ApiError::invalid("monthly_ceiling_cents", message));
     }
