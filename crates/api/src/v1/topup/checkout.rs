@@ -52,8 +52,8 @@ pub(crate) async fn checkout(
     let (parts, body) = request.into_parts();
     let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
     let fields = Fields::parse(&body, &["amount_cents"])?;
-    let Some(amount) = fields.optional_cents("amount_cents")? else {
-        return Err(ApiError::invalid("amount_cents", "`amount_cents` is missing; send a whole number of US cents."));
+    let Some(amount) = fields.optional_cents("amount_cents")?.filter(|amount| !amount.is_zero()) else {
+        return Err(ApiError::invalid("amount_cents", "`amount_cents` must be a whole number of US cents above 0."));
     };
     let creation =
         Creation { account: caller.account, route: "/v1/topup/stripe/checkout", body: &body, keep: Keep::Answer };
