@@ -7,7 +7,7 @@ use batchin_domain::AccountId;
 use batchin_openai::Code;
 use batchin_shares::{NoShare, Share, ShareLimits, Shares};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header::CONTENT_LENGTH};
+use http::{HeaderMap, Request, header::CONTENT_LENGTH, request::Parts};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
@@ -107,6 +107,17 @@ impl Allowance<'_> {
         }
         .map_err(|why| Fault::NoMemory(self.holder, why))
     }
+}
+
+/// A request's head, and its body if that has at most `limit` bytes.
+pub(crate) async fn received(
+    memory: &Allowance<'_>,
+    request: Request<Body>,
+    limit: usize,
+) -> Result<(Parts, Bytes), ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = read(memory, &parts.headers, body, limit).await?;
+    Ok((parts, body))
 }
 
 /// The body, if it has at most `limit` bytes.

@@ -73,9 +73,8 @@ pub(crate) async fn create_batch(
     caller: AccountCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body =
-        body::read(&app.bodies.of(caller.account), &parts.headers, body, app.settings.max_inline_batch_bytes).await?;
+    let (parts, body) =
+        body::received(&app.bodies.of(caller.account), request, app.settings.max_inline_batch_bytes).await?;
     if names_file(&body) {
         return of_body(app, caller, &parts.headers, body).await;
     }

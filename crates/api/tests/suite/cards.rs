@@ -1,10 +1,10 @@
 //! Holds: payments by card, against a fake Stripe: what is paid is credited, what goes back is taken, once.
 
-use std::{collections::HashMap, future::Future, pin::pin, task::Poll, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use batchin_domain::Clock as _;
 use batchin_testkit::{
-    Backend, Reply, ServerBuilder, TestServer, both,
+    Backend, Reply, ServerBuilder, TestServer, both, left_after,
     sim::stripe::{DisputeEnd, FakeStripe, SignedEvent, StripeFault, stripe_signature},
 };
 use http::Method;
@@ -95,20 +95,6 @@ impl Shop {
         let report = self.server.store.check().await.unwrap();
         assert_eq!(report.faults, []);
     }
-}
-
-/// Polls a future so often, and leaves it there as a process does that dies.
-async fn left_after(polls: usize, work: impl Future<Output = Result<bool, batchin_store::StoreError>>) {
-    let mut work = pin!(work);
-    let mut left = polls;
-    std::future::poll_fn(|cx| {
-        if left == 0 || work.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        left -= 1;
-        Poll::Pending
-    })
-    .await;
 }
 
 both! {

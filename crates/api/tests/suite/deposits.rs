@@ -1,10 +1,10 @@
 //! Holds: payments in USDC on a real chain: what is final is credited once, what goes with its block is taken back.
 
-use std::{collections::HashMap, future::Future, pin::pin, task::Poll};
+use std::collections::HashMap;
 
 use batchin_billing::Looked;
 use batchin_testkit::{
-    Backend, TestServer, both,
+    Backend, TestServer, both, left_after,
     money::{CHAIN_ID, CONFIRMATIONS, bridged, usdc},
     sim::chain::{Anvil, Fault, Liar},
 };
@@ -72,20 +72,6 @@ impl Till {
     async fn clean(&self) {
         assert_eq!(self.server.store.check().await.unwrap().faults, []);
     }
-}
-
-/// Polls a future so often, and leaves it there as a process does that dies.
-async fn left_after(polls: usize, work: impl Future) {
-    let mut work = pin!(work);
-    let mut left = polls;
-    std::future::poll_fn(|cx| {
-        if left == 0 || work.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        left -= 1;
-        Poll::Pending
-    })
-    .await;
 }
 
 both! {

@@ -75,8 +75,7 @@ pub(crate) async fn create(
     caller: AccountCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     of_body(app, caller, &parts.headers, body).await
 }
 

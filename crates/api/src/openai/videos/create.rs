@@ -52,8 +52,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let InferenceCaller(caller) = caller;
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let wish = asked(&parts.headers, body).await?.wish()?;
     // Two forms of one request have different boundaries.
     let same = json!([wish.model, wish.prompt, wish.seconds, format!("{:?}", wish.shape)]).to_string();

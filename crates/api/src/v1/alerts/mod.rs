@@ -69,8 +69,7 @@ pub(crate) async fn set(
     caller: ManagingCaller,
     request: Request,
 ) -> Result<Json<Alerts>, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (_, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let fields = Fields::parse(&body, &["webhook_url", "balance_low_cents", "budget_threshold_percent"])?;
     let url = fields.optional_text("webhook_url")?;
     if let Some(url) = &url {

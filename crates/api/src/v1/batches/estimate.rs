@@ -57,9 +57,8 @@ pub(crate) async fn estimate(
     caller: AccountCaller,
     request: Request,
 ) -> Result<Json<BatchEstimate>, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body =
-        body::read(&app.bodies.of(caller.account), &parts.headers, body, app.settings.max_inline_batch_bytes).await?;
+    let (_, body) =
+        body::received(&app.bodies.of(caller.account), request, app.settings.max_inline_batch_bytes).await?;
     let estimate = match of_file(&body) {
         Some(fields) => {
             let fields = fields?;

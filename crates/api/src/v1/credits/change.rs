@@ -111,8 +111,7 @@ pub(crate) async fn change(
     caller: AdminCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let wanted = Wanted::parse(&body)?;
     let creation = Creation { account: caller.account, route: "/v1/admin/credits", body: &body, keep: Keep::Answer };
     once(&app, &parts.headers, creation, |_| book(app.clone(), caller, wanted)).await

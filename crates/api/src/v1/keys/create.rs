@@ -82,8 +82,7 @@ pub(crate) async fn create(
     caller: ManagingCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let wanted = Wanted::parse(&body, app.settings.default_rate_limit_rpm)?;
     let creation = Creation { account: caller.account, route: "/v1/keys", body: &body, keep: Keep::Nothing };
     once(&app, &parts.headers, creation, |_| make(app.clone(), caller, wanted)).await

@@ -59,8 +59,7 @@ pub(crate) async fn update(
     request: Request,
 ) -> Result<Json<KeyObject>, ApiError> {
     let id: KeyId = id.id("key")?;
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (_, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let change = parse(&body, app.settings.default_rate_limit_rpm)?;
     app.accounts.update_key(caller.account, id, change).await?;
     let keys = app.accounts.keys(caller.account, app.now()).await?;

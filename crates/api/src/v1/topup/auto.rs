@@ -109,8 +109,7 @@ pub(crate) async fn set(
     caller: ManagingCaller,
     request: Request,
 ) -> Result<Json<AutoTopupObject>, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (_, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let wish = wish(&body)?;
     app.billing.set_auto_topup(caller.account, &wish).await?;
     Ok(Json(app.billing.auto_topup(caller.account).await?.into()))
@@ -153,8 +152,7 @@ pub(crate) async fn setup(
     caller: ManagingCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let creation = Creation { account: caller.account, route: "/v1/topup/auto/setup", body: &body, keep: Keep::Answer };
     let (shared, account) = (app.clone(), caller.account);
     once(&app, &parts.headers, creation, |_| async move {

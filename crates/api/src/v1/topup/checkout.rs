@@ -49,8 +49,7 @@ pub(crate) async fn checkout(
     caller: AccountCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let fields = Fields::parse(&body, &["amount_cents"])?;
     let Some(amount) = fields.optional_cents("amount_cents")?.filter(|amount| !amount.is_zero()) else {
         return Err(ApiError::invalid("amount_cents", "`amount_cents` must be a whole number of US cents above 0."));

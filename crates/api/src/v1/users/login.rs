@@ -58,8 +58,7 @@ pub(crate) async fn login(
     caller: InternalCaller<Open>,
     request: Request,
 ) -> Result<Json<LoggedIn>, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.at(caller.origin.address), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (_, body) = body::received(&app.bodies.at(caller.origin.address), request, MAX_BODY_BYTES).await?;
     let fields = Fields::parse(&body, &["email", "password"])?;
     let wanted = Login {
         email: contact::email(&fields.text("email")?).map_err(|fault| contact_fault("email", fault))?,

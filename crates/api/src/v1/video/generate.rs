@@ -50,8 +50,7 @@ pub(crate) async fn generate(
     request: Request,
 ) -> Result<Response, ApiError> {
     let InferenceCaller(caller) = caller;
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let creation = Creation { account: caller.account, route: "/v1/video/generate", body: &body, keep: Keep::Answer };
     let work = |scope| create(app.clone(), caller.clone(), body.clone(), scope);
     once(&app, &parts.headers, creation, work).await

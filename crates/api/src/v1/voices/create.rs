@@ -75,8 +75,7 @@ pub(crate) async fn create(
     caller: AccountCaller,
     request: Request,
 ) -> Result<(StatusCode, Json<VoiceObject>), ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let said = match boundary(&parts.headers) {
         Some(boundary) => of_form(body, boundary).await?,
         None => of_json(&body)?,

@@ -44,8 +44,7 @@ pub(crate) async fn rotate(
     caller: ManagingCaller,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let creation = Creation { account: caller.account, route: "/v1/webhooks/secret", body: &body, keep: Keep::Nothing };
     once(&app, &parts.headers, creation, |_| make(app.clone(), caller.account)).await
 }
