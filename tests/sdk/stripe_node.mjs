@@ -46,6 +46,7 @@ const order = {
   mode: "payment",
   success_url: "https://example.org/",
   client_reference_id: "from-node",
+  metadata: { batchin_topup: "from-node" },
   line_items: [{ quantity: 1, price_data: { currency: "usd", unit_amount: 99_999_999, product_data: { name: "Credit" } } }],
 };
 await stripe.checkout.sessions.create(order, { idempotencyKey: "node-1" });

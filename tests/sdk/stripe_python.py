@@ -70,6 +70,7 @@ order = {
     "mode": "payment",
     "success_url": "https://example.org/",
     "client_reference_id": "from-python",
+    "metadata": {"batchin_topup": "from-python"},
     "line_items": [
         {"quantity": 1, "price_data": {"currency": "usd", "unit_amount": 99_999_999, "product_data": {"name": "Credit"}}}
     ],

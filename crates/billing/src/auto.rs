@@ -1,24 +1,21 @@
 //! Holds: payments that are made by themselves, by a card that was saved for it.
 
-use batchin_domain::{AccountId, Timestamp, TopupStatus};
-use batchin_store::{AutoTopup, AutoWish, SavedForAuto, StoreError, TopupDetails, TopupKey, TopupRow};
-use batchin_stripe::{Checkout, CheckoutStatus, Customer, Mode, NewCharge, NewSetup};
-use std::{error::Error, time::Duration};
+use std::error::Error;
+
+use batchin_domain::AccountId;
+use batchin_store::{AutoTopup, AutoWish, SavedForAuto, StoreError, TopupKey};
+use batchin_stripe::{Checkout, CheckoutStatus, Customer, Mode, NewSetup};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
     Billing, CheckoutError, OpenedCheckout,
-    billing::Cards,
     options::{CURRENCY, OPEN_LOOK, cents_of},
-    reading::{Comes, Snapshot, comes_to},
-    reconcile::ReconcileError,
+    reconcile::Named,
 };
 
 /// Accounts whose payments are begun in one look.
 const AT_ONCE: u32 = 32;
-/// Under one Idempotency-Key Stripe charges once for a day; an hour of that is left alone.
-const KEY_LIFE: Duration = Duration::from_secs(23 * 3_600);
 
 impl Billing {
     /// How it stands with an account's payments by themselves; `None`: nothing was ever asked for.
@@ -90,57 +87,11 @@ impl Billing {
             any = true;
             batchin_faults::point("topup.due");
             info!(topup = %id, %account, "a balance is low: a payment is made by its owner's wish");
-            if let Err(cause) = self.reconcile(TopupKey::Id(id)).await {
-                // Whether it was charged is found out under the same key, when it is due.
+            if let Err(cause) = self.reconcile(TopupKey::Id(id), Named::default()).await {
+                // Whether it was charged is found out when it is due.
                 warn!(topup = %id, error = &cause as &dyn Error, "a payment by itself may not be made");
             }
         }
         Ok(any)
     }
-
-    /// Charges the saved card of a payment that was begun, or hears what became of that: under its key Stripe does it once.
-    pub(crate) async fn charge(&self, cards: &Cards, topup: &TopupRow) -> Result<Option<Comes>, ReconcileError> {
-        let failed = |why: &str, payment: Option<String>| {
-            let details = TopupDetails { failure: Some(why.to_owned()), payment, ..TopupDetails::default() };
-            Some(Comes { status: TopupStatus::Failed, entries: Vec::new(), details, alarms: Vec::new() })
-        };
-        let (Some(customer), Some(method), Some(amount)) = (&topup.customer, &topup.method, cents_of(topup.amount))
-        else {
-            return Ok(failed("no_payment_method", None));
-        };
-        if is_over(topup.created_at, self.now()) {
-            let mut comes = failed("outcome_unknown", None);
-            if let Some(comes) = &mut comes {
-                comes.alarms.push("it is not known whether a saved card was charged");
-            }
-            return Ok(comes);
-        }
-        let asked = NewCharge {
-            topup: topup.id.uuid().to_string(),
-            amount,
-            currency: CURRENCY.to_owned(),
-            customer: customer.clone(),
-            payment_method: method.clone(),
-            description: cards.options.product.clone(),
-        };
-        match cards.stripe.charge_saved(&asked).await {
-            Ok(payment) => {
-                batchin_faults::point("topup.charged");
-                let snapshot =
-                    Snapshot { checkout: None, payment: Some(payment), refunds: Vec::new(), disputes: Vec::new() };
-                Ok(Some(comes_to(topup, &snapshot, cards.options.is_live(), || self.ids().uuid())))
-            }
-            Err(cause) => match cause.refusal() {
-                Some(refusal) => {
-                    let word = refusal.decline_code.clone().or_else(|| refusal.code.clone());
-                    Ok(failed(word.as_deref().unwrap_or("refused"), refusal.payment_intent.clone()))
-                }
-                None => Err(cause.into()),
-            },
-        }
-    }
-}
-
-fn is_over(created_at: Timestamp, now: Timestamp) -> bool {
-    now.since(created_at) > KEY_LIFE
 }

@@ -126,14 +126,22 @@ impl Billing {
 
     /// What Stripe surely has not opened is over; anything else is looked for later.
     async fn not_opened(&self, id: TopupId, cause: &StripeError) -> CheckoutError {
-        let Some(refusal) = cause.refusal() else {
-            warn!(topup = %id, error = cause as &dyn std::error::Error, "a checkout may not be open");
-            return CheckoutError::Unavailable;
+        let (why, told) = match cause.refusal() {
+            Some(refusal) => {
+                error!(topup = %id, error = %refusal, "Stripe refused to open a checkout");
+                ("refused", CheckoutError::Refused)
+            }
+            None => {
+                warn!(topup = %id, error = cause as &dyn std::error::Error, "a checkout could not be opened");
+                ("unavailable", CheckoutError::Unavailable)
+            }
         };
-        error!(topup = %id, error = %refusal, "Stripe refused to open a checkout");
-        let details = TopupDetails { failure: Some("refused".to_owned()), ..TopupDetails::default() };
+        if !cause.outcome_known() {
+            return told;
+        }
+        let details = TopupDetails { failure: Some(why.to_owned()), ..TopupDetails::default() };
         match self.note(id, TopupStatus::Failed, details).await {
-            Ok(()) => CheckoutError::Refused,
+            Ok(()) => told,
             Err(cause) => CheckoutError::Store(cause),
         }
     }

@@ -8,6 +8,7 @@ mod auto;
 mod billing;
 mod catch_up;
 mod chains;
+mod charge;
 mod checkout;
 mod intake;
 mod options;

@@ -38,7 +38,7 @@ pub struct ProbedEndpoint {
 /// Whether Stripe answers to the key. `Some(true)`: with real money; `None` where the key does not tell.
 pub async fn probe_stripe(options: &StripeOptions, now: Timestamp) -> Result<Option<bool>, StripeProbeError> {
     let stripe = Stripe::new(options.client.clone()).map_err(|_| StripeProbeError::Unavailable)?;
-    match stripe.events(now.seconds()).await {
+    match stripe.events(now.seconds()..=now.seconds(), None).await {
         Ok(_) => Ok(options.is_live()),
         Err(StripeError::Refused(refusal)) if refusal.status == UNKNOWN_KEY => Err(StripeProbeError::UnknownKey),
         Err(StripeError::Refused(refusal)) if refusal.status == MAY_NOT => Err(StripeProbeError::MayNot),

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::options::{CURRENCY, amount_of};
 
 /// Everything that Stripe says of a payment, read one after the other.
+#[derive(Default)]
 pub(crate) struct Snapshot {
     pub(crate) checkout: Option<Checkout>,
     pub(crate) payment: Option<Payment>,
@@ -20,13 +21,22 @@ pub(crate) struct Snapshot {
 }
 
 /// What it comes to.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Comes {
     pub(crate) status: TopupStatus,
     pub(crate) entries: Vec<Entry>,
     pub(crate) details: TopupDetails,
     /// What an operator has to see to: nothing is booked for it.
     pub(crate) alarms: Vec<&'static str>,
+    /// There is nothing more to be read of it.
+    pub(crate) is_last: bool,
+}
+
+impl Comes {
+    /// It stands so, and no money moves.
+    pub(crate) const fn only(status: TopupStatus, details: TopupDetails) -> Self {
+        Self { status, entries: Vec::new(), details, alarms: Vec::new(), is_last: false }
+    }
 }
 
 /// What a payment's state comes to, by the references and ids of its movements.
@@ -39,20 +49,20 @@ pub(crate) fn comes_to(
     let mut details = details_of(snapshot);
     let verdict = verdict(topup, snapshot, is_live);
     let mut comes = match verdict {
-        Verdict::Open => Comes { status: TopupStatus::Pending, entries: Vec::new(), details, alarms: Vec::new() },
-        Verdict::Expired => Comes { status: TopupStatus::Expired, entries: Vec::new(), details, alarms: Vec::new() },
+        Verdict::Open => Comes::only(TopupStatus::Pending, details),
+        Verdict::Expired => Comes::only(TopupStatus::Expired, details),
         Verdict::Failed(why) => {
             details.failure = Some(why.to_owned());
-            Comes { status: TopupStatus::Failed, entries: Vec::new(), details, alarms: Vec::new() }
+            Comes::only(TopupStatus::Failed, details)
         }
         // Money came, or may have, and not as it was asked for: a person must look.
         Verdict::Odd(why) => {
             details.failure = Some(why.to_owned());
-            Comes { status: TopupStatus::Failed, entries: Vec::new(), details, alarms: vec![why] }
+            Comes { alarms: vec![why], ..Comes::only(TopupStatus::Failed, details) }
         }
         Verdict::Paid(reference) => {
             let (entries, alarms) = movements(topup.amount, &reference, snapshot, &mut fresh);
-            Comes { status: TopupStatus::Completed, entries, details, alarms }
+            Comes { entries, alarms, ..Comes::only(TopupStatus::Completed, details) }
         }
     };
     // What was credited stays credited, whatever a session says of itself later.
@@ -76,8 +86,9 @@ enum Verdict {
 
 fn verdict(topup: &TopupRow, snapshot: &Snapshot, is_live: Option<bool>) -> Verdict {
     let Some(checkout) = &snapshot.checkout else { return of_payment(topup, snapshot.payment.as_ref(), is_live) };
-    if checkout.client_reference_id.as_deref() != Some(&*topup.id.uuid().to_string()) || checkout.mode != Mode::Payment
-    {
+    let name = topup.id.uuid().to_string();
+    let names = [&checkout.topup, &checkout.client_reference_id];
+    if checkout.mode != Mode::Payment || names.iter().any(|named| named.as_deref() != Some(&*name)) {
         return Verdict::Odd("foreign_session");
     }
     match (&checkout.payment_status, &checkout.status) {
@@ -93,12 +104,15 @@ fn verdict(topup: &TopupRow, snapshot: &Snapshot, is_live: Option<bool>) -> Verd
                 Verdict::Paid(format!("stripe:{}", checkout.id))
             }
         }
+        // Whoever made the page cheaper at Stripe has to say what was bought.
+        (PaymentStatus::NoPaymentRequired, CheckoutStatus::Complete) => Verdict::Odd("nothing_to_pay"),
         (_, CheckoutStatus::Expired) => Verdict::Expired,
         // Through, and the money is under way, or did not come.
         (_, CheckoutStatus::Complete) => match snapshot.payment.as_ref().map(|payment| &payment.status) {
             Some(PaymentIntentStatus::Canceled | PaymentIntentStatus::RequiresPaymentMethod) => {
                 Verdict::Failed("payment_failed")
             }
+            Some(PaymentIntentStatus::RequiresCapture) => Verdict::Odd("not_captured"),
             _ => Verdict::Open,
         },
         (_, CheckoutStatus::Open | CheckoutStatus::Other(_)) => Verdict::Open,
@@ -126,6 +140,7 @@ fn of_payment(topup: &TopupRow, payment: Option<&Payment>, is_live: Option<bool>
         PaymentIntentStatus::Canceled
         | PaymentIntentStatus::RequiresPaymentMethod
         | PaymentIntentStatus::RequiresAction => Verdict::Failed("card_declined"),
+        PaymentIntentStatus::RequiresCapture => Verdict::Odd("not_captured"),
         _ => Verdict::Open,
     }
 }

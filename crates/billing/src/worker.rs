@@ -14,7 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
-use crate::{Billing, billing::Cards, reconcile::ReconcileError};
+use crate::{
+    Billing,
+    billing::Cards,
+    reconcile::{Named, ReconcileError, pause},
+};
 
 /// Reports and payments that are taken at once.
 const AT_ONCE: u32 = 32;
@@ -61,15 +65,34 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(billing: Billing, pace: Pace, tasks: &Tasks) {
+        let lister = Self { billing: billing.clone(), pace };
+        // Reading a long list holds nobody up.
+        tasks.spawn("stripe_events", |stop| lister.list(stop));
         let worker = Self { billing, pace };
         tasks.spawn("billing", |stop| worker.run(stop));
+    }
+
+    async fn list(self, stop: CancellationToken) {
+        let Some(cards) = self.billing.cards() else { return };
+        loop {
+            match stop.run_until_cancelled(self.billing.catch_up(cards, self.pace.catch_up)).await {
+                None => return,
+                Some(Ok(true)) => cards.bell.notify_one(),
+                Some(Ok(false)) => {}
+                Some(Err(cause)) => {
+                    warn!(error = &cause as &dyn Error, "what Stripe lists could not be stored");
+                }
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(self.pace.look)).await.is_none() {
+                return;
+            }
+        }
     }
 
     async fn run(self, stop: CancellationToken) {
         let Some(cards) = self.billing.cards() else { return };
         loop {
-            let dealt = stop.run_until_cancelled(self.billing.look(self.pace.catch_up)).await;
-            let more = match dealt {
+            let more = match stop.run_until_cancelled(self.billing.deal_with_due(cards)).await {
                 None => return,
                 Some(Ok(more)) => more,
                 Some(Err(cause)) => {
@@ -94,21 +117,31 @@ impl Billing {
     /// ago than `catch_up`; whether there may be more.
     pub async fn look(&self, catch_up: Duration) -> Result<bool, StoreError> {
         let Some(cards) = self.cards() else { return Ok(false) };
+        Ok(self.deal_with_due(cards).await? | self.catch_up(cards, catch_up).await?)
+    }
+
+    async fn deal_with_due(&self, cards: &Cards) -> Result<bool, StoreError> {
         let now = self.now();
         let events = self.inbox().due_events(now, now.after(CLAIM), AT_ONCE).await?;
-        let topups = self.topups().due_topups(now, now.after(CLAIM), AT_ONCE).await?;
+        // One that cannot be read is due again after the pause of one that brings nothing new.
+        let topups = self.topups().due_topups(now, |checks| now.after(pause(checks)), AT_ONCE).await?;
         let mut more = !events.is_empty() || !topups.is_empty();
         for event in events {
             self.deal(cards, event).await?;
         }
         for topup in topups {
-            if let Err(cause) = self.reconcile(TopupKey::Id(topup.id)).await {
-                // It is due again once the claim has passed.
-                debug!(topup = %topup.id, error = &cause as &dyn Error, "a payment could not be looked at");
+            match self.reconcile(TopupKey::Id(topup.id), Named::default()).await {
+                Ok(_) => {}
+                Err(ReconcileError::Stripe(StripeError::Refused(refusal))) => {
+                    counter!("batchin_money_alarms_total", "what" => "stripe_refuses").increment(1);
+                    error!(topup = %topup.id, error = %refusal, "Stripe refuses to tell of a payment, or to charge for it");
+                }
+                Err(cause) => {
+                    debug!(topup = %topup.id, error = &cause as &dyn Error, "a payment could not be looked at");
+                }
             }
         }
         more |= self.top_up_low().await?;
-        more |= self.catch_up(cards, catch_up).await?;
         Ok(more)
     }
 
@@ -143,7 +176,7 @@ impl Billing {
         let Ok(event) = Event::parse(due.body.as_bytes()) else { return Ok("unreadable") };
         let status = match &event.subject {
             Subject::None => return Ok("not ours"),
-            Subject::Checkout(session) => match self.reconcile(TopupKey::Session(session)).await? {
+            Subject::Checkout(session) => match self.reconcile(TopupKey::Session(session), Named::default()).await? {
                 Some(status) => Some(status),
                 None => self.by_session(cards, session).await?,
             },
@@ -165,20 +198,20 @@ impl Billing {
         if self.take_setup(&checkout).await? {
             return Ok(Some(TopupStatus::Completed));
         }
-        self.by_name(checkout.client_reference_id.as_deref()).await
+        self.by_name(checkout.topup.as_deref(), Named { session: Some(session), payment: None }).await
     }
 
     async fn by_payment(&self, cards: &Cards, payment: &str) -> Result<Option<TopupStatus>, DealError> {
-        if let Some(status) = self.reconcile(TopupKey::Payment(payment)).await? {
+        if let Some(status) = self.reconcile(TopupKey::Payment(payment), Named::default()).await? {
             return Ok(Some(status));
         }
-        let Some(payment) = missing(cards.stripe.payment(payment).await)? else { return Ok(None) };
-        self.by_name(payment.topup.as_deref()).await
+        let Some(read) = missing(cards.stripe.payment(payment).await)? else { return Ok(None) };
+        self.by_name(read.topup.as_deref(), Named { session: None, payment: Some(payment) }).await
     }
 
-    async fn by_name(&self, name: Option<&str>) -> Result<Option<TopupStatus>, DealError> {
+    async fn by_name(&self, name: Option<&str>, named: Named<'_>) -> Result<Option<TopupStatus>, DealError> {
         let Some(id) = name.and_then(|name| Uuid::try_parse(name).ok()) else { return Ok(None) };
-        Ok(self.reconcile(TopupKey::Id(TopupId::new(id))).await?)
+        Ok(self.reconcile(TopupKey::Id(TopupId::new(id)), named).await?)
     }
 }
 

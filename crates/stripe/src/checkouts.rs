@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use crate::{
     charges::Card,
-    client::{Stripe, path_of},
+    client::{Stripe, is_id, path_of},
     failure::StripeError,
     form::Form,
     members::{Members, Missing},
@@ -234,19 +234,30 @@ impl Stripe {
         Ok(Checkout::of(Members::of(&answered))?)
     }
 
-    /// The newest session with this reference (a top-up's id, or a setup's) among those made between two times, in seconds
-    /// since 1970; it is not expanded. More than ten thousand sessions before it are [`StripeError::TooMany`].
+    /// The newest session of a top-up among those made between two times, in seconds since 1970; it is not expanded. More than
+    /// ten thousand sessions before it are [`StripeError::TooMany`].
     pub async fn find_checkout(
         &self,
-        reference: &str,
+        topup: &str,
         created: RangeInclusive<i64>,
     ) -> Result<Option<Checkout>, StripeError> {
         let query =
             || Form::new().with_number("created[gte]", *created.start()).with_number("created[lte]", *created.end());
+        // The reference alone can be anybody's: whoever has a payment link can write one into its address.
         let pick = |session: Members<'_>| {
-            let is_it = session.text("client_reference_id").as_deref() == Some(reference);
+            let is_it = session.within("metadata").text(TOPUP).as_deref() == Some(topup);
             Ok(is_it.then(|| Checkout::of(session)).transpose()?)
         };
+        self.walk("/v1/checkout/sessions", query, MAX_SESSIONS, pick).await
+    }
+
+    /// The session in which a payment intent is paid, by its id; it is not expanded.
+    pub async fn checkout_of(&self, payment_intent: &str) -> Result<Option<Checkout>, StripeError> {
+        if !is_id(payment_intent) {
+            return Err(StripeError::NoId);
+        }
+        let query = || Form::new().with("payment_intent", payment_intent);
+        let pick = |session: Members<'_>| Ok(Some(Checkout::of(session)?));
         self.walk("/v1/checkout/sessions", query, MAX_SESSIONS, pick).await
     }
 }

@@ -23,10 +23,11 @@ pub const STRIPE_VERSION: &str = "2026-10-28.endive";
 /// Stripe answers most calls within a second or two, a charge within ten.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Most bytes of an answer: a page of a hundred sessions is half of it.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Most bytes of an answer: a page of a hundred sessions is half a mebibyte, and a dispute's evidence, of which events have all,
+/// comes to as much.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// Objects in a page, the most that Stripe has.
-const PAGE: usize = 100;
+const PAGE: i64 = 100;
 /// Longest id; Stripe promises 255.
 const MAX_ID_BYTES: usize = 255;
 
@@ -131,30 +132,47 @@ impl Stripe {
         most: usize,
         mut pick: impl FnMut(Members<'_>) -> Result<Option<T>, StripeError>,
     ) -> Result<Option<T>, StripeError> {
-        let (mut after, mut seen) = (None::<String>, 0);
+        let (mut after, mut seen, mut found) = (None::<String>, 0, None);
         loop {
-            let page = query().with_number("limit", PAGE as i64).with_some("starting_after", after.as_deref());
-            let answered = self.get(path, page).await?;
-            let list = Members::of(&answered);
-            let has_more = list.needed_flag("has_more")?;
-            let mut last = None;
-            for object in list.list("data") {
+            let each = |object: Members<'_>| {
+                if found.is_some() {
+                    return Ok(());
+                }
                 seen += 1;
                 if seen > most {
                     return Err(StripeError::TooMany { most });
                 }
-                if let Some(found) = pick(object)? {
-                    return Ok(Some(found));
-                }
-                last = Some(object.needed_text("id")?);
+                found = pick(object)?;
+                Ok(())
+            };
+            after = self.page(path, (query(), PAGE), after.as_deref(), each).await?;
+            if found.is_some() || after.is_none() {
+                return Ok(found);
             }
-            if !has_more {
-                return Ok(None);
-            }
-            if last.is_none() || last == after {
-                return Err(StripeError::Unreadable { what: "a page without objects says that there are more" });
-            }
-            after = last;
+        }
+    }
+
+    /// One page of a list, of at most so many objects, newest first: what the next page begins after, if there is one.
+    pub(crate) async fn page(
+        &self,
+        path: &str,
+        (query, size): (Form, i64),
+        after: Option<&str>,
+        mut each: impl FnMut(Members<'_>) -> Result<(), StripeError>,
+    ) -> Result<Option<String>, StripeError> {
+        let query = query.with_number("limit", size).with_some("starting_after", after);
+        let answered = self.get(path, query).await?;
+        let list = Members::of(&answered);
+        let has_more = list.needed_flag("has_more")?;
+        let mut last = None;
+        for object in list.list("data") {
+            each(object)?;
+            last = Some(object.needed_text("id")?);
+        }
+        match last {
+            _ if !has_more => Ok(None),
+            Some(last) if Some(&*last) != after => Ok(Some(last)),
+            _ => Err(StripeError::Unreadable { what: "a page without objects says that there are more" }),
         }
     }
 }
@@ -209,7 +227,7 @@ async fn read(mut response: Response) -> Result<Vec<u8>, StripeError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(StripeError::of_transport)? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(StripeError::Unreadable { what: "longer than a mebibyte" });
+            return Err(StripeError::Unreadable { what: "longer than any answer of Stripe's" });
         }
         body.extend_from_slice(&chunk);
     }

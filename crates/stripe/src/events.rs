@@ -1,5 +1,7 @@
 //! Holds: what an event says that must be read anew. An event is never believed beyond that.
 
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
 use crate::{
@@ -10,8 +12,8 @@ use crate::{
     words::words,
 };
 
-/// Most events that are listed at once.
-const MAX_EVENTS: usize = 10_000;
+/// Events in a page. A dispute's has all its evidence, up to half a mebibyte.
+const PAGE: i64 = 25;
 /// The events that are listed: all that name something to be read anew.
 const LISTED: [EventKind; 16] = [
     EventKind::CheckoutCompleted,
@@ -111,6 +113,15 @@ pub struct ListedEvent {
     pub body: String,
 }
 
+/// A page of Stripe's list of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPage {
+    /// Newest first.
+    pub events: Vec<ListedEvent>,
+    /// What the next page begins after; nothing where this is the last.
+    pub next: Option<String>,
+}
+
 /// What was signed is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadEvent {
@@ -143,24 +154,23 @@ impl Event {
 }
 
 impl Stripe {
-    /// Events since a time in seconds since 1970 that name something to be read anew, newest first. Stripe lists those of thirty
-    /// days. More than ten thousand are [`StripeError::TooMany`].
-    pub async fn events(&self, since: i64) -> Result<Vec<ListedEvent>, StripeError> {
-        let query = || {
-            let form = Form::new().with_number("created[gte]", since);
-            LISTED.iter().fold(form, |form, kind| form.with("types[]", kind.as_str()))
-        };
+    /// A page of the events between two times, in seconds since 1970, that name something to be read anew, newest first; the
+    /// first page, or the one behind [`EventPage::next`]. Stripe lists those of thirty days.
+    pub async fn events(&self, created: RangeInclusive<i64>, after: Option<&str>) -> Result<EventPage, StripeError> {
+        let times =
+            Form::new().with_number("created[gte]", *created.start()).with_number("created[lte]", *created.end());
+        let query = LISTED.iter().fold(times, |form, kind| form.with("types[]", kind.as_str()));
         let mut events = Vec::new();
-        let pick = |event: Members<'_>| {
+        let each = |event: Members<'_>| {
             events.push(ListedEvent {
                 id: event.needed_text("id")?,
                 kind: event.needed_text("type")?,
                 body: event.json(),
             });
-            Ok(None::<()>)
+            Ok(())
         };
-        self.walk("/v1/events", query, MAX_EVENTS, pick).await?;
-        Ok(events)
+        let next = self.page("/v1/events", (query, PAGE), after, each).await?;
+        Ok(EventPage { events, next })
     }
 }
 

@@ -20,7 +20,7 @@ mod words;
 pub use charges::{Card, Charge};
 pub use checkouts::{Address, Buyer, Checkout, CheckoutStatus, Invoice, Mode, PaymentStatus, SavedMethod, TaxId};
 pub use client::{API_BASE, BuildError, DEFAULT_TIMEOUT, Options, STRIPE_VERSION, Stripe};
-pub use events::{BadEvent, Event, EventKind, ListedEvent, Subject};
+pub use events::{BadEvent, Event, EventKind, EventPage, ListedEvent, Subject};
 pub use failure::{Refusal, RefusalKind, StripeError};
 pub use new_checkout::{Customer, NewCheckout, NewSetup};
 pub use payments::{NewCharge, Payment, PaymentFault, PaymentIntentStatus};

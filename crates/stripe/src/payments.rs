@@ -1,13 +1,18 @@
 //! Holds: payment intents: reading one, and charging a saved payment method.
 
+use std::ops::RangeInclusive;
+
 use crate::{
     charges::Charge,
-    client::{Stripe, path_of},
+    client::{Stripe, is_id, path_of},
     failure::StripeError,
     form::Form,
     members::{Members, Missing},
     words::words,
 };
+
+/// Most payment intents of one customer that are looked through for one.
+const MAX_PAYMENTS: usize = 1_000;
 
 /// The member of Stripe's metadata that names the top-up.
 pub(crate) const TOPUP: &str = "batchin_topup";
@@ -137,6 +142,28 @@ impl Stripe {
         let answered =
             self.get(&path_of("payment_intents", id)?, Form::new().with("expand[]", "latest_charge")).await?;
         Ok(Payment::of(Members::of(&answered))?)
+    }
+
+    /// The payment intent of a top-up among those of a customer made between two times, in seconds since 1970; its charge is not
+    /// there in full. More than a thousand of the customer are [`StripeError::TooMany`].
+    pub async fn find_payment(
+        &self,
+        topup: &str,
+        customer: &str,
+        created: RangeInclusive<i64>,
+    ) -> Result<Option<Payment>, StripeError> {
+        if !is_id(customer) {
+            return Err(StripeError::NoId);
+        }
+        let query = || {
+            let form = Form::new().with("customer", customer);
+            form.with_number("created[gte]", *created.start()).with_number("created[lte]", *created.end())
+        };
+        let pick = |payment: Members<'_>| {
+            let is_it = payment.within("metadata").text(TOPUP).as_deref() == Some(topup);
+            Ok(is_it.then(|| Payment::of(payment)).transpose()?)
+        };
+        self.walk("/v1/payment_intents", query, MAX_PAYMENTS, pick).await
     }
 
     /// Reads a charge, which names its payment intent: for events that name the charge alone.

@@ -54,6 +54,11 @@ impl Shop {
         self.look().await;
     }
 
+    fn pass(&self, time: Duration) {
+        self.server.clock.advance(time);
+        self.stripe.set_now(self.server.clock.now().seconds());
+    }
+
     async fn look(&self) {
         while self.server.billing.look(CATCH_UP).await.unwrap() {}
     }
@@ -127,21 +132,95 @@ both! {
     }
 
     async fn a_charge_whose_answer_was_lost_is_made_once(backend) {
-        for fault in [StripeFault::BrokenAfterCommit, StripeFault::Error(503), StripeFault::Busy(1)] {
+        // What was done is found in the customer's list; what was not is done the next time.
+        for (fault, at_once) in [(StripeFault::BrokenAfterCommit, 1_000), (StripeFault::Error(503), 0), (StripeFault::Busy(1), 0)] {
             let shop = Shop::open(backend, "0").await;
             shop.save().await;
             shop.stripe.fail("POST", "/payment_intents", fault);
             shop.wish(500, 1_000, 100_000).await;
             shop.look().await;
             let before = shop.cents().await;
-            shop.server.clock.advance(Duration::from_secs(600));
-            shop.stripe.set_now(shop.server.clock.now().seconds());
+            shop.pass(Duration::from_secs(600));
             shop.look().await;
-            assert_eq!((before, shop.cents().await), (0, 1_000));
+            assert_eq!((before, shop.cents().await), (at_once, 1_000));
             shop.hear().await;
             assert_eq!(shop.cents().await, 1_000);
             shop.clean().await;
         }
+    }
+
+    async fn a_card_that_was_charged_though_stripe_says_that_it_failed_is_credited(backend) {
+        // Under its key the failure is told for a day; the list of the customer's payments, a report and the key's end tell more.
+        let shop = Shop::open(backend, "0").await;
+        shop.save().await;
+        shop.stripe.fail("POST", "/payment_intents", StripeFault::ErrorAfterCommit);
+        shop.wish(500, 1_000, 100_000).await;
+        shop.look().await;
+        assert_eq!((shop.cents().await, shop.charges()), (1_000, 1), "found in the list");
+        shop.clean().await;
+
+        let shop = Shop::open(backend, "0").await;
+        shop.save().await;
+        shop.stripe.fail("POST", "/payment_intents", StripeFault::ErrorAfterCommit);
+        shop.stripe.fail("GET", "/payment_intents", StripeFault::Error(500));
+        shop.wish(500, 1_000, 100_000).await;
+        shop.look().await;
+        assert_eq!(shop.cents().await, 0);
+        shop.hear().await;
+        assert_eq!((shop.cents().await, shop.charges()), (1_000, 1), "reported");
+        shop.clean().await;
+
+        let shop = Shop::open(backend, "0").await;
+        shop.save().await;
+        shop.stripe.fail("POST", "/payment_intents", StripeFault::ErrorAfterCommit);
+        shop.stripe.fail("GET", "/payment_intents", StripeFault::Error(500));
+        shop.wish(500, 1_000, 100_000).await;
+        shop.look().await;
+        shop.pass(Duration::from_secs(26 * 3_600));
+        assert!(shop.server.billing.look(Duration::from_secs(30 * 24 * 3_600)).await.unwrap());
+        assert_eq!((shop.cents().await, shop.charges()), (1_000, 1), "found after the key's end");
+        shop.clean().await;
+    }
+
+    async fn what_is_wrong_with_the_key_is_no_refusal_of_the_card(backend) {
+        let shop = Shop::open(backend, "0").await;
+        shop.save().await;
+        for status in [401, 403, 400] {
+            shop.stripe.fail("POST", "/payment_intents", StripeFault::Error(status));
+            shop.wish(500, 1_000, 100_000).await;
+            shop.look().await;
+            assert_eq!((shop.cents().await, &shop.shown().await["status"]), (0, &json!("active")), "{status}");
+            shop.pass(Duration::from_secs(2 * 3_600));
+        }
+        shop.look().await;
+        assert_eq!(shop.cents().await, 1_000);
+        shop.clean().await;
+
+        // A charge that never came about is given up with its key.
+        let shop = Shop::open(backend, "0").await;
+        shop.save().await;
+        shop.stripe.fail("POST", "/payment_intents", StripeFault::Error(503));
+        shop.wish(500, 1_000, 100_000).await;
+        shop.look().await;
+        shop.pass(Duration::from_secs(26 * 3_600));
+        shop.look().await;
+        assert_eq!((shop.cents().await, shop.charges()), (0, 1));
+        assert_eq!(shop.shown().await["stopped_by"], "not_charged");
+        shop.clean().await;
+    }
+
+    async fn what_was_paid_back_is_not_charged_again(backend) {
+        let shop = Shop::open(backend, "0").await;
+        shop.wish(500, 1_000, 100_000).await;
+        shop.save().await;
+        assert_eq!(shop.cents().await, 1_000);
+        let paid = shop.stripe.webhooks().iter().rev().find(|event| event.kind == "payment_intent.succeeded").unwrap().body.clone();
+        let paid: Value = serde_json::from_str(&paid).unwrap();
+        shop.stripe.refund(paid["data"]["object"]["id"].as_str().unwrap(), 1_000, false).unwrap();
+        shop.hear().await;
+        assert_eq!((shop.cents().await, shop.charges()), (0, 1));
+        assert_eq!(shop.shown().await["stopped_by"], "refunded");
+        shop.clean().await;
     }
 
     async fn wishes_that_make_no_sense_are_refused(backend) {

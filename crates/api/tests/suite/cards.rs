@@ -198,6 +198,50 @@ both! {
         shop.clean().await;
     }
 
+    async fn what_the_ledger_refuses_keeps_nothing_else_from_being_booked(backend) {
+        let shop = Shop::open(backend).await;
+        let (_, payment) = shop.paid(1_000).await;
+        let first = shop.stripe.refund(&payment, 100, false).unwrap();
+        shop.hear().await;
+        assert_eq!(shop.cents().await, 900);
+        // A refund is never another amount; a second one is booked all the same.
+        shop.stripe.lie(&first, "amount", json!(300));
+        shop.stripe.refund(&payment, 200, false).unwrap();
+        shop.hear().await;
+        assert_eq!(shop.cents().await, 700);
+        shop.stripe.tell_the_truth();
+        shop.pass(LATER);
+        shop.hear().await;
+        assert_eq!(shop.cents().await, 700);
+        shop.clean().await;
+    }
+
+    async fn a_long_list_of_reports_is_read_to_its_end(backend) {
+        let shop = Shop::open(backend).await;
+        // Days in which no report came, of which one had more than a page.
+        let mut expected = 0;
+        for day in 0..3 {
+            for _ in 0..if day == 1 { 15 } else { 1 } {
+                shop.paid(100).await;
+                expected += 100;
+            }
+            shop.pass(Duration::from_secs(20 * 3_600));
+        }
+        // Sessions are not looked at by themselves before their reports are.
+        shop.stripe.fail("GET", "/events", StripeFault::Busy(1));
+        shop.look().await;
+        shop.pass(Duration::from_secs(130));
+        shop.look().await;
+        assert_eq!(shop.cents().await, expected);
+        let read = |from: usize| shop.stripe.requests()[from..].iter().filter(|call| call.path.starts_with("/v1/events?")).count();
+        let before = shop.stripe.requests().len();
+        assert!(read(0) > 10, "in stretches");
+        shop.pass(Duration::from_secs(310));
+        shop.look().await;
+        assert_eq!(read(before), 1, "and no more of it again");
+        shop.clean().await;
+    }
+
     async fn a_report_that_is_not_stripes_is_refused_and_not_stored(backend) {
         let shop = Shop::open(backend).await;
         shop.paid(1_000).await;

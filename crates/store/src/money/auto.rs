@@ -53,10 +53,11 @@ pub struct SavedForAuto {
     pub shown: Option<String>,
 }
 
-/// The accounts of which one payment is due: enabled, with a method, below the threshold, none under way, and below the ceiling
-/// of this month with one more.
+/// The accounts of which one payment is due: enabled, with a method, below the threshold, able to spend, none under way, and below
+/// the ceiling of this month with one more.
 const DUE: &str = "t.enabled AND t.method IS NOT NULL AND t.customer IS NOT NULL AND t.stopped IS NULL \
-     AND a.posted_credit - a.posted_debit < t.threshold \
+     AND a.posted_credit - a.posted_debit < t.threshold AND NOT a.frozen \
+     AND NOT EXISTS (SELECT 1 FROM app_user u WHERE u.id = t.account_id AND u.disabled) \
      AND NOT EXISTS (SELECT 1 FROM topup p WHERE p.account_id = t.account_id AND p.source = {automatic} AND p.status IN (0, 1)) \
      AND t.amount + coalesce((SELECT CAST(sum(p.amount) AS bigint) FROM topup p WHERE p.account_id = t.account_id \
      AND p.source = {automatic} AND p.status = {completed} AND p.created_at >= $1), 0) <= t.ceiling";

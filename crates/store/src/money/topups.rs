@@ -4,7 +4,7 @@
 //! that are not there yet, each under a reference of its own. So it does not matter how often, in what order and by whom it
 //! is read. A reading that began before another one was written is refused by the payment's version.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use batchin_db::{Rerun, Row, Value, WriteTx, exactly, retried};
 use batchin_domain::{
@@ -25,6 +25,8 @@ use crate::{
 const TOPUP: &str = "topup";
 /// Payments that an account can have open at once: each is a page at Stripe.
 const MAX_OPEN: i64 = 50;
+/// One of which it is not known whether its page was opened counts for so long: while Stripe is ill, none is.
+const UNKNOWN_COUNTS: Duration = Duration::from_secs(3_600);
 
 /// A payment to be asked for.
 #[derive(Clone, Debug)]
@@ -206,8 +208,16 @@ impl Topups {
             if lock_account(&tx, new.account).await?.is_none() {
                 return Ok(Err(OpenTopupError::NoAccount));
             }
-            let sql = "SELECT count(*) AS n FROM topup WHERE account_id = $1 AND status IN (0, 1) AND id <> $2";
-            let open = tx.one(sql, [new.account.uuid().into(), new.id.uuid().into()]).await?;
+            let sql = "SELECT count(*) AS n FROM topup WHERE account_id = $1 AND id <> $2 \
+                       AND (status = $3 OR (status = $4 AND created_at > $5))";
+            let values = [
+                new.account.uuid().into(),
+                new.id.uuid().into(),
+                TopupStatus::Pending.code().into(),
+                TopupStatus::Created.code().into(),
+                new.now.before(UNKNOWN_COUNTS).micros().into(),
+            ];
+            let open = tx.one(sql, values).await?;
             if open.map_or(Ok(0), |row| row.get::<i64>("n"))? >= MAX_OPEN {
                 return Ok(Err(OpenTopupError::TooMany { most: MAX_OPEN.unsigned_abs() }));
             }
@@ -249,15 +259,21 @@ impl Topups {
         rows.iter().map(topup_row).collect()
     }
 
-    /// Payments that are to be looked at, at most `limit`; whoever takes them has until `again` for it, and then they are
-    /// anybody's.
-    pub async fn due_topups(&self, now: Timestamp, again: Timestamp, limit: u32) -> Result<Vec<TopupRow>, StoreError> {
+    /// Payments that are to be looked at, at most `limit`; whoever takes them has until `again`, which is made of the number of
+    /// looks so far, and then they are anybody's.
+    pub async fn due_topups(
+        &self,
+        now: Timestamp,
+        again: impl Fn(u64) -> Timestamp,
+        limit: u32,
+    ) -> Result<Vec<TopupRow>, StoreError> {
         // Nearly always there are none.
         let due = format!("SELECT {COLUMNS} FROM topup WHERE due_at <= $1 ORDER BY due_at, id LIMIT $2");
         let rows = self.db.all(due, [now.micros().into(), i64::from(limit).into()]).await?;
         let mut taken = Vec::with_capacity(rows.len());
         for row in rows.iter().map(topup_row) {
             let row = row?;
+            let again = again(row.checks);
             let took = retried(Rerun::Harmless, || async {
                 let tx = self.db.write().await?;
                 let sql = "UPDATE topup SET due_at = $3, checks = checks + 1 WHERE id = $1 AND due_at <= $2";
@@ -362,6 +378,10 @@ async fn book(
     account.book(tx, &bookings).await?;
     alerts::credited(tx, account.id).await?;
     alerts::lowered(tx, account.id, account.standing(), reading.now).await?;
+    if let Some(why) = fresh.iter().find_map(|entry| ends_automatic(entry.movement)) {
+        // The balance is lower now, and whoever took the money back did not mean their card to pay it again.
+        auto::stop(tx, account.id, why).await?;
+    }
     for entry in fresh {
         let about = match entry.movement {
             Movement::Paid | Movement::Deposited => (EventKind::TopupSucceeded, reading.topup.uuid()),
@@ -377,6 +397,24 @@ async fn book(
         tell(tx, account.id, about, reading.now).await?;
     }
     Ok(account.frozen)
+}
+
+/// Why payments by themselves end with a movement: a word.
+const fn ends_automatic(movement: Movement) -> Option<&'static str> {
+    match movement {
+        Movement::Refunded => Some("refunded"),
+        Movement::Disputed => Some("disputed"),
+        Movement::Paid
+        | Movement::RefundFailed
+        | Movement::DisputeWon
+        | Movement::Deposited
+        | Movement::Orphaned
+        | Movement::Grant
+        | Movement::Correction
+        | Movement::Charge
+        | Movement::GiveBack
+        | Movement::Late => None,
+    }
 }
 
 async fn tell(

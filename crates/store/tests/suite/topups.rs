@@ -7,8 +7,8 @@ use batchin_domain::{
     webhook::EventKind,
 };
 use batchin_store::{
-    AlertSettings, CorrectError, CreditGrant, Entry, LeaseOutcome, NewStripeEvent, NewTopup, OpenTopupError, Reading,
-    SettleTopupError, Settlement, TopupDetails, TopupKey,
+    AlertSettings, AutoWish, CorrectError, CreditGrant, Entry, LeaseOutcome, NewStripeEvent, NewTopup, OpenTopupError,
+    Reading, SavedForAuto, SettleTopupError, Settlement, TopupDetails, TopupKey,
 };
 
 use crate::support::{Db, both, nanos, now, units};
@@ -203,7 +203,13 @@ both! {
         credit.grant_credit(grant.clone()).await.unwrap();
         credit.grant_credit(db.grant(account, 500)).await.unwrap();
         let back = |amount| CreditGrant { reverses: Some(grant.id), ..db.grant(account, amount) };
-        credit.correct_credit(back(300)).await.unwrap();
+        let first = CreditGrant { reference: Some("back-1".to_owned()), ..back(300) };
+        assert_eq!(credit.correct_credit(first.clone()).await.unwrap(), first.id);
+        // Asked for again, it is the first one, although so much is not left.
+        let again = CreditGrant { id: TransferId::new(db.id()), ..first.clone() };
+        assert_eq!(credit.correct_credit(again).await.unwrap(), first.id);
+        let elsewhere = CreditGrant { reverses: None, ..first };
+        assert!(matches!(credit.correct_credit(elsewhere).await, Err(CorrectError::ReferenceTaken)));
         assert!(matches!(credit.correct_credit(back(300)).await, Err(CorrectError::NotReversible)));
         credit.correct_credit(back(200)).await.unwrap();
         let nobodys = CreditGrant { reverses: Some(TransferId::new(db.id())), ..db.grant(account, 1) };
@@ -215,6 +221,48 @@ both! {
         told.sort_unstable();
         assert_eq!(told, [("credit.granted", Some(500)), ("credit.granted", Some(500)), ("credit.taken_back", Some(200)), ("credit.taken_back", Some(300))]);
         db.assert_clean().await;
+    }
+
+    async fn a_bank_may_take_back_what_was_refunded_already(db) {
+        let account = db.account(0).await;
+        let (topup, reference) = paid(db, account, 1_000).await;
+        let entries = vec![
+            entry(db, &reference, Movement::Paid, 1_000, None),
+            entry(db, "re_1", Movement::Refunded, 1_000, Some(&reference)),
+            entry(db, "dp_1", Movement::Disputed, 1_000, Some(&reference)),
+        ];
+        db.store.topups().settle_topup(&reading(db, topup, entries).await).await.unwrap();
+        db.assert_balance(account, -1_000).await;
+        db.assert_clean().await;
+    }
+
+    async fn what_goes_back_ends_payments_by_themselves(db) {
+        let account = db.account(0).await;
+        let auto = db.store.auto_topups();
+        let wish = AutoWish { enabled: true, threshold: nanos(500), amount: nanos(1_000), ceiling: nanos(10_000) };
+        for (kind, word) in [(Movement::Refunded, "refunded"), (Movement::Disputed, "disputed")] {
+            let setup = db.id();
+            auto.note_setup(account, setup, now()).await.unwrap();
+            auto.set_auto_topup(account, &wish, now()).await.unwrap();
+            let saved = SavedForAuto { customer: "cus_1".to_owned(), method: "pm_1".to_owned(), shown: None };
+            auto.save_method(setup, &saved).await.unwrap();
+            assert_eq!(auto.due_accounts(now(), 10).await.unwrap(), [account]);
+            let (topup, reference) = paid(db, account, 1_000).await;
+            assert!(auto.due_accounts(now(), 10).await.unwrap().is_empty());
+            let back = format!("{word}-{reference}");
+            let entries = vec![
+                entry(db, &reference, Movement::Paid, 1_000, None),
+                entry(db, &back, kind, 1_000, Some(&reference)),
+            ];
+            db.store.topups().settle_topup(&reading(db, topup, entries).await).await.unwrap();
+            assert!(auto.due_accounts(now(), 10).await.unwrap().is_empty());
+            assert_eq!(auto.auto_topup(account).await.unwrap().unwrap().stopped.as_deref(), Some(word));
+        }
+        // Said again, it goes on; not for a user who is shut out.
+        auto.set_auto_topup(account, &wish, now()).await.unwrap();
+        assert_eq!(auto.due_accounts(now(), 10).await.unwrap(), [account]);
+        db.store.accounts().set_user_disabled(account, true).await.unwrap();
+        assert!(auto.due_accounts(now(), 10).await.unwrap().is_empty());
     }
 
     async fn an_account_has_so_many_payments_open(db) {
@@ -232,6 +280,9 @@ both! {
         };
         let refused = db.store.topups().open_topup(&new).await;
         assert!(matches!(refused, Err(OpenTopupError::TooMany { most: 50 })));
+        // While Stripe was ill none of them was opened, it seems.
+        let later = NewTopup { now: now().after(Duration::from_secs(3_601)), ..new.clone() };
+        db.store.topups().open_topup(&later).await.unwrap();
         let nobody = NewTopup { account: AccountId::new(db.id()), ..new };
         assert!(matches!(db.store.topups().open_topup(&nobody).await, Err(OpenTopupError::NoAccount)));
     }
@@ -241,10 +292,10 @@ both! {
         let topup = open(db, account, 1).await;
         let later = now().after(Duration::from_secs(60));
         let store = db.store.topups();
-        let taken = store.due_topups(now(), later, 10).await.unwrap();
+        let taken = store.due_topups(now(), |_| later, 10).await.unwrap();
         assert_eq!(taken.iter().map(|one| one.id).collect::<Vec<_>>(), [topup]);
-        assert!(store.due_topups(now(), later, 10).await.unwrap().is_empty());
-        assert_eq!(store.due_topups(later, later.after(Duration::from_secs(60)), 10).await.unwrap().len(), 1);
+        assert!(store.due_topups(now(), |_| later, 10).await.unwrap().is_empty());
+        assert_eq!(store.due_topups(later, |checks| later.after(Duration::from_secs(checks)), 10).await.unwrap().len(), 1);
         let inbox = db.store.inbox();
         let event = |id: &str| NewStripeEvent { id: id.to_owned(), kind: "x".to_owned(), body: "{}".to_owned(), is_due: true };
         inbox.keep_events(&[event("evt_1"), event("evt_2")], now()).await.unwrap();
