@@ -70,15 +70,25 @@ const RULES: &[(&str, &str)] = &[
          WHERE coalesce(t.sum, 0) <> CASE WHEN p.status = {paid_status} THEN p.amount ELSE 0 END",
     ),
     (
-        "of a payment no more goes back than came",
-        "SELECT topup_id AS subject, CAST(0 AS bigint) AS expected, CAST(sum({credited}) AS bigint) AS found \
-         FROM transfer WHERE topup_id IS NOT NULL GROUP BY topup_id HAVING sum({credited}) < 0",
+        // A bank may take back what was refunded already: each way by itself.
+        "of a payment no more goes back in one way than came",
+        "SELECT topup_id AS subject, came AS expected, refunded + disputed + orphaned AS found FROM (SELECT topup_id, \
+         CAST(sum(CASE WHEN movement IN ({paid}, {deposited}) THEN amount ELSE 0 END) AS bigint) AS came, \
+         CAST(sum(CASE movement WHEN {refunded} THEN amount WHEN {refund_failed} THEN -amount ELSE 0 END) AS bigint) AS refunded, \
+         CAST(sum(CASE movement WHEN {disputed} THEN amount WHEN {dispute_won} THEN -amount ELSE 0 END) AS bigint) AS disputed, \
+         CAST(sum(CASE movement WHEN {orphaned} THEN amount ELSE 0 END) AS bigint) AS orphaned \
+         FROM transfer WHERE topup_id IS NOT NULL GROUP BY topup_id) g \
+         WHERE refunded > came OR disputed > came OR orphaned > came OR refunded < 0 OR disputed < 0",
     ),
     (
-        "what takes a movement back takes back one of the same account",
-        "SELECT t.id AS subject, CAST(1 AS bigint) AS expected, CAST(0 AS bigint) AS found FROM transfer t \
+        "what takes a movement back takes back one of its kind, account and payment, and no more than that was",
+        "SELECT t.id AS subject, coalesce(r.amount, 0) AS expected, t.amount AS found FROM transfer t \
          LEFT JOIN transfer r ON r.id = t.reverses WHERE t.reverses IS NOT NULL \
-         AND (r.id IS NULL OR r.account_id <> t.account_id)",
+         AND (r.id IS NULL OR r.account_id <> t.account_id OR t.amount > r.amount \
+         OR (t.topup_id IS NOT NULL AND (r.topup_id IS NULL OR r.topup_id <> t.topup_id)) \
+         OR r.movement <> CASE t.movement WHEN {correction} THEN {grant} WHEN {refunded} THEN {paid} \
+         WHEN {disputed} THEN {paid} WHEN {refund_failed} THEN {refunded} WHEN {dispute_won} THEN {disputed} \
+         WHEN {orphaned} THEN {deposited} ELSE -1 END)",
     ),
     (
         "pending_debit is what nodes have leased",
@@ -210,8 +220,15 @@ impl Store {
         let codes = [
             ("{charge}", Movement::Charge.code()),
             ("{give_back}", Movement::GiveBack.code()),
+            ("{grant}", Movement::Grant.code()),
+            ("{correction}", Movement::Correction.code()),
             ("{paid}", Movement::Paid.code()),
+            ("{refunded}", Movement::Refunded.code()),
+            ("{refund_failed}", Movement::RefundFailed.code()),
+            ("{disputed}", Movement::Disputed.code()),
+            ("{dispute_won}", Movement::DisputeWon.code()),
             ("{deposited}", Movement::Deposited.code()),
+            ("{orphaned}", Movement::Orphaned.code()),
             ("{paid_status}", TopupStatus::Completed.code()),
             ("{balance}", PurseKind::Balance.code()),
             ("{budget}", PurseKind::Budget.code()),

@@ -120,10 +120,9 @@ pub(super) async fn credits(command: &Credits, config: &Config, out: &mut impl W
     let Credits::Grant { email, cents, reason, json } = command;
     let store = super::store(config).await?;
     let user = super::user_of(&store, email).await?;
-    let id = TransferId::new(World.uuid());
     let (Credit::Given(amount) | Credit::TakenBack(amount)) = *cents;
     let grant = CreditGrant {
-        id,
+        id: TransferId::new(World.uuid()),
         account: user.id,
         amount,
         actor: COMMAND_LINE.to_owned(),
@@ -132,20 +131,20 @@ pub(super) async fn credits(command: &Credits, config: &Config, out: &mut impl W
         reverses: None,
         now: super::now(),
     };
-    match cents {
+    let booked = match cents {
         Credit::Given(_) => store.credit().grant_credit(grant).await?,
         Credit::TakenBack(_) => take_back(&store, grant, &user.email).await?,
-    }
+    };
     let balance = store.accounts().user(user.id).await?.context("the user is gone")?.balance.to_cents_text();
     if *json {
-        writeln!(out, "{}", json!({ "id": id.to_string(), "credit_balance_cents": cents_number(&balance)? }))?;
+        writeln!(out, "{}", json!({ "id": booked.to_string(), "credit_balance_cents": cents_number(&balance)? }))?;
     } else {
         writeln!(out, "{} has {balance}¢", user.email)?;
     }
     Ok(Outcome::Done)
 }
 
-async fn take_back(store: &Store, correction: CreditGrant, email: &str) -> Result<()> {
+async fn take_back(store: &Store, correction: CreditGrant, email: &str) -> Result<TransferId> {
     let asked = correction.amount;
     match store.credit().correct_credit(correction).await {
         Err(CorrectError::Insufficient { available }) => bail!(

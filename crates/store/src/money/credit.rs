@@ -2,12 +2,14 @@
 
 use batchin_db::{Rerun, WriteTx, retried};
 use batchin_domain::{AccountId, Amount, Timestamp, TransferId, ledger::Movement};
+use uuid::Uuid;
 
 use crate::{
     Balances, Credit, StoreError, alerts,
     money::{
         admin_log::{LogEntry, append},
         booking::{BookError, Booking, counters, lock_account},
+        history::codes_of_credit,
     },
     stored::stored_amount,
     waking::{WAITS_FOR_BALANCE, wake},
@@ -118,8 +120,9 @@ pub(crate) async fn lock_balance(tx: &WriteTx, account: AccountId) -> Result<Opt
 }
 
 impl Credit {
-    /// Books credit from the operator. The same grant under the same reference again changes nothing and is no error.
-    pub async fn grant_credit(&self, grant: CreditGrant) -> Result<(), GrantError> {
+    /// Books credit from the operator: the movement's name. The same grant under the same reference again changes nothing, is no
+    /// error, and has the name of the first.
+    pub async fn grant_credit(&self, grant: CreditGrant) -> Result<TransferId, GrantError> {
         if grant.amount.is_zero() {
             return Err(GrantError::Nothing);
         }
@@ -128,30 +131,32 @@ impl Credit {
             let Some(mut account) = lock_account(&tx, grant.account).await? else {
                 return Ok(Err(GrantError::NoAccount));
             };
+            match already(&tx, &grant, Movement::Grant).await? {
+                Some(Already::Same(id)) => return Ok(Ok(id)),
+                Some(Already::Other) => return Ok(Err(GrantError::ReferenceTaken)),
+                None => {}
+            }
             match account.book(&tx, &[grant.booking(Movement::Grant)]).await {
                 Ok(()) => {
                     grant.log(&tx, "credit.granted").await?;
                     alerts::credited(&tx, account.id).await?;
-                    tx.commit().await.map(Ok)
+                    tx.commit().await.map(|()| Ok(grant.id))
                 }
                 Err(BookError::Overflow) => Ok(Err(GrantError::Overflow)),
-                Err(BookError::Store(cause)) if cause.is_duplicate() => {
-                    drop(tx);
-                    // The same once more, or this very grant in a commit that went unheard.
-                    let same = self.is_booked(&grant, Movement::Grant).await?;
-                    Ok(if same { Ok(()) } else { Err(GrantError::ReferenceTaken) })
-                }
+                // Of another account, at the same moment.
+                Err(BookError::Store(cause)) if cause.is_duplicate() => Ok(Err(GrantError::ReferenceTaken)),
                 Err(BookError::Store(cause)) => Err(cause),
             }
         });
-        booked.await.map_err(GrantError::Store)??;
+        let id = booked.await.map_err(GrantError::Store)??;
         // The credit stands. Where waking fails, who waits is asked again by and by.
         let _ = wake(&self.db, grant.account, WAITS_FOR_BALANCE, None).await;
-        Ok(())
+        Ok(id)
     }
 
-    /// Takes back credit that was given in error; never what is spent or leased to nodes. The same again changes nothing.
-    pub async fn correct_credit(&self, correction: CreditGrant) -> Result<(), CorrectError> {
+    /// Takes back credit that was given in error; never what is spent or leased to nodes. The movement's name; the same again
+    /// changes nothing and has the name of the first.
+    pub async fn correct_credit(&self, correction: CreditGrant) -> Result<TransferId, CorrectError> {
         if correction.amount.is_zero() {
             return Err(CorrectError::Nothing);
         }
@@ -160,16 +165,14 @@ impl Credit {
             let Some(mut account) = lock_account(&tx, correction.account).await? else {
                 return Ok(Err(CorrectError::NoAccount));
             };
+            match already(&tx, &correction, Movement::Correction).await? {
+                Some(Already::Same(id)) => return Ok(Ok(id)),
+                Some(Already::Other) => return Ok(Err(CorrectError::ReferenceTaken)),
+                None => {}
+            }
             let available = account.counters.available();
             if account.counters.take_back(correction.amount).is_err() {
-                drop(tx);
-                // This very correction may be booked, in a commit that went unheard.
-                let insufficient = CorrectError::Insufficient { available };
-                return Ok(if self.is_booked(&correction, Movement::Correction).await? {
-                    Ok(())
-                } else {
-                    Err(insufficient)
-                });
+                return Ok(Err(CorrectError::Insufficient { available }));
             }
             if !is_reversible(&tx, &correction).await? {
                 return Ok(Err(CorrectError::NotReversible));
@@ -178,43 +181,58 @@ impl Credit {
                 Ok(()) => {
                     correction.log(&tx, "credit.taken_back").await?;
                     alerts::lowered(&tx, account.id, account.standing(), correction.now).await?;
-                    tx.commit().await.map(Ok)
+                    tx.commit().await.map(|()| Ok(correction.id))
                 }
                 Err(BookError::Overflow) => Ok(Err(CorrectError::Insufficient { available })),
-                Err(BookError::Store(cause)) if cause.is_duplicate() => {
-                    drop(tx);
-                    let same = self.is_booked(&correction, Movement::Correction).await?;
-                    Ok(if same { Ok(()) } else { Err(CorrectError::ReferenceTaken) })
-                }
+                // Of another account, at the same moment.
+                Err(BookError::Store(cause)) if cause.is_duplicate() => Ok(Err(CorrectError::ReferenceTaken)),
                 Err(BookError::Store(cause)) => Err(cause),
             }
         });
         booked.await.map_err(CorrectError::Store)?
     }
+}
 
-    /// Whether the movement with this grant's id or reference gave the same account as much.
-    async fn is_booked(&self, grant: &CreditGrant, movement: Movement) -> Result<bool, StoreError> {
-        let sql = "SELECT account_id, amount, movement FROM transfer WHERE id = $1 OR reference = $2";
-        let rows = self.db.all(sql, [grant.id.uuid().into(), grant.reference.clone().into()]).await?;
-        let [row] = rows.as_slice() else { return Ok(false) };
-        let there = (AccountId::new(row.get("account_id")?), stored_amount(row, "transfer", "amount")?);
-        Ok(there == (grant.account, grant.amount) && row.get::<i16>("movement")? == movement.code())
-    }
+/// What has the id or the reference of a movement that is to be booked.
+enum Already {
+    /// The same: asked for twice, or booked in a commit that went unheard.
+    Same(TransferId),
+    /// Something else.
+    Other,
+}
+
+async fn already(tx: &WriteTx, grant: &CreditGrant, movement: Movement) -> Result<Option<Already>, StoreError> {
+    let sql = "SELECT id, account_id, amount, movement, reverses FROM transfer WHERE id = $1 OR reference = $2";
+    let rows = tx.all(sql, [grant.id.uuid().into(), grant.reference.clone().into()]).await?;
+    let row = match rows.as_slice() {
+        [] => return Ok(None),
+        [row] => row,
+        _ => return Ok(Some(Already::Other)),
+    };
+    let there: (Uuid, Amount) = (row.get("account_id")?, stored_amount(row, "transfer", "amount")?);
+    let reverses: Option<Uuid> = row.get("reverses")?;
+    let is_same = there == (grant.account.uuid(), grant.amount)
+        && row.get::<i16>("movement")? == movement.code()
+        && reverses == grant.reverses.map(TransferId::uuid);
+    Ok(Some(if is_same { Already::Same(TransferId::new(row.get("id")?)) } else { Already::Other }))
 }
 
 /// Whether so much is left of the grant that a correction names, if it names one.
 async fn is_reversible(tx: &WriteTx, correction: &CreditGrant) -> Result<bool, StoreError> {
     let Some(reverses) = correction.reverses else { return Ok(true) };
-    let sql = "SELECT amount, (SELECT CAST(coalesce(sum(r.amount), 0) AS bigint) FROM transfer r \
-               WHERE r.account_id = $2 AND r.movement = $4 AND r.reverses = $1) AS gone \
-               FROM transfer WHERE id = $1 AND account_id = $2 AND movement = $3";
+    let sql = format!(
+        "SELECT amount, (SELECT CAST(coalesce(sum(r.amount), 0) AS bigint) FROM transfer r WHERE r.account_id = $2 \
+         AND r.movement IN ({}) AND r.movement = $4 AND r.reverses = $1) AS gone \
+         FROM transfer WHERE id = $1 AND account_id = $2 AND movement = $3",
+        codes_of_credit()
+    );
     let values = [
         reverses.uuid().into(),
         correction.account.uuid().into(),
         Movement::Grant.code().into(),
         Movement::Correction.code().into(),
     ];
-    let Some(row) = tx.one(sql, values).await? else { return Ok(false) };
+    let Some(row) = tx.one(&sql, values).await? else { return Ok(false) };
     let (amount, gone): (i64, i64) = (row.get("amount")?, row.get("gone")?);
     Ok(amount.saturating_sub(gone) >= correction.amount.nanos())
 }

@@ -55,16 +55,20 @@ impl Balances {
 
     /// Movements of an account's credit, newest first.
     pub async fn credits(&self, account: AccountId, limit: u32) -> Result<Vec<Credited>, StoreError> {
-        // Written out, as only so the index of credits, few among many charges, is found.
-        let codes: Vec<String> =
-            Movement::ALL.iter().filter(|one| one.is_of_credit()).map(|one| one.code().to_string()).collect();
         let sql = format!(
             "SELECT id, movement, amount, reference, reason, topup_id, reverses, created_at FROM transfer \
              WHERE account_id = $1 AND movement IN ({}) ORDER BY seq DESC LIMIT $2",
-            codes.join(", ")
+            codes_of_credit()
         );
         self.db.all(sql, [account.uuid().into(), i64::from(limit).into()]).await?.iter().map(credited).collect()
     }
+}
+
+/// The codes of all movements of credit, written out: only so the index of credits, few among many charges, is found.
+pub(crate) fn codes_of_credit() -> String {
+    let codes: Vec<String> =
+        Movement::ALL.iter().filter(|one| one.is_of_credit()).map(|one| one.code().to_string()).collect();
+    codes.join(", ")
 }
 
 fn credited(row: &Row) -> Result<Credited, StoreError> {

@@ -80,7 +80,7 @@ impl Run<'_> {
         let amount = self.amount(400);
         let corrected = self.db.store.credit().correct_credit(self.db.grant(account, amount.nanos())).await;
         match (corrected, self.books.of(account).take_back(amount)) {
-            (Ok(()), Ok(after)) => {
+            (Ok(_), Ok(after)) => {
                 self.books.becomes(account, Ok(after));
                 self.books.moved(Movement::Correction, amount);
             }

@@ -135,13 +135,11 @@ async fn book(app: App, caller: AdminCaller, wanted: Wanted) -> Result<CreditCha
         reverses: wanted.reverses.map(TransferId::new),
         now: app.now(),
     };
-    let (id, amount) = (grant.id, wanted.amount.nanos());
-    let amount = if wanted.is_taken {
-        app.credit.correct_credit(grant).await?;
-        amount.saturating_neg()
+    let amount = wanted.amount.nanos();
+    let (id, amount) = if wanted.is_taken {
+        (app.credit.correct_credit(grant).await?, amount.saturating_neg())
     } else {
-        app.credit.grant_credit(grant).await?;
-        amount
+        (app.credit.grant_credit(grant).await?, amount)
     };
     let balance = app.balances.standing(user.id).await?.balance;
     Ok(CreditChange {
