@@ -43,7 +43,8 @@ pub(crate) struct AutoTopupObject {
     /// The card that pays, as far as it may be shown; null until one is saved.
     #[schema(required = true, example = "visa 4242")]
     payment_method: Option<String>,
-    /// `off`, `needs_payment_method`, `active`, or `stopped` after a refusal, until a card is saved or this is set again.
+    /// `off`, `needs_payment_method`, `active`, or `stopped` after a refusal, refund or dispute, until a card is saved or this is set
+    /// again.
     #[schema(example = "active")]
     status: &'static str,
     /// Why it is stopped, in a word.
