@@ -25,6 +25,7 @@ const EDGES: &[Edges] = &[
     Edges { name: "batch-cli", may_import: &["settings", "domain"] },
     Edges { name: "media", may_import: &[] },
     Edges { name: "evm", may_import: &[] },
+    Edges { name: "receipts", may_import: &[] },
     Edges { name: "scheduler", may_import: &["domain"] },
     Edges { name: "db", may_import: &[] },
     Edges { name: "store", may_import: &["db", "domain", "faults", "tasks"] },
