@@ -118,6 +118,10 @@ id!(
     TopupId
 );
 id!(
+    /// An entry of the audit log.
+    AuditId
+);
+id!(
     /// A server process's lasting identity; it survives restarts.
     NodeId
 );

@@ -5,7 +5,7 @@ use std::path::Path;
 use batchin_db::{Db, OpenError, Options, Outage};
 
 use crate::{
-    Accounts, AdminLog, Agreement, Alerts, Answers, AutoTopups, Balances, BatchRows, Chores, Claims, Credit,
+    Accounts, AdminLog, Agreement, Alerts, Answers, AuditRows, AutoTopups, Balances, BatchRows, Chores, Claims, Credit,
     DeliveryLog, Deposits, Drains, Endings, FileRows, FilmClaims, FilmRows, Inbox, Keys, Ledger, Nodes, Openings,
     Outbox, Prices, Purses, Statements, StoreError, Topups, Usage, Voices, schema::MIGRATIONS,
 };
@@ -45,6 +45,7 @@ handles! {
     deposits: Deposits,
     auto_topups: AutoTopups,
     alerts: Alerts,
+    audit_rows: AuditRows,
     admin_log: AdminLog,
     purses: Purses,
     prices: Prices,

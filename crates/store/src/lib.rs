@@ -7,12 +7,13 @@
 //! chain_state, deposit, topup, account, purse, lease; rows of one table in the order of their keys.
 //!
 //! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `outbox`,
-//! `alerts`, `money`, `inference`, `statements`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of
+//! `alerts`, `money`, `audit`, `inference`, `statements`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of
 //! several parts meet in `statements`, in `commit` and above.
 
 mod accounts;
 mod agreement;
 mod alerts;
+mod audit;
 mod check;
 mod commit;
 mod drains;
@@ -39,6 +40,9 @@ pub use accounts::users::{CreateUserError, NewUser, Role, User};
 pub use accounts::{Accounts, Keys};
 pub use agreement::Agreement;
 pub use alerts::{AlertSettings, Alerts};
+pub use audit::AuditRows;
+pub use audit::entries::{AuditEntry, AuditKey};
+pub use audit::log::AuditLog;
 pub use check::{CheckReport, Fault};
 pub use commit::settlement::Settlement;
 pub use commit::{CommitError, Committer, CommitterOptions, Ledger, OnFailure};

@@ -25,4 +25,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0019_auto_topup.sql"),
     include_str!("schema/0020_statements.sql"),
     include_str!("schema/0021_auto_due.sql"),
+    include_str!("schema/0025_audit.sql"),
 ];

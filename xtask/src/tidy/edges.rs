@@ -28,7 +28,7 @@ const EDGES: &[Edges] = &[
     Edges { name: "receipts", may_import: &[] },
     Edges { name: "scheduler", may_import: &["domain"] },
     Edges { name: "db", may_import: &[] },
-    Edges { name: "store", may_import: &["db", "domain", "faults", "tasks"] },
+    Edges { name: "store", may_import: &["db", "receipts", "domain", "faults", "tasks"] },
     Edges { name: "files", may_import: &["store", "domain", "shares", "faults", "tasks"] },
     Edges { name: "upstream", may_import: &["openai", "domain", "tasks"] },
     Edges {
@@ -53,6 +53,7 @@ const EDGES: &[Edges] = &[
     },
     Edges { name: "stripe", may_import: &[] },
     Edges { name: "billing", may_import: &["stripe", "evm", "store", "domain", "faults", "tasks"] },
+    Edges { name: "audit", may_import: &["receipts", "store", "domain", "faults", "tasks"] },
     Edges { name: "webhooks", may_import: &["store", "domain", "tasks"] },
     Edges {
         name: "api",

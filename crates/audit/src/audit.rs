@@ -1,0 +1,70 @@
+//! Holds: what keeping the log is made of.
+
+use std::sync::Arc;
+
+use batchin_domain::{Clock, IdSource};
+use batchin_receipts::{BadCheckpoint, Origin, SigningKey};
+use batchin_store::{AuditKey, AuditRows, StoreError};
+use tokio::sync::Notify;
+
+use crate::memory::Memory;
+
+/// What keeping the log needs.
+pub struct AuditParts {
+    /// The log in the database.
+    pub rows: AuditRows,
+    /// Wall-clock time.
+    pub clock: Arc<dyn Clock>,
+    /// Fresh ids and secrets.
+    pub ids: Arc<dyn IdSource>,
+    /// Signs records and checkpoints.
+    pub signer: SigningKey,
+    /// The log's name: where it is served, without the scheme. A log that was begun keeps the name it has.
+    pub origin: Origin,
+    /// What this node has signed.
+    pub memory: Memory,
+}
+
+/// The log cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenAuditError {
+    /// The store failed.
+    #[error("the audit log could not be opened")]
+    Store(#[from] StoreError),
+    /// The stored name is none.
+    #[error("the audit log's stored name is none")]
+    Origin(#[from] BadCheckpoint),
+}
+
+/// The audit log. Cheap to clone.
+#[derive(Clone)]
+pub struct Audit(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) rows: AuditRows,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) signer: SigningKey,
+    pub(crate) origin: Origin,
+    pub(crate) memory: Memory,
+    /// Rung where an entry waits for its place.
+    pub(crate) bell: Notify,
+}
+
+impl Audit {
+    /// Opens the log, and begins it where there is none.
+    pub async fn open(parts: AuditParts) -> Result<Self, OpenAuditError> {
+        let AuditParts { rows, clock, ids, signer, origin, memory } = parts;
+        let log = rows.begin_audit_log(origin.as_str()).await?;
+        let key = signer.verifying();
+        let (key_id, public) = (key.id().to_string(), key.bytes().to_vec());
+        rows.keep_audit_key(&AuditKey { key_id, public, created_at: clock.now() }).await?;
+        let origin = log.origin.parse()?;
+        Ok(Self(Arc::new(Inner { rows, clock, ids, signer, origin, memory, bell: Notify::new() })))
+    }
+
+    /// The log's name.
+    pub fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+}
