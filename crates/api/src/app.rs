@@ -3,6 +3,7 @@
 use std::{num::NonZeroU32, ops::Deref, sync::Arc, time::Duration};
 
 use axum::extract::FromRef;
+use batchin_audit::Audit;
 use batchin_batch::{Batches, Films};
 use batchin_billing::Billing;
 use batchin_domain::{Clock, IdSource, Timestamp};
@@ -94,6 +95,8 @@ pub struct ApiParts {
     pub admin_log: AdminLog,
     /// Money in.
     pub billing: Billing,
+    /// The audit log.
+    pub audit: Audit,
     /// What requests consumed.
     pub usage: Usage,
     /// Statements of accounts.
@@ -140,6 +143,7 @@ pub(crate) struct Inner {
     pub(crate) credit: Credit,
     pub(crate) admin_log: AdminLog,
     pub(crate) billing: Billing,
+    pub(crate) audit: Audit,
     pub(crate) usage: Usage,
     pub(crate) statements: Statements,
     pub(crate) voices: Voices,
@@ -184,6 +188,7 @@ impl App {
             credit: parts.credit,
             admin_log: parts.admin_log,
             billing: parts.billing,
+            audit: parts.audit,
             usage: parts.usage,
             statements: parts.statements,
             voices: parts.voices,

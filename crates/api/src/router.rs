@@ -23,8 +23,8 @@ use crate::{
     openai::{batches as openai_batches, files, videos},
     openapi::{self as description},
     v1::{
-        alerts, batches, credits, images, keys, messages, models, statements, topup, upstreams, usage, users, video,
-        voices, webhooks,
+        alerts, audit, batches, credits, images, keys, messages, models, statements, topup, upstreams, usage, users,
+        video, voices, webhooks,
     },
 };
 
@@ -54,6 +54,11 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(statements::show::show),
         routes!(topup::history::history),
         routes!(alerts::show, alerts::set),
+        routes!(audit::create::create, audit::list::list),
+        routes!(audit::keys::current),
+        routes!(audit::keys::all),
+        routes!(audit::show::show),
+        routes!(audit::show::verify),
         routes!(credits::change::change),
         routes!(credits::log::list),
         routes!(topup::checkout::checkout),
@@ -113,6 +118,11 @@ fn own_routes() -> Vec<UtoipaMethodRouter<App>> {
     ]
 }
 
+/// The audit log, which is not ours alone: its paths are those of other logs.
+fn audit_log_routes() -> Vec<UtoipaMethodRouter<App>> {
+    vec![routes!(audit::log::checkpoint), routes!(audit::log::tile)]
+}
+
 /// The whole HTTP API.
 pub fn router(parts: ApiParts) -> Api {
     let serves = parts.settings.serves;
@@ -129,6 +139,12 @@ pub fn router(parts: ApiParts) -> Api {
             // As the other inference calls, which `front` answers.
             for path in paths.paths.keys().filter(|path| path.starts_with("/v1/video")) {
                 router = router.route(&format!("/openai{path}"), methods.clone());
+            }
+        }
+        for (_, paths, methods) in audit_log_routes() {
+            for path in paths.paths.keys() {
+                // A tile's address has slashes of its own.
+                router = router.route(&path.replace("{tile}", "{*tile}"), methods.clone());
             }
         }
         for (_, paths, methods) in openai_file_routes() {
@@ -196,7 +212,8 @@ pub fn openapi_json() -> &'static str {
 
 fn description_of_routes() -> openapi::OpenApi {
     let mut router = OpenApiRouter::<App>::with_openapi(description::Description::openapi());
-    for route in v1_routes().into_iter().chain(openai_file_routes()).chain(openai_only_routes()).chain(own_routes()) {
+    let files = openai_file_routes().into_iter().chain(openai_only_routes());
+    for route in v1_routes().into_iter().chain(files).chain(audit_log_routes()).chain(own_routes()) {
         router = router.routes(route);
     }
     router.into_openapi()

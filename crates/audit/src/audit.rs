@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) signer: SigningKey,
+    /// Whether the log is signed by this key; otherwise this node only shows it.
+    pub(crate) may_sign: bool,
     pub(crate) origin: Origin,
     pub(crate) memory: Memory,
     /// Rung where an entry waits for its place.
@@ -55,12 +57,17 @@ impl Audit {
     /// Opens the log, and begins it where there is none.
     pub async fn open(parts: AuditParts) -> Result<Self, OpenAuditError> {
         let AuditParts { rows, clock, ids, signer, origin, memory } = parts;
-        let log = rows.begin_audit_log(origin.as_str()).await?;
         let key = signer.verifying();
         let (key_id, public) = (key.id().to_string(), key.bytes().to_vec());
-        rows.keep_audit_key(&AuditKey { key_id, public, created_at: clock.now() }).await?;
+        let key = AuditKey { key_id, public, created_at: clock.now() };
+        let (log, may_sign) = rows.begin_audit_log(origin.as_str(), &key).await?;
         let origin = log.origin.parse()?;
-        Ok(Self(Arc::new(Inner { rows, clock, ids, signer, origin, memory, bell: Notify::new() })))
+        Ok(Self(Arc::new(Inner { rows, clock, ids, signer, may_sign, origin, memory, bell: Notify::new() })))
+    }
+
+    /// Whether this node has the key that signs the log. Without it nothing is recorded here, and the log is only shown.
+    pub fn may_sign(&self) -> bool {
+        self.0.may_sign
     }
 
     /// The log's name.

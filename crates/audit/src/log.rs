@@ -1,7 +1,7 @@
 //! Holds: the log as it is served: checkpoint, tiles, bundles of entries, keys, proofs.
 
-use batchin_receipts::{Hash, NoteKey, Tile, TileKind, Tiles, VerifyingKey};
-use batchin_store::StoreError;
+use batchin_receipts::{Hash, NoteKey, TILE_WIDTH, Tile, TileKind, Tiles, VerifyingKey};
+use batchin_store::{AuditKey, StoreError};
 
 use crate::{Audit, memory::Forgotten};
 
@@ -15,13 +15,16 @@ pub enum LogError {
     #[error("what is stored of the log's tree does not fit together")]
     Torn,
     /// This node has signed something else.
-    #[error("the log is not signed on: {0}")]
-    Memory(String),
+    #[error("the log is not signed on: {why}")]
+    Memory {
+        /// What tells so.
+        why: String,
+    },
 }
 
 impl From<Forgotten> for LogError {
     fn from(cause: Forgotten) -> Self {
-        Self::Memory(cause.to_string())
+        Self::Memory { why: cause.to_string() }
     }
 }
 
@@ -36,27 +39,18 @@ pub struct ShownKey {
     pub note_key: String,
     /// Since when it signs, as RFC 3339 in UTC.
     pub created_at: String,
-    /// Whether it signs now.
-    pub is_current: bool,
 }
 
 impl Audit {
-    /// The key that signs now.
-    pub fn current_key(&self) -> VerifyingKey {
-        self.0.signer.verifying()
-    }
-
-    /// All keys that sign or did, the newest first.
+    /// All keys that sign or did, the one that signs now first.
     pub async fn keys(&self) -> Result<Vec<ShownKey>, StoreError> {
-        let current = self.current_key();
-        let shown = |stored: batchin_store::AuditKey| {
+        let shown = |stored: AuditKey| {
             let key = VerifyingKey::new(stored.public.as_slice().try_into().ok()?);
             Some(ShownKey {
                 key_id: stored.key_id,
                 key,
                 note_key: NoteKey::of_log(self.origin().as_str(), key).text(),
                 created_at: stored.created_at.to_string(),
-                is_current: key == current,
             })
         };
         Ok(self.0.rows.audit_keys().await?.into_iter().filter_map(shown).collect())
@@ -76,7 +70,7 @@ impl Audit {
             }
             TileKind::Entries => {
                 let width = u64::from(tile.width);
-                let Some(from) = tile.index.checked_mul(batchin_receipts::TILE_WIDTH as u64) else { return Ok(None) };
+                let Some(from) = tile.index.checked_mul(TILE_WIDTH as u64) else { return Ok(None) };
                 let entries = self.0.rows.audit_bundle(from, width).await?;
                 if entries.len() as u64 != width {
                     return Ok(None);

@@ -46,6 +46,9 @@ pub enum RecordError {
         /// The most.
         most: usize,
     },
+    /// This node has another key than the one that signs the log.
+    #[error("this node has not the key that signs the log")]
+    OtherKey,
     /// The store failed.
     #[error("the record could not be stored")]
     Store(#[from] StoreError),
@@ -58,7 +61,7 @@ impl From<LogError> for RecordError {
     fn from(cause: LogError) -> Self {
         match cause {
             LogError::Store(cause) => Self::Store(cause),
-            cause @ (LogError::Torn | LogError::Memory(_)) => Self::Log(cause),
+            cause @ (LogError::Torn | LogError::Memory { .. }) => Self::Log(cause),
         }
     }
 }
@@ -70,6 +73,9 @@ impl Audit {
             if text.len() > MAX_TEXT_BYTES {
                 return Err(RecordError::TooLong { field, most: MAX_TEXT_BYTES });
             }
+        }
+        if !self.may_sign() {
+            return Err(RecordError::OtherKey);
         }
         let inner = &self.0;
         let (id, now) = (AuditId::new(inner.ids.uuid()), inner.clock.now());
@@ -170,9 +176,11 @@ impl Audit {
     /// Where an entry is in the log as it was published last.
     async fn placed(&self, entry: &AuditEntry) -> Result<Option<Placed>, LogError> {
         let Some(index) = entry.index else { return Ok(None) };
-        let Some((size, signed)) = self.0.rows.audit_log().await?.and_then(|log| log.checkpoint) else {
-            return Ok(None);
-        };
+        let Some(log) = self.0.rows.audit_log().await? else { return Ok(None) };
+        if index >= log.size {
+            return Err(LogError::Torn);
+        }
+        let Some((size, signed)) = log.checkpoint else { return Ok(None) };
         if index >= size {
             return Ok(None);
         }

@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 impl Audit {
     /// Extends the log from this node as entries come. Any number of nodes may.
     pub fn start(&self, tasks: &Tasks) {
+        if !self.may_sign() {
+            return;
+        }
         let audit = self.clone();
         tasks.spawn("audit_log", |stop| audit.run(stop));
     }
@@ -37,7 +40,7 @@ impl Audit {
                 None => return,
                 Some(Ok(true)) => SIGN,
                 Some(Ok(false)) => Duration::ZERO,
-                Some(Err(cause @ (LogError::Torn | LogError::Memory(_)))) => {
+                Some(Err(cause @ (LogError::Torn | LogError::Memory { .. }))) => {
                     counter!("batchin_audit_alarms_total").increment(1);
                     error!(error = &cause as &dyn Error, "the audit log stands still: {cause}");
                     PAUSE

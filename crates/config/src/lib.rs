@@ -4,6 +4,7 @@
 //! in one pass and names its line; nothing starts with a wrong configuration.
 
 mod audio;
+mod audit;
 mod batches;
 mod database;
 mod engine;
@@ -27,6 +28,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use audio::Audio;
+pub use audit::Audit;
 pub use batches::Batches;
 use batchin_batch::FilmsOptions;
 use batchin_billing::{StripeOptions, UsdcOptions};
@@ -83,6 +85,8 @@ pub struct Config {
     pub stripe: Option<StripeOptions>,
     /// Payments in USDC, where there are any.
     pub usdc: Option<UsdcOptions>,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[[upstreams]]`, in the order of the file; the embedded engine last, when a model is on it.
     pub upstreams: Vec<UpstreamConfig>,
     /// `[[models]]`, in the order of the file.
@@ -238,6 +242,7 @@ impl Config {
             webhooks: Webhooks::read(&scope, server.listen.ip()),
             stripe: stripe::read(&scope, &server.public_url),
             usdc: usdc::read(&scope),
+            audit: Audit::read(&scope, &server.public_url),
             database,
             blobs,
             server,

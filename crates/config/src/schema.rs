@@ -3,8 +3,8 @@
 use batchin_settings::{Schema, Section};
 
 use super::{
-    audio, batches, database, engine, files, models, observability, server, shutdown, stripe, upstreams, usdc, users,
-    video, webhooks,
+    audio, audit, batches, database, engine, files, models, observability, server, shutdown, stripe, upstreams, usdc,
+    users, video, webhooks,
 };
 
 /// What the names of our variables begin with.
@@ -28,6 +28,7 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "webhooks", settings: webhooks::SETTINGS },
         Section { name: "stripe", settings: stripe::SETTINGS },
         Section { name: "usdc", settings: usdc::SETTINGS },
+        Section { name: "audit", settings: audit::SETTINGS },
         Section { name: "engine", settings: engine::SETTINGS },
         Section { name: "log", settings: observability::LOG_SETTINGS },
         Section { name: "telemetry", settings: observability::TELEMETRY_SETTINGS },
@@ -38,5 +39,5 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "models", settings: models::SETTINGS },
         Section { name: "usdc.chains", settings: usdc::CHAIN_SETTINGS },
     ],
-    later: &["audit"],
+    later: &[],
 };

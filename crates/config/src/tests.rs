@@ -101,6 +101,7 @@ default_rate_limit_rpm = 1.5
 
 [audit]
 level = 1
+origin = "a b"
 
 [[upstreams]]
 name = "gpu-1"
@@ -140,20 +141,21 @@ fil = 0.2
     batchin.toml:5:17: server.max_in_flight 0 is out of range: 1 to 1000000
     batchin.toml:6:18: server.max_body_bytes must be a whole number, not a text
     batchin.toml:9:26: keys.default_rate_limit_rpm must be a whole number, not a number
-    batchin.toml:11:2: [audit] is not in this version
-    batchin.toml:17:12: upstreams[0].base_url must begin with http:// or https:// or unix:/
-    batchin.toml:18:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file
-    batchin.toml:21:8: upstreams[1].name "gpu-1" is the name of another upstream
-    batchin.toml:25:1: models[0].pricing.characters is missing; speech needs a price, such as 15.0 (or pricing.audio_second)
-    batchin.toml:25:1: models[0].pricing.image is missing; images needs a price, such as 0.003
-    batchin.toml:25:1: models[0].pricing.std_output is missing; chat needs a price, such as 0.08
-    batchin.toml:28:14: there is no upstream "gpu-2"; did you mean "gpu-1"?
-    batchin.toml:31:21: models[0].max_output_tokens is above context_length (100)
-    batchin.toml:36:6: "b" already names the model "a"
-    batchin.toml:38:17: upstream "gpu-1" is of kind cosyvoice, which cannot do "embeddings"; kinds that can: openai, vllm, sglang, llamacpp, ollama, vllm-omni, embedded
-    batchin.toml:41:13: models[1].pricing.std_input must have at most 6 decimals
-    batchin.toml:43:7: models[1].pricing.batch.low must be above 0; nothing is served for free
-    batchin.toml:44:1: unknown key pricing.batch.fil; did you mean fill?
+    batchin.toml:12:1: unknown key audit.level
+    batchin.toml:13:10: audit.origin must be 1 to 255 characters without blanks and +, such as "api.example.com/audit/log"
+    batchin.toml:18:12: upstreams[0].base_url must begin with http:// or https:// or unix:/
+    batchin.toml:19:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file
+    batchin.toml:22:8: upstreams[1].name "gpu-1" is the name of another upstream
+    batchin.toml:26:1: models[0].pricing.characters is missing; speech needs a price, such as 15.0 (or pricing.audio_second)
+    batchin.toml:26:1: models[0].pricing.image is missing; images needs a price, such as 0.003
+    batchin.toml:26:1: models[0].pricing.std_output is missing; chat needs a price, such as 0.08
+    batchin.toml:29:14: there is no upstream "gpu-2"; did you mean "gpu-1"?
+    batchin.toml:32:21: models[0].max_output_tokens is above context_length (100)
+    batchin.toml:37:6: "b" already names the model "a"
+    batchin.toml:39:17: upstream "gpu-1" is of kind cosyvoice, which cannot do "embeddings"; kinds that can: openai, vllm, sglang, llamacpp, ollama, vllm-omni, embedded
+    batchin.toml:42:13: models[1].pricing.std_input must have at most 6 decimals
+    batchin.toml:44:7: models[1].pricing.batch.low must be above 0; nothing is served for free
+    batchin.toml:45:1: unknown key pricing.batch.fil; did you mean fill?
     "#);
 }
 

@@ -47,6 +47,13 @@ impl FromStr for Origin {
     }
 }
 
+impl Default for Origin {
+    /// Of a log that is served nowhere yet.
+    fn default() -> Self {
+        Self("batchin/audit/log".to_owned())
+    }
+}
+
 impl Origin {
     /// As text.
     pub fn as_str(&self) -> &str {

@@ -105,12 +105,13 @@ impl VerifyingKey {
         format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
     }
 
-    /// As a COSE_Key (RFC 9053, section 7.2), in bytes.
-    pub fn cose_key(&self) -> Vec<u8> {
+    /// As a COSE_Key (RFC 9053, section 7.2), in lower-case hex.
+    pub fn cose_key_hex(&self) -> String {
         let (kind, curve, x, alg) = (1, -1, -2, 3);
         let (okp, ed25519, eddsa) = (1, 6, -8);
         let bytes = Value::Bytes(self.0.to_vec());
-        encoded(cbor!({ kind => okp, alg => eddsa, curve => ed25519, x => bytes }).unwrap_or(Value::Null))
+        let key = cbor!({ kind => okp, alg => eddsa, curve => ed25519, x => bytes });
+        hex::encode(encoded(key.unwrap_or(Value::Null)))
     }
 }
 

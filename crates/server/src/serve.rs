@@ -2,6 +2,7 @@
 
 mod accepting;
 mod agreement;
+mod audit;
 mod connections;
 mod engine;
 mod listen;
@@ -16,6 +17,7 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use batchin_api::{ApiParts, ApiSettings};
+use batchin_audit::Audit;
 use batchin_batch::{Batches, FilmParts, Films, Maker, Worker, WorkerParts};
 use batchin_billing::{Billing, BillingParts, Pace};
 use batchin_config::{Config, Sources};
@@ -92,6 +94,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         .with_open_limits(config.batches.open);
     let films = Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), config.films);
     let billing = open_billing(&config, &store, &groups)?;
+    let audit = audit::open(&config, &key, &store).await?;
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);
@@ -119,11 +122,16 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         billing.start(Pace::default(), &groups.workers);
         billing.add_sweep(&mut sweeps);
     }
+    audit.start(&groups.workers);
     sweeps.start(&groups.beside);
     upkeep(&metrics, &groups.beside);
     let stopping = CancellationToken::new();
-    let parts =
-        api_parts(&config, (&gateway, &store), (batches, films, files, webhooks, billing), (metrics, stopping.clone()));
+    let parts = api_parts(
+        &config,
+        (&gateway, &store),
+        (batches, films, files, webhooks, billing, audit),
+        (metrics, stopping.clone()),
+    );
     let listener = listen::bind(&config.server)?;
     let (started, tls) = (config.clone(), listener.tls());
     reload::watch(Reloader { sources, started, prices: store.prices(), gateway: gateway.clone(), tls }, &groups.beside);
@@ -195,10 +203,10 @@ fn open_billing(config: &Config, store: &Store, groups: &Groups) -> Result<Billi
 fn api_parts(
     config: &Config,
     (gateway, store): (&Gateway, &Store),
-    later: (Batches, Films, Files, Webhooks, Billing),
+    later: (Batches, Films, Files, Webhooks, Billing, Audit),
     rest: (PrometheusHandle, CancellationToken),
 ) -> ApiParts {
-    let ((batches, films, files, webhooks, billing), (metrics, stopping)) = (later, rest);
+    let ((batches, films, files, webhooks, billing, audit), (metrics, stopping)) = (later, rest);
     let settings = ApiSettings {
         internal_token: config.users.internal_token.clone(),
         public_lookup: config.is_lookup_open(),
@@ -230,6 +238,7 @@ fn api_parts(
         credit: store.credit(),
         admin_log: store.admin_log(),
         billing,
+        audit,
         usage: store.usage(),
         statements: store.statements(),
         voices: store.voices(),

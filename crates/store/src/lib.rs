@@ -4,7 +4,7 @@
 //! No verb awaits the network with a transaction open, none reads a clock: time and ids are arguments.
 //!
 //! Rows are locked in one order, so that no two verbs wait for each other: node, file, task, video_job, batch, webhook_delivery,
-//! chain_state, deposit, topup, account, purse, lease; rows of one table in the order of their keys.
+//! chain_state, deposit, topup, account, purse, lease, audit_log; rows of one table in the order of their keys.
 //!
 //! Its parts stand in an order too, and take only from those before them: `fence`, `waking`, `accounts`, `outbox`,
 //! `alerts`, `money`, `audit`, `inference`, `statements`, `files`, `file_claims`, `queue`, `films`, `drains`, `commit`, `nodes`, `check`. Rows of

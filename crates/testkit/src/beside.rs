@@ -1,16 +1,39 @@
-//! Holds: what runs beside the server of a test: its socket, and who delivers webhooks.
+//! Holds: what runs beside the server of a test: its socket, and who works in the background.
 
-use std::{convert::Infallible, future::ready, sync::Arc};
+use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
 
 use axum::serve::IncomingStream;
+use batchin_audit::Audit;
+use batchin_batch::{Batches, Films, Maker, Worker, WorkerOptions};
+use batchin_billing::{Billing, Pace};
 use batchin_domain::webhook::TargetPolicy;
+use batchin_files::{Blobs, Files};
 use batchin_gateway::Gateway;
+use batchin_store::Store;
 use batchin_tasks::Tasks;
 use batchin_webhooks::{Deliverer, DelivererParts, Sender, SystemLookup, Webhooks};
 use tokio::net::TcpListener;
 
+use crate::parts::{film_parts, worker_parts};
+
+/// Runs all that works in the background.
+pub(crate) fn work(
+    (store, gateway): (&Store, &Gateway),
+    (batches, films): (&Batches, &Films),
+    ((blobs, files), retention): ((&Blobs, &Files), Duration),
+    (webhooks, targets, billing, audit): (&Webhooks, TargetPolicy, &Billing, &Audit),
+    tasks: &Tasks,
+) {
+    Maker::start(film_parts(store, gateway, blobs), films, tasks);
+    let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention };
+    Worker::start(worker_parts(store, gateway, (blobs, files)), batches, options, tasks);
+    deliver(gateway, webhooks, targets, tasks);
+    billing.start(Pace::default(), tasks);
+    audit.start(tasks);
+}
+
 /// Sends what webhooks are to be told.
-pub(crate) fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {
+fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {
     let (webhooks, keeper) = (webhooks.clone(), Arc::clone(gateway.keeper()));
     let identity = Arc::new(move || Some(keeper.epoch()).filter(|epoch| epoch.holds()).map(|epoch| epoch.identity));
     let sender = Sender::new(targets, Arc::new(SystemLookup)).unwrap();

@@ -49,9 +49,12 @@ impl Database {
         Self { url: format!("{server}/{name}"), cluster: Some((cluster.to_owned(), name)) }
     }
 
-    /// Runs a statement in it. Only on PostgreSQL.
+    /// Runs a statement in it, beside the server.
     pub fn run(&self, statement: &str) {
-        psql(&self.url, statement);
+        match self.url.strip_prefix("sqlite:") {
+            Some(file) => sqlite3(file, statement),
+            None => psql(&self.url, statement),
+        }
     }
 
     /// Ends every connection to it. Only where there are connections.
@@ -118,6 +121,14 @@ impl Drop for Database {
             psql(cluster, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         }
     }
+}
+
+/// Python brings SQLite's shell, more or less.
+fn sqlite3(file: &str, statement: &str) {
+    let script = "import sqlite3, sys; with_it = sqlite3.connect(sys.argv[1], timeout=30); with_it.execute(sys.argv[2]); with_it.commit()";
+    let ran = Command::new("python3").args(["-c", script, file, statement]).output();
+    let ran = ran.expect("python3 can be started; run the tests with `make test`");
+    assert!(ran.status.success(), "sqlite3: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
 fn psql(cluster: &str, statement: &str) {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something unexpected happens")]
 
 mod account;
+pub mod audit;
 mod beside;
 mod call;
 mod database;
@@ -11,6 +12,7 @@ mod left;
 mod models;
 pub mod money;
 mod parts;
+mod served;
 mod server;
 mod world;
 

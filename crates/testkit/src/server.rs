@@ -9,21 +9,16 @@ use std::{
 };
 
 use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, router};
-use batchin_batch::{Batches, Films, FilmsOptions, Maker, Worker, WorkerOptions};
-use batchin_billing::{Billing, Pace, StripeOptions, UsdcOptions};
-use batchin_domain::{
-    Amount, Balance, Capability, Clock, IdSource, NodeId, Timestamp, TransferId, webhook::TargetPolicy,
-};
+use batchin_audit::Audit;
+use batchin_batch::{Batches, Films, FilmsOptions};
+use batchin_billing::{Billing, StripeOptions, UsdcOptions};
+use batchin_domain::{Amount, Balance, Clock, IdSource, Timestamp, TransferId, webhook::TargetPolicy};
 use batchin_files::{Blobs, BlobsPlace, Files, FilesOptions, FilesParts};
-use batchin_gateway::{
-    Books, Catalog, Dispatcher, FLEX_PATIENCE, Gateway, GatewayOptions, GatewayParts, Keeper, KeeperOptions, Links,
-    Shelf,
-};
-use batchin_scheduler::Policy;
+use batchin_gateway::{FLEX_PATIENCE, Gateway, GatewayOptions, Links};
 use batchin_sim::SimServer;
-use batchin_store::{ConnectOptions, CreditGrant, PriceList, Role, Store};
+use batchin_store::{ConnectOptions, CreditGrant, Role, Store};
 use batchin_tasks::Tasks;
-use batchin_upstream::{Fim, Fleet, Kind, UpstreamConfig, Workflow};
+use batchin_upstream::{Fim, Kind, Workflow};
 use batchin_webhooks::{MasterKey, Webhooks};
 use http::Method;
 use serde_json::json;
@@ -33,17 +28,17 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Backend, Call, TestClock,
     account::{Account, new_account},
-    beside::{deliver, listen},
+    audit,
+    beside::{listen, work},
     database::Database,
-    models::{CachePrices, film_model, models, picture_model},
+    models::CachePrices,
     money,
-    parts::{film_parts, shelf, worker_parts},
+    parts::shelf,
+    served::{Served, start_gateway},
     usd,
     world::RealIds,
 };
 
-/// Longer than any test pauses, so that a busy machine does not fence its own node.
-const LEASE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Largest upload, in bytes: more than any test sends but the one that sends too much.
@@ -98,6 +93,8 @@ pub struct TestServer {
     pub blobs: Blobs,
     /// Money in.
     pub billing: Billing,
+    /// The audit log, which a test extends where there is no worker.
+    pub audit: Audit,
     /// The server's clock.
     pub clock: Arc<TestClock>,
     /// Fires to make the server say that it stops.
@@ -300,12 +297,10 @@ impl TestServer {
         let films =
             Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), FilmsOptions::default());
         let billing = money::billing(&store, &clock, &groups[1], (builder.stripe.clone(), builder.usdc.clone()));
+        let audit = audit::open(&store, &clock, &folder.path().join("audit_signed.json")).await;
         if builder.worker {
-            Maker::start(film_parts(&store, &gateway, &blobs), &films, &groups[0]);
-            let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: RETENTION };
-            Worker::start(worker_parts(&store, &gateway, (&blobs, &files)), &batches, options, &groups[0]);
-            deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
-            billing.start(Pace::default(), &groups[0]);
+            let rest = (&webhooks, builder.targets.clone(), &billing, &audit);
+            work((&store, &gateway), (&batches, &films), ((&blobs, &files), RETENTION), rest, &groups[0]);
         }
         let stopping = CancellationToken::new();
         let parts = ApiParts {
@@ -317,6 +312,7 @@ impl TestServer {
             credit: store.credit(),
             admin_log: store.admin_log(),
             billing: billing.clone(),
+            audit: audit.clone(),
             usage: store.usage(),
             statements: store.statements(),
             voices: store.voices(),
@@ -346,6 +342,7 @@ impl TestServer {
             files,
             blobs,
             billing,
+            audit,
             clock,
             stopping,
             router,
@@ -485,17 +482,6 @@ fn nothing_configured() -> ApiSettings {
     }
 }
 
-/// The model servers, and how they are used.
-struct Served {
-    addresses: Vec<String>,
-    kind: Kind,
-    slots: Option<u32>,
-    cache: Option<CachePrices>,
-    fim: Fim,
-    natively: bool,
-    workflow: Option<Arc<Workflow>>,
-}
-
 fn served(builder: &ServerBuilder, sim: &SimServer, other: Option<&SimServer>) -> Served {
     let sims = || [Some(sim), other].into_iter().flatten();
     sims().for_each(|sim| sim.speak_natively(builder.natively));
@@ -538,60 +524,4 @@ const fn gateway_options(builder: &ServerBuilder) -> GatewayOptions {
         max_account_percent: 90,
         flex_patience: builder.flex_patience,
     }
-}
-
-async fn start_gateway(
-    store: &Store,
-    (served, shelf): (Served, Shelf),
-    bounds: GatewayOptions,
-    (clock, groups): (&Arc<TestClock>, &[Tasks; 3]),
-) -> Gateway {
-    let Served { addresses, kind, slots, cache, fim, natively, workflow } = served;
-    let [_, beside, writers] = groups;
-    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (clock.clone(), Arc::new(RealIds));
-    let options = KeeperOptions { node: NodeId::new(ids.uuid()), lease: LEASE, grace: LEASE / 2 };
-    let world = (Arc::clone(&clock), Arc::clone(&ids));
-    let books = Books { nodes: store.nodes(), purses: store.purses(), ledger: store.ledger() };
-    let keeper = Keeper::start(books, world, options, beside, writers).await.unwrap();
-    let names = &["sim", "sim-2"][..addresses.len()];
-    let mut models = models(names, cache, fim);
-    if natively && let Some(chats) = models.iter_mut().find(|model| model.id == "chat-model") {
-        chats.capabilities.extend([Capability::Responses, Capability::Messages]);
-    }
-    if kind != Kind::VLLM && kind.can.contains(&Capability::Video) {
-        models.push(film_model(names));
-    }
-    if kind != Kind::VLLM && kind.can.contains(&Capability::Images) {
-        models.push(picture_model(names));
-    }
-    let body = PriceList::body(models.iter().map(|model| (model.id.as_str(), &model.prices)));
-    let version = store.prices().publish_prices("test", &body, clock.now()).await.unwrap();
-    let catalog = Catalog::new(version, models).unwrap();
-    let upstream = |(name, address): (&&str, &String)| {
-        let mut config = UpstreamConfig::new(name, kind, address).unwrap();
-        config.slots = slots;
-        config.workflow = workflow.clone();
-        config
-    };
-    let upstreams = names.iter().zip(&addresses).map(upstream).collect();
-    let fleet = Fleet::new(upstreams, beside, 1).unwrap();
-    let dispatcher = Dispatcher::start(&fleet, (Policy::default(), 90), Arc::clone(&clock), beside);
-    let tasks = beside.clone();
-    let parts = GatewayParts {
-        answers: store.answers(),
-        voices: store.voices(),
-        drains: store.drains(),
-        fleet,
-        catalog,
-        keeper,
-        dispatcher,
-        clock,
-        ids,
-        tasks,
-        shelf,
-        programs: Arc::new(batchin_media::Programs::find()),
-    };
-    let gateway = Gateway::new(parts, bounds);
-    gateway.follow_drains().await.unwrap();
-    gateway
 }

@@ -58,6 +58,8 @@ const EDGES: &[Edges] = &[
     Edges {
         name: "api",
         may_import: &[
+            "audit",
+            "receipts",
             "batch",
             "billing",
             "webhooks",
@@ -76,7 +78,8 @@ const EDGES: &[Edges] = &[
     Edges {
         name: "config",
         may_import: &[
-            "settings", "batch", "billing", "stripe", "evm", "files", "webhooks", "gateway", "upstream", "domain",
+            "settings", "batch", "billing", "stripe", "evm", "receipts", "files", "webhooks", "gateway", "upstream",
+            "domain",
         ],
     },
     Edges { name: "voices", may_import: &[] },
@@ -85,6 +88,8 @@ const EDGES: &[Edges] = &[
         name: "server",
         may_import: &[
             "api",
+            "audit",
+            "receipts",
             "batch",
             "billing",
             "batch-cli",
@@ -112,6 +117,8 @@ const EDGES: &[Edges] = &[
         may_import: &[
             "sim",
             "api",
+            "audit",
+            "receipts",
             "batch",
             "billing",
             "stripe",

@@ -2,6 +2,7 @@
 //!
 //! No text here ever shows a secret, a path, SQL or an upstream's address.
 
+mod audit;
 mod batches;
 mod files;
 mod films;

@@ -80,6 +80,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
         ("EstimateOfFile", closed(&["input_file_id"], json!({ "input_file_id": file_id(), "priority": priority() }))),
         ("UploadFile", upload()),
         ("CreateVoice", create_voice()),
+        ("CreateAudit", create_audit()),
         ("CreateVideo", of_model(openai_video(), inference(CallKind::Video).model)),
         ("CountTokensRequest", of_model(counted(), inference(CallKind::Messages).model)),
     ];
@@ -145,6 +146,17 @@ fn key_fields(is_change: bool) -> Value {
         fields["is_active"] = json!({ "type": ["boolean", "null"] });
     }
     fields
+}
+
+fn create_audit() -> Value {
+    let name = |kind: Value| json!({ "type": kind, "minLength": 1, "maxLength": 256, "pattern": PLAIN });
+    let text = json!({ "type": "string", "description": "Up to 1 MiB as UTF-8. Hashed and not kept." });
+    let mut gpu = name(json!(["string", "null"]));
+    gpu["description"] = "As you say; nobody checks it.".into();
+    closed(
+        &["input_text", "output_text", "model_id"],
+        json!({ "input_text": text, "output_text": text, "model_id": name("string".into()), "gpu_id": gpu }),
+    )
 }
 
 fn create_voice() -> Value {

@@ -1,6 +1,7 @@
 //! Holds: the calls below `/v1`, one file each, by noun and verb.
 
 pub(crate) mod alerts;
+pub(crate) mod audit;
 pub(crate) mod batches;
 pub(crate) mod credits;
 pub(crate) mod images;

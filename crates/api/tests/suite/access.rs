@@ -32,6 +32,8 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/v1/topup/usdc/chains/base/qr.svg"),
     (Method::GET, "/v1/topup/usdc/deposits"),
     (Method::GET, "/v1/alerts"),
+    (Method::POST, "/v1/audit"),
+    (Method::GET, "/v1/audit"),
     (Method::PUT, "/v1/alerts"),
     (Method::GET, "/v1/statements"),
     (Method::GET, "/v1/statements/2026-11"),

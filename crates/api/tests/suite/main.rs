@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something unexpected happens")]
 
 mod access;
+mod audit;
 mod auto_topups;
 mod batches;
 mod cache_prices;

@@ -1,6 +1,6 @@
 //! Holds: entries of the audit log, from when they are written until whenever they are asked for, and keys.
 
-use batchin_db::{Rerun, Row, Value, exactly, retried};
+use batchin_db::{Rerun, Row, Value, WriteTx, exactly, retried};
 use batchin_domain::{AccountId, AuditId, AuditKind, Timestamp};
 use uuid::Uuid;
 
@@ -100,19 +100,6 @@ impl AuditRows {
         self.db.all(sql, values).await?.iter().map(entry).collect()
     }
 
-    /// Remembers a public key that signs from now on; one that is known stays as it is.
-    pub async fn keep_audit_key(&self, key: &AuditKey) -> Result<(), StoreError> {
-        retried(Rerun::Harmless, || async {
-            let tx = self.db.write().await?;
-            let sql =
-                "INSERT INTO audit_key (key_id, public, created_at) VALUES ($1,$2,$3) ON CONFLICT (key_id) DO NOTHING";
-            let values = [key.key_id.as_str().into(), key.public.as_slice().into(), key.created_at.micros().into()];
-            tx.run(sql, values).await?;
-            tx.commit().await
-        })
-        .await
-    }
-
     /// All keys that sign or did, the newest first.
     pub async fn audit_keys(&self) -> Result<Vec<AuditKey>, StoreError> {
         let sql = "SELECT key_id, public, created_at FROM audit_key ORDER BY created_at DESC, key_id";
@@ -141,7 +128,20 @@ pub(super) fn entry(row: &Row) -> Result<AuditEntry, StoreError> {
 }
 
 /// Gives an entry its place.
-pub(super) async fn place(tx: &batchin_db::WriteTx, id: Uuid, index: u64) -> Result<(), StoreError> {
+pub(super) async fn place(tx: &WriteTx, id: Uuid, index: u64) -> Result<(), StoreError> {
     let sql = "UPDATE audit_entry SET log_index = $2 WHERE id = $1 AND log_index IS NULL";
     exactly(tx.run(sql, [id.into(), to_i64(index).into()]).await?, 1, ENTRY)
+}
+
+/// The names of all keys, the oldest first.
+pub(super) async fn keys(tx: &WriteTx) -> Result<Vec<String>, StoreError> {
+    let rows = tx.all("SELECT key_id FROM audit_key ORDER BY created_at, key_id", []).await?;
+    rows.iter().map(|row| row.get("key_id")).collect()
+}
+
+/// Remembers a public key that signs from now on.
+pub(super) async fn keep_key(tx: &WriteTx, key: &AuditKey) -> Result<(), StoreError> {
+    let sql = "INSERT INTO audit_key (key_id, public, created_at) VALUES ($1,$2,$3)";
+    let values = [key.key_id.as_str().into(), key.public.as_slice().into(), key.created_at.micros().into()];
+    exactly(tx.run(sql, values).await?, 1, "audit_key")
 }

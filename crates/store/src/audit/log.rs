@@ -11,7 +11,7 @@ use crate::{
     StoreError,
     audit::{
         AuditRows,
-        entries::{AuditEntry, entry, place},
+        entries::{AuditEntry, AuditKey, entry, keep_key, keys, place},
     },
     stored::{to_i64, unsigned},
 };
@@ -44,15 +44,22 @@ impl AuditEntry {
 }
 
 impl AuditRows {
-    /// Begins the log under a name, or leaves it as it is.
-    pub async fn begin_audit_log(&self, origin: &str) -> Result<AuditLog, StoreError> {
+    /// Begins the log under a name, signed by a key, or leaves it as it is; whether it is this key that signs it.
+    pub async fn begin_audit_log(&self, origin: &str, key: &AuditKey) -> Result<(AuditLog, bool), StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.db.write().await?;
             let sql = "INSERT INTO audit_log (id, origin, size, root, checkpoint_size) VALUES (1,$1,0,$2,0) \
                        ON CONFLICT (id) DO NOTHING";
             tx.run(sql, [origin.into(), Edge::default().root().bytes().as_slice().into()]).await?;
+            // Whoever else begins it waits here.
             let log = locked(&tx).await?;
-            tx.commit().await.map(|()| log)
+            let mut keys = keys(&tx).await?;
+            if keys.is_empty() {
+                keep_key(&tx, key).await?;
+                keys.push(key.key_id.clone());
+            }
+            let is_its_key = keys.last() == Some(&key.key_id);
+            tx.commit().await.map(|()| (log, is_its_key))
         })
         .await
     }

@@ -1,0 +1,25 @@
+//! Holds: the audit log of a test.
+
+use std::{path::Path, sync::Arc};
+
+use batchin_audit::{Audit, AuditParts, Memory};
+use batchin_receipts::SigningKey;
+use batchin_store::Store;
+
+use crate::{TestClock, world::RealIds};
+
+/// The log's name.
+pub const ORIGIN: &str = "batchin.example/audit/log";
+
+/// The log of a database, as a node has it that remembers in this file what it has signed.
+pub async fn open(store: &Store, clock: &Arc<TestClock>, memory: &Path) -> Audit {
+    let parts = AuditParts {
+        rows: store.audit_rows(),
+        clock: clock.clone(),
+        ids: Arc::new(RealIds),
+        signer: SigningKey::from_seed(&[9; 32]).unwrap(),
+        origin: ORIGIN.parse().unwrap(),
+        memory: Memory::open(memory.to_owned()).unwrap(),
+    };
+    Audit::open(parts).await.unwrap()
+}
