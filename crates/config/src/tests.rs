@@ -141,7 +141,7 @@ fil = 0.2
     batchin.toml:5:17: server.max_in_flight 0 is out of range: 1 to 1000000
     batchin.toml:6:18: server.max_body_bytes must be a whole number, not a text
     batchin.toml:9:26: keys.default_rate_limit_rpm must be a whole number, not a number
-    batchin.toml:12:1: unknown key audit.level
+    batchin.toml:12:1: unknown key audit.level; did you mean log.level?
     batchin.toml:13:10: audit.origin must be 1 to 255 characters without blanks and +, such as "api.example.com/audit/log"
     batchin.toml:18:12: upstreams[0].base_url must begin with http:// or https:// or unix:/
     batchin.toml:19:16: upstreams[0].api_key cannot read /nonexistent/key: there is no such file

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use batchin_batch_cli::{self as batch, Outcome};
 use batchin_config::PREFIX;
-use batchin_server::cli::{self, Cli, Command, Config};
+use batchin_server::cli::{self, Cli, Command, Config, audit::Audit};
 use batchin_server::{commands, faults, tls};
 use batchin_settings::Environment;
 use clap::Parser as _;
@@ -32,6 +32,7 @@ fn dispatch(cli: &Cli, environment: Environment) -> Result<Outcome> {
     let mut out = io::stdout();
     match &cli.command {
         Command::Config(Config::Check { file, json }) => Ok(cli::config::check(file, *json, &mut out)?),
+        Command::Audit(Audit::Verify(asked)) => Ok(cli::audit::verify(asked, &mut out)?),
         Command::Config(Config::Example) => Ok(cli::config::example(&mut out)?),
         Command::Completions { shell } => Ok(cli::manual::completions(*shell, &mut out)?),
         Command::Man { dir } => Ok(cli::manual::man(dir.as_deref(), &mut out)?),

@@ -2,6 +2,7 @@
 //!
 //! Exit codes are 0 for done, 1 for failed and 2 for misused; clap itself answers 2 to what it cannot parse.
 
+pub mod audit;
 pub mod config;
 pub mod doctor;
 pub mod manual;
@@ -74,6 +75,9 @@ Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, pri
     /// Check a configuration, or print an example
     #[command(subcommand)]
     Config(Config),
+    /// Check records of the audit log, offline
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Say what is wrong with this installation
     #[command(after_help = "Examples:\n  batchin doctor\n  batchin doctor --config batchin.toml --json")]
     Doctor(Report),
