@@ -68,12 +68,13 @@ impl Audit {
         let rows = &self.0.rows;
         let waits = rows.audit_waits().await?;
         let log = if waits {
-            rows.extend_audit_log(AT_ONCE).await?
+            let log = rows.extend_audit_log(AT_ONCE).await?;
+            batchin_faults::point("audit.extended");
+            log
         } else {
             let Some(log) = rows.audit_log().await? else { return Ok(false) };
             log
         };
-        batchin_faults::point("audit.extended");
         let is_new = self.publish(&log).await?;
         #[expect(clippy::cast_precision_loss, reason = "a gauge, of numbers far below 2^53")]
         gauge!("batchin_audit_log_entries").set(log.size as f64);

@@ -1,5 +1,6 @@
 //! A server that dies between any two outside effects, and starts again, has lost nothing and doubled nothing.
 
+mod logbook;
 mod quay;
 mod scene;
 mod stage;
@@ -8,6 +9,7 @@ mod till;
 use std::{collections::BTreeSet, path::Path};
 
 use self::{
+    logbook::Logbook,
     quay::Quay,
     scene::{Play, Scene},
     stage::Stage,
@@ -140,6 +142,12 @@ const POINTS: &[(&str, u32, Scene)] = &[
     ("deposits.credited", 1, Scene::Deposit),
     ("chain.scanned", 1, Scene::Orphan),
     ("chain.written", 1, Scene::Orphan),
+    ("audit.kept", 1, Scene::Record),
+    ("audit.kept", 2, Scene::Record),
+    ("audit.extended", 1, Scene::Record),
+    ("audit.remembered", 1, Scene::Record),
+    ("audit.published", 1, Scene::Record),
+    ("audit.extended", 2, Scene::Record),
 ];
 
 /// Dies at every point of these scenes, one after the other, on one database.
@@ -182,6 +190,13 @@ on_both! {
         let mut quay = Quay::new(backend).await;
         for (point, hit, scene) in POINTS.iter().filter(|(_, _, scene)| scene.play() == Play::Chain) {
             quay.die_at(point, *hit, *scene).await;
+        }
+    }
+
+    async fn while_records_are_made(backend) {
+        let mut logbook = Logbook::new(backend).await;
+        for (point, hit, _) in POINTS.iter().filter(|(_, _, scene)| scene.play() == Play::Records) {
+            logbook.die_at(point, *hit).await;
         }
     }
 

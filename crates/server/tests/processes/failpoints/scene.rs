@@ -75,6 +75,8 @@ pub enum Scene {
     Deposit,
     /// A payment on a chain that was credited goes with its block.
     Orphan,
+    /// Records are made, and get their places in the log.
+    Record,
 }
 
 /// Scenes that are played together.
@@ -88,6 +90,7 @@ pub enum Play {
     Servers,
     Money,
     Chain,
+    Records,
 }
 
 impl Scene {
@@ -121,6 +124,7 @@ impl Scene {
             Self::AskOther | Self::GiveOther | Self::DeadOther | Self::Stalled => Play::Servers,
             Self::Checkout | Self::Payment | Self::Refund | Self::Automatic => Play::Money,
             Self::Deposit | Self::Orphan => Play::Chain,
+            Self::Record => Play::Records,
         }
     }
 }

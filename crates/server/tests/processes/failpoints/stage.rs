@@ -187,9 +187,13 @@ impl Stage {
             | Scene::StoppedFilm => after = self.film(scene).await,
             Scene::AskOther | Scene::GiveOther | Scene::DeadOther => self.beside_another(scene, point).await,
             Scene::Stalled => self.stall(point).await,
-            Scene::Checkout | Scene::Payment | Scene::Refund | Scene::Automatic | Scene::Deposit | Scene::Orphan => {
-                unreachable!("money comes in on stages of its own")
-            }
+            Scene::Checkout
+            | Scene::Payment
+            | Scene::Refund
+            | Scene::Automatic
+            | Scene::Deposit
+            | Scene::Orphan
+            | Scene::Record => unreachable!("they are played on stages of their own"),
         }
         self.node.died_at(point).await;
         if let (After::PoorBatch(poor), "batch.blocked") = (&after, point) {
