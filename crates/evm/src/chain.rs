@@ -81,7 +81,7 @@ impl Standing {
 impl Chain {
     /// How far a payment of this many base units in this block is from being final.
     pub fn standing(&self, block: u64, value: u128, reached: &Reached) -> Standing {
-        let confirmations = (reached.read_to + 1).saturating_sub(block);
+        let confirmations = reached.read_to.saturating_add(1).saturating_sub(block);
         let waits_for = match self.finality {
             Finality::Confirmations => None,
             Finality::Tagged { tag, from } => {
@@ -203,6 +203,7 @@ mod tests {
             assert_eq!(standing.is_final(), is_final, "{value} {reached:?} {standing:?}");
         }
         assert_eq!(ETHEREUM.standing(100, 1, &reached(99, None)).confirmations, 0);
+        assert!(ETHEREUM.standing(100, 1, &reached(u64::MAX, None)).is_final());
         // A chain that lacks the tag which the rule names never says so.
         assert_eq!(BASE.standing(100, 1, &reached(1000, None)).waits_for, Some(Tag::Safe));
     }
