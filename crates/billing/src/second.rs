@@ -101,16 +101,35 @@ impl SecondWord {
 
     /// Ends a look: says what is otherwise than in the one before.
     pub(crate) fn end_look(&mut self, chain: &str) {
-        let (was, is) = (self.was.missing, self.is.missing);
-        gauge!("batchin_chain_second_endpoint_missing", "chain" => chain.to_owned()).set(if is { 1.0 } else { 0.0 });
-        if is && !was {
-            counter!("batchin_money_alarms_total", "what" => "no_second_endpoint").increment(1);
-            error!(chain, "a large payment waits: no second endpoint of this chain could be asked about it");
-        } else if was && !is {
-            info!(chain, "no payment waits for a second endpoint of this chain any more");
+        let missing = if self.is.missing { 1.0 } else { 0.0 };
+        gauge!("batchin_chain_second_endpoint_missing", "chain" => chain.to_owned()).set(missing);
+        match self.turned() {
+            Some(Turn::Missing) => {
+                counter!("batchin_money_alarms_total", "what" => "no_second_endpoint").increment(1);
+                error!(chain, "a large payment waits: no second endpoint of this chain could be asked about it");
+            }
+            Some(Turn::Found) => info!(chain, "no payment waits for a second endpoint of this chain any more"),
+            None => {}
         }
-        self.was = std::mem::take(&mut self.is);
     }
+
+    /// What has changed since the look before; the next one begins.
+    fn turned(&mut self) -> Option<Turn> {
+        let turned = match (self.was.missing, self.is.missing) {
+            (false, true) => Some(Turn::Missing),
+            (true, false) => Some(Turn::Found),
+            (false, false) | (true, true) => None,
+        };
+        self.was = std::mem::take(&mut self.is);
+        turned
+    }
+}
+
+/// Whether payments wait because no second endpoint can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Missing,
+    Found,
 }
 
 /// Those that are asked about, and those that are not.
@@ -138,4 +157,20 @@ fn seen_of(row: &DepositRow) -> Option<Seen> {
         block: BlockRef { number: row.seen.block_number, hash },
         log_index: row.seen.log_index,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_is_told_once() {
+        let mut word = SecondWord::default();
+        let told = [false, true, true, true, false, false, true].map(|missing| {
+            word.is.missing = missing;
+            word.turned()
+        });
+        let (missing, found) = (Some(Turn::Missing), Some(Turn::Found));
+        assert_eq!(told, [None, missing, None, None, found, None, missing]);
+    }
 }
