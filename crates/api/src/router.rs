@@ -23,8 +23,8 @@ use crate::{
     openai::{batches as openai_batches, files, videos},
     openapi::{self as description},
     v1::{
-        alerts, audit, batches, credits, images, keys, messages, models, statements, topup, upstreams, usage, users,
-        video, voices, webhooks,
+        alerts, audit, batches, chains, credits, images, keys, messages, models, statements, topup, upstreams, usage,
+        users, video, voices, webhooks,
     },
 };
 
@@ -78,6 +78,7 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(webhooks::secret::rotate),
         routes!(webhooks::list::list),
         routes!(webhooks::replay::replay),
+        routes!(chains::list::list),
         routes!(upstreams::list::list),
         routes!(upstreams::drain::drain),
         routes!(upstreams::resume::resume),

@@ -1,8 +1,12 @@
 //! Holds: the chains that are watched, their endpoints, and the addresses that were handed out.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
-use batchin_domain::{AccountId, Amount};
+use batchin_domain::{AccountId, Amount, Timestamp};
 use batchin_evm::{Address, EndpointError, Reached, Rpc};
 use batchin_store::ChainProgress;
 use secrecy::SecretString;
@@ -33,13 +37,48 @@ pub(crate) struct Usdc {
 pub(crate) struct WatchedChain {
     pub(crate) options: ChainOptions,
     pub(crate) endpoints: Vec<Rpc>,
+    /// std mutex: held to copy a few words, never across an await.
+    last: StdMutex<Option<LastLook>>,
 }
 
-/// Every address that was handed out, as far as it was read.
-#[derive(Default)]
+/// The last look at a chain from this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LastLook {
+    /// What the endpoint that was asked is called; never its URL.
+    pub(crate) endpoint: String,
+    /// Why it brought nothing, in a word.
+    pub(crate) failure: Option<&'static str>,
+    /// Blocks that were still to be read; none where that was not found out.
+    pub(crate) behind: Option<u64>,
+    pub(crate) at: Timestamp,
+}
+
+/// Every address that was handed out, as far as it was read. Looks share it, and it is copied only where one comes to it
+/// while somebody looks.
+#[derive(Clone, Default)]
 pub(crate) struct Addresses {
     pub(crate) next: u64,
-    pub(crate) of: HashMap<Address, AccountId>,
+    pub(crate) of: Arc<HashMap<Address, AccountId>>,
+    /// The same without their owners.
+    pub(crate) all: Arc<HashSet<Address>>,
+}
+
+impl Addresses {
+    pub(crate) fn add(&mut self, address: Address, account: AccountId) {
+        Arc::make_mut(&mut self.of).insert(address, account);
+        Arc::make_mut(&mut self.all).insert(address);
+    }
+}
+
+impl WatchedChain {
+    /// Remembers a look, or that another node looks now.
+    pub(crate) fn note(&self, look: Option<LastLook>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = look;
+    }
+
+    pub(crate) fn last_look(&self) -> Option<LastLook> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Usdc {
@@ -54,7 +93,7 @@ impl Usdc {
                 })
             };
             let endpoints = options.rpc_urls.iter().enumerate().map(endpoint).collect::<Result<_, _>>()?;
-            Ok(WatchedChain { options: options.clone(), endpoints })
+            Ok(WatchedChain { options: options.clone(), endpoints, last: StdMutex::default() })
         };
         let chains = options.chains.iter().map(watched).collect::<Result<_, _>>()?;
         // The first address, which is public once anybody pays there.

@@ -33,12 +33,17 @@ impl Billing {
         });
     }
 
-    /// Reads what is new on a chain by its name, as the watcher does, and credits what is final.
+    /// Whoever watches a chain by its name; none where there is no such chain.
+    pub fn watcher(&self, name: &str) -> Option<Watcher> {
+        let chains = &self.usdc()?.chains;
+        let place = chains.iter().position(|watched| watched.options.chain.name == name)?;
+        Some(Watcher::new(self.clone(), place))
+    }
+
+    /// Reads what is new on a chain by its name, as a watcher does that has just begun, and credits what is final.
     pub async fn look_at_chain(&self, name: &str) -> Result<Looked, LookError> {
-        let place =
-            self.usdc().and_then(|usdc| usdc.chains.iter().position(|watched| watched.options.chain.name == name));
-        match place {
-            Some(place) => Watcher::new(self.clone(), place).look().await,
+        match self.watcher(name) {
+            Some(mut watcher) => watcher.look().await,
             None => Ok(Looked::default()),
         }
     }

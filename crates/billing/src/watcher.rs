@@ -3,25 +3,22 @@
 //! One node watches a chain at a time, and any number stand by: whoever holds the turn goes on. Two that should watch at once all
 //! the same are told apart by the version of what is written.
 
-use std::{collections::HashMap, error::Error, time::Duration};
+use std::{collections::HashMap, error::Error, sync::Arc, time::Duration};
 
-use batchin_domain::{AccountId, Amount, DepositStatus, TransferId};
-use batchin_evm::{
-    Address, BlockRef, Confirmation, DeepReorg, Event, Hash, RpcError, ScanError, Seen, State, TokenKind, Watch, begin,
-    confirm, heads, scan,
-};
-use batchin_store::{
-    ChainEvent, ChainProgress, ChainScan, DepositCredit, DepositError, DepositRow, SeenDeposit, StoreError,
-};
+use batchin_domain::{AccountId, Amount};
+use batchin_evm::{Address, DeepReorg, Event, RpcError, Scan, ScanError, State, TokenKind, Watch, begin, heads, scan};
+use batchin_store::{ChainEvent, ChainProgress, ChainScan, DepositError, SeenDeposit, StoreError};
 use batchin_tasks::Tasks;
 use metrics::{counter, gauge};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::{
     Billing,
-    chains::{Usdc, WatchedChain, amount_of_units, reached_of},
+    chains::{Addresses, LastLook, Usdc, WatchedChain, amount_of_units, reached_of},
+    crediting::Found,
+    second::SecondWord,
 };
 
 /// How long a turn is held without a word.
@@ -32,8 +29,6 @@ const BLOCKS: u64 = 64;
 const REREAD: u32 = 2;
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Credits of one transaction, in payments.
-const TOGETHER: usize = 500;
 
 /// Why a look at a chain brought nothing; nothing changed, and it is looked again.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +60,29 @@ impl From<ScanError> for LookError {
     }
 }
 
+impl LookError {
+    /// In a word, for who shows it.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Rpc(RpcError::Unreachable) => "unreachable",
+            Self::Rpc(RpcError::TimedOut) => "no_answer",
+            Self::Rpc(RpcError::Busy { .. }) => "busy",
+            Self::Rpc(RpcError::Unauthorised) => "key_refused",
+            Self::Rpc(RpcError::Lags) => "behind",
+            Self::Rpc(RpcError::UnknownBlock) => "block_unknown",
+            Self::Rpc(RpcError::TooMany) => "answer_too_large",
+            Self::Rpc(RpcError::WrongChain { .. }) => "other_chain",
+            Self::Rpc(RpcError::Lies(_)) => "contradicts_itself",
+            Self::Rpc(RpcError::Refused { .. }) => "refuses",
+            Self::Rpc(RpcError::Unreadable) => "unreadable",
+            Self::Deep(_) => "deep_reorganisation",
+            Self::State => "state_unusable",
+            Self::Store(_) => "database",
+            Self::Overflow => "too_much_to_count",
+        }
+    }
+}
+
 /// What a look did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
@@ -72,23 +90,29 @@ pub struct Looked {
     pub seen: usize,
     /// Payments that were credited.
     pub credited: usize,
+    /// Blocks that are still to be read.
+    pub behind: u64,
     /// There is more to be read at once.
     pub more: bool,
 }
 
 /// Watches one chain.
-pub(crate) struct Watcher {
+pub struct Watcher {
     billing: Billing,
     place: usize,
     /// The endpoint that is asked, and whether its chain was checked.
     endpoint: usize,
     is_checked: bool,
+    /// The version that this watcher found or wrote last.
+    version: Option<i64>,
     failures: u32,
+    second: SecondWord,
 }
 
 impl Watcher {
-    pub(crate) const fn new(billing: Billing, place: usize) -> Self {
-        Self { billing, place, endpoint: 0, is_checked: false, failures: 0 }
+    pub(crate) fn new(billing: Billing, place: usize) -> Self {
+        let second = SecondWord::default();
+        Self { billing, place, endpoint: 0, is_checked: false, version: None, failures: 0, second }
     }
 
     /// Watches until it is told to stop. `holder` names this node among those that stand by.
@@ -105,14 +129,20 @@ impl Watcher {
         }
     }
 
-    /// One turn, if it is this node's; how long to wait for the next.
-    async fn turn(&mut self, holder: i64) -> Duration {
-        let Some(every) = self.chain().map(|(_, watched)| watched.options.every) else { return LONGEST_PAUSE };
-        let now = self.billing.now();
-        let name = self.chain().map(|(_, watched)| format!("chain:{}", watched.options.chain.id)).unwrap_or_default();
-        match self.billing.inbox().hold_turn((&name, holder), now, now.after(TURN)).await {
+    /// One turn, if it is this node's; how long to wait for the next. `holder` names this node among those that stand by.
+    pub async fn turn(&mut self, holder: i64) -> Duration {
+        let billing = self.billing.clone();
+        let Some(watched) = billing.usdc().and_then(|usdc| usdc.chains.get(self.place)) else { return LONGEST_PAUSE };
+        let (every, now) = (watched.options.every, billing.now());
+        let name = format!("chain:{}", watched.options.chain.id);
+        match billing.inbox().hold_turn((&name, holder), now, now.after(TURN)).await {
             Ok(true) => {}
-            Ok(false) => return every,
+            Ok(false) => {
+                // What another node's endpoint left out meanwhile is read again.
+                self.is_checked = false;
+                watched.note(None);
+                return every;
+            }
             Err(cause) => {
                 warn!(error = &cause as &dyn Error, "the turn to watch a chain could not be taken");
                 return every;
@@ -123,44 +153,60 @@ impl Watcher {
                 self.failures = 0;
                 if looked.more { Duration::ZERO } else { every }
             }
-            Err(cause) => self.failed(&cause, every),
+            Err(cause) => self.failed(&cause, watched),
         }
     }
 
     /// Tells of a failure, goes over to the next endpoint where this one is to blame, and says how long to wait.
-    fn failed(&mut self, cause: &LookError, every: Duration) -> Duration {
+    fn failed(&mut self, cause: &LookError, watched: &WatchedChain) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        let Some((_, watched)) = self.chain() else { return LONGEST_PAUSE };
-        let (chain, endpoints) = (watched.options.chain.name.to_string(), watched.endpoints.len());
+        let (chain, every) = (watched.options.chain.name.to_string(), watched.options.every);
+        let endpoints = watched.endpoints.len();
         let endpoint = watched.endpoints.get(self.endpoint).map(|rpc| rpc.name().to_owned()).unwrap_or_default();
         let mut pause = every.saturating_mul(1 << self.failures.min(6)).min(LONGEST_PAUSE);
+        // With another one to ask there is no need to wait.
+        let is_last = usize::try_from(self.failures).is_ok_and(|failures| failures >= endpoints);
+        if !is_last {
+            pause = every;
+        }
+        let alarm = |what: &'static str| counter!("batchin_money_alarms_total", "what" => what).increment(1);
         match cause {
             LookError::Rpc(RpcError::Busy { retry_after }) => {
-                pause = retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
+                if is_last {
+                    pause = retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
+                }
                 self.next_endpoint(endpoints);
                 warn!(chain, endpoint, "an endpoint has too much to do");
             }
             LookError::Rpc(rpc) => {
-                if rpc.is_sick() {
+                // That a block goes between two questions is no endpoint's fault, unless that happens again.
+                if *rpc != RpcError::UnknownBlock || self.failures > 1 {
                     self.next_endpoint(endpoints);
                 }
                 if matches!(rpc, RpcError::Lies(_) | RpcError::WrongChain { .. } | RpcError::Unauthorised) {
-                    counter!("batchin_money_alarms_total", "what" => "endpoint").increment(1);
+                    alarm("endpoint");
                     error!(chain, endpoint, error = rpc as &dyn Error, "an endpoint of a chain is not believed: {rpc}");
+                } else if *rpc == RpcError::TooMany && is_last {
+                    alarm("answer_too_large");
+                    error!(
+                        chain,
+                        endpoint, "no endpoint of a chain gives the transfers of its next block; it is not read on"
+                    );
                 } else {
                     warn!(chain, endpoint, error = rpc as &dyn Error, "a chain could not be read: {rpc}");
                 }
-                // With another one to ask there is no need to wait.
-                if endpoints > 1 && usize::try_from(self.failures).unwrap_or(usize::MAX) < endpoints {
-                    pause = every;
-                }
             }
             LookError::Deep(deep) => {
-                counter!("batchin_money_alarms_total", "what" => "deep_reorg").increment(1);
-                error!(chain, "{deep}");
+                self.next_endpoint(endpoints);
+                if is_last {
+                    alarm("deep_reorg");
+                    error!(chain, endpoint, "{deep}, and then the chain restarted (batchin deposits restart)");
+                } else {
+                    warn!(chain, endpoint, "an endpoint shows another chain than was read: {deep}");
+                }
             }
             LookError::State | LookError::Overflow => {
-                counter!("batchin_money_alarms_total", "what" => "chain").increment(1);
+                alarm("chain");
                 error!(chain, error = cause as &dyn Error, "a chain is not watched any more: {cause}");
             }
             LookError::Store(cause) => {
@@ -175,187 +221,113 @@ impl Watcher {
         self.is_checked = false;
     }
 
-    fn chain(&self) -> Option<(&Usdc, &WatchedChain)> {
-        let usdc = self.billing.usdc()?;
-        Some((usdc, usdc.chains.get(self.place)?))
-    }
-
     /// Reads what is new on the chain, has it written, and credits what is final.
-    pub(crate) async fn look(&mut self) -> Result<Looked, LookError> {
+    pub async fn look(&mut self) -> Result<Looked, LookError> {
         let billing = self.billing.clone();
         let Some(usdc) = billing.usdc() else { return Ok(Looked::default()) };
         let Some(watched) = usdc.chains.get(self.place) else { return Ok(Looked::default()) };
+        let endpoint = watched.endpoints.get(self.endpoint).map(|rpc| rpc.name().to_owned()).unwrap_or_default();
+        let looked = self.look_at(usdc, watched).await;
+        let behind = looked.as_ref().ok().map(|looked| looked.behind);
+        let failure = looked.as_ref().err().map(LookError::word);
+        watched.note(Some(LastLook { endpoint, failure, behind, at: billing.now() }));
+        looked
+    }
+
+    async fn look_at(&mut self, usdc: &Usdc, watched: &WatchedChain) -> Result<Looked, LookError> {
+        let billing = self.billing.clone();
         let Some(rpc) = watched.endpoints.get(self.endpoint) else { return Ok(Looked::default()) };
         let chain = &watched.options.chain;
-        let is_new = !self.is_checked;
-        if is_new {
+        if !self.is_checked {
             rpc.check_chain(chain.id).await?;
         }
         let heads = heads(rpc).await?;
         // After the heads were asked for: an address that was handed out before a block was made is known when that is read.
         let addresses = billing.addresses(usdc).await?;
         let before = billing.deposits().chain_progress(chain.id).await?;
+        let found = before.as_ref().map(|before| before.version);
+        // Another endpoint, or another watcher since: what the one before may have left out is read again.
+        let is_new = !self.is_checked || self.version != found;
         let state = match &before {
             Some(progress) => {
                 let state: State = serde_json::from_str(&progress.state).map_err(|_| LookError::State)?;
-                // Another endpoint, or another process: what the one before may have left out is read again.
                 if is_new { state.rewound(chain.required_confirmations.saturating_mul(REREAD)) } else { state }
             }
             None => begin(rpc, chain, &heads).await?,
         };
-        let watch = Watch::new(chain, addresses.keys().copied().collect());
+        let watch = Watch::new(chain, Arc::clone(&addresses.all));
         let brought = scan(rpc, &watch, state, &heads, BLOCKS).await?;
-        self.is_checked = true;
+        (self.is_checked, self.version) = (true, found);
         batchin_faults::point("chain.scanned");
         let seen = brought.events.iter().filter(|event| matches!(event, Event::Seen(_))).count();
+        let behind = brought.behind;
         let progress = billing.progress_of(&brought.state, &brought.reached)?;
         gauge!("batchin_chain_block", "chain" => chain.name.to_string()).set(to_f64(progress.read_to));
-        let version = if before.as_ref().is_some_and(|before| is_same(before, &progress)) && brought.events.is_empty() {
-            before.map_or(0, |before| before.version)
-        } else {
-            let events = brought.events.iter().filter_map(|event| billing.event_of(event, &addresses)).collect();
-            let version = before.map_or(0, |before| before.version);
-            let written = ChainScan { chain_id: chain.id, version, progress: progress.clone(), events };
-            match billing.deposits().write_scan(&written).await {
-                Ok((version, 0)) => version,
-                Ok((version, taken_back)) => {
+        let version = match self.write(watched, (before, &progress), (brought, &addresses)).await? {
+            Some(version) => version,
+            // Somebody else watches too; what they know is read the next time.
+            None => return Ok(Looked { seen, credited: 0, behind, more: true }),
+        };
+        batchin_faults::point("chain.written");
+        let reached = reached_of(&progress);
+        let found = Found { billing: &billing, usdc, watched, endpoint: self.endpoint, reached, version };
+        let credited = found.credit(&mut self.second).await.map_err(of_deposits)?;
+        Ok(Looked { seen, credited, behind, more: behind > 0 })
+    }
+
+    /// Writes what a scan brought, if it brought anything; the version at which the chain then stands, unless that has changed.
+    async fn write(
+        &mut self,
+        watched: &WatchedChain,
+        (before, progress): (Option<ChainProgress>, &ChainProgress),
+        (brought, addresses): (Scan, &Addresses),
+    ) -> Result<Option<i64>, LookError> {
+        let (billing, chain) = (&self.billing, &watched.options.chain);
+        let version = before.as_ref().map_or(0, |before| before.version);
+        if before.is_some_and(|before| is_same(&before, progress)) && brought.events.is_empty() {
+            return Ok(Some(version));
+        }
+        let events = brought.events.iter().filter_map(|event| billing.event_of(event, &addresses.of)).collect();
+        let written = ChainScan { chain_id: chain.id, version, progress: progress.clone(), events };
+        match billing.deposits().write_scan(&written).await {
+            Ok((version, taken_back)) => {
+                self.version = Some(version);
+                if taken_back > 0 {
                     counter!("batchin_money_alarms_total", "what" => "orphaned_credit").increment(1);
                     error!(
                         chain = &*chain.name,
                         "{taken_back} credited payment(s) went with their blocks and were taken back"
                     );
-                    version
                 }
-                // Somebody else watches too; what they know is read the next time.
-                Err(DepositError::Stale) => return Ok(Looked { seen, credited: 0, more: true }),
-                Err(DepositError::Overflow) => return Err(LookError::Overflow),
-                Err(DepositError::Store(cause)) => return Err(cause.into()),
+                Ok(Some(version))
             }
-        };
-        batchin_faults::point("chain.written");
-        let credited = self.credit((usdc, watched), &progress, version).await?;
-        Ok(Looked { seen, credited, more: brought.behind > 0 })
+            Err(DepositError::Stale) => Ok(None),
+            Err(other) => Err(of_deposits(other)),
+        }
     }
+}
 
-    /// Credits what is final, and how many that were.
-    async fn credit(
-        &self,
-        (usdc, watched): (&Usdc, &WatchedChain),
-        progress: &ChainProgress,
-        version: i64,
-    ) -> Result<usize, LookError> {
-        let billing = &self.billing;
-        let chain = &watched.options.chain;
-        let reached = reached_of(progress);
-        let up_to = (progress.read_to + 1).saturating_sub(u64::from(chain.required_confirmations));
-        let open = billing.deposits().open_deposits(chain.id, up_to).await?;
-        let is_final =
-            |row: &DepositRow| chain.standing(row.seen.block_number, row.seen.base_units, &reached).is_final();
-        let open: Vec<DepositRow> = open.into_iter().filter(is_final).collect();
-        let open = self.agreed(usdc, watched, open).await;
-        let mut of: HashMap<AccountId, Vec<DepositRow>> = HashMap::new();
-        for row in open {
-            of.entry(row.seen.account).or_default().push(row);
-        }
-        let (mut credits, mut held) = (Vec::new(), Vec::new());
-        for (account, rows) in of {
-            let sum = rows.iter().fold(Amount::ZERO, |sum, row| sum.saturating_add(row.seen.amount));
-            if sum >= usdc.options.min {
-                let deposits = rows.into_iter().map(|row| (row, TransferId::new(billing.ids().uuid()))).collect();
-                credits.push(DepositCredit { topup: billing.topup_id(), account, deposits });
-            } else {
-                held.extend(rows.iter().filter(|row| row.status == DepositStatus::Confirming).map(|row| row.id));
-            }
-        }
-        let mut credited = 0;
-        for some in credits.chunks(TOGETHER) {
-            let held = std::mem::take(&mut held);
-            match billing.deposits().credit_deposits((chain.id, version), some, &held, billing.now()).await {
-                Ok(()) => credited += some.iter().map(|credit| credit.deposits.len()).sum::<usize>(),
-                Err(DepositError::Stale) => return Ok(credited),
-                Err(DepositError::Overflow) => return Err(LookError::Overflow),
-                Err(DepositError::Store(cause)) => return Err(cause.into()),
-            }
-            batchin_faults::point("deposits.credited");
-        }
-        if !held.is_empty() {
-            match billing.deposits().credit_deposits((chain.id, version), &[], &held, billing.now()).await {
-                Ok(()) | Err(DepositError::Stale | DepositError::Overflow) => {}
-                Err(DepositError::Store(cause)) => return Err(cause.into()),
-            }
-        }
-        if credited > 0 {
-            info!(chain = &*chain.name, "{credited} payment(s) in USDC were credited");
-        }
-        Ok(credited)
-    }
-
-    /// Those of which nothing more is asked, and those large ones that a second endpoint says the same of.
-    async fn agreed(&self, usdc: &Usdc, watched: &WatchedChain, open: Vec<DepositRow>) -> Vec<DepositRow> {
-        let (large, mut agreed): (Vec<_>, Vec<_>) =
-            open.into_iter().partition(|row| row.seen.amount >= usdc.options.agree_from);
-        if large.is_empty() {
-            return agreed;
-        }
-        let chain = &watched.options.chain;
-        let alarm = |what: &'static str| counter!("batchin_money_alarms_total", "what" => what).increment(1);
-        let others = watched.endpoints.len();
-        let second = (1..others).map(|step| (self.endpoint + step) % others).filter_map(|at| watched.endpoints.get(at));
-        let seen: Vec<(DepositRow, Seen)> =
-            large.into_iter().filter_map(|row| seen_of(&row).map(|seen| (row, seen))).collect();
-        let asked: Vec<Seen> = seen.iter().map(|(_, seen)| seen.clone()).collect();
-        for rpc in second {
-            let said = match rpc.check_chain(chain.id).await {
-                Ok(()) => confirm(rpc, chain, &asked).await,
-                Err(cause) => Err(cause),
-            };
-            match said {
-                Ok(said) => {
-                    for ((row, _), said) in seen.into_iter().zip(said) {
-                        match said {
-                            Confirmation::Agrees => agreed.push(row),
-                            Confirmation::Unknown | Confirmation::OtherBlock => {}
-                            Confirmation::Contradicts => {
-                                alarm("endpoints_disagree");
-                                error!(
-                                    chain = &*chain.name,
-                                    payment = row.seen.name,
-                                    endpoint = rpc.name(),
-                                    "two endpoints say different things of a payment; it is not credited"
-                                );
-                            }
-                        }
-                    }
-                    return agreed;
-                }
-                Err(cause) => {
-                    warn!(
-                        chain = &*chain.name,
-                        endpoint = rpc.name(),
-                        error = &cause as &dyn Error,
-                        "a second endpoint could not be asked"
-                    );
-                }
-            }
-        }
-        alarm("no_second_endpoint");
-        error!(chain = &*chain.name, "a large payment waits: no second endpoint of this chain could be asked about it");
-        agreed
+/// What is stale was dealt with by then.
+fn of_deposits(cause: DepositError) -> LookError {
+    match cause {
+        DepositError::Stale => LookError::State,
+        DepositError::Overflow => LookError::Overflow,
+        DepositError::Store(cause) => LookError::Store(cause),
     }
 }
 
 impl Billing {
     /// Every address that was handed out, and whose it is.
-    async fn addresses(&self, usdc: &Usdc) -> Result<HashMap<Address, AccountId>, StoreError> {
+    async fn addresses(&self, usdc: &Usdc) -> Result<Addresses, StoreError> {
         let mut known = usdc.addresses.lock().await;
         for fresh in self.deposits().addresses_from(known.next).await? {
             known.next = u64::from(fresh.index).saturating_add(1);
             // Only addresses that were made here are stored.
             if let Ok(address) = fresh.address.parse() {
-                known.of.insert(address, fresh.account);
+                known.add(address, fresh.account);
             }
         }
-        Ok(known.of.clone())
+        Ok(known.clone())
     }
 
     fn progress_of(&self, state: &State, reached: &batchin_evm::Reached) -> Result<ChainProgress, LookError> {
@@ -390,19 +362,6 @@ impl Billing {
             }
         }
     }
-}
-
-/// A stored payment as a scan would see it.
-fn seen_of(row: &DepositRow) -> Option<Seen> {
-    let hash: Hash = row.seen.block_hash.parse().ok()?;
-    Some(Seen {
-        id: row.seen.name.parse().ok()?,
-        kind: TokenKind::Usdc,
-        from: row.seen.payer.parse().ok()?,
-        value: row.seen.base_units,
-        block: BlockRef { number: row.seen.block_number, hash },
-        log_index: row.seen.log_index,
-    })
 }
 
 /// Whether a scan has come no further.

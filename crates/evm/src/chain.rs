@@ -60,6 +60,15 @@ pub struct Reached {
     pub finalized: Option<u64>,
 }
 
+impl Reached {
+    fn newest(&self, tag: Tag) -> Option<u64> {
+        match tag {
+            Tag::Safe => self.safe,
+            Tag::Finalized => self.finalized,
+        }
+    }
+}
+
 /// How far a payment is from being final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -81,18 +90,23 @@ impl Standing {
 impl Chain {
     /// How far a payment of this many base units in this block is from being final.
     pub fn standing(&self, block: u64, value: u128, reached: &Reached) -> Standing {
-        let confirmations = (reached.read_to + 1).saturating_sub(block);
+        let confirmations = reached.read_to.saturating_add(1).saturating_sub(block);
         let waits_for = match self.finality {
             Finality::Confirmations => None,
             Finality::Tagged { tag, from } => {
-                let said = match tag {
-                    Tag::Safe => reached.safe,
-                    Tag::Finalized => reached.finalized,
-                };
-                (value >= from && said.is_none_or(|newest| newest < block)).then_some(tag)
+                (value >= from && reached.newest(tag).is_none_or(|newest| newest < block)).then_some(tag)
             }
         };
         Standing { confirmations, required: self.required_confirmations, waits_for }
+    }
+
+    /// The newest block of which a payment can be final, whatever its value; none where there is no such block yet.
+    pub fn final_to(&self, reached: &Reached) -> Option<u64> {
+        let deep = reached.read_to.saturating_add(1).checked_sub(u64::from(self.required_confirmations))?;
+        match self.finality {
+            Finality::Tagged { tag, from: 0 } => reached.newest(tag).map(|newest| newest.min(deep)),
+            Finality::Tagged { .. } | Finality::Confirmations => Some(deep),
+        }
     }
 
     /// Headers that are remembered: a deeper reorg is an alarm.
@@ -201,9 +215,14 @@ mod tests {
         ] {
             let standing = ETHEREUM.standing(100, value, &reached);
             assert_eq!(standing.is_final(), is_final, "{value} {reached:?} {standing:?}");
+            assert!(!is_final || ETHEREUM.final_to(&reached) >= Some(100), "{value} {reached:?}");
         }
         assert_eq!(ETHEREUM.standing(100, 1, &reached(99, None)).confirmations, 0);
+        assert!(ETHEREUM.standing(100, 1, &reached(u64::MAX, None)).is_final());
         // A chain that lacks the tag which the rule names never says so.
         assert_eq!(BASE.standing(100, 1, &reached(1000, None)).waits_for, Some(Tag::Safe));
+        let of_base = [(1000, None), (1000, Some(500)), (1000, Some(1000)), (10, Some(10))];
+        let final_to = of_base.map(|(read_to, safe)| BASE.final_to(&reached(read_to, safe)));
+        assert_eq!(final_to, [None, Some(500), Some(989), None]);
     }
 }

@@ -1,6 +1,6 @@
 //! Holds: asking an endpoint whether what another one showed is true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::{
     chain::Chain,
@@ -28,7 +28,7 @@ pub enum Confirmation {
 pub async fn confirm(rpc: &Rpc, chain: &Chain, seen: &[Seen]) -> Result<Vec<Confirmation>, RpcError> {
     let transactions: Vec<Hash> =
         seen.iter().map(|seen| seen.id.transaction).collect::<BTreeSet<_>>().into_iter().collect();
-    let watch = Watch::new(chain, seen.iter().map(|seen| seen.id.to).collect());
+    let watch = Watch::new(chain, seen.iter().map(|seen| seen.id.to).collect::<HashSet<_>>());
     let receipts = rpc.receipts(&transactions).await?;
     let of = |seen: &Seen| {
         let place = transactions.binary_search(&seen.id.transaction).ok()?;

@@ -81,7 +81,7 @@ impl Follower {
 
     /// The next block that is followed and not read.
     pub fn unread(&self) -> Option<BlockRef> {
-        let number = self.state.read_to() + 1;
+        let number = self.state.read_to().checked_add(1)?;
         Some(BlockRef { number, hash: self.state.hash_at(number)? })
     }
 
@@ -90,6 +90,14 @@ impl Follower {
         let Some(block) = self.unread() else { return Vec::new() };
         self.state.mark_read(block.number);
         self.told(watch, logs)
+    }
+
+    /// What blocks that were read before hold after all: those up to this number, the n-th time from 0 that they are read again.
+    pub(crate) fn again(&mut self, watch: &Watch, time: usize, to: u64, logs: &[Log]) -> Vec<Event> {
+        self.state.mark_again(time, to);
+        // What is no payment was counted the first time.
+        let (seen, _) = transfers(watch, logs);
+        seen.into_iter().map(Event::Seen).collect()
     }
 
     /// Reads all from the first unread block to this one, which is too far from the chain's end to go, and follows the

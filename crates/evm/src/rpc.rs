@@ -168,8 +168,11 @@ impl Rpc {
                     self.range.store((last - from).div_ceil(2).max(1), Ordering::Relaxed);
                 }
                 Ok(found) => {
-                    let more = range.saturating_add(range / 4 + 1).min(MAX_RANGE);
-                    self.range.store(more, Ordering::Relaxed);
+                    // A shorter one tells nothing of what the endpoint would allow.
+                    if last < to {
+                        let more = range.saturating_add(range / 4 + 1).min(MAX_RANGE);
+                        self.range.store(more, Ordering::Relaxed);
+                    }
                     return Ok(found);
                 }
                 Err(error) => return Err(error),

@@ -5,13 +5,15 @@ use crate::{
     follower::{DeepReorg, Event, Follower},
     header::{BlockRef, Header, Heads},
     rpc::{Filter, Lie, Rpc, RpcError},
-    state::State,
+    state::{AGAIN, State},
     transfer::Skipped,
     watch::Watch,
 };
 
 /// Headers that are fetched at once to find where a fork begins; the next look is twice as deep.
 const FIRST_LOOK_BACK: u64 = 8;
+/// Blocks that are read again together, in one range: one by one would ask for the logs of each three times.
+const AGAIN_TOGETHER: u64 = 8;
 
 /// What one step brought. It is stored whole, in one transaction, before the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,7 @@ pub async fn scan(rpc: &Rpc, watch: &Watch, state: State, heads: &Heads, limit: 
         step.follow().await?;
         let is_moved = *step.follower.state() != before;
         step.read(is_moved).await?;
+        step.read_again().await?;
     }
     step.end()
 }
@@ -111,8 +114,10 @@ impl Step<'_> {
         if there.hash != tip.hash {
             return self.fork(tip.number, Vec::new()).await;
         }
-        let end = self.heads.latest.number - u64::from(self.watch.window);
-        let (last, logs) = self.rpc.logs_between(tip.number + 1, end, &self.filter).await?;
+        // A leap forgets what it leaves behind.
+        self.read_again().await?;
+        let end = self.heads.latest.number.saturating_sub(u64::from(self.watch.window));
+        let (last, logs) = self.rpc.logs_between(tip.number.saturating_add(1), end, &self.filter).await?;
         self.events.extend(self.follower.leap(self.watch, &last, &logs));
         Ok(())
     }
@@ -129,12 +134,12 @@ impl Step<'_> {
         }
         let read_to = self.follower.state().read_to();
         // Far from the end what is followed is read first: a leap begins where all is read.
-        let end = if self.is_far() { tip.number } else { latest.number.min(read_to + self.limit) };
+        let end = if self.is_far() { tip.number } else { latest.number.min(read_to.saturating_add(self.limit)) };
         if end <= tip.number {
             let there = self.rpc.header(tip.number).await?.ok_or(RpcError::Lags)?;
             return if there.hash == tip.hash { Ok(()) } else { self.fork(tip.number, Vec::new()).await };
         }
-        let headers = self.headers(tip.number + 1, end).await?;
+        let headers = self.headers(tip.number.saturating_add(1), end).await?;
         match headers.first() {
             Some(first) if first.parent != tip.hash => self.fork(tip.number, headers).await,
             Some(_) => self.extend(&headers),
@@ -203,8 +208,8 @@ impl Step<'_> {
 
     /// What the followed blocks hold. A block that is unknown by now ends it, without an error if there was progress.
     async fn read(&mut self, is_moved: bool) -> Result<(), ScanError> {
-        let (from, tip) = (self.follower.state().read_to() + 1, self.follower.state().tip().number);
-        let to = tip.min(from + (self.limit - 1));
+        let (from, tip) = (self.follower.state().read_to().saturating_add(1), self.follower.state().tip().number);
+        let to = tip.min(from.saturating_add(self.limit - 1));
         let hash_at = |number| Some(BlockRef { number, hash: self.follower.state().hash_at(number)? });
         let blocks: Vec<BlockRef> = (from..=to).filter_map(hash_at).collect();
         let logs = match self.rpc.logs_of(&blocks, &self.filter).await {
@@ -213,6 +218,44 @@ impl Step<'_> {
         };
         for logs in &logs {
             self.events.extend(self.follower.read(self.watch, logs));
+        }
+        Ok(())
+    }
+
+    /// What blocks hold that were read before: an endpoint may have had their headers before it had their logs, and nothing
+    /// in an empty answer tells. By ranges, as soon as some are due together.
+    async fn read_again(&mut self) -> Result<(), ScanError> {
+        for time in 0..AGAIN {
+            let to = self.due_again(time);
+            let missing = to.saturating_sub(self.follower.state().again(time));
+            if missing >= AGAIN_TOGETHER || (missing > 0 && self.is_far()) {
+                self.read_again_to(time, to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest block that is deep enough to be read again.
+    fn due_again(&self, time: usize) -> u64 {
+        let depth = self.watch.again.get(time).copied().unwrap_or(self.watch.window);
+        let deep = self.heads.latest.number.saturating_add(1).saturating_sub(u64::from(depth));
+        deep.min(self.follower.state().read_to())
+    }
+
+    async fn read_again_to(&mut self, time: usize, to: u64) -> Result<(), ScanError> {
+        while self.follower.state().again(time) < to {
+            if self.filter.is_idle() {
+                self.follower.again(self.watch, time, to, &[]);
+                return Ok(());
+            }
+            let from = self.follower.state().again(time).saturating_add(1);
+            let (last, logs) = self.rpc.logs_between(from, to, &self.filter).await?;
+            // Of another fork than was followed, by now or at another place of the endpoint: the next step sees which.
+            let is_ours = |block: BlockRef| self.follower.state().hash_at(block.number) == Some(block.hash);
+            if !is_ours(last.block()) || !logs.iter().all(|log| is_ours(log.block)) {
+                return Err(RpcError::UnknownBlock.into());
+            }
+            self.events.extend(self.follower.again(self.watch, time, last.number, &logs));
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ use crate::{
 
 /// The form in which it is stored.
 const VERSION: u32 = 1;
+/// How often a block is read after the first time.
+pub(crate) const AGAIN: usize = 2;
 const HASH_DIGITS: usize = 64;
 
 /// The newest blocks that were followed, each the one after the one before, and how far their payments were read. Stored by serde
@@ -25,6 +27,8 @@ pub struct State {
     hashes: VecDeque<Hash>,
     /// From `first` to the tip.
     read_to: u64,
+    /// Up to where blocks were read again, for each time that they are: from `first` to `read_to`.
+    again: [u64; AGAIN],
 }
 
 /// What was stored is no state.
@@ -45,12 +49,15 @@ struct Stored {
     first: u64,
     read_to: u64,
     hashes: String,
+    /// Not there where nothing was read again when it was stored.
+    again: Option<[u64; AGAIN]>,
 }
 
 impl State {
     /// Begins behind this block, which counts as read.
     pub fn at(chain_id: u64, block: &Header) -> Self {
-        Self { chain_id, first: block.number, hashes: VecDeque::from([block.hash]), read_to: block.number }
+        let hashes = VecDeque::from([block.hash]);
+        Self { chain_id, first: block.number, hashes, read_to: block.number, again: [block.number; AGAIN] }
     }
 
     /// The chain that it is of.
@@ -65,7 +72,7 @@ impl State {
 
     /// The newest block that was followed.
     pub fn tip(&self) -> BlockRef {
-        let number = self.end() - 1;
+        let number = self.end().saturating_sub(1);
         let hash = self.hashes.back().copied().unwrap_or(Hash::from_bytes([0; 32]));
         BlockRef { number, hash }
     }
@@ -74,6 +81,7 @@ impl State {
     #[must_use]
     pub fn rewound(mut self, blocks: u32) -> Self {
         self.read_to = self.read_to.saturating_sub(u64::from(blocks)).max(self.first);
+        self.bound_again();
         self
     }
 
@@ -89,7 +97,7 @@ impl State {
 
     /// The number after the tip's.
     fn end(&self) -> u64 {
-        self.first + self.hashes.len() as u64
+        self.first.saturating_add(self.hashes.len() as u64)
     }
 
     pub(crate) fn push(&mut self, hash: Hash) {
@@ -104,18 +112,36 @@ impl State {
             self.hashes.pop_back();
         }
         self.read_to = self.read_to.min(self.tip().number);
+        self.bound_again();
         cut
+    }
+
+    /// Up to where blocks were read again, the n-th time from 0.
+    pub(crate) fn again(&self, time: usize) -> u64 {
+        self.again.get(time).copied().unwrap_or(self.read_to)
+    }
+
+    pub(crate) fn mark_again(&mut self, time: usize, number: u64) {
+        if let Some(read_to) = self.again.get_mut(time) {
+            *read_to = number.max(*read_to);
+        }
+        self.bound_again();
+    }
+
+    fn bound_again(&mut self) {
+        self.again = self.again.map(|number| number.clamp(self.first, self.read_to));
     }
 
     pub(crate) fn mark_read(&mut self, number: u64) {
         self.read_to = self.read_to.max(number);
     }
 
-    /// Forgets the oldest above so many, but none that is still to be read behind.
+    /// Forgets the oldest above so many, but none that is still to be read behind, also again.
     pub(crate) fn trim(&mut self, window: u32) {
-        while self.hashes.len() > window as usize && self.first < self.read_to {
+        let read_to = self.again.into_iter().fold(self.read_to, u64::min);
+        while self.hashes.len() > window as usize && self.first < read_to {
             self.hashes.pop_front();
-            self.first += 1;
+            self.first = self.first.saturating_add(1);
         }
     }
 }
@@ -134,7 +160,8 @@ impl fmt::Debug for State {
 impl From<State> for Stored {
     fn from(state: State) -> Self {
         let hashes = state.hashes.iter().map(|hash| hex::encode(hash.as_bytes())).collect();
-        Self { version: VERSION, chain_id: state.chain_id, first: state.first, read_to: state.read_to, hashes }
+        let State { chain_id, first, read_to, again, .. } = state;
+        Self { version: VERSION, chain_id, first, read_to, hashes, again: Some(again) }
     }
 }
 
@@ -154,6 +181,9 @@ impl TryFrom<Stored> for State {
         if !is_whole {
             return Err(StateError::Damaged);
         }
-        Ok(Self { chain_id: stored.chain_id, first: stored.first, hashes, read_to: stored.read_to })
+        let Stored { chain_id, first, read_to, .. } = stored;
+        let mut state = Self { chain_id, first, hashes, read_to, again: stored.again.unwrap_or([first; AGAIN]) };
+        state.bound_again();
+        Ok(state)
     }
 }

@@ -77,6 +77,9 @@ async fn with_config(command: &Configured, config: &Config, out: &mut impl Write
         Configured::Upstreams(command) => upstreams::run(command, config, out).await,
         Configured::Ledger(Ledger::Check(report)) => ledger::run(config, report.json, out).await,
         Configured::Deposits(Deposits::Export(report)) => deposits::export(config, report.json, out).await,
+        Configured::Deposits(Deposits::Restart { chain, from, json }) => {
+            deposits::restart(config, (chain, *from), *json, out).await
+        }
         Configured::Webhooks(command) => webhooks::run(command, config, out).await,
     }
 }
@@ -84,6 +87,9 @@ async fn with_config(command: &Configured, config: &Config, out: &mut impl Write
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot start")
 }
+
+/// Who acts here, in the log of what operators did.
+const COMMAND_LINE: &str = "command line";
 
 /// What a person has to type in another way.
 #[derive(Debug, thiserror::Error)]

@@ -8,11 +8,16 @@ use crate::{
 };
 use batchin_db::{Dialect, Rerun, Row, Snapshot, Value, retried};
 use batchin_domain::{
-    Chore, Class, Measure, Month, PriceVersion, PurseKind, Tariff, TaskStatus, TopupStatus, ledger::Movement,
+    Chore, Class, DepositStatus, Measure, Month, PriceVersion, PurseKind, Tariff, TaskStatus, TopupStatus,
+    ledger::Movement,
 };
 
 /// The mark of a row whose counts were capped.
 const CAPPED: i16 = UsageMarks { capped: true, below_pieces: false, cut: false }.code();
+
+/// What the last credit of a payment on a chain is known by.
+const CREDIT_OF: &str =
+    "('usdc:' || d.name || CASE WHEN d.credits > 1 THEN '#' || CAST(d.credits AS text) ELSE '' END)";
 
 /// Faults reported per rule; one is enough to stop, a handful to see the pattern.
 const FAULTS_PER_RULE: i64 = 20;
@@ -68,6 +73,33 @@ const RULES: &[(&str, &str)] = &[
          coalesce(t.sum, 0) AS found FROM topup p LEFT JOIN (SELECT topup_id, CAST(sum(amount) AS bigint) AS sum \
          FROM transfer WHERE movement IN ({paid}, {deposited}) GROUP BY topup_id) t ON t.topup_id = p.id \
          WHERE coalesce(t.sum, 0) <> CASE WHEN p.status = {paid_status} THEN p.amount ELSE 0 END",
+    ),
+    (
+        "a credited payment on a chain has its one movement",
+        "SELECT d.id AS subject, CAST(1 AS bigint) AS expected, count(t.id) AS found FROM deposit d LEFT JOIN transfer t \
+         ON t.reference = {credit_of} AND t.movement = {deposited} AND t.amount = d.amount AND t.account_id = d.account_id \
+         AND t.topup_id = d.topup_id WHERE d.status = {deposit_credited} GROUP BY d.id HAVING count(t.id) <> 1",
+    ),
+    (
+        "a credited payment on a chain whose block went has the movement that takes it back",
+        "SELECT d.id AS subject, CAST(1 AS bigint) AS expected, count(o.id) AS found FROM deposit d LEFT JOIN transfer t \
+         ON t.reference = {credit_of} AND t.movement = {deposited} LEFT JOIN transfer o ON o.reverses = t.id \
+         AND o.movement = {orphaned} AND o.amount = t.amount \
+         WHERE d.credits > 0 AND d.status <> {deposit_credited} GROUP BY d.id HAVING count(o.id) <> 1",
+    ),
+    (
+        "what chains have brought to a payment is what of it is credited",
+        "SELECT p.id AS subject, coalesce(d.sum, 0) AS expected, coalesce(t.sum, 0) AS found FROM topup p \
+         LEFT JOIN (SELECT topup_id, CAST(sum(amount) AS bigint) AS sum FROM deposit WHERE status = {deposit_credited} \
+         GROUP BY topup_id) d ON d.topup_id = p.id \
+         LEFT JOIN (SELECT topup_id, CAST(sum(CASE WHEN movement = {deposited} THEN amount ELSE -amount END) AS bigint) \
+         AS sum FROM transfer WHERE movement IN ({deposited}, {orphaned}) GROUP BY topup_id) t ON t.topup_id = p.id \
+         WHERE coalesce(d.sum, 0) <> coalesce(t.sum, 0)",
+    ),
+    (
+        "what a chain has brought or taken belongs to a payment",
+        "SELECT t.id AS subject, CAST(1 AS bigint) AS expected, CAST(0 AS bigint) AS found FROM transfer t \
+         LEFT JOIN topup p ON p.id = t.topup_id WHERE t.movement IN ({deposited}, {orphaned}) AND p.id IS NULL",
     ),
     (
         // A bank may take back what was refunded already: each way by itself.
@@ -229,6 +261,7 @@ impl Store {
             ("{dispute_won}", Movement::DisputeWon.code()),
             ("{deposited}", Movement::Deposited.code()),
             ("{orphaned}", Movement::Orphaned.code()),
+            ("{deposit_credited}", DepositStatus::Credited.code()),
             ("{paid_status}", TopupStatus::Completed.code()),
             ("{balance}", PurseKind::Balance.code()),
             ("{budget}", PurseKind::Budget.code()),
@@ -244,7 +277,8 @@ impl Store {
             Movement::ALL.map(|one| format!("WHEN {} THEN {} * amount", one.code(), one.credits())).to_vec();
         let credited = format!("CASE movement {} END", credited.join(" "));
         for (rule, sql) in RULES {
-            report.faults.extend(check.rule(rule, &sql.replace("{credited}", &credited), &codes).await?);
+            let sql = sql.replace("{credited}", &credited).replace("{credit_of}", CREDIT_OF);
+            report.faults.extend(check.rule(rule, &sql, &codes).await?);
         }
         report.faults.extend(check.budgets().await?);
         report.faults.extend(check.costs().await?);

@@ -66,13 +66,13 @@ pub use money::addresses::DepositAddress;
 pub use money::admin_log::{AdminAction, AdminLog};
 pub use money::auto::{AutoTopup, AutoTopups, AutoWish, SavedForAuto};
 pub use money::credit::{CorrectError, CreditGrant, GrantError};
-pub use money::deposits::{
-    ChainEvent, ChainProgress, ChainScan, DepositCredit, DepositError, DepositRow, Deposits, SeenDeposit,
-};
+pub use money::deposit_credits::DepositCredit;
+pub use money::deposits::{ChainProgress, DepositError, DepositRow, Deposits, SeenDeposit};
 pub use money::history::{Credited, Standing};
 pub use money::inbox::{DueStripeEvent, Inbox, NewStripeEvent};
 pub use money::leases::{LeaseAsk, LeaseOutcome};
 pub use money::prices::{PriceList, PriceListRow};
+pub use money::scans::{ChainEvent, ChainRestart, ChainScan, RestartedPayments};
 pub use money::topups::{
     Entry, NewTopup, OpenTopupError, Reading, SettleTopupError, Settled, TopupDetails, TopupKey, TopupRow,
 };

@@ -5,11 +5,13 @@ pub(crate) mod admin_log;
 pub(crate) mod auto;
 pub(crate) mod booking;
 pub(crate) mod credit;
+pub(crate) mod deposit_credits;
 pub(crate) mod deposits;
 pub(crate) mod history;
 pub(crate) mod inbox;
 pub(crate) mod leases;
 pub(crate) mod prices;
+pub(crate) mod scans;
 pub(crate) mod topups;
 
 use batchin_db::Db;

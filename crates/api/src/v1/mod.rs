@@ -3,6 +3,7 @@
 pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod batches;
+pub(crate) mod chains;
 pub(crate) mod credits;
 pub(crate) mod images;
 pub(crate) mod keys;

@@ -192,6 +192,87 @@ both! {
         till.clean().await;
     }
 
+    async fn a_large_sum_in_small_parts_needs_a_second_endpoint_too(backend) {
+        let anvil = Anvil::start(CHAIN_ID).await;
+        let second = Liar::start(anvil.url()).await;
+        let urls = vec![anvil.url().to_owned(), second.url()];
+        let till = Till::behind(backend, anvil, urls).await;
+        second.script(Fault::Status(502));
+        let bob = till.server.account("bob@example.com").await;
+        let places = till.server.anonymous(Method::GET, "/v1/topup/usdc/chains").key(&bob.key).await.ok();
+        let his = places["chains"][0]["deposit_address"].as_str().unwrap();
+        till.chain.transfer(usdc(), his, 90_000 * UNITS_PER_CENT).await;
+        for _ in 0..3 {
+            till.pay(40_000).await;
+        }
+        assert_eq!(till.mine_and_look(10).await.credited, 1, "the other account's, which is less than asks for a second");
+        assert_eq!(till.cents().await, 0, "none of the three");
+        second.script(None);
+        assert_eq!(till.look().await.credited, 3);
+        assert_eq!(till.cents().await, 120_000);
+        till.clean().await;
+    }
+
+    async fn a_chain_does_not_stand_still_at_one_endpoint(backend) {
+        let anvil = Anvil::start(CHAIN_ID).await;
+        let liar = Liar::start(anvil.url()).await;
+        let urls = vec![liar.url(), anvil.url().to_owned()];
+        let till = Till::behind(backend, anvil, urls).await;
+        let root = till.server.admin("root@example.com").await;
+        let shown = async || {
+            let listed = till.server.anonymous(Method::GET, "/v1/admin/chains").key(&root.key).await.ok();
+            listed["data"][0].clone()
+        };
+        let too_many = Fault::bent(|method, _, reply| {
+            if method == "eth_getLogs" {
+                *reply = json!({ "jsonrpc": "2.0", "id": reply["id"], "error": { "code": -32005, "message": "query returned more than 10000 results" } });
+            }
+        });
+        let other_fork = Fault::bent(|method, _, reply| {
+            for member in ["hash", "parentHash"] {
+                if method == "eth_getBlockByNumber" && let Some(hash) = reply["result"][member].as_str() {
+                    reply["result"][member] = json!(format!("0xffff{}", &hash[6..]));
+                }
+            }
+        });
+        for (fault, trouble, cents) in [(too_many, "answer_too_large", 700), (other_fork, "deep_reorganisation", 1_400)] {
+            till.pay(700).await;
+            till.chain.mine(10).await;
+            liar.script(fault);
+            let mut watcher = till.server.billing.watcher("base").unwrap();
+            watcher.turn(1).await;
+            let chain = shown().await;
+            assert_eq!([&chain["chain"], &chain["endpoint"], &chain["trouble"], &chain["behind"]], [&json!("base"), &json!("base #1"), &json!(trouble), &json!(null)]);
+            watcher.turn(1).await;
+            let chain = shown().await;
+            assert_eq!([&chain["endpoint"], &chain["trouble"], &chain["behind"], &chain["watched_here"]], [&json!("base #2"), &json!(null), &json!(0), &json!(true)]);
+            assert_eq!(chain["read_to"], json!(till.chain.height().await));
+            assert_eq!(till.cents().await, cents, "{trouble}");
+        }
+        // Another node has the turn: this one says nothing of it.
+        till.server.billing.watcher("base").unwrap().turn(2).await;
+        let chain = shown().await;
+        assert_eq!([&chain["watched_here"], &chain["endpoint"], &chain["looked_at"]], [&json!(false), &json!(null), &json!(null)]);
+        till.clean().await;
+    }
+
+    async fn what_another_watcher_missed_meanwhile_is_read_again(backend) {
+        let anvil = Anvil::start(CHAIN_ID).await;
+        let liar = Liar::start(anvil.url()).await;
+        let urls = vec![liar.url()];
+        let till = Till::behind(backend, anvil, urls).await;
+        let mut first = till.server.billing.watcher("base").unwrap();
+        first.look().await.unwrap();
+        till.pay(700).await;
+        till.chain.mine(1).await;
+        liar.script(Fault::bent(|method, _, reply| if method == "eth_getLogs" { reply["result"] = json!([]) }));
+        till.look().await;
+        liar.script(None);
+        assert_eq!(till.deposits().await.len(), 0);
+        first.look().await.unwrap();
+        assert_eq!(till.deposits().await.len(), 1, "it sees that another one has read");
+    }
+
     async fn an_endpoint_that_lies_lags_or_breaks_credits_nothing(backend) {
         let anvil = Anvil::start(CHAIN_ID).await;
         let liar = Liar::start(anvil.url()).await;

@@ -118,6 +118,7 @@ fn the_description_has_every_documented_path() {
         ("/v1/usage/by-model", vec!["get"]),
         ("/v1/usage/timeseries", vec!["get"]),
         ("/v1/topup/history", vec!["get"]),
+        ("/v1/admin/chains", vec!["get"]),
         ("/v1/topup/stripe/checkout", vec!["post"]),
         ("/v1/topup/auto", vec!["get", "put"]),
         ("/v1/topup/auto/setup", vec!["post"]),

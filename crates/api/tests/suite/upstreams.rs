@@ -154,7 +154,7 @@ both! {
     async fn only_admins_operate(backend) {
         let server = TestServer::start().on(backend).await;
         let admin = server.admin("root@example.com").await;
-        let verbs = [(Method::GET, LIST.to_owned())]
+        let verbs = [(Method::GET, LIST.to_owned()), (Method::GET, "/v1/admin/chains".to_owned())]
             .into_iter()
             .chain(["drain", "resume"].map(|verb| (Method::POST, format!("{LIST}/sim/{verb}"))));
         for (method, path) in verbs {

@@ -1,5 +1,7 @@
+use std::collections::HashSet;
+
 use super::*;
-use crate::{chain::BASE, hash::Hash};
+use crate::{chain::BASE, hash::Hash, state::AGAIN};
 
 const WINDOW: u32 = 8;
 
@@ -14,11 +16,14 @@ fn header(number: u64, fork: u8, parent: u8) -> Header {
 }
 
 fn follower(blocks: u64) -> (Follower, Watch) {
-    let watch = Watch::new(&BASE, [].into());
+    let watch = Watch::new(&BASE, HashSet::new());
     let mut follower = Follower::new(State::at(BASE.id, &header(0, 0, 0)), WINDOW);
     for number in 1..=blocks {
         follower.follow(&header(number, 0, 0)).unwrap();
         assert_eq!(follower.read(&watch, &[]), []);
+        for time in 0..AGAIN {
+            assert_eq!(follower.again(&watch, time, number, &[]), []);
+        }
     }
     (follower, watch)
 }
@@ -65,6 +70,11 @@ fn a_state_is_stored_whole_or_refused() {
     let state = follower(20).0.finish().0.rewound(2);
     let stored = serde_json::to_value(&state).unwrap();
     assert_eq!(serde_json::from_value::<State>(stored.clone()).unwrap(), state);
+    // As one was stored before blocks were read again: all that is remembered is.
+    let mut older = stored.clone();
+    older.as_object_mut().unwrap().remove("again");
+    let older: State = serde_json::from_value(older).unwrap();
+    assert_eq!((older.again(0), older.read_to()), (older.first(), state.read_to()));
     for (member, value) in [
         ("version", serde_json::json!(2)),
         ("read_to", serde_json::json!(12)),

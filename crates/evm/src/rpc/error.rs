@@ -53,13 +53,6 @@ pub enum RpcError {
     Unreadable,
 }
 
-impl RpcError {
-    /// Whether the endpoint is to blame, so that another one is better asked.
-    pub fn is_sick(&self) -> bool {
-        !matches!(self, Self::UnknownBlock | Self::TooMany)
-    }
-}
-
 /// What gives an answer away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lie {

@@ -38,7 +38,7 @@ impl Filter {
     }
 
     /// Whether there is nobody to look for. Such a filter is not to be sent: endpoints take an empty list of topics for any.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.recipients.as_ref().is_some_and(HashSet::is_empty)
     }
 

@@ -15,6 +15,8 @@ use crate::{
 /// A quantity of 64 bits.
 const MAX_QUANTITY_DIGITS: usize = 16;
 const SUCCEEDED: u64 = 1;
+/// No chain comes near; above it numbers could neither be counted on nor stored.
+const MAX_BLOCK: u64 = i64::MAX.unsigned_abs();
 
 pub(super) fn parse<T: DeserializeOwned>(answer: &str) -> Result<T, RpcError> {
     serde_json::from_str(answer).map_err(|_| RpcError::Unreadable)
@@ -26,6 +28,12 @@ pub(super) fn quantity(text: &str) -> Result<u64, RpcError> {
     // from_str_radix takes a sign.
     let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
     digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or(RpcError::Lies(Lie::Digits))
+}
+
+/// A block's height.
+fn height(text: &str) -> Result<u64, RpcError> {
+    let number = quantity(text)?;
+    if number < MAX_BLOCK { Ok(number) } else { Err(RpcError::Lies(Lie::Digits)) }
 }
 
 fn hash(text: &str) -> Result<Hash, RpcError> {
@@ -43,7 +51,7 @@ pub(super) struct RawHeader {
 
 impl RawHeader {
     pub(super) fn check(&self) -> Result<Header, RpcError> {
-        Ok(Header { number: quantity(&self.number)?, hash: hash(&self.hash)?, parent: hash(&self.parent_hash)? })
+        Ok(Header { number: height(&self.number)?, hash: hash(&self.hash)?, parent: hash(&self.parent_hash)? })
     }
 }
 
@@ -75,7 +83,7 @@ impl RawLog {
             token,
             topics: self.topics.iter().map(|topic| hash(topic)).collect::<Result<_, _>>()?,
             data,
-            block: BlockRef { number: quantity(&self.block_number)?, hash: hash(&self.block_hash)? },
+            block: BlockRef { number: height(&self.block_number)?, hash: hash(&self.block_hash)? },
             transaction: hash(&self.transaction_hash)?,
             index: quantity(&self.log_index)?,
         })
@@ -109,7 +117,7 @@ impl RawReceipt {
         if hash(&self.transaction_hash)? != *asked {
             return Err(RpcError::Lies(Lie::OtherTransaction));
         }
-        let block = BlockRef { number: quantity(&self.block_number)?, hash: hash(&self.block_hash)? };
+        let block = BlockRef { number: height(&self.block_number)?, hash: hash(&self.block_hash)? };
         let logs: Vec<Log> = self.logs.iter().map(RawLog::check).collect::<Result<_, _>>()?;
         if logs.iter().any(|log| log.transaction != *asked) {
             return Err(RpcError::Lies(Lie::OtherTransaction));

@@ -48,6 +48,12 @@ async fn answers_that_contradict_the_question_are_not_believed() {
             reply["result"]["parentHash"] = json!(OTHER_HASH);
         }
     });
+    // Nothing could be counted on from there.
+    let beyond = Fault::bent(|method, params, reply| {
+        if method == "eth_getBlockByNumber" && params[0] == "latest" {
+            reply["result"]["number"] = json!("0xffffffffffffffff");
+        }
+    });
     let before = watcher.state.clone();
     for (fault, lie) in [
         (log_with("blockHash", json!(OTHER_HASH)), Lie::OtherBlock),
@@ -60,10 +66,10 @@ async fn answers_that_contradict_the_question_are_not_believed() {
         (log_with("logIndex", json!("0x+1")), Lie::Digits),
         (twice, Lie::Twice),
         (unlinked, Lie::Parent),
+        (beyond, Lie::Digits),
     ] {
         liar.script(fault);
-        let error = watcher.step().await.unwrap_err();
-        assert_eq!(error, ScanError::Rpc(RpcError::Lies(lie)));
+        assert_eq!(watcher.step().await.unwrap_err(), ScanError::Rpc(RpcError::Lies(lie)));
     }
     assert_eq!(watcher.state, before);
     liar.script(None);
@@ -147,6 +153,41 @@ async fn a_block_that_goes_between_two_questions_is_no_fault_of_the_endpoint() {
     chain.mine(1).await;
     watcher.catch_up().await;
     assert_eq!((watcher.values(), watcher.told, watcher.orphaned), (vec![1], 1, 2));
+}
+
+#[tokio::test]
+async fn what_an_endpoint_has_no_logs_of_yet_is_not_missed() {
+    let chain = chain().await;
+    let liar = Liar::start(chain.url()).await;
+    let mut watcher = Watcher::start(&liar.url()).await;
+    watcher.catch_up().await;
+    // It has the headers of new blocks, and not yet what was logged in them.
+    let unindexed = || {
+        Fault::bent(|method, _, reply| {
+            if method == "eth_getLogs" {
+                reply["result"] = json!([]);
+            }
+        })
+    };
+    for (value, late) in [(1, 20), (2, 70)] {
+        liar.script(unindexed());
+        chain.transfer(CHAIN.usdc, ALICE, value).await;
+        chain.mine(late).await;
+        watcher.catch_up().await;
+        liar.script(None);
+        chain.mine(CHAIN.window().into()).await;
+        watcher.catch_up().await;
+    }
+    assert_eq!(watcher.values(), [1, 2]);
+    // And where nothing is read for so long that the rest comes by ranges.
+    liar.script(unindexed());
+    chain.transfer(CHAIN.usdc, ALICE, 3).await;
+    chain.mine(3).await;
+    watcher.catch_up().await;
+    liar.script(None);
+    chain.mine(1_000).await;
+    watcher.catch_up().await;
+    assert_eq!(watcher.values(), [1, 2, 3]);
 }
 
 #[tokio::test]

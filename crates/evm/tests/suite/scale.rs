@@ -6,13 +6,29 @@ use batchin_evm::{Address, Confirmation, Event, Watch, begin, confirm, heads, sc
 use batchin_sim::chain::Liar;
 use tokio::time::Instant;
 
-use crate::world::{CHAIN, chain, endpoint};
+use crate::world::{CHAIN, Watcher, chain, endpoint};
 
 /// Ten thousand addresses, made up.
 fn address(index: u32) -> Address {
     let mut bytes = [0xab; 20];
     bytes[16..].copy_from_slice(&index.to_be_bytes());
     Address::from_bytes(bytes)
+}
+
+#[tokio::test]
+async fn a_block_costs_few_calls_also_where_each_is_read_again() {
+    let chain = chain().await;
+    let mut watcher = Watcher::start(chain.url()).await;
+    watcher.catch_up().await;
+    let (blocks, before) = (160, watcher.rpc.calls());
+    for _ in 0..blocks {
+        chain.mine(1).await;
+        assert_eq!(watcher.step().await.unwrap().behind, 0);
+    }
+    let calls = watcher.rpc.calls() - before;
+    println!("{calls} calls for {blocks} blocks that come one by one");
+    assert!(calls <= 5 * blocks, "{calls}");
+    assert!(serde_json::to_string(&watcher.state).unwrap().len() < 20_000, "what is remembered stays bounded");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Holds: a chain with USDC where it really lies, and somebody who watches it as the watcher of an installation does.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use batchin_evm::{
     Address, BASE, BlockRef, Chain, Endpoint, Event, Reached, Rpc, Scan, ScanError, Seen, Skipped, State, TransferId,
@@ -68,7 +71,7 @@ impl Watcher {
     /// One step, kept as one transaction keeps it.
     pub async fn step(&mut self) -> Result<Scan, ScanError> {
         let heads = heads(&self.rpc).await?;
-        let watch = Watch::new(&CHAIN, self.addresses.iter().copied().collect());
+        let watch = Watch::new(&CHAIN, self.addresses.iter().copied().collect::<HashSet<_>>());
         let scan = scan(&self.rpc, &watch, self.state.clone(), &heads, LIMIT).await?;
         for event in &scan.events {
             match event {

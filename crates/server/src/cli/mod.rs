@@ -126,7 +126,7 @@ pub enum Configured {
     /// Recompute the ledger
     #[command(subcommand)]
     Ledger(Ledger),
-    /// Say where payments in USDC lie
+    /// Say where payments in USDC lie; have a chain read again
     #[command(subcommand)]
     Deposits(Deposits),
     /// Repair what webhooks are signed with
@@ -358,6 +358,22 @@ pub enum Deposits {
 A line each: chain, address, its index below m/44'/60'/0'/0, token, base units, transaction, status, account. What you have
 moved away since is listed still: the server holds no private key, and does not see what leaves.")]
     Export(Report),
+    /// Have a chain read again from a block on, after a reorganisation that was too deep to be followed
+    #[command(after_help = "Examples:
+  batchin deposits restart base --from 24000000
+
+Nodes that run go on from there. Payments from that block on that are not credited count again once they are seen again; those
+that are credited stay so, and are to be compared with an explorer. It is told in the log of what operators did.")]
+    Restart {
+        /// The chain, as the configuration names it
+        chain: String,
+        /// The first block that is read: below the oldest one that was reorganised
+        #[arg(long, value_name = "BLOCK", value_parser = clap::value_parser!(u64).range(1..))]
+        from: u64,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `batchin config`

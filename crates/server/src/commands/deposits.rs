@@ -1,15 +1,18 @@
-//! Holds: `batchin deposits export`.
+//! Holds: `batchin deposits`.
 
 use std::{collections::HashMap, io::Write};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use batchin_batch_cli::Outcome;
-use batchin_billing::DepositName;
+use batchin_billing::{DepositName, RestartOrder, Restarted, restart_chain};
 use batchin_config::Config;
-use batchin_domain::{AccountId, DepositStatus};
+use batchin_domain::{AccountId, DepositStatus, IdSource as _};
 use batchin_store::{DepositAddress, DepositRow, Store};
 use serde_json::json;
 use uuid::Uuid;
+
+use super::COMMAND_LINE;
+use crate::world::World;
 
 /// Rows of one look at the database.
 const PAGE: u32 = 1_000;
@@ -33,6 +36,34 @@ pub(super) async fn export(config: &Config, as_json: bool, out: &mut impl Write)
             None => return Ok(Outcome::Done),
         }
     }
+}
+
+/// Has a chain read from a block on.
+pub(super) async fn restart(
+    config: &Config,
+    (chain, from): (&str, u64),
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<Outcome> {
+    let options = config.usdc.as_ref().context("no chain is set up: there is no [usdc] in the configuration")?;
+    let store = super::store(config).await?;
+    let (id, actor) = (World.uuid(), COMMAND_LINE.to_owned());
+    let order = RestartOrder { chain: chain.to_owned(), from, id, actor, now: super::now() };
+    let Restarted { was_read_to, hash_before, payments } = restart_chain(options, &store.deposits(), order).await?;
+    let (set_aside, credited) = (payments.set_aside, payments.credited);
+    if as_json {
+        let line = json!({ "id": id, "chain": chain, "from": from, "hash_before": hash_before, "was_read_to": was_read_to,
+            "set_aside": set_aside, "credited": credited });
+        writeln!(out, "{line}")?;
+        return Ok(Outcome::Done);
+    }
+    let was = was_read_to.map_or_else(|| "it was never read".to_owned(), |block| format!("it was read to {block}"));
+    writeln!(out, "{chain} is read from block {from} on, after {hash_before}; {was}")?;
+    writeln!(out, "{set_aside} payment(s) from there on that are not credited count again once they are seen again")?;
+    if credited > 0 {
+        writeln!(out, "{credited} payment(s) from there on are credited and stay so: compare them with an explorer")?;
+    }
+    Ok(Outcome::Done)
 }
 
 /// A payment that lies at an address.

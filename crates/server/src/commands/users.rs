@@ -10,14 +10,12 @@ use batchin_domain::{AccountId, IdSource as _, TransferId};
 use batchin_store::{CorrectError, CreateUserError, CreditGrant, NewUser, Role, Store};
 use serde_json::{Value, json};
 
-use super::{cents_number, keys};
+use super::{COMMAND_LINE, cents_number, keys};
 use crate::{
     cli::{Credit, Credits, Report, User},
     world::World,
 };
 
-/// Who grants here, in the log.
-const COMMAND_LINE: &str = "command line";
 /// Users listed at most; an operator with more asks the database.
 const MAX_LISTED: u32 = 10_000;
 

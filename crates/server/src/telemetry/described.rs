@@ -39,6 +39,10 @@ const GAUGES: &[(&str, &str)] = &[
     ("batchin_batch_tasks_waiting", "Batch tasks that have not ended, of the whole platform, by priority."),
     ("batchin_chain_block", "The newest block of a chain whose payments were read."),
     (
+        "batchin_chain_second_endpoint_missing",
+        "1 while large payments of a chain wait since no second endpoint can be asked.",
+    ),
+    (
         "batchin_config_last_success_timestamp_seconds",
         "When the configuration in force was taken over, in seconds since 1970.",
     ),

@@ -1,4 +1,4 @@
-//! What an operator sees of payments by card and on a chain: by `batchin doctor`, and by `batchin deposits export`.
+//! What an operator sees of payments by card and on a chain: by `batchin doctor`, and by `batchin deposits`.
 
 use batchin_testkit::{
     chain::Anvil,
@@ -46,6 +46,21 @@ async fn doctor_asks_stripe_and_chains_and_deposits_are_listed() {
     let text = world.command(&["deposits", "export"]).await;
     let line = format!("local {} 0 {USDC} 5000000 {transaction} credited {}\n", addresses[0], first.email);
     assert!(text.contains(&line) && text.lines().count() == 2, "{text}");
+
+    // Read again from the first block on: what is held is held again, what is credited stays so.
+    let refused = world.try_command(&["deposits", "restart", "bass", "--from", "1"]).await;
+    assert!(refused.code != 0 && refused.err.contains("there is no chain bass: known are local"), "{}", refused.err);
+    let refused = world.try_command(&["deposits", "restart", "local", "--from", "900"]).await;
+    assert!(refused.err.contains("--from 900 would leave blocks out: the chain is read to "), "{}", refused.err);
+    let told = world.command(&["deposits", "restart", "local", "--from", "1"]).await;
+    assert!(told.starts_with("local is read from block 1 on, after 0x"), "{told}");
+    assert!(told.contains("1 payment(s) from there on that are not credited count again once"), "{told}");
+    assert!(told.contains("1 payment(s) from there on are credited and stay so"), "{told}");
+    let rows = until("what was held is seen again", listed).await;
+    let mut statuses: Vec<_> = rows.iter().map(|row| row["status"].as_str().unwrap()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, ["credited", "held"]);
+    world.command(&["ledger", "check"]).await;
 
     let base = stripe.base_url();
     let doctor = async || {

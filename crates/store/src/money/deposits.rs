@@ -1,23 +1,23 @@
-//! Holds: payments on chains, from first sight to the credit, and back where their block goes.
-//!
-//! What a scan of a chain brought is written together with how far it came, fenced by the version of that. Credits are fenced by
-//! it too: nothing is credited by what was known before the last scan.
+//! Holds: payments on chains as they stand, and what of them could be credited.
 
-use batchin_db::{Db, Rerun, Row, WriteTx, exactly, retried};
-use batchin_domain::{
-    AccountId, Amount, DepositStatus, Timestamp, TopupId, TopupSource, TopupStatus, TransferId, ledger::Movement,
-    webhook::EventKind,
-};
+use std::collections::BTreeSet;
+
+use batchin_db::{Db, Row, WriteTx, exactly};
+use batchin_domain::{AccountId, Amount, DepositStatus, Timestamp, TopupId};
 use uuid::Uuid;
 
 use crate::{
-    StoreError, alerts,
-    money::booking::{BookError, Booking, lock_account},
-    stored::{named, stored, stored_amount, to_i64, unsigned},
-    waking::{WAITS_FOR_BALANCE, wake},
+    StoreError,
+    money::booking::{BookError, lock_account},
+    stored::{stored, stored_amount, to_i64, unsigned},
 };
 
-const DEPOSIT: &str = "deposit";
+pub(super) const DEPOSIT: &str = "deposit";
+/// Fresh payments of one look at the database.
+const FRESH: usize = 500;
+/// Payments that were held, of one account, that are credited with a fresh one at most. Nobody bounds how many there are of
+/// next to nothing, and the largest make up a credit soonest.
+const HELD: i64 = 500;
 
 /// Payments on chains. Held by who watches them, and by who shows them.
 #[derive(Clone)]
@@ -67,33 +67,6 @@ pub struct SeenDeposit {
     pub log_index: u64,
 }
 
-/// Something that a scan found, in the order in which it happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChainEvent {
-    /// A block has gone.
-    Orphaned {
-        /// Its number.
-        number: u64,
-        /// Its hash.
-        hash: String,
-    },
-    /// A payment is there.
-    Seen(Box<SeenDeposit>),
-}
-
-/// What a scan brought.
-#[derive(Clone, Debug)]
-pub struct ChainScan {
-    /// Which chain.
-    pub chain_id: u64,
-    /// The version that it began with; 0 for the first of all.
-    pub version: i64,
-    /// How far it came; its version is ignored.
-    pub progress: ChainProgress,
-    /// What it found.
-    pub events: Vec<ChainEvent>,
-}
-
 /// A payment on a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DepositRow {
@@ -113,17 +86,6 @@ pub struct DepositRow {
     pub seen_at: Timestamp,
     /// When it was credited.
     pub credited_at: Option<Timestamp>,
-}
-
-/// Payments of one account that are credited together.
-#[derive(Clone, Debug)]
-pub struct DepositCredit {
-    /// Names the payment that they make together.
-    pub topup: TopupId,
-    /// Whose.
-    pub account: AccountId,
-    /// Which, each with the name of its movement.
-    pub deposits: Vec<(DepositRow, TransferId)>,
 }
 
 /// Why a scan or credits were not written.
@@ -149,7 +111,7 @@ impl From<BookError> for DepositError {
     }
 }
 
-const COLUMNS: &str = "id, chain_id, name, account_id, status, supported, payer, base_units, amount, block_number, \
+pub(super) const COLUMNS: &str = "id, chain_id, name, account_id, status, supported, payer, base_units, amount, block_number, \
      block_hash, log_index, credits, topup_id, seen_at, credited_at";
 
 impl Deposits {
@@ -160,52 +122,40 @@ impl Deposits {
         row.as_ref().map(progress).transpose()
     }
 
-    /// Writes what a scan brought; returns the version that the next one begins with, and how many credits were taken back.
-    pub async fn write_scan(&self, scan: &ChainScan) -> Result<(i64, usize), DepositError> {
-        retried(Rerun::Harmless, || async {
-            let tx = self.db.write().await?;
-            match scan_in(&tx, scan).await {
-                Ok(written) => tx.commit().await.map(|()| Ok(written)),
-                Err(DepositError::Store(cause)) => Err(cause),
-                Err(other) => Ok(Err(other)),
-            }
-        })
-        .await?
-    }
-
-    /// Payments of a chain that are not credited yet and could be, the oldest block first, up to one.
-    pub async fn open_deposits(&self, chain_id: u64, up_to: u64) -> Result<Vec<DepositRow>, StoreError> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM deposit WHERE chain_id = $1 AND status IN (0, 1) AND block_number <= $2 \
-             ORDER BY block_number, id"
-        );
-        let rows = self.db.all(sql, [to_i64(chain_id).into(), to_i64(up_to).into()]).await?;
-        rows.iter().map(deposit).collect()
-    }
-
-    /// Credits payments, all of them or none, and sets others aside that are too little alone. The chain must stand at
-    /// `version`.
-    pub async fn credit_deposits(
+    /// Payments of a chain that are neither credited nor held, up to a block, in the order of their accounts, behind `after`
+    /// (an account and one of its payments): one page, with all of each account, unless one account has more than a page.
+    pub async fn fresh_deposits(
         &self,
-        (chain_id, version): (u64, i64),
-        credits: &[DepositCredit],
-        held: &[Uuid],
-        now: Timestamp,
-    ) -> Result<(), DepositError> {
-        retried(Rerun::Harmless, || async {
-            let tx = self.db.write().await?;
-            match credit_in(&tx, (chain_id, version), (credits, held), now).await {
-                Ok(()) => tx.commit().await.map(Ok),
-                Err(DepositError::Store(cause)) => Err(cause),
-                Err(other) => Ok(Err(other)),
-            }
-        })
-        .await??;
-        for credit in credits {
-            // The credit stands. Where waking fails, who waits is asked again by and by.
-            let _ = wake(&self.db, credit.account, WAITS_FOR_BALANCE, None).await;
+        (chain_id, up_to): (u64, u64),
+        (account, id): (AccountId, Uuid),
+    ) -> Result<Vec<DepositRow>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM deposit WHERE chain_id = $1 AND status = 0 AND block_number <= $2 \
+             AND (account_id, id) > ($3, $4) ORDER BY account_id, id LIMIT {FRESH}"
+        );
+        let values = [to_i64(chain_id).into(), to_i64(up_to).into(), account.uuid().into(), id.into()];
+        let mut rows: Vec<DepositRow> =
+            self.db.all(sql, values).await?.iter().map(deposit).collect::<Result<_, _>>()?;
+        let last = rows.last().map(|row| row.seen.account).filter(|_| rows.len() == FRESH);
+        let whole = rows.iter().take_while(|row| Some(row.seen.account) != last).count();
+        if whole > 0 {
+            rows.truncate(whole);
         }
-        Ok(())
+        Ok(rows)
+    }
+
+    /// Payments of an account on a chain that are held, up to a block: the largest of them.
+    pub async fn held_deposits(
+        &self,
+        (chain_id, up_to): (u64, u64),
+        account: AccountId,
+    ) -> Result<Vec<DepositRow>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM deposit WHERE chain_id = $1 AND status = 1 AND account_id = $2 AND block_number <= $3 \
+             ORDER BY amount DESC, id DESC LIMIT {HELD}"
+        );
+        let values = [to_i64(chain_id).into(), account.uuid().into(), to_i64(up_to).into()];
+        self.db.all(sql, values).await?.iter().map(deposit).collect()
     }
 
     /// Payments of an account on all chains, newest first.
@@ -227,225 +177,33 @@ impl Deposits {
 }
 
 /// Locks the chain at this version.
-async fn lock_chain(tx: &WriteTx, chain_id: u64, version: i64) -> Result<(), DepositError> {
+pub(super) async fn lock_chain(tx: &WriteTx, chain_id: u64, version: i64) -> Result<(), DepositError> {
     let sql = format!("SELECT version FROM chain_state WHERE chain_id = $1{}", tx.dialect.for_update());
     let row = tx.one(sql, [to_i64(chain_id).into()]).await?;
     let found = row.map_or(Ok(0), |row| row.get::<i64>("version"))?;
     if found == version { Ok(()) } else { Err(DepositError::Stale) }
 }
 
-async fn scan_in(tx: &WriteTx, scan: &ChainScan) -> Result<(i64, usize), DepositError> {
-    lock_chain(tx, scan.chain_id, scan.version).await?;
-    let (next, progress) = (scan.version.saturating_add(1), &scan.progress);
-    let values = [
-        to_i64(scan.chain_id).into(),
-        next.into(),
-        progress.state.as_str().into(),
-        to_i64(progress.read_to).into(),
-        progress.safe.map(to_i64).into(),
-        progress.finalized.map(to_i64).into(),
-        progress.updated_at.micros().into(),
-    ];
-    let written = if scan.version == 0 {
-        // Two that begin at once: the later finds the earlier's row.
-        let sql = "INSERT INTO chain_state (chain_id, version, state, read_to, safe, finalized, updated_at) \
-                   VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (chain_id) DO NOTHING";
-        tx.run(sql, values).await?
-    } else {
-        let sql = "UPDATE chain_state SET version = $2, state = $3, read_to = $4, safe = $5, finalized = $6, \
-                   updated_at = $7 WHERE chain_id = $1";
-        tx.run(sql, values).await?
-    };
-    if written != 1 {
-        return Err(DepositError::Stale);
-    }
-    let mut taken_back = 0;
-    for event in &scan.events {
-        match event {
-            ChainEvent::Orphaned { number, hash } => {
-                taken_back += orphan(tx, (scan.chain_id, *number, hash), progress.updated_at).await?;
-            }
-            ChainEvent::Seen(seen) => see(tx, scan.chain_id, seen, progress.updated_at).await?,
-        }
-    }
-    Ok((next, taken_back))
-}
-
-/// What stood in a block that has gone counts no more; what was credited for it is taken back.
-async fn orphan(
-    tx: &WriteTx,
-    (chain_id, number, hash): (u64, u64, &str),
-    now: Timestamp,
-) -> Result<usize, DepositError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM deposit WHERE chain_id = $1 AND block_number = $2 AND block_hash = $3 \
-         AND status <> {} ORDER BY account_id, id",
-        DepositStatus::Orphaned.code()
-    );
-    let gone = tx.all(sql, [to_i64(chain_id).into(), to_i64(number).into(), hash.into()]).await?;
-    let mut taken_back = 0;
-    for row in gone.iter().map(deposit) {
-        let row = row?;
-        if row.status == DepositStatus::Credited {
-            take_back(tx, &row, now).await?;
-            taken_back += 1;
-        }
-        put_status(tx, row.id, DepositStatus::Orphaned).await?;
-    }
-    Ok(taken_back)
-}
-
-async fn take_back(tx: &WriteTx, row: &DepositRow, now: Timestamp) -> Result<(), DepositError> {
-    let credit = credit_reference(&row.seen.name, row.credits);
-    let reference = format!("{credit}:orphaned");
-    // Follows from what it is, so that the scan that writes it may be run again.
-    let id = TransferId::new(named(&[b"batchin orphaned", reference.as_bytes()]));
-    let mut account = lock_account(tx, row.seen.account).await?.ok_or(missing_account())?;
-    let credited = tx.one("SELECT id FROM transfer WHERE reference = $1", [credit.into()]).await?;
-    let reverses = credited.map(|row| row.get("id")).transpose()?;
-    let booking = Booking {
-        id,
-        movement: Movement::Orphaned,
-        amount: row.seen.amount,
-        reference: Some(&reference),
-        reason: Some("the chain was reorganised"),
-        actor: None,
-        topup: row.topup.map(TopupId::uuid),
-        reverses,
-        now,
-    };
-    account.book(tx, &[booking]).await?;
-    alerts::lowered(tx, account.id, account.standing(), now).await?;
-    let alert =
-        alerts::Alert { account: account.id, kind: EventKind::TopupReversed, subject: id.uuid(), occasion: None };
-    Ok(alerts::tell(tx, &alert, now).await?)
-}
-
-async fn see(tx: &WriteTx, chain_id: u64, seen: &SeenDeposit, now: Timestamp) -> Result<(), StoreError> {
-    let status = if seen.supported { DepositStatus::Confirming } else { DepositStatus::Unsupported };
-    let orphaned = DepositStatus::Orphaned.code();
-    // One that is there already stands in another block now, perhaps. What is credited stays so: the same scan has told of
-    // its old block's end before, if that ended.
-    let touched = tx
-        .run(
-            format!(
-                "INSERT INTO deposit (id, chain_id, name, account_id, status, supported, payer, base_units, amount, \
-                 block_number, block_hash, log_index, seen_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13) \
-                 ON CONFLICT (name) DO UPDATE SET block_number = excluded.block_number, \
-                 block_hash = excluded.block_hash, log_index = excluded.log_index, \
-                 status = CASE WHEN deposit.status = {orphaned} THEN excluded.status ELSE deposit.status END, \
-                 payer = CASE WHEN deposit.status = {orphaned} THEN excluded.payer ELSE deposit.payer END, \
-                 base_units = CASE WHEN deposit.status = {orphaned} THEN excluded.base_units ELSE deposit.base_units END, \
-                 amount = CASE WHEN deposit.status = {orphaned} THEN excluded.amount ELSE deposit.amount END"
-            ),
-            [
-                seen.id.into(),
-                to_i64(chain_id).into(),
-                seen.name.as_str().into(),
-                seen.account.uuid().into(),
-                status.code().into(),
-                seen.supported.into(),
-                seen.payer.as_str().into(),
-                seen.base_units.to_string().into(),
-                seen.amount.nanos().into(),
-                to_i64(seen.block_number).into(),
-                seen.block_hash.as_str().into(),
-                to_i64(seen.log_index).into(),
-                now.micros().into(),
-            ],
-        )
-        .await?;
-    exactly(touched, 1, DEPOSIT)
-}
-
-async fn credit_in(
-    tx: &WriteTx,
-    (chain_id, version): (u64, i64),
-    (credits, held): (&[DepositCredit], &[Uuid]),
-    now: Timestamp,
-) -> Result<(), DepositError> {
-    lock_chain(tx, chain_id, version).await?;
-    for credit in credits {
-        credit_one(tx, credit, now).await?;
-    }
-    for id in held {
-        put_status(tx, *id, DepositStatus::Held).await?;
-    }
-    Ok(())
-}
-
-async fn credit_one(tx: &WriteTx, credit: &DepositCredit, now: Timestamp) -> Result<(), DepositError> {
-    let total = credit.deposits.iter().try_fold(Amount::ZERO, |sum, (row, _)| sum.checked_add(row.seen.amount));
-    let total = total.ok_or(DepositError::Overflow)?;
-    for (row, _) in &credit.deposits {
-        // Where it stands it must still stand.
-        let sql = "UPDATE deposit SET status = $2, credits = credits + 1, topup_id = $3, credited_at = $4 \
-                   WHERE id = $1 AND status IN (0, 1) AND block_hash = $5 AND credits = $6";
-        let values = [
-            row.id.into(),
-            DepositStatus::Credited.code().into(),
-            credit.topup.uuid().into(),
-            now.micros().into(),
-            row.seen.block_hash.as_str().into(),
-            to_i64(row.credits).into(),
-        ];
-        if tx.run(sql, values).await? != 1 {
-            return Err(DepositError::Stale);
-        }
-    }
-    let sql = "INSERT INTO topup (id, account_id, source, status, amount, created_at, completed_at, payment) \
-               VALUES ($1,$2,$3,$4,$5,$6,$6,$7)";
-    let payment =
-        credit.deposits.first().map(|(row, _)| credit_reference(&row.seen.name, row.credits.saturating_add(1)));
-    let values = [
-        credit.topup.uuid().into(),
-        credit.account.uuid().into(),
-        TopupSource::Usdc.code().into(),
-        TopupStatus::Completed.code().into(),
-        total.nanos().into(),
-        now.micros().into(),
-        payment.into(),
-    ];
-    exactly(tx.run(sql, values).await?, 1, "topup")?;
-    let mut account = lock_account(tx, credit.account).await?.ok_or(missing_account())?;
-    let references: Vec<String> = credit
-        .deposits
-        .iter()
-        .map(|(row, _)| credit_reference(&row.seen.name, row.credits.saturating_add(1)))
-        .collect();
-    let bookings: Vec<_> = credit
-        .deposits
-        .iter()
-        .zip(&references)
-        .map(|((row, id), reference)| Booking {
-            id: *id,
-            movement: Movement::Deposited,
-            amount: row.seen.amount,
-            reference: Some(reference),
-            reason: None,
-            actor: None,
-            topup: Some(credit.topup.uuid()),
-            reverses: None,
-            now,
-        })
-        .collect();
-    account.book(tx, &bookings).await?;
-    alerts::credited(tx, account.id).await?;
-    let (kind, subject) = (EventKind::TopupSucceeded, credit.topup.uuid());
-    Ok(alerts::tell(tx, &alerts::Alert { account: account.id, kind, subject, occasion: None }, now).await?)
-}
-
 /// What the n-th credit of a payment is known by: a payment whose block went and that came again is credited anew.
-fn credit_reference(name: &str, nth: u64) -> String {
+pub(super) fn credit_reference(name: &str, nth: u64) -> String {
     if nth <= 1 { format!("usdc:{name}") } else { format!("usdc:{name}#{nth}") }
 }
 
-async fn put_status(tx: &WriteTx, id: Uuid, status: DepositStatus) -> Result<(), StoreError> {
+pub(super) async fn put_status(tx: &WriteTx, id: Uuid, status: DepositStatus) -> Result<(), StoreError> {
     let sql = "UPDATE deposit SET status = $2 WHERE id = $1";
     exactly(tx.run(sql, [id.into(), status.code().into()]).await?, 1, DEPOSIT)
 }
 
-const fn missing_account() -> StoreError {
+/// Locks these accounts, in the order in which all are locked.
+pub(super) async fn lock_accounts(tx: &WriteTx, accounts: impl Iterator<Item = AccountId>) -> Result<(), DepositError> {
+    let accounts: BTreeSet<AccountId> = accounts.collect();
+    for account in accounts {
+        lock_account(tx, account).await?.ok_or(missing_account())?;
+    }
+    Ok(())
+}
+
+pub(super) const fn missing_account() -> StoreError {
     StoreError::RowCount { table: "account", expected: 1, touched: 0 }
 }
 
@@ -465,7 +223,7 @@ fn progress(row: &Row) -> Result<ChainProgress, StoreError> {
     })
 }
 
-fn deposit(row: &Row) -> Result<DepositRow, StoreError> {
+pub(super) fn deposit(row: &Row) -> Result<DepositRow, StoreError> {
     let units: String = row.get("base_units")?;
     let (topup, credited): (Option<Uuid>, Option<i64>) = (row.get("topup_id")?, row.get("credited_at")?);
     let id: Uuid = row.get("id")?;

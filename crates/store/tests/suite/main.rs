@@ -11,6 +11,7 @@ mod check;
 mod chores;
 mod commits;
 mod conservation;
+mod deposits;
 mod drains;
 mod files;
 mod films;

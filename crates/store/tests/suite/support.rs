@@ -88,7 +88,7 @@ fn sqlite(file: &str) -> rusqlite::Connection {
 }
 
 /// A connection past the store, which ends with its client.
-async fn client(url: &str) -> tokio_postgres::Client {
+pub async fn client(url: &str) -> tokio_postgres::Client {
     let connected = tokio_postgres::connect(url, tokio_postgres::NoTls).await;
     let (client, connection) = connected.expect("the cluster of BATCHIN_TEST_POSTGRES answers");
     Tasks::new().spawn("postgres", |_| async { drop(connection.await) });

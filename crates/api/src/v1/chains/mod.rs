@@ -1,0 +1,3 @@
+//! Holds: chains as operators see them.
+
+pub(crate) mod list;
