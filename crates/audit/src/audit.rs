@@ -1,11 +1,13 @@
 //! Holds: what keeping the log is made of.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use batchin_domain::{Clock, IdSource};
 use batchin_receipts::{BadCheckpoint, Origin, SigningKey};
-use batchin_store::{AuditKey, AuditRows, StoreError};
+use batchin_store::{AuditEntry, AuditKey, AuditRows, StoreError};
+use batchin_tasks::{Bounds, Gather, Tasks};
 use tokio::sync::Notify;
+use tracing::error;
 
 use crate::memory::Memory;
 
@@ -23,7 +25,12 @@ pub struct AuditParts {
     pub origin: Origin,
     /// What this node has signed.
     pub memory: Memory,
+    /// Ends before the store does.
+    pub tasks: Tasks,
 }
+
+/// Records that wait to be stored, and that are stored together.
+const BOUNDS: Bounds = Bounds { waiting: 2_048, together: 256 };
 
 /// The log cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +57,34 @@ pub(crate) struct Inner {
     pub(crate) origin: Origin,
     pub(crate) memory: Memory,
     /// Rung where an entry waits for its place.
-    pub(crate) bell: Notify,
+    pub(crate) bell: Arc<Notify>,
+    pub(crate) intake: Gather<AuditEntry>,
 }
 
 impl Audit {
     /// Opens the log, and begins it where there is none.
     pub async fn open(parts: AuditParts) -> Result<Self, OpenAuditError> {
-        let AuditParts { rows, clock, ids, signer, origin, memory } = parts;
+        let AuditParts { rows, clock, ids, signer, origin, memory, tasks } = parts;
         let key = signer.verifying();
         let (key_id, public) = (key.id().to_string(), key.bytes().to_vec());
         let key = AuditKey { key_id, public, created_at: clock.now() };
         let (log, may_sign) = rows.begin_audit_log(origin.as_str(), &key).await?;
         let origin = log.origin.parse()?;
-        Ok(Self(Arc::new(Inner { rows, clock, ids, signer, may_sign, origin, memory, bell: Notify::new() })))
+        let bell = Arc::new(Notify::new());
+        let (kept, rung) = (rows.clone(), Arc::clone(&bell));
+        let intake = Gather::start("audit_intake", BOUNDS, &tasks, move |entries: Vec<AuditEntry>| {
+            let (rows, bell) = (kept.clone(), Arc::clone(&rung));
+            async move {
+                let kept = rows.keep_audit_entries(&entries).await;
+                if let Err(cause) = &kept {
+                    error!(error = cause as &dyn Error, "{} audit record(s) could not be stored", entries.len());
+                }
+                batchin_faults::point("audit.kept");
+                bell.notify_one();
+                kept.is_ok()
+            }
+        });
+        Ok(Self(Arc::new(Inner { rows, clock, ids, signer, may_sign, origin, memory, bell, intake })))
     }
 
     /// Whether this node has the key that signs the log. Without it nothing is recorded here, and the log is only shown.

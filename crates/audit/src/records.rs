@@ -6,6 +6,7 @@ use batchin_receipts::{
     cose_receipt, verify_record,
 };
 use batchin_store::{AuditEntry, StoreError};
+use batchin_tasks::NotWritten;
 
 use crate::{Audit, log::LogError};
 
@@ -49,12 +50,27 @@ pub enum RecordError {
     /// This node has another key than the one that signs the log.
     #[error("this node has not the key that signs the log")]
     OtherKey,
-    /// The store failed.
+    /// Too many wait to be stored.
+    #[error("too many records come at once")]
+    Full,
+    /// It could not be stored; the log says why.
     #[error("the record could not be stored")]
+    NotStored,
+    /// The store failed.
+    #[error("the record could not be read")]
     Store(#[from] StoreError),
     /// The log cannot be read.
     #[error("the log could not be read")]
     Log(#[source] LogError),
+}
+
+impl From<NotWritten> for RecordError {
+    fn from(cause: NotWritten) -> Self {
+        match cause {
+            NotWritten::Full => Self::Full,
+            NotWritten::Failed => Self::NotStored,
+        }
+    }
 }
 
 impl From<LogError> for RecordError {
@@ -102,9 +118,7 @@ impl Audit {
             signature: signature.to_vec(),
             index: None,
         };
-        inner.rows.keep_audit_entry(&entry).await?;
-        batchin_faults::point("audit.kept");
-        inner.bell.notify_one();
+        inner.intake.written(entry).await?;
         let (input_hash, output_hash) = (record.input_hash, record.output_hash);
         Ok(Receipt { id, input_hash, output_hash, signature: hex::encode(signature) })
     }

@@ -7,12 +7,8 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use batchin_domain::{Clock, Timestamp};
 use batchin_store::{Inbox, NewStripeEvent, StoreError};
-use batchin_tasks::Tasks;
-use tokio::{
-    sync::{Notify, mpsc, oneshot},
-    time::sleep,
-};
-use tokio_util::sync::CancellationToken;
+use batchin_tasks::{Bounds, Gather, NotWritten, Tasks};
+use tokio::{sync::Notify, time::sleep};
 use tracing::error;
 
 /// Reports that wait to be stored, at most.
@@ -37,57 +33,32 @@ pub(crate) enum NotKept {
     NotStored,
 }
 
-type Waiting = (NewStripeEvent, oneshot::Sender<bool>);
-
 /// Where reports wait to be stored.
-pub(crate) struct Intake(mpsc::Sender<Waiting>);
+pub(crate) struct Intake(Gather<NewStripeEvent>);
 
 impl Intake {
     pub(crate) fn start(inbox: Inbox, clock: Arc<dyn Clock>, bell: Arc<Notify>, tasks: &Tasks) -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        tasks.spawn("stripe_intake", |stop| store_all(inbox, clock, (receiver, bell), stop));
-        Self(sender)
+        let bounds = Bounds { waiting: WAITING, together: TOGETHER };
+        Self(Gather::start("stripe_intake", bounds, tasks, move |events: Vec<NewStripeEvent>| {
+            let (inbox, bell, now) = (inbox.clone(), Arc::clone(&bell), clock.now());
+            async move {
+                let kept = inbox.keep_events(&events, now).await;
+                if let Err(cause) = &kept {
+                    error!(error = cause as &dyn Error, "{} report(s) of Stripe could not be stored", events.len());
+                }
+                batchin_faults::point("stripe_event.kept");
+                bell.notify_one();
+                kept.is_ok()
+            }
+        }))
     }
 
     /// Stores a report; it is durable where this returns.
     pub(crate) async fn keep(&self, event: NewStripeEvent) -> Result<(), NotKept> {
-        let (stored, outcome) = oneshot::channel();
-        self.0.try_send((event, stored)).map_err(|_| NotKept::Full { retry_after: PAUSE })?;
-        if outcome.await.unwrap_or(false) { Ok(()) } else { Err(NotKept::NotStored) }
-    }
-}
-
-/// Stores what has come together, until nobody is left who could bring anything.
-async fn store_all(
-    inbox: Inbox,
-    clock: Arc<dyn Clock>,
-    (mut waiting, bell): (mpsc::Receiver<Waiting>, Arc<Notify>),
-    stop: CancellationToken,
-) {
-    let mut together = Vec::with_capacity(TOGETHER);
-    loop {
-        let came = tokio::select! {
-            came = waiting.recv_many(&mut together, TOGETHER) => came,
-            () = stop.cancelled() => {
-                // Whoever waits already is served; nobody else comes in.
-                waiting.close();
-                waiting.recv_many(&mut together, TOGETHER).await
-            }
-        };
-        if came == 0 {
-            return;
-        }
-        let (events, heard): (Vec<_>, Vec<_>) = together.drain(..).unzip();
-        let kept = inbox.keep_events(&events, clock.now()).await;
-        if let Err(cause) = &kept {
-            error!(error = cause as &dyn Error, "{} report(s) of Stripe could not be stored", events.len());
-        }
-        batchin_faults::point("stripe_event.kept");
-        for heard in heard {
-            // Whoever left is sent it again.
-            let _ = heard.send(kept.is_ok());
-        }
-        bell.notify_one();
+        self.0.written(event).await.map_err(|cause| match cause {
+            NotWritten::Full => NotKept::Full { retry_after: PAUSE },
+            NotWritten::Failed => NotKept::NotStored,
+        })
     }
 }
 

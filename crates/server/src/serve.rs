@@ -94,7 +94,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         .with_open_limits(config.batches.open);
     let films = Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), config.films);
     let billing = open_billing(&config, &store, &groups)?;
-    let audit = audit::open(&config, &key, &store).await?;
+    let audit = audit::open(&config, &key, &store, &groups.beside).await?;
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);

@@ -3,6 +3,7 @@
 //! Everything that runs beside a request is spawned through [`Tasks`], which shutdown waits for. A detached
 //! `tokio::spawn` is banned by clippy: work started that way is lost on shutdown and its panics go unseen.
 
+mod gather;
 mod sweeps;
 
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, error, info_span, warn};
 
+pub use gather::{Bounds, Gather, NotWritten};
 pub use sweeps::Sweeps;
 
 /// A group of tasks that end together. Cheap to clone; clones share the group.

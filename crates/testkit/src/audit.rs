@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use batchin_audit::{Audit, AuditParts, Memory};
 use batchin_receipts::SigningKey;
 use batchin_store::Store;
+use batchin_tasks::Tasks;
 
 use crate::{TestClock, world::RealIds};
 
@@ -12,7 +13,7 @@ use crate::{TestClock, world::RealIds};
 pub const ORIGIN: &str = "batchin.example/audit/log";
 
 /// The log of a database, as a node has it that remembers in this file what it has signed.
-pub async fn open(store: &Store, clock: &Arc<TestClock>, memory: &Path) -> Audit {
+pub async fn open(store: &Store, (clock, tasks): (&Arc<TestClock>, &Tasks), memory: &Path) -> Audit {
     let parts = AuditParts {
         rows: store.audit_rows(),
         clock: clock.clone(),
@@ -20,6 +21,7 @@ pub async fn open(store: &Store, clock: &Arc<TestClock>, memory: &Path) -> Audit
         signer: SigningKey::from_seed(&[9; 32]).unwrap(),
         origin: ORIGIN.parse().unwrap(),
         memory: Memory::open(memory.to_owned()).unwrap(),
+        tasks: tasks.clone(),
     };
     Audit::open(parts).await.unwrap()
 }

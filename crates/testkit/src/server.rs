@@ -297,7 +297,7 @@ impl TestServer {
         let films =
             Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), FilmsOptions::default());
         let billing = money::billing(&store, &clock, &groups[1], (builder.stripe.clone(), builder.usdc.clone()));
-        let audit = audit::open(&store, &clock, &folder.path().join("audit_signed.json")).await;
+        let audit = audit::open(&store, (&clock, &groups[1]), &folder.path().join("audit_signed.json")).await;
         if builder.worker {
             let rest = (&webhooks, builder.targets.clone(), &billing, &audit);
             work((&store, &gateway), (&batches, &films), ((&blobs, &files), RETENTION), rest, &groups[0]);

@@ -21,6 +21,8 @@ impl From<RecordError> for ApiError {
                                database the same server.secret_key.";
                 Self::new(Code::ServiceUnavailable, message).permanent()
             }
+            RecordError::Full => Self::unavailable("Too many records come at once; try again in a moment."),
+            RecordError::NotStored => Self::internal(),
             RecordError::Store(cause) => cause.into(),
             RecordError::Log(cause) => log(&cause),
         }

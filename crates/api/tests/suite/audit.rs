@@ -170,8 +170,8 @@ both! {
 
     async fn nodes_extend_one_log_and_a_restored_one_is_not_signed_on(backend) {
         let server = TestServer::start().on(backend).await;
-        let folder = tempfile::tempdir().unwrap();
-        let other = audit::open(&server.store, &server.clock, &folder.path().join("signed.json")).await;
+        let (folder, tasks) = (tempfile::tempdir().unwrap(), batchin_tasks::Tasks::new());
+        let other = audit::open(&server.store, (&server.clock, &tasks), &folder.path().join("signed.json")).await;
         let mut made = Vec::new();
         for number in 0..20 {
             made.push(make(&server, &number.to_string(), "answer").await["audit_id"].as_str().unwrap().to_owned());

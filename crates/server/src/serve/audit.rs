@@ -7,6 +7,7 @@ use batchin_audit::{Audit, AuditParts, Memory};
 use batchin_config::Config;
 use batchin_receipts::SigningKey;
 use batchin_store::Store;
+use batchin_tasks::Tasks;
 use batchin_webhooks::MasterKey;
 use tracing::warn;
 
@@ -18,7 +19,7 @@ const MEMORY: &str = "audit_signed.json";
 const KEY: &str = "audit signing key 1";
 
 /// Opens the log, signed by a key of `server.secret_key`'s own, which all nodes of one database have.
-pub(super) async fn open(config: &Config, key: &MasterKey, store: &Store) -> Result<Audit> {
+pub(super) async fn open(config: &Config, key: &MasterKey, store: &Store, tasks: &Tasks) -> Result<Audit> {
     let parts = AuditParts {
         rows: store.audit_rows(),
         clock: Arc::new(World),
@@ -27,6 +28,7 @@ pub(super) async fn open(config: &Config, key: &MasterKey, store: &Store) -> Res
         origin: config.audit.origin.clone(),
         memory: Memory::open(config.server.data_dir.join(MEMORY))
             .context("what this node has signed of the audit log")?,
+        tasks: tasks.clone(),
     };
     let audit = Audit::open(parts).await.context("the audit log")?;
     if !audit.may_sign() {

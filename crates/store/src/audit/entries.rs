@@ -46,24 +46,13 @@ pub struct AuditKey {
 }
 
 impl AuditRows {
-    /// Writes an entry. The same again changes nothing.
-    pub async fn keep_audit_entry(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+    /// Writes entries, all or none. One that is there changes nothing.
+    pub async fn keep_audit_entries(&self, entries: &[AuditEntry]) -> Result<(), StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.db.write().await?;
-            tx.run(
-                "INSERT INTO audit_entry (id, account_id, kind, created_at, body, key_id, signature) \
-                 VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (id) DO NOTHING",
-                [
-                    entry.id.uuid().into(),
-                    entry.account.map(AccountId::uuid).into(),
-                    entry.kind.code().into(),
-                    entry.created_at.micros().into(),
-                    entry.body.as_str().into(),
-                    entry.key_id.as_str().into(),
-                    entry.signature.as_slice().into(),
-                ],
-            )
-            .await?;
+            for entry in entries {
+                keep(&tx, entry).await?;
+            }
             tx.commit().await
         })
         .await
@@ -144,4 +133,19 @@ pub(super) async fn keep_key(tx: &WriteTx, key: &AuditKey) -> Result<(), StoreEr
     let sql = "INSERT INTO audit_key (key_id, public, created_at) VALUES ($1,$2,$3)";
     let values = [key.key_id.as_str().into(), key.public.as_slice().into(), key.created_at.micros().into()];
     exactly(tx.run(sql, values).await?, 1, "audit_key")
+}
+
+async fn keep(tx: &WriteTx, entry: &AuditEntry) -> Result<(), StoreError> {
+    let sql = "INSERT INTO audit_entry (id, account_id, kind, created_at, body, key_id, signature) \
+               VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (id) DO NOTHING";
+    let values = [
+        entry.id.uuid().into(),
+        entry.account.map(AccountId::uuid).into(),
+        entry.kind.code().into(),
+        entry.created_at.micros().into(),
+        entry.body.as_str().into(),
+        entry.key_id.as_str().into(),
+        entry.signature.as_slice().into(),
+    ];
+    tx.run(sql, values).await.map(drop)
 }
