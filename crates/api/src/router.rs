@@ -54,6 +54,7 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(statements::show::show),
         routes!(topup::history::history),
         routes!(alerts::show, alerts::set),
+        routes!(alerts::confirm),
         routes!(credits::change::change),
         routes!(credits::log::list),
         routes!(topup::checkout::checkout),

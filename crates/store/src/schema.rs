@@ -24,4 +24,5 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0018_deposits.sql"),
     include_str!("schema/0019_auto_topup.sql"),
     include_str!("schema/0020_statements.sql"),
+    include_str!("schema/0023_mail.sql"),
 ];

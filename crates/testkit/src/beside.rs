@@ -5,16 +5,33 @@ use std::{convert::Infallible, future::ready, sync::Arc};
 use axum::serve::IncomingStream;
 use batchin_domain::webhook::TargetPolicy;
 use batchin_gateway::Gateway;
+use batchin_store::Store;
 use batchin_tasks::Tasks;
-use batchin_webhooks::{Deliverer, DelivererParts, Sender, SystemLookup, Webhooks};
+use batchin_webhooks::{Deliverer, DelivererParts, MailOptions, Mailer, MasterKey, Sender, SystemLookup, Webhooks};
 use tokio::net::TcpListener;
 
+use crate::{TestClock, world::RealIds};
+
+/// What webhook secrets are sealed with.
+const SECRET_KEY: &str = "the tests' own key, as good as any other";
+
+/// Opens the accounts' secrets.
+pub(crate) async fn secrets(store: &Store, clock: &Arc<TestClock>) -> Webhooks {
+    let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
+    Webhooks::open(store.outbox(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap()
+}
+
 /// Sends what webhooks are to be told.
-pub(crate) fn deliver(gateway: &Gateway, webhooks: &Webhooks, targets: TargetPolicy, tasks: &Tasks) {
+pub(crate) fn deliver(
+    (gateway, webhooks): (&Gateway, &Webhooks),
+    (targets, mail): (TargetPolicy, Option<MailOptions>),
+    tasks: &Tasks,
+) {
     let (webhooks, keeper) = (webhooks.clone(), Arc::clone(gateway.keeper()));
     let identity = Arc::new(move || Some(keeper.epoch()).filter(|epoch| epoch.holds()).map(|epoch| epoch.identity));
     let sender = Sender::new(targets, Arc::new(SystemLookup)).unwrap();
-    Deliverer::start(DelivererParts { webhooks, sender, identity }, tasks);
+    let mailer = mail.map(|options| Mailer::new(options).unwrap());
+    Deliverer::start(DelivererParts { webhooks, sender, mailer, identity }, tasks);
 }
 
 /// Serves a router on a port of its own; its address.

@@ -24,7 +24,7 @@ use batchin_sim::SimServer;
 use batchin_store::{ConnectOptions, CreditGrant, PriceList, Role, Store};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fim, Fleet, Kind, UpstreamConfig, Workflow};
-use batchin_webhooks::{MasterKey, Webhooks};
+use batchin_webhooks::MailOptions;
 use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Backend, Call, TestClock,
     account::{Account, new_account},
-    beside::{deliver, listen},
+    beside::{deliver, listen, secrets},
     database::Database,
     models::{CachePrices, film_model, models, picture_model},
     money,
@@ -52,9 +52,6 @@ const MAX_FILE_BYTES: u64 = 100_000_000;
 /// How long what came of a batch is kept.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// What webhook secrets are sealed with.
-const SECRET_KEY: &str = "the tests' own key, as good as any other";
-
 /// How a server is to be.
 pub struct ServerBuilder {
     backend: Backend,
@@ -69,6 +66,7 @@ pub struct ServerBuilder {
     worker: bool,
     second_sim: bool,
     targets: TargetPolicy,
+    mail: Option<MailOptions>,
     kind: Kind,
     slots: Option<u32>,
     cache: Option<CachePrices>,
@@ -172,6 +170,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Sends mail by this server, with [`Self::with_worker`].
+    pub fn with_mail(mut self, server: MailOptions) -> Self {
+        self.settings.mail = true;
+        self.mail = Some(server);
+        self
+    }
+
     /// Serves every model on two model servers.
     pub fn with_second_sim(mut self) -> Self {
         self.second_sim = true;
@@ -266,6 +271,7 @@ impl TestServer {
             worker: false,
             second_sim: false,
             targets: TargetPolicy::default(),
+            mail: None,
             kind: Kind::VLLM,
             slots: None,
             cache: None,
@@ -295,8 +301,7 @@ impl TestServer {
         let gateway = start_gateway(&store, (served, shelf), gateway_options(&builder), (&clock, &groups)).await;
         let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
             .with_webhook_targets(builder.targets.clone());
-        let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
-        let webhooks = Webhooks::open(store.outbox(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
+        let webhooks = secrets(&store, &clock).await;
         let films =
             Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), FilmsOptions::default());
         let billing = money::billing(&store, &clock, &groups[1], (builder.stripe.clone(), builder.usdc.clone()));
@@ -304,7 +309,7 @@ impl TestServer {
             Maker::start(film_parts(&store, &gateway, &blobs), &films, &groups[0]);
             let options = WorkerOptions { concurrency: 4, max_attempts: 3, retention: RETENTION };
             Worker::start(worker_parts(&store, &gateway, (&blobs, &files)), &batches, options, &groups[0]);
-            deliver(&gateway, &webhooks, builder.targets.clone(), &groups[0]);
+            deliver((&gateway, &webhooks), (builder.targets.clone(), builder.mail.clone()), &groups[0]);
             billing.start(Pace::default(), &groups[0]);
         }
         let stopping = CancellationToken::new();
@@ -481,6 +486,7 @@ fn nothing_configured() -> ApiSettings {
         max_address_percent: 50,
         cors_origins: Vec::new(),
         public_url: "http://batchin.test".to_owned(),
+        mail: false,
         serves: true,
     }
 }

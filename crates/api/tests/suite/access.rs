@@ -33,6 +33,7 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/v1/topup/usdc/deposits"),
     (Method::GET, "/v1/alerts"),
     (Method::PUT, "/v1/alerts"),
+    (Method::POST, "/v1/alerts/email"),
     (Method::GET, "/v1/statements"),
     (Method::GET, "/v1/statements/2026-11"),
     (Method::POST, "/openai/v1/files"),

@@ -56,14 +56,18 @@ both! {
     async fn an_owner_says_what_to_be_told_of(backend) {
         let server = TestServer::start().on(backend).await;
         let set = async |body: Value| server.anonymous(Method::PUT, "/v1/alerts").key(&server.owner.key).json(body).await;
-        let nothing = json!({ "webhook_url": null, "balance_low_cents": null, "budget_threshold_percent": null });
+        let nothing = json!({ "webhook_url": null, "email": false, "email_confirmed": false, "balance_low_cents": null, "budget_threshold_percent": null });
         assert_eq!(server.get("/v1/alerts").await.ok(), nothing);
-        let wishes = json!({ "webhook_url": "https://example.com/hook", "balance_low_cents": 50.5, "budget_threshold_percent": 80 });
-        assert_eq!(set(wishes.clone()).await.ok(), wishes);
+        let wishes = json!({ "webhook_url": "https://example.com/hook", "email": false, "balance_low_cents": 50.5, "budget_threshold_percent": 80 });
+        let mut wishes = wishes;
+        assert_eq!(set(wishes.clone()).await.ok()["balance_low_cents"], 50.5);
+        wishes["email_confirmed"] = json!(false);
         assert_eq!(server.get("/v1/alerts").await.ok(), wishes);
         for (body, param) in [
             (json!({ "webhook_url": "http://127.0.0.1/x" }), "webhook_url"),
             (json!({ "webhook_url": "nowhere" }), "webhook_url"),
+            (json!({ "email": "ada@example.com" }), "email"),
+            (json!({ "email": true }), "email"),
             (json!({ "balance_low_cents": -1 }), "balance_low_cents"),
             (json!({ "budget_threshold_percent": 0 }), "budget_threshold_percent"),
             (json!({ "budget_threshold_percent": 101 }), "budget_threshold_percent"),
