@@ -3,8 +3,8 @@
 use batchin_settings::{Schema, Section};
 
 use super::{
-    audio, batches, database, engine, files, models, observability, server, shutdown, smtp, stripe, upstreams, usdc, users,
-    video, webhooks,
+    audio, batches, database, engine, files, models, observability, server, shutdown, smtp, stripe, upstreams, usdc,
+    users, video, webhooks,
 };
 
 /// What the names of our variables begin with.

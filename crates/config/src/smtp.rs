@@ -72,7 +72,11 @@ pub(super) fn read(scope: &Scope<'_>, public_url: &Url) -> Option<MailOptions> {
         return None;
     };
     if !is_host(&host) {
-        scope.fault(&HOST, FaultKind::Value, "must be a host name or an address such as smtp.example.com, without a port");
+        scope.fault(
+            &HOST,
+            FaultKind::Value,
+            "must be a host name or an address such as smtp.example.com, without a port",
+        );
     }
     let Some(from) = from else {
         if !scope.is_set(&FROM) {
@@ -133,7 +137,8 @@ fn mailbox(scope: &Scope<'_>, setting: &Setting) -> Option<Mailbox> {
 
 /// A name or an address, and nothing beside it.
 fn is_host(text: &str) -> bool {
-    text.parse::<std::net::IpAddr>().is_ok() || (!text.contains([':', '/', '@', '[', ' ']) && url::Host::parse(text).is_ok())
+    text.parse::<std::net::IpAddr>().is_ok()
+        || (!text.contains([':', '/', '@', '[', ' ']) && url::Host::parse(text).is_ok())
 }
 
 fn is_here(host: &str) -> bool {

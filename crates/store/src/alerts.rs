@@ -1,7 +1,10 @@
 //! Holds: what owners of accounts want to be told of money, and the telling, in the transaction that moves it.
 
 use batchin_db::{Db, Rerun, Row, WriteTx, retried};
-use batchin_domain::{AccountId, Amount, Balance, KeyId, Month, PurseKind, Timestamp, webhook::{EventKind, mail_to}};
+use batchin_domain::{
+    AccountId, Amount, Balance, KeyId, Month, PurseKind, Timestamp,
+    webhook::{EventKind, mail_to},
+};
 use uuid::Uuid;
 
 use crate::{

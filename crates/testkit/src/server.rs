@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, router};
+use batchin_api::{ApiParts, ApiSettings, router};
 use batchin_batch::{Batches, Films, FilmsOptions, Maker, Worker, WorkerOptions};
 use batchin_billing::{Billing, Pace, StripeOptions, UsdcOptions};
 use batchin_domain::{
@@ -37,7 +37,7 @@ use crate::{
     database::Database,
     models::{CachePrices, film_model, models, picture_model},
     money,
-    parts::{film_parts, shelf, worker_parts},
+    parts::{film_parts, nothing_configured, shelf, worker_parts},
     usd,
     world::RealIds,
 };
@@ -461,33 +461,6 @@ impl TestServer {
         if let Some(other) = self.other_sim {
             other.stop().await;
         }
-    }
-}
-
-/// As on loopback with nothing configured.
-fn nothing_configured() -> ApiSettings {
-    ApiSettings {
-        internal_token: None,
-        public_lookup: true,
-        proxied_lookup: false,
-        registration_open: true,
-        default_rate_limit_rpm: 600,
-        max_body_bytes: 16 * 1024 * 1024,
-        max_sound_bytes: 1_000_000,
-        max_inline_batch_bytes: 2_000_000,
-        metrics_enabled: true,
-        metrics_token: None,
-        trusted_proxies: Vec::new(),
-        keep_alive: KEEP_ALIVE,
-        reader_patience: Duration::from_secs(60),
-        min_body_bytes_per_second: 500,
-        body_window: BODY_WINDOW,
-        max_account_percent: 90,
-        max_address_percent: 50,
-        cors_origins: Vec::new(),
-        public_url: "http://batchin.test".to_owned(),
-        mail: false,
-        serves: true,
     }
 }
 

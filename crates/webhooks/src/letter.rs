@@ -66,7 +66,9 @@ pub(crate) fn letter(news: &News<'_>) -> Option<Letter> {
         EventKind::TopupFailed => (
             "Your payment failed",
             "充值失败",
-            format!("A payment to your account at {service} did not succeed; nothing was credited.\nPayment: {subject}"),
+            format!(
+                "A payment to your account at {service} did not succeed; nothing was credited.\nPayment: {subject}"
+            ),
             format!("您在 {service} 账户的一笔充值未成功,未增加余额。\n充值编号:{subject}"),
         ),
         EventKind::TopupReversed => (

@@ -1,4 +1,4 @@
-//! Holds: telling customers that something ended.
+//! Holds: telling customers of what has happened, over HTTP and by mail.
 //!
 //! The store's outbox says what is to be told; here it is signed, sent and tried again. A customer names the URL, so
 //! nothing here connects to an address that the operator has not opened and the public internet does not have. Mail goes

@@ -242,7 +242,13 @@ mod tests {
 
     #[test]
     fn nothing_that_comes_in_becomes_a_header() {
-        for to in ["ada@example.com\r\nBcc: eve@example.com", "a b@example.com", "ada", "<ada@example.com>", "ada@example.com,eve@example.com"] {
+        for to in [
+            "ada@example.com\r\nBcc: eve@example.com",
+            "a b@example.com",
+            "ada",
+            "<ada@example.com>",
+            "ada@example.com,eve@example.com",
+        ] {
             assert!(matches!(written(to, "x"), Err(MailError::Address)), "{to}");
         }
         let text = written("ada@example.com", "x\r\nBcc: eve@example.com").unwrap();

@@ -136,7 +136,10 @@ async fn alerts_go_by_mail_once_and_only_to_who_confirmed() {
     // Once for each fall below the limit.
     for _ in 0..2 {
         world.grant(&ada.email, 1).await;
-        assert_eq!(ada.put(&node.address, "/v1/alerts", &json!({ "email": true, "balance_low_cents": 9.95 })).await.status, 200);
+        assert_eq!(
+            ada.put(&node.address, "/v1/alerts", &json!({ "email": true, "balance_low_cents": 9.95 })).await.status,
+            200
+        );
         for _ in 0..13 {
             assert_eq!(ada.chat(&node.address, &chat("fixed", 10)).await.status, 200);
         }
@@ -161,7 +164,10 @@ async fn alerts_go_by_mail_once_and_only_to_who_confirmed() {
     });
     let failed = failed.await;
     assert_eq!(failed["attempts"].as_array().unwrap().len(), 1);
-    assert_eq!([&failed["attempts"][0]["status"], &failed["attempts"][0]["failure"]], [&json!(550), &json!("mail_refused")]);
+    assert_eq!(
+        [&failed["attempts"][0]["status"], &failed["attempts"][0]["failure"]],
+        [&json!(550), &json!("mail_refused")]
+    );
 
     // Killed before it knew that the mail was taken, the server sends it again, to be told by its name.
     wants_mail(&slow, &node).await;

@@ -79,13 +79,16 @@ pub(crate) async fn append(tx: &WriteTx, entry: &LogEntry<'_>) -> Result<(), Sto
 impl AdminLog {
     /// Newest first.
     pub async fn actions(&self, wanted: WantedActions) -> Result<Vec<AdminAction>, StoreError> {
-        let mut sql = "SELECT id, actor, action, account_id, subject, amount, reason, created_at FROM admin_log WHERE TRUE"
-            .to_owned();
+        let mut sql =
+            "SELECT id, actor, action, account_id, subject, amount, reason, created_at FROM admin_log WHERE TRUE"
+                .to_owned();
         let mut values: Vec<Value> = vec![i64::from(wanted.limit).into()];
         if let Some(after) = wanted.after {
             values.push(after.into());
             let at = values.len();
-            sql.push_str(&format!(" AND (created_at, id) < ((SELECT created_at FROM admin_log WHERE id = ${at}), ${at})"));
+            sql.push_str(&format!(
+                " AND (created_at, id) < ((SELECT created_at FROM admin_log WHERE id = ${at}), ${at})"
+            ));
         }
         if let Some(account) = wanted.account {
             values.push(account.uuid().into());

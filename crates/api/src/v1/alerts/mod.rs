@@ -91,7 +91,10 @@ pub(crate) async fn set(
     }
     let email = fields.optional_flag("email")?.unwrap_or_default();
     if email && !app.settings.mail {
-        return Err(ApiError::invalid("email", "`email` cannot be true: this server sends no mail. Give a `webhook_url`."));
+        return Err(ApiError::invalid(
+            "email",
+            "`email` cannot be true: this server sends no mail. Give a `webhook_url`.",
+        ));
     }
     let percent = fields.optional_count("budget_threshold_percent", 1..=100)?;
     let settings = AlertSettings {
@@ -124,7 +127,10 @@ pub(crate) async fn confirm(
     let sent = user.map(|user| app.webhooks.email_code(user.id, &user.email));
     let is_right = sent.is_some_and(|sent| bool::from(sent.as_bytes().ct_eq(code.trim().as_bytes())));
     if !is_right {
-        return Err(ApiError::invalid("code", "`code` must be the code of the mail that was sent to this account's address."));
+        return Err(ApiError::invalid(
+            "code",
+            "`code` must be the code of the mail that was sent to this account's address.",
+        ));
     }
     Ok(Json(app.alerts.confirm_email(caller.account).await?.into()))
 }
