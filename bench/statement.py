@@ -43,7 +43,6 @@ def insert(db, table, names, rows):
 
 def fill(path, count):
     before, start, end = month_before()
-    index = before.year * 12 + before.month - 1
     db = sqlite3.connect(path)
     db.execute("PRAGMA synchronous=OFF")
     usage = row_of(db, "usage_log", "cost_nano > 0")
@@ -82,7 +81,6 @@ def fill(path, count):
         (count, count * usage["cost_nano"], usage["account_id"]),
     )
     db.commit()
-    assert index >= 0
     print(f"{count:,} requests of {before:%Y-%m}, {len(keys)} keys, {len(MODELS)} models")
 
 
@@ -127,7 +125,7 @@ def ask(url, key, path, pid, times):
             f"({took[0] * 1e3:.0f} to {took[-1] * 1e3:.0f}); memory {before:.1f} MB, at most {peak:.1f} MB"
         )
     print(f"slowest of all: {worst * 1e3:.0f} ms")
-    sys.exit(0 if worst <= 1.0 else 1)
+    sys.exit(0 if worst <= 1.0 else "slower than a second")
 
 
 if __name__ == "__main__":
