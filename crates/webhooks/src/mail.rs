@@ -2,7 +2,10 @@
 //!
 //! Customers choose nothing of a message but whether it comes: it goes to the address that their account has.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    error::Error,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use batchin_domain::{
     Timestamp,
@@ -21,6 +24,7 @@ use lettre::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::letter::Letter;
 
@@ -88,6 +92,15 @@ pub enum MailError {
 }
 
 impl MailError {
+    /// Whether it is about the server, and so the operator's to repair. What a server says of a message may name its
+    /// recipient, and stays out of logs.
+    fn is_of_server(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::Connect(_) | Self::StartTls(_) | Self::Login(_) | Self::TimedOut => true,
+            Self::Message(_) | Self::Address => false,
+        }
+    }
+
     /// What a try came to. What is wrong with the server, or with what it knows of us, is the operator's to repair, and the
     /// mail waits; its word on the message itself is final where it says so.
     fn result(&self) -> TryResult {
@@ -143,7 +156,12 @@ impl Mailer {
     pub(crate) async fn send(&self, id: EventId, to: &str, letter: Letter, at: Timestamp) -> TryResult {
         match self.try_to_send(id, to, letter, at).await {
             Ok(status) => TryResult { status: Some(status), failure: None, retry_after: None },
-            Err(cause) => cause.result(),
+            Err(cause) => {
+                if cause.is_of_server() {
+                    warn!(error = &cause as &dyn Error, "the mail server cannot be used");
+                }
+                cause.result()
+            }
         }
     }
 

@@ -130,7 +130,7 @@ async fn alerts_go_by_mail_once_and_only_to_who_confirmed() {
         account.post(&node.address, "/v1/alerts/email", &json!({ "code": code })).await
     };
     let code = code_of(&first);
-    assert_eq!(confirm(&busy, &code).await.status, 400, "it is for that account alone");
+    assert_eq!(confirm(&busy, &code).await.status, 403, "it is for that account alone");
     assert_eq!(confirm(&ada, &code).await.json()["email_confirmed"], true);
 
     // Once for each fall below the limit.

@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
+use batchin_openai::Code;
 use batchin_store::AlertSettings;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
@@ -75,7 +76,8 @@ pub(crate) async fn show(State(app): State<App>, caller: AccountCaller) -> Resul
     (status = 200, description = "The wishes", body = Alerts),
     (status = 400, description = "A field is wrong", body = ApiError),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError),
-    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ApiError)))]
+    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ApiError),
+    (status = 409, description = "E-mail is wanted, and the server sends none", body = ApiError)))]
 pub(crate) async fn set(
     State(app): State<App>,
     caller: ManagingCaller,
@@ -91,10 +93,9 @@ pub(crate) async fn set(
     }
     let email = fields.optional_flag("email")?.unwrap_or_default();
     if email && !app.settings.mail {
-        return Err(ApiError::invalid(
-            "email",
-            "`email` cannot be true: this server sends no mail. Give a `webhook_url`.",
-        ));
+        let message =
+            "`email` cannot be true: this server sends no mail. Give a `webhook_url`, or ask its operator for [smtp].";
+        return Err(ApiError::new(Code::Conflict, message).at("email").permanent());
     }
     let percent = fields.optional_count("budget_threshold_percent", 1..=100)?;
     let settings = AlertSettings {
@@ -112,9 +113,9 @@ pub(crate) async fn set(
 /// With the code that was sent to the account's address after `email` was set. From then on events of money go there.
 #[utoipa::path(post, path = "/v1/alerts/email", tag = "Webhooks", request_body = ConfirmEmail, responses(
     (status = 200, description = "The wishes", body = Alerts),
-    (status = 400, description = "The code is not the one that was sent to the account's address", body = ApiError),
+    (status = 400, description = "A field is wrong", body = ApiError),
     (status = 401, description = "The key or session is missing or does not work", body = ApiError),
-    (status = 403, description = "The key has a monthly budget, and such a key manages nothing", body = ApiError)))]
+    (status = 403, description = "It is not the code that was sent to the account's address, or the key has a monthly budget", body = ApiError)))]
 pub(crate) async fn confirm(
     State(app): State<App>,
     caller: ManagingCaller,
@@ -127,10 +128,8 @@ pub(crate) async fn confirm(
     let sent = user.map(|user| app.webhooks.email_code(user.id, &user.email));
     let is_right = sent.is_some_and(|sent| bool::from(sent.as_bytes().ct_eq(code.trim().as_bytes())));
     if !is_right {
-        return Err(ApiError::invalid(
-            "code",
-            "`code` must be the code of the mail that was sent to this account's address.",
-        ));
+        let message = "`code` must be the code of the mail that was sent to this account's address.";
+        return Err(ApiError::new(Code::Forbidden, message).at("code").permanent());
     }
     Ok(Json(app.alerts.confirm_email(caller.account).await?.into()))
 }
