@@ -85,12 +85,8 @@ async fn deliveries(account: &Account, node: &Node) -> Vec<Value> {
     account.get(&node.address, "/v1/webhooks/deliveries").await.json()["data"].as_array().unwrap().clone()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn alerts_go_by_mail_once_and_only_to_who_confirmed() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut mail = MailServer::start(folder.path()).await;
-    let trusted = folder.path().join("cert.pem").display().to_string();
-    let world = World::new(Backend::Sqlite, Settings::default()).await.with("SSL_CERT_FILE", &trusted);
+/// What `batchin doctor` says with a wrong password, and with the right one, which the configuration has from then on.
+async fn asked_about(world: &World, mail: &MailServer) {
     let plain = world.configuration(&Settings::default());
     world.overwrite_configuration(&format!("{plain}{}", mail.configuration("wrong and quiet")));
     let doctor = async || {
@@ -103,7 +99,15 @@ async fn alerts_go_by_mail_once_and_only_to_who_confirmed() {
     world.overwrite_configuration(&format!("{plain}{}", mail.configuration(PASSWORD)));
     let fine = doctor().await;
     assert!(fine.contains("ok     mail: the mail server lets this server in"), "{fine}");
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_go_by_mail_once_and_only_to_who_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mail = MailServer::start(folder.path()).await;
+    let trusted = folder.path().join("cert.pem").display().to_string();
+    let world = World::new(Backend::Sqlite, Settings::default()).await.with("SSL_CERT_FILE", &trusted);
+    asked_about(&world, &mail).await;
     let mut node = world.node().await;
     let (ada, busy) = (user(&world, "ada@example.com").await, user(&world, "busy@example.com").await);
     let (gone, slow) = (user(&world, "gone@example.com").await, user(&world, "slow@example.com").await);
