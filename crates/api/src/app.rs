@@ -73,6 +73,8 @@ pub struct ApiSettings {
     pub cors_origins: Vec<String>,
     /// How clients reach this server, without a slash at its end: links begin with it.
     pub public_url: String,
+    /// Whether mail is sent.
+    pub mail: bool,
     /// Whether requests are answered at all; a node that only runs batch tasks still tells of its health.
     pub serves: bool,
 }

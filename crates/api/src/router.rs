@@ -54,6 +54,7 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(statements::show::show),
         routes!(topup::history::history),
         routes!(alerts::show, alerts::set),
+        routes!(alerts::confirm),
         routes!(audit::create::create, audit::list::list),
         routes!(audit::keys::current),
         routes!(audit::keys::all),

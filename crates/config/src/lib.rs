@@ -15,6 +15,7 @@ mod observability;
 mod schema;
 mod server;
 mod shutdown;
+mod smtp;
 mod sources;
 mod stripe;
 mod upstreams;
@@ -36,6 +37,7 @@ use batchin_files::{BlobsPlace, FilesOptions};
 use batchin_gateway::Model;
 use batchin_settings::{Collector, Document, Faults, Scope, Written};
 use batchin_upstream::UpstreamConfig;
+use batchin_webhooks::MailOptions;
 pub use database::{Database, DatabaseUrl};
 pub use engine::Engine;
 pub use example::example;
@@ -81,6 +83,8 @@ pub struct Config {
     pub films: FilmsOptions,
     /// `[webhooks]`
     pub webhooks: Webhooks,
+    /// The server that mail leaves by, where there is one.
+    pub smtp: Option<MailOptions>,
     /// Payments by card, where there are any.
     pub stripe: Option<StripeOptions>,
     /// Payments in USDC, where there are any.
@@ -157,6 +161,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         warnings.extend(self.lookup_warning());
+        warnings.extend(self.smtp.as_ref().and_then(smtp::warning));
         if matches!(self.database.url, DatabaseUrl::Postgres(_)) && self.server.secret_key.is_none() {
             warnings.push(
                 "server.secret_key is not set: with several nodes on this database it must be set, and be the same on \
@@ -240,6 +245,7 @@ impl Config {
             audio: Audio::read(&scope),
             films: video::read(&scope),
             webhooks: Webhooks::read(&scope, server.listen.ip()),
+            smtp: smtp::read(&scope, &server.public_url),
             stripe: stripe::read(&scope, &server.public_url),
             usdc: usdc::read(&scope),
             audit: Audit::read(&scope, &server.public_url),

@@ -3,8 +3,8 @@
 use batchin_settings::{Schema, Section};
 
 use super::{
-    audio, audit, batches, database, engine, files, models, observability, server, shutdown, stripe, upstreams, usdc,
-    users, video, webhooks,
+    audio, audit, batches, database, engine, files, models, observability, server, shutdown, smtp, stripe, upstreams,
+    usdc, users, video, webhooks,
 };
 
 /// What the names of our variables begin with.
@@ -26,6 +26,7 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "audio", settings: audio::SETTINGS },
         Section { name: "video", settings: video::SETTINGS },
         Section { name: "webhooks", settings: webhooks::SETTINGS },
+        Section { name: "smtp", settings: smtp::SETTINGS },
         Section { name: "stripe", settings: stripe::SETTINGS },
         Section { name: "usdc", settings: usdc::SETTINGS },
         Section { name: "audit", settings: audit::SETTINGS },

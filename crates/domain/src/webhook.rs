@@ -9,4 +9,4 @@ mod target;
 pub use address::is_public;
 pub use event::{DeliveryState, EventId, EventKind, FailureKind};
 pub use schedule::{MAX_TRIES, Next, TryResult, after_try};
-pub use target::{MAX_URL_BYTES, TargetFault, TargetPolicy, Url, origin, without_secrets};
+pub use target::{MAX_URL_BYTES, TargetFault, TargetPolicy, Url, mail_address, mail_to, origin, without_secrets};

@@ -1,6 +1,7 @@
 //! Holds: the commands that need a configuration: the server, and what works on the database and the models beside it.
 
 mod check_models;
+mod credits;
 mod deposits;
 mod doctor;
 pub mod engine;
@@ -70,7 +71,7 @@ async fn with_config(command: &Configured, config: &Config, out: &mut impl Write
         Configured::Migrate => migrate::run(config, out).await,
         Configured::User(command) => users::user(command, config, out).await,
         Configured::Key(command) => keys::run(command, config, out).await,
-        Configured::Credits(command) => users::credits(command, config, out).await,
+        Configured::Credits(command) => credits::run(command, config, out).await,
         Configured::Models(Models::List(report)) => list_models::run(config, report.json, out),
         Configured::Models(Models::Pull { name }) => pull::run(name, config, out).await,
         Configured::Models(Models::Check(report)) => check_models::run(config, report.json, out).await,

@@ -227,6 +227,7 @@ fn api_parts(
         max_address_percent: config.server.max_address_percent,
         cors_origins: config.server.cors_origins.clone(),
         public_url: config.server.public_url.as_str().trim_end_matches('/').to_owned(),
+        mail: config.smtp.is_some(),
         serves: config.server.roles.api,
     };
     ApiParts {

@@ -1,13 +1,20 @@
 //! Holds: what owners of accounts want to be told of money, and the telling, in the transaction that moves it.
 
 use batchin_db::{Db, Rerun, Row, WriteTx, retried};
-use batchin_domain::{AccountId, Amount, Balance, KeyId, Month, PurseKind, Timestamp, webhook::EventKind};
+use batchin_domain::{
+    AccountId, Amount, Balance, KeyId, Month, PurseKind, Timestamp,
+    webhook::{EventKind, mail_to},
+};
 use uuid::Uuid;
 
 use crate::{
     StoreError,
-    outbox::events::{MAIL, NewEvent, enqueue},
+    outbox::events::{NewEvent, enqueue},
 };
+
+/// Mails with a code that an account may cause in all, a day apart: nobody can have a stranger written to for ever.
+const MAX_CODES: i16 = 5;
+const MICROS_PER_DAY: i64 = 24 * 3_600 * 1_000_000;
 
 /// What owners want to be told of. Held by who lets them say it.
 #[derive(Clone)]
@@ -22,6 +29,8 @@ pub struct AlertSettings {
     pub url: Option<String>,
     /// Whether they also go to the owner's e-mail address.
     pub email: bool,
+    /// Whether they have shown that the address is theirs; nothing else goes there before. Not a wish: setting wishes leaves it.
+    pub email_confirmed: bool,
     /// They are told once the balance falls below this, and again after it was above.
     pub low: Option<Amount>,
     /// They are told once a key has spent so much of its month's budget, in percent.
@@ -44,14 +53,14 @@ impl Alerts {
         row.as_ref().map_or_else(|| Ok(AlertSettings::default()), settings)
     }
 
-    /// Puts other wishes in place of an owner's. A balance that is below the limit already is told of when it was above
-    /// again.
+    /// Puts other wishes in place of an owner's, and returns all as it is then. A balance that is below the limit already is
+    /// told of when it was above again. Who wants e-mail and has not confirmed the address is sent a code, once a day.
     pub async fn set_alerts(
         &self,
         account: AccountId,
         wanted: &AlertSettings,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<AlertSettings, StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.db.write().await?;
             tx.run(
@@ -72,13 +81,42 @@ impl Alerts {
             let sql = "UPDATE account SET budget_alert = $2 WHERE id = $1";
             tx.run(sql, [account.uuid().into(), wanted.budget_percent.map(i16::from).into()]).await?;
             arm(&tx, account).await?;
+            if wanted.email {
+                send_code(&tx, account, now).await?;
+            }
             tx.commit().await
         })
-        .await
+        .await?;
+        self.alert_settings(account).await
+    }
+
+    /// Notes that an owner has shown that the account's e-mail address is theirs.
+    pub async fn confirm_email(&self, account: AccountId) -> Result<AlertSettings, StoreError> {
+        retried(Rerun::Harmless, || async {
+            let tx = self.db.write().await?;
+            tx.run("UPDATE alert SET email_confirmed = TRUE WHERE account_id = $1", [account.uuid().into()]).await?;
+            tx.commit().await
+        })
+        .await?;
+        self.alert_settings(account).await
     }
 }
 
-const SELECT: &str = "SELECT url, email, low_nano, budget_percent FROM alert WHERE account_id = $1";
+/// Queues the mail that shows whose an address is, unless that is known or there were enough of them.
+async fn send_code(tx: &WriteTx, account: AccountId, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "SELECT u.email FROM alert a JOIN app_user u ON u.id = a.account_id \
+               WHERE a.account_id = $1 AND NOT a.email_confirmed AND a.email_codes < $2";
+    let Some(row) = tx.one(sql, [account.uuid().into(), MAX_CODES.into()]).await? else { return Ok(()) };
+    let (kind, subject, occasion) = (EventKind::EmailCode, account.uuid(), Some(now.micros() / MICROS_PER_DAY));
+    let event = NewEvent { kind, subject, account, occasion, url: mail_to(&row.get::<String>("email")?) };
+    if enqueue(tx, &event, now).await? {
+        let sql = "UPDATE alert SET email_codes = email_codes + 1 WHERE account_id = $1";
+        tx.run(sql, [account.uuid().into()]).await?;
+    }
+    Ok(())
+}
+
+const SELECT: &str = "SELECT url, email, email_confirmed, low_nano, budget_percent FROM alert WHERE account_id = $1";
 
 fn settings(row: &Row) -> Result<AlertSettings, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "alert", column };
@@ -87,6 +125,7 @@ fn settings(row: &Row) -> Result<AlertSettings, StoreError> {
     Ok(AlertSettings {
         url: row.get("url")?,
         email: row.get("email")?,
+        email_confirmed: row.get("email_confirmed")?,
         low: low.map(|nanos| Amount::from_nanos(nanos).ok_or(corrupt("low_nano"))).transpose()?,
         budget_percent: percent.map(|part| u8::try_from(part).map_err(|_| corrupt("budget_percent"))).transpose()?,
     })
@@ -148,13 +187,13 @@ pub(crate) async fn spent(
 
 /// Queues an alert for wherever its owner wants to hear of it.
 pub(crate) async fn tell(tx: &WriteTx, alert: &Alert, now: Timestamp) -> Result<(), StoreError> {
-    let sql = "SELECT a.url, a.email AS by_mail, u.email FROM alert a LEFT JOIN app_user u ON u.id = a.account_id \
+    let sql = "SELECT a.url, a.email AND a.email_confirmed AS by_mail, u.email FROM alert a LEFT JOIN app_user u ON u.id = a.account_id \
                WHERE a.account_id = $1";
     let Some(row) = tx.one(sql, [alert.account.uuid().into()]).await? else { return Ok(()) };
     let url: Option<String> = row.get("url")?;
     let mail: Option<String> = if row.get("by_mail")? { row.get("email")? } else { None };
     let Alert { account, kind, subject, occasion } = *alert;
-    for url in url.into_iter().chain(mail.map(|address| format!("{MAIL}{address}"))) {
+    for url in url.into_iter().chain(mail.map(|address| mail_to(&address))) {
         enqueue(tx, &NewEvent { kind, subject, account, occasion, url }, now).await?;
     }
     Ok(())

@@ -63,7 +63,7 @@ pub use inference::usage::{Bucket, ModelTotals, Page, Totals, UsageFilter, Usage
 pub use inference::voices::{KeepVoiceError, MAX_VOICES, NewVoice, VoiceRow, VoiceSound};
 pub use inference::{Answers, Usage, Voices};
 pub use money::addresses::DepositAddress;
-pub use money::admin_log::{AdminAction, AdminLog};
+pub use money::admin_log::{AdminAction, AdminLog, WantedActions};
 pub use money::auto::{AutoTopup, AutoTopups, AutoWish, SavedForAuto};
 pub use money::credit::{CorrectError, CreditGrant, GrantError};
 pub use money::deposit_credits::DepositCredit;

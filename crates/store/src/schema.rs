@@ -26,5 +26,6 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("schema/0020_statements.sql"),
     include_str!("schema/0021_auto_due.sql"),
     include_str!("schema/0022_fresh_deposits.sql"),
+    include_str!("schema/0023_mail.sql"),
     include_str!("schema/0025_audit.sql"),
 ];

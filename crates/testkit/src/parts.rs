@@ -1,7 +1,8 @@
-//! Holds: what those who work in the background are given, of a store and a gateway, and where pictures are kept.
+//! Holds: what those who work in the background are given, of a store and a gateway, where pictures are kept, and what an operator sets.
 
 use std::time::Duration;
 
+use batchin_api::{ApiSettings, BODY_WINDOW, KEEP_ALIVE};
 use batchin_batch::{FilmParts, WorkerParts};
 use batchin_files::{Blobs, Files};
 use batchin_gateway::{Gateway, Links, PICTURES_KEPT, Shelf};
@@ -29,4 +30,31 @@ pub(crate) fn film_parts(store: &Store, gateway: &Gateway, blobs: &Blobs) -> Fil
 /// Where pictures are kept, those of batches for so long.
 pub(crate) fn shelf(files: &Files, links: Links, kept_of_batches: Duration) -> Shelf {
     Shelf { files: files.clone(), links, kept: PICTURES_KEPT, kept_of_batches }
+}
+
+/// As on loopback with nothing configured.
+pub(crate) fn nothing_configured() -> ApiSettings {
+    ApiSettings {
+        internal_token: None,
+        public_lookup: true,
+        proxied_lookup: false,
+        registration_open: true,
+        default_rate_limit_rpm: 600,
+        max_body_bytes: 16 * 1024 * 1024,
+        max_sound_bytes: 1_000_000,
+        max_inline_batch_bytes: 2_000_000,
+        metrics_enabled: true,
+        metrics_token: None,
+        trusted_proxies: Vec::new(),
+        keep_alive: KEEP_ALIVE,
+        reader_patience: Duration::from_secs(60),
+        min_body_bytes_per_second: 500,
+        body_window: BODY_WINDOW,
+        max_account_percent: 90,
+        max_address_percent: 50,
+        cors_origins: Vec::new(),
+        public_url: "http://batchin.test".to_owned(),
+        mail: false,
+        serves: true,
+    }
 }

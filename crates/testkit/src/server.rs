@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use batchin_api::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE, router};
+use batchin_api::{ApiParts, ApiSettings, router};
 use batchin_audit::Audit;
 use batchin_batch::{Batches, Films, FilmsOptions};
 use batchin_billing::{Billing, StripeOptions, UsdcOptions};
@@ -19,7 +19,7 @@ use batchin_sim::SimServer;
 use batchin_store::{ConnectOptions, CreditGrant, Role, Store};
 use batchin_tasks::Tasks;
 use batchin_upstream::{Fim, Kind, Workflow};
-use batchin_webhooks::{MasterKey, Webhooks};
+use batchin_webhooks::MailOptions;
 use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
@@ -29,11 +29,11 @@ use crate::{
     Backend, Call, TestClock,
     account::{Account, new_account},
     audit,
-    beside::{listen, work},
+    beside::{listen, secrets, work},
     database::Database,
     models::CachePrices,
     money,
-    parts::shelf,
+    parts::{nothing_configured, shelf},
     served::{Served, start_gateway},
     usd,
     world::RealIds,
@@ -46,9 +46,6 @@ const MAX_FILE_BYTES: u64 = 100_000_000;
 
 /// How long what came of a batch is kept.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3_600);
-
-/// What webhook secrets are sealed with.
-const SECRET_KEY: &str = "the tests' own key, as good as any other";
 
 /// How a server is to be.
 pub struct ServerBuilder {
@@ -64,6 +61,7 @@ pub struct ServerBuilder {
     worker: bool,
     second_sim: bool,
     targets: TargetPolicy,
+    mail: Option<MailOptions>,
     kind: Kind,
     slots: Option<u32>,
     cache: Option<CachePrices>,
@@ -169,6 +167,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Sends mail by this server, with [`Self::with_worker`].
+    pub fn with_mail(mut self, server: MailOptions) -> Self {
+        self.settings.mail = true;
+        self.mail = Some(server);
+        self
+    }
+
     /// Serves every model on two model servers.
     pub fn with_second_sim(mut self) -> Self {
         self.second_sim = true;
@@ -263,6 +268,7 @@ impl TestServer {
             worker: false,
             second_sim: false,
             targets: TargetPolicy::default(),
+            mail: None,
             kind: Kind::VLLM,
             slots: None,
             cache: None,
@@ -292,15 +298,15 @@ impl TestServer {
         let gateway = start_gateway(&store, (served, shelf), gateway_options(&builder), (&clock, &groups)).await;
         let batches = Batches::new(gateway.clone(), (store.openings(), store.endings()), blobs.clone(), files.clone())
             .with_webhook_targets(builder.targets.clone());
-        let key = MasterKey::new(SECRET_KEY.to_owned().into()).unwrap();
-        let webhooks = Webhooks::open(store.outbox(), &key, clock.clone(), Arc::new(RealIds)).await.unwrap();
+        let webhooks = secrets(&store, &clock).await;
         let films =
             Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), FilmsOptions::default());
         let billing = money::billing(&store, &clock, &groups[1], (builder.stripe.clone(), builder.usdc.clone()));
         let audit = audit::open(&store, (&clock, &groups[1]), &folder.path().join("audit_signed.json")).await;
         if builder.worker {
-            let rest = (&webhooks, builder.targets.clone(), &billing, &audit);
-            work((&store, &gateway), (&batches, &films), ((&blobs, &files), RETENTION), rest, &groups[0]);
+            let told = (&webhooks, builder.targets.clone(), builder.mail.clone());
+            let things = ((&blobs, &files), RETENTION);
+            work((&store, &gateway), (&batches, &films), things, (told, &billing, &audit), &groups[0]);
         }
         let stopping = CancellationToken::new();
         let parts = ApiParts {
@@ -453,32 +459,6 @@ impl TestServer {
         if let Some(other) = self.other_sim {
             other.stop().await;
         }
-    }
-}
-
-/// As on loopback with nothing configured.
-fn nothing_configured() -> ApiSettings {
-    ApiSettings {
-        internal_token: None,
-        public_lookup: true,
-        proxied_lookup: false,
-        registration_open: true,
-        default_rate_limit_rpm: 600,
-        max_body_bytes: 16 * 1024 * 1024,
-        max_sound_bytes: 1_000_000,
-        max_inline_batch_bytes: 2_000_000,
-        metrics_enabled: true,
-        metrics_token: None,
-        trusted_proxies: Vec::new(),
-        keep_alive: KEEP_ALIVE,
-        reader_patience: Duration::from_secs(60),
-        min_body_bytes_per_second: 500,
-        body_window: BODY_WINDOW,
-        max_account_percent: 90,
-        max_address_percent: 50,
-        cors_origins: Vec::new(),
-        public_url: "http://batchin.test".to_owned(),
-        serves: true,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc, time::Duration};
 
-use batchin_domain::webhook::{FailureKind, Next, TryResult, after_try};
+use batchin_domain::webhook::{FailureKind, Next, TryResult, after_try, mail_address};
 use batchin_store::{ClaimedDelivery, FencedError, FinishedTry, NodeIdentity};
 use batchin_tasks::Tasks;
 use metrics::counter;
@@ -12,6 +12,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     in_flight::{InFlight, Place},
+    letter::{News, letter},
+    mail::Mailer,
     payload::{Message, body},
     sender::Sender,
     webhooks::{SecretError, Webhooks},
@@ -38,6 +40,8 @@ pub struct DelivererParts {
     pub webhooks: Webhooks,
     /// Sends.
     pub sender: Sender,
+    /// Sends mail, where this node can.
+    pub mailer: Option<Mailer>,
     /// Whose claims these are.
     pub identity: Identity,
 }
@@ -129,6 +133,24 @@ impl Deliverer {
 
     /// One try; nothing when it could not begin, which costs the receiver none.
     async fn attempt(&self, delivery: &ClaimedDelivery) -> Option<TryResult> {
+        match mail_address(&delivery.url) {
+            Some(address) => Some(self.mail(delivery, address).await),
+            None => self.post(delivery).await,
+        }
+    }
+
+    async fn mail(&self, delivery: &ClaimedDelivery, address: &str) -> TryResult {
+        let failed = |kind| TryResult { status: None, failure: Some(kind), retry_after: None };
+        // Another node may have a mail server, or this one after its next start.
+        let Some(mailer) = &self.parts.mailer else { return failed(FailureKind::MailOff) };
+        let ClaimedDelivery { id, account, kind, subject, created_at: at, .. } = *delivery;
+        let code = self.parts.webhooks.email_code(account, address);
+        let news = News { kind, subject, at, service: mailer.service(), code: &code };
+        let Some(letter) = letter(&news) else { return failed(FailureKind::MailRefused) };
+        mailer.send(id, address, letter, at).await
+    }
+
+    async fn post(&self, delivery: &ClaimedDelivery) -> Option<TryResult> {
         let now = self.parts.webhooks.now();
         let secrets = match self.parts.webhooks.secrets(delivery.account, now).await {
             Ok(secrets) => secrets,

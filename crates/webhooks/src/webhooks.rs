@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use batchin_domain::{AccountId, Clock, IdSource, Timestamp};
 use batchin_store::{Outbox, StoreError};
+use ring::hmac;
 use tracing::error;
 
 use crate::{
@@ -13,6 +14,9 @@ use crate::{
 
 /// How long an old secret signs beside the new one, so that a receiver can change over without losing an event.
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);
+
+/// Of a code that shows whose an address is.
+const CODE_BYTES: usize = 10;
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,7 @@ pub struct Webhooks(Arc<Inner>);
 struct Inner {
     outbox: Outbox,
     vault: Option<Vault>,
+    codes: hmac::Key,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
 }
@@ -62,7 +67,8 @@ impl Webhooks {
                 None
             }
         };
-        Ok(Self(Arc::new(Inner { outbox, vault, clock, ids })))
+        let codes = hmac::Key::new(hmac::HMAC_SHA256, &key.derive("codes of e-mail addresses"));
+        Ok(Self(Arc::new(Inner { outbox, vault, codes, clock, ids })))
     }
 
     /// Whether this node can sign.
@@ -78,6 +84,15 @@ impl Webhooks {
         let until = created_at.after(OVERLAP);
         outbox.rotate_webhook_secret(account, sealed, created_at, until).await.map_err(SecretError::Store)?;
         Ok(Rotated { secret, created_at })
+    }
+
+    /// What shows that an account's owner reads what comes to an address: told in a mail to it alone. It follows from
+    /// `server.secret_key`, so that it is written down nowhere, and 80 bits are not guessed.
+    pub fn email_code(&self, account: AccountId, address: &str) -> String {
+        let mut context = hmac::Context::with_key(&self.0.codes);
+        context.update(account.uuid().as_bytes());
+        context.update(address.as_bytes());
+        context.sign().as_ref()[..CODE_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// What an account's deliveries are signed with now, the newest first. An account that has none gets one, so that

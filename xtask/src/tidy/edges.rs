@@ -174,6 +174,11 @@ const RESERVED: &[Reserved] = &[
         fix: "only stripe, evm, webhooks, weights and batch-cli ask others over HTTP this way: model servers are upstream's, buckets files'",
     },
     Reserved {
+        packages: &["lettre"],
+        only: &["webhooks"],
+        fix: "only webhooks sends mail: queue an event in the outbox, and let it be told",
+    },
+    Reserved {
         packages: &["hyper-rustls"],
         only: &["upstream"],
         fix: "only upstream has connections of its own: ask it, or be served",

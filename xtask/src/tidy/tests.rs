@@ -68,6 +68,7 @@ fn each_rule_finds_what_it_is_for() {
         ("api", "crates/api/src/a.rs", "//! Holds: x.\nuse batchin_store::{Outbox, StoreError};\n"),
         ("api", "crates/api/src/a/tests.rs", "use batchin_store::Store;\n"),
         ("server", "crates/server/src/a.rs", "//! Holds: x.\nuse batchin_store::Store;\n"),
+        ("audit", "crates/audit/examples/a.rs", "//! Holds: x.\nuse batchin_store::Store;\n"),
     ] {
         assert_eq!(found(krate, path, text), Vec::<String>::new());
     }

@@ -12,8 +12,17 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             closed(
                 &[],
                 json!({ "webhook_url": { "type": ["string", "null"], "pattern": WEBHOOK },
+                "email": { "type": ["boolean", "null"],
+                    "description": "Whether these events also go to the account's own e-mail address, once that is confirmed." },
                 "balance_low_cents": cents("Told once the balance falls below this; null or 0: never."),
                 "budget_threshold_percent": { "type": ["integer", "null"], "minimum": 1, "maximum": 100 } }),
+            ),
+        ),
+        (
+            "ConfirmEmail",
+            closed(
+                &["code"],
+                json!({ "code": { "type": "string", "minLength": 1, "maxLength": 100, "examples": ["0f1e2d3c4b5a69788796"] } }),
             ),
         ),
         ("ChangeCredit", change_credit()),

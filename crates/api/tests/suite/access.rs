@@ -35,6 +35,7 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::POST, "/v1/audit"),
     (Method::GET, "/v1/audit"),
     (Method::PUT, "/v1/alerts"),
+    (Method::POST, "/v1/alerts/email"),
     (Method::GET, "/v1/statements"),
     (Method::GET, "/v1/statements/2026-11"),
     (Method::POST, "/openai/v1/files"),

@@ -56,14 +56,17 @@ both! {
     async fn an_owner_says_what_to_be_told_of(backend) {
         let server = TestServer::start().on(backend).await;
         let set = async |body: Value| server.anonymous(Method::PUT, "/v1/alerts").key(&server.owner.key).json(body).await;
-        let nothing = json!({ "webhook_url": null, "balance_low_cents": null, "budget_threshold_percent": null });
+        let nothing = json!({ "webhook_url": null, "email": false, "email_confirmed": false, "balance_low_cents": null, "budget_threshold_percent": null });
         assert_eq!(server.get("/v1/alerts").await.ok(), nothing);
-        let wishes = json!({ "webhook_url": "https://example.com/hook", "balance_low_cents": 50.5, "budget_threshold_percent": 80 });
-        assert_eq!(set(wishes.clone()).await.ok(), wishes);
+        let wishes = json!({ "webhook_url": "https://example.com/hook", "email": false, "balance_low_cents": 50.5, "budget_threshold_percent": 80 });
+        let mut wishes = wishes;
+        assert_eq!(set(wishes.clone()).await.ok()["balance_low_cents"], 50.5);
+        wishes["email_confirmed"] = json!(false);
         assert_eq!(server.get("/v1/alerts").await.ok(), wishes);
         for (body, param) in [
             (json!({ "webhook_url": "http://127.0.0.1/x" }), "webhook_url"),
             (json!({ "webhook_url": "nowhere" }), "webhook_url"),
+            (json!({ "email": "ada@example.com" }), "email"),
             (json!({ "balance_low_cents": -1 }), "balance_low_cents"),
             (json!({ "budget_threshold_percent": 0 }), "budget_threshold_percent"),
             (json!({ "budget_threshold_percent": 101 }), "budget_threshold_percent"),
@@ -72,7 +75,17 @@ both! {
             let refused = set(body.clone()).await;
             assert_eq!((refused.status, refused.json()["error"]["param"].clone()), (400, json!(param)), "{body}");
         }
+        let no_mail = set(json!({ "email": true })).await;
+        assert_eq!((no_mail.status, no_mail.json()["error"]["param"].clone()), (409, json!("email")));
         assert_eq!(server.get("/v1/alerts").await.ok(), wishes, "what was refused changed nothing");
+        // A key that is handed out decides nothing of this.
+        let handed_out = server.post("/v1/keys", json!({ "monthly_budget_cents": 5 })).await.ok();
+        let handed_out = handed_out["key"].as_str().unwrap();
+        for (method, path, body) in [(Method::PUT, "/v1/alerts", json!({})), (Method::POST, "/v1/alerts/email", json!({ "code": "x" }))] {
+            assert_eq!(server.anonymous(method, path).key(handed_out).json(body).await.status, 403, "{path}");
+        }
+        let wrong = server.post("/v1/alerts/email", json!({ "code": "0f1e2d3c4b5a69788796" })).await;
+        assert_eq!((wrong.status, wrong.json()["error"]["param"].clone()), (403, json!("code")));
         let eve = server.account("eve@example.com").await;
         assert_eq!(server.anonymous(Method::GET, "/v1/alerts").key(&eve.key).await.ok(), nothing);
         assert_eq!(server.anonymous(Method::PUT, "/v1/alerts").json(json!({})).await.status, 401);

@@ -271,10 +271,18 @@ both! {
         let pdf = server.get(&path).header("accept", "application/pdf").await;
         assert!(pdf.body.starts_with(b"%PDF"));
     }
+
+    async fn a_name_that_latin_1_lacks_stands_in_the_document(backend) {
+        let server = TestServer::start().on(backend).await;
+        let name = "成都算力科技 Дмитрий (Müller)";
+        server.anonymous(Method::PATCH, "/v1/users/me").key(&server.owner.key).json(json!({ "name": name })).await.ok();
+        let text = read_by_others(&forms(&server, server.clock.now().month()).await);
+        assert!(text.contains(&format!("{name} <ada@example.com>")), "{text}");
+    }
 }
 
-/// DuckDB adds the table up, and pypdf finds the same numbers in the document.
-fn read_by_others([json, csv, pdf]: &[Vec<u8>; 3]) {
+/// DuckDB adds the table up, and pypdf finds the same numbers in the document; the document's text.
+fn read_by_others([json, csv, pdf]: &[Vec<u8>; 3]) -> String {
     let told: Value = serde_json::from_slice(json).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (csv_path, pdf_path) = (folder.path().join("s.csv"), folder.path().join("s.pdf"));
@@ -297,4 +305,5 @@ fn read_by_others([json, csv, pdf]: &[Vec<u8>; 3]) {
         let cost = Balance::from_nanos(-nano(&row["cost_nano"])).to_cents_text();
         assert!(text.contains(&format!(" {cost} US cents")), "{row}: {text}");
     }
+    text.to_owned()
 }

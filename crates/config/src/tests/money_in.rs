@@ -1,4 +1,4 @@
-//! Holds: what is said of payments by card and in USDC.
+//! Holds: what is said of payments by card and in USDC, and of the mail that tells of money.
 
 use secrecy::ExposeSecret as _;
 
@@ -104,5 +104,33 @@ fn a_key_that_could_spend_is_refused() {
     insta::assert_snapshot!(of("xpub6quiet"), @r"
     batchin.toml:2:8: usdc.xpub this is no extended public key: it must begin with xpub, and its checksum must be right
     batchin.toml:3:20: usdc.agree_from_cents must be a whole number, not a text
+    ");
+}
+
+#[test]
+fn mail_needs_a_server_and_somebody_it_is_from() {
+    let text = "[server]\npublic_url = \"https://batch.example/\"\n[smtp]\nhost = \"smtp.example\"\nusername = \"u\"\npassword = \"quiet\"\n\
+                from = \"BatchIn <noreply@batch.example>\"\n";
+    let config = load(text).unwrap();
+    let smtp = config.smtp.as_ref().unwrap();
+    assert_eq!((&*smtp.host, smtp.port, &*smtp.service), ("smtp.example", 587, "https://batch.example"));
+    assert_eq!(smtp.from.email.to_string(), "noreply@batch.example");
+    assert!(!shown(&config).contains("quiet"), "no secret is printed");
+    assert!(config.warnings().iter().all(|warning| !warning.contains("smtp")));
+    assert_eq!(load(&format!("{text}tls = \"tls\"\n")).unwrap().smtp.unwrap().port, 465);
+    let open = load(&format!("{text}tls = \"none\"\nport = 2525\n")).unwrap();
+    assert_eq!(open.smtp.as_ref().unwrap().port, 2_525);
+    assert!(open.warnings().iter().any(|warning| warning.contains("smtp.password goes to smtp.host without TLS")));
+    assert!(load("").unwrap().smtp.is_none());
+    insta::assert_snapshot!(faults("[smtp]\nhost = \"smtp.example:25\"\nusername = \"u\"\ntls = \"maybe\"\nreply_to = \"nobody\"\n"), @r#"
+    batchin.toml:2:8: smtp.host must be a host name or an address such as smtp.example.com, without a port
+    batchin.toml:4:7: smtp.tls "maybe" is none of starttls, tls, none
+    batchin.toml:5:12: smtp.reply_to must be an e-mail address such as noreply@example.com or "BatchIn <noreply@example.com>"
+    batchin.toml: smtp.from is missing; smtp.host is set, and every mail is from somebody
+    batchin.toml: smtp.password is missing; smtp.username is set
+    "#);
+    insta::assert_snapshot!(faults("[smtp]\nfrom = \"noreply@batch.example\"\npassword = \"quiet\"\n"), @r"
+    batchin.toml: smtp.host is missing; smtp.password is set, so mail is wanted
+    batchin.toml: smtp.username is missing; smtp.password is set
     ");
 }

@@ -67,6 +67,8 @@ stored! {
         TopupFailed = 7 => "topup.failed",
         /// Credit that was bought went back, or a part of it.
         TopupReversed = 8 => "topup.reversed",
+        /// An owner wants to be told by e-mail, and is to show that the address is theirs.
+        EmailCode = 9 => "email.code",
     }
 }
 
@@ -121,6 +123,12 @@ stored! {
         Redirected = 5 => "redirect",
         /// The account's secret could not be used, so nothing was sent.
         Unsigned = 6 => "not_signed",
+        /// A mail server refused this mail for good.
+        MailRefused = 7 => "mail_refused",
+        /// A mail server took no mail now.
+        MailDeferred = 8 => "mail_deferred",
+        /// This node sends no mail.
+        MailOff = 9 => "mail_off",
     }
 }
 

@@ -61,6 +61,8 @@ pub fn after_try(result: &TryResult, tried: u32, now: Timestamp, jitter: u16) ->
     match (result.failure, result.status) {
         (None, Some(200..=299)) => return Next::Delivered,
         (None, Some(GONE)) => return Next::Off,
+        // A mail server's word is final, where a web server's may be a fault that somebody repairs.
+        (Some(FailureKind::MailRefused), _) => return Next::Failed,
         _ => {}
     }
     let following = usize::try_from(tried).unwrap_or(usize::MAX).saturating_add(1);
@@ -98,6 +100,9 @@ mod tests {
         }
         let redirected = TryResult { failure: Some(FailureKind::Redirected), ..status(302) };
         assert!(matches!(after_try(&redirected, 0, NOW, 0), Next::RetryAt(_)));
+        let by_mail = |failure| TryResult { failure: Some(failure), ..status(550) };
+        assert_eq!(after_try(&by_mail(FailureKind::MailRefused), 0, NOW, 0), Next::Failed);
+        assert!(matches!(after_try(&by_mail(FailureKind::MailDeferred), 0, NOW, 0), Next::RetryAt(_)));
         let silent = TryResult { status: None, failure: Some(FailureKind::TimedOut), retry_after: None };
         assert_eq!(after_try(&silent, 9, NOW, 0), Next::Failed);
     }

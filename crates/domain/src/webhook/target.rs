@@ -14,6 +14,9 @@ use crate::webhook::is_public;
 /// Longest URL, in bytes.
 pub const MAX_URL_BYTES: usize = 2_048;
 
+/// What the place of an event begins with that goes by e-mail.
+const MAIL: &str = "mailto:";
+
 /// Ports below this one belong to the system's services; of them only those of HTTP are used.
 const FIRST_FREE_PORT: u16 = 1_024;
 const HTTP_PORTS: [u16; 2] = [80, 443];
@@ -102,6 +105,16 @@ impl TargetPolicy {
         }
         Ok(url)
     }
+}
+
+/// The place of an event that goes by e-mail.
+pub fn mail_to(address: &str) -> String {
+    format!("{MAIL}{address}")
+}
+
+/// The address of an event's place, where it goes by e-mail. No webhook's URL can be one, since it begins with `http`.
+pub fn mail_address(place: &str) -> Option<&str> {
+    place.strip_prefix(MAIL)
 }
 
 /// The server that a URL leads to: scheme, host and port. A text that is no URL is its own.

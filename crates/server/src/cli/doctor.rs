@@ -151,6 +151,16 @@ pub fn blobs(compared: Result<String, String>) -> Finding {
     Finding { subject: "blobs", verdict }
 }
 
+/// Whether the mail server lets us in; `tried` is the outcome of connecting, without a mail.
+pub fn mail(tried: Result<(), String>) -> Finding {
+    let remedy = "check smtp.host, smtp.port, smtp.tls, smtp.username and smtp.password, and that this machine may connect there";
+    let verdict = match tried {
+        Ok(()) => Verdict::Fine("the mail server lets this server in".to_owned()),
+        Err(what) => broken(what, remedy),
+    };
+    Finding { subject: "mail", verdict }
+}
+
 /// Whether Stripe answers to our key, and whether that moves real money; `tried` is the outcome of asking.
 pub fn cards(tried: &Result<Option<bool>, String>) -> Finding {
     let remedy = "check stripe.secret_key and that this machine may call stripe.api_base; docs/payments.md says what a \

@@ -114,7 +114,7 @@ pub enum Configured {
     /// Make and list API keys, change what they may, take them back
     #[command(subcommand)]
     Key(Key),
-    /// Give credit, and take back what was given in error
+    /// Give credit, take back what was given in error, and list both
     #[command(subcommand)]
     Credits(Credits),
     /// What is served; fetch weights; probe upstreams
@@ -291,6 +291,21 @@ No more is taken back than is there and not set aside for requests that run.")]
         #[arg(long)]
         reason: String,
         /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// What operators gave and took back, and why, newest first
+    #[command(after_help = "Examples:
+  batchin credits log
+  batchin credits log --account ann@example.org --limit 500 --json")]
+    Log {
+        /// Of this user alone
+        #[arg(long, value_name = "EMAIL")]
+        account: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+        /// Print JSON, a line each
         #[arg(long)]
         json: bool,
     },

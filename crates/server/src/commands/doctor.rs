@@ -9,7 +9,7 @@ use batchin_batch_cli::{Outcome, counted};
 use batchin_config::{Config, ConfigError, DatabaseUrl};
 use batchin_files::{Blobs, BlobsPlace};
 use batchin_store::{ConnectError, Store};
-use batchin_webhooks::{Vault, VaultError};
+use batchin_webhooks::{MailError, Mailer, Vault, VaultError};
 
 use super::check_models;
 use crate::{
@@ -62,6 +62,7 @@ pub(super) async fn run(loaded: &Result<Config, ConfigError>, as_json: bool, out
             findings.extend(voices(config).as_ref().map(doctor::speech));
         }
         findings.extend(payments::look(config).await);
+        findings.extend(mail(config).await);
         findings.extend(doctor::certificate(config.server.tls.as_ref()));
         // The engine is started by `serve`, and its weights are looked at above.
         match check_models::ask(config, |kind| !kind.is_ours).await {
@@ -126,6 +127,13 @@ async fn database(config: &Config) -> Database {
         )),
         Err(cause) => Database::Broken(cli::explain(&cause)),
     }
+}
+
+/// Connects and proves who we are; sends nothing.
+async fn mail(config: &Config) -> Option<doctor::Finding> {
+    let options = config.smtp.clone()?;
+    let tried = async { Mailer::new(options)?.probe().await };
+    Some(doctor::mail(tried.await.map_err(|cause: MailError| cli::explain(&cause))))
 }
 
 async fn ledger(store: &Store) -> Result<String, String> {

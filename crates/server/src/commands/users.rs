@@ -1,4 +1,4 @@
-//! Holds: `batchin user` and `batchin credits`.
+//! Holds: `batchin user`.
 
 use std::io::{Read as _, Write};
 
@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result, bail};
 use batchin_api::{contact, password};
 use batchin_batch_cli::{Outcome, counted};
 use batchin_config::Config;
-use batchin_domain::{AccountId, IdSource as _, TransferId};
-use batchin_store::{CorrectError, CreateUserError, CreditGrant, NewUser, Role, Store};
+use batchin_domain::{AccountId, IdSource as _};
+use batchin_store::{CreateUserError, NewUser, Role};
 use serde_json::{Value, json};
 
-use super::{COMMAND_LINE, cents_number, keys};
+use super::{cents_number, keys};
 use crate::{
-    cli::{Credit, Credits, Report, User},
+    cli::{Report, User},
     world::World,
 };
 
@@ -111,45 +111,4 @@ fn in_json(user: &batchin_store::User) -> Result<Value> {
     let balance = cents_number(&user.balance.to_cents_text())?;
     Ok(json!({ "id": user.id.to_string(), "email": user.email, "name": user.name, "role": role(user),
         "disabled": user.disabled, "created_at": user.created_at.to_string(), "credit_balance_cents": balance }))
-}
-
-/// `batchin credits …`
-pub(super) async fn credits(command: &Credits, config: &Config, out: &mut impl Write) -> Result<Outcome> {
-    let Credits::Grant { email, cents, reason, json } = command;
-    let store = super::store(config).await?;
-    let user = super::user_of(&store, email).await?;
-    let (Credit::Given(amount) | Credit::TakenBack(amount)) = *cents;
-    let grant = CreditGrant {
-        id: TransferId::new(World.uuid()),
-        account: user.id,
-        amount,
-        actor: COMMAND_LINE.to_owned(),
-        reason: reason.clone(),
-        reference: None,
-        reverses: None,
-        now: super::now(),
-    };
-    let booked = match cents {
-        Credit::Given(_) => store.credit().grant_credit(grant).await?,
-        Credit::TakenBack(_) => take_back(&store, grant, &user.email).await?,
-    };
-    let balance = store.accounts().user(user.id).await?.context("the user is gone")?.balance.to_cents_text();
-    if *json {
-        writeln!(out, "{}", json!({ "id": booked.to_string(), "credit_balance_cents": cents_number(&balance)? }))?;
-    } else {
-        writeln!(out, "{} has {balance}¢", user.email)?;
-    }
-    Ok(Outcome::Done)
-}
-
-async fn take_back(store: &Store, correction: CreditGrant, email: &str) -> Result<TransferId> {
-    let asked = correction.amount;
-    match store.credit().correct_credit(correction).await {
-        Err(CorrectError::Insufficient { available }) => bail!(
-            "{}¢ cannot be taken back: {email} has {}¢ that are not spent and not set aside for requests",
-            asked.to_cents_text(),
-            available.to_cents_text()
-        ),
-        other => Ok(other?),
-    }
 }

@@ -7,7 +7,7 @@ use batchin_config::Config;
 use batchin_gateway::Gateway;
 use batchin_store::Store;
 use batchin_tasks::{Sweeps, Tasks};
-use batchin_webhooks::{Deliverer, DelivererParts, MasterKey, Sender, SystemLookup, Webhooks};
+use batchin_webhooks::{Deliverer, DelivererParts, Mailer, MasterKey, Sender, SystemLookup, Webhooks};
 
 use crate::world::World;
 
@@ -27,6 +27,7 @@ pub(super) fn start(
         return Ok(());
     }
     let sender = Sender::new(config.webhooks.targets.clone(), Arc::new(SystemLookup))?;
+    let mailer = config.smtp.clone().map(Mailer::new).transpose()?;
     let gateway = gateway.clone();
     let identity = move || {
         let epoch = gateway.epoch();
@@ -34,6 +35,6 @@ pub(super) fn start(
     };
     webhooks.add_sweep(config.webhooks.retention, sweeps);
     let webhooks = webhooks.clone();
-    Deliverer::start(DelivererParts { webhooks, sender, identity: Arc::new(identity) }, tasks);
+    Deliverer::start(DelivererParts { webhooks, sender, mailer, identity: Arc::new(identity) }, tasks);
     Ok(())
 }

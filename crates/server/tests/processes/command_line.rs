@@ -132,6 +132,12 @@ on_both! {
         let refused = world.try_command(&["credits", "grant", email, "-60", "--reason", "too much"]).await;
         assert_eq!(refused.code, 1);
         assert!(refused.err.contains("60¢ cannot be taken back"), "{}", refused.err);
+        let log = world.command(&["credits", "log", "--account", email, "--limit", "1"]).await;
+        let said = format!("  credit.taken_back  40.5¢  {email}  by command line  granted twice\n");
+        assert!(log.ends_with(&said) && log.lines().count() == 1, "{log}");
+        let log = world.command(&["credits", "log", "--json"]).await;
+        let entry: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+        assert_eq!((&entry["email"], &entry["amount_cents"]), (&email.into(), &40.5.into()), "{log}");
         let history: Value = account.get(at, "/v1/topup/history").await.json();
         assert_eq!((&history[0]["amount_cents"], &history[0]["source"]), (&(-40.5).into(), &"correction".into()));
 

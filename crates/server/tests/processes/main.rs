@@ -21,6 +21,7 @@ mod failpoints;
 mod harness;
 mod idempotency;
 mod kills;
+mod mail;
 mod months;
 mod neighbour;
 mod outages;

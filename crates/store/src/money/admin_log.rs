@@ -1,4 +1,4 @@
-//! Holds: what operators did about money, and why. It is added to and never changed.
+//! Holds: what operators did about money, and why. It is added to and never changed: the database refuses it.
 
 use batchin_db::{Db, Row, Value, WriteTx, exactly};
 use batchin_domain::{AccountId, Amount, Timestamp};
@@ -31,6 +31,17 @@ pub struct AdminAction {
     pub reason: String,
     /// When.
     pub created_at: Timestamp,
+}
+
+/// Which actions are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedActions {
+    /// At most so many.
+    pub limit: u32,
+    /// Those that follow this one in the list.
+    pub after: Option<Uuid>,
+    /// Those about this account.
+    pub account: Option<AccountId>,
 }
 
 /// An entry to be added.
@@ -66,14 +77,22 @@ pub(crate) async fn append(tx: &WriteTx, entry: &LogEntry<'_>) -> Result<(), Sto
 }
 
 impl AdminLog {
-    /// Newest first, at most `limit`, older than `after` if that is given.
-    pub async fn actions(&self, limit: u32, after: Option<Uuid>) -> Result<Vec<AdminAction>, StoreError> {
+    /// Newest first.
+    pub async fn actions(&self, wanted: WantedActions) -> Result<Vec<AdminAction>, StoreError> {
         let mut sql =
-            "SELECT id, actor, action, account_id, subject, amount, reason, created_at FROM admin_log".to_owned();
-        let mut values: Vec<Value> = vec![i64::from(limit).into()];
-        if let Some(after) = after {
-            sql.push_str(" WHERE (created_at, id) < ((SELECT created_at FROM admin_log WHERE id = $2), $2)");
+            "SELECT id, actor, action, account_id, subject, amount, reason, created_at FROM admin_log WHERE TRUE"
+                .to_owned();
+        let mut values: Vec<Value> = vec![i64::from(wanted.limit).into()];
+        if let Some(after) = wanted.after {
             values.push(after.into());
+            let at = values.len();
+            sql.push_str(&format!(
+                " AND (created_at, id) < ((SELECT created_at FROM admin_log WHERE id = ${at}), ${at})"
+            ));
+        }
+        if let Some(account) = wanted.account {
+            values.push(account.uuid().into());
+            sql.push_str(&format!(" AND account_id = ${}", values.len()));
         }
         sql.push_str(" ORDER BY created_at DESC, id DESC LIMIT $1");
         self.db.all(sql, values).await?.iter().map(action).collect()

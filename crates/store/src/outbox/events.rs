@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use batchin_db::{Value, WriteTx};
 use batchin_domain::{
     AccountId, BatchId, BatchStatus, Timestamp,
-    webhook::{DeliveryState, EventId, EventKind, origin},
+    webhook::{DeliveryState, EventId, EventKind, mail_address, origin},
 };
 use uuid::Uuid;
 
@@ -22,12 +22,9 @@ pub(crate) struct NewEvent {
     pub account: AccountId,
     /// Which time, of what happens to the same more than once.
     pub occasion: Option<i64>,
-    /// Where its owner wants to hear of it: a URL, or `mailto:` and an address.
+    /// Where its owner wants to hear of it: a URL, or a place of mail.
     pub url: String,
 }
-
-/// What the URL of an event begins with that goes by e-mail.
-pub(crate) const MAIL: &str = "mailto:";
 
 /// Queues the events of batches that became final in this transaction; batches without a URL have none.
 pub(crate) async fn batches_ended(
@@ -53,12 +50,12 @@ pub(crate) async fn batches_ended(
     Ok(())
 }
 
-/// Queues an event. The same kind of event of the same subject is queued once. What a receiver has switched off is
-/// noted and not sent.
-pub(crate) async fn enqueue(tx: &WriteTx, event: &NewEvent, now: Timestamp) -> Result<(), StoreError> {
+/// Queues an event; whether it is new. The same kind of event of the same subject is queued once. What a receiver has
+/// switched off is noted and not sent.
+pub(crate) async fn enqueue(tx: &WriteTx, event: &NewEvent, now: Timestamp) -> Result<bool, StoreError> {
     let (pending, off) = (DeliveryState::Pending.code(), DeliveryState::Off.code());
     let is_off = "EXISTS (SELECT 1 FROM webhook_off o WHERE o.account_id = $2 AND o.url = $5)";
-    tx.run(
+    let queued = tx.run(
         format!(
             "INSERT INTO webhook_delivery (id, account_id, kind, subject, url, endpoint, due_at, created_at, state, \
              finished_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8, CASE WHEN {is_off} THEN {off} ELSE {pending} END, \
@@ -77,7 +74,7 @@ pub(crate) async fn enqueue(tx: &WriteTx, event: &NewEvent, now: Timestamp) -> R
         ],
     )
     .await?;
-    Ok(())
+    Ok(queued == 1)
 }
 
 /// An event's id follows from what it is, so that the transaction that writes it may be run again.
@@ -86,11 +83,15 @@ fn event_id(event: &NewEvent) -> EventId {
     let mut parts: Vec<&[u8]> = vec![b"batchin event", &kind, event.subject.as_bytes()];
     parts.extend(occasion.as_ref().map(|occasion| &occasion[..]));
     // The same is told by more than one way.
-    parts.extend(event.url.starts_with(MAIL).then_some(MAIL.as_bytes()));
+    parts.extend(mail_address(&event.url).map(|_| &b"mailto:"[..]));
     EventId::new(named(&parts))
 }
 
-/// An account's deliveries to one server share what that server can bear.
+/// An account's deliveries to one server share what that server can bear. All mail leaves by the operator's one server,
+/// so that all of it shares a few places: while that server is out, webhooks have the others.
 pub(crate) fn endpoint_id(account: AccountId, url: &str) -> Uuid {
+    if mail_address(url).is_some() {
+        return named(&[b"batchin endpoint of mail"]);
+    }
     named(&[b"batchin endpoint", account.uuid().as_bytes(), origin(url).as_bytes()])
 }

@@ -115,7 +115,7 @@ impl DeliveryLog {
     }
 
     /// Sends a delivery again from the first try on, also to a URL that was switched off; one that is being tried at
-    /// this moment goes on as it is.
+    /// this moment goes on as it is, and so does a code, which may go to somebody who never asked for it.
     pub async fn replay_delivery(
         &self,
         account: AccountId,
@@ -126,13 +126,14 @@ impl DeliveryLog {
             let tx = self.db.write().await?;
             tx.run(
                 "UPDATE webhook_delivery SET state = $3, tries = 0, due_at = $4, finished_at = NULL \
-                 WHERE account_id = $1 AND id = $2 AND state <> $5",
+                 WHERE account_id = $1 AND id = $2 AND state <> $5 AND kind <> $6",
                 [
                     account.uuid().into(),
                     id.uuid().into(),
                     DeliveryState::Pending.code().into(),
                     now.micros().into(),
                     DeliveryState::Sending.code().into(),
+                    EventKind::EmailCode.code().into(),
                 ],
             )
             .await?;

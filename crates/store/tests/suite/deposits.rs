@@ -200,7 +200,8 @@ both! {
         scan(db, 21, vec![above]).await;
         assert_eq!(fresh(db).await.len(), 2);
         assert_eq!(status(db, DepositStatus::Credited).await, 2);
-        let log = db.store.admin_log().actions(10, None).await.unwrap();
+        let wanted = batchin_store::WantedActions { limit: 10, after: None, account: None };
+        let log = db.store.admin_log().actions(wanted).await.unwrap();
         assert!(log.iter().any(|act| act.action == "chain.restarted" && act.actor == "command line"), "{log:?}");
         db.assert_balance(accounts[0], 700).await;
         db.assert_clean().await;

@@ -139,6 +139,14 @@ impl Db {
         }
     }
 
+    /// Whether the database refuses a statement.
+    pub async fn refuses(&self, sql: &str) -> bool {
+        match self.url.strip_prefix("sqlite:") {
+            Some(file) => sqlite(file).execute_batch(sql).is_err(),
+            None => client(&self.url).await.batch_execute(sql).await.is_err(),
+        }
+    }
+
     /// The names of all tables, as the database tells them.
     pub async fn tables(&self) -> Vec<String> {
         match self.url.strip_prefix("sqlite:") {

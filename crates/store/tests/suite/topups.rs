@@ -8,7 +8,7 @@ use batchin_domain::{
 };
 use batchin_store::{
     AlertSettings, AutoWish, CorrectError, CreditGrant, Entry, LeaseOutcome, NewStripeEvent, NewTopup, OpenTopupError,
-    Reading, SavedForAuto, SettleTopupError, Settlement, TopupDetails, TopupKey,
+    Reading, SavedForAuto, SettleTopupError, Settlement, TopupDetails, TopupKey, WantedActions,
 };
 
 use crate::support::{Db, both, nanos, now, units};
@@ -49,9 +49,12 @@ async fn told(db: &Db, kind: EventKind) -> i64 {
 
 async fn listens(db: &Db, account: AccountId, low: Option<Amount>) {
     let url = Some("https://ada.example/hook".to_owned());
-    let wanted = AlertSettings { url, email: true, low, budget_percent: None };
-    db.store.alerts().set_alerts(account, &wanted, now()).await.unwrap();
-    assert_eq!(db.store.alerts().alert_settings(account).await.unwrap(), wanted);
+    let wanted = AlertSettings { url, email: true, email_confirmed: false, low, budget_percent: None };
+    let alerts = db.store.alerts();
+    assert_eq!(alerts.set_alerts(account, &wanted, now()).await.unwrap(), wanted);
+    assert!(alerts.confirm_email(account).await.unwrap().email_confirmed);
+    let standing = alerts.set_alerts(account, &wanted, now()).await.unwrap();
+    assert_eq!(standing, AlertSettings { email_confirmed: true, ..wanted });
 }
 
 both! {
@@ -161,6 +164,20 @@ both! {
         db.assert_clean().await;
     }
 
+    async fn an_address_that_nobody_confirms_hears_of_a_few_codes_and_of_nothing_else(db) {
+        let account = db.account(0).await;
+        let wanted = AlertSettings { email: true, ..AlertSettings::default() };
+        for day in 0..9 {
+            for _ in 0..2 {
+                let at = now().after(Duration::from_secs(day * 24 * 3_600));
+                db.store.alerts().set_alerts(account, &wanted, at).await.unwrap();
+            }
+            assert_eq!(told(db, EventKind::EmailCode).await, i64::try_from(day).unwrap().min(4) + 1);
+        }
+        paid(db, account, 500).await;
+        assert_eq!(told(db, EventKind::TopupSucceeded).await, 0);
+    }
+
     async fn a_low_balance_is_told_of_once_for_each_fall(db) {
         let account = db.account(1_000).await;
         listens(db, account, Some(nanos(500))).await;
@@ -182,7 +199,7 @@ both! {
         let account = db.account(10_000).await;
         let key = db.key(account, 60, Some(1_000)).await;
         let url = Some("https://ada.example/hook".to_owned());
-        let wanted = AlertSettings { url, email: false, low: None, budget_percent: Some(80) };
+        let wanted = AlertSettings { url, low: None, budget_percent: Some(80), ..AlertSettings::default() };
         db.store.alerts().set_alerts(account, &wanted, now()).await.unwrap();
         let node = db.store.nodes().join(NodeId::new(db.id()), now(), Duration::from_secs(60)).await.unwrap();
         db.store.purses().lease(db.ask(node, Purse::Balance(account), 5_000, 5_000)).await.unwrap();
@@ -215,11 +232,19 @@ both! {
         let nobodys = CreditGrant { reverses: Some(TransferId::new(db.id())), ..db.grant(account, 1) };
         assert!(matches!(credit.correct_credit(nobodys).await, Err(CorrectError::NotReversible)));
         db.assert_balance(account, 500).await;
-        let log = db.store.admin_log().actions(10, None).await.unwrap();
+        let log = db.store.admin_log().actions(WantedActions { limit: 10, after: None, account: Some(account) }).await.unwrap();
         let told: Vec<_> = log.iter().map(|one| (one.action.as_str(), one.amount.map(Amount::nanos))).collect();
         let mut told = told;
         told.sort_unstable();
         assert_eq!(told, [("credit.granted", Some(500)), ("credit.granted", Some(500)), ("credit.taken_back", Some(200)), ("credit.taken_back", Some(300))]);
+        let others = WantedActions { limit: 10, after: None, account: Some(db.account(0).await) };
+        assert_eq!(db.store.admin_log().actions(others).await.unwrap(), []);
+        // Whoever has the database's password changes nothing of it by accident.
+        for sql in ["UPDATE admin_log SET reason = 'other'", "DELETE FROM admin_log"] {
+            assert!(db.refuses(sql).await, "{sql}");
+        }
+        let all = WantedActions { limit: 10, after: None, account: None };
+        assert_eq!(db.store.admin_log().actions(all).await.unwrap(), log);
         db.assert_clean().await;
     }
 

@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{RawQuery, State},
 };
-use batchin_store::AdminAction;
+use batchin_store::{AdminAction, WantedActions};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -78,7 +78,7 @@ pub(crate) async fn list(
     let limit = parameters.count("limit", 1..=MAX_LIMIT, DEFAULT_LIMIT)?;
     let wrong = || invalid("after", "must be the id of an entry");
     let after = parameters.text("after").map(|text| Uuid::try_parse(text).map_err(|_| wrong())).transpose()?;
-    let mut actions = app.admin_log.actions(limit + 1, after).await?;
+    let mut actions = app.admin_log.actions(WantedActions { limit: limit + 1, after, account: None }).await?;
     let asked = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = actions.len() > asked;
     actions.truncate(asked);

@@ -20,7 +20,7 @@ pub(crate) struct DeliveryObject {
     /// The event.
     #[schema(example = "batch.completed")]
     r#type: &'static str,
-    /// Without credentials and query.
+    /// Without credentials and query; `mailto:` and the account's address for one that goes by e-mail.
     #[schema(example = "https://example.com/hook")]
     url: String,
     /// `pending`, `delivered`, `failed` (every attempt did) or `off` (the receiver wants no more).
@@ -46,11 +46,12 @@ pub(crate) struct AttemptObject {
     #[schema(format = DateTime)]
     at: String,
     duration_ms: f64,
-    /// The status of the receiver's answer, if there was one.
+    /// The status of the receiver's answer, or of its mail server's, if there was one.
     #[schema(required = true, example = 204)]
     status: Option<u16>,
     /// What went wrong beside it: `forbidden_address`, `host_not_found`, `connection_failed`, `timeout`,
-    /// `connection_broken`, `redirect` or `not_signed`.
+    /// `connection_broken`, `redirect` or `not_signed`; by e-mail also `mail_refused` (for good), `mail_deferred` (the mail server
+    /// takes none now) or `mail_off` (none is set up).
     #[schema(required = true)]
     failure: Option<&'static str>,
 }
