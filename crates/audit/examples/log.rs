@@ -59,7 +59,7 @@ async fn main() {
         rows: store.audit_rows(),
         clock: Arc::new(Counting::default()),
         ids: Arc::new(Counting::default()),
-        signer,
+        signers: Arc::new(|_| SigningKey::from_seed(&[1; 32])),
         origin: "bench.example/audit/log".parse().unwrap(),
         memory: Memory::open(Path::new(&file).with_extension("signed")).unwrap(),
         tasks: tasks.clone(),

@@ -2,14 +2,18 @@
 
 use std::{error::Error, sync::Arc};
 
+use arc_swap::ArcSwap;
 use batchin_domain::{Clock, IdSource};
-use batchin_receipts::{BadCheckpoint, Origin, SigningKey};
-use batchin_store::{AuditEntry, AuditKey, AuditRows, StoreError};
+use batchin_receipts::{BadCheckpoint, BadKey, Origin};
+use batchin_store::{AuditEntry, AuditRows, StoreError};
 use batchin_tasks::{Bounds, Gather, Tasks};
 use tokio::sync::Notify;
 use tracing::error;
 
-use crate::memory::Memory;
+use crate::{
+    memory::Memory,
+    signing::{Signers, Signing, stored},
+};
 
 /// What keeping the log needs.
 pub struct AuditParts {
@@ -19,8 +23,8 @@ pub struct AuditParts {
     pub clock: Arc<dyn Clock>,
     /// Fresh ids and secrets.
     pub ids: Arc<dyn IdSource>,
-    /// Signs records and checkpoints.
-    pub signer: SigningKey,
+    /// What signs records and checkpoints.
+    pub signers: Signers,
     /// The log's name: where it is served, without the scheme. A log that was begun keeps the name it has.
     pub origin: Origin,
     /// What this node has signed.
@@ -41,6 +45,9 @@ pub enum OpenAuditError {
     /// The stored name is none.
     #[error("the audit log's stored name is none")]
     Origin(#[from] BadCheckpoint),
+    /// The key cannot be made.
+    #[error("the audit log's key cannot be made")]
+    Key(#[from] BadKey),
 }
 
 /// The audit log. Cheap to clone.
@@ -51,9 +58,8 @@ pub(crate) struct Inner {
     pub(crate) rows: AuditRows,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
-    pub(crate) signer: SigningKey,
-    /// Whether the log is signed by this key; otherwise this node only shows it.
-    pub(crate) may_sign: bool,
+    pub(crate) signers: Signers,
+    pub(crate) signing: ArcSwap<Signing>,
     pub(crate) origin: Origin,
     pub(crate) memory: Memory,
     /// Rung where an entry waits for its place.
@@ -64,11 +70,10 @@ pub(crate) struct Inner {
 impl Audit {
     /// Opens the log, and begins it where there is none.
     pub async fn open(parts: AuditParts) -> Result<Self, OpenAuditError> {
-        let AuditParts { rows, clock, ids, signer, origin, memory, tasks } = parts;
-        let key = signer.verifying();
-        let (key_id, public) = (key.id().to_string(), key.bytes().to_vec());
-        let key = AuditKey { key_id, public, created_at: clock.now() };
-        let (log, may_sign) = rows.begin_audit_log(origin.as_str(), &key).await?;
+        let AuditParts { rows, clock, ids, signers, origin, memory, tasks } = parts;
+        let first = stored(&signers(1)?, 1, clock.now());
+        let (log, keys) = rows.begin_audit_log(origin.as_str(), &first).await?;
+        let signing = ArcSwap::from_pointee(Signing::of(keys.first().unwrap_or(&first), &signers)?);
         let origin = log.origin.parse()?;
         let bell = Arc::new(Notify::new());
         let (kept, rung) = (rows.clone(), Arc::clone(&bell));
@@ -84,12 +89,12 @@ impl Audit {
                 kept.is_ok()
             }
         });
-        Ok(Self(Arc::new(Inner { rows, clock, ids, signer, may_sign, origin, memory, bell, intake })))
+        Ok(Self(Arc::new(Inner { rows, clock, ids, signers, signing, origin, memory, bell, intake })))
     }
 
     /// Whether this node has the key that signs the log. Without it nothing is recorded here, and the log is only shown.
     pub fn may_sign(&self) -> bool {
-        self.0.may_sign
+        self.0.signing.load().signer.is_some()
     }
 
     /// The log's name.

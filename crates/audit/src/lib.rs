@@ -9,8 +9,10 @@ mod log;
 mod memory;
 mod records;
 mod sequencer;
+mod signing;
 
 pub use audit::{Audit, AuditParts, OpenAuditError};
 pub use log::{LogError, ShownKey};
 pub use memory::Memory;
 pub use records::{Asserted, Receipt, RecordError};
+pub use signing::{RotateError, Signers};

@@ -90,10 +90,9 @@ impl Audit {
                 return Err(RecordError::TooLong { field, most: MAX_TEXT_BYTES });
             }
         }
-        if !self.may_sign() {
-            return Err(RecordError::OtherKey);
-        }
         let inner = &self.0;
+        let signing = inner.signing.load_full();
+        let signer = signing.signer.as_ref().ok_or(RecordError::OtherKey)?;
         let (id, now) = (AuditId::new(inner.ids.uuid()), inner.clock.now());
         let record = Record {
             audit_id: id.to_string(),
@@ -107,14 +106,14 @@ impl Audit {
             blind: hex::encode(inner.ids.secret()),
         };
         let body = record.payload();
-        let signature = inner.signer.sign_record(&body);
+        let signature = signer.sign_record(&body);
         let entry = AuditEntry {
             id,
             account: Some(account),
             kind: AuditKind::Receipt,
             created_at: now,
             body,
-            key_id: inner.signer.verifying().id().to_string(),
+            key_id: signing.key_id.clone(),
             signature: signature.to_vec(),
             index: None,
         };
@@ -179,8 +178,10 @@ impl Audit {
     pub async fn cose(&self, id: AuditId) -> Result<Option<Vec<u8>>, RecordError> {
         let Some(entry) = self.record(id).await? else { return Ok(None) };
         let Some(placed) = self.placed(&entry).await? else { return Ok(None) };
+        let signing = self.0.signing.load_full();
+        let signer = signing.signer.as_ref().ok_or(RecordError::OtherKey)?;
         let subject = format!("urn:uuid:{id}");
-        Ok(Some(cose_receipt(&self.0.signer, &placed.checkpoint, &subject, (placed.index, &placed.hashes))))
+        Ok(Some(cose_receipt(signer, &placed.checkpoint, &subject, (placed.index, &placed.hashes))))
     }
 
     async fn record(&self, id: AuditId) -> Result<Option<AuditEntry>, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use batchin_receipts::{Checkpoint, verify_consistency};
+use batchin_receipts::{Checkpoint, SigningKey, verify_consistency};
 use batchin_store::AuditLog;
 use batchin_tasks::Tasks;
 use metrics::{counter, gauge};
@@ -27,9 +27,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 impl Audit {
     /// Extends the log from this node as entries come. Any number of nodes may.
     pub fn start(&self, tasks: &Tasks) {
-        if !self.may_sign() {
-            return;
-        }
         let audit = self.clone();
         tasks.spawn("audit_log", |stop| audit.run(stop));
     }
@@ -66,6 +63,9 @@ impl Audit {
     /// Gives waiting entries their places, and publishes the log's checkpoint where it has grown; whether anything was done.
     pub async fn extend(&self) -> Result<bool, LogError> {
         let rows = &self.0.rows;
+        self.follow_key().await?;
+        let signing = self.0.signing.load_full();
+        let Some(signer) = &signing.signer else { return Ok(false) };
         let waits = rows.audit_waits().await?;
         let log = if waits {
             let log = rows.extend_audit_log(AT_ONCE).await?;
@@ -75,14 +75,14 @@ impl Audit {
             let Some(log) = rows.audit_log().await? else { return Ok(false) };
             log
         };
-        let is_new = self.publish(&log).await?;
+        let is_new = self.publish(&log, signer).await?;
         #[expect(clippy::cast_precision_loss, reason = "a gauge, of numbers far below 2^53")]
         gauge!("batchin_audit_log_entries").set(log.size as f64);
         Ok(waits || is_new)
     }
 
     /// Signs a committed size and root, unless that was done; whether it was published.
-    async fn publish(&self, log: &AuditLog) -> Result<bool, LogError> {
+    async fn publish(&self, log: &AuditLog, signer: &SigningKey) -> Result<bool, LogError> {
         if log.checkpoint.as_ref().is_some_and(|(size, _)| *size >= log.size) {
             return Ok(false);
         }
@@ -94,7 +94,7 @@ impl Audit {
         let remembered = tokio::task::spawn_blocking(move || memory.remember(signed)).await;
         remembered.unwrap_or_else(|_| Err(Forgotten::File(std::io::ErrorKind::Other.into())))?;
         batchin_faults::point("audit.remembered");
-        let note = checkpoint.sign(&inner.signer).to_text();
+        let note = checkpoint.sign(signer).to_text();
         let is_new = inner.rows.publish_checkpoint((log.size, log.root), &note).await?;
         batchin_faults::point("audit.published");
         Ok(is_new)

@@ -1,5 +1,6 @@
 //! Holds: the commands that need a configuration: the server, and what works on the database and the models beside it.
 
+mod audit;
 mod check_models;
 mod credits;
 mod deposits;
@@ -35,6 +36,12 @@ use crate::{
 pub fn run(command: &Configured, sources: &Sources, out: &mut impl Write) -> Result<Outcome> {
     let Some(config) = configuration(sources)? else { return Ok(Outcome::Misused) };
     runtime()?.block_on(with_config(command, &config, out))
+}
+
+/// Has the next key sign the audit log.
+pub fn rotate_audit_key(as_json: bool, sources: &Sources, out: &mut impl Write) -> Result<Outcome> {
+    let Some(config) = configuration(sources)? else { return Ok(Outcome::Misused) };
+    runtime()?.block_on(audit::rotate_key(&config, as_json, out))
 }
 
 /// Runs the server until it is told to stop.

@@ -2,6 +2,7 @@
 //!
 //! Wires crates together and decides nothing about requests, money or models.
 
+mod audit_log;
 pub mod cli;
 pub mod commands;
 pub mod faults;

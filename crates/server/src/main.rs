@@ -33,6 +33,9 @@ fn dispatch(cli: &Cli, environment: Environment) -> Result<Outcome> {
     match &cli.command {
         Command::Config(Config::Check { file, json }) => Ok(cli::config::check(file, *json, &mut out)?),
         Command::Audit(Audit::Verify(asked)) => Ok(cli::audit::verify(asked, &mut out)?),
+        Command::Audit(Audit::RotateKey(report)) => {
+            commands::rotate_audit_key(report.json, &cli.sources(environment), &mut out)
+        }
         Command::Config(Config::Example) => Ok(cli::config::example(&mut out)?),
         Command::Completions { shell } => Ok(cli::manual::completions(*shell, &mut out)?),
         Command::Man { dir } => Ok(cli::manual::man(dir.as_deref(), &mut out)?),

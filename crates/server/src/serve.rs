@@ -2,7 +2,6 @@
 
 mod accepting;
 mod agreement;
-mod audit;
 mod connections;
 mod engine;
 mod listen;
@@ -38,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    secret_key,
+    audit_log, secret_key,
     wiring::{self, NodeFolder},
     world::World,
 };
@@ -94,7 +93,7 @@ pub async fn serve(config: Config, sources: Sources, migrate: bool) -> Result<()
         .with_open_limits(config.batches.open);
     let films = Films::new(gateway.clone(), store.film_rows(), (blobs.clone(), files.clone()), config.films);
     let billing = open_billing(&config, &store, &groups)?;
-    let audit = audit::open(&config, &key, &store, &groups.beside).await?;
+    let audit = audit_log::open(&config, key.clone(), &store, &groups.beside).await?;
     engine::start(&config, gateway.fleet(), &groups.beside);
     let mut sweeps = Sweeps::default();
     gateway.add_sweeps(&mut sweeps);

@@ -18,7 +18,7 @@ pub async fn open(store: &Store, (clock, tasks): (&Arc<TestClock>, &Tasks), memo
         rows: store.audit_rows(),
         clock: clock.clone(),
         ids: Arc::new(RealIds),
-        signer: SigningKey::from_seed(&[9; 32]).unwrap(),
+        signers: Arc::new(|generation| SigningKey::from_seed(&[generation.to_be_bytes()[3]; 32])),
         origin: ORIGIN.parse().unwrap(),
         memory: Memory::open(memory.to_owned()).unwrap(),
         tasks: tasks.clone(),

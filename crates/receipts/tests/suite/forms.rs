@@ -1,7 +1,8 @@
 //! Holds: notes, checkpoints, proofs as text, keys.
 
 use batchin_receipts::{
-    BadCheckpoint, BadNote, Checkpoint, Hash, LogProof, Note, NoteKey, SigningKey, VerifyingKey, leaf_hash,
+    BadCheckpoint, BadNote, BadRotation, Checkpoint, Hash, LogProof, Note, NoteKey, Rotation, SigningKey, VerifyingKey,
+    leaf_hash, rotation_entry,
 };
 
 const ORIGIN: &str = "batchin.example/audit/log";
@@ -139,4 +140,24 @@ fn keys_are_read_in_every_form_of_a_file() {
     assert!(key.verifying().verify(b"message", &signature) && !key.verifying().verify(b"massage", &signature));
     // {1: 1, 3: -8, -1: 6, -2: …}
     assert_eq!(key.verifying().cose_key_hex()[..18], "a401010327200621 5820".replace(' ', "")[..18]);
+}
+
+#[test]
+fn a_change_of_keys_is_signed_by_both() {
+    let (old, new, stranger) = (signer(1), signer(2), signer(3));
+    let origin = ORIGIN.parse().unwrap();
+    let (entry, _) = rotation_entry(&origin, (&old, &new), "2026-12-01T00:00:00Z");
+    let read = Rotation::verified(&entry).unwrap();
+    assert_eq!((read.from, read.to, read.origin.as_str()), (old.verifying(), new.verifying(), ORIGIN));
+    let mut envelope: serde_json::Value = serde_json::from_str(&entry).unwrap();
+    for missing in 0..2 {
+        let mut bent = envelope.clone();
+        bent["signatures"].as_array_mut().unwrap().remove(missing);
+        assert_eq!(Rotation::verified(&bent.to_string()), Err(BadRotation::Unsigned));
+    }
+    let (other, _) = rotation_entry(&origin, (&old, &stranger), "2026-12-01T00:00:00Z");
+    let other: serde_json::Value = serde_json::from_str(&other).unwrap();
+    envelope["payload"] = other["payload"].clone();
+    assert_eq!(Rotation::verified(&envelope.to_string()), Err(BadRotation::Unsigned));
+    assert_eq!(Rotation::verified("{}"), Err(BadRotation::Form));
 }

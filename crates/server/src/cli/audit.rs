@@ -1,4 +1,4 @@
-//! Holds: `batchin audit verify`: a record is checked with nothing but keys. No server, no database, no configuration.
+//! Holds: `batchin audit`. A record is checked with nothing but keys: no server, no database, no configuration.
 
 use std::{
     fs,
@@ -12,13 +12,15 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::Report;
+
 /// Longest file that is read: a record has a few kilobytes.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// `batchin audit`
 #[derive(Debug, Subcommand)]
 pub enum Audit {
-    /// Check a record of the audit log, offline: what is signed, by whom, and that it is in the log
+    /// Check a record, offline: what is signed, by whom, and that it is in the log
     #[command(after_help = "Examples:
   curl -s https://api.example.com/v1/audit/pubkeys > keys.json    once, from whom you trust
   curl -s https://api.example.com/v1/audit/$ID > record.json
@@ -27,6 +29,12 @@ pub enum Audit {
 
 Exit codes: 0 in order, 1 not in order, 2 cannot be read.")]
     Verify(Verify),
+    /// Have another key sign the audit log from now on, which the log says, signed by both
+    #[command(after_help = "Examples:
+  batchin audit rotate-key --config batchin.toml
+
+Keys follow from server.secret_key. Nodes that run take the new one up within a second or so; what was signed stays valid.")]
+    RotateKey(Report),
 }
 
 /// `batchin audit verify`

@@ -75,7 +75,7 @@ Prints `listening on http://ADDR` once it can answer. SIGHUP reloads models, pri
     /// Check a configuration, or print an example
     #[command(subcommand)]
     Config(Config),
-    /// Check records of the audit log, offline
+    /// Check records of the audit log, offline; change its key
     #[command(subcommand)]
     Audit(audit::Audit),
     /// Say what is wrong with this installation

@@ -11,6 +11,7 @@ use crate::{
 };
 
 const ENTRY: &str = "audit_entry";
+const KEYS: &str = "SELECT generation, key_id, public, created_at FROM audit_key ORDER BY generation DESC";
 const COLUMNS: &str = "id, account_id, kind, created_at, body, key_id, signature, log_index";
 
 /// An entry of the log.
@@ -37,6 +38,8 @@ pub struct AuditEntry {
 /// A key that signs, or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditKey {
+    /// Which one of the log's keys it is; the first is 1.
+    pub generation: u32,
     /// Names it.
     pub key_id: String,
     /// The public key, 32 bytes.
@@ -91,12 +94,7 @@ impl AuditRows {
 
     /// All keys that sign or did, the newest first.
     pub async fn audit_keys(&self) -> Result<Vec<AuditKey>, StoreError> {
-        let sql = "SELECT key_id, public, created_at FROM audit_key ORDER BY created_at DESC, key_id";
-        let key = |row: &Row| {
-            let created_at = Timestamp::from_micros(row.get("created_at")?);
-            Ok(AuditKey { key_id: row.get("key_id")?, public: row.get("public")?, created_at })
-        };
-        self.db.all(sql, []).await?.iter().map(key).collect()
+        self.db.all(KEYS, []).await?.iter().map(key).collect()
     }
 }
 
@@ -122,20 +120,32 @@ pub(super) async fn place(tx: &WriteTx, id: Uuid, index: u64) -> Result<(), Stor
     exactly(tx.run(sql, [id.into(), to_i64(index).into()]).await?, 1, ENTRY)
 }
 
-/// The names of all keys, the oldest first.
-pub(super) async fn keys(tx: &WriteTx) -> Result<Vec<String>, StoreError> {
-    let rows = tx.all("SELECT key_id FROM audit_key ORDER BY created_at, key_id", []).await?;
-    rows.iter().map(|row| row.get("key_id")).collect()
+/// All keys, the newest first.
+pub(super) async fn keys(tx: &WriteTx) -> Result<Vec<AuditKey>, StoreError> {
+    tx.all(KEYS, []).await?.iter().map(key).collect()
+}
+
+fn key(row: &Row) -> Result<AuditKey, StoreError> {
+    let corrupt = |_| StoreError::Corrupt { table: "audit_key", column: "generation" };
+    Ok(AuditKey {
+        generation: u32::try_from(row.get::<i32>("generation")?).map_err(corrupt)?,
+        key_id: row.get("key_id")?,
+        public: row.get("public")?,
+        created_at: Timestamp::from_micros(row.get("created_at")?),
+    })
 }
 
 /// Remembers a public key that signs from now on.
 pub(super) async fn keep_key(tx: &WriteTx, key: &AuditKey) -> Result<(), StoreError> {
-    let sql = "INSERT INTO audit_key (key_id, public, created_at) VALUES ($1,$2,$3)";
-    let values = [key.key_id.as_str().into(), key.public.as_slice().into(), key.created_at.micros().into()];
+    let sql = "INSERT INTO audit_key (generation, key_id, public, created_at) VALUES ($1,$2,$3,$4)";
+    let generation = i32::try_from(key.generation).unwrap_or(i32::MAX);
+    let values =
+        [generation.into(), key.key_id.as_str().into(), key.public.as_slice().into(), key.created_at.micros().into()];
     exactly(tx.run(sql, values).await?, 1, "audit_key")
 }
 
-async fn keep(tx: &WriteTx, entry: &AuditEntry) -> Result<(), StoreError> {
+/// Writes an entry; one that is there stays as it is.
+pub(super) async fn keep(tx: &WriteTx, entry: &AuditEntry) -> Result<(), StoreError> {
     let sql = "INSERT INTO audit_entry (id, account_id, kind, created_at, body, key_id, signature) \
                VALUES ($1,$2,$3,$4,$5,$6,$7) ON CONFLICT (id) DO NOTHING";
     let values = [

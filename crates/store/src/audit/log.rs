@@ -11,7 +11,7 @@ use crate::{
     StoreError,
     audit::{
         AuditRows,
-        entries::{AuditEntry, AuditKey, entry, keep_key, keys, place},
+        entries::{AuditEntry, AuditKey, entry, keep, keep_key, keys, place},
     },
     stored::{to_i64, unsigned},
 };
@@ -44,8 +44,12 @@ impl AuditEntry {
 }
 
 impl AuditRows {
-    /// Begins the log under a name, signed by a key, or leaves it as it is; whether it is this key that signs it.
-    pub async fn begin_audit_log(&self, origin: &str, key: &AuditKey) -> Result<(AuditLog, bool), StoreError> {
+    /// Begins the log under a name, signed by a first key, or leaves it as it is; and its keys, the newest first.
+    pub async fn begin_audit_log(
+        &self,
+        origin: &str,
+        first: &AuditKey,
+    ) -> Result<(AuditLog, Vec<AuditKey>), StoreError> {
         retried(Rerun::Harmless, || async {
             let tx = self.db.write().await?;
             let sql = "INSERT INTO audit_log (id, origin, size, root, checkpoint_size) VALUES (1,$1,0,$2,0) \
@@ -55,11 +59,30 @@ impl AuditRows {
             let log = locked(&tx).await?;
             let mut keys = keys(&tx).await?;
             if keys.is_empty() {
-                keep_key(&tx, key).await?;
-                keys.push(key.key_id.clone());
+                keep_key(&tx, first).await?;
+                keys.push(first.clone());
             }
-            let is_its_key = keys.last() == Some(&key.key_id);
-            tx.commit().await.map(|()| (log, is_its_key))
+            tx.commit().await.map(|()| (log, keys))
+        })
+        .await
+    }
+
+    /// Has another key sign from now on, and the entry that says so wait for its place; `false`: it was not the key before this one
+    /// that signed.
+    pub async fn rotate_audit_key(&self, next: &AuditKey, entry: &AuditEntry) -> Result<bool, StoreError> {
+        retried(Rerun::Harmless, || async {
+            let tx = self.db.write().await?;
+            locked(&tx).await?;
+            let newest = keys(&tx).await?.into_iter().next();
+            match newest {
+                // This very change, in a commit that went unheard.
+                Some(newest) if newest.key_id == next.key_id => return Ok(true),
+                Some(newest) if newest.generation + 1 == next.generation => {}
+                _ => return Ok(false),
+            }
+            keep_key(&tx, next).await?;
+            keep(&tx, entry).await?;
+            tx.commit().await.map(|()| true)
         })
         .await
     }

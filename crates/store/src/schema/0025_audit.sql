@@ -28,7 +28,8 @@ CREATE TABLE audit_tile (
   PRIMARY KEY (level, idx)
 );
 CREATE TABLE audit_key (
-  key_id text PRIMARY KEY,
+  generation integer PRIMARY KEY,
+  key_id text NOT NULL CONSTRAINT audit_key_id UNIQUE,
   public {bytes} NOT NULL,
   created_at bigint NOT NULL
 )

@@ -1,4 +1,4 @@
-//! Holds: the audit log in the running server.
+//! Holds: the audit log as this node has it: its keys, and what it has signed.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use crate::world::World;
 
 /// What this node has signed, in the data folder.
 const MEMORY: &str = "audit_signed.json";
-/// What the signing key is derived for; another key would have another number.
-const KEY: &str = "audit signing key 1";
 
 /// Opens the log, signed by a key of `server.secret_key`'s own, which all nodes of one database have.
-pub(super) async fn open(config: &Config, key: &MasterKey, store: &Store, tasks: &Tasks) -> Result<Audit> {
+pub(crate) async fn open(config: &Config, key: MasterKey, store: &Store, tasks: &Tasks) -> Result<Audit> {
     let parts = AuditParts {
         rows: store.audit_rows(),
         clock: Arc::new(World),
         ids: Arc::new(World),
-        signer: SigningKey::from_seed(&key.derive(KEY))?,
+        signers: Arc::new(move |generation| {
+            SigningKey::from_seed(&key.derive(&format!("audit signing key {generation}")))
+        }),
         origin: config.audit.origin.clone(),
         memory: Memory::open(config.server.data_dir.join(MEMORY))
             .context("what this node has signed of the audit log")?,
