@@ -8,6 +8,7 @@ mod audit;
 mod log;
 mod memory;
 mod records;
+mod rotate;
 mod sequencer;
 mod signing;
 
@@ -15,4 +16,5 @@ pub use audit::{Audit, AuditParts, OpenAuditError};
 pub use log::{LogError, ShownKey};
 pub use memory::Memory;
 pub use records::{Asserted, Receipt, RecordError};
-pub use signing::{RotateError, Signers};
+pub use rotate::RotateError;
+pub use signing::Signers;

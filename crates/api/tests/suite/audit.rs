@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use batchin_audit::LogError;
-use batchin_receipts::{ShownRecord, Unsound, VerifyingKey, verify_record};
+use batchin_receipts::{Rotation, ShownRecord, Unsound, VerifyingKey, verify_record};
 use batchin_testkit::{Reply, TestServer, audit, both};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -200,6 +200,47 @@ both! {
         public(&server, "/audit/log/checkpoint").await.error(StatusCode::NOT_FOUND, "not_found");
         server.stop().await;
     }
+
+    async fn another_key_signs(backend) {
+        let server = TestServer::start().on(backend).await;
+        another_key_signs_in_the_middle_of_a_stream(&server).await;
+        server.stop().await;
+    }
+}
+
+async fn another_key_signs_in_the_middle_of_a_stream(server: &TestServer) {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = batchin_tasks::Tasks::new();
+    let other = audit::open(&server.store, (&server.clock, &tasks), &folder.path().join("signed.json")).await;
+    let before = placed(server, 3).await;
+    let waiting = make(server, "asked before", "").await["audit_id"].as_str().unwrap().to_owned();
+    let next = other.rotate_key().await.unwrap();
+    // A node that has not heard of it yet signs with the key before; its records count as well.
+    let overlapping = make(server, "asked at the same time", "").await["audit_id"].as_str().unwrap().to_owned();
+    assert!(server.audit.extend().await.unwrap(), "it hears of it");
+    let after = placed(server, 3).await;
+    let known = keys(server).await;
+    assert_eq!((known.len(), known[0].bytes().to_vec()), (2, next.public));
+    for id in before.iter().chain([&waiting, &overlapping]).chain(&after) {
+        let checked = verify_record(&shown(server, id).await, &known, &[]).unwrap();
+        assert_eq!(checked.checkpoint.unwrap().size, 9, "{id}");
+        assert!(valid(server, id).await);
+    }
+    let signed_by = async |id: &str| shown(server, id).await.key_id;
+    assert_eq!(
+        (signed_by(&overlapping).await, signed_by(&after[2]).await),
+        (known[1].id().to_string(), known[0].id().to_string())
+    );
+    // The log says so itself, signed by both keys.
+    let bundle = public(server, "/audit/log/tile/entries/000.p/9").await.body;
+    let mut rest = bundle.as_ref();
+    let mut changes = Vec::new();
+    while let Some((length, more)) = rest.split_first_chunk::<2>() {
+        let (entry, more) = more.split_at(usize::from(u16::from_be_bytes(*length)));
+        changes.extend(std::str::from_utf8(entry).ok().and_then(|entry| Rotation::verified(entry).ok()));
+        rest = more;
+    }
+    assert_eq!(changes.iter().map(|change| (change.from, change.to)).collect::<Vec<_>>(), [(known[1], known[0])]);
 }
 
 fn prepared(name: &str) -> std::path::PathBuf {
