@@ -19,13 +19,15 @@ mod start;
 mod usdc;
 mod watcher;
 mod worker;
+mod x402;
 
 pub use billing::{Billing, BillingError, BillingParts};
 pub use chains::UsdcError;
 pub use checkout::{CheckoutError, OpenedCheckout};
-pub use options::{ChainOptions, StripeOptions, UsdcOptions};
-pub use probe::{ProbedEndpoint, StripeProbeError, probe_chains, probe_stripe};
+pub use options::{ChainOptions, StripeOptions, UsdcOptions, X402Options};
+pub use probe::{ProbedEndpoint, StripeProbeError, probe_chains, probe_stripe, probe_x402};
 pub use reports::ReportError;
 pub use usdc::{AddressError, DepositName, DepositPlace, DepositStanding, ShownDeposit};
 pub use watcher::{LookError, Looked};
 pub use worker::Pace;
+pub use x402::{X402Ask, X402Error, X402Payment};

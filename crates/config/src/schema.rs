@@ -4,7 +4,7 @@ use batchin_settings::{Schema, Section};
 
 use super::{
     audio, batches, database, engine, files, models, observability, server, shutdown, stripe, upstreams, usdc, users,
-    video, webhooks,
+    video, webhooks, x402,
 };
 
 /// What the names of our variables begin with.
@@ -28,6 +28,7 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "webhooks", settings: webhooks::SETTINGS },
         Section { name: "stripe", settings: stripe::SETTINGS },
         Section { name: "usdc", settings: usdc::SETTINGS },
+        Section { name: "usdc.x402", settings: x402::SETTINGS },
         Section { name: "engine", settings: engine::SETTINGS },
         Section { name: "log", settings: observability::LOG_SETTINGS },
         Section { name: "telemetry", settings: observability::TELEMETRY_SETTINGS },

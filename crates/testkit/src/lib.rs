@@ -10,6 +10,7 @@ mod database;
 mod models;
 pub mod money;
 mod parts;
+mod paying;
 mod server;
 mod world;
 
