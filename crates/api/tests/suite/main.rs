@@ -43,3 +43,4 @@ mod upstreams;
 mod usage;
 mod users;
 mod webhooks;
+mod x402;
