@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_billing::{Billing, BillingParts, ChainOptions, StripeOptions, UsdcOptions, X402Options};
+use batchin_billing::{Billing, BillingParts, ChainOptions, StripeOptions, UsdcOptions, X402Options, probe_x402};
 use batchin_domain::Amount;
 use batchin_evm::{
     BASE, Chain, Finality, Xpub,
@@ -76,6 +76,11 @@ pub(crate) fn chain(urls: Vec<String>) -> UsdcOptions {
 pub(crate) fn x402(url: &str) -> X402Options {
     let facilitator = FacilitatorOptions { url: url.to_owned(), api_key: Some(FACILITATOR_KEY.to_owned().into()) };
     X402Options { facilitator, amount: Amount::from_cents(100) }
+}
+
+/// What `doctor` finds of the facilitator at this address: the chains, and whether it carries payments out there.
+pub async fn facilitator_serves(url: &str) -> Vec<(String, bool)> {
+    probe_x402(&UsdcOptions { x402: Some(x402(url)), ..chain(Vec::new()) }).await.unwrap()
 }
 
 pub(crate) fn billing(

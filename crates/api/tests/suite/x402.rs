@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use batchin_testkit::{
     Account, Reply, TestServer,
-    money::{CHAIN_ID, FACILITATOR_KEY, usdc},
+    money::{CHAIN_ID, FACILITATOR_KEY, facilitator_serves, usdc},
     sim::chain::Anvil,
 };
 use http::{Method, StatusCode};
@@ -138,6 +138,7 @@ impl Quay {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn official_clients_pay_an_empty_balance_and_nothing_else_pays_anything() {
     let quay = Quay::open(&[]).await;
+    assert_eq!(facilitator_serves(&quay.facilitator).await, [("base".to_owned(), true)]);
     let mut accounts = Vec::new();
     for name in ["one", "two", "three", "four", "five"] {
         accounts.push(quay.server.account(&format!("{name}@example.com")).await);
