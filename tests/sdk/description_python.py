@@ -107,7 +107,7 @@ def main():
         # What answers under several base URLs is one handler, which is asked under one of them.
         command += ["--include-path-regex=^/(v1|openai|healthz|readyz|metrics|openapi)", "--warnings=off"]
         # Without Stripe, calls of cards are refused whatever they say: cards.rs of the API's suite has them.
-        command += ["--exclude-path-regex=^/(v1/files|v1/topup/(stripe|auto)|v1/webhooks/stripe|openai/v1/(chat|completions|embeddings|responses|messages|fim|rerank|audio|images))"]
+        command += ["--exclude-path-regex=^/(v1/files|v1/topup/(stripe|auto|x402)|v1/webhooks/stripe|openai/v1/(chat|completions|embeddings|responses|messages|fim|rerank|audio|images))"]
         command += sys.argv[1:]
         status = subprocess.run(command, env=environment, cwd=folder).returncode
         with open(seen) as file:

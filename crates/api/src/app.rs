@@ -20,7 +20,8 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempts::Attempts, auth::KeyBook, body::BodyMemory, password::Passwords, readers::Readers, throttle::Throttle,
+    attempts::Attempts, auth::KeyBook, body::BodyMemory, password::Passwords, payers::Payers, readers::Readers,
+    throttle::Throttle,
 };
 
 /// Registrations, logins and look-ups of one client address in a minute: plenty for people behind one address, and
@@ -166,6 +167,7 @@ pub(crate) struct Inner {
     pub(crate) passwords: Passwords,
     pub(crate) throttle: Throttle,
     pub(crate) attempts: Attempts,
+    pub(crate) payers: Payers,
     pub(crate) bodies: BodyMemory,
     pub(crate) readers: Arc<Readers>,
     pub(crate) started_at: Timestamp,
@@ -180,6 +182,7 @@ impl App {
             passwords: Passwords::new(),
             throttle: Throttle::new(PUBLIC_CALLS_PER_MINUTE),
             attempts: Attempts::new(),
+            payers: Payers::new(),
             bodies: BodyMemory::new(parts.settings.max_account_percent, parts.settings.max_address_percent),
             readers: Readers::start(parts.settings.reader_patience, &tasks),
             started_at: parts.clock.now(),

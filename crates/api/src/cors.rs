@@ -14,9 +14,10 @@ const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
 /// What a page may read of an answer beside what browsers always show.
 const EXPOSED: &str = "x-request-id, x-batchin-request-id, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
                        x-ratelimit-reset-requests, retry-after, retry-after-ms, x-should-retry, idempotent-replayed, \
-                       openai-processing-ms, x-batchin-model-served, content-disposition, content-range, etag";
+                       openai-processing-ms, x-batchin-model-served, content-disposition, content-range, etag, \
+                       payment-required, payment-response";
 /// Headers that a page may send where it does not name them.
-const HEADERS: &str = "authorization, content-type, x-api-key, idempotency-key, x-request-id";
+const HEADERS: &str = "authorization, content-type, x-api-key, idempotency-key, x-request-id, payment-signature";
 /// How long a browser may remember, in seconds: browsers cap it at two hours.
 const MAX_AGE: &str = "7200";
 /// Longest list of headers that is allowed by repeating it.

@@ -24,6 +24,7 @@ use batchin_domain::{CallKind, RequestId};
 use batchin_openai::Code;
 use batchin_shares::NoShare;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{Method, Request, StatusCode, header::EXPECT};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
@@ -33,12 +34,13 @@ use tower::Service;
 use crate::{
     app::App,
     cors, decode,
-    error::ApiError,
+    error::{ApiError, Unpaid},
     flavour, inference,
     intake::{Edge, Intake, Pace},
     late::{self, Work},
     request_id::{self, Named},
     told,
+    unpaid::{Asker, Brought, receipted},
 };
 
 /// The whole HTTP API. Cheap to clone.
@@ -97,6 +99,7 @@ where
         let origin = cors::allowed(&app.settings.cors_origins, request.headers());
         let may_ask = origin.is_some() && cors::is_preflight(request.method(), request.headers());
         let call = inference_call(&request).filter(|_| app.settings.serves);
+        let (asker, brought) = (Asker::of(app, request.headers()), Brought::with(app, &request));
         let (edge, request) = taken_in(request, *pace);
         let request = match self.refusal {
             None => request,
@@ -120,9 +123,23 @@ where
                         let answer = inference::answer(&app, (call, id), request, promised).await;
                         answer.unwrap_or_else(|error| told::refusal(error, Some(call), id))
                     };
-                    Doing::Inference { answer: Some(Box::pin(answer)), app: of_late }
+                    let answer: Work = match brought {
+                        Some(brought) => Box::pin(after_payment(brought, (Some(call), id), answer)),
+                        None => Box::pin(answer),
+                    };
+                    Doing::Boxed { answer: Some(answer), app: of_late }
                 }
-                None => Doing::Routed { answer: self.routed(router, id, request) },
+                None => {
+                    let answer = self.routed(router, id, request);
+                    match brought {
+                        Some(brought) => {
+                            let answer = answer.map(|answer| answer.unwrap_or_else(|never| match never {}));
+                            let answer: Work = Box::pin(after_payment(brought, (None, id), answer));
+                            Doing::Boxed { answer: Some(answer), app: app.clone() }
+                        }
+                        None => Doing::Routed { answer },
+                    }
+                }
             },
             Err(refused) => Doing::Known { answer: Some(told::refusal(refused, call, id)) },
         };
@@ -130,6 +147,7 @@ where
             work,
             edge,
             named: (call, id),
+            asker,
             silence: None,
             keep_alive: app.settings.keep_alive,
             leaving: None,
@@ -148,6 +166,19 @@ impl Api {
             request.extensions_mut().insert(ConnectInfo(peer));
         }
         router.clone().call(request)
+    }
+}
+
+/// An answer to a call that a payment came with: the payment first, so that it can be spent.
+async fn after_payment(
+    brought: Brought,
+    (call, id): (Option<CallKind>, RequestId),
+    answer: impl Future<Output = Response>,
+) -> Response {
+    match brought.paid().await {
+        Ok(Some(payment)) => receipted(&payment, answer.await),
+        Ok(None) => answer.await,
+        Err(error) => told::refusal(error, call, id),
     }
 }
 
@@ -188,7 +219,8 @@ fn inference_call<B>(request: &Request<B>) -> Option<CallKind> {
 pin_project! {
     #[project = DoingProjected]
     enum Doing {
-        Inference { answer: Option<Work>, app: App },
+        // What the router need not see, or not at once.
+        Boxed { answer: Option<Work>, app: App },
         Routed { #[pin] answer: RouteFuture<Infallible> },
         Known { answer: Option<Response> },
     }
@@ -200,11 +232,13 @@ pin_project! {
         #[pin]
         work: Doing,
         named: (Option<CallKind>, RequestId),
+        // Where a refusal may say how to pay.
+        asker: Option<Asker>,
         edge: Option<Arc<Edge<B>>>,
         // Until the headers of a stream leave without its first event.
         silence: Option<Pin<Box<Sleep>>>,
         keep_alive: Duration,
-        // The answer, while what its client still sends is read away.
+        // The answer, while what its client still sends is read away, or while it is looked up what there is to be paid.
         leaving: Option<Work>,
     }
 }
@@ -227,7 +261,7 @@ where
                 Poll::Pending => return Poll::Pending,
             },
             DoingProjected::Known { answer } => answer.take().unwrap_or_default(),
-            DoingProjected::Inference { answer, app } => match answer.as_mut().map(|work| work.as_mut().poll(cx)) {
+            DoingProjected::Boxed { answer, app } => match answer.as_mut().map(|work| work.as_mut().poll(cx)) {
                 Some(Poll::Ready(answer)) => answer,
                 Some(Poll::Pending) => {
                     let promise = this.edge.as_ref().and_then(|edge| edge.promised()).filter(|promise| promise.streams);
@@ -247,28 +281,22 @@ where
                 None => ApiError::internal().into_response(),
             },
         };
-        let Some(intake) = this.edge.take().and_then(|edge| Some((edge.take_back()?, edge))) else {
-            return Poll::Ready(Ok(answer));
+        let (intake, mut answer) = match this.edge.take().and_then(|edge| Some((edge.take_back()?, edge))) {
+            Some((intake, edge)) => kept(intake, &edge, *this.named, answer),
+            None => (None, answer),
         };
-        let (intake, edge) = intake;
-        if intake.is_too_slow() {
-            let message = "The body did not arrive in time: it came too slowly.";
-            let (call, id) = *this.named;
-            return Poll::Ready(Ok(told::refusal(ApiError::new(Code::RequestTimeout, message), call, id)));
-        }
-        let answer = if edge.is_undecodable() && !intake.is_broken() {
-            let message = "The body is not compressed as its content-encoding says.";
-            let (call, id) = *this.named;
-            told::refusal(ApiError::new(Code::InvalidRequest, message), call, id)
-        } else {
-            answer
-        };
-        if !intake.is_left() {
+        let offer = this.asker.take().and_then(|asker| Some((asker, unpaid(&mut answer)?)));
+        if intake.is_none() && offer.is_none() {
             return Poll::Ready(Ok(answer));
         }
         let mut leaving: Work = Box::pin(async move {
-            intake.read_away().await;
-            answer
+            if let Some(intake) = intake {
+                intake.read_away().await;
+            }
+            match offer {
+                Some((asker, unpaid)) => asker.offered(unpaid, answer).await,
+                None => answer,
+            }
         });
         match leaving.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Ok(answer)),
@@ -278,4 +306,30 @@ where
             }
         }
     }
+}
+
+/// What of a body is still to be read away, and the answer, in whose place another one comes if the body was at fault.
+fn kept<B>(
+    intake: Intake<B>,
+    edge: &Edge<B>,
+    (call, id): (Option<CallKind>, RequestId),
+    answer: Response,
+) -> (Option<Intake<B>>, Response) {
+    if intake.is_too_slow() {
+        let message = "The body did not arrive in time: it came too slowly.";
+        return (None, told::refusal(ApiError::new(Code::RequestTimeout, message), call, id));
+    }
+    let answer = if edge.is_undecodable() && !intake.is_broken() {
+        let message = "The body is not compressed as its content-encoding says.";
+        told::refusal(ApiError::new(Code::InvalidRequest, message), call, id)
+    } else {
+        answer
+    };
+    (intake.is_left().then_some(intake), answer)
+}
+
+/// The mark of a refusal where money would help.
+fn unpaid(answer: &mut Response) -> Option<Unpaid> {
+    let is_refusal = answer.status() == StatusCode::PAYMENT_REQUIRED;
+    is_refusal.then(|| answer.extensions_mut().remove::<Unpaid>()).flatten()
 }

@@ -30,6 +30,7 @@ mod openapi;
 mod page;
 pub mod password;
 mod path;
+mod payers;
 mod query;
 mod readers;
 mod received;
@@ -38,6 +39,7 @@ mod router;
 mod secret;
 mod throttle;
 mod told;
+mod unpaid;
 mod v1;
 
 pub use app::{ApiParts, ApiSettings, BODY_WINDOW, KEEP_ALIVE};

@@ -69,6 +69,7 @@ fn v1_routes() -> Vec<UtoipaMethodRouter<App>> {
         routes!(topup::usdc::chains),
         routes!(topup::usdc::picture),
         routes!(topup::usdc::deposits),
+        routes!(topup::x402::pay),
         routes!(voices::create::create, voices::list::list),
         routes!(voices::delete::delete),
         routes!(video::generate::generate),

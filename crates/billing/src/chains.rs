@@ -7,12 +7,15 @@ use std::{
 };
 
 use batchin_domain::{AccountId, Amount, Timestamp};
-use batchin_evm::{Address, EndpointError, Reached, Rpc};
+use batchin_evm::{
+    Address, EndpointError, Reached, Rpc,
+    x402::{Facilitator, FacilitatorError},
+};
 use batchin_store::ChainProgress;
 use secrecy::SecretString;
 use tokio::sync::Mutex;
 
-use crate::options::{ChainOptions, UsdcOptions};
+use crate::options::{ChainOptions, UsdcOptions, X402Options};
 
 /// Nano-dollars in USDC's smallest unit.
 const NANOS_PER_UNIT: u128 = 1_000;
@@ -21,8 +24,14 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Payments in USDC cannot be set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an endpoint of a chain cannot be used: {0}")]
-pub struct UsdcError(#[from] EndpointError);
+pub enum UsdcError {
+    /// An endpoint cannot be asked.
+    #[error("an endpoint of a chain cannot be used: {0}")]
+    Endpoint(#[from] EndpointError),
+    /// The facilitator cannot be.
+    #[error("the facilitator of x402 cannot be used: {0}")]
+    Facilitator(#[from] FacilitatorError),
+}
 
 /// Payments in USDC.
 pub(crate) struct Usdc {
@@ -31,6 +40,14 @@ pub(crate) struct Usdc {
     /// Names the key in the database; tells nothing of it.
     pub(crate) fingerprint: String,
     pub(crate) addresses: Mutex<Addresses>,
+    pub(crate) x402: Option<X402>,
+}
+
+/// Paying by x402.
+pub(crate) struct X402 {
+    pub(crate) facilitator: Facilitator,
+    /// The least that is offered and taken.
+    pub(crate) least: Amount,
 }
 
 /// A chain and its endpoints.
@@ -98,7 +115,11 @@ impl Usdc {
         let chains = options.chains.iter().map(watched).collect::<Result<_, _>>()?;
         // The first address, which is public once anybody pays there.
         let fingerprint = options.xpub.address(0).map(|address| address.to_string()).unwrap_or_default();
-        Ok(Self { options, chains, fingerprint, addresses: Mutex::default() })
+        let x402 = |options: &X402Options| -> Result<X402, FacilitatorError> {
+            Ok(X402 { facilitator: Facilitator::new(options.facilitator.clone())?, least: options.amount })
+        };
+        let x402 = options.x402.as_ref().map(x402).transpose()?;
+        Ok(Self { options, chains, fingerprint, addresses: Mutex::default(), x402 })
     }
 }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use batchin_domain::Amount;
-use batchin_evm::{Chain, Xpub};
+use batchin_evm::{
+    Chain, Xpub,
+    x402::{FacilitatorOptions, TokenDomain},
+};
 use secrecy::{ExposeSecret as _, SecretString};
 
 /// What payments by card are made in.
@@ -54,6 +57,17 @@ pub struct UsdcOptions {
     pub agree_from: Amount,
     /// The chains.
     pub chains: Vec<ChainOptions>,
+    /// Without it, nobody pays by x402.
+    pub x402: Option<X402Options>,
+}
+
+/// `[usdc.x402]`, checked.
+#[derive(Clone, Debug)]
+pub struct X402Options {
+    /// Where the facilitator is, and what it knows us by.
+    pub facilitator: FacilitatorOptions,
+    /// The least that is offered and taken; not below the least payment in USDC.
+    pub amount: Amount,
 }
 
 /// A chain that payments come on.
@@ -67,6 +81,8 @@ pub struct ChainOptions {
     pub max_batch: usize,
     /// Between two looks.
     pub every: Duration,
+    /// What its token is called where it is signed for; `None`: nobody pays by x402 there.
+    pub domain: Option<TokenDomain>,
 }
 
 /// Whole cents as money; `None` below zero or where a ledger cannot count it.

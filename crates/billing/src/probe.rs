@@ -1,6 +1,7 @@
-//! Holds: asking Stripe and chains whether they answer, for an operator. Nothing of it is stored.
+//! Holds: asking Stripe, chains and a facilitator whether they answer, for an operator. Nothing of it is stored.
 
 use batchin_domain::Timestamp;
+use batchin_evm::x402::{Facilitator, FacilitatorError, network};
 use batchin_stripe::{Stripe, StripeError};
 
 use crate::{
@@ -54,6 +55,17 @@ pub async fn probe_chains(options: &UsdcOptions) -> Result<Vec<ProbedEndpoint>, 
         probe_chain(watched, &mut probed).await;
     }
     Ok(probed)
+}
+
+/// On which of the chains that are offered over x402 the facilitator carries payments out, each by its name; nothing where nobody
+/// pays so.
+pub async fn probe_x402(options: &UsdcOptions) -> Result<Vec<(String, bool)>, FacilitatorError> {
+    let Some(x402) = &options.x402 else { return Ok(Vec::new()) };
+    let networks = Facilitator::new(x402.facilitator.clone())?.networks().await?;
+    // Some name all chains at once.
+    let is_there = |id| networks.iter().any(|named| *named == network(id) || named == "eip155:*");
+    let offered = options.chains.iter().filter(|chain| chain.domain.is_some());
+    Ok(offered.map(|chain| (chain.chain.name.to_string(), is_there(chain.chain.id))).collect())
 }
 
 async fn probe_chain(watched: &WatchedChain, probed: &mut Vec<ProbedEndpoint>) {

@@ -23,6 +23,7 @@ mod usdc;
 mod users;
 mod video;
 mod webhooks;
+mod x402;
 
 use std::fs::File;
 use std::io::{self, Read as _};

@@ -4,7 +4,7 @@ use batchin_settings::{Schema, Section};
 
 use super::{
     audio, audit, batches, database, engine, files, models, observability, server, shutdown, smtp, stripe, upstreams,
-    usdc, users, video, webhooks,
+    usdc, users, video, webhooks, x402,
 };
 
 /// What the names of our variables begin with.
@@ -29,6 +29,7 @@ pub(super) static SCHEMA: Schema = Schema {
         Section { name: "smtp", settings: smtp::SETTINGS },
         Section { name: "stripe", settings: stripe::SETTINGS },
         Section { name: "usdc", settings: usdc::SETTINGS },
+        Section { name: "usdc.x402", settings: x402::SETTINGS },
         Section { name: "audit", settings: audit::SETTINGS },
         Section { name: "engine", settings: engine::SETTINGS },
         Section { name: "log", settings: observability::LOG_SETTINGS },

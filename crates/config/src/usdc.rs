@@ -4,10 +4,12 @@ use std::{borrow::Cow, collections::HashSet, time::Duration};
 
 use batchin_billing::{ChainOptions, UsdcOptions};
 use batchin_domain::Amount;
-use batchin_evm::{Address, Chain, Finality, KNOWN, Tag, Xpub};
+use batchin_evm::{Address, Chain, Finality, KNOWN, Tag, Xpub, x402::TokenDomain};
 use batchin_settings::{FaultKind, Kind, Preset, Scope, Setting, settings};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
+
+use crate::x402;
 
 /// USDC's smallest units in a cent.
 const UNITS_PER_CENT: u128 = 10_000;
@@ -91,6 +93,19 @@ settings! {
         preset: Preset::Integer(0),
         doc: "From which amount on, in US cents; counts where finality is set.",
     };
+    const TOKEN_NAME: Setting = Setting {
+        path: "token_name",
+        kind: Kind::Text,
+        preset: Preset::Absent { example: "\"USD Coin\"" },
+        doc: "What the contract's name() says, by which payments over x402 are signed. Known for those chains; any other is offered \
+              over x402 where this is set.",
+    };
+    const TOKEN_VERSION: Setting = Setting {
+        path: "token_version",
+        kind: Kind::Text,
+        preset: Preset::Text("2"),
+        doc: "And what its version() says.",
+    };
     const POLL_SECONDS: Setting = Setting {
         path: "poll_seconds",
         kind: Kind::Integer { min: 1, max: 600 },
@@ -110,6 +125,7 @@ pub(super) fn read(root: &Scope<'_>) -> Option<UsdcOptions> {
     // Everything is read before anything is missed, so that every fault comes at once.
     let chains: Vec<ChainOptions> = read_chains(root);
     let (min, agree_from) = (cents(root, &MIN_CENTS), cents(root, &AGREE_FROM_CENTS));
+    let x402 = x402::read(root, min, chains.iter().any(|chain| chain.domain.is_some()));
     let Some(xpub) = root.secret(&XPUB) else {
         if let Some(chain) = root.entries("usdc.chains").first().filter(|_| !root.is_set(&XPUB)) {
             chain.fault(&CHAIN, FaultKind::Value, "there is no usdc.xpub that addresses could be made of");
@@ -123,7 +139,7 @@ pub(super) fn read(root: &Scope<'_>) -> Option<UsdcOptions> {
             return None;
         }
     };
-    Some(UsdcOptions { xpub, min, agree_from, chains })
+    Some(UsdcOptions { xpub, min, agree_from, chains, x402 })
 }
 
 fn read_chains(root: &Scope<'_>) -> Vec<ChainOptions> {
@@ -170,6 +186,7 @@ fn read_chain(scope: &Scope<'_>) -> Option<ChainOptions> {
     }
     let (finality, rpc_urls) = (finality(scope), endpoints(scope));
     let max_batch = usize::try_from(scope.integer(&RPC_BATCH)).unwrap_or(1);
+    let (token_name, version) = (scope.optional_text(&TOKEN_NAME), scope.text(&TOKEN_VERSION));
     let every = Duration::from_secs(scope.integer(&POLL_SECONDS));
     let chain = Chain {
         id: id.or(known.as_ref().map(|chain| chain.id))?,
@@ -179,7 +196,11 @@ fn read_chain(scope: &Scope<'_>) -> Option<ChainOptions> {
         finality: finality.or(known.as_ref().map(|chain| chain.finality)).unwrap_or(Finality::Confirmations),
         name: Cow::Owned(name),
     };
-    Some(ChainOptions { chain, rpc_urls, max_batch, every })
+    let domain = match token_name {
+        Some(name) => Some(TokenDomain { name: name.into(), version: version.into() }),
+        None => TokenDomain::of_known(chain.id),
+    };
+    Some(ChainOptions { chain, rpc_urls, max_batch, every, domain })
 }
 
 fn finality(scope: &Scope<'_>) -> Option<Finality> {

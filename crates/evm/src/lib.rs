@@ -1,4 +1,4 @@
-//! Holds: payments in tokens on EVM chains: an xpub's addresses, five RPC methods, a pure follower from blocks to events.
+//! Holds: payments in tokens on EVM chains: an xpub's addresses, five RPC methods, a pure follower from blocks to events, x402.
 //!
 //! It can see what was paid and never spend it: nothing here takes a private key. It keeps nothing either: whoever calls
 //! [`scan`](fn@scan) stores the events and the new state in one transaction, and calls again. Endpoints are named by a label, never
@@ -10,6 +10,7 @@ mod confirm;
 mod follower;
 mod hash;
 mod header;
+mod http;
 mod id;
 mod payment;
 mod rpc;
@@ -17,6 +18,7 @@ mod scan;
 mod state;
 mod transfer;
 mod watch;
+pub mod x402;
 mod xpub;
 
 pub use address::{Address, AddressError};

@@ -16,7 +16,8 @@ impl Schema {
         for section in self.sections {
             lines.extend([String::new(), format!("[{}]", section.name)]);
             for setting in section.settings {
-                let name = setting.path.split_once('.').map_or(setting.path, |(_, name)| name);
+                let below = setting.path.strip_prefix(section.name).and_then(|below| below.strip_prefix('.'));
+                let name = below.unwrap_or(setting.path);
                 lines.extend(described(setting, "#"));
                 let mark = |(is_active, line): (bool, String)| if is_active { line } else { format!("# {line}") };
                 lines.extend(written(setting, name).into_iter().map(mark));

@@ -12,6 +12,7 @@ mod left;
 mod models;
 pub mod money;
 mod parts;
+mod paying;
 mod served;
 mod server;
 mod world;

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use batchin_billing::{Billing, BillingParts, ChainOptions, StripeOptions, UsdcOptions};
+use batchin_billing::{Billing, BillingParts, ChainOptions, StripeOptions, UsdcOptions, X402Options, probe_x402};
 use batchin_domain::Amount;
-use batchin_evm::{BASE, Chain, Finality, Xpub};
+use batchin_evm::{
+    BASE, Chain, Finality, Xpub,
+    x402::{FacilitatorOptions, TokenDomain},
+};
 use batchin_store::Store;
 use batchin_tasks::Tasks;
 
@@ -18,6 +21,8 @@ const XPUB: &str =
 
 /// The chain of tests: Base's number and contracts.
 pub const CHAIN_ID: u64 = BASE.id;
+/// What facilitators know the server by.
+pub const FACILITATOR_KEY: &str = "quiet-facilitator-key";
 /// Blocks that a payment needs there.
 pub const CONFIRMATIONS: u32 = 4;
 
@@ -56,8 +61,26 @@ pub(crate) fn chain(urls: Vec<String>) -> UsdcOptions {
         xpub: Xpub::parse(XPUB).unwrap(),
         min: Amount::from_cents(100),
         agree_from: Amount::from_cents(100_000),
-        chains: vec![ChainOptions { chain, rpc_urls, max_batch: 20, every: Duration::from_secs(1) }],
+        chains: vec![ChainOptions {
+            domain: TokenDomain::of_known(chain.id),
+            chain,
+            rpc_urls,
+            max_batch: 20,
+            every: Duration::from_secs(1),
+        }],
+        x402: None,
     }
+}
+
+/// A facilitator at this address, and a dollar at least.
+pub(crate) fn x402(url: &str) -> X402Options {
+    let facilitator = FacilitatorOptions { url: url.to_owned(), api_key: Some(FACILITATOR_KEY.to_owned().into()) };
+    X402Options { facilitator, amount: Amount::from_cents(100) }
+}
+
+/// What `doctor` finds of the facilitator at this address: the chains, and whether it carries payments out there.
+pub async fn facilitator_serves(url: &str) -> Vec<(String, bool)> {
+    probe_x402(&UsdcOptions { x402: Some(x402(url)), ..chain(Vec::new()) }).await.unwrap()
 }
 
 pub(crate) fn billing(

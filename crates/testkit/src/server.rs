@@ -70,7 +70,7 @@ pub struct ServerBuilder {
     real: Option<String>,
     workflow: (String, &'static str),
     stripe: Option<StripeOptions>,
-    usdc: Option<UsdcOptions>,
+    pub(crate) usdc: Option<UsdcOptions>,
 }
 
 /// A running server with a simulated model server behind it.
@@ -227,12 +227,6 @@ impl ServerBuilder {
     /// them, with [`Self::with_worker`] at once, else when the test says [`TestServer::billing`].
     pub fn with_stripe(mut self, base: &str) -> Self {
         self.stripe = Some(money::stripe(base));
-        self
-    }
-
-    /// Takes payments in USDC on a chain with these endpoints; see [`crate::money`].
-    pub fn with_usdc(mut self, urls: Vec<String>) -> Self {
-        self.usdc = Some(money::chain(urls));
         self
     }
 

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use batchin_domain::{AccountId, Amount, KeyId};
 use batchin_gateway::Caller;
 use batchin_openai::Code;
-use http::{HeaderMap, HeaderName, header::AUTHORIZATION, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header::AUTHORIZATION, request::Parts};
 
 use crate::{app::App, error::ApiError, secret::Presented};
 
@@ -57,6 +57,25 @@ impl AccountCaller {
             monthly_budget: self.monthly_budget,
             capped_by: None,
         }
+    }
+}
+
+/// What of a request shows who asks, kept for when that matters after all.
+pub(crate) struct Proof([(HeaderName, Option<HeaderValue>); 2]);
+
+impl Proof {
+    /// Of a request with these headers.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self([AUTHORIZATION, X_API_KEY].map(|name| (name.clone(), headers.get(name).cloned())))
+    }
+
+    /// Whom it proves by now.
+    pub(crate) async fn caller(&self, app: &App) -> Result<AccountCaller, ApiError> {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        for (name, value) in &self.0 {
+            value.clone().and_then(|value| parts.headers.insert(name, value));
+        }
+        AccountCaller::from_request_parts(&mut parts, app).await
     }
 }
 

@@ -4,6 +4,8 @@ mod caller;
 mod internal;
 mod keys;
 
-pub(crate) use caller::{AccountCaller, AdminCaller, InferenceCaller, ManagingCaller, is_key_sent, session_hash};
+pub(crate) use caller::{
+    AccountCaller, AdminCaller, InferenceCaller, ManagingCaller, Proof, is_key_sent, session_hash,
+};
 pub(crate) use internal::{InternalCaller, Lookup, Open};
 pub(crate) use keys::KeyBook;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use batchin_domain::Amount;
 use batchin_files::{DeleteError, WriteFileError};
 use batchin_openai::Code;
 
@@ -26,8 +27,10 @@ impl From<WriteFileError> for ApiError {
                     false => ("This account", "delete files, or let them expire sooner"),
                 };
                 let message = format!("{whose} keeps at most {files} files with {bytes} bytes together; {advice}.");
-                let code = if without_credit { Code::PaymentRequired } else { Code::PayloadTooLarge };
-                Self::new(code, message).at("file").permanent()
+                match without_credit {
+                    true => Self::new(Code::PaymentRequired, message).at("file").permanent().unpaid(Amount::ZERO),
+                    false => Self::new(Code::PayloadTooLarge, message).at("file").permanent(),
+                }
             }
             WriteFileError::NoDisk => {
                 let message = "The server's disk is nearly full and takes no files and batches now; try again later. \

@@ -10,10 +10,12 @@ mod money;
 mod object;
 mod requests;
 mod stored;
+mod unpaid;
 
 use std::{borrow::Cow, time::Duration};
 
 use axum::response::{IntoResponse, Response};
+use batchin_domain::Amount;
 use batchin_gateway::RateInfo;
 use batchin_openai::{Code, ErrorBody};
 use batchin_shares::NoShare;
@@ -22,6 +24,8 @@ use http::{
     header::{CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use metrics::counter;
+
+pub(crate) use unpaid::{Unpaid, Whom};
 
 /// The longest pause that is asked for, whatever is waited for. Of a longer one OpenAI's package for Node is back after half
 /// a second, and of more than two minutes its package for Python gives up.
@@ -47,6 +51,7 @@ struct Parts {
     message: Cow<'static, str>,
     param: Option<Cow<'static, str>>,
     headers: HeaderMap,
+    unpaid: Option<Unpaid>,
 }
 
 impl ApiError {
@@ -60,6 +65,7 @@ impl ApiError {
             message: message.into(),
             param: None,
             headers,
+            unpaid: None,
         };
         Self(Box::new(parts))
     }
@@ -68,6 +74,20 @@ impl ApiError {
     #[must_use]
     pub fn at(mut self, param: impl Into<Cow<'static, str>>) -> Self {
         self.0.param = Some(param.into());
+        self
+    }
+
+    /// Money would help, at least so much.
+    #[must_use]
+    pub(crate) fn unpaid(mut self, missing: Amount) -> Self {
+        self.0.unpaid = Some(Unpaid { missing, why: self.0.message.clone(), whom: Whom::Anybody });
+        self
+    }
+
+    /// Who wants to pay is told what, at least so much; `why` is for their program.
+    #[must_use]
+    fn for_payer(mut self, missing: Amount, why: impl Into<Cow<'static, str>>) -> Self {
+        self.0.unpaid = Some(Unpaid { missing, why: why.into(), whom: Whom::Payer });
         self
     }
 
@@ -202,7 +222,8 @@ pub(crate) fn rate_headers(rate: RateInfo, headers: &mut HeaderMap) {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let parts = *self.0;
+        let mut parts = *self.0;
+        let unpaid = parts.unpaid.take();
         counter!("batchin_http_errors_total", "status" => parts.status.as_str().to_owned()).increment(1);
         let body = ErrorBody {
             message: &parts.message,
@@ -213,6 +234,9 @@ impl IntoResponse for ApiError {
         let mut response = (parts.status, body.to_json()).into_response();
         *response.headers_mut() = parts.headers;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(unpaid) = unpaid {
+            response.extensions_mut().insert(unpaid);
+        }
         response
     }
 }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use batchin_billing::{AddressError, CheckoutError, ReportError};
+use batchin_billing::{AddressError, CheckoutError, ReportError, X402Error};
+use batchin_domain::Amount;
 use batchin_openai::Code;
 use batchin_store::{CorrectError, GrantError};
 use tracing::error;
 
 use super::ApiError;
 
+/// Before the facilitator is tried again.
+const FACILITATOR_PAUSE: Duration = Duration::from_secs(5);
 /// Before Stripe is tried again.
 const STRIPE_PAUSE: Duration = Duration::from_secs(5);
 const NOT_SET_UP: &str =
@@ -61,6 +64,59 @@ impl From<ReportError> for ApiError {
             }
             ReportError::NotStored => Self::unavailable("The report could not be stored; send it again in a moment."),
         }
+    }
+}
+
+impl From<X402Error> for ApiError {
+    fn from(cause: X402Error) -> Self {
+        match cause {
+            X402Error::NotSetUp => {
+                let message = "No payments over x402 are set up here. Operators: set usdc.xpub, usdc.chains and \
+                               usdc.x402.facilitator.";
+                Self::new(Code::ServiceUnavailable, message).permanent()
+            }
+            X402Error::Form(cause) => {
+                let message = format!("The header PAYMENT-SIGNATURE does not fit: {cause}. Nothing was paid.");
+                Self::invalid("PAYMENT-SIGNATURE", message)
+            }
+            X402Error::Fault(cause) => {
+                let message = format!(
+                    "This payment is not taken: {cause}. Nothing was paid; PAYMENT-REQUIRED says what is asked for."
+                );
+                let error = Self::new(Code::PaymentRequired, message).at("PAYMENT-SIGNATURE").permanent();
+                error.for_payer(Amount::ZERO, cause.reason())
+            }
+            X402Error::Refused { reason } => {
+                let message = format!("The facilitator does not carry this payment out: {reason}. Nothing was paid.");
+                let error = Self::new(Code::PaymentRequired, message).at("PAYMENT-SIGNATURE").permanent();
+                error.for_payer(Amount::ZERO, reason)
+            }
+            X402Error::Used => {
+                let message = "This signature was used before and pays nothing more; GET /v1/topup/usdc/deposits shows what \
+                               came.";
+                Self::new(Code::Conflict, message).at("PAYMENT-SIGNATURE").permanent()
+            }
+            X402Error::Unavailable(_) => {
+                let message = "The facilitator cannot be asked; nothing was paid. Try again in a moment.";
+                Self::new(Code::ServiceUnavailable, message).retry_after(FACILITATOR_PAUSE)
+            }
+            X402Error::Unsure(_) => {
+                let message = "Whether this payment was carried out is not known, for the facilitator did not answer. Send the \
+                               same PAYMENT-SIGNATURE again: it pays once at most, and a new one would pay once more. GET \
+                               /v1/topup/usdc/deposits shows what came.";
+                Self::new(Code::ServiceUnavailable, message).retry_after(FACILITATOR_PAUSE)
+            }
+            X402Error::Address(cause) => cause.into(),
+        }
+    }
+}
+
+impl ApiError {
+    /// What to pay stands in a header.
+    pub(crate) fn to_be_paid(wished: Amount) -> Self {
+        let message = "Pay with x402 version 2: the header PAYMENT-REQUIRED says what to sign; send this call again with \
+                       PAYMENT-SIGNATURE.";
+        Self::new(Code::PaymentRequired, message).permanent().for_payer(wished, "PAYMENT-SIGNATURE is missing")
     }
 }
 

@@ -161,9 +161,10 @@ fn balance_too_low(needed: Amount, available: Amount, affordable_output: Option<
         needed.to_cents_text(),
         available.to_cents_text()
     );
-    ApiError::new(Code::PaymentRequired, message).permanent()
+    ApiError::new(Code::PaymentRequired, message).permanent().unpaid(needed.saturating_sub(available))
 }
 
+/// Money in the balance would not help.
 fn budget_too_low(needed: Amount, available: Amount) -> ApiError {
     let message = format!(
         "The key's monthly budget does not cover this request: it may cost up to {} cents, and {} cents are left \

@@ -35,6 +35,10 @@ pub(super) fn schemas() -> Vec<(&'static str, Value)> {
             "monthly_ceiling_cents": cents("At most so much in a calendar month, UTC.") }),
             ),
         ),
+        (
+            "PayOverX402",
+            closed(&[], json!({ "amount_cents": cents("Asked for, where it is more than the operator's least.") })),
+        ),
         ("CreateCheckout", closed(&["amount_cents"], json!({ "amount_cents": whole_cents() }))),
     ]
 }

@@ -139,7 +139,7 @@ fn operation_id(method: &str, path: &str) -> String {
 }
 
 fn complete_call(path: &str, method: &str, call: &mut Value) {
-    if (path, method) == ("/v1/keys", "post") {
+    if matches!((path, method), ("/v1/keys" | "/v1/topup/x402", "post")) {
         // Everything has a default, so a client may well send nothing.
         call["requestBody"]["required"] = false.into();
     }
@@ -152,6 +152,12 @@ fn complete_call(path: &str, method: &str, call: &mut Value) {
     }
     for parameter in call.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
         complete_parameter(path, parameter);
+    }
+    // There a budget is what is used up, and money would not help.
+    if call["responses"].get("402").is_some() && path != "/v1/usage/summary" {
+        let told = "Where payments over x402 are set up and would help: what to sign, as x402 version 2 says it";
+        call["responses"]["402"]["headers"]["PAYMENT-REQUIRED"] =
+            json!({ "description": told, "required": false, "schema": { "type": "string" } });
     }
     refusals(path, call);
 }

@@ -31,6 +31,7 @@ const ACCOUNT_CALLS: &[(Method, &str)] = &[
     (Method::GET, "/v1/topup/usdc/chains"),
     (Method::GET, "/v1/topup/usdc/chains/base/qr.svg"),
     (Method::GET, "/v1/topup/usdc/deposits"),
+    (Method::POST, "/v1/topup/x402"),
     (Method::GET, "/v1/alerts"),
     (Method::POST, "/v1/audit"),
     (Method::GET, "/v1/audit"),

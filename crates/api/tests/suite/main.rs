@@ -44,3 +44,4 @@ mod upstreams;
 mod usage;
 mod users;
 mod webhooks;
+mod x402;

@@ -1,5 +1,6 @@
 //! Holds: what is said of payments by card and in USDC, and of the mail that tells of money.
 
+use batchin_domain::Amount;
 use secrecy::ExposeSecret as _;
 
 use super::{faults, load, shown};
@@ -51,7 +52,7 @@ fn chains_that_are_known_need_no_more_than_endpoints() {
     };
     assert_eq!(of(0), ("base", 8_453, 12, "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913".to_owned()));
     assert_eq!(of(1), ("local", 31_337, 3, "0x5FbDB2315678afecb367f032d93F642f64180aa3".to_owned()));
-    assert_eq!(usdc.min, batchin_domain::Amount::from_cents(500));
+    assert_eq!(usdc.min, Amount::from_cents(500));
     let shown = shown(&config);
     assert!(!shown.contains("quiet") && !shown.contains(XPUB), "neither endpoints nor the key are printed: {shown}");
     assert!(load("").unwrap().usdc.is_none());
@@ -133,4 +134,35 @@ fn mail_needs_a_server_and_somebody_it_is_from() {
     batchin.toml: smtp.host is missing; smtp.password is set, so mail is wanted
     batchin.toml: smtp.username is missing; smtp.password is set
     ");
+}
+
+#[test]
+fn a_facilitator_needs_a_chain_that_it_could_pay_on() {
+    let text = |chain: &str, more: &str| {
+        format!(
+            "[usdc]\nxpub = \"{XPUB}\"\n[usdc.x402]\nfacilitator = \"https://facilitator.example/x402\"\n{more}\
+             [[usdc.chains]]\n{chain}rpc_urls = [\"https://one.example/quiet\"]\n"
+        )
+    };
+    let base = "chain = \"base\"\n";
+    let local = "chain = \"local\"\nchain_id = 31337\nrequired_confirmations = 3\n\
+                 usdc_contract = \"0x5FbDB2315678afecb367f032d93F642f64180aa3\"\n";
+    let config = load(&text(base, "api_key = \"quiet\"\namount_cents = 500\n")).unwrap();
+    let usdc = config.usdc.as_ref().unwrap();
+    let x402 = usdc.x402.as_ref().unwrap();
+    assert_eq!((&*x402.facilitator.url, x402.amount), ("https://facilitator.example/x402", Amount::from_cents(500)));
+    let domain = usdc.chains[0].domain.as_ref().unwrap();
+    assert_eq!((&*domain.name, &*domain.version), ("USD Coin", "2"));
+    assert!(!shown(&config).contains("quiet"), "no secret is printed");
+    let named = load(&text(&format!("{local}token_name = \"USDC\"\n"), "")).unwrap().usdc.unwrap();
+    assert_eq!(&*named.chains[0].domain.as_ref().unwrap().name, "USDC");
+    assert_eq!(named.x402.unwrap().amount, Amount::from_cents(100));
+    assert!(load(&format!("[usdc]\nxpub = \"{XPUB}\"\n")).unwrap().usdc.unwrap().x402.is_none());
+    insta::assert_snapshot!(faults(&text(local, "amount_cents = 50\napi_ky = \"quiet\"\n")), @r"
+    batchin.toml:4:15: usdc.x402.facilitator there is no chain on which it could carry anything out: none that is known, and none with token_name
+    batchin.toml:5:16: usdc.x402.amount_cents is below usdc.min_cents, so that what is paid would wait for more
+    batchin.toml:6:1: unknown key usdc.x402.api_ky; did you mean api_key?
+    ");
+    let nowhere = "[usdc.x402]\nfacilitator = \"https://one.example\"\n";
+    insta::assert_snapshot!(faults(nowhere), @"batchin.toml:2:15: usdc.x402.facilitator there is no chain on which it could carry anything out: none that is known, and none with token_name");
 }

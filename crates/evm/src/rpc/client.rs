@@ -5,11 +5,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{
-    Response,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-    redirect,
-};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -18,11 +14,10 @@ use super::{
     error::RpcError,
     refusal::{of_error, of_status},
 };
+use crate::http::{self, Unread};
 
 /// Most bytes of an answer: all of a busy token's transfers in a range of blocks.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
-/// What a connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How an endpoint is reached.
 #[derive(Debug)]
@@ -98,21 +93,7 @@ impl Client {
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(EndpointError::Url);
         }
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("batchin-evm/", env!("CARGO_PKG_VERSION")))
-            // A redirect would carry the key elsewhere, a proxy from the environment would see it.
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT.min(endpoint.timeout))
-            .timeout(endpoint.timeout)
-            // Whatever other crates switch on: what is bounded is what comes.
-            .no_gzip()
-            .no_brotli()
-            .no_deflate()
-            .no_zstd()
-            .build()
-            .map_err(|_| EndpointError::Client)?;
+        let http = http::client(endpoint.timeout).ok_or(EndpointError::Client)?;
         let Endpoint { name, url, max_batch, .. } = endpoint;
         let max_batch = max_batch.max(1);
         Ok(Self { http, name, url, max_batch, calls: AtomicU64::new(0), requests: AtomicU64::new(0) })
@@ -166,7 +147,7 @@ impl Client {
         if matches!(status, 401 | 403 | 408 | 413 | 429) || (300..400).contains(&status) {
             return Err(of_status(status, pause.as_deref()));
         }
-        let body = whole(response).await?;
+        let body = http::whole(response, MAX_ANSWER_BYTES).await.map_err(of_unread)?;
         // Many say what is wrong in JSON-RPC under a status that is none of success.
         told_apart(calls, &body, status).map_err(|error| match error {
             RpcError::Unreadable => of_status(status, pause.as_deref()),
@@ -179,17 +160,11 @@ fn of_failure(error: &reqwest::Error) -> RpcError {
     if error.is_timeout() { RpcError::TimedOut } else { RpcError::Unreachable }
 }
 
-async fn whole(mut response: Response) -> Result<Vec<u8>, RpcError> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > MAX_ANSWER_BYTES => return Err(RpcError::TooMany),
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) if error.is_timeout() => return Err(RpcError::TimedOut),
-            // Less than was promised.
-            Err(_) => return Err(RpcError::Unreadable),
-        }
+fn of_unread(unread: Unread) -> RpcError {
+    match unread {
+        Unread::TooLarge => RpcError::TooMany,
+        Unread::TimedOut => RpcError::TimedOut,
+        Unread::CutOff => RpcError::Unreadable,
     }
 }
 

@@ -201,6 +201,33 @@ pub fn lone_endpoint(chain: &str, from_cents: &str) -> Finding {
     Finding { subject: "chains", verdict: Verdict::Doubtful { what } }
 }
 
+/// Whether the facilitator carries payments out on each chain that is offered over x402; what is wrong where it cannot be asked.
+pub fn facilitator(asked: &Result<Vec<(String, bool)>, String>) -> Finding {
+    let verdict = match asked {
+        Ok(chains) => {
+            let (there, not_there): (Vec<_>, Vec<_>) = chains.iter().partition(|(_, is_there)| *is_there);
+            let names =
+                |of: Vec<&(String, bool)>| of.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+            match (there.is_empty(), not_there.is_empty()) {
+                (_, true) => Verdict::Fine(format!("the facilitator carries payments out on {}", names(there))),
+                (false, false) => Verdict::Doubtful {
+                    what: format!(
+                        "the facilitator carries payments out on {}, not on {}",
+                        names(there),
+                        names(not_there)
+                    ),
+                },
+                (true, false) => broken(
+                    format!("the facilitator carries no payments out on {}", names(not_there)),
+                    "set usdc.x402.facilitator to one that supports the scheme exact of x402 version 2 there",
+                ),
+            }
+        }
+        Err(what) => broken(what.clone(), "check usdc.x402.facilitator and api_key, and that this machine may call it"),
+    };
+    Finding { subject: "x402", verdict }
+}
+
 /// Whether the servers that run charge by the prices of this configuration; `others` do not.
 pub fn prices(others: &[String]) -> Option<Finding> {
     let what = match others {
@@ -405,6 +432,14 @@ mod tests {
         assert!(reports(0).is_none() && reports(2).is_some_and(|found| !is_broken(&found)));
         assert_eq!(chain("base #1", &Ok(7)).verdict, Verdict::Fine("base #1 serves its chain, at block 7".to_owned()));
         assert!(is_broken(&chain("base #2", &Err("the endpoint cannot be reached".to_owned()))));
+        let asked =
+            |of: &[(&str, bool)]| Ok(of.iter().map(|(name, is_there)| ((*name).to_owned(), *is_there)).collect());
+        let all = facilitator(&asked(&[("base", true), ("polygon", true)]));
+        assert_eq!(all.verdict, Verdict::Fine("the facilitator carries payments out on base, polygon".to_owned()));
+        let some = facilitator(&asked(&[("base", true), ("polygon", false)]));
+        assert!(matches!(some.verdict, Verdict::Doubtful { what } if what.ends_with("on base, not on polygon")));
+        assert!(is_broken(&facilitator(&asked(&[("base", false)]))));
+        assert!(is_broken(&facilitator(&Err("the facilitator cannot be reached".to_owned()))));
     }
 
     #[test]

@@ -5,3 +5,4 @@ pub(crate) mod checkout;
 pub(crate) mod history;
 pub(crate) mod reports;
 pub(crate) mod usdc;
+pub(crate) mod x402;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchin_billing::{probe_chains, probe_stripe};
+use batchin_billing::{probe_chains, probe_stripe, probe_x402};
 use batchin_config::Config;
 use batchin_store::Store;
 
@@ -14,7 +14,7 @@ use crate::{
 /// A report that waits for longer meets something that lasts.
 const DEALT_WITH: Duration = Duration::from_secs(600);
 
-/// Asks Stripe and every endpoint, as far as they are set up.
+/// Asks Stripe, every endpoint and the facilitator, as far as they are set up.
 pub(super) async fn look(config: &Config) -> Vec<doctor::Finding> {
     let mut findings = Vec::new();
     if let Some(stripe) = &config.stripe {
@@ -29,6 +29,9 @@ pub(super) async fn look(config: &Config) -> Vec<doctor::Finding> {
     let from = usdc.agree_from.to_cents_text();
     let lone = usdc.chains.iter().filter(|chain| chain.rpc_urls.len() == 1);
     findings.extend(lone.map(|chain| doctor::lone_endpoint(&chain.chain.name, &from)));
+    if usdc.x402.is_some() {
+        findings.push(doctor::facilitator(&probe_x402(usdc).await.map_err(|cause| cause.to_string())));
+    }
     findings
 }
 
