@@ -38,3 +38,11 @@ pub(crate) fn page(parameters: &Parameters<'_>) -> Result<Page, ApiError> {
         offset: parameters.count("offset", 0..=MAX_OFFSET, 0)?,
     })
 }
+
+/// Leaves a page of rows of which one more was read than it has; whether there are more.
+pub(crate) fn cut<T>(rows: &mut Vec<T>, limit: u32) -> bool {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    has_more
+}

@@ -30,7 +30,7 @@ pub enum RotateError {
 
 impl Audit {
     /// Has the next key sign from now on, which the log says in an entry that both keys sign; the new key. Other nodes follow
-    /// within a second or so.
+    /// within some seconds.
     pub async fn rotate_key(&self) -> Result<AuditKey, RotateError> {
         let inner = &self.0;
         let newest = inner.rows.audit_keys().await?.into_iter().next().ok_or(RotateError::Meanwhile)?;

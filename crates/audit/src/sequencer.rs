@@ -17,8 +17,8 @@ use crate::{
 
 /// Entries that get their places in one transaction.
 const AT_ONCE: u32 = 1_000;
-/// Between two looks for entries that other nodes have written.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks for what nobody rang for: entries that a node left behind, another key.
+const LOOK: Duration = Duration::from_secs(5);
 /// Between two checkpoints: they are signed and written down each, and records need not wait for less.
 const SIGN: Duration = Duration::from_millis(100);
 /// After a failure.

@@ -27,6 +27,19 @@ impl Shop {
         Self { stripe, server }
     }
 
+    /// A card was charged, and Stripe says that it failed; with its list or without.
+    async fn charged_unclearly(backend: Backend, with_list: bool) -> Self {
+        let shop = Self::open(backend, "0").await;
+        shop.save().await;
+        shop.stripe.fail("POST", "/payment_intents", StripeFault::ErrorAfterCommit);
+        if !with_list {
+            shop.stripe.fail("GET", "/payment_intents", StripeFault::Error(500));
+        }
+        shop.wish(500, 1_000, 100_000).await;
+        shop.look().await;
+        shop
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Value) -> Reply {
         self.server.anonymous(method, path).key(&self.server.owner.key).json(body).await
     }
@@ -151,31 +164,17 @@ both! {
 
     async fn a_card_that_was_charged_though_stripe_says_that_it_failed_is_credited(backend) {
         // Under its key the failure is told for a day; the list of the customer's payments, a report and the key's end tell more.
-        let shop = Shop::open(backend, "0").await;
-        shop.save().await;
-        shop.stripe.fail("POST", "/payment_intents", StripeFault::ErrorAfterCommit);
-        shop.wish(500, 1_000, 100_000).await;
-        shop.look().await;
+        let shop = Shop::charged_unclearly(backend, true).await;
         assert_eq!((shop.cents().await, shop.charges()), (1_000, 1), "found in the list");
         shop.clean().await;
 
-        let shop = Shop::open(backend, "0").await;
-        shop.save().await;
-        shop.stripe.fail("POST", "/payment_intents", StripeFault::ErrorAfterCommit);
-        shop.stripe.fail("GET", "/payment_intents", StripeFault::Error(500));
-        shop.wish(500, 1_000, 100_000).await;
-        shop.look().await;
+        let shop = Shop::charged_unclearly(backend, false).await;
         assert_eq!(shop.cents().await, 0);
         shop.hear().await;
         assert_eq!((shop.cents().await, shop.charges()), (1_000, 1), "reported");
         shop.clean().await;
 
-        let shop = Shop::open(backend, "0").await;
-        shop.save().await;
-        shop.stripe.fail("POST", "/payment_intents", StripeFault::ErrorAfterCommit);
-        shop.stripe.fail("GET", "/payment_intents", StripeFault::Error(500));
-        shop.wish(500, 1_000, 100_000).await;
-        shop.look().await;
+        let shop = Shop::charged_unclearly(backend, false).await;
         shop.pass(Duration::from_secs(26 * 3_600));
         assert!(shop.server.billing.look(Duration::from_secs(30 * 24 * 3_600)).await.unwrap());
         assert_eq!((shop.cents().await, shop.charges()), (1_000, 1), "found after the key's end");

@@ -33,7 +33,7 @@ Exit codes: 0 in order, 1 not in order, 2 cannot be read.")]
     #[command(after_help = "Examples:
   batchin audit rotate-key --config batchin.toml
 
-Keys follow from server.secret_key. Nodes that run take the new one up within a second or so; what was signed stays valid.")]
+Keys follow from server.secret_key. Nodes that run take the new one up within some seconds; what was signed stays valid.")]
     RotateKey(Report),
 }
 

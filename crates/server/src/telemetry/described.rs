@@ -37,6 +37,11 @@ const GAUGES: &[(&str, &str)] = &[
     ),
     ("batchin_batch_tasks_running", "Batch tasks that this node runs."),
     ("batchin_batch_tasks_waiting", "Batch tasks that have not ended, of the whole platform, by priority."),
+    (
+        "batchin_audit_alarms_total",
+        "Times that the audit log stood still, since it does not go on from what this node has signed.",
+    ),
+    ("batchin_audit_log_entries", "Entries of the audit log that have a place in it."),
     ("batchin_chain_block", "The newest block of a chain whose payments were read."),
     (
         "batchin_chain_second_endpoint_missing",

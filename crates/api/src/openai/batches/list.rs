@@ -12,6 +12,7 @@ use super::BatchObject;
 use crate::{
     auth::AccountCaller,
     error::ApiError,
+    page::cut,
     path::batch_id,
     query::{Parameters, invalid},
 };
@@ -51,9 +52,7 @@ pub(crate) async fn list(
     let asked = parameters.count("limit", 1..=MAX_LIMIT, DEFAULT_LIMIT)?;
     let after = parameters.text("after").map(|id| batch_id(id).ok_or_else(|| invalid("after", "must be a batch's id")));
     let mut rows = batch_rows.batches_after(caller.account, after.transpose()?, asked.saturating_add(1)).await?;
-    let limit = usize::try_from(asked).unwrap_or(usize::MAX);
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
+    let has_more = cut(&mut rows, asked);
     let data: Vec<BatchObject> = rows.into_iter().map(BatchObject::from).collect();
     let (first_id, last_id) = (data.first().map(|batch| batch.id.clone()), data.last().map(|batch| batch.id.clone()));
     Ok(Json(BatchList { object: "list", data, first_id, last_id, has_more }))

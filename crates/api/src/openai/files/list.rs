@@ -14,6 +14,7 @@ use super::FileObject;
 use crate::{
     auth::AccountCaller,
     error::ApiError,
+    page::cut,
     query::{Parameters, invalid},
 };
 
@@ -51,9 +52,7 @@ pub(crate) async fn list(
     let asked = page(&Parameters::parse(query.as_deref(), &["purpose", "limit", "order", "after"])?)?;
     let one_more = FilePage { limit: asked.limit.saturating_add(1), ..asked };
     let mut rows = files.list(caller.account, one_more).await?;
-    let limit = usize::try_from(asked.limit).unwrap_or(usize::MAX);
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
+    let has_more = cut(&mut rows, asked.limit);
     let data: Vec<FileObject> = rows.into_iter().map(FileObject::from).collect();
     let (first_id, last_id) = (data.first().map(|file| file.id.clone()), data.last().map(|file| file.id.clone()));
     Ok(Json(FileList { object: "list", data, first_id, last_id, has_more }))

@@ -13,6 +13,7 @@ use crate::{
     app::App,
     auth::AccountCaller,
     error::ApiError,
+    page::cut,
     query::{Parameters, invalid},
 };
 
@@ -58,9 +59,7 @@ pub(crate) async fn list(
     };
     let page = FilmPage { after: after.transpose()?, order, limit: limit.saturating_add(1) };
     let mut rows = app.films.list(caller.account, page).await?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = rows.len() > limit;
-    rows.truncate(limit);
+    let has_more = cut(&mut rows, limit);
     let data: Vec<OpenAiVideo> = rows.into_iter().map(OpenAiVideo::from).collect();
     let (first_id, last_id) = (data.first().map(|film| film.id.clone()), data.last().map(|film| film.id.clone()));
     Ok(Json(VideoList { object: "list", data, first_id, last_id, has_more }))

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::AuditRecord;
-use crate::{app::App, auth::AccountCaller, error::ApiError, query::Parameters};
+use crate::{app::App, auth::AccountCaller, error::ApiError, page::cut, query::Parameters};
 
 /// Records of one answer when the client does not say.
 const DEFAULT_LIMIT: u32 = 50;
@@ -41,9 +41,7 @@ pub(crate) async fn list(
     let parameters = Parameters::parse(query.as_deref(), &["limit", "after"])?;
     let limit = parameters.count("limit", 1..=MAX_LIMIT, DEFAULT_LIMIT)?;
     let mut rows = app.audit.records(caller.account, limit + 1, parameters.id("after")?).await?;
-    let asked = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = rows.len() > asked;
-    rows.truncate(asked);
+    let has_more = cut(&mut rows, limit);
     let next_after = rows.last().filter(|_| has_more).map(|row| row.audit_id.clone());
     Ok(Json(AuditRecords { data: rows.into_iter().map(AuditRecord::from).collect(), next_after }))
 }

@@ -14,6 +14,7 @@ use crate::{
     auth::AdminCaller,
     cents::Cents,
     error::ApiError,
+    page::cut,
     query::{Parameters, invalid},
 };
 
@@ -79,9 +80,7 @@ pub(crate) async fn list(
     let wrong = || invalid("after", "must be the id of an entry");
     let after = parameters.text("after").map(|text| Uuid::try_parse(text).map_err(|_| wrong())).transpose()?;
     let mut actions = app.admin_log.actions(WantedActions { limit: limit + 1, after, account: None }).await?;
-    let asked = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = actions.len() > asked;
-    actions.truncate(asked);
+    let has_more = cut(&mut actions, limit);
     let next_after = actions.last().map(|action| action.id).filter(|_| has_more);
     Ok(Json(AdminLogPage { data: actions.into_iter().map(AdminLogEntry::from).collect(), next_after }))
 }

@@ -75,8 +75,7 @@ impl From<&X402Payment> for PaidOverX402 {
     (status = 409, description = "The signature was used before", body = ApiError),
     (status = 503, description = "No payments over x402 are set up, or the facilitator does not answer", body = ApiError)))]
 pub(crate) async fn pay(State(app): State<App>, caller: AccountCaller, request: Request) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let body = body::read(&app.bodies.of(caller.account), &parts.headers, body, MAX_BODY_BYTES).await?;
+    let (parts, body) = body::received(&app.bodies.of(caller.account), request, MAX_BODY_BYTES).await?;
     let wished = wished(&body)?;
     if !app.billing.takes_x402() {
         return Err(batchin_billing::X402Error::NotSetUp.into());

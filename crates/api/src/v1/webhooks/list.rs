@@ -13,6 +13,7 @@ use super::DeliveryObject;
 use crate::{
     auth::AccountCaller,
     error::ApiError,
+    page::cut,
     query::{Parameters, invalid},
 };
 
@@ -57,9 +58,7 @@ pub(crate) async fn list(
         Err(DeliveryError::NotFound) => return Err(unknown()),
         read => read?,
     };
-    let asked = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = rows.len() > asked;
-    rows.truncate(asked);
+    let has_more = cut(&mut rows, limit);
     let next_after = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
     Ok(Json(Deliveries { data: rows.into_iter().map(DeliveryObject::from).collect(), next_after }))
 }
