@@ -141,8 +141,22 @@ impl Pipe {
             if matches!(self.work, Work::Over) {
                 return Ok(None);
             }
-            let piece = self.sound.next().await.transpose()?;
-            let out = match piece {
+            let encoder = match &mut self.work {
+                Work::Make(making) => making.encoder.as_mut(),
+                Work::Pass | Work::Gather(_) | Work::Over => None,
+            };
+            let sound = self.sound.next();
+            // A program may write after it was given all that there is: the server may be silent for long.
+            let piece = match encoder {
+                Some(encoder) => tokio::select! {
+                    piece = sound => piece,
+                    written = encoder.written() => {
+                        return written.map(Some).map_err(|cause| SoundError::unreadable(&cause));
+                    }
+                },
+                None => sound.await,
+            };
+            let out = match piece.transpose()? {
                 Some(piece) => self.take(piece).await?,
                 None => self.finish().await?,
             };

@@ -207,6 +207,15 @@ impl Encoder {
         Ok(out.into())
     }
 
+    /// What comes without anything being pushed: a program writes when it is ready, which may be after [`push`](Self::push) has
+    /// returned. Never ends where there can be nothing. May be dropped while it waits.
+    pub async fn written(&mut self) -> Result<Bytes, EncodeError> {
+        match &mut self.work {
+            Work::Here(_) => std::future::pending().await,
+            Work::Program(running) => running.written().await,
+        }
+    }
+
     /// Gives the end.
     pub async fn finish(mut self) -> Result<Bytes, EncodeError> {
         self.end().await
