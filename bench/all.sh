@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 failed=()
-for measurement in idle chat "chat postgres" latency stream retold media speech saturation intake batch s3 claims statement engine; do
+for measurement in idle chat "chat postgres" latency stream retold media speech saturation intake batch s3 claims audit statement engine; do
   read -ra words <<<"$measurement"
   "./${words[0]}.sh" "${words[@]:1}" || failed+=("$measurement")
   export BENCH_NO_BUILD=1

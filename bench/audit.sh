@@ -4,7 +4,7 @@
 #
 #   bench/audit.sh    ENTRIES=1000000
 source "$(dirname "$0")/rig.sh"
-: "${ENTRIES:=1000000}"
-[ -n "${BENCH_NO_BUILD:-}" ] || scripts/build.sh --quiet -p batchin-audit --example log
+: "${ENTRIES:=1000000}" "${AUDIT_LOG:=target/release/examples/log}"
+[ -n "${BENCH_NO_BUILD:-}" ] && [ -x "$AUDIT_LOG" ] || scripts/build.sh --quiet -p batchin-audit --example log
 machine
-taskset -c "$GATEWAY_CORE" "${AUDIT_LOG:-target/release/examples/log}" "$RUN/audit.db" "$ENTRIES"
+taskset -c "$GATEWAY_CORE" "$AUDIT_LOG" "$RUN/audit.db" "$ENTRIES"

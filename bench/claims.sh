@@ -4,7 +4,7 @@
 #   bench/claims.sh [sqlite|postgres]    both without it; HISTORY=1000000 for fewer rows
 source "$(dirname "$0")/rig.sh"
 : "${HISTORY:=10000000}"
-[ -n "${BENCH_NO_BUILD:-}" ] || scripts/build.sh --quiet -p batchin-store --example claims
+[ -n "${BENCH_NO_BUILD:-}" ] && [ -x target/release/examples/claims ] || scripts/build.sh --quiet -p batchin-store --example claims
 machine
 measure() { # measure NAME DATABASE_URL
   say "$1:"
