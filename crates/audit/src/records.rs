@@ -124,7 +124,13 @@ impl Audit {
 
     /// A record with its proof, as anybody may see it.
     pub async fn shown(&self, id: AuditId) -> Result<Option<ShownRecord>, RecordError> {
-        let Some(entry) = self.record(id).await? else { return Ok(None) };
+        match self.record(id).await? {
+            Some(entry) => self.shown_of(entry).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn shown_of(&self, entry: AuditEntry) -> Result<Option<ShownRecord>, RecordError> {
         let placed = self.placed(&entry).await?;
         Ok(Record::parse(&entry.body).ok().map(|record| {
             let log = placed.map(|placed| ShownLog {
@@ -151,10 +157,8 @@ impl Audit {
 
     /// Whether a record is in order: signed by a key of this log and, once it has a place there, in it. `None`: there is none.
     pub async fn verify(&self, id: AuditId) -> Result<Option<bool>, RecordError> {
-        if self.record(id).await?.is_none() {
-            return Ok(None);
-        }
-        let shown = match self.shown(id).await {
+        let Some(entry) = self.record(id).await? else { return Ok(None) };
+        let shown = match self.shown_of(entry).await {
             Ok(Some(shown)) => shown,
             // What is stored has been changed.
             Ok(None) | Err(RecordError::Log(LogError::Torn)) => return Ok(Some(false)),

@@ -6,6 +6,7 @@ use crate::{
     hash::Hash,
     key::SigningKey,
     note::{BadNote, Note, NoteKey},
+    words::number,
 };
 
 /// A log's name: the address that it is served at, without its scheme.
@@ -85,8 +86,7 @@ impl Checkpoint {
         let mut lines = text.strip_suffix('\n').ok_or(BadCheckpoint::Form)?.split('\n');
         let mut line = || lines.next().filter(|line| !line.is_empty()).ok_or(BadCheckpoint::Form);
         let (origin, size, root) = (line()?.parse()?, line()?, line()?);
-        let is_plain = size.bytes().all(|byte| byte.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
-        let size = size.parse().ok().filter(|_| is_plain).ok_or(BadCheckpoint::Form)?;
+        let size = number(size).ok_or(BadCheckpoint::Form)?;
         let root = root.parse().map_err(|_| BadCheckpoint::Form)?;
         if lines.all(|line| !line.is_empty()) { Ok(Self { origin, size, root }) } else { Err(BadCheckpoint::Form) }
     }

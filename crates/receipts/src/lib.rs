@@ -17,6 +17,7 @@ mod rotation;
 mod tile;
 mod tree;
 mod verify;
+mod words;
 
 pub use checkpoint::{BadCheckpoint, Checkpoint, Origin};
 pub use cose::cose_receipt;

@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::hash::Hash;
+use crate::{hash::Hash, words::number};
 
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
 /// A tree of 2^63 leaves is so high.
@@ -44,8 +44,7 @@ impl LogProof {
         let extra = lines.next_if(|line| line.starts_with("extra ")).and_then(|line| line.strip_prefix("extra "));
         let extra = extra.map(|line| STANDARD.decode(line).map_err(|_| BadProof)).transpose()?;
         let index = lines.next().and_then(|line| line.strip_prefix("index ")).ok_or(BadProof)?;
-        let is_plain = index.bytes().all(|byte| byte.is_ascii_digit()) && (index == "0" || !index.starts_with('0'));
-        let index = index.parse().ok().filter(|_| is_plain).ok_or(BadProof)?;
+        let index = number(index).ok_or(BadProof)?;
         let hashes: Vec<Hash> = lines.map(str::parse).collect::<Result<_, _>>().map_err(|_| BadProof)?;
         if hashes.len() > MAX_HASHES {
             return Err(BadProof);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     hash::Hash,
     key::{SigningKey, VerifyingKey},
+    words::dsse,
 };
 
 /// The longest text that is hashed for a caller: 1 MiB each.
@@ -130,7 +131,7 @@ pub fn entry_of(payload: &str) -> Hash {
 
 /// The bytes that the signature is over (DSSE, pre-authentication encoding).
 pub fn record_bytes(payload: &str) -> Vec<u8> {
-    format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len()).into_bytes()
+    dsse(PAYLOAD_TYPE, payload)
 }
 
 impl SigningKey {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     checkpoint::Origin,
     key::{SigningKey, VerifyingKey},
+    words::dsse,
 };
 
 /// What is signed, for DSSE.
@@ -52,10 +53,6 @@ struct Signature {
     sig: String,
 }
 
-fn encoded(payload: &str) -> Vec<u8> {
-    format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len()).into_bytes()
-}
-
 /// The entry that says that one key follows another, as a DSSE envelope, and the new key's signature.
 pub fn rotation_entry(origin: &Origin, (from, to): (&SigningKey, &SigningKey), created_at: &str) -> (String, [u8; 64]) {
     let (old, new) = (from.verifying(), to.verifying());
@@ -68,7 +65,7 @@ pub fn rotation_entry(origin: &Origin, (from, to): (&SigningKey, &SigningKey), c
         ("version", "1"),
     ]);
     let payload = serde_json::to_string(&members).unwrap_or_default();
-    let bytes = encoded(&payload);
+    let bytes = dsse(PAYLOAD_TYPE, &payload);
     let newest = to.sign(&bytes);
     let signature =
         |key: &VerifyingKey, sig: &[u8]| Signature { keyid: key.id().to_string(), sig: STANDARD.encode(sig) };
@@ -90,7 +87,7 @@ impl Rotation {
         let mut take = |name: &str| members.remove(name).ok_or(BadRotation::Form);
         let key = |hex: String| hex.parse::<VerifyingKey>().map_err(|_| BadRotation::Form);
         let (from, to) = (key(take("from_key")?)?, key(take("to_key")?)?);
-        let bytes = encoded(&payload);
+        let bytes = dsse(PAYLOAD_TYPE, &payload);
         let has_signed = |key: &VerifyingKey| {
             let of_key = envelope.signatures.iter().filter(|signature| signature.keyid == key.id().as_str());
             of_key.filter_map(|signature| STANDARD.decode(&signature.sig).ok()).any(|sig| key.verify(&bytes, &sig))

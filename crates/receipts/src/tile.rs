@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
-use crate::hash::{Hash, node_hash, root_of};
+use crate::{
+    hash::{Hash, node_hash, root_of},
+    words::number,
+};
 
 /// Hashes of a full tile, and entries of a full bundle.
 pub const TILE_WIDTH: usize = 256;
@@ -90,12 +93,6 @@ impl FromStr for Tile {
         }
         Ok(Self { kind, index, width: width as u16 })
     }
-}
-
-/// A whole number without a sign or zeros before it.
-fn number(text: &str) -> Option<u64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    text.parse().ok().filter(|_| is_plain)
 }
 
 /// Tiles of a tree of some size, as far as they were fetched.

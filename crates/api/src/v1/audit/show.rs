@@ -7,6 +7,7 @@ use axum::{
 };
 use batchin_domain::AuditId;
 use batchin_openai::Code;
+use bytes::Bytes;
 use http::{
     HeaderMap,
     header::{ACCEPT, CONTENT_TYPE, VARY},
@@ -63,18 +64,20 @@ fn waits() -> ApiError {
 pub(crate) async fn show(State(app): State<App>, headers: HeaderMap, path: PathText) -> Result<Response, ApiError> {
     let id: AuditId = path.id("audit record")?;
     let vary = (VARY, http::HeaderValue::from_static("accept"));
+    let form = Form::accepted(&headers);
+    let proven = match form {
+        Form::Json => None,
+        Form::TlogProof => app.audit.tlog_proof(id).await?.map(|text| (TEXT, Bytes::from(text))),
+        Form::Cose => app.audit.cose(id).await?.map(|bytes| (COSE, Bytes::from(bytes))),
+    };
+    if let Some((kind, bytes)) = proven {
+        return Ok(([ANY_ORIGIN, vary], [(CONTENT_TYPE, kind)], bytes).into_response());
+    }
     let shown = app.audit.shown(id).await?.ok_or_else(none)?;
-    Ok(match Form::accepted(&headers) {
-        Form::Json => ([ANY_ORIGIN, vary], Json(AuditRecord::from(shown))).into_response(),
-        Form::TlogProof => {
-            let text = app.audit.tlog_proof(id).await?.ok_or_else(waits)?;
-            ([ANY_ORIGIN, vary], [(CONTENT_TYPE, TEXT)], text).into_response()
-        }
-        Form::Cose => {
-            let bytes = app.audit.cose(id).await?.ok_or_else(waits)?;
-            ([ANY_ORIGIN, vary], [(CONTENT_TYPE, COSE)], bytes).into_response()
-        }
-    })
+    match form {
+        Form::Json => Ok(([ANY_ORIGIN, vary], Json(AuditRecord::from(shown))).into_response()),
+        Form::TlogProof | Form::Cose => Err(waits()),
+    }
 }
 
 /// Whether a record is in order.
